@@ -1,0 +1,358 @@
+"""What content is and what refers to what: digests, descriptors, manifests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from concil.errors import DigestMismatch, InvalidDigest, InvalidManifest, SizeMismatch, shown
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
+
+INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
+MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+ACCEPTED_TYPES = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
+
+_DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
+# RFC 6838 names, long enough for every type in use: what reaches a header or a message.
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
+_FOREIGN = re.compile(r"\.(nondistributable|foreign)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The name of content: an algorithm and the lower-case hex of its hash.
+
+    Make one with `parse` or `of`: both check the syntax, so that a Digest is safe
+    as a part of a path or URL.
+    """
+
+    algorithm: str  # sha256 or sha512
+    hex: str
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Read ``algorithm:hex``.
+
+        Raises:
+            InvalidDigest: another algorithm, another length, or upper-case hex.
+        Source: image-spec, descriptor, "Digests".
+        """
+        found = _DIGEST.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise InvalidDigest(
+                f"not a digest: {shown(text)}",
+                remedy="a digest is sha256: and 64 hex digits, or sha512: and 128, in lower case",
+            )
+        return cls(found[1] or found[3], found[2] or found[4])
+
+    @classmethod
+    def of(cls, content: bytes, algorithm: str = "sha256") -> Digest:
+        """Hash ``content``."""
+        return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
+
+    def __str__(self) -> str:
+        """Return ``algorithm:hex``."""
+        return f"{self.algorithm}:{self.hex}"
+
+    @property
+    def short(self) -> str:
+        """The first twelve hex digits, for people."""
+        return self.hex[:12]
+
+
+class Verifier:
+    """Hashes content in order and compares it with what was promised.
+
+    Bytes that were offered before are passed over, so a reader that goes back
+    after a loss may offer the same stretch again. One thread at a time.
+    """
+
+    def __init__(self, algorithm: str = "sha256") -> None:
+        """Begin at byte 0."""
+        self._algorithm = algorithm
+        self._hash = hashlib.new(algorithm)
+        self._position = 0
+
+    @property
+    def position(self) -> int:
+        """Bytes hashed so far, from the first on."""
+        return self._position
+
+    def update(self, piece: bytes | bytearray | memoryview, start: int | None = None) -> None:
+        """Hash what is new in ``piece``, whose first byte is at ``start`` (default: the position).
+
+        Raises:
+            ValueError: the piece begins behind the position: bytes would be left out.
+        """
+        begin = self._position if start is None else start
+        if begin > self._position:
+            raise ValueError(f"bytes {self._position} to {begin} were never offered")
+        fresh = memoryview(piece)[self._position - begin :]
+        if fresh.nbytes:
+            self._hash.update(fresh)
+            self._position += fresh.nbytes
+
+    def digest(self) -> Digest:
+        """The digest of what was hashed so far."""
+        return Digest(self._algorithm, self._hash.hexdigest())
+
+    def check(self, digest: Digest | None, size: int | None, subject: str) -> None:
+        """Compare with what was promised; ``None`` is not compared.
+
+        Raises:
+            SizeMismatch: another number of bytes.
+            DigestMismatch: another hash.
+        """
+        if size is not None and self._position != size:
+            raise SizeMismatch(
+                f"{subject}: {self._position} bytes instead of {size}",
+                remedy="the source holds damaged content; fetch or build it again",
+            )
+        if digest is not None and self.digest() != digest:
+            raise DigestMismatch(
+                f"{subject}: the bytes hash to {self.digest()}, not to {digest}",
+                remedy="the source holds damaged content; fetch or build it again",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What an image of an index runs on.
+
+    Source: image-spec, image-index, "platform".
+    """
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """Read ``os/architecture[/variant]``, as on the command line.
+
+        Raises:
+            InvalidManifest: fewer than two parts or more than three, or an empty one.
+        """
+        parts = text.split("/")
+        if not 2 <= len(parts) <= 3 or not all(parts):
+            raise InvalidManifest(
+                f"not a platform: {shown(text)}", remedy="write it as linux/amd64 or linux/arm/v7"
+            )
+        return cls(*parts)
+
+    def __str__(self) -> str:
+        """Return ``os/architecture[/variant]``."""
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+
+    def matches(self, wanted: Platform) -> bool:
+        """Whether it serves the wanted one: a variant counts only if it was asked for."""
+        if (self.os, self.architecture) != (wanted.os, wanted.architecture):
+            return False
+        return not wanted.variant or self.variant == wanted.variant
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What a manifest says of content elsewhere.
+
+    Source: image-spec, descriptor.
+    """
+
+    media_type: str
+    digest: Digest
+    size: int  # bytes
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    platform: Platform | None = None
+    urls: tuple[str, ...] = ()
+    artifact_type: str = ""
+
+    @classmethod
+    def from_json(cls, entry: object) -> Descriptor:
+        """Read one, checking every field that is used.
+
+        Raises:
+            InvalidManifest, InvalidDigest: a field is missing or has no sense.
+        """
+        if not isinstance(entry, dict):
+            raise InvalidManifest("a descriptor is not a JSON object")
+        media_type, size = entry.get("mediaType"), entry.get("size")
+        if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
+            raise InvalidManifest("a descriptor has no usable mediaType")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise InvalidManifest("a descriptor has no usable size")
+        digest = Digest.parse(entry.get("digest", ""))
+        return cls(
+            media_type,
+            digest,
+            size,
+            annotations=_strings(entry.get("annotations")),
+            platform=_platform(entry.get("platform")),
+            urls=tuple(u for u in entry.get("urls") or () if isinstance(u, str)),
+            artifact_type=str(entry.get("artifactType") or ""),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object, fields in the order of the specification."""
+        entry: dict[str, Any] = {
+            "mediaType": self.media_type,
+            "digest": str(self.digest),
+            "size": self.size,
+        }
+        if self.urls:
+            entry["urls"] = list(self.urls)
+        if self.annotations:
+            entry["annotations"] = dict(self.annotations)
+        if self.platform is not None:
+            entry["platform"] = {"architecture": self.platform.architecture, "os": self.platform.os}
+            if self.platform.variant:
+                entry["platform"]["variant"] = self.platform.variant
+        if self.artifact_type:
+            entry["artifactType"] = self.artifact_type
+        return entry
+
+    @property
+    def is_manifest(self) -> bool:
+        """Whether it names a manifest or index rather than a blob."""
+        return self.media_type in INDEX_TYPES or self.media_type in MANIFEST_TYPES
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the layer lives elsewhere by license and is not pushed by default."""
+        return bool(_FOREIGN.search(self.media_type))
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest or index: its bytes exactly as served, and what they refer to."""
+
+    media_type: str
+    body: bytes = field(repr=False)
+    _document: dict[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, body: bytes, media_type: str = "") -> Manifest:
+        """Read the bytes of a manifest.
+
+        Args:
+            media_type: what the server or the descriptor called it; "" if unknown.
+        Raises:
+            InvalidManifest: no JSON object, of an unknown kind, or one that claims to
+                be an index and a manifest at once (CVE-2021-41190).
+        """
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise InvalidManifest(f"a manifest is not JSON: {type(error).__name__}") from error
+        if not isinstance(document, dict):
+            raise InvalidManifest("a manifest is not a JSON object")
+        kind = _kind(document, media_type.partition(";")[0].strip())
+        return cls(kind, body, document)
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it lists manifests rather than blobs."""
+        return self.media_type in INDEX_TYPES
+
+    @property
+    def digest(self) -> Digest:
+        """The sha256 of the bytes."""
+        return Digest.of(self.body)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """A descriptor that names it."""
+        return Descriptor(self.media_type, self.digest, len(self.body))
+
+    def children(self) -> tuple[Descriptor, ...]:
+        """The manifests an index lists, in its order; none for a manifest."""
+        return tuple(self._descriptors("manifests")) if self.is_index else ()
+
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """The config and the layers of a manifest, in its order; none for an index."""
+        if self.is_index:
+            return ()
+        config = self._document.get("config")
+        first = (Descriptor.from_json(config),) if config is not None else ()
+        return first + tuple(self._descriptors("layers"))
+
+    @property
+    def subject(self) -> Descriptor | None:
+        """What it is attached to, for a signature or another referrer."""
+        entry = self._document.get("subject")
+        return None if entry is None else Descriptor.from_json(entry)
+
+    @property
+    def artifact_type(self) -> str:
+        """What kind of artifact it is: its own word, else its config's media type."""
+        own = self._document.get("artifactType")
+        if isinstance(own, str) and own:
+            return own
+        config = self._document.get("config")
+        kind = config.get("mediaType") if isinstance(config, dict) else None
+        return kind if isinstance(kind, str) else ""
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        """Its annotations; anything that is not text is left out."""
+        return _strings(self._document.get("annotations"))
+
+    def keeping(self, children: tuple[Descriptor, ...]) -> Manifest:
+        """The same index with only these of its children: new bytes, a new digest."""
+        kept = {str(child.digest) for child in children}
+        entries = [e for e in self._document["manifests"] if e.get("digest") in kept]
+        body = json.dumps({**self._document, "manifests": entries}, separators=(",", ":")).encode()
+        return Manifest.parse(body, self.media_type)
+
+    def _descriptors(self, name: str) -> Iterator[Descriptor]:
+        entries = self._document.get(name)
+        if not isinstance(entries, list):
+            raise InvalidManifest(f"a manifest has no list of {name}")
+        return (Descriptor.from_json(entry) for entry in entries)
+
+
+def _kind(document: dict[str, Any], claimed: str) -> str:
+    """The media type of a document: what it is told to be must fit what it holds."""
+    own = document.get("mediaType")
+    if own is not None and not isinstance(own, str):
+        raise InvalidManifest("the mediaType of a manifest is not text")
+    if "manifests" in document and ("layers" in document or "config" in document):
+        raise InvalidManifest("a document claims to be an index and a manifest at once")
+    known = claimed in INDEX_TYPES or claimed in MANIFEST_TYPES
+    if own and known and own != claimed:
+        raise InvalidManifest(f"a manifest served as {claimed} calls itself {shown(own)}")
+    kind = own or (claimed if known else "")
+    if not kind:
+        kind = OCI_INDEX if "manifests" in document else OCI_MANIFEST
+    if kind in INDEX_TYPES and isinstance(document.get("manifests"), list):
+        return kind
+    if kind in MANIFEST_TYPES and isinstance(document.get("layers"), list):
+        return kind
+    if document.get("schemaVersion") == 1:
+        raise InvalidManifest(
+            "this is a schema 1 manifest, which registries have given up",
+            remedy="push the image again with a current tool",
+        )
+    raise InvalidManifest(f"not a manifest or index: {shown(kind)} without its list")
+
+
+def _platform(entry: object) -> Platform | None:
+    if not isinstance(entry, dict):
+        return None
+    return Platform(*(str(entry.get(name) or "") for name in ("os", "architecture", "variant")))
+
+
+def _strings(entry: object) -> dict[str, str]:
+    if not isinstance(entry, dict):
+        return {}
+    return {k: v for k, v in entry.items() if isinstance(v, str)}
+

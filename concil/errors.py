@@ -1,0 +1,154 @@
+"""The exceptions concil raises, as one tree.
+
+    ConcilError (RuntimeError)
+    |-- UsageError (ValueError)         the caller's input cannot be used
+    |   |-- InvalidReference            not a reference or store address
+    |   `-- InvalidDigest               not a digest of a known algorithm
+    |-- ContentError                    bytes are not what they claim to be
+    |   |-- DigestMismatch
+    |   |-- SizeMismatch
+    |   |-- FileChanged                 a local file changed while it was read
+    |   `-- InvalidManifest             unreadable, too large, nested too deep
+    |-- NotFound                        a name or digest that is not there
+    |-- AccessDenied                    not authorised
+    |-- RegistryError                   the registry, or the way to it
+    |   |-- StatusError (requests.HTTPError)   an answer that is an error
+    |   |   |-- RegistryNotFound (NotFound)        404
+    |   |   `-- RegistryDenied (AccessDenied)      401 403
+    |   |-- ConnectionLost (requests.ConnectionError)   no answer, or half of one
+    |   |   `-- Unreachable             never connected: refused, unknown host
+    |   |-- TLSFailure (requests.exceptions.SSLError)
+    |   |-- ProtocolViolation           an answer that makes no sense
+    |   `-- SessionLost                 the upload session is gone; a new one may do
+    |-- StoreError                      a local directory, file or disk
+    `-- Cancelled                       somebody asked to stop
+
+Every message is one line without secrets: what was being done, to what, why it
+failed. ``remedy`` is what a person can do about it, for the command line.
+"""
+
+from __future__ import annotations
+
+import requests
+
+
+def shown(text: object, limit: int = 160) -> str:
+    """Quote untrusted text for a message: one line, ASCII, at most ``limit`` characters."""
+    quoted = ascii(text)
+    return quoted if len(quoted) <= limit else quoted[: limit - 3] + "..."
+
+
+class ConcilError(RuntimeError):
+    """Anything that concil reports; catch this to catch them all."""
+
+    remedy: str = ""
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        """Keep the message, and what can be done about it."""
+        super().__init__(message)
+        if remedy:
+            self.remedy = remedy
+
+
+class UsageError(ConcilError, ValueError):
+    """The caller's input cannot be used."""
+
+
+class InvalidReference(UsageError):
+    """A text that is neither a reference nor a store address."""
+
+
+class InvalidDigest(UsageError):
+    """A text that is not a digest of a registered algorithm."""
+
+
+class ContentError(ConcilError):
+    """Bytes are not what they claim to be."""
+
+
+class DigestMismatch(ContentError):
+    """Bytes do not hash to their digest."""
+
+
+class SizeMismatch(ContentError):
+    """There are more or fewer bytes than were announced."""
+
+
+class FileChanged(ContentError):
+    """A local file changed while it was being read."""
+
+
+class InvalidManifest(ContentError):
+    """A manifest that cannot be read, is too large, or nests without end."""
+
+
+class NotFound(ConcilError):
+    """A name or digest that is not there."""
+
+
+class AccessDenied(ConcilError):
+    """The credentials at hand, or the lack of any, do not allow it."""
+
+
+class RegistryError(ConcilError):
+    """The registry, or the way to it, failed."""
+
+
+class StatusError(RegistryError, requests.HTTPError):
+    """An answer whose status is an error; the message begins with the status code."""
+
+    def __init__(self, message: str, *, response: requests.Response, remedy: str = "") -> None:
+        """Keep the answer, as ``requests.HTTPError`` does."""
+        requests.HTTPError.__init__(self, message, response=response)
+        self.status: int = response.status_code
+        self.retry_after: float | None = None  # seconds, from the answer's Retry-After
+        if remedy:
+            self.remedy = remedy
+
+
+class RegistryNotFound(StatusError, NotFound):
+    """404: no such repository, manifest or blob."""
+
+
+class RegistryDenied(StatusError, AccessDenied):
+    """401 or 403, after every credential at hand was tried."""
+
+
+class ConnectionLost(RegistryError, requests.ConnectionError):
+    """No answer came, or the connection broke in the middle of one."""
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        """Keep the message; there is no answer to keep."""
+        requests.ConnectionError.__init__(self, message)
+        if remedy:
+            self.remedy = remedy
+
+
+class Unreachable(ConnectionLost):
+    """No connection came about: refused, no route, unknown host name."""
+
+
+class TLSFailure(RegistryError, requests.exceptions.SSLError):
+    """The other side could not be trusted, or does not speak TLS."""
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        """Keep the message; there is no answer to keep."""
+        requests.exceptions.SSLError.__init__(self, message)
+        if remedy:
+            self.remedy = remedy
+
+
+class ProtocolViolation(RegistryError):
+    """A registry's answer makes no sense for the request."""
+
+
+class SessionLost(RegistryError):
+    """An upload session is gone: its bytes must be sent again in a new one."""
+
+
+class StoreError(ConcilError):
+    """A local directory, file or disk refused."""
+
+
+class Cancelled(ConcilError):
+    """Somebody asked to stop; what was done so far can be resumed."""

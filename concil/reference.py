@@ -1,0 +1,249 @@
+"""References and store addresses: which repository, tag or digest, served by which host."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import urllib.parse
+from dataclasses import dataclass, field, replace
+
+from concil.content import Digest
+from concil.errors import InvalidDigest, InvalidReference, shown
+
+DOCKER_HOST = "registry-1.docker.io"
+_DOCKER_NAMES = frozenset({"docker.io", "index.docker.io", DOCKER_HOST})
+
+# Source: distribution-spec, "Pulling manifests": <name> and <reference>.
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_HOST = re.compile(rf"((?:{_LABEL}(?:\.{_LABEL})*\.?)|\[[0-9a-fA-F:.]+\])(?::([0-9]{{1,5}}))?")
+# Source: image-spec, annotations, org.opencontainers.image.ref.name.
+_WORD = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
+_LAYOUT_NAME = re.compile(rf"{_WORD}(?:/{_WORD})*")
+_PINNED = re.compile(r"@(sha(?:256|512):.*)\Z", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A repository in a registry, and a manifest or blob in it.
+
+    ``str()`` is what people read and carries no password.
+    """
+
+    host: str  # name[:port] as people write it: docker.io, localhost:5000, [::1]:5000
+    repository: str  # with library/ for docker.io's own
+    tag: str | None = None
+    digest: Digest | None = None
+    scheme: str = "docker"  # docker and https: TLS; http: plain
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Read ``[docker://|https://|http://][user[:password]@][host/]repository[:tag][@digest]``.
+
+        A first part without ``.`` or ``:`` that is not ``localhost`` belongs to the
+        repository, which then is docker.io's. With a tag and a digest the digest
+        decides; the tag is kept for people.
+
+        Raises:
+            InvalidReference: it names the part that is wrong.
+        Source: distribution/reference; REGISTRIES.md 3.4.
+        """
+        scheme, _, rest = text.partition("://") if "://" in text else ("docker", "", text)
+        if scheme not in ("docker", "https", "http"):
+            raise InvalidReference(
+                f"unknown scheme {shown(scheme)} in {shown(_hidden(text))}",
+                remedy="write docker://host/repository:tag, http://host/repository:tag or oci:PATH:TAG",
+            )
+        username, password, rest = _split_user(rest)
+        host, name = _split_host(rest, explicit=scheme != "docker")
+        name, at, digest_text = name.partition("@")
+        name, colon, tag = name.partition(":")
+        _check(text, name, tag if colon else None)
+        digest = None
+        if at:
+            try:
+                digest = Digest.parse(digest_text)
+            except InvalidDigest as error:
+                raise InvalidReference(
+                    f"{error} in {shown(_hidden(text))}", remedy=error.remedy
+                ) from error
+        if host in _DOCKER_NAMES and "/" not in name:
+            name = f"library/{name}"
+        return cls(host, name, tag if colon else None, digest, scheme, username, password)
+
+    @property
+    def target(self) -> str:
+        """What a manifest URL ends in: the digest if there is one, else the tag or ``latest``."""
+        return str(self.digest) if self.digest else self.tag or "latest"
+
+    @property
+    def api_host(self) -> str:
+        """The host[:port] that serves the API."""
+        return DOCKER_HOST if self.host in _DOCKER_NAMES else self.host
+
+    @property
+    def api_scheme(self) -> str:
+        """``http`` where it was asked for, else ``https``."""
+        return "http" if self.scheme == "http" else "https"
+
+    @property
+    def repository_address(self) -> str:
+        """The repository without tag, digest and user, as people write it."""
+        prefix = "http://" if self.scheme == "http" else ""
+        return f"{prefix}{self.host}/{self.repository}"
+
+    def __str__(self) -> str:
+        """Return it as people write it, without user and password."""
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.repository_address}{tag}{digest}"
+
+    def at(self, *, tag: str | None = None, digest: Digest | None = None) -> Reference:
+        """The same repository at another tag or digest."""
+        return replace(self, tag=tag, digest=digest)
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutAddress:
+    """An OCI image layout directory, and the name of an image in it (``oci:PATH[:TAG]``)."""
+
+    path: str
+    name: str | None = None  # org.opencontainers.image.ref.name
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        """Return it as people write it."""
+        name = f":{self.name}" if self.name else ""
+        return f"oci:{self.path}{name}" + (f"@{self.digest}" if self.digest else "")
+
+
+Address = Reference | LayoutAddress
+
+
+def parse_address(text: str) -> Address:
+    """Read a store address: a reference, or ``oci:PATH[:NAME][@DIGEST]``.
+
+    Raises:
+        InvalidReference: it names the part that is wrong.
+    """
+    if not text or text != text.strip() or any(ord(c) < 33 or ord(c) == 127 for c in text):
+        if not text.startswith("oci:") or "\0" in text or "\n" in text:
+            raise InvalidReference(
+                f"not a reference: {shown(_hidden(text))}",
+                remedy="a reference is [host/]repository[:tag] without spaces, or oci:PATH[:TAG]",
+            )
+    if text.startswith("oci:"):
+        return _parse_layout(text)
+    return Reference.parse(text)
+
+
+def _parse_layout(text: str) -> LayoutAddress:
+    place, digest = text.removeprefix("oci:"), None
+    pinned = _PINNED.search(place)
+    if pinned:
+        place = place[: pinned.start()]
+        try:
+            digest = Digest.parse(pinned[1])
+        except InvalidDigest as error:
+            raise InvalidReference(f"{error} in {shown(text)}", remedy=error.remedy) from error
+    path, colon, name = place.partition(":")
+    if not path:
+        raise InvalidReference(f"no path in {shown(text)}", remedy="write oci:PATH or oci:PATH:TAG")
+    if (colon and not name) or (name and not _LAYOUT_NAME.fullmatch(name)):
+        raise InvalidReference(
+            f"not an image name of a layout: {shown(name)} in {shown(text)}",
+            remedy="letters and digits joined by one of - . _ : @ + and /",
+        )
+    return LayoutAddress(path, name or None, digest)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host[:port]`` is this machine by its very name: localhost, 127.0.0.0/8, [::1]."""
+    name = host
+    if host.startswith("["):
+        name = host[1:].partition("]")[0]
+    elif host.count(":") <= 1:
+        name = host.partition(":")[0]
+    name = name.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def check_tag(tag: str) -> str:
+    """Return ``tag``, or raise InvalidReference: before it can become part of a URL."""
+    if not _TAG.fullmatch(tag):
+        raise InvalidReference(
+            f"not a tag: {shown(tag)}",
+            remedy="a tag has up to 128 letters, digits, '_', '.' and '-' and begins with no '.' or '-'",
+        )
+    return tag
+
+
+def check_repository(name: str) -> str:
+    """Return ``name``, or raise InvalidReference: before it can become part of a URL."""
+    if len(name) > 255 or not _REPOSITORY.fullmatch(name):
+        raise InvalidReference(
+            f"not a repository name: {shown(name)}",
+            remedy="lower-case letters and digits joined by one of . _ __ - and /",
+        )
+    return name
+
+
+def _check(text: str, name: str, tag: str | None) -> None:
+    try:
+        check_repository(name)
+        if tag is not None:
+            check_tag(tag)
+    except InvalidReference as error:
+        raise InvalidReference(
+            f"{error} in {shown(_hidden(text))}", remedy=error.remedy
+        ) from error
+
+
+def _split_user(rest: str) -> tuple[str | None, str | None, str]:
+    """Take ``user[:password]@`` off the front; an @ behind the first slash is a digest's."""
+    front, slash, path = rest.partition("/")
+    user, at, host = front.rpartition("@")
+    if not at or not slash:
+        return None, None, rest
+    name, colon, word = user.partition(":")
+    return (
+        urllib.parse.unquote(name),
+        urllib.parse.unquote(word) if colon else None,
+        host + slash + path,
+    )
+
+
+def _split_host(rest: str, *, explicit: bool) -> tuple[str, str]:
+    first, slash, name = rest.partition("/")
+    is_host = explicit or any(c in first for c in ".:") or first.lower() == "localhost"
+    if not slash or not (is_host or first != first.lower()):
+        return "docker.io", rest
+    found = _HOST.fullmatch(first)
+    if found is None or (found[2] is not None and not 0 < int(found[2]) < 65536):
+        raise InvalidReference(
+            f"not a host name: {shown(first)}", remedy="write host, host:port or [ipv6]:port"
+        )
+    if first.startswith("["):
+        try:
+            ipaddress.IPv6Address(found[1][1:-1])
+        except ValueError as error:
+            raise InvalidReference(f"not an IPv6 address: {shown(first)}") from error
+    host = first.lower()
+    return ("docker.io" if host in _DOCKER_NAMES else host), name
+
+
+def _hidden(text: str) -> str:
+    """The text without user and password."""
+    scheme, mark, rest = text.rpartition("://")
+    front, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{front.rpartition('@')[2] if slash else rest}{slash}{path}"
+

@@ -1,0 +1,183 @@
+"""What the engine asks of a place that content is read from and written to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from concil.content import Descriptor, Digest, Manifest
+
+
+class Body(Protocol):
+    """A stretch of bytes that can be read once, in order; its length is known."""
+
+    def __len__(self) -> int:
+        """Bytes from the first to the last, however many were read."""
+        ...
+
+    def read(self, size: int = -1, /) -> bytes | memoryview:
+        """Return up to ``size`` bytes, empty at the end; valid until the next read."""
+        ...
+
+
+class BlobReader(Protocol):
+    """An open blob, from some byte on. One thread at a time; whoever opened it closes it."""
+
+    start: int  # where the body really begins: 0 if the place cannot begin elsewhere
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill some of ``buffer``; return the number of bytes, 0 at the end.
+
+        Raises:
+            ConnectionLost: the bytes broke off; open it again at the next byte.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection or file, also in the middle."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WriterState:
+    """What a later process needs to go on with a blob writer. The location is a secret."""
+
+    location: str
+    offset: int  # bytes acknowledged
+    chunk_size: int  # bytes
+
+
+class BlobWriter(Protocol):
+    """A blob that is being written in order, invisible until it is committed.
+
+    One thread at a time. After any error of `append` the place must be asked by
+    `resync` before anything else; after `close` the bytes stay for a later
+    `begin_blob(resume=...)`, after `abort` they are gone.
+    """
+
+    offset: int  # bytes the place has acknowledged
+    chunk_size: int  # bytes of one `append`, constant as long as the writer lives
+
+    def append(self, body: Body, /) -> None:
+        """Write the next stretch, which begins at ``offset``.
+
+        Raises:
+            ConnectionLost, StatusError: some of it may have arrived; `resync` tells.
+            SessionLost: nothing is kept; `resync` begins again at 0.
+        """
+        ...
+
+    def resync(self) -> int:
+        """Ask where to go on; set and return ``offset``. It may be 0: a new start."""
+        ...
+
+    def state(self) -> WriterState | None:
+        """What to remember, or None where nothing can be gone on with."""
+        ...
+
+    def commit(self, digest: Digest, /) -> None:
+        """Make the blob visible under its digest.
+
+        Raises:
+            DigestMismatch: the place computed another digest; nothing is visible.
+            SessionLost: nothing is kept; `resync` begins again at 0.
+        """
+        ...
+
+    def close(self) -> None:
+        """Keep what is there and let go."""
+        ...
+
+    def abort(self) -> None:
+        """Throw away what is there; errors while doing so are of no interest."""
+        ...
+
+
+@runtime_checkable
+class RangeWriter(Protocol):
+    """A blob that can be filled in any order, by any thread. See `store.partial`."""
+
+    size: int  # bytes
+
+    def write_at(self, offset: int, piece: memoryview, /) -> None:
+        """Write bytes that begin at ``offset``."""
+        ...
+
+
+class Source(Protocol):
+    """A place content is read from. Any thread may call any method."""
+
+    name: str  # as people write it, without secrets
+    host: str  # what its limits belong to: host[:port], "" for local places
+
+    def find_manifest(self, reference: str) -> Descriptor | None:
+        """Ask by tag or digest what is there, without fetching it.
+
+        Returns:
+            What it is, or None. A digest that the place would not tell is fetched
+            and computed; it is a hint until the manifest itself was read.
+        """
+        ...
+
+    def get_manifest(self, reference: str) -> Manifest:
+        """Fetch by tag or digest; a digest is verified.
+
+        Raises:
+            NotFound, DigestMismatch, InvalidManifest.
+        """
+        ...
+
+    def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BlobReader:
+        """Open the bytes from ``start`` up to ``stop``, half-open; unverified.
+
+        Raises:
+            NotFound: the place has no such blob.
+        """
+        ...
+
+
+class Destination(Protocol):
+    """A place content is written to. Any thread may call any method."""
+
+    name: str  # as people write it, without secrets
+    host: str  # what its limits belong to: host[:port], "" for local places
+    realm: str  # stores with an equal realm share blobs, at least by `Mounter.mount`
+
+    def find_manifest(self, reference: str) -> Descriptor | None:
+        """Ask by tag or digest what is there already. As in `Source`."""
+        ...
+
+    def has_blob(self, blob: Descriptor) -> bool:
+        """Whether the blob is there, with its size."""
+        ...
+
+    def begin_blob(
+        self, blob: Descriptor, resume: WriterState | None = None
+    ) -> BlobWriter | RangeWriter:
+        """Begin to write a blob, or go on with one. ``blob.digest`` may be unknown to the place."""
+        ...
+
+    def put_manifest(self, manifest: Manifest, reference: str) -> None:
+        """Write a manifest under a tag or under its digest; bytes unchanged."""
+        ...
+
+
+@runtime_checkable
+class Mounter(Protocol):
+    """A destination that can take a blob from a sibling of the same realm without its bytes."""
+
+    repository: str  # what `mount` of a sibling wants to know
+
+    def mount(self, blob: Descriptor, source: str) -> bool:
+        """Take ``blob`` from the repository ``source``; False if it did not work for any reason."""
+        ...
+
+
+@runtime_checkable
+class TagLister(Protocol):
+    """A place that can tell the names of what it holds."""
+
+    def tags(self) -> Iterator[str]:
+        """The tags, as they come, page by page."""
+        ...
