@@ -96,12 +96,48 @@ class BlobWriter(Protocol):
 
 @runtime_checkable
 class RangeWriter(Protocol):
-    """A blob that can be filled in any order, by any thread. See `store.partial`."""
+    """A blob that is filled in any order, by any thread, invisible until it is committed.
+
+    The one implementation is `store.partial.PartialFile`.
+    """
 
     size: int  # bytes
 
+    @property
+    def filled(self) -> int:
+        """Bytes that are there."""
+        ...
+
+    def take(self, most: int, /) -> tuple[int, int] | None:
+        """Hand out the next stretch nobody has, half-open, at most ``most`` bytes; None: all taken."""
+        ...
+
+    def give_back(self, start: int, stop: int, /) -> None:
+        """Return a stretch that was taken and not filled."""
+        ...
+
     def write_at(self, offset: int, piece: memoryview, /) -> None:
-        """Write bytes that begin at ``offset``."""
+        """Write bytes of a stretch that was taken."""
+        ...
+
+    def restart(self) -> None:
+        """Throw the bytes away and begin again."""
+        ...
+
+    def commit(self) -> None:
+        """Verify size and digest, then make the blob visible.
+
+        Raises:
+            SizeMismatch, DigestMismatch: nothing is visible; the bytes are gone.
+        """
+        ...
+
+    def close(self) -> None:
+        """Keep what is there and let go."""
+        ...
+
+    def abort(self) -> None:
+        """Throw away what is there."""
         ...
 
 
@@ -153,9 +189,17 @@ class Destination(Protocol):
         ...
 
     def begin_blob(
-        self, blob: Descriptor, resume: WriterState | None = None
+        self, size: int, digest: Digest | None = None, resume: WriterState | None = None
     ) -> BlobWriter | RangeWriter:
-        """Begin to write a blob, or go on with one. ``blob.digest`` may be unknown to the place."""
+        """Begin to write a blob, or go on with one.
+
+        Args:
+            size: bytes.
+            digest: None where it becomes known only with the last byte; a place
+                that names what it writes from the start (a RangeWriter) needs it.
+        Raises:
+            UsageError: the digest is missing and needed.
+        """
         ...
 
     def put_manifest(self, manifest: Manifest, reference: str) -> None:
