@@ -1,0 +1,1 @@
+"""Places that content is read from and written to."""

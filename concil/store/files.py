@@ -1,0 +1,235 @@
+"""Local files as a place that content is read from."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from concil.config import MIB
+from concil.content import Digest, Verifier
+from concil.errors import Cancelled, FileChanged, StoreError, UsageError, shown
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space on that disk, then run it again",
+    errno.EDQUOT: "free some of your quota on that disk, then run it again",
+    errno.EACCES: "check the owner and the permissions",
+    errno.EPERM: "check the owner and the permissions",
+    errno.EROFS: "the file system is mounted read-only; choose another place",
+    errno.ELOOP: "links are not followed there; put the real file or directory in its place",
+    errno.ENOTDIR: "a directory is needed there, and no link to one",
+    errno.EISDIR: "a file is needed there",
+    errno.EMFILE: "raise the limit of open files (ulimit -n) or use fewer workers",
+}
+
+
+def disk_error(action: str, path: Path | str, error: OSError) -> StoreError:
+    """Return the StoreError for what the system refused: action, path, cause, remedy.
+
+    Args:
+        action: what was being done, as in "cannot write".
+    """
+    cause = error.strerror or type(error).__name__
+    remedy = _REMEDIES.get(error.errno or 0, "check that the path and its disk are in order")
+    return StoreError(f"{action} {shown(os.fspath(path))}: {cause}", remedy=remedy)
+
+
+class FileBlob:
+    """Some bytes of an open local file, read in order. One thread at a time."""
+
+    def __init__(
+        self, descriptor: int, path: Path, start: int = 0, stop: int | None = None
+    ) -> None:
+        """Take over an open file descriptor; `close` closes it, and so does an error here.
+
+        Args:
+            path: the file's name, for messages.
+            start: first byte to read.
+            stop: the byte behind the last one to read; None: the file's end.
+        Raises:
+            UsageError: the range does not lie within the file.
+        """
+        self._descriptor = descriptor
+        self._path = path
+        self.size = os.fstat(descriptor).st_size  # bytes of the whole file
+        self.start = start
+        self._position = start
+        self._stop = self.size if stop is None else stop
+        if not 0 <= start <= self._stop <= self.size:
+            self.close()
+            raise UsageError(
+                f"bytes {start} to {self._stop} of {shown(str(path))}: it has {self.size}",
+                remedy="ask for a range within the file",
+            )
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill some of ``buffer``; return the number of bytes, 0 at the end of the range.
+
+        Raises:
+            FileChanged: the file became shorter than it was.
+            StoreError: the disk failed, or the file is closed.
+        """
+        wanted = memoryview(buffer)[: self._stop - self._position]
+        if not wanted.nbytes:
+            return 0
+        try:
+            count = os.preadv(self._descriptor, [wanted], self._position)
+        except OSError as error:
+            raise disk_error("cannot read", self._path, error) from error
+        if not count:
+            raise FileChanged(
+                f"{shown(str(self._path))} ended at byte {self._position} of {self.size}",
+                remedy="let nothing write to the file meanwhile, then run it again",
+            )
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        """Return itself; the end of the block closes it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """What tells, without reading, that a file is still the one it was."""
+
+    path: str  # absolute, links resolved
+    size: int  # bytes
+    mtime_ns: int  # nanoseconds since the epoch
+    inode: int
+
+
+class LocalFile:
+    """A local file that is meant to stay as it is while it is read.
+
+    Any thread may call any method; nothing is kept open between calls.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Look at the file.
+
+        Raises:
+            UsageError: there is none, or it is a directory, a pipe or a device.
+            StoreError: it cannot be read.
+        """
+        self.path = Path(path)
+        descriptor = self._descriptor()
+        try:
+            found = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        self.identity = FileIdentity(
+            os.path.realpath(self.path), found.st_size, found.st_mtime_ns, found.st_ino
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes, when it was first looked at."""
+        return self.identity.size
+
+    def open(self, start: int = 0, stop: int | None = None) -> FileBlob:
+        """Open the bytes from ``start`` up to ``stop``, half-open; the caller closes it.
+
+        Raises:
+            FileChanged: it is not the file that was looked at.
+            UsageError: the range does not lie within the file.
+        """
+        descriptor = self._descriptor()
+        try:
+            self._compare(os.fstat(descriptor))
+        except FileChanged:
+            os.close(descriptor)
+            raise
+        return FileBlob(descriptor, self.path, start, stop)
+
+    def check_unchanged(self) -> None:
+        """Compare the file with what it was when it was first looked at.
+
+        Raises:
+            FileChanged: another size, time or inode, or it is gone.
+        """
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise self._changed("it cannot be found any more") from error
+        self._compare(found)
+
+    def digest(
+        self,
+        algorithm: str = "sha256",
+        *,
+        cancel: threading.Event | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Digest:
+        """Hash the file, a MiB at a time.
+
+        Args:
+            cancel: looked at once a block.
+            progress: called after each block with the position in bytes.
+        Raises:
+            FileChanged: the file changed meanwhile.
+            Cancelled: ``cancel`` was set.
+        """
+        verifier = Verifier(algorithm)
+        buffer = memoryview(bytearray(min(MIB, max(1, self.size))))
+        with self.open() as blob:
+            while count := blob.readinto(buffer):
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled(f"stopped while hashing {shown(str(self.path))}")
+                verifier.update(buffer[:count])
+                if progress is not None:
+                    progress(verifier.position)
+        self.check_unchanged()
+        return verifier.digest()
+
+    def _descriptor(self) -> int:
+        """Open the file; O_NONBLOCK so that a pipe answers instead of waiting for a writer."""
+        name = shown(str(self.path))
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise UsageError(f"no such file: {name}", remedy="check the path") from error
+        except (ValueError, NotADirectoryError) as error:
+            raise UsageError(f"not a path of a file: {name}", remedy="check the path") from error
+        except OSError as error:
+            raise disk_error("cannot read", self.path, error) from error
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return descriptor
+        os.close(descriptor)
+        kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise UsageError(f"{name} is {kind}", remedy="name one regular file")
+
+    def _compare(self, found: os.stat_result) -> None:
+        known = self.identity
+        if found.st_size != known.size:
+            raise self._changed(f"it has {found.st_size} bytes instead of {known.size}")
+        if (found.st_mtime_ns, found.st_ino) != (known.mtime_ns, known.inode):
+            raise self._changed("it was written to or replaced")
+
+    def _changed(self, cause: str) -> FileChanged:
+        return FileChanged(
+            f"{shown(str(self.path))} changed while it was read: {cause}",
+            remedy="let nothing write to the file meanwhile, then run it again",
+        )
