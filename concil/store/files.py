@@ -58,15 +58,23 @@ class FileBlob:
         self._descriptor = descriptor
         self._path = path
         self.size = os.fstat(descriptor).st_size  # bytes of the whole file
-        self.start = start
-        self._position = start
+        self.between(start, stop)
+
+    def between(self, start: int, stop: int | None = None) -> Self:
+        """Go to another range of the same file, half-open; an error closes it.
+
+        Raises:
+            UsageError: the range does not lie within the file.
+        """
+        self.start = self._position = start
         self._stop = self.size if stop is None else stop
         if not 0 <= start <= self._stop <= self.size:
             self.close()
             raise UsageError(
-                f"bytes {start} to {self._stop} of {shown(str(path))}: it has {self.size}",
+                f"bytes {start} to {self._stop} of {shown(str(self._path))}: it has {self.size}",
                 remedy="ask for a range within the file",
             )
+        return self
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill some of ``buffer``; return the number of bytes, 0 at the end of the range.

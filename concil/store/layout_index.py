@@ -1,0 +1,147 @@
+"""The index of a layout as a document: its entries, found and changed by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from concil.content import OCI_INDEX, Descriptor, Digest
+from concil.errors import ConcilError, InvalidManifest, UsageError, shown
+
+REF_NAME = "org.opencontainers.image.ref.name"
+# containerd writes the full name here and only the tag into REF_NAME, which two images may share.
+FULL_NAME = "io.containerd.image.name"
+
+_REMEDY = "the layout is damaged; write it again from its source"
+
+
+class Index:
+    """The document of an index.json, never changed: a change makes a new one.
+
+    Foreign fields, of the document and of its entries, are kept.
+    """
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        """Read the entries.
+
+        Raises:
+            InvalidManifest, InvalidDigest: an entry has no sense.
+        """
+        self._document = document
+        self.entries = tuple(Descriptor.from_json(entry) for entry in document["manifests"])
+        self._places = _places(self.entries)
+
+    @classmethod
+    def empty(cls) -> Index:
+        """An index without entries."""
+        return cls({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
+
+    @classmethod
+    def parse(cls, body: bytes, subject: str) -> Index:
+        """Read the bytes of a file; ``subject`` is its name, for messages.
+
+        Raises:
+            InvalidManifest: it is no index, or an entry of it has no sense.
+        """
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise InvalidManifest(f"{subject} is not JSON", remedy=_REMEDY) from error
+        if not isinstance(document, dict) or not isinstance(document.get("manifests"), list):
+            raise InvalidManifest(f"{subject} is not an image index", remedy=_REMEDY)
+        try:
+            return cls(document)
+        except (ConcilError, TypeError) as error:
+            raise InvalidManifest(f"{subject}: {error}", remedy=_REMEDY) from error
+
+    def body(self) -> bytes:
+        """Return it as the bytes of a file."""
+        return json.dumps(self._document, separators=(",", ":")).encode()
+
+    def find(self, name: str | None, subject: str) -> Descriptor | None:
+        """Return the entry of a name, or the only entry for None; None if there is none.
+
+        Raises:
+            UsageError: several images fit; it lists the names.
+        """
+        places = range(len(self.entries)) if name is None else self._places.get(name, ())
+        found = [self.entries[place] for place in places]
+        if len({entry.digest for entry in found}) > 1:
+            which = "holds" if name is None else f"has under {shown(name)}"
+            raise UsageError(
+                f"{subject} {which} {len(found)} images: {_listed(found)}",
+                remedy="name one of them, or its digest: oci:PATH:NAME, oci:PATH@DIGEST",
+            )
+        return found[0] if found else None
+
+    def names(self) -> Iterator[str]:
+        """Yield a name for each entry that has one: a name by which `find` finds it."""
+        told = set()
+        for entry in self.entries:
+            for name in filter(None, map(entry.annotations.get, (REF_NAME, FULL_NAME))):
+                if {self.entries[place].digest for place in self._places[name]} == {entry.digest}:
+                    if name not in told:
+                        told.add(name)
+                        yield name
+                    break
+
+    def with_entry(self, name: str | None, entry: Descriptor) -> Index:
+        """Put an entry in the place of the one with its name, or at the end.
+
+        Args:
+            name: None for an entry without one: it replaces the nameless one of its digest.
+            entry: what it says; a name in its annotations does not count.
+        """
+        notes = {k: v for k, v in entry.annotations.items() if k not in (REF_NAME, FULL_NAME)}
+        if name is None:
+            places = [i for i, e in enumerate(self.entries) if _nameless(e, entry.digest)]
+        else:
+            notes[REF_NAME] = name
+            places = list(self._places.get(name, ()))
+            if len({self.entries[i].annotations.get(FULL_NAME) for i in places}) > 1:
+                # Several images of containerd share the short name: none of them is replaced.
+                places = []
+        raw = list(self._document["manifests"])
+        at = places[0] if places else len(raw)
+        raw[at : at + 1] = [replace(entry, annotations=notes).to_json()]
+        return self._holding(e for i, e in enumerate(raw) if i == at or i not in places)
+
+    def without(self, unwanted: Collection[Descriptor]) -> Index:
+        """Leave out these entries."""
+        kept = zip(self._document["manifests"], self.entries, strict=True)
+        return self._holding(raw for raw, entry in kept if entry not in unwanted)
+
+    def called(self, name: str) -> list[Descriptor]:
+        """Return all entries of a name."""
+        return [self.entries[place] for place in self._places.get(name, ())]
+
+    def _holding(self, raw: Iterable[Any]) -> Index:
+        return Index({**self._document, "manifests": list(raw)})
+
+
+def _places(entries: tuple[Descriptor, ...]) -> dict[str, list[int]]:
+    """Return the positions of the entries of each name.
+
+    The short name of an entry that has a full name counts only where no entry has
+    exactly that name.
+    """
+    exact: dict[str, list[int]] = {}
+    loose: dict[str, list[int]] = {}
+    for place, entry in enumerate(entries):
+        short, full = map(entry.annotations.get, (REF_NAME, FULL_NAME))
+        if full:
+            exact.setdefault(full, []).append(place)
+        if short and short != full:
+            (loose if full else exact).setdefault(short, []).append(place)
+    return loose | exact
+
+
+def _listed(entries: list[Descriptor]) -> str:
+    notes = [(e.annotations.get(FULL_NAME), e.annotations.get(REF_NAME), e) for e in entries]
+    return shown(", ".join(full or short or f"@{e.digest}" for full, short, e in notes), 400)
+
+
+def _nameless(entry: Descriptor, digest: Digest) -> bool:
+    return entry.digest == digest and not {REF_NAME, FULL_NAME} & entry.annotations.keys()
