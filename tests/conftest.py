@@ -1,0 +1,84 @@
+"""The real parts that tests share, and the walls between a test and its user."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.registry import DockerRegistry
+from tests.lab.skopeo import Skopeo
+from tests.lab.tls import CertificateAuthority
+
+WORKERS = "CONCIL_TEST_WORKERS"
+# What would bring the user's proxies, credentials or certificates into a test.
+FOREIGN = (
+    *(f"{scheme}_proxy" for scheme in ("http", "https", "ftp", "all", "no")),
+    *(f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "FTP", "ALL", "NO")),
+    "CURL_CA_BUNDLE",
+    "DOCKER_AUTH_CONFIG",
+    "DOCKER_HOST",
+    "NETRC",
+    "REGISTRY_AUTH_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+)
+
+
+def _worker_count() -> int:
+    return int(os.environ.get(WORKERS, "4"))
+
+
+def pytest_report_header() -> str:
+    return f"{WORKERS}: {_worker_count()}"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a home directory of its own and no proxies."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("CACHE", "CONFIG", "DATA", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+    runtime = home / "run"
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("DOCKER_CONFIG", str(home / ".docker"))
+    for name in FOREIGN:
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.fixture
+def workers() -> int:
+    """Return how many workers an engine under test has; 0 runs jobs inside `submit`."""
+    return _worker_count()
+
+
+@pytest.fixture(scope="session")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    """Return an authority that nothing trusts unless it is given `ca.path`."""
+    return CertificateAuthority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="session")
+def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    """Run one docker-registry for all tests: use a repository name of your own in it."""
+    with DockerRegistry(tmp_path_factory.mktemp("registry")) as registry:
+        yield registry
+
+
+@pytest.fixture
+def fresh_docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    """Run an empty docker-registry that a test may kill and restart."""
+    with DockerRegistry(tmp_path_factory.mktemp("registry")) as registry:
+        yield registry
+
+
+@pytest.fixture
+def skopeo(home: Path) -> Skopeo:
+    """Return a runner for the real skopeo."""
+    return Skopeo(home)

@@ -1,0 +1,1 @@
+"""Real registries, broken networks and generated images for the tests."""

@@ -1,0 +1,281 @@
+"""A TCP relay that counts what passes and breaks connections on purpose."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Protocol, Self
+
+from tests.lab.faults import Action, Direction, Fault, FaultPlan
+from tests.lab.link import Link
+
+CONNECT_TIMEOUT = 10  # seconds
+
+
+class Observer(Protocol):
+    """Sees the bytes that pass; called by the relay's thread."""
+
+    def upstream(self, connection: int, passed: bytes) -> bool:
+        """Take bytes from the client; return true to reset before the next answer."""
+
+
+class Relay:
+    """Forwards connections from a port of its own to a server.
+
+    One thread does all the work. Every method may be called from any thread.
+
+    Args:
+        target: Host and port of the server, "127.0.0.1:5000".
+        faults: What goes wrong from the start.
+        latency: Milliseconds that every byte is held in each direction.
+        rate: Bytes a second that each connection carries in each direction.
+        observer: Sees the bytes of the clients.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        faults: Iterable[Fault] = (),
+        latency: float = 0,
+        rate: int | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        host, _, port = target.rpartition(":")
+        self._target = (host.strip("[]"), int(port))
+        self.latency = latency / 1000  # seconds
+        self.rate = rate
+        self.selector: selectors.BaseSelector = selectors.DefaultSelector()
+        self._observer = observer
+        self._changed = threading.Condition()  # guards all below, and is notified by the thread
+        self._plan = FaultPlan(faults)
+        self._links: dict[int, Link] = {}
+        self._answerless: set[int] = set()  # connections whose next answer gets lost
+        self._numbered = 0  # connections since the start
+        self._connections = 0
+        self._bytes: dict[Direction, int] = {"up": 0, "down": 0}
+        self._commands: list[Callable[[], None]] = []
+        self._closing = False
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        self._wake, self._woken = socket.socketpair()
+        self._woken.setblocking(False)
+        self.selector.register(self._woken, selectors.EVENT_READ)
+        self._listen()
+        self._thread = threading.Thread(target=self._run, name=f"relay-{self.port}")
+        self._thread.start()
+
+    @property
+    def host(self) -> str:
+        """Host and port, as in an image reference."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address for plain http."""
+        return f"http://{self.host}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections were accepted."""
+        with self._changed:
+            return self._connections
+
+    @property
+    def open_connections(self) -> int:
+        """How many are open."""
+        with self._changed:
+            return len(self._links)
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes handed to the server."""
+        with self._changed:
+            return self._bytes["up"]
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes handed to the clients."""
+        with self._changed:
+            return self._bytes["down"]
+
+    @property
+    def fired(self) -> int:
+        """How many faults of the plan have happened."""
+        with self._changed:
+            return self._plan.fired
+
+    def add(self, fault: Fault) -> None:
+        """Arm one more fault."""
+        with self._changed:
+            self._plan.add(fault)
+
+    def mend(self) -> None:
+        """Forget all faults and let stalled connections go on."""
+        self._do(self._mend)
+
+    def refuse(self) -> None:
+        """Refuse new connections, on the same port; those that are open go on."""
+        self._do(self._deafen)
+
+    def accept(self) -> None:
+        """Take new connections again."""
+        self._do(self._listen)
+
+    def cut(self, action: Action = "rst") -> None:
+        """Break every connection that is open."""
+        self._do(lambda: self._break_off(action))
+
+    def reset_counters(self) -> None:
+        """Count connections and bytes from 0; the plan's counters go on."""
+        with self._changed:
+            self._connections = 0
+            self._bytes = {"up": 0, "down": 0}
+
+    def wait_for(self, reached: Callable[[Relay], bool], timeout: float = 30) -> None:
+        """Wait until something about this relay is true; asked after every event.
+
+        Raises:
+            TimeoutError: it was not in `timeout` seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: reached(self), timeout):
+                raise TimeoutError(f"relay {self.host}: not reached in {timeout} s")
+
+    def close(self) -> None:
+        """Reset all connections and end the thread."""
+        with self._changed:
+            if self._closing:
+                return
+            self._closing = True
+            self._wake.send(b"x")
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _do(self, command: Callable[[], None]) -> None:
+        """Run a command in the relay's thread and wait for it."""
+        done = threading.Event()
+
+        def run() -> None:
+            command()
+            done.set()
+
+        with self._changed:
+            if self._closing:
+                raise RuntimeError(f"relay {self.host} is closed")
+            self._commands.append(run)
+            self._wake.send(b"x")
+        done.wait(CONNECT_TIMEOUT * 2)
+
+    # From here on everything runs in the relay's thread, under the lock.
+
+    def admit(
+        self, number: int, direction: Direction, passed: int, arrived: bytes
+    ) -> tuple[int, Action | None]:
+        """See `Carrier`."""
+        if direction == "down" and number in self._answerless:
+            return 0, "rst"
+        allowed, action = self._plan.admit(number, direction, passed, len(arrived))
+        if (
+            direction == "up"
+            and self._observer
+            and allowed
+            and self._observer.upstream(number, arrived[:allowed])
+        ):
+            self._answerless.add(number)
+        return allowed, action
+
+    def sent(self, direction: Direction, size: int) -> None:
+        """See `Carrier`."""
+        self._bytes[direction] += size
+
+    def _listen(self) -> None:
+        if self._listener not in self.selector.get_map():
+            self._listener.listen(128)
+            self.selector.register(self._listener, selectors.EVENT_READ)
+
+    def _deafen(self) -> None:
+        if self._listener in self.selector.get_map():
+            self.selector.unregister(self._listener)
+            # The socket stays bound: nobody else gets the port, and the kernel refuses.
+            self._listener.shutdown(socket.SHUT_RDWR)
+
+    def _mend(self) -> None:
+        self._plan.clear()
+        self._answerless.clear()
+        for link in self._links.values():
+            link.resume()
+
+    def _break_off(self, action: Action) -> None:
+        for link in self._links.values():
+            link.break_off(action)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                events = self.selector.select(self._until_due())
+                with self._changed:
+                    if self._closing:
+                        break
+                    self._turn(events)
+                    self._changed.notify_all()
+        finally:
+            self._break_off("rst")
+            self.selector.close()
+            for opened in (self._listener, self._wake, self._woken):
+                opened.close()
+
+    def _turn(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
+        for key, mask in events:
+            if key.fileobj is self._woken:
+                self._woken.recv(4096)
+            elif key.fileobj is self._listener:
+                self._connect()
+            elif key.data in self._links:
+                self._links[key.data].ready(key.fileobj, mask)
+        commands, self._commands = self._commands, []
+        for command in commands:
+            command()
+        now = time.monotonic()
+        for number, link in list(self._links.items()):
+            link.advance(now)
+            if link.closed:
+                del self._links[number]
+
+    def _connect(self) -> None:
+        try:
+            client, _ = self._listener.accept()
+        except OSError:  # the client has gone, or `refuse` came between
+            return
+        self._connections += 1
+        self._numbered += 1
+        try:
+            server = socket.create_connection(self._target, timeout=CONNECT_TIMEOUT)
+        except OSError:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            return
+        self._links[self._numbered] = Link(self._numbered, client, server, self)
+
+    def _until_due(self) -> float | None:
+        """Return the seconds until a link wants to move without an event."""
+        due = [link.due for link in self._links.values() if link.due is not None]
+        return max(min(due) - time.monotonic(), 0) if due else None
