@@ -1,1 +1,1 @@
-"""Places that content is read from and written to."""
+"""Places content is read from and written to."""

@@ -81,7 +81,10 @@ class Tree:
             with self._inside(directory) as inside:
                 descriptor = os.open(leaf, _READ, dir_fd=inside)
         except FileNotFoundError as error:
-            raise NotFound(f"there is no {shown(str(path))}") from error
+            raise NotFound(
+                f"there is no {shown(str(path))}",
+                remedy="if the index names it, write the layout again from its source",
+            ) from error
         except OSError as error:
             raise disk_error("cannot open", path, error) from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -1,0 +1,110 @@
+"""Image layouts that were made to lead somewhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from concil.errors import (
+    StoreError,
+)
+from concil.store.layout import Layout, LayoutStore
+from tests.store.contract import Blob, put_image, write
+from tests.store.layouts import NEW, told
+
+_READERS: dict[str, Callable[[Path], object]] = {
+    "open": Layout,
+    "create": lambda place: Layout(place, create=True),
+}
+
+
+@pytest.mark.parametrize("reader", _READERS.values(), ids=list(_READERS))
+@pytest.mark.parametrize("name", ["index.json", "oci-layout"])
+def test_linked_file_is_not_followed(
+    place: Path, tmp_path: Path, name: str, reader: Callable[[Path], object]
+) -> None:
+    (place / name).rename(tmp_path / "outside")
+    (place / name).symlink_to(tmp_path / "outside")
+    before = (tmp_path / "outside").read_bytes()
+
+    if reader is _READERS["open"] or name == "index.json":
+        with pytest.raises(StoreError) as caught:
+            reader(place)
+        assert told(caught.value, name)
+    else:
+        reader(place)  # the link is replaced by a file
+
+    assert (tmp_path / "outside").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["blobs", "blobs/sha256", ".concil"])
+def test_linked_directory_is_not_followed(place: Path, tmp_path: Path, name: str) -> None:
+    store, blob = LayoutStore(Layout(place)), Blob.random(10)
+    manifest = put_image(store, 1, "v1")
+    (place / name).rename(tmp_path / "outside")
+    (place / name).symlink_to(tmp_path / "outside")
+    before = sorted(path for path in (tmp_path / "outside").rglob("*") if path.name != "lock")
+
+    with pytest.raises(StoreError):
+        store.begin_blob(10, blob.descriptor.digest)
+    with pytest.raises(StoreError):
+        store.layout.write_blob(b"content")
+    if name != ".concil":
+        with pytest.raises(StoreError) as caught:
+            store.get_manifest("v1")
+        assert told(caught.value, manifest.digest.hex)
+        with pytest.raises(StoreError):
+            store.has_blob(blob.descriptor)
+
+    after = sorted(path for path in (tmp_path / "outside").rglob("*") if path.name != "lock")
+    assert after == before
+
+
+def test_linked_blob_is_neither_read_nor_written_through(place: Path, tmp_path: Path) -> None:
+    store, blob = LayoutStore(Layout(place)), Blob.random(10)
+    outside = tmp_path / "outside"
+    outside.write_bytes(blob.content)
+    store.layout.blob_path(blob.descriptor.digest).symlink_to(outside)
+
+    assert not store.has_blob(blob.descriptor)
+    with pytest.raises(StoreError) as caught:
+        store.open_blob(blob.descriptor)
+    assert told(caught.value, blob.descriptor.digest.hex)
+
+    outside.write_bytes(b"precious")
+    write(store, blob.content, blob.descriptor.digest)
+    assert store.has_blob(blob.descriptor)
+    assert outside.read_bytes() == b"precious"
+
+
+def test_linked_lock_and_partial_file_are_not_followed(place: Path, tmp_path: Path) -> None:
+    store, blob = LayoutStore(Layout(place)), Blob.random(10)
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    (place / ".concil" / "lock").unlink()
+    (place / ".concil" / "lock").symlink_to(outside)
+    _, partial = store.layout.writing_paths(blob.descriptor.digest)
+    partial.symlink_to(outside)
+
+    with pytest.raises(StoreError):
+        store.layout.set_entry("v1", NEW)
+    with pytest.raises(StoreError):
+        store.begin_blob(10, blob.descriptor.digest)
+
+    assert outside.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "directory"])
+def test_other_things_in_the_place_of_a_blob_are_refused_at_once(
+    place: Path, make: Callable[[Path], None]
+) -> None:
+    store, blob = LayoutStore(Layout(place)), Blob.random(10)
+    make(store.layout.blob_path(blob.descriptor.digest))
+
+    assert not store.has_blob(blob.descriptor)
+    with pytest.raises(StoreError) as caught:
+        store.open_blob(blob.descriptor)
+    assert told(caught.value, "not a regular file")
