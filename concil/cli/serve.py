@@ -1,0 +1,111 @@
+"""`concil serve`: a layout directory as a registry, until it is interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from concil.errors import NotFound, StoreError, UsageError, shown
+from concil.server import EmbeddedRegistry
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse has no public name for it
+
+_DEFAULT = "127.0.0.1:5000"
+_TURN = 3600.0  # seconds; only so that no wait is without an end
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the verb to the command line."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="serve an OCI layout directory as a registry",
+        description="Serve an OCI image layout directory as a registry, until interrupted.",
+    )
+    parser.add_argument("directory", metavar="DIR", help="a layout, or an empty directory")
+    parser.add_argument(
+        "--addr",
+        metavar="HOST:PORT",
+        default=_DEFAULT,
+        help="where to listen (default: %(default)s); port 0 takes a free one",
+    )
+    parser.add_argument("--read-only", action="store_true", help="refuse every write")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        UsageError, NotFound, StoreError: it cannot be served, with the remedy.
+    """
+    address = parse_address(arguments.addr)
+    directory = _checked(arguments.directory, read_only=arguments.read_only)
+    if getattr(arguments, "verbose", 0):
+        logging.getLogger("concil.server").setLevel(logging.INFO)
+    registry = EmbeddedRegistry(directory, address=address, read_only=arguments.read_only)
+    registry.durable = True
+    stop = threading.Event()
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        with registry:
+            print(f"serving {directory} at {registry.url}", flush=True)
+            while not stop.wait(_TURN):
+                pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    print("stopped; unfinished uploads can be resumed", file=sys.stderr)
+    return 0
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Read ``host:port``, ``[ipv6]:port`` or ``:port``, which is every address of the machine.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    bracketed = host.startswith("[") and host.endswith("]")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else -1
+    if not colon or not 0 <= number < 65536 or (":" in bare and not bracketed):
+        raise UsageError(
+            f"not an address to listen on: {shown(text)}",
+            remedy="write HOST:PORT, as in 127.0.0.1:5000 or [::1]:5000",
+        )
+    return bare or "0.0.0.0", number  # noqa: S104  # asked for by leaving the host out
+
+
+def _checked(text: str, *, read_only: bool) -> Path:
+    """Return the directory if it is a layout, or empty and to be written."""
+    directory = Path(text)
+    if not directory.exists():
+        raise NotFound(
+            f"cannot serve {shown(text)}: there is no such directory",
+            remedy=f"make it first: mkdir {text}",
+        )
+    if not directory.is_dir():
+        raise StoreError(
+            f"cannot serve {shown(text)}: not a directory", remedy="name a layout directory"
+        )
+    if (directory / "oci-layout").exists():
+        return directory
+    if read_only or any(directory.iterdir()):
+        raise StoreError(
+            f"cannot serve {shown(text)}: not an OCI image layout",
+            remedy="name a directory that has oci-layout and index.json, or an empty one",
+        )
+    return directory
