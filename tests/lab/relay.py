@@ -61,11 +61,10 @@ class Relay:
         self._bytes: dict[Direction, int] = {"up": 0, "down": 0}
         self._commands: list[Callable[[], None]] = []
         self._closing = False
-        self._listener = socket.socket()
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.bind(("127.0.0.1", 0))
-        self._listener.setblocking(False)
-        self.port: int = self._listener.getsockname()[1]
+        # Bound and never listening: it keeps the port while connections are refused.
+        self._holder = self._bind(0)
+        self.port: int = self._holder.getsockname()[1]
+        self._listener: socket.socket | None = None
         self._wake, self._woken = socket.socketpair()
         self._woken.setblocking(False)
         self.selector.register(self._woken, selectors.EVENT_READ)
@@ -170,6 +169,14 @@ class Relay:
     ) -> None:
         self.close()
 
+    @staticmethod
+    def _bind(port: int) -> socket.socket:
+        bound = socket.socket()
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", port))
+        bound.setblocking(False)
+        return bound
+
     def _do(self, command: Callable[[], None]) -> None:
         """Run a command in the relay's thread and wait for it."""
         done = threading.Event()
@@ -208,15 +215,16 @@ class Relay:
         self._bytes[direction] += size
 
     def _listen(self) -> None:
-        if self._listener not in self.selector.get_map():
+        if self._listener is None:
+            self._listener = self._bind(self.port)
             self._listener.listen(128)
             self.selector.register(self._listener, selectors.EVENT_READ)
 
     def _deafen(self) -> None:
-        if self._listener in self.selector.get_map():
+        if self._listener is not None:
             self.selector.unregister(self._listener)
-            # The socket stays bound: nobody else gets the port, and the kernel refuses.
-            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
 
     def _mend(self) -> None:
         self._plan.clear()
@@ -239,16 +247,17 @@ class Relay:
                     self._changed.notify_all()
         finally:
             self._break_off("rst")
+            self._deafen()
             self.selector.close()
-            for opened in (self._listener, self._wake, self._woken):
+            for opened in (self._holder, self._wake, self._woken):
                 opened.close()
 
     def _turn(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
         for key, mask in events:
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
-            elif key.fileobj is self._listener:
-                self._connect()
+            elif self._listener is not None and key.fileobj is self._listener:
+                self._connect(self._listener)
             elif key.data in self._links:
                 self._links[key.data].ready(key.fileobj, mask)
         commands, self._commands = self._commands, []
@@ -260,10 +269,10 @@ class Relay:
             if link.closed:
                 del self._links[number]
 
-    def _connect(self) -> None:
+    def _connect(self, listener: socket.socket) -> None:
         try:
-            client, _ = self._listener.accept()
-        except OSError:  # the client has gone, or `refuse` came between
+            client, _ = listener.accept()
+        except OSError:  # the client has gone
             return
         self._connections += 1
         self._numbered += 1

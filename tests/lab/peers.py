@@ -1,0 +1,103 @@
+"""Bare TCP servers and clients, for what no HTTP server would do."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+# What a connection brought, and by which error it ended.
+Received: TypeAlias = tuple[bytes, type[OSError] | None]
+
+
+class Peer:
+    """A server that answers each connection by a function in a thread of its own.
+
+    Args:
+        serve: Gets the connection; it is closed afterwards.
+    """
+
+    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
+        self._serve = serve
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads: list[threading.Thread] = []
+        self._acceptor = threading.Thread(target=self._accept)
+        self._acceptor.start()
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._answer, args=(connection,))
+            thread.start()
+            self._threads.append(thread)
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
+            self._serve(connection)
+
+    def close(self) -> None:
+        """Take no more connections and wait for those that are open."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+
+def read_all(connection: socket.socket) -> Received:
+    """Read to the end; say by which error it came."""
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except OSError as error:
+        return b"".join(parts), type(error)
+    return b"".join(parts), None
+
+
+@contextmanager
+def sink() -> Iterator[tuple[str, list[Received]]]:
+    """Run a server that keeps what each connection brought."""
+    received: list[Received] = []
+    peer = Peer(lambda connection: received.append(read_all(connection)))
+    try:
+        yield peer.host, received
+    finally:
+        peer.close()
+
+
+@contextmanager
+def fountain(content: bytes) -> Iterator[str]:
+    """Run a server that waits for a byte and then sends everything."""
+
+    def pour(connection: socket.socket) -> None:
+        try:
+            if connection.recv(1):
+                connection.sendall(content)
+        except OSError:
+            return
+
+    peer = Peer(pour)
+    try:
+        yield peer.host
+    finally:
+        peer.close()
+
+
+def connect(host: str) -> socket.socket:
+    """Connect to `127.0.0.1:port`."""
+    name, _, port = host.rpartition(":")
+    return socket.create_connection((name, int(port)), timeout=30)
+
+
+def drink(host: str) -> Received:
+    """Send a byte and read to the end."""
+    with connect(host) as client:
+        client.sendall(b"x")
+        return read_all(client)
