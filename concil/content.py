@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from concil.errors import DigestMismatch, InvalidDigest, InvalidManifest, SizeMismatch, shown
 
@@ -24,7 +24,9 @@ ACCEPTED_TYPES = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
 
 _DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
 # RFC 6838 names, long enough for every type in use: what reaches a header or a message.
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
+_MEDIA_TYPE = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+)
 _FOREIGN = re.compile(r"\.(nondistributable|foreign)\.")
 
 
@@ -68,6 +70,18 @@ class Digest:
     def short(self) -> str:
         """The first twelve hex digits, for people."""
         return self.hex[:12]
+
+
+class Body(Protocol):
+    """A stretch of bytes that can be read once, in order; its length is known."""
+
+    def __len__(self) -> int:
+        """Bytes from the first to the last, however many were read."""
+        ...
+
+    def read(self, size: int = -1, /) -> bytes | memoryview:
+        """Return up to ``size`` bytes, empty at the end; valid until the next read."""
+        ...
 
 
 class Verifier:
@@ -355,4 +369,3 @@ def _strings(entry: object) -> dict[str, str]:
     if not isinstance(entry, dict):
         return {}
     return {k: v for k, v in entry.items() if isinstance(v, str)}
-

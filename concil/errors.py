@@ -127,9 +127,14 @@ class ConnectionLost(RegistryError, requests.ConnectionError):
 class Unreachable(ConnectionLost):
     """No connection came about: refused, no route, unknown host name."""
 
+    # A host that has answered before is coming back; one that never has is a wrong name.
+    answered_before: bool = False
+
 
 class TLSFailure(RegistryError, requests.exceptions.SSLError):
     """The other side could not be trusted, or does not speak TLS."""
+
+    untrusted: bool = False  # the certificate is the reason: never try anything weaker
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         """Keep the message; there is no answer to keep."""

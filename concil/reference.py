@@ -203,9 +203,7 @@ def _check(text: str, name: str, tag: str | None) -> None:
         if tag is not None:
             check_tag(tag)
     except InvalidReference as error:
-        raise InvalidReference(
-            f"{error} in {shown(_hidden(text))}", remedy=error.remedy
-        ) from error
+        raise InvalidReference(f"{error} in {shown(_hidden(text))}", remedy=error.remedy) from error
 
 
 def _split_user(rest: str) -> tuple[str | None, str | None, str]:
@@ -246,4 +244,3 @@ def _hidden(text: str) -> str:
     scheme, mark, rest = text.rpartition("://")
     front, slash, path = rest.partition("/")
     return f"{scheme}{mark}{front.rpartition('@')[2] if slash else rest}{slash}{path}"
-

@@ -6,25 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from concil.content import Descriptor, Digest, Manifest
-
-
-class Body(Protocol):
-    """A stretch of bytes that can be read once, in order; its length is known."""
-
-    def __len__(self) -> int:
-        """Bytes from the first to the last, however many were read."""
-        ...
-
-    def read(self, size: int = -1, /) -> bytes | memoryview:
-        """Return up to ``size`` bytes, empty at the end; valid until the next read."""
-        ...
+from concil.content import Body, Descriptor, Digest, Manifest
 
 
 class BlobReader(Protocol):
     """An open blob, from some byte on. One thread at a time; whoever opened it closes it."""
 
-    start: int  # where the body really begins: 0 if the place cannot begin elsewhere
+    @property
+    def start(self) -> int:
+        """Where the body really begins: 0 if the place cannot begin elsewhere."""
+        ...
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill some of ``buffer``; return the number of bytes, 0 at the end.
@@ -48,6 +39,7 @@ class WriterState:
     chunk_size: int  # bytes
 
 
+@runtime_checkable
 class BlobWriter(Protocol):
     """A blob that is being written in order, invisible until it is committed.
 
@@ -56,8 +48,15 @@ class BlobWriter(Protocol):
     `begin_blob(resume=...)`, after `abort` they are gone.
     """
 
-    offset: int  # bytes the place has acknowledged
-    chunk_size: int  # bytes of one `append`, constant as long as the writer lives
+    @property
+    def offset(self) -> int:
+        """Bytes the place has acknowledged."""
+        ...
+
+    @property
+    def chunk_size(self) -> int:
+        """Bytes of one `append`; it changes only where a new start does too."""
+        ...
 
     def append(self, body: Body, /) -> None:
         """Write the next stretch, which begins at ``offset``.
@@ -101,7 +100,10 @@ class RangeWriter(Protocol):
     The one implementation is `store.partial.PartialFile`.
     """
 
-    size: int  # bytes
+    @property
+    def size(self) -> int:
+        """Bytes it will have."""
+        ...
 
     @property
     def filled(self) -> int:
@@ -144,8 +146,15 @@ class RangeWriter(Protocol):
 class Source(Protocol):
     """A place content is read from. Any thread may call any method."""
 
-    name: str  # as people write it, without secrets
-    host: str  # what its limits belong to: host[:port], "" for local places
+    @property
+    def name(self) -> str:
+        """What people call it, without secrets."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """What its limits belong to: host[:port], "" for local places."""
+        ...
 
     def find_manifest(self, reference: str) -> Descriptor | None:
         """Ask by tag or digest what is there, without fetching it.
@@ -176,9 +185,20 @@ class Source(Protocol):
 class Destination(Protocol):
     """A place content is written to. Any thread may call any method."""
 
-    name: str  # as people write it, without secrets
-    host: str  # what its limits belong to: host[:port], "" for local places
-    realm: str  # stores with an equal realm share blobs, at least by `Mounter.mount`
+    @property
+    def name(self) -> str:
+        """What people call it, without secrets."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """What its limits belong to: host[:port], "" for local places."""
+        ...
+
+    @property
+    def realm(self) -> str:
+        """What it shares blobs with: stores of one realm can at least mount from one another."""
+        ...
 
     def find_manifest(self, reference: str) -> Descriptor | None:
         """Ask by tag or digest what is there already. As in `Source`."""
@@ -211,7 +231,10 @@ class Destination(Protocol):
 class Mounter(Protocol):
     """A destination that can take a blob from a sibling of the same realm without its bytes."""
 
-    repository: str  # what `mount` of a sibling wants to know
+    @property
+    def repository(self) -> str:
+        """What `mount` of a sibling wants to know."""
+        ...
 
     def mount(self, blob: Descriptor, source: str) -> bool:
         """Take ``blob`` from the repository ``source``; False if it did not work for any reason."""

@@ -1,0 +1,1 @@
+"""A parallel transfer engine for OCI and Docker registries."""

@@ -1,0 +1,236 @@
+"""The engine: what a library user holds to push, pull, copy and mirror."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from concil.config import Timeouts, TransferConfig
+from concil.content import Descriptor, Digest, Platform
+from concil.errors import NotFound, UsageError
+from concil.progress import Meter, ProgressSink, State
+from concil.reference import LayoutAddress, parse_address
+from concil.store.files import LocalFile
+from concil.store.partial import PartialFile
+from concil.store.remote import RemoteStore
+from concil.stores import Access, Stores, blob_size, reference_of
+from concil.transfer.fetch import Fetch, spread
+from concil.transfer.image import Copier, ImageJob, ImageResult
+from concil.transfer.mirror import Mirror, MirrorItem, MirrorReport
+from concil.transfer.pool import Rank, WorkerPool, wait
+from concil.transfer.push import Push
+
+OCTETS = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """How the source and the destination are reached."""
+
+    source: Access = field(default_factory=Access)
+    destination: Access = field(default_factory=Access)
+
+
+class Engine:
+    """Worker threads, connections and settings of one run. Any thread may call any method.
+
+    Use it in a ``with``, or call `close`. A call from a worker's progress callback back
+    into the engine waits for itself: do not.
+    """
+
+    def __init__(
+        self,
+        config: TransferConfig | None = None,
+        *,
+        progress: ProgressSink | None = None,
+        sides: Sides | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        """Start the workers.
+
+        Args:
+            progress: gets an `Event` for every change, from any thread.
+            sides: TLS settings and credentials; what an address itself says comes first.
+        """
+        self.config = config or TransferConfig()
+        self._progress = progress
+        self._sides = sides or Sides()
+        self._cancel = threading.Event()
+        self._stores = Stores(self.config, timeouts=timeouts, cancel=self._cancel)
+        self._pool = WorkerPool(
+            self.config.workers, per_host=self.config.per_host, cancel=self._cancel
+        )
+        self._copier = Copier(self._pool, self.config, progress)
+
+    def __enter__(self) -> Engine:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it; after an error nothing that waits is begun."""
+        if error is not None:
+            self._cancel.set()
+        self.close()
+
+    def push_blob(
+        self, path: str | os.PathLike[str], repository: str, *, digest: Digest | None = None
+    ) -> Descriptor:
+        """Upload a local file as a blob.
+
+        Args:
+            repository: ``[docker://|http://]host[:port]/name``.
+            digest: what it must hash to; None: the file is hashed first.
+        Returns:
+            A descriptor of the blob, of type application/octet-stream.
+        Raises:
+            UsageError: no such file, or no such kind of address.
+            DigestMismatch, FileChanged: nothing was committed.
+        """
+        store = self._repository(repository, self._sides.destination)
+        file = LocalFile(path)
+        meter = self._meter(str(path), store.name, file.size)
+        job = self._pool.submit(
+            lambda: self._push(file, store, digest, meter), size=file.size, hosts=(store.host,)
+        )
+        return wait(job, self._cancel)
+
+    def pull_blob(self, address: str, path: str | os.PathLike[str]) -> Descriptor:
+        """Download a blob into a local file, by parallel ranges, verified before it appears.
+
+        Args:
+            address: ``[docker://|http://]host[:port]/name@digest``.
+        Raises:
+            UsageError: the address has no digest, or the path is a directory.
+            NotFound, DigestMismatch, StoreError: no file appears.
+        """
+        reference = parse_address(address)
+        if reference.digest is None:
+            raise UsageError(f"{address}: no digest", remedy="write REPOSITORY@sha256:...")
+        store = self._stores.source(reference, self._sides.source)
+        target = _target(Path(path))
+        size = blob_size(store, reference.digest)
+        if size is None:
+            raise NotFound(f"{address} is not there", remedy="check the repository and digest")
+        blob = Descriptor(OCTETS, reference.digest, size)
+        partial = target.with_name(f"{reference.digest.hex}.partial")
+        writer = PartialFile(target, reference.digest, size, partial=partial)
+        meter = self._meter(str(reference.digest), str(target), size)
+        fetch = Fetch(store, blob, writer, meter, self.config, self._cancel)
+        with _told(meter):
+            self._spread(fetch, size, (store.host,))
+        return blob
+
+    def copy(self, source: str, destination: str, *, platforms: Sequence[str] = ()) -> ImageResult:
+        """Copy one image with all its platforms, or only some; tags and digests stay.
+
+        Args:
+            source, destination: store addresses.
+            platforms: ``os/architecture[/variant]`` each; none: all.
+        Raises:
+            NotFound: the source has no such image or platform.
+        """
+        item = MirrorItem(source, destination, tuple(platforms))
+        return self._copier.copy(self._prepare(item))
+
+    def mirror(self, items: Iterable[MirrorItem]) -> MirrorReport:
+        """Copy many images; one that fails is an entry of the report.
+
+        Args:
+            items: taken lazily, a few at a time.
+        Raises:
+            Cancelled: somebody cancelled; run it again to go on.
+        """
+        coordinators = max(1, self.config.images if self.config.workers else 1)
+        return Mirror(self._copier, self._prepare, self._cancel).run(items, coordinators)
+
+    def cancel(self) -> None:
+        """Stop everything soon; calls under way raise Cancelled."""
+        self._cancel.set()
+
+    def close(self, timeout: float | None = None) -> bool:
+        """End the workers and close the connections.
+
+        Args:
+            timeout: seconds to wait for what runs; None: until it has ended.
+        Returns:
+            Whether all of it has ended.
+        """
+        ended = self._pool.close(timeout)
+        self._stores.close()
+        return ended
+
+    def _push(
+        self, file: LocalFile, store: RemoteStore, digest: Digest | None, meter: Meter
+    ) -> Descriptor:
+        known = digest or file.digest(cancel=self._cancel)
+        blob = Descriptor(OCTETS, known, file.size)
+        if store.has_blob(blob):
+            meter.state(State.PRESENT, position=file.size)
+            return blob
+        with _told(meter):
+            writer = store.begin_blob(file.size, known)
+            push = Push(file.open, writer, meter, self.config, self._cancel)
+            push.run(file.size, known, str(file.path), check=file.check_unchanged)
+        return blob
+
+    def _spread(self, fetch: Fetch, size: int, hosts: tuple[str, ...]) -> None:
+        """Run a fetch on the pool, and wait for it."""
+
+        def help_wanted(job: Callable[[], None]) -> None:
+            if self._pool.workers:
+                self._pool.submit(job, rank=Rank.HELPER, size=size, hosts=hosts)
+
+        wait(
+            self._pool.submit(lambda: spread(fetch, help_wanted), size=size, hosts=hosts),
+            self._cancel,
+        )
+        wait(fetch.outcome, self._cancel)
+
+    def _repository(self, text: str, access: Access) -> RemoteStore:
+        address = parse_address(text)
+        if isinstance(address, LayoutAddress):
+            raise UsageError(f"{text}: not a registry", remedy="write host[:port]/repository")
+        return self._stores.repository(address, access)
+
+    def _prepare(self, item: MirrorItem) -> ImageJob:
+        source, destination = parse_address(item.source), parse_address(item.destination)
+        return ImageJob(
+            self._stores.source(source, self._sides.source),
+            reference_of(source),
+            self._stores.destination(destination, self._sides.destination),
+            reference_of(destination),
+            tuple(Platform.parse(text) for text in item.platforms),
+        )
+
+    def _meter(self, subject: str, target: str, size: int) -> Meter:
+        return Meter(self._progress, kind="blob", subject=subject, target=target, total=size)
+
+
+@contextlib.contextmanager
+def _told(meter: Meter) -> Iterator[None]:
+    """Tell the beginning and the end of one blob."""
+    meter.state(State.STARTED, position=0)
+    try:
+        yield
+    except BaseException as error:  # told, then raised again
+        meter.state(State.FAILED, detail=str(error))
+        raise
+    meter.state(State.DONE)
+
+
+def _target(path: Path) -> Path:
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory", remedy="name the file to write")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is not a directory", remedy="make it first")
+    return path

@@ -1,0 +1,1 @@
+"""The client side of a registry: one HTTP exchange at a time."""

@@ -1,0 +1,278 @@
+"""The endpoints of the distribution specification, one method each."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.parse
+from collections.abc import Iterator
+
+import requests
+
+from concil.config import MIB, RetryPolicy
+from concil.content import ACCEPTED_TYPES, Descriptor, Digest, Manifest, Verifier
+from concil.errors import (
+    InvalidDigest,
+    InvalidManifest,
+    ProtocolViolation,
+    StatusError,
+)
+from concil.reference import check_tag
+from concil.registry.auth import Scopes, repository_scope
+from concil.registry.endpoint import Call, Endpoint
+from concil.registry.session import discard, read_limited
+from concil.registry.urls import origin, redacted, resolve
+
+TAG_PAGE = 1000  # ECR refuses to list more at once
+TAG_PAGE_LIMIT = 32 * MIB  # bytes; distribution 2.8 sends all tags in one page
+_OK = frozenset({200})
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_NEXT = re.compile(r"<?([^<>;]+)>?\s*;[^,]*\brel=\"?next\"?", re.IGNORECASE)
+
+
+class RegistryClient:
+    """One repository of a registry. Any thread may call any method.
+
+    Small requests are repeated after transient errors; bodies of blobs are not: that
+    is their reader's affair, who knows how far it came.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        repository: str,
+        *,
+        policy: RetryPolicy | None = None,
+        manifest_limit: int = 4 * MIB,
+    ) -> None:
+        """Talk to ``endpoint`` about ``repository``, whose name was checked already."""
+        self.endpoint = endpoint
+        self.repository = repository
+        self.policy = policy or RetryPolicy()
+        self._manifest_limit = manifest_limit
+        self.pull: Scopes = (repository_scope(repository, "pull"),)
+        self.push: Scopes = (repository_scope(repository, "pull", "push"),)
+
+    def path(self, rest: str) -> str:
+        """The path of something in the repository."""
+        return f"/v2/{self.repository}/{rest}"
+
+    # Blobs -------------------------------------------------------------------------
+
+    def head_blob(self, digest: Digest, *, scopes: Scopes | None = None) -> int | None:
+        """Return the blob's size in bytes, -1 if the registry does not tell; None: not there."""
+        expect = frozenset({200, 404, 405})
+        url = self.path(f"blobs/{digest}")
+        call = Call("HEAD", url, scopes or self.pull, expect=expect)
+        response = self.endpoint.repeat(call, self.policy)
+        if response.status_code == requests.codes.method_not_allowed:
+            discard(response)
+            call = Call("GET", url, call.scopes, expect=frozenset({200, 404}))
+            response = self.endpoint.repeat(call, self.policy)
+        there = response.status_code == requests.codes.ok
+        length = response.headers.get("Content-Length", "")
+        response.close() if call.method == "GET" else discard_head(response)
+        if not there:
+            return None
+        return int(length) if length.isdigit() else -1
+
+    def get_blob(
+        self, digest: Digest, start: int = 0, stop: int | None = None
+    ) -> requests.Response:
+        """Ask for the bytes from ``start`` to ``stop``, once; the caller closes the answer.
+
+        Returns:
+            The answer with its body unread: 206 with just those bytes, or 200 with all.
+        Raises:
+            ProtocolViolation: a 206 for another range than was asked for.
+        """
+        headers = {}
+        if start or stop is not None:
+            headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        call = Call(
+            "GET", self.path(f"blobs/{digest}"), self.pull, headers, expect=frozenset({200, 206})
+        )
+        response = self.endpoint.send(call)
+        if response.status_code == requests.codes.partial_content:
+            found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if found is None or int(found[1]) != start:
+                response.close()
+                raise ProtocolViolation(
+                    f"GET {redacted(response.url)}: asked for bytes from {start}, "
+                    f"got {response.headers.get('Content-Range', 'no Content-Range')!a}"
+                )
+        return response
+
+    def delete_blob(self, digest: Digest) -> None:
+        """Remove a blob from the repository.
+
+        Raises:
+            StatusError: many registries do not offer it (405).
+        """
+        self._delete(self.path(f"blobs/{digest}"))
+
+    def mount_blob(self, digest: Digest, source: str) -> str | None:
+        """Ask the registry to take a blob from its repository ``source``.
+
+        Returns:
+            None if it did; else the Location of the upload session it opened instead.
+        Source: distribution-spec, "Mounting a blob from another repository".
+        """
+        query = urllib.parse.urlencode({"mount": str(digest), "from": source}, safe=":/")
+        scopes = (*self.push, repository_scope(source, "pull"))
+        call = Call(
+            "POST",
+            self.path(f"blobs/uploads/?{query}"),
+            scopes,
+            {"Content-Length": "0"},
+            expect=frozenset({201, 202}),
+        )
+        response = self.endpoint.repeat(call, self.policy)
+        location = response.headers.get("Location")
+        discard(response)
+        if response.status_code == requests.codes.created or location is None:
+            return None
+        return resolve(response.url, location)
+
+    # Manifests ---------------------------------------------------------------------
+
+    def head_manifest(self, reference: str) -> Descriptor | None:
+        """Ask what a tag or digest names; None if there is nothing.
+
+        The digest is the registry's word, a hint until the manifest was read.
+        """
+        call = Call(
+            "HEAD",
+            self.path(f"manifests/{_checked(reference)}"),
+            self.pull,
+            {"Accept": ", ".join(ACCEPTED_TYPES)},
+            expect=frozenset({200, 404, 405}),
+        )
+        response = self.endpoint.repeat(call, self.policy)
+        discard_head(response)
+        if response.status_code == requests.codes.not_found:
+            return None
+        told = _told(response)
+        if told is not None:
+            return told
+        try:
+            return self.get_manifest(reference).descriptor
+        except StatusError as error:
+            if error.status == requests.codes.not_found:
+                return None
+            raise
+
+    def get_manifest(self, reference: str) -> Manifest:
+        """Fetch a manifest or index by tag or digest; a digest is verified.
+
+        Raises:
+            RegistryNotFound, DigestMismatch, InvalidManifest.
+        """
+        body, media_type = self.read_manifest(reference, ", ".join(ACCEPTED_TYPES))
+        return Manifest.parse(body, media_type)
+
+    def read_manifest(self, reference: str, accept: str) -> tuple[bytes, str]:
+        """Fetch the bytes of a manifest and what the registry calls them; a digest is verified."""
+        url = self.path(f"manifests/{_checked(reference)}")
+        headers = {"Accept": accept} if accept else {}
+        response = self.endpoint.repeat(Call("GET", url, self.pull, headers), self.policy)
+        what = f"{self.repository}: manifest {reference}"
+        try:
+            body = read_limited(response, self._manifest_limit, what)
+        except ProtocolViolation as error:
+            raise InvalidManifest(
+                f"{what} is larger than {self._manifest_limit} bytes",
+                remedy="no registry accepts such a manifest; build it again with fewer entries",
+            ) from error
+        if ":" in reference:
+            wanted = Digest.parse(reference)
+            verifier = Verifier(wanted.algorithm)
+            verifier.update(body)
+            verifier.check(wanted, None, what)
+        return body, response.headers.get("Content-Type", "")
+
+    def put_manifest(self, body: bytes, media_type: str, reference: str) -> requests.Response:
+        """Write a manifest under a tag or its digest, bytes unchanged; return the answer (201)."""
+        call = Call(
+            "PUT",
+            self.path(f"manifests/{_checked(reference)}"),
+            self.push,
+            {"Content-Type": media_type},
+            body,
+            expect=frozenset({200, 201, 202}),
+        )
+        response = self.endpoint.repeat(call, self.policy)
+        read_limited(response, MIB, f"{self.repository}: answer to a manifest")
+        return response
+
+    def delete_manifest(self, reference: str) -> None:
+        """Remove a manifest by digest, or only a tag where the registry can.
+
+        Raises:
+            RegistryNotFound; StatusError: deletion is switched off (405, 400).
+        """
+        self._delete(self.path(f"manifests/{_checked(reference)}"))
+
+    # Tags --------------------------------------------------------------------------
+
+    def tags(self) -> Iterator[str]:
+        """Yield the repository's tags, page by page as the registry orders them.
+
+        Source: distribution-spec, "Listing Tags"; odd Links in REGISTRIES.md 2.20.
+        """
+        url: str | None = self.path(f"tags/list?n={TAG_PAGE}")
+        seen: set[str] = set()
+        while url is not None and url not in seen:
+            seen.add(url)
+            response = self.endpoint.repeat(Call("GET", url, self.pull), self.policy)
+            content = read_limited(response, TAG_PAGE_LIMIT, f"{self.repository}: tags")
+            names = _tag_names(content, self.repository)
+            yield from names
+            url = _next_page(response) if names else None
+
+    def _delete(self, path: str) -> None:
+        scopes = (repository_scope(self.repository, "pull", "delete"),)
+        call = Call("DELETE", path, scopes, expect=frozenset({200, 202, 204}))
+        discard(self.endpoint.repeat(call, self.policy))
+
+
+def discard_head(response: requests.Response) -> None:
+    """Give the connection of a HEAD back; its Content-Length is not of a body."""
+    response.raw.read(decode_content=False)
+    response.close()
+
+
+def _told(response: requests.Response) -> Descriptor | None:
+    """What the headers of a HEAD say, if they say enough."""
+    length = response.headers.get("Content-Length", "")
+    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+    try:
+        digest = Digest.parse(response.headers.get("Docker-Content-Digest", ""))
+    except InvalidDigest:
+        return None
+    if response.status_code != requests.codes.ok or media_type not in ACCEPTED_TYPES:
+        return None
+    return Descriptor(media_type, digest, int(length)) if length.isdigit() else None
+
+
+def _checked(reference: str) -> str:
+    """A tag or digest whose syntax is right: before it becomes part of a URL."""
+    return str(Digest.parse(reference)) if ":" in reference else check_tag(reference)
+
+
+def _tag_names(content: bytes, repository: str) -> list[str]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolViolation(f"{repository}: the list of tags is not JSON") from error
+    names = document.get("tags") if isinstance(document, dict) else None
+    return [name for name in names or [] if isinstance(name, str)]
+
+
+def _next_page(response: requests.Response) -> str | None:
+    """The URL of the next page; one at another origin is not followed."""
+    found = _NEXT.search(response.headers.get("Link", ""))
+    if found is None:
+        return None
+    target = resolve(response.url, found[1].strip())
+    return target if origin(target) == origin(response.url) else None

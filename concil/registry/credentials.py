@@ -1,0 +1,81 @@
+"""User names and passwords, and how a person is asked for them."""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from concil.errors import AccessDenied, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A user name and a password; never shown by ``repr``."""
+
+    username: str
+    password: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Credentials:
+        """Read ``user:password``, as ``--creds`` takes it.
+
+        Raises:
+            UsageError: no colon, or no user.
+        """
+        username, colon, password = text.partition(":")
+        if not colon or not username:
+            raise UsageError(
+                "credentials have no user or no password", remedy="write USER:PASSWORD"
+            )
+        return cls(username, password)
+
+    def basic(self) -> str:
+        """The value of a Basic Authorization header. Source: RFC 7617."""
+        pair = f"{self.username}:{self.password}".encode()
+        return f"Basic {base64.b64encode(pair).decode('ascii')}"
+
+
+Ask = Callable[[], Credentials | None]
+
+
+class Prompt:
+    """Asks a person for credentials, once, whichever thread comes first. Any thread may call it."""
+
+    def __init__(
+        self, host: str, username: str | None, keep: Callable[[Credentials], None]
+    ) -> None:
+        """Ask for what is missing; ``keep`` is told what was answered."""
+        self._host = host
+        self._username = username
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._answer: Credentials | None = None
+
+    def __call__(self) -> Credentials:
+        """Return what the person answered.
+
+        Raises:
+            AccessDenied: there is nobody to ask.
+        """
+        with self._lock:
+            if self._answer is None:
+                self._answer = self._ask()
+                self._keep(self._answer)
+            return self._answer
+
+    def _ask(self) -> Credentials:
+        try:
+            username = self._username or input(f"Username for {self._host}: ")
+            return Credentials(username, getpass.getpass(f"Password for {self._host}: "))
+        except (EOFError, OSError) as error:
+            where = (
+                "" if sys.stdin and sys.stdin.isatty() else " and there is no terminal to ask at"
+            )
+            raise AccessDenied(
+                f"{self._host} wants a user and a password{where}",
+                remedy="put them into the URL: docker://user:password@host/repository",
+            ) from error

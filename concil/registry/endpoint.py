@@ -1,0 +1,174 @@
+"""One registry as its clients see it: where it answers, and requests with its credentials."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import requests
+
+from concil import retry
+from concil.config import RetryPolicy
+from concil.content import Body
+from concil.errors import ConnectionLost, TLSFailure, Unreachable
+from concil.reference import is_loopback
+from concil.registry import failures
+from concil.registry.auth import Authenticator, Scopes
+from concil.registry.challenge import Challenge
+from concil.registry.challenge import parse as parse_challenges
+from concil.registry.credentials import Ask, Credentials
+from concil.registry.session import ERROR_LIMIT, Options, Transport, read_limited
+from concil.registry.urls import origin, redacted
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a registry, as often as it must be made."""
+
+    method: str
+    url: str  # absolute, or a path that begins with /
+    scopes: Scopes = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | Body | None = None
+    expect: frozenset[int] = frozenset({200})  # statuses that are no error
+    options: Options = field(default_factory=Options)
+
+
+class Endpoint:
+    """A registry's base URL and its authenticator. Any thread may call any method."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        base: str,
+        *,
+        credentials: Credentials | None = None,
+        ask: Ask | None = None,
+        may_be_plain: bool = False,
+    ) -> None:
+        """Use ``base``, scheme and host.
+
+        Args:
+            may_be_plain: fall back to plain http where the host speaks no TLS at all;
+                a loopback host may, as docker does it.
+        """
+        self.transport = transport
+        self.auth = Authenticator(transport, base, credentials, ask)
+        self._base = base
+        self._may_be_plain = may_be_plain or is_loopback(base.partition("://")[2])
+        self._lock = threading.Lock()
+
+    @property
+    def base(self) -> str:
+        """Scheme and host; http once a host has turned out to speak no TLS."""
+        return self._base
+
+    @property
+    def cancel(self) -> threading.Event:
+        """What stops every request and every wait."""
+        return self.transport.cancel
+
+    def repeat(self, call: Call, policy: RetryPolicy) -> requests.Response:
+        """Make a small call, again after transient errors: the one place for these."""
+        what = f"{call.method} {redacted(self.absolute(call.url))}"
+        return retry.call(lambda: self.send(call), policy, self.cancel, what)
+
+    def send(self, call: Call) -> requests.Response:
+        """Make a call once, with credentials; the body of the answer is unread.
+
+        Raises:
+            RegistryNotFound, RegistryDenied, StatusError: a status that is not expected.
+            ConnectionLost: no answer; also when a body that cannot be read twice was
+                refused for its credentials, which are good now.
+        """
+        response = self.authorized(call)
+        if response.status_code in call.expect:
+            return response
+        what = f"{call.method} {redacted(response.url)}"
+        raise failures.status_error(response, read_limited(response, ERROR_LIMIT, what))
+
+    def authorized(self, call: Call) -> requests.Response:
+        """Make a call once, renewing credentials that are refused; any status is returned."""
+        sent = self._authorization(call)
+        response = self._reach(call, sent)
+        for last in (False, True):
+            if not self._refused(response, call, sent):
+                return response
+            challenges = _challenges(response)
+            read_limited(response, ERROR_LIMIT, "an answer that asks for credentials")
+            if not self.auth.renew(challenges, call.scopes, sent, last=last):
+                return response
+            if not (call.body is None or isinstance(call.body, bytes)):
+                raise ConnectionLost(
+                    f"{call.method} {redacted(response.url)}: the token expired on the way"
+                )
+            sent = self._authorization(call)
+            response = self._reach(call, sent)
+        return response
+
+    def _refused(self, response: requests.Response, call: Call, sent: str | None) -> bool:
+        if not self._is_home(response.url):
+            return False  # a storage host's refusal says nothing of the registry's token
+        if response.status_code == requests.codes.unauthorized:
+            return True
+        # ECR Public answers an expired token with 400, others with 403.
+        return response.status_code in (400, 403) and self.auth.is_aged(call.scopes, sent)
+
+    def _authorization(self, call: Call) -> str | None:
+        if not self._is_home(self.absolute(call.url)):
+            return None
+        return self.auth.authorization(call.scopes)
+
+    def _is_home(self, url: str) -> bool:
+        return origin(url) == origin(self._base)
+
+    def absolute(self, url: str) -> str:
+        """The URL of a path; also of a URL made before the registry turned out to be plain."""
+        if url.startswith("/"):
+            return self._base + url
+        secure = "https" + self._base.removeprefix("http")
+        if self._base.startswith("http://") and url.startswith(secure + "/"):
+            return self._base + url[len(secure) :]
+        return url
+
+    def _reach(self, call: Call, authorization: str | None) -> requests.Response:
+        """Send once; over http from now on if that is what the host speaks."""
+        try:
+            return self._transmit(call, authorization)
+        except (TLSFailure, ConnectionLost) as error:
+            if not self._falls_back(call, error):
+                raise
+            logger.info("%s speaks no TLS; going on over plain http", self._base)
+        return self._transmit(call, authorization)
+
+    def _transmit(self, call: Call, authorization: str | None) -> requests.Response:
+        headers = dict(call.headers)
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        url = self.absolute(call.url)
+        request = requests.Request(call.method, url, headers=headers, data=call.body)
+        return self.transport.send(request, call.options)
+
+    def _falls_back(self, call: Call, error: TLSFailure | ConnectionLost) -> bool:
+        tried = self.absolute(call.url)
+        if not self._may_be_plain or not tried.startswith("https://") or not self._is_home(tried):
+            return False
+        if isinstance(error, Unreachable) or getattr(error, "untrusted", False):
+            return False
+        if isinstance(error, ConnectionLost) and self.transport.has_answered(tried):
+            return False
+        with self._lock:
+            self._base = "http" + self._base.removeprefix("https")
+            self.auth.home = self._base
+        return True
+
+
+def _challenges(response: requests.Response) -> list[Challenge]:
+    """Every WWW-Authenticate header of its own: requests would join them."""
+    raw = getattr(response.raw, "headers", None)
+    many = raw.getlist("WWW-Authenticate") if raw is not None and hasattr(raw, "getlist") else []
+    return parse_challenges(many or [response.headers.get("WWW-Authenticate", "")])

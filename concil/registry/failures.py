@@ -1,0 +1,211 @@
+"""What requests, urllib3 and a registry's error answers mean, as concil's own exceptions."""
+
+from __future__ import annotations
+
+import email.utils
+import errno
+import json
+import re
+import time
+from collections.abc import Iterator
+
+import requests
+import urllib3.exceptions
+
+from concil.errors import (
+    ConcilError,
+    ConnectionLost,
+    ProtocolViolation,
+    RegistryDenied,
+    RegistryNotFound,
+    StatusError,
+    TLSFailure,
+    Unreachable,
+)
+from concil.registry.urls import redacted
+
+HTTP_ERRORS = urllib3.exceptions.HTTPError
+_REASONS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
+_UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED[^(]*?: (.*?)(?: \(_ssl|['\")]|$)")
+
+
+def translate(error: BaseException, what: str, *, answered: bool) -> ConcilError:
+    """Return our exception for one of the HTTP stack's.
+
+    Args:
+        what: what was being done, for the message.
+        answered: whether the host has answered anything before.
+    """
+    if isinstance(error, ConcilError):
+        return error
+    text = _texts(error)
+    if isinstance(error, requests.exceptions.SSLError) or "SSLError" in text:
+        failure = _tls(text, what)
+        if failure is not None:
+            return failure
+    if isinstance(error, requests.exceptions.ProxyError):
+        return Unreachable(f"{what}: the proxy cannot be reached", remedy="check HTTPS_PROXY")
+    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
+        return ProtocolViolation(f"{what}: not a URL that can be asked")
+    if isinstance(error, requests.exceptions.InvalidHeader):
+        return ProtocolViolation(f"{what}: a header has characters that cannot be sent")
+    if isinstance(error, requests.exceptions.ConnectTimeout) or _never_connected(error):
+        lost = Unreachable(f"{what}: {_why(error, text)}", remedy="check the host name and port")
+        lost.answered_before = answered
+        return lost
+    return ConnectionLost(f"{what}: {_why(error, text)}")
+
+
+def _texts(error: BaseException) -> str:
+    """All that a chain of exceptions says: requests hides the cause several levels down."""
+    return " | ".join(f"{type(e).__name__} {e}" for e in _chain(error))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        more = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+        waiting.extend(e for e in more if isinstance(e, BaseException))
+
+
+def _tls(text: str, what: str) -> TLSFailure | None:
+    if "CERTIFICATE_VERIFY_FAILED" in text or "doesn't match" in text:
+        found = _UNTRUSTED.search(text)
+        why = found[1] if found else "certificate verify failed"
+        failure = TLSFailure(
+            f"{what}: the server's certificate is not trusted: {why}",
+            remedy="name its CA with --cacert FILE, or use --insecure if you must",
+        )
+        failure.untrusted = True
+        return failure
+    if any(mark in text for mark in ("WRONG_VERSION_NUMBER", "RECORD_LAYER", "HTTP_REQUEST")):
+        return TLSFailure(
+            f"{what}: the server does not speak TLS",
+            remedy="write http:// in front of the host if plain http is meant",
+        )
+    if (
+        "invalid path" in text
+        or "No such file" in text
+        or "PEM" in text
+        or "NO_CERTIFICATE" in text
+    ):
+        return TLSFailure(f"{what}: the CA or client certificate file cannot be read")
+    if "ALERT" in text or "HANDSHAKE" in text or "UNSUPPORTED_PROTOCOL" in text:
+        return TLSFailure(
+            f"{what}: the TLS handshake failed", remedy="the server may want a client certificate"
+        )
+    return None  # broken off in the middle: a lost connection like any other
+
+
+def _never_connected(error: BaseException) -> bool:
+    kinds = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+    return any(isinstance(one, kinds) for one in _chain(error))
+
+
+def _why(error: BaseException, text: str) -> str:
+    """A few words for a person; the stack's own texts hold object addresses."""
+    if "NameResolutionError" in text or "gaierror" in text:
+        return "the host name is not known"
+    for one in _chain(error):
+        if isinstance(one, OSError) and one.errno == errno.ECONNREFUSED:
+            return "the connection was refused"
+        if isinstance(one, OSError) and one.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+            return "there is no route to the host"
+        if isinstance(one, OSError) and one.errno in (errno.ECONNRESET, errno.EPIPE):
+            return "the connection was reset"
+    if "Timeout" in text or "timed out" in text:
+        return "no byte came for too long"
+    if "IncompleteRead" in text:
+        return "the answer broke off"
+    return "the connection was closed"
+
+
+def retry_after(response: requests.Response) -> float | None:
+    """Seconds that an answer asks to wait, from seconds or a date; None if it does not.
+
+    Source: RFC 9110, 10.2.3.
+    """
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isdigit():
+        return min(float(value), 300.0)
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    return min(max(0.0, date.timestamp() - time.time()), 300.0)
+
+
+def status_error(response: requests.Response, content: bytes, what: str = "") -> StatusError:
+    """Return the exception for an answer that is an error; its body was read already.
+
+    The first argument begins with the status code, as ``raise_for_status`` has it, and
+    goes on with the registry's own codes and messages.
+    """
+    status = response.status_code
+    side = "Client" if status < 500 else "Server"
+    reason = response.reason or _REASONS.get(status, "")
+    message = f"{status} {side} Error: {_clean(reason)} for url: {redacted(response.url)}"
+    told = _told(content)
+    if told:
+        message = f"{message}: {told}"
+    if what:
+        message = f"{message} ({what})"
+    kind: type[StatusError] = StatusError
+    remedy = ""
+    if status == 404:
+        kind, remedy = RegistryNotFound, "check the repository, tag or digest"
+    elif status in (401, 403):
+        kind, remedy = RegistryDenied, "give credentials, or ask for the right to do this"
+    elif status == 413:
+        remedy = "a proxy in front of the registry limits the size of a body"
+    error = kind(message, response=response, remedy=remedy)
+    error.retry_after = retry_after(response)
+    return error
+
+
+def codes(content: bytes) -> list[str]:
+    """The registry's error codes; none if the body is something else.
+
+    Source: distribution-spec, "Error Codes".
+    """
+    return [code for code, _ in _entries(content) if code]
+
+
+def _told(content: bytes) -> str:
+    entries = _entries(content)
+    if entries:
+        return "; ".join(_clean(": ".join(filter(None, entry))) for entry in entries)[:500]
+    text = content.decode("utf-8", "replace").strip()
+    if not text or text.startswith("<"):  # the HTML of a proxy says nothing
+        return ""
+    return _clean(text)[:200]
+
+
+def _entries(content: bytes) -> list[tuple[str, str]]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return []
+    errors = document.get("errors") if isinstance(document, dict) else None
+    if not isinstance(errors, list):
+        return []
+    found = []
+    for entry in errors[:10]:
+        if isinstance(entry, dict):
+            message, detail = entry.get("message"), entry.get("detail")
+            told = message if isinstance(message, str) else ""
+            if isinstance(detail, str) and detail and detail not in told:
+                told = f"{told} ({detail})" if told else detail
+            found.append((str(entry.get("code") or ""), told))
+    return found
+
+
+def _clean(text: str) -> str:
+    """One line of printable text: what a registry sends ends up on a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

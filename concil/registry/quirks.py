@@ -1,0 +1,106 @@
+"""What a host is known to need for uploads: declared by its name, or learned from its answers."""
+
+from __future__ import annotations
+
+import enum
+import re
+import threading
+from dataclasses import dataclass, replace
+
+from concil.config import MIB
+
+
+class Strategy(enum.StrEnum):
+    """How the bytes of a large blob travel."""
+
+    CHUNKS = "chunks"  # PATCHes of a constant size, then an empty PUT
+    CHUNKS_LAST_IN_PUT = "chunks, the last in the PUT"
+    STREAM = "stream"  # one PATCH without Content-Range, then an empty PUT
+    MONOLITHIC = "monolithic"  # one PUT
+
+
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """How to upload to one host."""
+
+    strategy: Strategy = Strategy.CHUNKS
+    largest_chunk: int | None = None  # bytes
+    smallest_chunk: int = 0  # bytes, of every chunk but the last
+    own_offset: bool = False  # the Range of its answers sticks; count what it accepted
+
+    def chunk_size(self, wanted: int) -> int:
+        """The chunk size nearest to the wanted one, in bytes."""
+        size = max(wanted, self.smallest_chunk)
+        return size if self.largest_chunk is None else min(size, self.largest_chunk)
+
+
+# Sources: REGISTRIES.md 2.4 (GHCR), 2.8 (ECR), 2.10 (GAR, GCR), 2.11 (ACR).
+_DECLARED: tuple[tuple[re.Pattern[str], Quirks], ...] = (
+    # GHCR answers 416 to a chunk of more than 4 MiB.
+    (re.compile(r"ghcr\.io"), Quirks(largest_chunk=4 * MIB)),
+    # ECR's Range sticks at the first chunk, and it fails an empty closing PUT.
+    (
+        re.compile(r"[0-9]+\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?|public\.ecr\.aws"),
+        Quirks(Strategy.CHUNKS_LAST_IN_PUT, 10 * MIB, 5 * MIB, own_offset=True),
+    ),
+    # Google's registries have no chunked uploads at all.
+    (
+        re.compile(r"([a-z0-9-]+-docker\.pkg\.dev)|(([a-z]+\.)?gcr\.io)"),
+        Quirks(Strategy.MONOLITHIC),
+    ),
+    (re.compile(r"[a-z0-9-]+\.azurecr\.(io|cn|us)"), Quirks(largest_chunk=20 * MIB)),
+)
+
+
+def declared(host: str) -> Quirks:
+    """What is known of ``host[:port]`` by its name."""
+    name = host.rpartition(":")[0] if host.count(":") == 1 else host
+    for pattern, quirks in _DECLARED:
+        if pattern.fullmatch(name):
+            return quirks
+    return Quirks()
+
+
+class Knowledge:
+    """The quirks of the hosts of one run, as they are learned. Any thread may call any method."""
+
+    def __init__(self) -> None:
+        """Know only what is declared."""
+        self._learned: dict[str, Quirks] = {}
+        self._lock = threading.Lock()
+
+    def of(self, host: str) -> Quirks:
+        """What is known of ``host``."""
+        with self._lock:
+            found = self._learned.get(host)
+        return found or declared(host)
+
+    def limit_chunk(self, host: str, largest: int) -> None:
+        """The host refused a chunk for its size: send at most ``largest`` bytes at once."""
+        known = self.of(host)
+        if known.largest_chunk is None or largest < known.largest_chunk:
+            self._learn(host, replace(known, largest_chunk=largest))
+
+    def use(self, host: str, strategy: Strategy) -> None:
+        """The host refused another strategy."""
+        self._learn(host, replace(self.of(host), strategy=strategy))
+
+    def announce(self, host: str, smallest: int | None, largest: int | None) -> None:
+        """The host says what sizes of chunks it takes."""
+        known = self.of(host)
+        self._learn(
+            host,
+            replace(
+                known,
+                smallest_chunk=known.smallest_chunk if smallest is None else smallest,
+                largest_chunk=known.largest_chunk if largest is None else largest,
+            ),
+        )
+
+    def count_ourselves(self, host: str) -> None:
+        """The host's Range cannot be believed."""
+        self._learn(host, replace(self.of(host), own_offset=True))
+
+    def _learn(self, host: str, quirks: Quirks) -> None:
+        with self._lock:
+            self._learned[host] = quirks

@@ -1,0 +1,273 @@
+"""Sends one request over a requests.Session: timeouts, redirects by hand, TLS, proxies, pauses."""
+
+from __future__ import annotations
+
+import http.cookiejar
+import importlib.metadata
+import io
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+import requests.adapters
+import requests.utils
+
+from concil.config import MIB, Timeouts
+from concil.errors import Cancelled, ProtocolViolation
+from concil.registry import failures
+from concil.registry.urls import host_of, origin, redacted, resolve
+
+logger = logging.getLogger(__name__)
+
+MAX_REDIRECTS = 8
+ERROR_LIMIT = 64 * 1024  # bytes of an error's body that are read
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SECRET_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
+
+
+@dataclass(frozen=True, slots=True)
+class TLSSettings:
+    """Whom to trust, and what to show the other side."""
+
+    verify: bool | str = True  # False: trust anybody; a path: a CA file or directory
+    cert: str | tuple[str, str] | None = None  # client certificate, or (certificate, key)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `requests.Session.send` is told for one request, beside the request."""
+
+    read_timeout: float | None = None  # seconds without a byte; None: the idle timeout
+    follow: bool = True  # follow redirects
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # timeout, verify, cert, proxies
+
+
+class Pauses:
+    """One pause a host, shared by every thread that talks to it."""
+
+    def __init__(self) -> None:
+        """Begin without any pause."""
+        self._until: dict[str, float] = {}  # monotonic seconds, by host
+        self._lock = threading.Lock()
+
+    def hold(self, host: str, seconds: float) -> None:
+        """Let nobody talk to ``host`` for so long; a longer pause stays."""
+        until = time.monotonic() + seconds
+        with self._lock:
+            self._until[host] = max(until, self._until.get(host, 0.0))
+
+    def wait(self, host: str, cancel: threading.Event) -> None:
+        """Wait until ``host`` may be talked to; raise Cancelled if somebody cancels."""
+        while True:
+            with self._lock:
+                left = self._until.get(host, 0.0) - time.monotonic()
+            if left <= 0:
+                return
+            if cancel.wait(left):
+                raise Cancelled(f"cancelled while {host} asked to wait")
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Connections that write in large blocks: 16 KiB ones cost ten times the CPU."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, blocksize=MIB, **kwargs)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        return super().proxy_manager_for(proxy, blocksize=MIB, **kwargs)
+
+
+def new_session(tls: TLSSettings | None = None, *, connections: int = 64) -> requests.Session:
+    """Return a session as a registry client needs one; the caller closes it.
+
+    No cookies (Harbor answers them with CSRF checks), no .netrc (it replaces a bearer
+    token), no decoding of bodies (the digest is of what is on the wire).
+    """
+    tls = tls or TLSSettings()
+    session = requests.Session()
+    session.trust_env = False
+    session.verify = tls.verify
+    session.cert = tls.cert
+    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+    session.headers["Accept-Encoding"] = "identity"
+    session.headers["User-Agent"] = f"concil/{_version()}"
+    adapter = _Adapter(pool_connections=16, pool_maxsize=connections)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("concil")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+class Transport:
+    """A session with the manners every request needs. Any thread may call any method."""
+
+    def __init__(
+        self,
+        session: requests.Session,
+        *,
+        timeouts: Timeouts | None = None,
+        cancel: threading.Event | None = None,
+        pauses: Pauses | None = None,
+    ) -> None:
+        """Use ``session``, which stays its owner's to close."""
+        self.session = session
+        self.timeouts = timeouts or Timeouts()
+        self.cancel = cancel or threading.Event()
+        self.pauses = pauses or Pauses()
+        self._answered: set[str] = set()  # hosts that have answered at least once
+        self._proxies: dict[str, Mapping[str, str]] = {}
+
+    def send(self, request: requests.Request, options: Options | None = None) -> requests.Response:
+        """Send ``request`` and return its answer, the body unread, whatever the status.
+
+        Redirects are followed for GET and HEAD, and for other methods where the body
+        can be sent again; credentials stay with the origin they were made for.
+
+        Raises:
+            ConnectionLost, Unreachable, TLSFailure: no answer.
+            ProtocolViolation: redirects without end, or to where nobody should go.
+        """
+        options = options or Options()
+        prepared = self.session.prepare_request(request)
+        home = origin(prepared.url or "")
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._exchange(prepared, options)
+            if response.status_code not in _REDIRECTS or not options.follow:
+                return response
+            location = response.headers.get("Location")
+            if location is None or not _repeatable(prepared):
+                return response
+            discard(response)
+            target = resolve(response.url, location)
+            prepared = _redirected(prepared, target, home)
+        raise ProtocolViolation(f"{redacted(request.url)}: more than {MAX_REDIRECTS} redirects")
+
+    def has_answered(self, url: str) -> bool:
+        """Whether the host of ``url`` has answered anything so far."""
+        return host_of(url) in self._answered
+
+    def _exchange(self, prepared: requests.PreparedRequest, options: Options) -> requests.Response:
+        url = prepared.url or ""
+        host = host_of(url)
+        self.pauses.wait(host, self.cancel)
+        if self.cancel.is_set():
+            raise Cancelled(f"{prepared.method} {redacted(url)}: cancelled")
+        settings = {**self._settings(url, options), "stream": True, "allow_redirects": False}
+        began = time.monotonic()
+        try:
+            response = self.session.send(prepared, **settings)
+        except (requests.RequestException, OSError, ValueError) as error:
+            what = f"{prepared.method} {redacted(url)}"
+            raise failures.translate(error, what, answered=host in self._answered) from error
+        self._answered.add(host)
+        self._note(response, host)
+        took = (time.monotonic() - began) * 1000
+        logger.debug("%s %s %d %.0f ms", prepared.method, redacted(url), response.status_code, took)
+        return response
+
+    def _settings(self, url: str, options: Options) -> dict[str, Any]:
+        """What the session says of TLS and proxies, or else the environment."""
+        session = self.session
+        verify = session.verify
+        if verify is True or verify is None:
+            verify = _environment_ca() or True
+        proxies = session.proxies or self._environment_proxies(url)
+        read = options.read_timeout or self.timeouts.idle
+        settings: dict[str, Any] = {
+            "verify": verify,
+            "cert": session.cert,
+            "proxies": proxies,
+            "timeout": (self.timeouts.connect, read),
+        }
+        settings.update({k: v for k, v in options.overrides.items() if v is not None})
+        return settings
+
+    def _environment_proxies(self, url: str) -> Mapping[str, str]:
+        """Look them up once a host: each look-up costs as much as a small request."""
+        key = "{}://{}".format(*origin(url))
+        found = self._proxies.get(key)
+        if found is None:
+            found = self._proxies[key] = requests.utils.get_environ_proxies(url)
+        return found
+
+    def _note(self, response: requests.Response, host: str) -> None:
+        """Let everybody wait where an answer asks for it."""
+        if response.status_code in (429, 503):
+            asked = failures.retry_after(response)
+            if asked is not None:
+                self.pauses.hold(host, asked)
+
+
+def _environment_ca() -> str | None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        path = os.environ.get(name)
+        if path:
+            return path
+    return None
+
+
+def _repeatable(prepared: requests.PreparedRequest) -> bool:
+    """Whether the body can be sent again as it is: requests replays a stream empty."""
+    return prepared.body is None or isinstance(prepared.body, (bytes, str))
+
+
+def _redirected(
+    prepared: requests.PreparedRequest, target: str, home: tuple[str, str, int]
+) -> requests.PreparedRequest:
+    """The same request at another URL, without credentials if that is another origin."""
+    again = prepared.copy()
+    again.url = target
+    if origin(target) != home:
+        for name in _SECRET_HEADERS:
+            again.headers.pop(name, None)
+    return again
+
+
+def read_limited(response: requests.Response, limit: int, what: str) -> bytes:
+    """Read a small body whole, close the response, and let ``.content`` return it later.
+
+    Raises:
+        ProtocolViolation: more than ``limit`` bytes.
+        ConnectionLost: it broke off.
+    """
+    pieces: list[bytes] = []
+    left = limit + 1
+    try:
+        while left > 0:
+            piece = response.raw.read(min(left, 64 * 1024), decode_content=True)
+            if not piece:
+                break
+            pieces.append(piece)
+            left -= len(piece)
+    except (requests.RequestException, OSError, failures.HTTP_ERRORS) as error:
+        response.close()
+        raise failures.translate(error, what, answered=True) from error
+    content = b"".join(pieces)
+    if left <= 0:
+        response.close()
+        raise ProtocolViolation(f"{what}: the answer is larger than {limit} bytes")
+    response.raw = io.BytesIO(content)
+    return content
+
+
+def discard(response: requests.Response) -> None:
+    """Be done with an answer: read a short rest so that its connection can be used again."""
+    length = response.headers.get("Content-Length", "")
+    # The 416 of distribution 2.8 announces more than it sends: never read one.
+    if response.status_code != 416 and length.isdigit() and int(length) <= ERROR_LIMIT:
+        try:
+            response.raw.read(ERROR_LIMIT, decode_content=False)
+        except (requests.RequestException, OSError, failures.HTTP_ERRORS):
+            logger.debug("an answer broke off while it was put aside")
+    response.close()

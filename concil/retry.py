@@ -1,0 +1,129 @@
+"""Whether a loss is worth repeating, and how long to wait first; the only importer of tenacity."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import tenacity
+
+from concil.config import RetryPolicy
+from concil.errors import (
+    Cancelled,
+    ConcilError,
+    ConnectionLost,
+    SessionLost,
+    StatusError,
+    Unreachable,
+)
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+# 499 and 522: a proxy gave up on the server behind it. REGISTRIES.md, checklist 13.
+TRANSIENT_STATUS = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, Unreachable):
+        return error.answered_before
+    if isinstance(error, StatusError):
+        return error.status in TRANSIENT_STATUS
+    return isinstance(error, ConnectionLost)
+
+
+def backoff(policy: RetryPolicy, attempt: int) -> float:
+    """Seconds to wait after the ``attempt``-th failure (from 1): exponential, full jitter."""
+    ceiling = min(policy.longest, policy.base * 2 ** (attempt - 1))
+    return random.uniform(0, ceiling)  # noqa: S311 - spreads load, guards nothing
+
+
+def wait_for(error: BaseException, policy: RetryPolicy, attempt: int) -> float:
+    """Seconds to wait after ``error``: what the answer asks for, else the back-off."""
+    asked = getattr(error, "retry_after", None)
+    if isinstance(asked, (int, float)):
+        return min(float(asked), policy.longest_asked)
+    return backoff(policy, attempt)
+
+
+def sleep(seconds: float, cancel: threading.Event) -> None:
+    """Wait, or raise Cancelled as soon as somebody cancels."""
+    if cancel.wait(seconds):
+        raise Cancelled("cancelled while waiting to try again")
+
+
+def call(
+    request: Callable[[], Result], policy: RetryPolicy, cancel: threading.Event, what: str
+) -> Result:
+    """Call ``request``, again after a transient error; the last error is raised as it is.
+
+    For small requests that can be repeated as they are; bodies have `Patience`.
+    """
+
+    def pause(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return wait_for(error, policy, state.attempt_number) if error else 0.0
+
+    def tell(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        wait = state.next_action.sleep if state.next_action else 0.0
+        logger.warning("%s: %s; again in %.1f s", what, error, wait)
+
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(policy.attempts),
+        retry=tenacity.retry_if_exception(is_transient),
+        wait=pause,
+        sleep=lambda seconds: sleep(seconds, cancel),
+        before_sleep=tell,
+        reraise=True,
+    )
+    return retrying(request)
+
+
+class Patience:
+    """Counts the losses of one body in a row without progress. One thread at a time."""
+
+    def __init__(self, policy: RetryPolicy, cancel: threading.Event) -> None:
+        """Begin with no loss."""
+        self._policy = policy
+        self._cancel = cancel
+        self._furthest = 0
+        self._losses = 0
+        self._restarts = 0
+
+    def lost(self, error: ConcilError, position: int, what: str) -> float:
+        """Take note of a loss at ``position``; wait before the next try.
+
+        Returns:
+            The seconds waited.
+        Raises:
+            ConcilError: ``error`` itself, if it is not worth another try.
+            Cancelled: somebody cancelled while waiting.
+        """
+        if self._cancel.is_set():
+            raise Cancelled(f"{what}: cancelled") from error
+        if isinstance(error, SessionLost):
+            self._restart(error)
+        elif not is_transient(error):
+            raise error
+        if position > self._furthest:
+            self._furthest, self._losses = position, 0
+        self._losses += 1
+        if self._losses >= self._policy.attempts:
+            raise error
+        wait = wait_for(error, self._policy, self._losses)
+        logger.warning("%s: %s; at byte %d, again in %.1f s", what, error, position, wait)
+        began = time.monotonic()
+        sleep(wait, self._cancel)
+        return time.monotonic() - began
+
+    def _restart(self, error: SessionLost) -> None:
+        """Bytes gained in a session that is gone are no progress: their number is bounded."""
+        self._restarts += 1
+        if self._restarts > self._policy.restarts:
+            raise error

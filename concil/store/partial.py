@@ -1,0 +1,216 @@
+"""A file being filled in any order, hashed in order, visible only when it is whole and right."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+from concil.config import MIB
+from concil.content import Digest, Verifier
+from concil.errors import StoreError
+
+_CATCH_UP = 8 * MIB  # bytes hashed at most before a thread goes back to its socket
+_BLOCK = MIB
+
+
+class PartialFile:
+    """A RangeWriter on a local file, committed by rename. Any thread may call any method.
+
+    Whoever writes also hashes: the thread that gets the hash lock without waiting
+    takes the in-order hash as far as the bytes reach; parts that came out of order
+    are read back, as a rule from the page cache.
+    """
+
+    def __init__(self, final: Path, digest: Digest, size: int, *, partial: Path) -> None:
+        """Open an empty partial file.
+
+        Args:
+            final: where the file appears once it is whole.
+            partial: where it grows, on the same file system. Another process that
+                fills the same one is left alone: this one then gets a name of its own.
+        Raises:
+            StoreError: the directory does not take it.
+        """
+        self.final = final
+        self.digest = digest
+        self.size = size  # bytes
+        self._lock = threading.Lock()  # guards _free, _done and _fd
+        self._hashing = threading.Lock()  # guards _verifier
+        self._free: list[tuple[int, int]] = [(0, size)] if size else []  # nobody's, sorted
+        self._done: list[tuple[int, int]] = []  # filled, sorted, merged
+        self._verifier = Verifier(digest.algorithm)
+        self._fd, self.path = _open_own(partial)
+
+    @property
+    def filled(self) -> int:
+        """Bytes that are there."""
+        with self._lock:
+            return sum(stop - start for start, stop in self._done)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte is there."""
+        return self.filled == self.size
+
+    def take(self, most: int, /) -> tuple[int, int] | None:
+        """Hand out the first stretch that is neither filled nor taken, at most ``most`` bytes."""
+        with self._lock:
+            if not self._free:
+                return None
+            start, stop = self._free.pop(0)
+            if stop - start > most:
+                self._free.insert(0, (start + most, stop))
+                stop = start + most
+            return start, stop
+
+    def give_back(self, start: int, stop: int, /) -> None:
+        """Let somebody else take a stretch that was not filled."""
+        if start < stop:
+            with self._lock:
+                self._free = _merged(self._free, start, stop)
+
+    def write_at(self, offset: int, piece: memoryview, /) -> None:
+        """Write bytes, and hash as far as they now reach.
+
+        Raises:
+            StoreError: the disk is full or refuses.
+        """
+        try:
+            written = 0
+            while written < len(piece):
+                written += os.pwrite(self._fd, piece[written:], offset + written)
+        except OSError as error:
+            raise _refused(self.path, error) from error
+        with self._lock:
+            self._done = _merged(self._done, offset, offset + len(piece))
+        self._advance(offset, piece)
+
+    def restart(self) -> None:
+        """Forget every byte."""
+        with self._hashing, self._lock:
+            self._verifier = Verifier(self.digest.algorithm)
+            self._free = [(0, self.size)] if self.size else []
+            self._done = []
+            os.ftruncate(self._fd, 0)
+
+    def commit(self) -> None:
+        """Hash what is left, compare, sync, and rename into place.
+
+        Raises:
+            SizeMismatch, DigestMismatch: the bytes are thrown away.
+            StoreError: the disk refuses.
+        """
+        with self._hashing:
+            self._catch_up(self.size)
+            self._verifier.check(self.digest, self.size, str(self.final))
+        try:
+            os.fsync(self._fd)
+            os.replace(self.path, self.final)
+            _sync_directory(self.final.parent)
+        except OSError as error:
+            raise _refused(self.final, error) from error
+        self.close()
+
+    def close(self) -> None:
+        """Keep what is there and let go."""
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = -1
+
+    def abort(self) -> None:
+        """Throw away what is there."""
+        with contextlib.suppress(OSError):
+            if self._fd >= 0:
+                self.path.unlink()
+        self.close()
+
+    def _advance(self, offset: int, piece: memoryview) -> None:
+        if not self._hashing.acquire(blocking=False):
+            return  # somebody is at it and will come by here, or `commit` will
+        try:
+            if offset <= self._verifier.position:
+                self._verifier.update(piece, offset)
+            self._catch_up(_CATCH_UP)
+        finally:
+            self._hashing.release()
+
+    def _catch_up(self, most: int) -> None:
+        """Hash up to ``most`` bytes that are filled in order. The caller holds the hash lock."""
+        limit = min(self._verifier.position + most, self._prefix())
+        buffer = memoryview(b"")
+        while self._verifier.position < limit:
+            if not buffer:
+                buffer = memoryview(bytearray(_BLOCK))
+            want = buffer[: min(_BLOCK, limit - self._verifier.position)]
+            got = os.preadv(self._fd, [want], self._verifier.position)
+            if got == 0:
+                raise StoreError(f"{self.path}: the file became shorter while it was filled")
+            self._verifier.update(want[:got])
+
+    def _prefix(self) -> int:
+        with self._lock:
+            return self._done[0][1] if self._done and self._done[0][0] == 0 else 0
+
+
+def _merged(stretches: list[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:
+    """The stretches with one more, sorted, touching ones joined."""
+    merged: list[tuple[int, int]] = []
+    for one in sorted([*stretches, (start, stop)]):
+        if merged and one[0] <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], one[1]))
+        else:
+            merged.append(one)
+    return merged
+
+
+def _open_own(partial: Path) -> tuple[int, Path]:
+    """Open a partial file that nobody else is filling; return it locked, with its path."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    for attempt in range(100):
+        path = (
+            partial if not attempt else partial.with_name(f"{partial.name}.{os.getpid()}-{attempt}")
+        )
+        try:
+            fd = os.open(path, flags, 0o666)
+        except OSError as error:
+            raise _refused(path, error) from error
+        if _locked(fd, path):
+            os.ftruncate(fd, 0)
+            return fd, path
+        os.close(fd)
+    raise StoreError(f"{partial}: a hundred other processes are filling it")
+
+
+def _locked(fd: int, path: Path) -> bool:
+    """Lock the file, and see that it still has its name: its last owner may have renamed it.
+
+    Where locks are no good (some network file systems) two processes may share a
+    file: the digest then fails in both, never a wrong blob.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(fd), path.lstat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError:
+        return True
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _refused(path: Path, error: OSError) -> StoreError:
+    remedy = "choose a directory that can be written to"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "make room on the disk and run it again"
+    return StoreError(f"{path}: {error.strerror}", remedy=remedy)

@@ -1,0 +1,145 @@
+"""One blob from a source to a destination: is it there, can it be mounted, else move it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from concil.config import TransferConfig
+from concil.content import Descriptor
+from concil.errors import Cancelled
+from concil.progress import Meter, ProgressSink, State
+from concil.store.protocol import BlobReader, BlobWriter, Destination, Mounter, Source
+from concil.transfer.fetch import Fetch, spread
+from concil.transfer.pool import Rank, WorkerPool
+from concil.transfer.push import Push
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A blob that is where it should be."""
+
+    blob: Descriptor
+    place: str  # the destination's name
+    repository: str  # what siblings may mount it from; "" where nobody mounts
+    state: State  # DONE, PRESENT or MOUNTED
+
+    @property
+    def sent(self) -> int:
+        """Bytes that had to be moved."""
+        return self.blob.size if self.state is State.DONE else 0
+
+
+class BlobMove:
+    """One blob's job. ``outcome`` is completed by whichever thread ends it."""
+
+    def __init__(
+        self,
+        source: Source,
+        destination: Destination,
+        blob: Descriptor,
+        *,
+        pool: WorkerPool,
+        config: TransferConfig,
+        progress: ProgressSink | None,
+    ) -> None:
+        """Prepare; `start` hands it to the pool."""
+        self._source = source
+        self._destination = destination
+        self._blob = blob
+        self._pool = pool
+        self._config = config
+        self._meter = Meter(
+            progress,
+            kind="blob",
+            subject=str(blob.digest),
+            target=destination.name,
+            total=blob.size,
+        )
+        self._siblings: Sequence[str] = ()
+        self._known_absent = False
+        self.outcome: Future[Landed] = Future()
+
+    def start(self, siblings: Sequence[str] = (), *, known_absent: bool = False) -> Future[Landed]:
+        """Submit the job.
+
+        Args:
+            siblings: repositories of the same registry that have the blob.
+            known_absent: the destination was found without it a moment ago.
+        """
+        self._siblings = siblings
+        self._known_absent = known_absent
+        queued = self._pool.submit(
+            self._run, rank=Rank.BLOB, size=self._blob.size, hosts=self._hosts
+        )
+        queued.add_done_callback(self._left)
+        return self.outcome
+
+    @property
+    def _hosts(self) -> tuple[str, ...]:
+        return (self._source.host, self._destination.host)
+
+    def _left(self, queued: Future[None]) -> None:
+        """A job that was dropped from the queue, or failed outside of its own handling."""
+        if queued.cancelled():
+            self.outcome.set_exception(Cancelled("cancelled before it began"))
+            return
+        error = queued.exception()
+        if error is not None and not self.outcome.done():
+            self._meter.state(State.FAILED, detail=str(error))
+            self.outcome.set_exception(error)
+
+    def _run(self) -> None:
+        state = self._without_bytes()
+        if state is not None:
+            self._land(state)
+            return
+        self._meter.state(State.STARTED, position=0)
+        writer = self._destination.begin_blob(self._blob.size, self._blob.digest)
+        if isinstance(writer, BlobWriter):
+            self._push(writer)
+            self._land(State.DONE)
+            return
+        fetch = Fetch(
+            self._source, self._blob, writer, self._meter, self._config, self._pool.cancel
+        )
+        fetch.outcome.add_done_callback(self._fetched)
+        spread(fetch, self._ask_for_help)
+
+    def _without_bytes(self) -> State | None:
+        """PRESENT or MOUNTED, if nothing has to be moved."""
+        destination = self._destination
+        if self._siblings and isinstance(destination, Mounter):
+            for sibling in self._siblings:
+                if sibling != destination.repository and destination.mount(self._blob, sibling):
+                    return State.MOUNTED
+        if not self._known_absent and destination.has_blob(self._blob):
+            return State.PRESENT
+        return None
+
+    def _push(self, writer: BlobWriter) -> None:
+        def opener(start: int, /) -> BlobReader:
+            return self._source.open_blob(self._blob, start)
+
+        name = f"{self._source.name}@{self._blob.digest}"
+        push = Push(opener, writer, self._meter, self._config, self._pool.cancel)
+        push.run(self._blob.size, self._blob.digest, name)
+
+    def _ask_for_help(self, job: Callable[[], None]) -> None:
+        if self._pool.workers:
+            self._pool.submit(job, rank=Rank.HELPER, size=self._blob.size, hosts=self._hosts)
+
+    def _fetched(self, outcome: Future[None]) -> None:
+        error = outcome.exception()
+        if error is None:
+            self._land(State.DONE)
+        else:
+            self._meter.state(State.FAILED, detail=str(error))
+            self.outcome.set_exception(error)
+
+    def _land(self, state: State) -> None:
+        self._meter.state(state, position=self._blob.size)
+        destination = self._destination
+        repository = destination.repository if isinstance(destination, Mounter) else ""
+        self.outcome.set_result(Landed(self._blob, destination.name, repository, state))

@@ -1,0 +1,208 @@
+"""One blob into a RangeWriter, by parallel ranges; each thread resumes its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from concil.config import TransferConfig
+from concil.content import Descriptor
+from concil.errors import (
+    Cancelled,
+    ConcilError,
+    ConnectionLost,
+    ContentError,
+    DigestMismatch,
+    ProtocolViolation,
+)
+from concil.progress import Meter, State
+from concil.retry import Patience
+from concil.store.protocol import RangeWriter, Source
+
+logger = logging.getLogger(__name__)
+
+
+class Fetch:
+    """One blob on its way into a RangeWriter, by the one thread of `run` and those of `help`.
+
+    The thread that leaves last verifies and commits, and completes ``outcome``.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        blob: Descriptor,
+        writer: RangeWriter,
+        meter: Meter,
+        config: TransferConfig,
+        cancel: threading.Event,
+    ) -> None:
+        """Prepare; the writer is closed or committed in the end."""
+        self._source = source
+        self._blob = blob
+        self._writer = writer
+        self._meter = meter
+        self._config = config
+        self._cancel = cancel
+        self._lock = threading.Lock()  # guards the fields below
+        self._busy = 0  # threads at it
+        self._error: ConcilError | None = None
+        self._lossy = False  # something was lost or restarted on the way
+        self._ranges = True  # the source can begin in the middle
+        self.outcome: Future[None] = Future()
+
+    @property
+    def helpers_wanted(self) -> int:
+        """How many more threads would find something to do."""
+        parts = -(-self._blob.size // self._config.range_size)
+        return max(0, min(self._config.helpers, parts - 1))
+
+    def run(self) -> None:
+        """Take part until nothing is left to take; the primary thread's job."""
+        with self._lock:
+            self._busy += 1
+        self._take_part()
+
+    def help(self) -> None:
+        """Take part unless it is over already; a helper's job."""
+        with self._lock:
+            if self._busy == 0 or not self._ranges:
+                return
+            self._busy += 1
+        self._take_part()
+
+    def _take_part(self) -> None:
+        try:
+            self._work()
+        except ConcilError as error:
+            self._fail(error)
+        except BaseException as error:  # noqa: BLE001 - the outcome's owner gets it
+            self._fail(ConcilError(f"{self._name}: {type(error).__name__}: {error}"))
+            logger.exception("a transfer failed in a way nobody thought of")
+        with self._lock:
+            self._busy -= 1
+            last = self._busy == 0
+        if last:
+            self._finish()
+
+    def _fail(self, error: ConcilError) -> None:
+        with self._lock:
+            self._error = self._error or error
+
+    def _work(self) -> None:
+        buffer = memoryview(bytearray(self._config.block_size))
+        patience = Patience(self._config.retry, self._cancel)
+        while self._error is None:
+            # One thread alone takes all there is: no request for each range then.
+            most = self._config.range_size if self._shared() else max(1, self._blob.size)
+            stretch = self._writer.take(most)
+            if stretch is None:
+                return
+            self._fill(stretch[0], stretch[1], buffer, patience)
+
+    def _shared(self) -> bool:
+        return self._ranges and self.helpers_wanted > 0
+
+    def _fill(self, start: int, stop: int, buffer: memoryview, patience: Patience) -> None:
+        """Fill one stretch, however often its connection is lost."""
+        position = start
+        try:
+            while position < stop:
+                try:
+                    position = self._stream(position, stop, buffer)
+                except ConcilError as error:
+                    position = max(position, _reached(error))
+                    self._lossy = True
+                    self._meter.state(State.RETRYING, detail=str(error))
+                    patience.lost(error, self._writer.filled, self._name)
+        finally:
+            self._writer.give_back(position, stop)
+
+    def _stream(self, start: int, stop: int, buffer: memoryview) -> int:
+        """Read from ``start`` into the writer; return how far it came, at most ``stop``."""
+        whole = start == 0 and stop == self._blob.size
+        reader = self._source.open_blob(self._blob, start, None if whole else stop)
+        position = reader.start
+        try:
+            if position > start:
+                raise ProtocolViolation(f"{self._name}: asked for byte {start}, got {position}")
+            if position < start:
+                self._ranges = False
+            while position < stop:
+                if self._cancel.is_set():
+                    raise Cancelled(f"{self._name}: cancelled")
+                # Up to ``start`` the bytes are there already: passed over.
+                limit = start if position < start else stop
+                count = reader.readinto(buffer[: min(len(buffer), limit - position)])
+                if count == 0:
+                    raise ConnectionLost(f"{self._name}: ended at byte {position} of {stop}")
+                if position >= start:
+                    self._writer.write_at(position, buffer[:count])
+                    self._meter.add(count)
+                position += count
+        except ConcilError as error:
+            error.position = max(start, position)  # type: ignore[attr-defined]
+            raise
+        finally:
+            reader.close()
+        return position
+
+    def _finish(self) -> None:
+        """Commit, or say why not. One thread only: it was the last."""
+        try:
+            if self._error is None:
+                self._commit()
+            if self._error is not None:
+                self._put_away(self._error)
+                self.outcome.set_exception(self._error)
+            else:
+                self.outcome.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - the outcome's owner gets it
+            self.outcome.set_exception(error)
+
+    def _commit(self) -> None:
+        try:
+            self._writer.commit()
+        except ContentError as error:
+            if isinstance(error, DigestMismatch) and self._lossy:
+                logger.warning("%s: %s; once more from the start", self._name, error)
+                self._again()
+                return
+            self._error = error
+        except ConcilError as error:
+            self._error = error
+
+    def _again(self) -> None:
+        """Fetch everything once more, alone: a part that was resumed may have been another's."""
+        self._writer.restart()
+        self._meter.state(State.RETRYING, position=0, detail="the bytes did not fit their digest")
+        try:
+            self._work()
+            if self._error is None:
+                self._writer.commit()
+        except ConcilError as error:
+            self._error = error
+
+    def _put_away(self, error: ConcilError) -> None:
+        if isinstance(error, ContentError):
+            self._writer.abort()
+        else:
+            self._writer.close()
+
+    @property
+    def _name(self) -> str:
+        return f"{self._source.name}@{self._blob.digest}"
+
+
+def _reached(error: ConcilError) -> int:
+    """How far the stream came that ended in ``error``."""
+    return int(getattr(error, "position", 0))
+
+
+def spread(fetch: Fetch, submit: Callable[[Callable[[], None]], object]) -> None:
+    """Ask for helpers, whom nobody waits for, then take part; the primary job of a blob."""
+    for _ in range(fetch.helpers_wanted):
+        submit(fetch.help)
+    fetch.run()

@@ -1,0 +1,113 @@
+"""The manifests of one image: which belong to it, which platforms, in which order they are put."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from concil.content import Descriptor, Digest, Manifest, Platform
+from concil.errors import InvalidManifest, NotFound, SizeMismatch
+
+DEEPEST = 8  # indexes in indexes
+MOST = 10_000  # manifests of one image
+
+# What BuildKit's attestations name the manifest they are about by.
+_ATTESTS = "vnd.docker.reference.digest"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One manifest of an image, and the nodes it lists."""
+
+    manifest: Manifest
+    digest: Digest  # under which it is put; of the algorithm that the index names it by
+    children: tuple[Node, ...] = ()
+
+    def walk(self) -> Iterator[Node]:
+        """Yield the nodes below and then this one: the order in which they are put."""
+        for child in self.children:
+            yield from child.walk()
+        yield self
+
+    def blobs(self) -> dict[Digest, Descriptor]:
+        """Every blob of the graph once, foreign layers left out."""
+        found: dict[Digest, Descriptor] = {}
+        for node in self.walk():
+            # BuildKit's cache exports list layers in an index, without any manifest.
+            listed = (c for c in node.manifest.children() if not c.is_manifest)
+            for blob in (*node.manifest.blobs(), *listed):
+                if not blob.is_foreign:
+                    found.setdefault(blob.digest, blob)
+        return found
+
+
+Fetcher = Callable[[Sequence[Descriptor]], list[Manifest | None]]
+
+
+def chosen(root: Manifest, platforms: Sequence[Platform], name: str) -> Manifest | Descriptor:
+    """What to copy of an index for some platforms: itself, fewer entries, or one child.
+
+    Raises:
+        NotFound: no entry is for one of the platforms; the message lists those there are.
+    """
+    if not platforms or not root.is_index:
+        return root
+    children = root.children()
+    kept: list[Descriptor] = []
+    for wanted in platforms:
+        fitting = [c for c in children if c.platform and c.platform.matches(wanted)]
+        if not fitting:
+            there = ", ".join(sorted({str(c.platform) for c in children if c.platform}))
+            raise NotFound(f"{name}: no image for {wanted}", remedy=f"it has {there or 'none'}")
+        kept += [c for c in fitting if c not in kept]
+    if len(kept) == 1:
+        return kept[0]
+    digests = {str(c.digest) for c in kept}
+    kept += [c for c in children if c.annotations.get(_ATTESTS) in digests and c not in kept]
+    if len(kept) == len(children):
+        return root
+    return root.keeping(tuple(c for c in children if c in kept))
+
+
+class GraphReader:
+    """Reads the graph below a manifest, level by level. One thread at a time."""
+
+    def __init__(self, fetch: Fetcher, name: str) -> None:
+        """Let ``fetch`` get the manifests of a level; None for one that is not needed."""
+        self._fetch = fetch
+        self._name = name
+        self._count = 0
+
+    def read(self, root: Manifest, digest: Digest, depth: int = 0) -> Node:
+        """Return the node of ``root`` with everything below it that is needed.
+
+        Raises:
+            InvalidManifest: it nests deeper, or lists more, than any image does.
+        """
+        listed = tuple(c for c in root.children() if c.is_manifest)
+        self._count += len(listed)
+        if depth > DEEPEST or self._count > MOST:
+            raise InvalidManifest(
+                f"{self._name}: indexes nest deeper than {DEEPEST} or list over {MOST} manifests",
+                remedy="no image is built like that; it may be an attack",
+            )
+        nodes = []
+        for descriptor, manifest in zip(listed, self._fetch(listed), strict=True):
+            if manifest is not None:
+                _fits(descriptor, manifest, self._name)
+                nodes.append(self.read(manifest, descriptor.digest, depth + 1))
+        return Node(root, digest, tuple(nodes))
+
+
+def _fits(descriptor: Descriptor, manifest: Manifest, name: str) -> None:
+    """What an index says of a child is what counts (CVE-2021-41190)."""
+    if manifest.media_type != descriptor.media_type:
+        raise InvalidManifest(
+            f"{name}: {descriptor.digest} is listed as {descriptor.media_type} "
+            f"and is {manifest.media_type}"
+        )
+    if len(manifest.body) != descriptor.size:
+        raise SizeMismatch(
+            f"{name}: manifest {descriptor.digest} has {len(manifest.body)} bytes, "
+            f"listed are {descriptor.size}"
+        )

@@ -1,0 +1,229 @@
+"""One image in graph order: its blobs, largest first, then its manifests, the tag last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+
+from concil.config import TransferConfig
+from concil.content import Descriptor, Digest, Manifest, Platform
+from concil.errors import ConcilError, NotFound
+from concil.progress import Event, ProgressSink, State, emit
+from concil.store.protocol import Destination, Mounter, Source
+from concil.transfer.blob import BlobMove, Landed
+from concil.transfer.graph import GraphReader, Node, chosen
+from concil.transfer.pool import Claims, Rank, WorkerPool, wait
+
+
+@dataclass(frozen=True, slots=True)
+class ImageJob:
+    """One image to copy, its stores open."""
+
+    source: Source
+    source_reference: str  # tag or digest; "" for the only one of a layout
+    destination: Destination
+    destination_reference: str
+    platforms: tuple[Platform, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        """The image as people write it."""
+        return joined(self.source.name, self.source_reference)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """What became of one image."""
+
+    subject: str
+    target: str
+    state: State  # DONE or PRESENT
+    digest: Digest  # of the manifest under the destination's reference
+    blobs: tuple[Landed, ...] = ()
+    manifests: int = 0  # that were put
+    seconds: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def sent(self) -> int:
+        """Bytes of blobs that were moved for this image."""
+        return sum(landed.sent for landed in self.blobs)
+
+
+def joined(name: str, reference: str) -> str:
+    """A store's name and a reference in it, as people write it."""
+    if not reference:
+        return name
+    return (
+        f"{name}@{reference}" if ":" in reference and "sha" in reference else f"{name}:{reference}"
+    )
+
+
+class Copier:
+    """Copies images on one pool; blobs have one owner over all of them. Any thread."""
+
+    def __init__(
+        self, pool: WorkerPool, config: TransferConfig, progress: ProgressSink | None
+    ) -> None:
+        """Share ``pool`` and what is learned about blobs among all copies of a run."""
+        self._pool = pool
+        self._config = config
+        self._progress = progress
+        self._claims: Claims[Landed] = Claims()
+
+    def copy(self, job: ImageJob) -> ImageResult:
+        """Copy one image; nothing is moved if both sides have the same digest already.
+
+        Called by a coordinator, never by a worker of the pool: it waits.
+
+        Raises:
+            NotFound: the source has no such image or platform.
+            ConcilError: it could not be copied; its tag was not written.
+        """
+        began = time.monotonic()
+        try:
+            result = self._copy(job, began)
+        except ConcilError as error:
+            self._tell(job, State.FAILED, 0, str(error))
+            raise
+        self._tell(job, result.state, result.sent, "")
+        return result
+
+    def _copy(self, job: ImageJob, began: float) -> ImageResult:
+        target = joined(job.destination.name, job.destination_reference)
+        source = job.source.find_manifest(job.source_reference)
+        if source is None:
+            raise NotFound(
+                f"{job.subject} is not there", remedy="check the name and tag with: concil tags"
+            )
+        there = job.destination.find_manifest(job.destination_reference)
+        if there is not None and there.digest == source.digest and not job.platforms:
+            return ImageResult(job.subject, target, State.PRESENT, source.digest)
+        self._tell(job, State.STARTED, 0, "")
+        root, digest = self._root(job, source)
+        if there is not None and there.digest == digest:
+            return ImageResult(job.subject, target, State.PRESENT, digest)
+        fetch = partial(self._fetch_level, job, may_be_there=there is not None)
+        node = GraphReader(fetch, job.subject).read(root, digest)
+        landed = self._move_blobs(job, node)
+        self._put(job, node)
+        return ImageResult(
+            job.subject,
+            target,
+            State.DONE,
+            digest,
+            tuple(landed),
+            manifests=sum(1 for _ in node.walk()),
+            seconds=time.monotonic() - began,
+        )
+
+    def _root(self, job: ImageJob, found: Descriptor) -> tuple[Manifest, Digest]:
+        """The manifest to copy, and the digest it has; of an index for some platforms a part."""
+        root = job.source.get_manifest(job.source_reference)
+        pick = chosen(root, job.platforms, job.subject)
+        if isinstance(pick, Descriptor):
+            child = job.source.get_manifest(str(pick.digest))
+            return child, pick.digest
+        same = pick is root and found.digest.algorithm != "sha256"
+        return pick, found.digest if same else pick.digest
+
+    def _fetch_level(
+        self, job: ImageJob, level: Sequence[Descriptor], *, may_be_there: bool
+    ) -> list[Manifest | None]:
+        """Get the manifests of one level, all at once; None for what the destination has."""
+
+        def read(child: Descriptor) -> Manifest | None:
+            digest = str(child.digest)
+            if may_be_there and job.destination.find_manifest(digest) is not None:
+                return None
+            return job.source.get_manifest(digest)
+
+        hosts = (job.source.host, job.destination.host)
+        futures = [
+            self._pool.submit(partial(read, child), rank=Rank.SMALL, hosts=hosts) for child in level
+        ]
+        return [wait(future, self._pool.cancel) for future in futures]
+
+    def _move_blobs(self, job: ImageJob, node: Node) -> list[Landed]:
+        """Move every blob of the graph; submit all that is ours before waiting for others'."""
+        owned: list[tuple[Descriptor, Future[Landed]]] = []
+        others: list[tuple[Descriptor, Future[Landed]]] = []
+        blobs = sorted(node.blobs().values(), key=lambda blob: -blob.size)
+        for blob in blobs:
+            mine, future = self._claims.take(self._key(job, blob))
+            if mine:
+                self._own(job, blob, future)
+            (owned if mine else others).append((blob, future))
+        landed = [wait(future, self._pool.cancel) for _, future in owned]
+        follow = [self._follow(job, blob, future) for blob, future in others]
+        return landed + [wait(future, self._pool.cancel) for future in follow]
+
+    def _key(self, job: ImageJob, blob: Descriptor) -> tuple[str, str]:
+        return job.destination.realm, str(blob.digest)
+
+    def _own(self, job: ImageJob, blob: Descriptor, claim: Future[Landed]) -> None:
+        """Move the blob, and complete the claim for everybody who waits for it."""
+        siblings = self._source_repository(job)
+        outcome = self._move(job, blob, siblings)
+        key = self._key(job, blob)
+
+        def complete(done: Future[Landed]) -> None:
+            error = done.exception()
+            if error is None:
+                claim.set_result(done.result())
+            else:
+                self._claims.release(key, claim)
+                claim.set_exception(error)
+
+        outcome.add_done_callback(complete)
+
+    def _follow(self, job: ImageJob, blob: Descriptor, claim: Future[Landed]) -> Future[Landed]:
+        """A blob that another image brought, or tried to: mount it, or bring it after all."""
+        try:
+            landed = wait(claim, self._pool.cancel)
+        except ConcilError:
+            if self._pool.cancel.is_set():
+                raise
+            mine, again = self._claims.take(self._key(job, blob))
+            if mine:
+                self._own(job, blob, again)
+                return again
+            return self._follow(job, blob, again)
+        if landed.place == job.destination.name:
+            here: Future[Landed] = Future()
+            here.set_result(Landed(blob, landed.place, landed.repository, State.PRESENT))
+            return here
+        return self._move(job, blob, [landed.repository] if landed.repository else [])
+
+    def _move(self, job: ImageJob, blob: Descriptor, siblings: Sequence[str]) -> Future[Landed]:
+        move = BlobMove(
+            job.source,
+            job.destination,
+            blob,
+            pool=self._pool,
+            config=self._config,
+            progress=self._progress,
+        )
+        return move.start(siblings)
+
+    def _source_repository(self, job: ImageJob) -> list[str]:
+        """A copy within one registry needs no bytes: mount from where it is copied."""
+        source, destination = job.source, job.destination
+        if isinstance(source, Mounter) and isinstance(destination, Mounter):
+            if source.host == destination.host and source.host:
+                return [source.repository]
+        return []
+
+    def _put(self, job: ImageJob, node: Node) -> None:
+        """Put the manifests, children before parents, the tag last."""
+        for child in node.children:
+            for one in child.walk():
+                job.destination.put_manifest(one.manifest, str(one.digest))
+        job.destination.put_manifest(node.manifest, job.destination_reference or "")
+
+    def _tell(self, job: ImageJob, state: State, sent: int, detail: str) -> None:
+        target = joined(job.destination.name, job.destination_reference)
+        emit(self._progress, Event("image", job.subject, target, state, sent, None, detail))

@@ -1,0 +1,127 @@
+"""Many images: coordinators that take one after the other, and the report."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from concil.errors import Cancelled, ConcilError
+from concil.progress import State
+from concil.transfer.image import Copier, ImageJob, ImageResult
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorItem:
+    """One image of a mirror, as addresses."""
+
+    source: str
+    destination: str
+    platforms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One image of a finished mirror: its result, or why there is none."""
+
+    item: MirrorItem
+    result: ImageResult | None = None
+    error: ConcilError | None = None
+
+
+@dataclass(slots=True)
+class MirrorReport:
+    """What became of every image, in the order in which they ended."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def of(self, state: State) -> list[ImageResult]:
+        """The results in one state."""
+        return [o.result for o in self.outcomes if o.result and o.result.state is state]
+
+    @property
+    def copied(self) -> list[ImageResult]:
+        """Images that were brought up to date."""
+        return self.of(State.DONE)
+
+    @property
+    def present(self) -> list[ImageResult]:
+        """Images that were up to date."""
+        return self.of(State.PRESENT)
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """Images that could not be copied."""
+        return [outcome for outcome in self.outcomes if outcome.error is not None]
+
+    @property
+    def sent(self) -> int:
+        """Bytes of blobs that were moved."""
+        return sum(o.result.sent for o in self.outcomes if o.result is not None)
+
+
+class Mirror:
+    """Runs the coordinators of one mirror. One thread calls `run`."""
+
+    def __init__(
+        self, copier: Copier, prepare: Callable[[MirrorItem], ImageJob], cancel: threading.Event
+    ) -> None:
+        """Let ``prepare`` open the stores of an item."""
+        self._copier = copier
+        self._prepare = prepare
+        self._cancel = cancel
+        self._lock = threading.Lock()  # guards the iterator and the fields below
+        self._broken: Exception | None = None  # what the iterator of items raised
+        self._report = MirrorReport()
+
+    def run(self, items: Iterable[MirrorItem], coordinators: int) -> MirrorReport:
+        """Copy every item; one that fails is an entry in the report, the others go on.
+
+        Items are taken lazily, by ``coordinators`` threads, the caller's among them.
+
+        Raises:
+            Cancelled: somebody cancelled; what was copied stays copied.
+        """
+        waiting = iter(items)
+        threads = [
+            threading.Thread(target=self._coordinate, args=(waiting,), name=f"concil-image-{n}")
+            for n in range(1, coordinators)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._coordinate(waiting)
+        finally:
+            for thread in threads:
+                thread.join()
+        if self._broken is not None:
+            raise self._broken
+        if self._cancel.is_set():
+            raise Cancelled("cancelled; run it again to go on")
+        return self._report
+
+    def _coordinate(self, waiting: Iterator[MirrorItem]) -> None:
+        while not self._cancel.is_set():
+            item = self._next(waiting)
+            if item is None:
+                return
+            outcome = self._attempt(item)
+            with self._lock:
+                self._report.outcomes.append(outcome)
+
+    def _next(self, waiting: Iterator[MirrorItem]) -> MirrorItem | None:
+        """The next item; what the caller's iterable raises ends the run, after what is under way."""
+        with self._lock:
+            if self._broken is not None:
+                return None
+            try:
+                return next(waiting, None)
+            except Exception as error:  # noqa: BLE001 - raised again by `run`
+                self._broken = error
+                return None
+
+    def _attempt(self, item: MirrorItem) -> Outcome:
+        try:
+            return Outcome(item, result=self._copier.copy(self._prepare(item)))
+        except ConcilError as error:
+            return Outcome(item, error=error)

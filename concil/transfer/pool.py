@@ -1,0 +1,188 @@
+"""Worker threads over one heap of jobs, and claims that give each blob one owner."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+from concil.errors import Cancelled
+
+Result = TypeVar("Result")
+_TICK = 0.2  # seconds between two looks at the cancel event while waiting for a future
+
+
+class Rank(IntEnum):
+    """What goes first."""
+
+    SMALL = 0  # checks, manifests
+    BLOB = 1
+    HELPER = 2  # more ranges of a blob that somebody is already at
+
+
+@dataclass(order=True, slots=True)
+class _Job:
+    rank: int
+    weight: int  # minus the bytes: the largest first, so that none is last alone
+    number: int
+    run: Callable[[], None] = field(compare=False)
+    hosts: tuple[str, ...] = field(compare=False)
+    drop: Callable[[], object] = field(compare=False)
+
+
+class WorkerPool:
+    """Threads that run jobs by rank, then size, within a limit for each host.
+
+    Any thread may submit; a job must not wait for another job. With 0 workers a job
+    runs inside `submit`.
+    """
+
+    def __init__(self, workers: int, *, per_host: int, cancel: threading.Event) -> None:
+        """Start the threads; `close` ends them."""
+        self.workers = workers
+        self.cancel = cancel
+        self._per_host = per_host
+        self._heap: list[_Job] = []
+        self._blocked: dict[str, list[_Job]] = defaultdict(list)  # heaps, by the full host
+        self._running: dict[str, int] = defaultdict(int)  # jobs, by host
+        self._closed = False
+        self._wake = threading.Condition()
+        self._numbers = itertools.count()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"concil-worker-{n}", daemon=True)
+            for n in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(
+        self,
+        job: Callable[[], Result],
+        *,
+        rank: Rank = Rank.BLOB,
+        size: int = 0,
+        hosts: tuple[str, ...] = (),
+    ) -> Future[Result]:
+        """Run ``job`` when its turn comes; its result or exception is the future's."""
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(job())
+            except BaseException as error:  # noqa: BLE001 - the future's owner gets it
+                future.set_exception(error)
+
+        if not self._threads:
+            run()
+            return future
+        with self._wake:
+            if self._closed:
+                future.set_exception(Cancelled("the transfer was ended"))
+                return future
+            entry = _Job(rank, -size, next(self._numbers), run, _distinct(hosts), future.cancel)
+            heapq.heappush(self._heap, entry)
+            self._wake.notify()
+        return future
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Drop what has not begun and end the threads.
+
+        Args:
+            timeout: seconds to wait for running jobs, all together; None: until they end.
+        Returns:
+            Whether every thread has ended.
+        """
+        with self._wake:
+            self._closed = True
+            waiting = self._heap + [job for jobs in self._blocked.values() for job in jobs]
+            self._heap, self._blocked = [], defaultdict(list)
+            self._wake.notify_all()
+        for job in waiting:
+            job.drop()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                job = self._next()
+                while job is None and not self._closed:
+                    self._wake.wait()
+                    job = self._next()
+            if job is None:
+                return
+            try:
+                job.run()
+            finally:
+                self._finished(job)
+
+    def _next(self) -> _Job | None:
+        """Take the first job whose hosts are below their limits. The caller holds the lock."""
+        while self._heap:
+            job = heapq.heappop(self._heap)
+            full = next((h for h in job.hosts if self._running[h] >= self._per_host), None)
+            if full is None:
+                for host in job.hosts:
+                    self._running[host] += 1
+                return job
+            heapq.heappush(self._blocked[full], job)
+        return None
+
+    def _finished(self, job: _Job) -> None:
+        """Give the hosts' places back, and one waiting job of each another look."""
+        with self._wake:
+            for host in job.hosts:
+                self._running[host] -= 1
+                if self._blocked[host]:
+                    heapq.heappush(self._heap, heapq.heappop(self._blocked[host]))
+                    self._wake.notify()
+
+
+def _distinct(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(host for host in hosts if host))
+
+
+def wait(future: Future[Result], cancel: threading.Event) -> Result:
+    """Wait for a future, or raise Cancelled soon after somebody cancels."""
+    while True:
+        try:
+            return future.result(timeout=_TICK)
+        except TimeoutError:
+            if future.done():
+                return future.result()  # the job's own TimeoutError
+            if cancel.is_set():
+                raise Cancelled("cancelled") from None
+
+
+class Claims(Generic[Result]):
+    """Gives each key one owner at a time, whose result everybody shares. Any thread."""
+
+    def __init__(self) -> None:
+        """Begin with nothing claimed."""
+        self._futures: dict[Hashable, Future[Result]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, key: Hashable) -> tuple[bool, Future[Result]]:
+        """Return whether the caller is the owner now, and the future the owner completes."""
+        with self._lock:
+            future = self._futures.get(key)
+            if future is not None:
+                return False, future
+            future = self._futures[key] = Future()
+            return True, future
+
+    def release(self, key: Hashable, future: Future[Result]) -> None:
+        """Let somebody else try: the owner failed. Call it before the future is completed."""
+        with self._lock:
+            if self._futures.get(key) is future:
+                del self._futures[key]

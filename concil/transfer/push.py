@@ -1,0 +1,255 @@
+"""One blob from a source into a BlobWriter, by ordered chunks; each side resumes on its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from concil.config import KIB, TransferConfig
+from concil.content import Digest, Verifier
+from concil.errors import Cancelled, ConcilError, ConnectionLost, SessionLost
+from concil.progress import Meter, State
+from concil.retry import Patience
+from concil.store.protocol import BlobReader, BlobWriter
+
+_LEAST_BLOCK = 16 * KIB
+
+
+class Opener(Protocol):
+    """Opens one blob at any byte; what a source or a file does for its content."""
+
+    def __call__(self, start: int, /) -> BlobReader:
+        """Open the blob at ``start``; the caller closes the reader."""
+        ...
+
+
+class ResumingReader:
+    """A source that goes on after a loss: it opens the blob again at the next byte.
+
+    One thread at a time.
+    """
+
+    def __init__(
+        self, opener: Opener, size: int, config: TransferConfig, cancel: threading.Event, name: str
+    ) -> None:
+        """Read ``size`` bytes from ``opener``; nothing is opened yet."""
+        self._opener = opener
+        self._size = size
+        self._cancel = cancel
+        self._name = name
+        self._patience = Patience(config.retry, cancel)
+        self._reader: BlobReader | None = None
+        self._skip = 0  # bytes to pass over: the place could not begin where it was asked to
+        self.position = 0
+
+    def seek(self, position: int) -> None:
+        """Go on at ``position``; free if that is where it stands."""
+        if position != self.position:
+            self.close()
+            self.position = position
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill some of ``buffer``; 0 only at the end of the blob.
+
+        Raises:
+            ConcilError: the source is lost for good.
+        """
+        if self.position >= self._size:
+            return 0
+        while True:
+            if self._cancel.is_set():
+                raise Cancelled(f"{self._name}: cancelled")
+            try:
+                count = self._read(buffer)
+            except ConcilError as error:
+                self.close()
+                self._patience.lost(error, self.position, self._name)
+                continue
+            if count:
+                self.position += count
+                return count
+
+    def close(self) -> None:
+        """Let go of the connection or file."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
+
+    def _read(self, buffer: memoryview) -> int:
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = self._opener(self.position)
+            self._skip = self.position - reader.start
+        want = buffer[: min(len(buffer), self._skip or self._size - self.position)]
+        count = reader.readinto(want)
+        if count == 0:
+            raise ConnectionLost(f"{self._name}: ended at byte {self.position} of {self._size}")
+        if self._skip:
+            self._skip -= count
+            return 0
+        return count
+
+
+class Window:
+    """The next stretch of a blob as a request body: hashed and counted while it is sent.
+
+    A write to a socket must end within the idle timeout as a whole, so a block is as
+    large as the link carries in a fraction of a second.
+    """
+
+    def __init__(
+        self,
+        reader: ResumingReader,
+        length: int,
+        verifier: Verifier | None,
+        meter: Meter,
+        buffer: memoryview,
+    ) -> None:
+        """Let ``length`` bytes be read from where ``reader`` stands."""
+        self._reader = reader
+        self._length = length
+        self._left = length
+        self._verifier = verifier
+        self._meter = meter
+        self._buffer = buffer
+        self._block = min(len(buffer), 256 * KIB)
+        self._last = time.monotonic()
+        self.failure: ConcilError | None = None  # the source's, not the destination's
+
+    def __len__(self) -> int:
+        """Bytes from the first to the last."""
+        return self._length
+
+    def read(self, size: int = -1, /) -> memoryview:
+        """Return the next block, valid until the next read."""
+        self._adapt()
+        want = min(self._left, self._block if size < 0 else min(size, self._block))
+        if want == 0:
+            return self._buffer[:0]
+        start = self._reader.position
+        self._meter.at(start)
+        try:
+            count = self._reader.readinto(self._buffer[:want])
+        except ConcilError as error:
+            self.failure = error
+            raise
+        piece = self._buffer[:count]
+        if self._verifier is not None:
+            self._verifier.update(piece, start)
+        self._left -= count
+        return piece
+
+    def _adapt(self) -> None:
+        """Double or halve the block by how long the last one took to be taken."""
+        now = time.monotonic()
+        took, self._last = now - self._last, now
+        if took < 0.1:
+            self._block = min(len(self._buffer), self._block * 2)
+        elif took > 1.0:
+            self._block = max(_LEAST_BLOCK, self._block // 2)
+
+
+class Push:
+    """One blob on its way into a BlobWriter. One thread runs it."""
+
+    def __init__(
+        self,
+        opener: Opener,
+        writer: BlobWriter,
+        meter: Meter,
+        config: TransferConfig,
+        cancel: threading.Event,
+    ) -> None:
+        """Prepare; `run` moves the bytes."""
+        self._opener = opener
+        self._writer = writer
+        self._meter = meter
+        self._config = config
+        self._cancel = cancel
+        self._buffer = memoryview(bytearray(config.block_size))
+
+    def run(
+        self,
+        size: int,
+        digest: Digest | None,
+        name: str,
+        *,
+        check: Callable[[], None] | None = None,
+    ) -> Digest:
+        """Send the blob and commit it; a cancelled upload is kept, a failed one thrown away.
+
+        Args:
+            size: bytes.
+            digest: what it must hash to; None: whatever its bytes hash to.
+            name: what people call the blob, for messages.
+            check: called before the commit; raises if the source is not what it was.
+        Returns:
+            The digest it was committed under.
+        Raises:
+            DigestMismatch: the source's bytes are wrong; nothing was committed.
+            ConcilError: the source or the destination is lost for good.
+        """
+        reader = ResumingReader(self._opener, size, self._config, self._cancel, name)
+        verifier = Verifier(digest.algorithm if digest else "sha256")
+        # Bytes that the place holds from an earlier process are hashed by it alone.
+        whole = self._writer.offset == 0
+        patience = Patience(self._config.retry, self._cancel)
+        try:
+            while True:
+                try:
+                    self._send(reader, size, verifier if whole else None)
+                    if whole:
+                        verifier.check(digest, size, name)
+                    if check is not None:
+                        check()
+                    named = digest or verifier.digest()
+                    self._writer.commit(named)
+                    return named
+                except ConcilError as error:
+                    self._recover(error, patience, name)
+                    whole = whole or self._writer.offset == 0
+        except Cancelled:
+            self._writer.close()
+            raise
+        except ConcilError:
+            self._writer.abort()
+            raise
+        finally:
+            reader.close()
+
+    def _send(self, reader: ResumingReader, size: int, verifier: Verifier | None) -> None:
+        writer = self._writer
+        empty = size == 0
+        while writer.offset < size or empty:
+            if self._cancel.is_set():
+                raise Cancelled("cancelled between two chunks")
+            reader.seek(writer.offset)
+            length = min(writer.chunk_size, size - writer.offset)
+            window = Window(reader, length, verifier, self._meter, self._buffer)
+            try:
+                writer.append(window)
+            except ConcilError:
+                if window.failure is not None:
+                    raise _SourceLost(window.failure) from window.failure
+                raise
+            self._meter.at(writer.offset)
+            empty = False
+
+    def _recover(self, error: ConcilError, patience: Patience, name: str) -> None:
+        """Wait and find out where to go on, or raise what cannot be helped."""
+        if isinstance(error, _SourceLost):
+            raise error.cause
+        at = 0 if isinstance(error, SessionLost) else self._writer.offset
+        patience.lost(error, at, f"{name} to its destination")
+        offset = self._writer.resync()
+        self._meter.state(State.RETRYING, position=offset, detail=str(error))
+
+
+class _SourceLost(ConcilError):
+    """Carries the source's final error past the destination's handling."""
+
+    def __init__(self, cause: ConcilError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
