@@ -16,7 +16,7 @@ LAYERS = (
     ("registry",),
     ("store",),
     ("transfer",),
-    ("stores", "dockerhub", "bars", "report", "server"),
+    ("stores", "engine", "dockerhub", "bars", "report", "server"),
     ("cli",),
     ("__main__",),
 )
