@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+import threading
 from dataclasses import dataclass
 from typing import Protocol
 
 import pytest
 
+from concil.config import RetryPolicy, TransferConfig
 from concil.content import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Manifest
+from concil.reference import Reference
+from concil.server import EmbeddedRegistry
 from concil.store.layout import Layout, LayoutStore
 from concil.store.protocol import Destination, RangeWriter, Source, TagLister
+from concil.stores import Stores
 from tests.lab.images import make_blob
 from tests.store.memory import MemoryHost
 
@@ -27,7 +32,7 @@ class Store(Source, Destination, TagLister, Protocol):
         """Remove an image by tag or digest."""
 
 
-Factory = Callable[[pytest.FixtureRequest], Store]
+_numbers = itertools.count(1)
 
 
 def memory_store(request: pytest.FixtureRequest) -> Store:
@@ -41,8 +46,33 @@ def layout_store(request: pytest.FixtureRequest) -> Store:
     return LayoutStore(Layout(path, create=True))
 
 
+def embedded_registry_store(request: pytest.FixtureRequest) -> Store:
+    """Return an empty repository of the embedded registry."""
+    registry = EmbeddedRegistry(request.getfixturevalue("tmp_path") / "served")
+    registry.start()
+    request.addfinalizer(registry.close)
+    return _repository(request, registry.host)
+
+
+def docker_registry_store(request: pytest.FixtureRequest) -> Store:
+    """Return an empty repository of the real registry."""
+    return _repository(request, request.getfixturevalue("docker_registry").host)
+
+
 # The contract holds for each of them; a new kind of store is one more line.
-FACTORIES: dict[str, Factory] = {"memory": memory_store, "layout": layout_store}
+FACTORIES = [
+    pytest.param(memory_store, id="memory"),
+    pytest.param(layout_store, id="layout"),
+    pytest.param(embedded_registry_store, id="embedded-registry"),
+    pytest.param(docker_registry_store, id="docker-registry", marks=pytest.mark.real),
+]
+
+
+def _repository(request: pytest.FixtureRequest, host: str) -> Store:
+    config = TransferConfig(chunk_size=CHUNK, retry=RetryPolicy(base=0.001))
+    stores = Stores(config, timeouts=None, cancel=threading.Event())
+    request.addfinalizer(stores.close)
+    return stores.repository(Reference.parse(f"http://{host}/contract/{next(_numbers)}"))
 
 
 class Window:
