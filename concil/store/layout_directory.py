@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from concil.config import MIB
@@ -28,6 +29,15 @@ _VERSION = b'{"imageLayoutVersion":"1.0.0"}'
 _MAKE_REMEDY = "check the path; a layout holds oci-layout, index.json and blobs/"
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """An index.json as it was read or written last."""
+
+    state: State
+    body: bytes
+    index: Index
+
+
 class Layout:
     """A directory in the form of an OCI image layout.
 
@@ -47,7 +57,7 @@ class Layout:
         self.path = Path(path)
         self._tree = Tree(self.path)
         self._cache_lock = threading.Lock()  # guards _cache
-        self._cache: tuple[State, Index] | None = None
+        self._cache: _Read | None = None
         if create:
             self._create()
         elif not self.path.exists():
@@ -188,23 +198,38 @@ class Layout:
 
     def _change(self, change: Callable[[Index], Index]) -> None:
         with self._tree.locked():
-            body, _ = self._read_index()
-            before = Index.parse(body, self._index_name)
+            body, state = self._read_index()
+            before = self._parsed(body, state)
             after = change(before)
-            if after.body() != before.body():
-                self._tree.replace("index.json", after.body())
+            if after != before:
+                body = after.body()
+                state = self._tree.replace("index.json", body)
+                self._remember(_Read(state, body, after))
 
     def _index(self) -> Index:
-        """Read index.json, unless it is the file that was read last."""
+        """Return what index.json holds; it is read again when its size or times changed."""
         state = self._tree.state("index.json")
         with self._cache_lock:
-            if self._cache is not None and self._cache[0] == state:
-                return self._cache[1]
+            if self._cache is not None and self._cache.state == state:
+                return self._cache.index
         body, state = self._read_index()
-        index = Index.parse(body, self._index_name)
+        return self._parsed(body, state)
+
+    def _parsed(self, body: bytes, state: State) -> Index:
+        """Parse the bytes, unless they are those that were parsed last."""
         with self._cache_lock:
-            self._cache = (state, index)
+            known = self._cache
+        # Bytes, not times, decide: a change that is built on a stale index would lose entries.
+        if known is not None and known.body == body:
+            index = known.index
+        else:
+            index = Index.parse(body, self._index_name)
+        self._remember(_Read(state, body, index))
         return index
+
+    def _remember(self, read: _Read) -> None:
+        with self._cache_lock:
+            self._cache = read
 
     def _read_index(self) -> tuple[bytes, State]:
         try:

@@ -121,8 +121,11 @@ class Tree:
             )
         return content, _state(found)
 
-    def replace(self, name: str, content: bytes) -> None:
+    def replace(self, name: str, content: bytes) -> State:
         """Write a whole file at once: whoever looks sees the old one or the new one.
+
+        Returns:
+            The `state` of the new one.
 
         Raises:
             StoreError: the disk refuses; what was there before is still there.
@@ -130,16 +133,12 @@ class Tree:
         directory, _, leaf = name.rpartition("/")
         draft = f"{secrets.token_hex(8)}.new"
         try:
-            with self._inside(OWN, create=True) as own:
-                try:
-                    _write_new(draft, content, own)
-                    with self._inside(directory, create=True) as inside:
-                        os.replace(draft, leaf, src_dir_fd=own, dst_dir_fd=inside)
-                        os.fsync(inside)
-                except OSError:
-                    with contextlib.suppress(OSError):
-                        os.unlink(draft, dir_fd=own)
-                    raise
+            with self._inside(OWN, create=True) as own, _new_file(draft, own) as file:
+                _write(file, content)
+                with self._inside(directory, create=True) as inside:
+                    os.replace(draft, leaf, src_dir_fd=own, dst_dir_fd=inside)
+                    os.fsync(inside)
+                return _state(os.fstat(file))
         except OSError as error:
             raise disk_error("cannot write", self.root / name, error) from error
 
@@ -220,15 +219,25 @@ def _make_directory(name: str, inside: int) -> None:
     os.fsync(inside)
 
 
-def _write_new(name: str, content: bytes, inside: int) -> None:
+@contextlib.contextmanager
+def _new_file(name: str, inside: int) -> Iterator[int]:
+    """Open a new file; after an error it is removed."""
     descriptor = os.open(name, _CREATE, 0o666, dir_fd=inside)
     try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
+        yield descriptor
+    except BaseException:  # also on Ctrl-C no draft is left behind
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=inside)
+        raise
     finally:
         os.close(descriptor)
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    os.fsync(descriptor)
 
 
 def _read_up_to(descriptor: int, most: int) -> bytes:

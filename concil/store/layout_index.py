@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,20 +23,16 @@ class Index:
     Foreign fields, of the document and of its entries, are kept.
     """
 
-    def __init__(self, document: dict[str, Any]) -> None:
-        """Read the entries.
-
-        Raises:
-            InvalidManifest, InvalidDigest: an entry has no sense.
-        """
+    def __init__(self, document: dict[str, Any], entries: tuple[Descriptor, ...]) -> None:
+        """Take a document whose entries were read."""
         self._document = document
-        self.entries = tuple(Descriptor.from_json(entry) for entry in document["manifests"])
-        self._places = _places(self.entries)
+        self.entries = entries
+        self._places = _places(entries)
 
     @classmethod
     def empty(cls) -> Index:
         """An index without entries."""
-        return cls({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
+        return cls({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}, ())
 
     @classmethod
     def parse(cls, body: bytes, subject: str) -> Index:
@@ -52,9 +48,16 @@ class Index:
         if not isinstance(document, dict) or not isinstance(document.get("manifests"), list):
             raise InvalidManifest(f"{subject} is not an image index", remedy=_REMEDY)
         try:
-            return cls(document)
+            entries = tuple(Descriptor.from_json(entry) for entry in document["manifests"])
         except (ConcilError, TypeError) as error:
             raise InvalidManifest(f"{subject}: {error}", remedy=_REMEDY) from error
+        return cls(document, entries)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same document."""
+        return isinstance(other, Index) and self._document == other._document
+
+    __hash__ = None  # type: ignore[assignment]  # a document cannot be hashed
 
     def body(self) -> bytes:
         """Return it as the bytes of a file."""
@@ -103,22 +106,24 @@ class Index:
             if len({self.entries[i].annotations.get(FULL_NAME) for i in places}) > 1:
                 # Several images of containerd share the short name: none of them is replaced.
                 places = []
-        raw = list(self._document["manifests"])
-        at = places[0] if places else len(raw)
-        raw[at : at + 1] = [replace(entry, annotations=notes).to_json()]
-        return self._holding(e for i, e in enumerate(raw) if i == at or i not in places)
+        entry = replace(entry, annotations=notes)
+        pairs = list(zip(self._document["manifests"], self.entries, strict=True))
+        at = places[0] if places else len(pairs)
+        pairs[at : at + 1] = [(entry.to_json(), entry)]
+        return self._holding([p for i, p in enumerate(pairs) if i == at or i not in places])
 
     def without(self, unwanted: Collection[Descriptor]) -> Index:
         """Leave out these entries."""
-        kept = zip(self._document["manifests"], self.entries, strict=True)
-        return self._holding(raw for raw, entry in kept if entry not in unwanted)
+        pairs = zip(self._document["manifests"], self.entries, strict=True)
+        return self._holding([pair for pair in pairs if pair[1] not in unwanted])
 
     def called(self, name: str) -> list[Descriptor]:
         """Return all entries of a name."""
         return [self.entries[place] for place in self._places.get(name, ())]
 
-    def _holding(self, raw: Iterable[Any]) -> Index:
-        return Index({**self._document, "manifests": list(raw)})
+    def _holding(self, pairs: list[tuple[Any, Descriptor]]) -> Index:
+        raw, entries = [raw for raw, _ in pairs], tuple(entry for _, entry in pairs)
+        return Index({**self._document, "manifests": raw}, entries)
 
 
 def _places(entries: tuple[Descriptor, ...]) -> dict[str, list[int]]:
