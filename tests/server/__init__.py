@@ -1,0 +1,1 @@
+"""Tests of the embedded registry, over the wire."""
