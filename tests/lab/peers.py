@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -62,10 +63,10 @@ def read_all(connection: socket.socket) -> Received:
 
 
 @contextmanager
-def sink() -> Iterator[tuple[str, list[Received]]]:
+def sink() -> Iterator[tuple[str, queue.SimpleQueue[Received]]]:
     """Run a server that keeps what each connection brought."""
-    received: list[Received] = []
-    peer = Peer(lambda connection: received.append(read_all(connection)))
+    received: queue.SimpleQueue[Received] = queue.SimpleQueue()
+    peer = Peer(lambda connection: received.put(read_all(connection)))
     try:
         yield peer.host, received
     finally:
@@ -101,3 +102,9 @@ def drink(host: str) -> Received:
     with connect(host) as client:
         client.sendall(b"x")
         return read_all(client)
+
+
+def knock(host: str) -> None:
+    """Connect and wait for what comes, which may be an error in either step."""
+    with connect(host) as client:
+        client.recv(1)
