@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from concil.config import Timeouts, TransferConfig
 from concil.content import Descriptor, Digest, Platform
@@ -24,6 +24,7 @@ from concil.transfer.image import Copier, ImageJob, ImageResult
 from concil.transfer.mirror import Mirror, MirrorItem, MirrorReport
 from concil.transfer.pool import Rank, WorkerPool, wait
 from concil.transfer.push import Push
+from concil.transfer.run import Run
 
 OCTETS = "application/octet-stream"
 
@@ -60,14 +61,13 @@ class Engine:
         self.config = config or TransferConfig()
         self._progress = progress
         self._sides = sides or Sides()
-        self._cancel = threading.Event()
+        self._run = Run(self.config)
+        self._cancel = self._run.cancel
         self._stores = Stores(self.config, timeouts=timeouts, cancel=self._cancel)
-        self._pool = WorkerPool(
-            self.config.workers, per_host=self.config.per_host, cancel=self._cancel
-        )
-        self._copier = Copier(self._pool, self.config, progress)
+        self._pool = WorkerPool(self._run)
+        self._copier = Copier(self._pool, progress)
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 
@@ -125,7 +125,7 @@ class Engine:
         partial = target.with_name(f"{reference.digest.hex}.partial")
         writer = PartialFile(target, reference.digest, size, partial=partial)
         meter = self._meter(str(reference.digest), str(target), size)
-        fetch = Fetch(store, blob, writer, meter, self.config, self._cancel)
+        fetch = Fetch(store, blob, writer, meter, self._run)
         with _told(meter):
             self._spread(fetch, size, (store.host,))
         return blob
@@ -179,7 +179,7 @@ class Engine:
             return blob
         with _told(meter):
             writer = store.begin_blob(file.size, known)
-            push = Push(file.open, writer, meter, self.config, self._cancel)
+            push = Push(file.open, writer, meter, self._run)
             push.run(file.size, known, str(file.path), check=file.check_unchanged)
         return blob
 

@@ -56,7 +56,7 @@ class Reference:
         if scheme not in ("docker", "https", "http"):
             raise InvalidReference(
                 f"unknown scheme {shown(scheme)} in {shown(_hidden(text))}",
-                remedy="write docker://host/repository:tag, http://host/repository:tag or oci:PATH:TAG",
+                remedy="write docker://host/repository:tag, http://... or oci:PATH:TAG",
             )
         username, password, rest = _split_user(rest)
         host, name = _split_host(rest, explicit=scheme != "docker")
@@ -130,13 +130,14 @@ def parse_address(text: str) -> Address:
     Raises:
         InvalidReference: it names the part that is wrong.
     """
-    if not text or text != text.strip() or any(ord(c) < 33 or ord(c) == 127 for c in text):
-        if not text.startswith("oci:") or "\0" in text or "\n" in text:
-            raise InvalidReference(
-                f"not a reference: {shown(_hidden(text))}",
-                remedy="a reference is [host/]repository[:tag] without spaces, or oci:PATH[:TAG]",
-            )
-    if text.startswith("oci:"):
+    layout = text.startswith("oci:")
+    odd = any(ord(c) < 32 if layout else ord(c) < 33 or ord(c) == 127 for c in text)
+    if not text or odd:
+        raise InvalidReference(
+            f"not a reference: {shown(_hidden(text))}",
+            remedy="a reference is [host/]repository[:tag] without spaces, or oci:PATH[:TAG]",
+        )
+    if layout:
         return _parse_layout(text)
     return Reference.parse(text)
 
@@ -182,7 +183,7 @@ def check_tag(tag: str) -> str:
     if not _TAG.fullmatch(tag):
         raise InvalidReference(
             f"not a tag: {shown(tag)}",
-            remedy="a tag has up to 128 letters, digits, '_', '.' and '-' and begins with no '.' or '-'",
+            remedy="a tag has up to 128 letters, digits, '_', '.', '-' and begins with no '.', '-'",
         )
     return tag
 

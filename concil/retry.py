@@ -40,7 +40,7 @@ def is_transient(error: BaseException) -> bool:
 def backoff(policy: RetryPolicy, attempt: int) -> float:
     """Seconds to wait after the ``attempt``-th failure (from 1): exponential, full jitter."""
     ceiling = min(policy.longest, policy.base * 2 ** (attempt - 1))
-    return random.uniform(0, ceiling)  # noqa: S311 - spreads load, guards nothing
+    return random.uniform(0, ceiling)
 
 
 def wait_for(error: BaseException, policy: RetryPolicy, attempt: int) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Self
 
 import requests
 
 from concil.config import Timeouts, TransferConfig
 from concil.content import Digest
-from concil.reference import Address, LayoutAddress, Reference
+from concil.reference import Address, LayoutAddress, Reference, is_loopback
 from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials
 from concil.registry.endpoint import Endpoint
@@ -52,7 +53,7 @@ class Stores:
         self._layouts: dict[str, LayoutStore] = {}
         self._lock = threading.Lock()  # guards the dictionaries above
 
-    def __enter__(self) -> Stores:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 
@@ -122,11 +123,13 @@ class Stores:
         with self._lock:
             endpoint = self._endpoints.get((base, access))
             if endpoint is None:
+                # Docker tries plain http on a loopback host, skopeo where nothing is verified.
+                plain = is_loopback(reference.api_host) or access.tls.verify is False
                 endpoint = Endpoint(
                     self._transport(access.tls),
                     base,
                     credentials=credentials,
-                    may_be_plain=access.tls.verify is False,
+                    may_be_plain=plain and reference.scheme == "docker",
                 )
                 self._endpoints[base, access] = endpoint
             return endpoint

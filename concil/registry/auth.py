@@ -188,7 +188,7 @@ class Authenticator:
         return self.credentials is not None
 
     def _fetch(self, realm: _Realm, scopes: Scopes) -> _Token:
-        """Get a token by GET, with Basic credentials if there are any. The caller holds the lock."""
+        """Get a token by GET, as a user if there is one. The caller holds the lock."""
         query: list[tuple[str, str]] = [("service", realm.service)] if realm.service else []
         query += [("scope", scope) for scope in realm.scopes]
         headers = {"Accept": "application/json"}

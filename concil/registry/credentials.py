@@ -46,30 +46,40 @@ class Prompt:
     """Asks a person for credentials, once, whichever thread comes first. Any thread may call it."""
 
     def __init__(
-        self, host: str, username: str | None, keep: Callable[[Credentials], None]
+        self,
+        host: str,
+        username: Callable[[], str | None],
+        keep: Callable[[Credentials], None],
     ) -> None:
-        """Ask for what is missing; ``keep`` is told what was answered."""
+        """Ask for what is missing; ``keep`` is told what was answered.
+
+        Args:
+            username: what is known of the user; "" means: nobody, do not ask.
+        """
         self._host = host
         self._username = username
         self._keep = keep
         self._lock = threading.Lock()
         self._answer: Credentials | None = None
 
-    def __call__(self) -> Credentials:
-        """Return what the person answered.
+    def __call__(self) -> Credentials | None:
+        """Return what the person answered; None if it should be done without a user.
 
         Raises:
             AccessDenied: there is nobody to ask.
         """
         with self._lock:
+            username = self._username()
+            if username == "":
+                return None
             if self._answer is None:
-                self._answer = self._ask()
+                self._answer = self._ask(username)
                 self._keep(self._answer)
             return self._answer
 
-    def _ask(self) -> Credentials:
+    def _ask(self, known: str | None) -> Credentials:
         try:
-            username = self._username or input(f"Username for {self._host}: ")
+            username = known or input(f"Username for {self._host}: ")
             return Credentials(username, getpass.getpass(f"Password for {self._host}: "))
         except (EOFError, OSError) as error:
             where = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import requests
 
@@ -13,7 +14,6 @@ from concil import retry
 from concil.config import RetryPolicy
 from concil.content import Body
 from concil.errors import ConnectionLost, TLSFailure, Unreachable
-from concil.reference import is_loopback
 from concil.registry import failures
 from concil.registry.auth import Authenticator, Scopes
 from concil.registry.challenge import Challenge
@@ -36,6 +36,8 @@ class Call:
     body: bytes | Body | None = None
     expect: frozenset[int] = frozenset({200})  # statuses that are no error
     options: Options = field(default_factory=Options)
+    extra: Mapping[str, Any] = field(default_factory=dict)  # for requests.Request: auth, cookies
+    rewind: Callable[[], None] | None = None  # makes a body that was read readable again
 
 
 class Endpoint:
@@ -53,13 +55,12 @@ class Endpoint:
         """Use ``base``, scheme and host.
 
         Args:
-            may_be_plain: fall back to plain http where the host speaks no TLS at all;
-                a loopback host may, as docker does it.
+            may_be_plain: go over to plain http where the host speaks no TLS at all.
         """
         self.transport = transport
         self.auth = Authenticator(transport, base, credentials, ask)
         self._base = base
-        self._may_be_plain = may_be_plain or is_loopback(base.partition("://")[2])
+        self._may_be_plain = may_be_plain
         self._lock = threading.Lock()
 
     @property
@@ -102,7 +103,9 @@ class Endpoint:
             read_limited(response, ERROR_LIMIT, "an answer that asks for credentials")
             if not self.auth.renew(challenges, call.scopes, sent, last=last):
                 return response
-            if not (call.body is None or isinstance(call.body, bytes)):
+            if call.rewind is not None:
+                call.rewind()
+            elif not (call.body is None or isinstance(call.body, bytes)):
                 raise ConnectionLost(
                     f"{call.method} {redacted(response.url)}: the token expired on the way"
                 )
@@ -150,7 +153,7 @@ class Endpoint:
         if authorization is not None:
             headers["Authorization"] = authorization
         url = self.absolute(call.url)
-        request = requests.Request(call.method, url, headers=headers, data=call.body)
+        request = requests.Request(call.method, url, headers=headers, data=call.body, **call.extra)
         return self.transport.send(request, call.options)
 
     def _falls_back(self, call: Call, error: TLSFailure | ConnectionLost) -> bool:

@@ -24,6 +24,11 @@ from concil.errors import (
 )
 from concil.registry.urls import redacted
 
+_UNSENDABLE = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidHeader,
+)
 HTTP_ERRORS = urllib3.exceptions.HTTPError
 _REASONS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
 _UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED[^(]*?: (.*?)(?: \(_ssl|['\")]|$)")
@@ -45,10 +50,8 @@ def translate(error: BaseException, what: str, *, answered: bool) -> ConcilError
             return failure
     if isinstance(error, requests.exceptions.ProxyError):
         return Unreachable(f"{what}: the proxy cannot be reached", remedy="check HTTPS_PROXY")
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
-        return ProtocolViolation(f"{what}: not a URL that can be asked")
-    if isinstance(error, requests.exceptions.InvalidHeader):
-        return ProtocolViolation(f"{what}: a header has characters that cannot be sent")
+    if isinstance(error, _UNSENDABLE):
+        return ProtocolViolation(f"{what}: a URL or header that cannot be sent")
     if isinstance(error, requests.exceptions.ConnectTimeout) or _never_connected(error):
         lost = Unreachable(f"{what}: {_why(error, text)}", remedy="check the host name and port")
         lost.answered_before = answered
@@ -108,22 +111,25 @@ def _never_connected(error: BaseException) -> bool:
     return any(isinstance(one, kinds) for one in _chain(error))
 
 
+_CAUSES = {
+    errno.ECONNREFUSED: "the connection was refused",
+    errno.ENETUNREACH: "there is no route to the host",
+    errno.EHOSTUNREACH: "there is no route to the host",
+    errno.ECONNRESET: "the connection was reset",
+    errno.EPIPE: "the connection was reset",
+}
+
+
 def _why(error: BaseException, text: str) -> str:
     """A few words for a person; the stack's own texts hold object addresses."""
     if "NameResolutionError" in text or "gaierror" in text:
         return "the host name is not known"
     for one in _chain(error):
-        if isinstance(one, OSError) and one.errno == errno.ECONNREFUSED:
-            return "the connection was refused"
-        if isinstance(one, OSError) and one.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
-            return "there is no route to the host"
-        if isinstance(one, OSError) and one.errno in (errno.ECONNRESET, errno.EPIPE):
-            return "the connection was reset"
+        if isinstance(one, OSError) and one.errno in _CAUSES:
+            return _CAUSES[one.errno]
     if "Timeout" in text or "timed out" in text:
         return "no byte came for too long"
-    if "IncompleteRead" in text:
-        return "the answer broke off"
-    return "the connection was closed"
+    return "the answer broke off" if "IncompleteRead" in text else "the connection was closed"
 
 
 def retry_after(response: requests.Response) -> float | None:

@@ -75,10 +75,10 @@ class Pauses:
 class _Adapter(requests.adapters.HTTPAdapter):
     """Connections that write in large blocks: 16 KiB ones cost ten times the CPU."""
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests'
         super().init_poolmanager(*args, blocksize=MIB, **kwargs)
 
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401 - requests'
         return super().proxy_manager_for(proxy, blocksize=MIB, **kwargs)
 
 

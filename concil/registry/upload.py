@@ -22,13 +22,12 @@ from concil.errors import (
 )
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call
-from concil.registry.session import Options, discard
+from concil.registry.session import ERROR_LIMIT, Options, discard, read_limited
 from concil.registry.urls import redacted, resolve, with_query
 
 logger = logging.getLogger(__name__)
 
 _RANGE = re.compile(r"(?:bytes=)?0-(-?\d+)")
-_OCTETS = "application/octet-stream"
 # A chunk size is memory for others and requests for us: nonsense is passed over.
 _ANNOUNCED = range(64 * KIB, 1024 * MIB + 1)
 
@@ -95,16 +94,11 @@ class UploadSession:
         Raises:
             ConnectionLost, StatusError: ask `status` where to go on.
         """
-        length, began = len(body), self.offset
-        headers = {"Content-Type": _OCTETS}
-        if ranged:
-            headers["Content-Range"] = f"{began}-{began + length - 1}"
-        self.sent = max(self.sent, began + length)
-        response = self._send("PATCH", self.location, headers, body, _ACCEPTED)
+        began, end = self.offset, self.offset + len(body)
+        response = self._send(self._carrying("PATCH", self.location, body, ranged=ranged))
         self._follow(response)
         told = acknowledged(response.headers.get("Range"))
         discard(response)
-        end = began + length
         if told is not None and began < told < end:
             self.offset = told  # it kept a part of the chunk
         else:
@@ -124,7 +118,7 @@ class UploadSession:
         try:
             response = self._client.endpoint.repeat(call, self._client.policy)
         except StatusError as error:
-            if error.status in (401, 403) or error.status >= 500 and error.status != 500:
+            if error.status in (401, 403) or error.status > 500:
                 raise
             raise SessionLost(f"{self._client.repository}: the upload session is gone") from error
         self._follow(response)
@@ -141,8 +135,13 @@ class UploadSession:
         self.offset = told
         return told
 
-    def put(self, digest: Digest, body: Body | bytes = b"", *, ranged: bool = False) -> None:
+    def put(
+        self, digest: Digest, body: Body | bytes = b"", *, ranged: bool = False
+    ) -> requests.Response:
         """Close the session under ``digest``, with the last or all bytes or none.
+
+        Returns:
+            The answer, its body read.
 
         Raises:
             DigestMismatch: the registry computed another digest; nothing was committed.
@@ -150,16 +149,10 @@ class UploadSession:
             ConnectionLost: no answer came; only a HEAD of the blob tells.
         Source: distribution-spec, end-6.
         """
-        headers = {"Content-Type": _OCTETS}
-        if ranged and len(body):
-            headers["Content-Range"] = f"{self.offset}-{self.offset + len(body) - 1}"
-        self.sent = max(self.sent, self.offset + len(body))
         url = with_query(self.location, "digest", str(digest))
-        timeout = Options(
-            read_timeout=self._client.endpoint.transport.timeouts.commit, follow=False
-        )
+        wait = self._client.endpoint.transport.timeouts.commit
         try:
-            response = self._send("PUT", url, headers, body, _CREATED, timeout)
+            response = self._send(self._carrying("PUT", url, body, ranged=ranged, wait=wait))
         except RegistryNotFound as error:
             raise SessionLost(f"{self._client.repository}: the upload session is gone") from error
         except StatusError as error:
@@ -169,8 +162,9 @@ class UploadSession:
                     remedy="the source is damaged or changed while it was sent",
                 ) from error
             raise
-        discard(response)
+        read_limited(response, ERROR_LIMIT, f"{self._client.repository}: answer to a PUT")
         self._check_committed(response, digest)
+        return response
 
     def cancel(self) -> None:
         """Give the session up. Many registries refuse; the outcome is of no interest."""
@@ -178,31 +172,27 @@ class UploadSession:
         with contextlib.suppress(ConcilError):
             discard(self._client.endpoint.send(call))
 
-    def _send(
-        self,
-        method: str,
-        url: str,
-        headers: dict[str, str],
-        body: Body | bytes,
-        expect: frozenset[int],
-        options: Options | None = None,
-    ) -> requests.Response:
-        call = Call(
-            method,
-            url,
-            self._client.push,
-            headers,
-            body,
-            expect | _MOVED,
-            options or Options(follow=False),
-        )
+    def _send(self, call: Call) -> requests.Response:
         response = self._client.endpoint.send(call)
         if response.status_code in _MOVED:
             self._follow(response)
             discard(response)
             # The body went to the wrong place; from the new one it is sent again.
-            raise ConnectionLost(f"{method} {redacted(url)}: the registry redirects the upload")
+            raise ConnectionLost(
+                f"{call.method} {redacted(call.url)}: the registry redirects the upload"
+            )
         return response
+
+    def _carrying(
+        self, method: str, url: str, body: Body | bytes, *, ranged: bool, wait: float | None = None
+    ) -> Call:
+        """A call that carries the next bytes; ``wait``: seconds for its answer."""
+        headers = {"Content-Type": "application/octet-stream"}
+        if ranged and len(body):
+            headers["Content-Range"] = f"{self.offset}-{self.offset + len(body) - 1}"
+        self.sent = max(self.sent, self.offset + len(body))
+        options = Options(read_timeout=wait, follow=False)
+        return Call(method, url, self._client.push, headers, body, _ACCEPTED | _MOVED, options)
 
     def _follow(self, response: requests.Response) -> None:
         """Each answer's Location replaces the last: it may carry the state."""
@@ -223,7 +213,6 @@ class UploadSession:
 
 
 _ACCEPTED = frozenset({200, 201, 202, 204})
-_CREATED = frozenset({200, 201, 202, 204})
 _MOVED = frozenset({301, 302, 307, 308})
 
 

@@ -101,15 +101,15 @@ class PartialFile:
         """Hash what is left, compare, sync, and rename into place.
 
         Raises:
-            SizeMismatch, DigestMismatch: the bytes are thrown away.
+            SizeMismatch, DigestMismatch: nothing is visible; `restart` or `abort` it.
             StoreError: the disk refuses.
         """
-        with self._hashing:
-            self._catch_up(self.size)
-            self._verifier.check(self.digest, self.size, str(self.final))
         try:
+            with self._hashing:
+                self._catch_up(self.size)
+                self._verifier.check(self.digest, self.size, str(self.final))
             os.fsync(self._fd)
-            os.replace(self.path, self.final)
+            self.path.replace(self.final)
             _sync_directory(self.final.parent)
         except OSError as error:
             raise _refused(self.final, error) from error

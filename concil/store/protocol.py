@@ -111,7 +111,7 @@ class RangeWriter(Protocol):
         ...
 
     def take(self, most: int, /) -> tuple[int, int] | None:
-        """Hand out the next stretch nobody has, half-open, at most ``most`` bytes; None: all taken."""
+        """Hand out the next stretch nobody has, half-open, at most ``most`` bytes; None: none."""
         ...
 
     def give_back(self, start: int, stop: int, /) -> None:
@@ -130,7 +130,7 @@ class RangeWriter(Protocol):
         """Verify size and digest, then make the blob visible.
 
         Raises:
-            SizeMismatch, DigestMismatch: nothing is visible; the bytes are gone.
+            SizeMismatch, DigestMismatch: nothing is visible; `restart` or `abort` it.
         """
         ...
 

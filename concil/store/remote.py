@@ -13,6 +13,7 @@ from concil.content import Body, Descriptor, Digest, Manifest
 from concil.errors import (
     ConcilError,
     ConnectionLost,
+    NotFound,
     ProtocolViolation,
     SessionLost,
     SizeMismatch,
@@ -22,10 +23,9 @@ from concil.errors import (
 from concil.registry import failures
 from concil.registry.client import RegistryClient
 from concil.registry.quirks import Knowledge, Quirks, Strategy
-from concil.registry.session import discard
 from concil.registry.upload import UploadSession
 from concil.registry.urls import redacted
-from concil.store.protocol import BlobWriter, WriterState
+from concil.store.protocol import WriterState
 
 logger = logging.getLogger(__name__)
 LEAST_CHUNK = 1 * MIB  # bytes; a host that refuses even this gets no chunks
@@ -36,22 +36,24 @@ class RemoteBlob:
 
     def __init__(self, response: requests.Response, start: int) -> None:
         """Read ``response``, whose first byte is the blob's byte ``start``; closes it."""
-        self._response = response
+        self._url = response.url
+        self._raw = response.raw
         self.start = start
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Take what is there, up to the buffer: one receive, so that a cut loses nothing."""
         try:
-            piece = self._response.raw.read1(len(buffer), decode_content=False)
+            piece = self._raw.read1(len(buffer), decode_content=False)
         except (requests.RequestException, OSError, failures.HTTP_ERRORS) as error:
-            what = f"GET {redacted(self._response.url)}"
+            what = f"GET {redacted(self._url)}"
             raise failures.translate(error, what, answered=True) from error
         buffer[: len(piece)] = piece
         return len(piece)
 
     def close(self) -> None:
         """Let go of the connection; one with unread bytes is closed."""
-        self._response.close()
+        self._raw.close()
+        self._raw.release_conn()
 
 
 class RemoteStore:
@@ -96,9 +98,17 @@ class RemoteStore:
         self.client.put_manifest(manifest.body, manifest.media_type, reference or "latest")
 
     def delete_manifest(self, reference: str) -> None:
-        """Remove a manifest by tag or digest; a tag is resolved, as most registries want it."""
+        """Remove a manifest, and with it every tag that names it.
+
+        Raises:
+            NotFound: there is no such tag or digest.
+        """
         found = self.client.head_manifest(reference or "latest")
-        self.client.delete_manifest(str(found.digest) if found else reference or "latest")
+        if found is None:
+            raise NotFound(
+                f"{self.name}: there is no {reference or 'latest'}", remedy="see: concil tags"
+            )
+        self.client.delete_manifest(str(found.digest))
 
     def tags(self) -> Iterator[str]:
         """Yield the tags, page by page."""
@@ -154,7 +164,7 @@ class RemoteStore:
 
     def begin_blob(
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
-    ) -> BlobWriter:
+    ) -> RemoteWriter:
         """Begin an upload, or go on with one if the registry still has it."""
         writer = RemoteWriter(self, size, digest, resume)
         try:
@@ -193,6 +203,7 @@ class RemoteWriter:
         self._resume = resume
         self._session: UploadSession | None = None
         self._committed: Digest | None = None  # by a PUT that carried bytes
+        self.response: requests.Response | None = None  # that committed the blob
         self.chunk_size = store.writer_chunk()
         self._strategy = self._pick()
 
@@ -259,7 +270,7 @@ class RemoteWriter:
             return
         session = self._live()
         try:
-            session.put(digest)
+            self.response = session.put(digest)
         except (SessionLost, ConnectionLost, StatusError) as error:
             if isinstance(error, StatusError) and error.status < 500:
                 raise
@@ -305,7 +316,7 @@ class RemoteWriter:
         digest = self._digest
         assert digest is not None  # noqa: S101 - _pick and append see to it
         try:
-            session.put(digest, body, ranged=ranged)
+            self.response = session.put(digest, body, ranged=ranged)
         except ConnectionLost:
             if not self._is_there(digest):
                 raise

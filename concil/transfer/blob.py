@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from concil.config import TransferConfig
 from concil.content import Descriptor
 from concil.errors import Cancelled
-from concil.progress import Meter, ProgressSink, State
+from concil.progress import Meter, State
 from concil.store.protocol import BlobReader, BlobWriter, Destination, Mounter, Source
 from concil.transfer.fetch import Fetch, spread
 from concil.transfer.pool import Rank, WorkerPool
@@ -41,22 +40,14 @@ class BlobMove:
         blob: Descriptor,
         *,
         pool: WorkerPool,
-        config: TransferConfig,
-        progress: ProgressSink | None,
+        meter: Meter,
     ) -> None:
         """Prepare; `start` hands it to the pool."""
         self._source = source
         self._destination = destination
         self._blob = blob
         self._pool = pool
-        self._config = config
-        self._meter = Meter(
-            progress,
-            kind="blob",
-            subject=str(blob.digest),
-            target=destination.name,
-            total=blob.size,
-        )
+        self._meter = meter
         self._siblings: Sequence[str] = ()
         self._known_absent = False
         self.outcome: Future[Landed] = Future()
@@ -101,9 +92,7 @@ class BlobMove:
             self._push(writer)
             self._land(State.DONE)
             return
-        fetch = Fetch(
-            self._source, self._blob, writer, self._meter, self._config, self._pool.cancel
-        )
+        fetch = Fetch(self._source, self._blob, writer, self._meter, self._pool.run)
         fetch.outcome.add_done_callback(self._fetched)
         spread(fetch, self._ask_for_help)
 
@@ -123,7 +112,7 @@ class BlobMove:
             return self._source.open_blob(self._blob, start)
 
         name = f"{self._source.name}@{self._blob.digest}"
-        push = Push(opener, writer, self._meter, self._config, self._pool.cancel)
+        push = Push(opener, writer, self._meter, self._pool.run)
         push.run(self._blob.size, self._blob.digest, name)
 
     def _ask_for_help(self, job: Callable[[], None]) -> None:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from concil.config import TransferConfig
 from concil.content import Descriptor
 from concil.errors import (
     Cancelled,
@@ -20,6 +19,7 @@ from concil.errors import (
 from concil.progress import Meter, State
 from concil.retry import Patience
 from concil.store.protocol import RangeWriter, Source
+from concil.transfer.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -31,21 +31,15 @@ class Fetch:
     """
 
     def __init__(
-        self,
-        source: Source,
-        blob: Descriptor,
-        writer: RangeWriter,
-        meter: Meter,
-        config: TransferConfig,
-        cancel: threading.Event,
+        self, source: Source, blob: Descriptor, writer: RangeWriter, meter: Meter, run: Run
     ) -> None:
         """Prepare; the writer is closed or committed in the end."""
         self._source = source
         self._blob = blob
         self._writer = writer
         self._meter = meter
-        self._config = config
-        self._cancel = cancel
+        self._config = run.config
+        self._cancel = run.cancel
         self._lock = threading.Lock()  # guards the fields below
         self._busy = 0  # threads at it
         self._error: ConcilError | None = None
@@ -78,7 +72,7 @@ class Fetch:
             self._work()
         except ConcilError as error:
             self._fail(error)
-        except BaseException as error:  # noqa: BLE001 - the outcome's owner gets it
+        except BaseException as error:  # the outcome's owner gets it
             self._fail(ConcilError(f"{self._name}: {type(error).__name__}: {error}"))
             logger.exception("a transfer failed in a way nobody thought of")
         with self._lock:

@@ -8,10 +8,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
-from concil.config import TransferConfig
 from concil.content import Descriptor, Digest, Manifest, Platform
-from concil.errors import ConcilError, NotFound
-from concil.progress import Event, ProgressSink, State, emit
+from concil.errors import ConcilError
+from concil.progress import Event, Meter, ProgressSink, State, emit
 from concil.store.protocol import Destination, Mounter, Source
 from concil.transfer.blob import BlobMove, Landed
 from concil.transfer.graph import GraphReader, Node, chosen
@@ -65,12 +64,9 @@ def joined(name: str, reference: str) -> str:
 class Copier:
     """Copies images on one pool; blobs have one owner over all of them. Any thread."""
 
-    def __init__(
-        self, pool: WorkerPool, config: TransferConfig, progress: ProgressSink | None
-    ) -> None:
+    def __init__(self, pool: WorkerPool, progress: ProgressSink | None) -> None:
         """Share ``pool`` and what is learned about blobs among all copies of a run."""
         self._pool = pool
-        self._config = config
         self._progress = progress
         self._claims: Claims[Landed] = Claims()
 
@@ -96,9 +92,8 @@ class Copier:
         target = joined(job.destination.name, job.destination_reference)
         source = job.source.find_manifest(job.source_reference)
         if source is None:
-            raise NotFound(
-                f"{job.subject} is not there", remedy="check the name and tag with: concil tags"
-            )
+            # Reading it says why: a layout lists its names, a registry its own message.
+            source = job.source.get_manifest(job.source_reference).descriptor
         there = job.destination.find_manifest(job.destination_reference)
         if there is not None and there.digest == source.digest and not job.platforms:
             return ImageResult(job.subject, target, State.PRESENT, source.digest)
@@ -199,23 +194,22 @@ class Copier:
         return self._move(job, blob, [landed.repository] if landed.repository else [])
 
     def _move(self, job: ImageJob, blob: Descriptor, siblings: Sequence[str]) -> Future[Landed]:
-        move = BlobMove(
-            job.source,
-            job.destination,
-            blob,
-            pool=self._pool,
-            config=self._config,
-            progress=self._progress,
+        meter = Meter(
+            self._progress,
+            kind="blob",
+            subject=str(blob.digest),
+            target=job.destination.name,
+            total=blob.size,
         )
+        move = BlobMove(job.source, job.destination, blob, pool=self._pool, meter=meter)
         return move.start(siblings)
 
     def _source_repository(self, job: ImageJob) -> list[str]:
         """A copy within one registry needs no bytes: mount from where it is copied."""
         source, destination = job.source, job.destination
-        if isinstance(source, Mounter) and isinstance(destination, Mounter):
-            if source.host == destination.host and source.host:
-                return [source.repository]
-        return []
+        if not source.host or source.host != destination.host:
+            return []
+        return [source.repository] if isinstance(source, Mounter) else []
 
     def _put(self, job: ImageJob, node: Node) -> None:
         """Put the manifests, children before parents, the tag last."""

@@ -110,7 +110,7 @@ class Mirror:
                 self._report.outcomes.append(outcome)
 
     def _next(self, waiting: Iterator[MirrorItem]) -> MirrorItem | None:
-        """The next item; what the caller's iterable raises ends the run, after what is under way."""
+        """The next item; what the iterable raises ends the run, after what is under way."""
         with self._lock:
             if self._broken is not None:
                 return None

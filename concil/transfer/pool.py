@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Generic, TypeVar
 
 from concil.errors import Cancelled
+from concil.transfer.run import Run
 
 Result = TypeVar("Result")
 _TICK = 0.2  # seconds between two looks at the cancel event while waiting for a future
@@ -43,11 +44,12 @@ class WorkerPool:
     runs inside `submit`.
     """
 
-    def __init__(self, workers: int, *, per_host: int, cancel: threading.Event) -> None:
-        """Start the threads; `close` ends them."""
-        self.workers = workers
-        self.cancel = cancel
-        self._per_host = per_host
+    def __init__(self, run: Run) -> None:
+        """Start ``run.config.workers`` threads; `close` ends them."""
+        self.run = run
+        self.workers = workers = run.config.workers
+        self.cancel = run.cancel
+        self._per_host = run.config.per_host
         self._heap: list[_Job] = []
         self._blocked: dict[str, list[_Job]] = defaultdict(list)  # heaps, by the full host
         self._running: dict[str, int] = defaultdict(int)  # jobs, by host

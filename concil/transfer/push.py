@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
 
-from concil.config import KIB, TransferConfig
+from concil.config import KIB
 from concil.content import Digest, Verifier
 from concil.errors import Cancelled, ConcilError, ConnectionLost, SessionLost
 from concil.progress import Meter, State
 from concil.retry import Patience
 from concil.store.protocol import BlobReader, BlobWriter
+from concil.transfer.run import Run
 
 _LEAST_BLOCK = 16 * KIB
 
@@ -31,15 +31,13 @@ class ResumingReader:
     One thread at a time.
     """
 
-    def __init__(
-        self, opener: Opener, size: int, config: TransferConfig, cancel: threading.Event, name: str
-    ) -> None:
+    def __init__(self, opener: Opener, size: int, run: Run, name: str) -> None:
         """Read ``size`` bytes from ``opener``; nothing is opened yet."""
         self._opener = opener
         self._size = size
-        self._cancel = cancel
+        self._cancel = run.cancel
         self._name = name
-        self._patience = Patience(config.retry, cancel)
+        self._patience = Patience(run.config.retry, run.cancel)
         self._reader: BlobReader | None = None
         self._skip = 0  # bytes to pass over: the place could not begin where it was asked to
         self.position = 0
@@ -103,17 +101,20 @@ class Window:
         self,
         reader: ResumingReader,
         length: int,
-        verifier: Verifier | None,
-        meter: Meter,
         buffer: memoryview,
+        seen: Callable[[memoryview, int], None],
     ) -> None:
-        """Let ``length`` bytes be read from where ``reader`` stands."""
+        """Let ``length`` bytes be read from where ``reader`` stands.
+
+        Args:
+            seen: told each piece and its position before it is handed out; what it
+                raises ends the body before its last byte, so that nothing is committed.
+        """
         self._reader = reader
         self._length = length
         self._left = length
-        self._verifier = verifier
-        self._meter = meter
         self._buffer = buffer
+        self._seen = seen
         self._block = min(len(buffer), 256 * KIB)
         self._last = time.monotonic()
         self.failure: ConcilError | None = None  # the source's, not the destination's
@@ -129,15 +130,13 @@ class Window:
         if want == 0:
             return self._buffer[:0]
         start = self._reader.position
-        self._meter.at(start)
         try:
             count = self._reader.readinto(self._buffer[:want])
+            piece = self._buffer[:count]
+            self._seen(piece, start)
         except ConcilError as error:
             self.failure = error
             raise
-        piece = self._buffer[:count]
-        if self._verifier is not None:
-            self._verifier.update(piece, start)
         self._left -= count
         return piece
 
@@ -154,21 +153,13 @@ class Window:
 class Push:
     """One blob on its way into a BlobWriter. One thread runs it."""
 
-    def __init__(
-        self,
-        opener: Opener,
-        writer: BlobWriter,
-        meter: Meter,
-        config: TransferConfig,
-        cancel: threading.Event,
-    ) -> None:
+    def __init__(self, opener: Opener, writer: BlobWriter, meter: Meter, run: Run) -> None:
         """Prepare; `run` moves the bytes."""
         self._opener = opener
         self._writer = writer
         self._meter = meter
-        self._config = config
-        self._cancel = cancel
-        self._buffer = memoryview(bytearray(config.block_size))
+        self._context = run
+        self._buffer = memoryview(bytearray(run.config.block_size))
 
     def run(
         self,
@@ -191,25 +182,21 @@ class Push:
             DigestMismatch: the source's bytes are wrong; nothing was committed.
             ConcilError: the source or the destination is lost for good.
         """
-        reader = ResumingReader(self._opener, size, self._config, self._cancel, name)
-        verifier = Verifier(digest.algorithm if digest else "sha256")
+        reader = ResumingReader(self._opener, size, self._context, name)
+        patience = Patience(self._context.config.retry, self._context.cancel)
+        promise = _Promise(size, digest, name, check)
         # Bytes that the place holds from an earlier process are hashed by it alone.
-        whole = self._writer.offset == 0
-        patience = Patience(self._config.retry, self._cancel)
+        promise.whole = self._writer.offset == 0
         try:
             while True:
                 try:
-                    self._send(reader, size, verifier if whole else None)
-                    if whole:
-                        verifier.check(digest, size, name)
-                    if check is not None:
-                        check()
-                    named = digest or verifier.digest()
-                    self._writer.commit(named)
-                    return named
+                    self._send(reader, size, promise)
+                    promise.keep()
+                    self._writer.commit(promise.named)
+                    return promise.named
                 except ConcilError as error:
                     self._recover(error, patience, name)
-                    whole = whole or self._writer.offset == 0
+                    promise.whole = promise.whole or self._writer.offset == 0
         except Cancelled:
             self._writer.close()
             raise
@@ -219,22 +206,25 @@ class Push:
         finally:
             reader.close()
 
-    def _send(self, reader: ResumingReader, size: int, verifier: Verifier | None) -> None:
+    def _send(self, reader: ResumingReader, size: int, promise: _Promise) -> None:
+        def seen(piece: memoryview, start: int) -> None:
+            self._meter.at(start)
+            promise.see(piece, start)
+
         writer = self._writer
         empty = size == 0
         while writer.offset < size or empty:
-            if self._cancel.is_set():
+            if self._context.cancel.is_set():
                 raise Cancelled("cancelled between two chunks")
             reader.seek(writer.offset)
             length = min(writer.chunk_size, size - writer.offset)
-            window = Window(reader, length, verifier, self._meter, self._buffer)
+            window = Window(reader, length, self._buffer, seen)
             try:
                 writer.append(window)
             except ConcilError:
                 if window.failure is not None:
                     raise _SourceLost(window.failure) from window.failure
                 raise
-            self._meter.at(writer.offset)
             empty = False
 
     def _recover(self, error: ConcilError, patience: Patience, name: str) -> None:
@@ -245,6 +235,39 @@ class Push:
         patience.lost(error, at, f"{name} to its destination")
         offset = self._writer.resync()
         self._meter.state(State.RETRYING, position=offset, detail=str(error))
+
+
+class _Promise:
+    """What the bytes must turn out to be; kept before the last of them leaves."""
+
+    def __init__(
+        self, size: int, digest: Digest | None, name: str, check: Callable[[], None] | None
+    ) -> None:
+        self._size = size
+        self._digest = digest
+        self._name = name
+        self._check = check
+        self._verifier = Verifier(digest.algorithm if digest else "sha256")
+        self.whole = True  # every byte passes here
+
+    def see(self, piece: memoryview, start: int) -> None:
+        """Hash a piece; at the end compare."""
+        if self.whole:
+            self._verifier.update(piece, start)
+        if start + len(piece) == self._size:
+            self.keep()
+
+    def keep(self) -> None:
+        """Compare what came with what was promised."""
+        if self.whole:
+            self._verifier.check(self._digest, self._size, self._name)
+        if self._check is not None:
+            self._check()
+
+    @property
+    def named(self) -> Digest:
+        """The digest to commit under."""
+        return self._digest or self._verifier.digest()
 
 
 class _SourceLost(ConcilError):

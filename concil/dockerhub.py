@@ -1,0 +1,324 @@
+"""The documented client of one repository; everything it documents is imported from here."""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from concil.config import Timeouts, TransferConfig
+from concil.content import DOCKER_MANIFEST, DOCKER_SCHEMA1, Digest
+from concil.docker_path import DockerPath, ResponseStream
+from concil.docker_request import settled
+from concil.docker_url import DockerSplitResult, parse_docker_url
+from concil.errors import InvalidManifest
+from concil.progress import Meter, ProgressSink, State
+from concil.reference import check_repository, check_tag, is_loopback
+from concil.registry import failures
+from concil.registry.auth import Scopes
+from concil.registry.client import RegistryClient
+from concil.registry.credentials import Credentials, Prompt
+from concil.registry.endpoint import Call, Endpoint
+from concil.registry.quirks import Knowledge
+from concil.registry.session import (
+    ERROR_LIMIT,
+    TLSSettings,
+    Transport,
+    discard,
+    new_session,
+    read_limited,
+)
+from concil.registry.urls import redacted
+from concil.store.files import LocalFile
+from concil.store.protocol import BlobReader
+from concil.store.remote import RemoteBlob, RemoteStore
+from concil.transfer.push import Opener, Push
+from concil.transfer.run import Run
+from concil.verified import VerifiedBody
+
+__all__ = ["DockerHub", "DockerPath", "DockerSplitResult", "ResponseStream", "parse_docker_url"]
+
+
+class DockerHub:
+    """One repository of a registry.
+
+    Any thread may call any method. ``session`` does the work: what is set on it
+    (verify, cert, proxies, headers, adapters) takes effect. ``username`` and
+    ``password`` may be set at any time.
+    """
+
+    def __init__(
+        self,
+        docker_url: str,
+        verify: bool | str | None = None,  # noqa: FBT001 - documented as positional
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Parse the URL; nothing is asked yet.
+
+        Args:
+            docker_url: ``docker://[user:password@]host[:port]/repository[:tag|@digest]``;
+                ``http://`` for plain http.
+            verify: a CA file or directory, or False to trust anybody.
+            timeout: seconds without a byte, in either direction; default 60.
+        Raises:
+            InvalidReference: not such a URL.
+        """
+        parts = parse_docker_url(docker_url)
+        unquote = urllib.parse.unquote_plus
+        self.username = None if parts.username is None else unquote(parts.username)
+        self.password = None if parts.password is None else unquote(parts.password)
+        self.repository = check_repository(parts.repository) if parts.repository else ""
+        self.tag = parts.tag
+        timeouts = Timeouts(idle=timeout) if timeout else Timeouts()
+        session = new_session(TLSSettings(True if verify is None else verify))
+        session.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
+        self._run = Run(TransferConfig())
+        self._transport = Transport(session, timeouts=timeouts, cancel=self._run.cancel)
+        self._knowledge = Knowledge()
+        self._plain = parts.scheme in ("docker", "store")
+        self.url = parts.url
+
+    @property
+    def session(self) -> requests.Session:
+        """The session that sends every request."""
+        return self._transport.session
+
+    @session.setter
+    def session(self, session: requests.Session) -> None:
+        self._transport.session = session
+
+    @property
+    def url(self) -> str:
+        """The URL of the repository in the registry's API; http once that is what it speaks."""
+        return self._endpoint.base + self._path
+
+    @url.setter
+    def url(self, url: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        base = f"{parts.scheme}://{parts.netloc}"
+        self._path = parts.path
+        self._endpoint = Endpoint(
+            self._transport,
+            base,
+            ask=Prompt(parts.netloc, self._known_user, self._typed),
+            may_be_plain=self._plain and is_loopback(parts.netloc),
+        )
+        self._client = RegistryClient(self._endpoint, parts.path.removeprefix("/v2/"))
+
+    def request(self, method: str, url: str, **kw: Any) -> requests.Response:  # noqa: ANN401
+        """Send a request with the registry's credentials.
+
+        Args:
+            url: absolute; credentials go along only to the registry itself.
+            kw: any keyword of ``requests.request``.
+        Returns:
+            The response; its body is unread with ``stream=True``.
+        Raises:
+            StatusError: a requests.HTTPError and RuntimeError; begins with the status code.
+            ConnectionLost, TLSFailure: no answer.
+        """
+        stream = bool(kw.pop("stream", False))
+        response = _checked(self._send(settled(method, url, self._scopes(method), kw)))
+        if not stream:
+            _load(response)
+        return response
+
+    def post_blob(
+        self, filename: str, *, progress: ProgressSink | None = None
+    ) -> requests.Response:
+        """Upload a file that is named by its digest: ``<hex>`` or ``sha256:<hex>``.
+
+        Large files go in chunks and go on after a loss.
+
+        Returns:
+            The response that committed the blob.
+        Raises:
+            InvalidDigest: the file's name is no digest.
+            DigestMismatch: the file holds other bytes; nothing was committed.
+        """
+        name = Path(filename).name
+        digest = Digest.parse(name if ":" in name else f"sha256:{name}")
+        file = LocalFile(os.fspath(filename))
+        return self._upload(file.open, file.size, digest, progress)
+
+    def post_blob_data(
+        self, data: bytes, digest: str, *, progress: ProgressSink | None = None
+    ) -> requests.Response:
+        """Upload bytes under their digest, ``sha256:<hex>``.
+
+        Returns:
+            The response that committed the blob.
+        Raises:
+            DigestMismatch: the bytes are others; nothing was committed.
+        """
+        content = memoryview(data)
+
+        def opener(start: int, /) -> BlobReader:
+            return _Bytes(content, start)
+
+        return self._upload(opener, len(data), Digest.parse(digest), progress)
+
+    def post_manifest(
+        self, data: bytes, tag: str | None = None, content_type: str = DOCKER_MANIFEST
+    ) -> requests.Response:
+        """Upload a manifest under ``tag``, by default the URL's; return the response."""
+        name = self.tag if tag is None else tag
+        reference = str(Digest.parse(name)) if ":" in name else check_tag(name)
+        headers = {"Content-Type": content_type}
+        return self.request("PUT", f"{self.url}/manifests/{reference}", headers=headers, data=data)
+
+    def open_blob(self, digest: str, *, progress: ProgressSink | None = None) -> requests.Response:
+        """Open a blob: a streaming response, verified while it is read, whichever way.
+
+        After a drop it goes on by Range. Close it, or use it in a ``with``.
+
+        Raises:
+            RegistryNotFound: there is no such blob.
+        """
+        blob = Digest.parse(digest)
+
+        def again(start: int, /) -> BlobReader:
+            answer = self._ready().get_blob(blob, start)
+            return RemoteBlob(answer, start if answer.status_code == 206 else 0)
+
+        return self._verified(self._ready().get_blob(blob), blob, again, progress)
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether the repository has the blob; any error but 404 is raised."""
+        return self._ready().head_blob(Digest.parse(digest)) is not None
+
+    def open_manifest(
+        self,
+        hash: str | None = None,  # noqa: A002 - documented
+        accept: str | None = DOCKER_SCHEMA1,
+    ) -> requests.Response:
+        """Open the manifest of a tag or digest, by default the URL's: a streaming response.
+
+        Args:
+            hash: a tag, a digest, or the hex of a sha256.
+            accept: the media types to ask for, separated by commas; None: any.
+        """
+        name = hash or self.tag
+        if len(name) == 64 and all(c in "0123456789abcdef" for c in name):
+            name = f"sha256:{name}"
+        digest = Digest.parse(name) if ":" in name else None
+        reference = str(digest) if digest else check_tag(name)
+        url = f"{self.url}/manifests/{reference}"
+        headers = {"Accept": accept} if accept else {}
+
+        def again(_start: int = 0, /) -> BlobReader:
+            return RemoteBlob(self.request("GET", url, headers=headers, stream=True), 0)
+
+        response = self.request("GET", url, headers=headers, stream=True)
+        return response if digest is None else self._verified(response, digest, again, None)
+
+    def get_manifest(
+        self,
+        hash: str | None = None,  # noqa: A002 - documented
+        accept: str | None = DOCKER_SCHEMA1,
+    ) -> bytes:
+        """Return the bytes of a manifest; verified if it was asked for by digest.
+
+        Raises:
+            InvalidManifest: it is larger than 4 MiB.
+            DigestMismatch: it is another one.
+        """
+        limit = self._run.config.manifest_limit
+        with self.open_manifest(hash, accept) as response:
+            body = response.raw.read(limit + 1, decode_content=True)
+        if len(body) > limit:
+            raise InvalidManifest(f"{self.url}: the manifest is larger than {limit} bytes")
+        return body
+
+    def close(self) -> None:
+        """Close the session's connections; the hub can be used again."""
+        self.session.close()
+
+    def _send(self, call: Call) -> requests.Response:
+        endpoint = self._ready().endpoint
+        if call.body is not None and call.rewind is None and not isinstance(call.body, bytes):
+            # A body that can be read only once must not meet a challenge.
+            discard(endpoint.authorized(Call("GET", "/v2/", call.scopes)))
+        return endpoint.authorized(call)
+
+    def _scopes(self, method: str) -> Scopes:
+        reading = method.upper() in ("GET", "HEAD", "OPTIONS")
+        return self._client.pull if reading else self._client.push
+
+    def _ready(self) -> RegistryClient:
+        """The client, with the user name and password as they are set now."""
+        credentials = None
+        if self.username and self.password is not None:
+            credentials = Credentials(self.username, self.password)
+        self._endpoint.auth.credentials = credentials
+        return self._client
+
+    def _known_user(self) -> str | None:
+        return self.username
+
+    def _typed(self, credentials: Credentials) -> None:
+        """Keep what a person has typed."""
+        self.username, self.password = credentials.username, credentials.password
+
+    def _upload(
+        self, opener: Opener, size: int, digest: Digest, progress: ProgressSink | None
+    ) -> requests.Response:
+        meter = Meter(progress, kind="blob", subject=str(digest), target=self.url, total=size)
+        store = RemoteStore(self._ready(), name=self.url, knowledge=self._knowledge)
+        meter.state(State.STARTED, position=0)
+        writer = store.begin_blob(size, digest)
+        Push(opener, writer, meter, self._run).run(size, digest, f"blob {digest}")
+        meter.state(State.DONE, position=size)
+        # An answer that was lost is made up for by asking for the blob.
+        return writer.response or self.request("HEAD", f"{self.url}/blobs/{digest}")
+
+    def _verified(
+        self,
+        response: requests.Response,
+        digest: Digest,
+        again: Opener,
+        progress: ProgressSink | None,
+    ) -> requests.Response:
+        """Let the response's body be verified, and go on after a drop."""
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdigit() else None
+        meter = Meter(progress, kind="blob", subject=str(digest), target="", total=total)
+        response.raw = VerifiedBody(response, digest, again, meter, self._run)
+        return response
+
+
+class _Bytes:
+    """Bytes in memory as a BlobReader."""
+
+    def __init__(self, content: memoryview, start: int) -> None:
+        self._content = content
+        self.start = self._position = start
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        piece = self._content[self._position : self._position + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def _checked(response: requests.Response) -> requests.Response:
+    if response.status_code < 400:
+        return response
+    what = f"an error of {response.status_code}"
+    raise failures.status_error(response, read_limited(response, ERROR_LIMIT, what))
+
+
+def _load(response: requests.Response) -> None:
+    """Read the body, as requests does without ``stream``."""
+    try:
+        _ = response.content
+    except requests.RequestException as error:
+        what = f"the answer of {redacted(response.url)}"
+        raise failures.translate(error, what, answered=True) from error
