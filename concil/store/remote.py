@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Iterator
 
 import requests
 
 from concil.config import MIB
-from concil.content import Body, Descriptor, Digest, Manifest
+from concil.content import Descriptor, Digest, Manifest
 from concil.errors import (
-    ConcilError,
     ConnectionLost,
     NotFound,
     ProtocolViolation,
-    SessionLost,
     SizeMismatch,
     StatusError,
-    UsageError,
 )
 from concil.registry import failures
 from concil.registry.client import RegistryClient
-from concil.registry.quirks import Knowledge, Quirks, Strategy
+from concil.registry.quirks import Knowledge
 from concil.registry.upload import UploadSession
 from concil.registry.urls import redacted
 from concil.store.protocol import WriterState
+from concil.store.remote_writer import RemoteWriter
 
 logger = logging.getLogger(__name__)
-LEAST_CHUNK = 1 * MIB  # bytes; a host that refuses even this gets no chunks
 
 
 class RemoteBlob:
@@ -166,193 +162,6 @@ class RemoteStore:
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
     ) -> RemoteWriter:
         """Begin an upload, or go on with one if the registry still has it."""
-        writer = RemoteWriter(self, size, digest, resume)
-        try:
-            writer.start()
-        except BaseException:  # also on Ctrl-C no session is left behind unnamed
-            writer.close()
-            raise
+        writer = RemoteWriter(self.client, self._knowledge, self._chunk_size, size, digest)
+        writer.start(resume)
         return writer
-
-    def quirks(self) -> Quirks:
-        """How to upload to this host, as known now."""
-        return self._knowledge.of(self.host)
-
-    def writer_chunk(self) -> int:
-        """Bytes of one PATCH to this host, as known now."""
-        return self.quirks().chunk_size(self._chunk_size)
-
-    def learn(self) -> Knowledge:
-        """Where to note what the host taught."""
-        return self._knowledge
-
-
-class RemoteWriter:
-    """An upload as a BlobWriter: picks a strategy, learns from refusals, begins again if it must.
-
-    One thread at a time.
-    """
-
-    def __init__(
-        self, store: RemoteStore, size: int, digest: Digest | None, resume: WriterState | None
-    ) -> None:
-        """Prepare; `start` talks to the registry."""
-        self._store = store
-        self._size = size
-        self._digest = digest
-        self._resume = resume
-        self._session: UploadSession | None = None
-        self._committed: Digest | None = None  # by a PUT that carried bytes
-        self.response: requests.Response | None = None  # that committed the blob
-        self.chunk_size = store.writer_chunk()
-        self._strategy = self._pick()
-
-    @property
-    def offset(self) -> int:
-        """Bytes the registry acknowledged."""
-        if self._committed is not None:
-            return self._size
-        return self._session.offset if self._session else 0
-
-    def start(self) -> None:
-        """Go on with the remembered session if it lives, else open one."""
-        resume = self._resume
-        if resume is not None:
-            session = UploadSession(self._store.client, resume.location, resume.offset)
-            session.sent = self._size
-            try:
-                session.status()
-            except (SessionLost, StatusError) as error:
-                logger.info("%s: not resumed: %s", self._store.name, error)
-            else:
-                self._session, self.chunk_size = session, resume.chunk_size
-                self._strategy = Strategy.CHUNKS
-                return
-        self._open()
-
-    def append(self, body: Body, /) -> None:
-        """Send the next stretch the way the strategy has it."""
-        session = self._live()
-        last = session.offset + len(body) >= self._size
-        try:
-            if self._strategy is Strategy.MONOLITHIC:
-                self._put(session, body, ranged=False)
-            elif self._strategy is Strategy.CHUNKS_LAST_IN_PUT and last and self._digest:
-                self._put(session, body, ranged=session.offset > 0)
-            else:
-                session.patch(body, ranged=self._strategy is not Strategy.STREAM)
-        except StatusError as error:
-            self._learn(error, session, len(body))
-            raise
-
-    def resync(self) -> int:
-        """Ask the session where to go on; open a new one if it is gone."""
-        if self._committed is not None:
-            return self._size
-        if self._session is not None and self._strategy is not Strategy.MONOLITHIC:
-            try:
-                return self._session.status()
-            except SessionLost as error:
-                logger.info("%s: %s; beginning again", self._store.name, error)
-        self._open()
-        return 0
-
-    def state(self) -> WriterState | None:
-        """The session's Location and offset, where chunks could go on later."""
-        session = self._session
-        if session is None or self._strategy is not Strategy.CHUNKS or self._committed:
-            return None
-        return WriterState(session.location, session.offset, self.chunk_size)
-
-    def commit(self, digest: Digest, /) -> None:
-        """Close the upload; a lost answer is cleared up by asking for the blob."""
-        if self._committed is not None:
-            return
-        session = self._live()
-        try:
-            self.response = session.put(digest)
-        except (SessionLost, ConnectionLost, StatusError) as error:
-            if isinstance(error, StatusError) and error.status < 500:
-                raise
-            if not self._is_there(digest):
-                raise
-        self._session = None
-
-    def close(self) -> None:
-        """Leave the session as it is; the registry forgets it in time."""
-        self._session = None
-
-    def abort(self) -> None:
-        """Cancel the session."""
-        if self._session is not None:
-            self._session.cancel()
-        self._session = None
-
-    def _pick(self) -> Strategy:
-        """One PUT for what fits into a chunk, else what the host is known to need."""
-        strategy = self._store.quirks().strategy
-        fits = self._size <= self.chunk_size and self._digest is not None
-        if strategy is Strategy.MONOLITHIC or fits:
-            if self._digest is None:
-                raise UsageError(f"{self._store.host} takes no blob of an unknown digest")
-            self.chunk_size = max(self._size, 1)
-            return Strategy.MONOLITHIC
-        if strategy is Strategy.STREAM:
-            self.chunk_size = self._size
-        return strategy
-
-    def _open(self) -> None:
-        """Open a session; what it announces about chunks counts for this host from now on."""
-        session = UploadSession.open(self._store.client)
-        if session.smallest_chunk is not None or session.largest_chunk is not None:
-            self._store.learn().announce(
-                self._store.host, session.smallest_chunk, session.largest_chunk
-            )
-        self._session = session
-        self.chunk_size = self._store.writer_chunk()
-        self._strategy = self._pick()
-
-    def _put(self, session: UploadSession, body: Body, *, ranged: bool) -> None:
-        digest = self._digest
-        assert digest is not None  # noqa: S101 - _pick and append see to it
-        try:
-            self.response = session.put(digest, body, ranged=ranged)
-        except ConnectionLost:
-            if not self._is_there(digest):
-                raise
-        self._committed = digest
-        self._session = None
-
-    def _learn(self, error: StatusError, session: UploadSession, length: int) -> None:
-        """Take a refusal as a lesson: a smaller chunk, or no chunks. Raises SessionLost then.
-
-        Source: REGISTRIES.md 2.4 (416 for too large a chunk), 2.10, 2.11, 2.19.
-        """
-        known, host = self._store.learn(), self._store.host
-        too_large = error.status == 413
-        if error.status == 416 and self._strategy is not Strategy.MONOLITHIC:
-            before = session.offset
-            with contextlib.suppress(ConcilError):
-                too_large = session.status() == before  # the offset was right: it is the size
-        if too_large and self._strategy is Strategy.MONOLITHIC:
-            if length <= LEAST_CHUNK:
-                return
-            known.use(host, Strategy.CHUNKS)
-            known.limit_chunk(host, max(LEAST_CHUNK, min(length, self._store.writer_chunk()) // 2))
-        elif too_large and length > LEAST_CHUNK:
-            known.limit_chunk(host, max(LEAST_CHUNK, length // 2))
-        elif error.status in (405, 501) and self._strategy is not Strategy.MONOLITHIC:
-            known.use(host, Strategy.MONOLITHIC)
-        elif error.status != 404:
-            return
-        self._session = None
-        raise SessionLost(f"{self._store.name}: begins again: {error}") from error
-
-    def _is_there(self, digest: Digest) -> bool:
-        size = self._store.client.head_blob(digest, scopes=self._store.client.push)
-        return size is not None and size in (-1, self._size)
-
-    def _live(self) -> UploadSession:
-        if self._session is None:
-            raise SessionLost(f"{self._store.name}: the upload session is gone")
-        return self._session
