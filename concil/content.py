@@ -258,7 +258,11 @@ def _platform(entry: object) -> Platform | None:
 
 
 def _texts(entry: object) -> tuple[str, ...]:
-    return tuple(u for u in entry if isinstance(u, str)) if isinstance(entry, list) else ()
+    if entry is None:
+        return ()
+    if not isinstance(entry, list) or not all(isinstance(text, str) for text in entry):
+        raise InvalidManifest("the urls of a descriptor are not a list of texts")
+    return tuple(entry)
 
 
 def _strings(entry: object) -> dict[str, str]:
