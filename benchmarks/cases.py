@@ -1,0 +1,138 @@
+"""The cases: what is moved, by which two programs, and how it is known to be right."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.content import TAG, Blob, hash_of, make_blob, make_image, put_blob, put_image
+from benchmarks.registry import MemoryRegistry
+
+_SKOPEO = (
+    *("skopeo", "--insecure-policy", "copy", "--preserve-digests", "--quiet"),
+    *("--src-tls-verify=false", "--dest-tls-verify=false"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all cases share: two registries and a directory, all in memory."""
+
+    directory: Path
+    source: MemoryRegistry
+    destination: MemoryRegistry
+    size: int  # bytes that a case moves
+
+    def environment(self) -> dict[str, str]:
+        """A home without credentials, proxies and policies of the user's."""
+        return {
+            "PATH": os.environ.get("PATH", ""),
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            "HOME": str(self.directory),
+            "TMPDIR": str(self.directory),
+            "XDG_RUNTIME_DIR": str(self.directory),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One comparison, ready to run."""
+
+    size: int  # bytes
+    ours: tuple[str, ...]
+    rival: str  # what it is measured against, for the table
+    theirs: tuple[str, ...]
+    reset: Callable[[], None]  # before each run
+    check: Callable[[str], None]  # after each run, with its standard output
+
+
+def _copy(bench: Bench, layers: int) -> Case:
+    """An image of so many equal layers, from one registry to the other."""
+    image = make_image(bench.directory / "layout", [bench.size // layers] * layers)
+    put_image(bench.source, "bench/image", image)
+    for layer in image.layers:
+        layer.path.unlink()
+    source, destination = (
+        f"{registry.host}/bench/image:{TAG}" for registry in (bench.source, bench.destination)
+    )
+    return Case(
+        sum(layer.size for layer in image.layers),
+        _concil("copy", f"http://{source}", f"http://{destination}"),
+        "skopeo copy",
+        (*_SKOPEO, f"docker://{source}", f"docker://{destination}"),
+        bench.destination.empty,
+        lambda _: _all_arrived(bench.destination, (image.config, *image.layers)),
+    )
+
+
+def copy_one(bench: Bench) -> Case:
+    """Copy an image with one large layer."""
+    return _copy(bench, 1)
+
+
+def copy_eight(bench: Bench) -> Case:
+    """Copy an image with eight layers."""
+    return _copy(bench, 8)
+
+
+def pull(bench: Bench) -> Case:
+    """Pull a blob into a file; the floor fetches and hashes it, and writes nothing."""
+    blob = make_blob(bench.directory, 100, bench.size)
+    put_blob(bench.source, "bench/blob", blob)
+    blob.path.unlink()
+    target = bench.directory / "pulled"
+    url = f"{bench.source.url}/v2/bench/blob/blobs/{blob.digest}"
+
+    def check(output: str) -> None:
+        found = hash_of(target) if target.exists() else f"sha256:{output.split()[-1]}"
+        assert found == blob.digest, f"{found} came instead of {blob.digest}"
+
+    return Case(
+        blob.size,
+        _concil("blob", "pull", f"{bench.source.url}/bench/blob@{blob.digest}", "-o", str(target)),
+        "curl | openssl",
+        ("sh", "-c", f"curl -sf '{url}' | openssl dgst -sha256"),
+        lambda: target.unlink(missing_ok=True),
+        check,
+    )
+
+
+def push(bench: Bench) -> Case:
+    """Push a file; skopeo gets it as the only layer of an image layout."""
+    image = make_image(bench.directory / "layout", [bench.size])
+    target = f"{bench.destination.host}/bench/pushed"
+    return Case(
+        bench.size,
+        _concil("blob", "push", str(image.layers[0].path), f"http://{target}"),
+        "skopeo copy oci:",
+        (*_SKOPEO, f"oci:{image.layout}:{TAG}", f"docker://{target}:{TAG}"),
+        bench.destination.empty,
+        lambda _: _all_arrived(bench.destination, image.layers),
+    )
+
+
+CASES: dict[str, Callable[[Bench], Case]] = {
+    "copy-1": copy_one,
+    "copy-8": copy_eight,
+    "pull": pull,
+    "push": push,
+}
+
+
+def _concil(*arguments: str) -> tuple[str, ...]:
+    """The command line, or, as long as there is none, the engine by hand."""
+    if importlib.util.find_spec("concil.__main__") is not None:
+        return sys.executable, "-m", "concil", *arguments
+    verb, *rest = arguments if arguments[0] == "copy" else arguments[1:]
+    plain = [argument for argument in rest if argument != "-o"]
+    return sys.executable, "-m", "benchmarks.client", verb, *plain
+
+
+def _all_arrived(registry: MemoryRegistry, blobs: Sequence[Blob]) -> None:
+    for blob in blobs:
+        found = hash_of(registry.blob(blob.digest))
+        assert found == blob.digest, f"{found} arrived instead of {blob.digest}"
