@@ -1,0 +1,345 @@
+"""Progress for people and machines: bars, plain lines or JSON; the only importer of tqdm."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import threading
+import time
+from collections import deque
+from typing import Protocol, TextIO
+
+from tqdm import tqdm
+
+from concil.errors import UsageError
+from concil.progress import Event, State
+
+MODES = ("auto", "bar", "plain", "json", "none")
+_WINDOW = 10.0  # seconds that the rate is taken over
+_LABEL = 14  # columns of the name in front of a bar
+
+
+class Display(Protocol):
+    """What the command line shows while it works. Any thread may call any method."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Take note of an event; cheap, and never raises."""
+        ...
+
+    def write(self, line: str, level: str = "") -> None:
+        """Show a line of text above whatever is shown."""
+        ...
+
+    def close(self) -> None:
+        """Show no more progress; what was drawn is wiped."""
+        ...
+
+
+def open_display(mode: str, stream: TextIO | None) -> Display:
+    """Return a display of one of MODES; the caller closes it.
+
+    Args:
+        stream: where it goes, standard error as a rule; None if that was closed.
+    Raises:
+        UsageError: no such mode.
+    """
+    if mode not in MODES:
+        raise UsageError(f"no such progress: {mode!a}", remedy=f"one of {', '.join(MODES)}")
+    output = _Output(stream)
+    if mode == "auto":
+        terminal = stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+        mode = "bar" if terminal else "plain"
+    if mode == "none" or stream is None:
+        return _Direct(output, as_json=False)
+    if mode == "json":
+        return _Direct(output, as_json=True)
+    return _Ticker(_BarView(output) if mode == "bar" else _PlainView(output))
+
+
+def sized(count: float) -> str:
+    """Write a number of bytes as people read it: ``96.0 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1023.95 or unit == "TiB":
+            break
+        count /= 1024
+    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+
+
+@dataclasses.dataclass(slots=True)
+class _Running:
+    """A blob that is under way."""
+
+    label: str
+    began: float  # monotonic seconds
+    position: int = 0  # bytes
+    total: int = 0  # bytes
+    retrying: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Sum:
+    """Everything together, at one moment."""
+
+    done: int  # bytes
+    total: int  # bytes
+    rate: float | None  # bytes a second; None: too early to tell
+    elapsed: float  # seconds
+    images: str  # how many, in words; "" if it is only one
+    running: tuple[_Running, ...]  # those that began first in front
+
+
+class _Tally:
+    """Adds positions up. Any thread may call any method."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the fields below
+        self._began = time.monotonic()
+        self._running: dict[tuple[str, str], _Running] = {}
+        self._done = 0  # bytes of blobs that ended well
+        self._spared = 0  # bytes of these that nobody had to move
+        self._images: dict[tuple[str, str], bool] = {}  # whether it has ended
+        self._samples: deque[tuple[float, int]] = deque([(self._began, 0)])
+
+    def take(self, event: Event) -> None:
+        """Take note of an event."""
+        key = (event.subject, event.target)
+        with self._lock:
+            if event.kind == "image":
+                self._images[key] = event.state.final
+            elif event.state.final:
+                self._running.pop(key, None)
+                self._end(event)
+            else:
+                running = self._running.get(key)
+                if running is None:
+                    running = _Running(_label(event.subject), time.monotonic())
+                    self._running[key] = running
+                running.position = event.position
+                running.total = event.total or 0
+                running.retrying = event.state is State.RETRYING
+
+    def _end(self, event: Event) -> None:
+        """Keep the bytes of what ended well. The caller holds the lock."""
+        if event.state is State.FAILED:
+            return
+        size = event.position if event.total is None else event.total
+        self._done += size
+        if event.state is not State.DONE:
+            self._spared += size
+
+    def sum(self) -> _Sum:
+        """Return where everything stands; asked at steady intervals, for the rate."""
+        now = time.monotonic()
+        with self._lock:
+            running = tuple(dataclasses.replace(each) for each in self._running.values())
+            ended, count = sum(self._images.values()), len(self._images)
+            done = self._done + sum(each.position for each in running)
+            total = self._done + sum(each.total for each in running)
+            self._samples.append((now, done - self._spared))
+            while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW:
+                self._samples.popleft()
+            (first, before), (last, moved) = self._samples[0], self._samples[-1]
+        rate = max(0, moved - before) / (last - first) if last - first > 0.2 else None
+        images = f"{ended}/{count} images" if count > 1 else ""
+        return _Sum(done, total, rate, now - self._began, images, running)
+
+
+class _Output:
+    """A stream that may be broken or closed: no transfer ends by what it shows."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
+
+    def put(self, text: str) -> None:
+        if self.stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self.stream.write(text)
+                self.stream.flush()
+
+
+class _Direct:
+    """Writes lines as they come: of text and nothing else, or each event as JSON."""
+
+    def __init__(self, output: _Output, *, as_json: bool) -> None:
+        self._output = output
+        self._as_json = as_json
+        self._lock = threading.Lock()  # held while writing: lines must not mix
+
+    def __call__(self, event: Event, /) -> None:
+        """Write the event, as a JSON object."""
+        if self._as_json:
+            self._put(json.dumps(dataclasses.asdict(event)))
+
+    def write(self, line: str, level: str = "") -> None:
+        """Write the line; in JSON it is an event of kind "log"."""
+        document = {"kind": "log", "level": level, "message": line}
+        self._put(json.dumps(document) if self._as_json else line)
+
+    def close(self) -> None:
+        """Do nothing: nothing was drawn."""
+
+    def _put(self, line: str) -> None:
+        with self._lock:
+            self._output.put(line + "\n")
+
+
+class _Ticker:
+    """Shows the sum of all events now and then, from a thread of its own."""
+
+    def __init__(self, view: _PlainView | _BarView) -> None:
+        self._view = view
+        self._tally = _Tally()
+        self._lock = threading.Lock()  # held while the view writes: lines must not mix
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._tick, name="concil-display", daemon=True)
+        self._thread.start()
+
+    def __call__(self, event: Event, /) -> None:
+        """Count the event; the thread shows it."""
+        self._tally.take(event)
+
+    def write(self, line: str, level: str = "") -> None:  # noqa: ARG002  # as the protocol has it
+        """Write the line above what is shown."""
+        with self._lock:
+            self._view.above(line)
+
+    def close(self) -> None:
+        """End the thread and wipe what was drawn."""
+        self._closed.set()
+        self._thread.join()
+        with self._lock:
+            self._view.wipe()
+
+    def _tick(self) -> None:
+        while not self._closed.wait(self._view.interval):
+            found = self._tally.sum()
+            with self._lock:
+                self._view.show(found)
+
+
+class _PlainView:
+    """A line every few seconds."""
+
+    interval = 5.0
+
+    def __init__(self, output: _Output) -> None:
+        self._output = output
+
+    def show(self, found: _Sum) -> None:
+        """Write where everything stands."""
+        whole = f"{sized(found.done)} of {sized(found.total)}"
+        if found.total:
+            whole += f" ({100 * found.done // found.total} %)"
+        parts = [found.images] if found.images else []
+        parts.append(whole)
+        if found.rate is not None:
+            parts.append(f"{sized(found.rate)}/s")
+        if found.rate and found.total > found.done:
+            left = tqdm.format_interval((found.total - found.done) / found.rate)
+            parts.append(f"{left} left")
+        parts.append(f"{len(found.running)} under way")
+        again = sum(each.retrying for each in found.running)
+        parts += [f"{again} trying again"] if again else []
+        self._output.put(", ".join(parts) + "\n")
+
+    def above(self, line: str) -> None:
+        """Write the line."""
+        self._output.put(line + "\n")
+
+    def wipe(self) -> None:
+        """Leave the lines where they are."""
+
+
+class _BarView:
+    """One bar for everything and one for each running blob, as many as fit.
+
+    Every frame is drawn over the one before. A terminal that became narrower has
+    wrapped the old lines: they are counted as it shows them.
+    """
+
+    interval = 0.1
+
+    def __init__(self, output: _Output) -> None:
+        self._output = output
+        self._drawn: list[int] = []  # columns of each line on the screen
+        self._frame = ""
+        encoding = output.stream.encoding if output.stream else ""
+        self._ascii = not (encoding or "").lower().startswith("utf")
+
+    def show(self, found: _Sum) -> None:
+        """Draw a frame."""
+        if not found.running and not found.images:
+            return
+        columns, rows = self._terminal()
+        label = found.images or "total"
+        width = columns - 1  # a full line would make some terminals wrap
+        lines = [self._bar(label, (found.done, found.total), found.elapsed, width, found.rate)]
+        # The last row stays free: what is typed there must not scroll the bars.
+        shown = found.running[: max(0, rows - 2)]
+        now = time.monotonic()
+        for each in shown:
+            label = f"{each.label} !" if each.retrying else each.label
+            lines.append(self._bar(label, (each.position, each.total), now - each.began, width))
+        if shown and len(shown) < len(found.running):
+            more = len(found.running) - len(shown) + 1
+            lines[-1] = f"and {more} more"[:width]
+        home = self._home()
+        self._drawn = [len(line) for line in lines]
+        self._frame = "\n".join(f"{line}\x1b[K" for line in lines)
+        self._output.put(f"{home}{self._frame}\x1b[J")
+
+    def above(self, line: str) -> None:
+        """Write the line where the bars were, and the bars below it."""
+        self._output.put(f"{self._home()}\x1b[J{line}\n{self._frame}")
+
+    def wipe(self) -> None:
+        """Leave the terminal as if nothing had been drawn."""
+        if self._drawn:
+            self._output.put(f"{self._home()}\x1b[J")
+        self._drawn, self._frame = [], ""
+
+    def _bar(
+        self, label: str, at: tuple[int, int], elapsed: float, width: int, rate: float | None = None
+    ) -> str:
+        """One line: a name, and so many bytes of so many."""
+        return tqdm.format_meter(
+            min(at),
+            at[1],
+            elapsed,
+            ncols=width,
+            prefix=f"{label:<{_LABEL}}",
+            ascii=self._ascii,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            rate=rate,
+        )[:width]
+
+    def _home(self) -> str:
+        """What brings the cursor to the first column of the first line drawn."""
+        if not self._drawn:
+            return ""
+        columns, rows = self._terminal()
+        wrapped = sum(max(1, math.ceil(length / columns)) for length in self._drawn)
+        up = min(wrapped, rows) - 1
+        return f"\r\x1b[{up}A" if up > 0 else "\r"
+
+    def _terminal(self) -> tuple[int, int]:
+        """Columns and rows as they are now."""
+        stream = self._output.stream
+        with contextlib.suppress(OSError, ValueError):
+            if stream is not None:
+                found = os.get_terminal_size(stream.fileno())
+                return found.columns or 80, found.lines or 24
+        return 80, 24
+
+
+def _label(subject: str) -> str:
+    """A few characters of a digest, or the end of a name."""
+    algorithm, colon, value = subject.partition(":")
+    if colon and algorithm in ("sha256", "sha512"):
+        return value[:12]
+    return "".join(c if c.isprintable() else "?" for c in subject)[-12:]
