@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Self
 
 from concil.errors import StoreError, shown
-from concil.server.http import Connection, Reply, Request, read_request, write_reply
+from concil.server.connection import Connection
+from concil.server.http import Reply, Request, read_request, write_reply
 from concil.server.listener import Listener
 from concil.server.personality import Chunk, Exchange, Observer, Personality
 from concil.server.refusal import BodyBroken, Hangup, Refusal

@@ -6,7 +6,8 @@ import os
 
 from concil.content import Digest
 from concil.errors import NotFound
-from concil.server.http import Reply, Request, Stretch
+from concil.server.connection import Stretch
+from concil.server.http import Reply, Request
 from concil.server.refusal import Refusal
 from concil.server.service import Service, Target, digest_of
 from concil.store.layout_disk import Tree

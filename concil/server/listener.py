@@ -10,7 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable
 
-from concil.server.http import Connection
+from concil.server.connection import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +111,10 @@ class Listener:
             logger.exception("a connection failed")
         finally:
             with self._lock:
-                self._open.pop(threading.current_thread(), None)
+                # Another object than `sock` where the TLS handshake failed.
+                latest = self._open.pop(threading.current_thread(), sock)
             sock.close()
+            latest.close()
 
     def _secured(self, sock: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
         """Speak TLS on a connection; `close` must find the socket that is in use."""

@@ -44,7 +44,9 @@ def patch_session(service: Service, request: Request, target: Target) -> Reply:
 
 def get_session(service: Service, request: Request, target: Target) -> Reply:
     """Tell how many bytes a session holds (end-13)."""
-    return _standing(service, target, _session(service, request, target), 204)
+    upload = _session(service, request, target)
+    service.uploads.settle(upload, service.personality.busy_wait)
+    return _standing(service, target, upload, 204)
 
 
 def put_session(service: Service, request: Request, target: Target) -> Reply:

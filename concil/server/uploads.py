@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from concil.content import Digest
-from concil.server.http import BLOCK, Body
+from concil.server.connection import BLOCK, Body
 from concil.server.refusal import Refusal
 from concil.store.layout import Layout
 from concil.store.layout_disk import OWN, Tree
@@ -161,6 +161,11 @@ class Uploads:
                 raise _unknown()
             yield
         finally:
+            upload.lock.release()
+
+    def settle(self, upload: Upload, wait: float) -> None:
+        """Give the request that writes to a session, if any, some seconds to end."""
+        if upload.lock.acquire(timeout=wait):
             upload.lock.release()
 
     def commit(self, upload: Upload, digest: Digest) -> None:
