@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -45,7 +45,7 @@ class Client:
         other._session = self._session
         return other
 
-    def ask(self, method: str, path: str, **options: Any) -> requests.Response:
+    def ask(self, method: str, path: str, **options: Any) -> requests.Response:  # noqa: ANN401
         """Ask for a path below the repository, or for an absolute one."""
         target = path if path.startswith("/") else f"/v2/{self.repository}/{path}"
         return self._session.request(method, urljoin(self.url, target), timeout=TIMEOUT, **options)
@@ -79,17 +79,19 @@ class Client:
         return digest
 
     def push_manifest(
-        self, reference: str, body: bytes, media_type: str = OCI.manifest, **query: Any
+        self, reference: str, body: bytes, media_type: str = OCI.manifest, **query: str | list[str]
     ) -> requests.Response:
         """Upload a manifest."""
         headers = {"Content-Type": media_type}
         path = f"manifests/{reference}"
         return self.ask("PUT", path, data=body, headers=headers, params=query)
 
-    def push_image(self, tag: str, note: str = "", **fields: object) -> tuple[str, bytes]:
+    def push_image(
+        self, tag: str, note: str = "", fields: Mapping[str, object] | None = None
+    ) -> tuple[str, bytes]:
         """Upload an image without layers; return its digest and manifest."""
         self.push(EMPTY_CONFIG)
-        body = manifest(note, **fields)
+        body = manifest(note, **(fields or {}))
         answer = self.push_manifest(tag, body)
         assert answer.status_code == 201, answer.text
         return digest_of(body), body

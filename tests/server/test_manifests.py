@@ -45,7 +45,7 @@ def test_the_location_of_a_pushed_manifest_serves_it(client: Client) -> None:
 def test_manifests_of_every_kind_keep_their_bytes(
     client: Client, fields: dict[str, object]
 ) -> None:
-    digest, body = client.push_image("v1", **fields)
+    digest, body = client.push_image("v1", fields=fields)
 
     assert client.ask("GET", f"manifests/{digest}").content == body
 
@@ -66,7 +66,7 @@ def test_layers_that_are_not_distributed_may_be_missing(client: Client) -> None:
         b"elsewhere", "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
     )
 
-    client.push_image("v1", layers=[foreign])
+    client.push_image("v1", fields={"layers": [foreign]})
 
 
 def test_a_docker_manifest_keeps_its_media_type_without_a_tag(client: Client) -> None:
@@ -83,7 +83,7 @@ def test_a_docker_manifest_keeps_its_media_type_without_a_tag(client: Client) ->
 def test_a_large_manifest_is_taken(client: Client) -> None:
     notes = {f"note-{i}": "A" * 10000 for i in range(390)}
 
-    digest, body = client.push_image("large", annotations=notes)
+    digest, body = client.push_image("large", fields={"annotations": notes})
 
     assert len(body) > 3_900_000
     assert client.ask("GET", f"manifests/{digest}").content == body
@@ -230,7 +230,7 @@ def test_a_deleted_blob_is_gone_from_its_repository_only(client: Client) -> None
 
 def test_everything_can_be_deleted_in_the_order_of_the_conformance_suite(client: Client) -> None:
     client.push(LAYER)
-    digest, body = client.push_image("v1", layers=[descriptor(LAYER, OCI.layer)])
+    digest, body = client.push_image("v1", fields={"layers": [descriptor(LAYER, OCI.layer)]})
     whole = index(child(body))
     client.push_manifest("whole", whole, OCI.index)
 

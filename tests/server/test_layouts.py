@@ -1,0 +1,196 @@
+"""A registry is a layout: what others wrote is served, what it wrote others read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from concil.content import Digest
+from concil.server import EmbeddedRegistry
+from concil.server.names import place_of
+from concil.store.layout import Layout
+from tests.lab.images import OCI, Image, digest_of, make_image, make_index, write_layout
+from tests.server.client import Client, descriptor, manifest
+
+IMAGE = make_index([make_image(1), make_image(2, platform="linux/arm64")])
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("docker.io/library/alpine:3.19", ("docker.io/library/alpine", "3.19")),
+        ("library/alpine:3.19", ("library/alpine", "3.19")),
+        ("alpine:3.19", ("alpine", "3.19")),
+        ("library/alpine", ("library/alpine", "latest")),
+        ("3.19", ("mirror", "3.19")),
+        ("", ("mirror", None)),
+        ("library/alpine@sha256:" + "0" * 64, ("library/alpine", None)),
+        ("alpine:3.19@sha256:" + "0" * 64, ("alpine", "3.19")),
+        ("localhost:5000/alpine:1", None),
+        ("../../etc:1", None),
+        ("a/_blobs:1", None),
+        ("UPPER:1", None),
+        ("a:-1", None),
+    ],
+)
+def test_names_of_entries_are_repositories_and_tags(
+    name: str, place: tuple[str, str | None] | None
+) -> None:
+    assert place_of(name, "mirror") == place
+
+
+def assert_served(client: Client, image: Image, tag: str) -> None:
+    assert client.ask("GET", f"manifests/{tag}").content == image.manifest
+    for below in image.walk():
+        assert client.ask("GET", f"manifests/{below.digest}").content == below.manifest
+    for digest, blob in image.all_blobs().items():
+        assert client.ask("GET", f"blobs/{digest}").content == blob
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_layout_that_others_wrote_is_served(directory: Path, read_only: bool) -> None:
+    other = make_image(3)
+    write_layout(directory, {"docker.io/library/app:v1": IMAGE, "v2": other})
+
+    with (
+        EmbeddedRegistry(directory, read_only=read_only) as registry,
+        Client(registry.url, "docker.io/library/app") as client,
+    ):
+        assert client.tags() == ["v1"]
+        assert_served(client, IMAGE, "v1")
+        assert_served(client.at("layout"), other, "v2")
+        assert client.ask("GET", f"manifests/{other.digest}").status_code == 404
+        for digest in set(other.all_blobs()) - set(IMAGE.all_blobs()):
+            assert client.ask("HEAD", f"blobs/{digest}").status_code == 404
+        catalog = client.ask("GET", "/v2/_catalog").json()
+        assert catalog == {"repositories": ["docker.io/library/app", "layout"]}
+
+
+@pytest.mark.parametrize("how", ["delete", "replace"])
+def test_what_a_foreign_tag_meant_stays_when_the_tag_goes(directory: Path, how: str) -> None:
+    write_layout(directory, {"app:v1": IMAGE})
+    with EmbeddedRegistry(directory) as registry, Client(registry.url, "app") as client:
+        if how == "delete":
+            assert client.ask("DELETE", "manifests/v1").status_code == 202
+        else:
+            client.push_image("v1")
+
+        assert_served(client, IMAGE, IMAGE.digest)
+    with EmbeddedRegistry(directory) as registry, Client(registry.url, "app") as client:
+        assert_served(client, IMAGE, IMAGE.digest)
+
+
+def test_a_blob_of_a_foreign_image_can_be_deleted(directory: Path) -> None:
+    image = make_image(1)
+    write_layout(directory, {"app:v1": image})
+    with EmbeddedRegistry(directory) as registry, Client(registry.url, "app") as client:
+        digest = next(iter(image.all_blobs()))
+
+        assert client.ask("DELETE", f"blobs/{digest}").status_code == 202
+
+        assert client.ask("HEAD", f"blobs/{digest}").status_code == 404
+        assert client.ask("HEAD", "manifests/v1").status_code == 200
+
+
+def test_a_foreign_name_keeps_its_form_when_its_tag_moves(directory: Path) -> None:
+    write_layout(directory, {"v1": make_image(1)})
+    with EmbeddedRegistry(directory) as registry, Client(registry.url, "layout") as client:
+        digest, _ = client.push_image("v1")
+
+        assert client.tags() == ["v1"]
+    entry = Layout(directory).find("v1")
+    assert entry is not None
+    assert str(entry.digest) == digest
+
+
+def test_referrers_in_a_foreign_layout_are_found(directory: Path) -> None:
+    subject = make_image(1)
+    write_layout(directory, {"app:v1": subject, "app:sig": make_image(2, subject=subject)})
+    with EmbeddedRegistry(directory) as registry, Client(registry.url, "app") as client:
+        answer = client.ask("GET", f"referrers/{subject.digest}")
+
+        assert len(answer.json()["manifests"]) == 1
+
+
+def test_what_another_program_adds_is_served_without_a_restart(
+    client: Client, directory: Path
+) -> None:
+    client.push_image("v1")
+    layout = Layout(directory)
+    body = manifest("from elsewhere")
+    entry = client.ask("HEAD", "manifests/v1")
+    digest = layout.write_blob(body)
+    found = layout.find("team/app:v1")
+    assert found is not None
+    assert entry.headers["Docker-Content-Digest"] == str(found.digest)
+
+    layout.set_entry("team/app:v2", type(found)(OCI.manifest, digest, len(body)))
+
+    assert client.ask("GET", "manifests/v2").content == body
+    assert client.tags() == ["v1", "v2"]
+
+
+def test_a_pushed_image_is_in_the_layout_under_repository_and_tag(
+    client: Client, directory: Path
+) -> None:
+    digest, body = client.push_image("v1")
+
+    layout = Layout(directory)
+    entry = layout.find("team/app:v1")
+    assert entry is not None
+    assert (str(entry.digest), entry.size, entry.media_type) == (digest, len(body), OCI.manifest)
+    assert layout.read_blob(Digest.parse(digest), 10_000) == body
+    assert json.loads((directory / "oci-layout").read_text())["imageLayoutVersion"] == "1.0.0"
+
+
+def test_a_file_that_does_not_hold_what_its_name_says_is_no_manifest(
+    client: Client, directory: Path
+) -> None:
+    digest, _ = client.push_image("v1")
+    Layout(directory).blob_path(Digest.parse(digest)).write_bytes(b"{}")
+
+    answer = client.ask("GET", "manifests/v1")
+
+    assert answer.status_code == 500
+    assert str(directory) not in answer.text
+
+
+@pytest.mark.parametrize("kind", ["blob", "manifest"])
+def test_a_link_in_place_of_a_file_is_not_followed(directory: Path, kind: str) -> None:
+    image = make_image(1)
+    write_layout(directory, {"app:v1": image})
+    digest = image.digest if kind == "manifest" else next(iter(image.all_blobs()))
+    place = Layout(directory).blob_path(Digest.parse(digest))
+    secret = directory.parent / "secret"
+    place.rename(secret)
+    place.symlink_to(secret)
+
+    with EmbeddedRegistry(directory) as registry, Client(registry.url, "app") as client:
+        answer = client.ask("GET", f"{kind}s/{digest}")
+
+    assert answer.status_code in (404, 500)
+
+
+def test_an_index_that_lists_itself_does_no_harm(directory: Path) -> None:
+    # No digest can be chosen so; two entries that lead to each other through a missing
+    # manifest and a shared one are as near as one gets.
+    write_layout(directory, {"app:v1": IMAGE, "app:v2": make_index([IMAGE, IMAGE])})
+    with EmbeddedRegistry(directory) as registry, Client(registry.url, "app") as client:
+        assert_served(client, IMAGE, "v1")
+
+
+def test_blobs_that_an_index_lists_belong_to_its_repository(client: Client) -> None:
+    layer = client.push(b"cache")
+    body = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI.index,
+            "manifests": [descriptor(b"cache", OCI.layer)],
+        }
+    ).encode()
+
+    assert client.push_manifest("cache", body, OCI.index).status_code == 201
+    assert client.ask("GET", f"blobs/{layer}").content == b"cache"
+    assert client.ask("GET", "manifests/cache").headers["Docker-Content-Digest"] == digest_of(body)
