@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from concil.errors import DigestMismatch, InvalidDigest, SizeMismatch, shown
+from concil.hashing import ResumableSha256
 
 _DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
 
@@ -73,11 +74,33 @@ class Verifier:
     after a loss may offer the same stretch again. One thread at a time.
     """
 
-    def __init__(self, algorithm: str = "sha256") -> None:
-        """Begin at byte 0."""
+    def __init__(self, algorithm: str = "sha256", *, saved: str = "") -> None:
+        """Begin at byte 0, or go on where `saved` was taken; see `position`.
+
+        Args:
+            saved: what another process's `saved` gave; anything odd means byte 0.
+        """
         self._algorithm = algorithm
-        self._hash = hashlib.new(algorithm)
         self._position = 0
+        self._hash: _Hash = hashlib.new(algorithm)
+        begun = _resumed(saved) if algorithm == "sha256" and saved else None
+        if begun is not None:
+            self._position, self._hash = begun
+
+    @classmethod
+    def resumable(cls, saved: str = "") -> Verifier:
+        """A sha256 that `saved` can be asked of, where OpenSSL allows it."""
+        verifier = cls(saved=saved)
+        if verifier.position == 0:
+            verifier._hash = ResumableSha256.begin() or verifier._hash
+        return verifier
+
+    @property
+    def saved(self) -> str:
+        """What another process needs to go on hashing; "" where it cannot."""
+        if isinstance(self._hash, ResumableSha256):
+            return f"{self._position}:{self._hash.state.hex()}"
+        return ""
 
     @property
     def position(self) -> int:
@@ -119,3 +142,20 @@ class Verifier:
                 f"{subject}: the bytes hash to {self.digest()}, not to {digest}",
                 remedy="the source holds damaged content; fetch or build it again",
             )
+
+
+class _Hash(Protocol):
+    """What hashlib's objects and ours have in common."""
+
+    def update(self, piece: bytes | bytearray | memoryview, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
+def _resumed(saved: str) -> tuple[int, _Hash] | None:
+    position, _, state = saved.partition(":")
+    try:
+        found = ResumableSha256.resume(bytes.fromhex(state))
+        return (int(position), found) if found is not None else None
+    except ValueError:
+        return None

@@ -21,12 +21,15 @@ from concil.store.remote import RemoteStore
 from concil.stores import Access, Stores, blob_size, reference_of
 from concil.transfer.fetch import Fetch, spread
 from concil.transfer.image import Copier, ImageJob, ImageResult
+from concil.transfer.journal import Journal
 from concil.transfer.mirror import Mirror, MirrorItem, MirrorReport
 from concil.transfer.pool import Rank, WorkerPool, wait
 from concil.transfer.push import Push
 from concil.transfer.run import Run
 
 OCTETS = "application/octet-stream"
+GRACE = 10.0  # seconds for chunks in flight after an error
+LAST_GRACE = 2.0  # seconds for threads to notice that they are abandoned
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +54,20 @@ class Engine:
         progress: ProgressSink | None = None,
         sides: Sides | None = None,
         timeouts: Timeouts | None = None,
+        journal: Journal | None = None,
     ) -> None:
         """Start the workers.
 
         Args:
             progress: gets an `Event` for every change, from any thread.
             sides: TLS settings and credentials; what an address itself says comes first.
+            journal: what makes an interrupted transfer resumable in another process;
+                None: the user's own. ``Journal(None)`` remembers nothing.
         """
         self.config = config or TransferConfig()
         self._progress = progress
         self._sides = sides or Sides()
-        self._run = Run(self.config)
+        self._run = Run(self.config, journal=journal or Journal(Journal.default_path()))
         self._cancel = self._run.cancel
         self._stores = Stores(self.config, timeouts=timeouts, cancel=self._cancel)
         self._pool = WorkerPool(self._run)
@@ -77,10 +83,10 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it; after an error nothing that waits is begun."""
+        """Close it; after an error nothing that waits is begun, and nobody waits for long."""
         if error is not None:
-            self._cancel.set()
-        self.close()
+            self.cancel()
+        self.close(None if error is None else GRACE)
 
     def push_blob(
         self, path: str | os.PathLike[str], repository: str, *, digest: Digest | None = None
@@ -89,7 +95,8 @@ class Engine:
 
         Args:
             repository: ``[docker://|http://]host[:port]/name``.
-            digest: what it must hash to; None: the file is hashed first.
+            digest: what it must hash to; None: whatever it hashes to. A file that was
+                pushed before and has not changed is not read if the registry has it.
         Returns:
             A descriptor of the blob, of type application/octet-stream.
         Raises:
@@ -123,9 +130,11 @@ class Engine:
             raise NotFound(f"{address} is not there", remedy="check the repository and digest")
         blob = Descriptor(OCTETS, reference.digest, size)
         partial = target.with_name(f"{reference.digest.hex}.partial")
-        writer = PartialFile(target, reference.digest, size, partial=partial)
+        entry = self._run.journal.entry(str(target.absolute()), str(reference.digest), size)
+        writer = PartialFile(target, reference.digest, size, partial=partial, resume=entry.state)
         meter = self._meter(str(reference.digest), str(target), size)
         fetch = Fetch(store, blob, writer, meter, self._run)
+        fetch.entry = entry
         with _told(meter):
             self._spread(fetch, size, (store.host,))
         return blob
@@ -154,34 +163,43 @@ class Engine:
         return Mirror(self._copier, self._prepare, self._cancel).run(items, coordinators)
 
     def cancel(self) -> None:
-        """Stop everything soon; calls under way raise Cancelled."""
+        """Stop soon; calls under way raise Cancelled, chunks in flight may end until `close`."""
         self._cancel.set()
 
     def close(self, timeout: float | None = None) -> bool:
-        """End the workers and close the connections.
+        """End the workers and close the connections and the journal.
 
         Args:
-            timeout: seconds to wait for what runs; None: until it has ended.
+            timeout: seconds to let chunks in flight end after `cancel`; None: until all
+                that runs has ended.
         Returns:
             Whether all of it has ended.
         """
         ended = self._pool.close(timeout)
+        if not ended:
+            self._run.abandon.set()
+            ended = self._pool.close(LAST_GRACE)
         self._stores.close()
+        self._run.journal.close()
         return ended
 
     def _push(
         self, file: LocalFile, store: RemoteStore, digest: Digest | None, meter: Meter
     ) -> Descriptor:
-        known = digest or file.digest(cancel=self._cancel)
-        blob = Descriptor(OCTETS, known, file.size)
-        if store.has_blob(blob):
+        journal, identity = self._run.journal, file.identity
+        known = digest or journal.digest_of(identity.path, identity.text)
+        if known is None and not store.takes_unknown(file.size):
+            known = file.digest(cancel=self._cancel)
+        if known is not None and store.has_blob(Descriptor(OCTETS, known, file.size)):
             meter.state(State.PRESENT, position=file.size)
-            return blob
+            return Descriptor(OCTETS, known, file.size)
         with _told(meter):
-            writer = store.begin_blob(file.size, known)
-            push = Push(file.open, writer, meter, self._run)
-            push.run(file.size, known, str(file.path), check=file.check_unchanged)
-        return blob
+            entry = journal.entry(store.name, str(known or identity.text), file.size)
+            writer = store.begin_blob(file.size, known, entry.state)
+            push = Push(file.open, writer, meter, self._run, entry)
+            found = push.run(file.size, known, str(file.path), check=file.check_unchanged)
+        journal.remember_digest(identity.path, identity.text, found)
+        return Descriptor(OCTETS, found, file.size)
 
     def _spread(self, fetch: Fetch, size: int, hosts: tuple[str, ...]) -> None:
         """Run a fetch on the pool, and wait for it."""

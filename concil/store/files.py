@@ -127,6 +127,11 @@ class FileIdentity:
     mtime_ns: int  # nanoseconds since the epoch
     inode: int
 
+    @property
+    def text(self) -> str:
+        """All of it as one text, for the journal."""
+        return f"file:{self.size}:{self.mtime_ns}:{self.inode}:{self.path}"
+
 
 class LocalFile:
     """A local file that is meant to stay as it is while it is read.

@@ -105,20 +105,19 @@ class LayoutStore:
         Args:
             size: bytes.
             digest: needed: the file is named by it.
-            resume: of no use here; the partial file itself tells.
+            resume: what a partial file's `state` said.
 
         Raises:
             UsageError: there is no digest.
             StoreError: the disk refuses, or a link is in the way.
         """
-        del resume
         if digest is None:
             raise UsageError(
                 f"a blob for {shown(self.name)} needs its digest before the first byte",
                 remedy="hash the file first",
             )
         final, partial = self.layout.writing_paths(digest)
-        return PartialFile(final, digest, size, partial=partial)
+        return PartialFile(final, digest, size, partial=partial, resume=resume)
 
     def put_manifest(self, manifest: Manifest, reference: str) -> None:
         """Write a manifest; its bytes first, then its entry unless it goes by digest.

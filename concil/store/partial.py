@@ -12,6 +12,7 @@ from pathlib import Path
 from concil.config import MIB
 from concil.content import Digest, Verifier
 from concil.errors import StoreError
+from concil.store.protocol import WriterState
 
 _CATCH_UP = 8 * MIB  # bytes hashed at most before a thread goes back to its socket
 _BLOCK = MIB
@@ -25,13 +26,22 @@ class PartialFile:
     are read back, as a rule from the page cache.
     """
 
-    def __init__(self, final: Path, digest: Digest, size: int, *, partial: Path) -> None:
-        """Open an empty partial file.
+    def __init__(
+        self,
+        final: Path,
+        digest: Digest,
+        size: int,
+        *,
+        partial: Path,
+        resume: WriterState | None = None,
+    ) -> None:
+        """Open a partial file: an empty one, or one that an earlier process left.
 
         Args:
             final: where the file appears once it is whole.
             partial: where it grows, on the same file system. Another process that
                 fills the same one is left alone: this one then gets a name of its own.
+            resume: what `state` said of it; anything that does not fit means empty.
         Raises:
             StoreError: the directory does not take it.
         """
@@ -44,6 +54,13 @@ class PartialFile:
         self._done: list[tuple[int, int]] = []  # filled, sorted, merged
         self._verifier = Verifier(digest.algorithm)
         self._fd, self.path = _open_own(partial)
+        self._take_up(resume)
+
+    def state(self) -> WriterState:
+        """Its path, and which stretches are filled."""
+        with self._lock:
+            done = tuple(self._done)
+        return WriterState(str(self.path), sum(b - a for a, b in done), 0, done)
 
     @property
     def filled(self) -> int:
@@ -129,6 +146,21 @@ class PartialFile:
                 self.path.unlink()
         self.close()
 
+    def _take_up(self, resume: WriterState | None) -> None:
+        """Keep the stretches of an earlier process that the file can have; else empty it."""
+        there = os.fstat(self._fd).st_size
+        stretches = resume.stretches if resume and resume.location == str(self.path) else ()
+        fits = all(0 <= start < stop <= self.size for start, stop in stretches)
+        if not stretches or not fits or there > self.size:
+            os.ftruncate(self._fd, 0)
+            return
+        for start, stop in stretches:
+            if start < min(stop, there):
+                self._done = _merged(self._done, start, min(stop, there))
+        edges = [0, *(edge for stretch in self._done for edge in stretch), self.size]
+        gaps = zip(edges[::2], edges[1::2], strict=True)
+        self._free = [(start, stop) for start, stop in gaps if start < stop]
+
     def _advance(self, offset: int, piece: memoryview) -> None:
         if not self._hashing.acquire(blocking=False):
             return  # somebody is at it and will come by here, or `commit` will
@@ -180,7 +212,6 @@ def _open_own(partial: Path) -> tuple[int, Path]:
         except OSError as error:
             raise _refused(path, error) from error
         if _locked(fd, path):
-            os.ftruncate(fd, 0)
             return fd, path
         os.close(fd)
     raise StoreError(f"{partial}: a hundred other processes are filling it")

@@ -32,11 +32,13 @@ class BlobReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WriterState:
-    """What a later process needs to go on with a blob writer. The location is a secret."""
+    """What a later process needs to go on with a writer. The location may be a secret."""
 
-    location: str
-    offset: int  # bytes acknowledged
-    chunk_size: int  # bytes
+    location: str  # an upload session's, or the path of a partial file
+    offset: int  # bytes acknowledged, or filled
+    chunk_size: int  # bytes; 0 where there are no chunks
+    stretches: tuple[tuple[int, int], ...] = ()  # filled, half-open, of a RangeWriter
+    hashed: str = ""  # `Verifier.saved` at `offset`, while the digest is not known
 
 
 @runtime_checkable
@@ -124,6 +126,10 @@ class RangeWriter(Protocol):
 
     def restart(self) -> None:
         """Throw the bytes away and begin again."""
+        ...
+
+    def state(self) -> WriterState:
+        """What to remember of it."""
         ...
 
     def commit(self) -> None:

@@ -18,7 +18,7 @@ from concil.errors import (
 )
 from concil.registry import failures
 from concil.registry.client import RegistryClient
-from concil.registry.quirks import Knowledge
+from concil.registry.quirks import Knowledge, Strategy
 from concil.registry.upload import UploadSession
 from concil.registry.urls import redacted
 from concil.store.protocol import WriterState
@@ -146,6 +146,12 @@ class RemoteStore:
                 remedy="its manifest and its blob do not fit; push the image again",
             )
         return RemoteBlob(response, start if partial else 0)
+
+    def takes_unknown(self, size: int) -> bool:
+        """Whether a blob of ``size`` bytes may be begun before its digest is known."""
+        quirks = self._knowledge.of(self.host)
+        large = size > quirks.chunk_size(self._chunk_size)
+        return large and quirks.strategy is Strategy.CHUNKS
 
     def mount(self, blob: Descriptor, source: str) -> bool:
         """Take ``blob`` from the repository ``source``; any trouble only means no."""

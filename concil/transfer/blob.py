@@ -11,6 +11,7 @@ from concil.errors import Cancelled
 from concil.progress import Meter, State
 from concil.store.protocol import BlobReader, BlobWriter, Destination, Mounter, Source
 from concil.transfer.fetch import Fetch, spread
+from concil.transfer.journal import Entry
 from concil.transfer.pool import Rank, WorkerPool
 from concil.transfer.push import Push
 
@@ -87,12 +88,15 @@ class BlobMove:
             self._land(state)
             return
         self._meter.state(State.STARTED, position=0)
-        writer = self._destination.begin_blob(self._blob.size, self._blob.digest)
+        blob, journal = self._blob, self._pool.run.journal
+        entry = journal.entry(self._destination.name, str(blob.digest), blob.size)
+        writer = self._destination.begin_blob(blob.size, blob.digest, entry.state)
         if isinstance(writer, BlobWriter):
-            self._push(writer)
+            self._push(writer, entry)
             self._land(State.DONE)
             return
-        fetch = Fetch(self._source, self._blob, writer, self._meter, self._pool.run)
+        fetch = Fetch(self._source, blob, writer, self._meter, self._pool.run)
+        fetch.entry = entry
         fetch.outcome.add_done_callback(self._fetched)
         spread(fetch, self._ask_for_help)
 
@@ -107,12 +111,12 @@ class BlobMove:
             return State.PRESENT
         return None
 
-    def _push(self, writer: BlobWriter) -> None:
+    def _push(self, writer: BlobWriter, entry: Entry) -> None:
         def opener(start: int, /) -> BlobReader:
             return self._source.open_blob(self._blob, start)
 
         name = f"{self._source.name}@{self._blob.digest}"
-        push = Push(opener, writer, self._meter, self._pool.run)
+        push = Push(opener, writer, self._meter, self._pool.run, entry)
         push.run(self._blob.size, self._blob.digest, name)
 
     def _ask_for_help(self, job: Callable[[], None]) -> None:

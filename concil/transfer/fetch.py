@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from concil.config import MIB
 from concil.content import Descriptor
 from concil.errors import (
     Cancelled,
@@ -19,6 +20,7 @@ from concil.errors import (
 from concil.progress import Meter, State
 from concil.retry import Patience
 from concil.store.protocol import RangeWriter, Source
+from concil.transfer.journal import Entry
 from concil.transfer.run import Run
 
 logger = logging.getLogger(__name__)
@@ -43,7 +45,11 @@ class Fetch:
         self._lock = threading.Lock()  # guards the fields below
         self._busy = 0  # threads at it
         self._error: ConcilError | None = None
-        self._lossy = False  # something was lost or restarted on the way
+        # The blob's place in the journal, from which the writer was begun.
+        self.entry = Entry.nowhere()
+        self._unsaved = 0  # bytes since the journal was told
+        # Something was lost on the way, or is an earlier process's: it may be damaged.
+        self._lossy = writer.filled > 0
         self._ranges = True  # the source can begin in the middle
         self.outcome: Future[None] = Future()
 
@@ -57,6 +63,7 @@ class Fetch:
         """Take part until nothing is left to take; the primary thread's job."""
         with self._lock:
             self._busy += 1
+        self._meter.at(self._writer.filled)
         self._take_part()
 
     def help(self) -> None:
@@ -135,6 +142,7 @@ class Fetch:
                 if position >= start:
                     self._writer.write_at(position, buffer[:count])
                     self._meter.add(count)
+                    self._remember(count)
                 position += count
         except ConcilError as error:
             error.position = max(start, position)  # type: ignore[attr-defined]
@@ -142,6 +150,16 @@ class Fetch:
         finally:
             reader.close()
         return position
+
+    def _remember(self, count: int) -> None:
+        """Write down what is there, once a MiB."""
+        with self._lock:
+            self._unsaved += count
+            due = self._unsaved >= MIB
+            if due:
+                self._unsaved = 0
+        if due:
+            self.entry.save(self._writer.state())
 
     def _finish(self) -> None:
         """Commit, or say why not. One thread only: it was the last."""
@@ -152,6 +170,7 @@ class Fetch:
                 self._put_away(self._error)
                 self.outcome.set_exception(self._error)
             else:
+                self.entry.done()
                 self.outcome.set_result(None)
         except BaseException as error:  # noqa: BLE001 - the outcome's owner gets it
             self.outcome.set_exception(error)
@@ -182,8 +201,11 @@ class Fetch:
     def _put_away(self, error: ConcilError) -> None:
         if isinstance(error, ContentError):
             self._writer.abort()
+            self.entry.done()
         else:
+            self.entry.save(self._writer.state())
             self._writer.close()
+            self.entry.release()
 
     @property
     def _name(self) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from concil.config import KIB
 from concil.content import Digest, Verifier
-from concil.errors import Cancelled, ConcilError, ConnectionLost, SessionLost
+from concil.errors import Cancelled, ConcilError, ConnectionLost, ContentError, SessionLost
 from concil.progress import Meter, State
 from concil.retry import Patience
 from concil.store.protocol import BlobReader, BlobWriter
+from concil.transfer.journal import Entry
 from concil.transfer.run import Run
 
 _LEAST_BLOCK = 16 * KIB
@@ -35,7 +37,7 @@ class ResumingReader:
         """Read ``size`` bytes from ``opener``; nothing is opened yet."""
         self._opener = opener
         self._size = size
-        self._cancel = run.cancel
+        self._abandon = run.abandon
         self._name = name
         self._patience = Patience(run.config.retry, run.cancel)
         self._reader: BlobReader | None = None
@@ -57,7 +59,7 @@ class ResumingReader:
         if self.position >= self._size:
             return 0
         while True:
-            if self._cancel.is_set():
+            if self._abandon.is_set():
                 raise Cancelled(f"{self._name}: cancelled")
             try:
                 count = self._read(buffer)
@@ -153,12 +155,24 @@ class Window:
 class Push:
     """One blob on its way into a BlobWriter. One thread runs it."""
 
-    def __init__(self, opener: Opener, writer: BlobWriter, meter: Meter, run: Run) -> None:
-        """Prepare; `run` moves the bytes."""
+    def __init__(
+        self,
+        opener: Opener,
+        writer: BlobWriter,
+        meter: Meter,
+        run: Run,
+        entry: Entry | None = None,
+    ) -> None:
+        """Prepare; `run` moves the bytes.
+
+        Args:
+            entry: the upload's place in the journal, from which ``writer`` was begun.
+        """
         self._opener = opener
         self._writer = writer
         self._meter = meter
         self._context = run
+        self._entry = entry or Entry.nowhere()
         self._buffer = memoryview(bytearray(run.config.block_size))
 
     def run(
@@ -169,7 +183,7 @@ class Push:
         *,
         check: Callable[[], None] | None = None,
     ) -> Digest:
-        """Send the blob and commit it; a cancelled upload is kept, a failed one thrown away.
+        """Send the blob and commit it; what a later try could go on with is kept.
 
         Args:
             size: bytes.
@@ -185,26 +199,37 @@ class Push:
         reader = ResumingReader(self._opener, size, self._context, name)
         patience = Patience(self._context.config.retry, self._context.cancel)
         promise = _Promise(size, digest, name, check)
-        # Bytes that the place holds from an earlier process are hashed by it alone.
-        promise.whole = self._writer.offset == 0
+        resumed = self._entry.state if self._writer.offset else None
+        promise.begin(reader, self._writer.offset, resumed.hashed if resumed else "")
         try:
             while True:
                 try:
+                    self._remember(promise)
                     self._send(reader, size, promise)
                     promise.keep()
                     self._writer.commit(promise.named)
-                    return promise.named
+                    break
                 except ConcilError as error:
                     self._recover(error, patience, name)
                     promise.whole = promise.whole or self._writer.offset == 0
-        except Cancelled:
-            self._writer.close()
-            raise
-        except ConcilError:
+        except ContentError:
             self._writer.abort()
+            self._entry.done()
+            raise
+        except BaseException:  # also what nobody thought of leaves the session to be found
+            self._writer.close()
+            self._entry.release()
             raise
         finally:
             reader.close()
+        self._entry.done()
+        return promise.named
+
+    def _remember(self, promise: _Promise) -> None:
+        """Write down where the upload stands, for a later process."""
+        state = self._writer.state()
+        if state is not None:
+            self._entry.save(replace(state, hashed=promise.saved))
 
     def _send(self, reader: ResumingReader, size: int, promise: _Promise) -> None:
         def seen(piece: memoryview, start: int) -> None:
@@ -225,6 +250,7 @@ class Push:
                 if window.failure is not None:
                     raise _SourceLost(window.failure) from window.failure
                 raise
+            self._remember(promise)
             empty = False
 
     def _recover(self, error: ConcilError, patience: Patience, name: str) -> None:
@@ -247,8 +273,34 @@ class _Promise:
         self._digest = digest
         self._name = name
         self._check = check
-        self._verifier = Verifier(digest.algorithm if digest else "sha256")
+        self._verifier = Verifier(digest.algorithm) if digest else Verifier.resumable()
         self.whole = True  # every byte passes here
+
+    def begin(self, reader: ResumingReader, offset: int, saved: str) -> None:
+        """Take up a blob of which the place holds ``offset`` bytes of an earlier process.
+
+        Where the digest is known, the place's own check is the one for those bytes. Where
+        it is not, the hash goes on from its saved state; what that does not cover, at most
+        a chunk, is read once more.
+        """
+        if not offset:
+            return
+        if self._digest is not None:
+            self.whole = False
+            return
+        verifier = Verifier.resumable(saved)
+        self._verifier = verifier if verifier.position <= self._size else Verifier.resumable()
+        buffer = memoryview(bytearray(64 * KIB))
+        reader.seek(self._verifier.position)
+        while self._verifier.position < offset:
+            left = offset - self._verifier.position
+            count = reader.readinto(buffer[: min(len(buffer), left)])
+            self._verifier.update(buffer[:count])
+
+    @property
+    def saved(self) -> str:
+        """The hash as it stands, while the digest is not known."""
+        return "" if self._digest is not None else self._verifier.saved
 
     def see(self, piece: memoryview, start: int) -> None:
         """Hash a piece; at the end compare."""
