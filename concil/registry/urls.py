@@ -32,13 +32,19 @@ def origin(url: str) -> Origin:
 
 
 def host_of(url: str) -> str:
-    """Return ``host[:port]`` as the URL writes it, without user info."""
-    return urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
+    """Return ``host[:port]`` as the URL writes it, without user info; "" if it has none."""
+    try:
+        return urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
 
 
 def redacted(url: str) -> str:
     """Return the URL without what could be a secret: user info, unknown query keys, session ids."""
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return "<not a URL>"
     path = parts.path
     before, uploads, session = path.partition("/blobs/uploads/")
     if uploads and session:
@@ -61,7 +67,7 @@ def resolve(answered: str, location: str) -> str:
         first = location.partition("/")[0]
         if "." in first or ":" in first:  # host/path without a scheme
             location = f"//{location}"
-    target = urllib.parse.urljoin(answered, location)
+    target = join(answered, location)
     there, here = origin(target), origin(answered)
     if here[0] == "https" and there[0] == "http":
         if there[1] != here[1]:
@@ -76,6 +82,18 @@ def resolve(answered: str, location: str) -> str:
             urllib.parse.urlsplit(target)._replace(scheme="https", netloc=netloc)
         )
     return target
+
+
+def join(base: str, url: str) -> str:
+    """Return ``url``, taken as relative to ``base``.
+
+    Raises:
+        ProtocolViolation: no URL at all.
+    """
+    try:
+        return urllib.parse.urljoin(base, url)
+    except ValueError as error:
+        raise ProtocolViolation(f"{redacted(base)} points to what is no URL: {error}") from error
 
 
 def with_query(url: str, key: str, value: str) -> str:

@@ -1,0 +1,1 @@
+"""The registry client against servers that answer as a test decides."""
