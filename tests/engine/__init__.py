@@ -1,0 +1,1 @@
+"""The engine against registries, layouts and broken connections."""

@@ -1,0 +1,98 @@
+"""A claim has one owner at a time."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from functools import partial
+
+from concil.transfer.pool import Claims
+from tests.transfer.world import WAIT, at_once
+
+
+def test_first_to_come_is_the_owner_and_all_share_its_future() -> None:
+    claims: Claims[int] = Claims()
+
+    mine, future = claims.take("a")
+    other, same = claims.take("a")
+    elsewhere, another = claims.take("b")
+
+    assert (mine, other, elsewhere) == (True, False, True)
+    assert same is future
+    assert another is not future
+
+
+def test_released_claim_has_a_new_owner_and_a_finished_one_has_not() -> None:
+    claims: Claims[int] = Claims()
+    _, failed = claims.take("a")
+    _, done = claims.take("b")
+    done.set_result(1)
+
+    claims.release("a", failed)
+
+    mine, again = claims.take("a")
+    assert mine
+    assert again is not failed
+    assert claims.take("b") == (False, done)
+
+
+def test_release_of_an_older_claim_leaves_the_newer_one() -> None:
+    claims: Claims[int] = Claims()
+    _, first = claims.take("a")
+    claims.release("a", first)
+    _, second = claims.take("a")
+
+    claims.release("a", first)
+    claims.release("never taken", first)
+
+    assert claims.take("a") == (False, second)
+
+
+def test_of_many_threads_one_owns_each_key_and_the_others_get_its_result() -> None:
+    claims: Claims[int] = Claims()
+    start = threading.Barrier(8)
+    owners: list[int] = []
+    results: list[int] = []
+
+    def take_part(number: int) -> None:
+        start.wait(WAIT)
+        for key in range(200):
+            mine, future = claims.take(key)
+            if mine:
+                owners.append(key)
+                future.set_result(number)
+            results.append(future.result(WAIT))
+
+    at_once(*(partial(take_part, number) for number in range(8)))
+
+    assert sorted(owners) == list(range(200))
+    assert len(results) == 8 * 200
+
+
+def test_failing_owners_follow_each_other_until_one_succeeds() -> None:
+    claims: Claims[str] = Claims()
+    lock = threading.Lock()
+    failures = 5
+
+    def own(future: Future[str]) -> None:
+        nonlocal failures
+        with lock:
+            failures -= 1
+            failed = failures >= 0
+        if failed:
+            claims.release("blob", future)
+            future.set_exception(ConnectionError())
+        else:
+            future.set_result("there")
+
+    def follow() -> None:
+        while True:
+            mine, future = claims.take("blob")
+            if mine:
+                own(future)
+            if future.exception(WAIT) is None:
+                return
+
+    at_once(*[follow] * 6)
+
+    assert claims.take("blob")[1].result() == "there"

@@ -1,0 +1,123 @@
+"""What tests of transfers share: settings without waits, pools that end, blobs that are there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from concil.config import RetryPolicy, TransferConfig
+from concil.content import Descriptor
+from concil.errors import ConnectionLost
+from concil.progress import Event, Meter, State
+from concil.transfer.pool import WorkerPool
+from concil.transfer.run import Run
+from tests.store.contract import Blob
+from tests.store.memory import MemoryStore
+
+WAIT = 30  # seconds until a test that hangs is failed
+BLOCK = 1_000  # bytes of one read
+RANGE = 10_000  # bytes of one range
+CONFIG = TransferConfig(
+    block_size=BLOCK, range_size=RANGE, helpers=3, retry=RetryPolicy(base=0, restarts=3)
+)
+
+
+@contextmanager
+def pool_of(workers: int, config: TransferConfig = CONFIG) -> Iterator[WorkerPool]:
+    """Run a pool that ends with the block, whatever happens in it."""
+    pool = WorkerPool(Run(replace(config, workers=workers)))
+    try:
+        yield pool
+    finally:
+        pool.cancel.set()
+        assert pool.close(WAIT), "a worker has not ended"
+
+
+class Gate:
+    """A job that says when it runs, and runs until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+        self.thread = ""
+
+    def __call__(self) -> None:
+        self.thread = threading.current_thread().name
+        self.entered.set()
+        assert self.opened.wait(WAIT), "nobody let the job go"
+
+
+class Sink:
+    """Keeps every event. Any thread may call it."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+    def states(self, subject: str = "") -> list[State]:
+        """The states of a subject, the positions in between left out."""
+        return [
+            event.state
+            for event in self.events
+            if event.state is not State.MOVING and subject in event.subject
+        ]
+
+
+def meter_of(blob: Descriptor, sink: Sink | None = None) -> Meter:
+    """Return a meter for a blob."""
+    return Meter(sink, kind="blob", subject=str(blob.digest), target="there", total=blob.size)
+
+
+def keep(store: MemoryStore, blob: Blob) -> Descriptor:
+    """Put a blob into a store without a request."""
+    store.blobs[blob.descriptor.digest] = blob.content
+    return blob.descriptor
+
+
+def at_once(*calls: Callable[[], object]) -> None:
+    """Run each call in a thread of its own, and raise what the first failing one raised."""
+    errors: list[BaseException] = []
+
+    def run(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+        assert not thread.is_alive(), "a thread has not ended"
+    if errors:
+        raise errors[0]
+
+
+class BytesReader:
+    """A blob that is read from memory, from a place of its own choice."""
+
+    def __init__(self, content: bytes, start: int = 0, *, breaks: int | None = None) -> None:
+        self.start = self._position = start
+        self._content = content
+        self._breaks = breaks
+        self.closed = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        assert not self.closed, "read after close"
+        if self._position == self._breaks:
+            raise ConnectionLost(f"broke off at byte {self._position}")
+        stop = self._position + len(buffer)
+        if self._breaks is not None:
+            stop = min(stop, self._breaks)
+        piece = self._content[self._position : stop]
+        buffer[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+    def close(self) -> None:
+        self.closed = True
