@@ -138,6 +138,10 @@ class WorkerPool:
                     self._running[host] += 1
                 return job
             heapq.heappush(self._blocked[full], job)
+            # It cannot use the place at its other host: somebody else may.
+            for host in job.hosts:
+                if self._running[host] < self._per_host:
+                    self._look_again(host)
         return None
 
     def _finished(self, job: _Job) -> None:
@@ -145,9 +149,13 @@ class WorkerPool:
         with self._wake:
             for host in job.hosts:
                 self._running[host] -= 1
-                if self._blocked[host]:
-                    heapq.heappush(self._heap, heapq.heappop(self._blocked[host]))
-                    self._wake.notify()
+                self._look_again(host)
+
+    def _look_again(self, host: str) -> None:
+        """Put the first job that waits for ``host`` among the others. The caller holds the lock."""
+        if self._blocked[host]:
+            heapq.heappush(self._heap, heapq.heappop(self._blocked[host]))
+            self._wake.notify()
 
 
 def _distinct(hosts: tuple[str, ...]) -> tuple[str, ...]:

@@ -266,3 +266,18 @@ def test_waiting_goes_on_while_a_job_takes_its_time(single: WorkerPool) -> None:
     threading.Timer(0.3, gate.opened.set).start()  # longer than one look at the event
 
     assert wait(future, single.cancel) == 1
+
+
+def test_place_at_a_host_is_not_left_empty_for_a_job_that_waits_for_another_host() -> None:
+    with pool_of(3, ONE_PER_HOST) as pool:
+        first, second = busy(pool, "a"), busy(pool, "b")
+        pool.submit(lambda: None, size=2, hosts=("a", "b"))
+        alone = pool.submit(lambda: 1, size=1, hosts=("a",))
+        # The third worker has put both aside when it runs this.
+        pool.submit(lambda: None, rank=Rank.HELPER).result(WAIT)
+
+        first.opened.set()
+
+        assert alone.result(WAIT / 2) == 1  # the gates give up after WAIT
+        assert not second.opened.is_set()
+        second.opened.set()
