@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
 import sys
 import threading
@@ -47,8 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
     """
     address = parse_address(arguments.addr)
     directory = _checked(arguments.directory, read_only=arguments.read_only)
-    if getattr(arguments, "verbose", 0):
-        logging.getLogger("concil.server").setLevel(logging.INFO)
     registry = EmbeddedRegistry(directory, address=address, read_only=arguments.read_only)
     registry.durable = True
     stop = threading.Event()

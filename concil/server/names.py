@@ -13,7 +13,7 @@ from concil.content import Descriptor
 from concil.errors import InvalidReference, shown
 from concil.reference import check_repository, check_tag
 from concil.store.layout import Layout
-from concil.store.layout_index import REF_NAME
+from concil.store.layout_index import FULL_NAME, REF_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,8 @@ class Names:
     def _sorted(self, entries: tuple[Descriptor, ...]) -> dict[str, Named]:
         named: dict[str, Named] = {}
         for entry in entries:
-            name = entry.annotations.get(REF_NAME, "")
+            # containerd tells the repository only in the full name.
+            name = entry.annotations.get(FULL_NAME) or entry.annotations.get(REF_NAME, "")
             place = place_of(name, self._fallback)
             if place is None:
                 logger.warning("index.json has %s, which no registry can serve", shown(name))
@@ -87,7 +88,7 @@ def place_of(name: str, fallback: str) -> tuple[str, str | None] | None:
     """The repository and the tag that the name of an entry stands for.
 
     Args:
-        name: org.opencontainers.image.ref.name, "" if the entry has none.
+        name: containerd's full name or org.opencontainers.image.ref.name, "" if there is none.
         fallback: the repository of names that are only a tag, or empty.
 
     Returns:

@@ -105,6 +105,21 @@ def test_a_foreign_name_keeps_its_form_when_its_tag_moves(directory: Path) -> No
     assert str(entry.digest) == digest
 
 
+def test_images_that_containerd_exported_have_their_full_names(directory: Path) -> None:
+    write_layout(directory, {"v1": IMAGE})
+    document = json.loads((directory / "index.json").read_text())
+    document["manifests"][0]["annotations"]["io.containerd.image.name"] = "docker.io/library/app:v1"
+    (directory / "index.json").write_text(json.dumps(document))
+    with (
+        EmbeddedRegistry(directory) as registry,
+        Client(registry.url, "docker.io/library/app") as client,
+    ):
+        assert_served(client, IMAGE, "v1")
+        assert client.ask("DELETE", "manifests/v1").status_code == 202
+        assert client.tags() == []
+        assert_served(client, IMAGE, IMAGE.digest)
+
+
 def test_referrers_in_a_foreign_layout_are_found(directory: Path) -> None:
     subject = make_image(1)
     write_layout(directory, {"app:v1": subject, "app:sig": make_image(2, subject=subject)})

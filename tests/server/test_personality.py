@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,6 +138,29 @@ def test_what_it_gets_wrong_is_a_500_and_not_the_end(directory: Path) -> None:
     ):
         assert client.post().status_code == 500
         assert client.ask("GET", "/v2/").status_code == 200
+
+
+def test_a_full_disk_is_a_500_that_says_so_and_keeps_the_session(directory: Path) -> None:
+    class Full(Personality):
+        full = True
+
+        def check_chunk(self, chunk: Chunk) -> None:
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    personality = Full()
+    with (
+        EmbeddedRegistry(directory, personality=personality) as registry,
+        Client(registry.url) as client,
+    ):
+        location = client.begin()
+        refused = client.patch(location, BLOB)
+        personality.full = False
+
+        assert refused.status_code == 500
+        assert "disk is full" in refused.text
+        assert str(directory) not in refused.text
+        assert client.put(location, DIGEST, BLOB).status_code == 201
 
 
 def test_exchanges_are_remembered_and_told(directory: Path) -> None:

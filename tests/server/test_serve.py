@@ -25,8 +25,8 @@ from concil.cli import serve
 parser = argparse.ArgumentParser()
 parser.add_argument("-v", "--verbose", action="count", default=0)
 serve.add_parser(parser.add_subparsers())
-logging.basicConfig()
 arguments = parser.parse_args()
+logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING)
 sys.exit(arguments.run(arguments))
 """
 
@@ -48,7 +48,7 @@ def program(layout: Path) -> Iterator[subprocess.Popen[str]]:
     words = ["-v", "serve", str(layout), "--addr", "127.0.0.1:0", "--read-only"]
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *words],
-        env={"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"]},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

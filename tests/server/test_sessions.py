@@ -111,7 +111,7 @@ def test_a_broken_monolithic_post_leaves_nothing(
 
 @pytest.fixture
 def server(directory: Path, tmp_path: Path) -> Iterator[ServerProcess]:
-    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"]}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = ServerProcess(
         [sys.executable, "-c", SERVE, str(directory)],
         r"ready at (\S+)",
@@ -137,6 +137,15 @@ def test_a_session_goes_on_after_the_server_was_killed(
         assert offset(client, location) == HALF
         finish(client, location, HALF)
     assert not session.exists()
+
+
+def test_a_durable_registry_takes_and_serves_blobs(directory: Path) -> None:
+    registry = EmbeddedRegistry(directory)
+    registry.durable = True
+    with registry, Client(registry.url) as client:
+        client.push(BLOB)
+
+        assert client.ask("GET", f"blobs/{DIGEST}").content == BLOB
 
 
 def test_blobs_and_tags_outlive_the_server(server: ServerProcess) -> None:
