@@ -90,6 +90,8 @@ class Link:
         for each in self._sockets:
             each.setblocking(False)
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # What lies in a buffer of the kernel is counted and may never arrive: keep it small.
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
 
     def ready(self, ready: object, mask: int) -> None:
         """Read from a socket that the selector named; `advance` writes."""
