@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, TypeVar
@@ -82,16 +84,16 @@ class WorkerPool:
             except BaseException as error:  # noqa: BLE001 - the future's owner gets it
                 future.set_exception(error)
 
-        if not self._threads:
-            run()
-            return future
         with self._wake:
             if self._closed:
                 future.set_exception(Cancelled("the transfer was ended"))
                 return future
-            entry = _Job(rank, -size, next(self._numbers), run, _distinct(hosts), future.cancel)
-            heapq.heappush(self._heap, entry)
-            self._wake.notify()
+            if self._threads:
+                entry = _Job(rank, -size, next(self._numbers), run, _distinct(hosts), future.cancel)
+                heapq.heappush(self._heap, entry)
+                self._wake.notify()
+                return future
+        run()
         return future
 
     def close(self, timeout: float | None = None) -> bool:
@@ -109,9 +111,10 @@ class WorkerPool:
             self._wake.notify_all()
         for job in waiting:
             job.drop()
+        until = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(timeout)
+                thread.join(None if until is None else max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
@@ -164,14 +167,14 @@ def _distinct(hosts: tuple[str, ...]) -> tuple[str, ...]:
 
 def wait(future: Future[Result], cancel: threading.Event) -> Result:
     """Wait for a future, or raise Cancelled soon after somebody cancels."""
-    while True:
-        try:
-            return future.result(timeout=_TICK)
-        except TimeoutError:
-            if future.done():
-                return future.result()  # the job's own TimeoutError
-            if cancel.is_set():
-                raise Cancelled("cancelled") from None
+    while not future.done():
+        with contextlib.suppress(TimeoutError, CancelledError):
+            future.exception(timeout=_TICK)
+        if cancel.is_set() and not future.done():
+            raise Cancelled("cancelled")
+    if future.cancelled():
+        raise Cancelled("the transfer was ended before its turn came")
+    return future.result()
 
 
 class Claims(Generic[Result]):

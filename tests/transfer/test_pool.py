@@ -281,3 +281,34 @@ def test_place_at_a_host_is_not_left_empty_for_a_job_that_waits_for_another_host
         assert alone.result(WAIT / 2) == 1  # the gates give up after WAIT
         assert not second.opened.is_set()
         second.opened.set()
+
+
+def test_timeout_of_a_close_is_for_all_workers_together() -> None:
+    with pool_of(10) as pool:
+        gates = [busy(pool) for _ in range(10)]
+        began = time.monotonic()
+
+        assert not pool.close(timeout=0.2)
+
+        assert time.monotonic() - began < 1.5  # and not ten times 0.2
+        for gate in gates:
+            gate.opened.set()
+
+
+def test_waiting_for_a_dropped_job_is_cancelled(single: WorkerPool) -> None:
+    gate = busy(single)
+    dropped = single.submit(lambda: 1)
+    single.close(timeout=0.01)
+
+    with pytest.raises(Cancelled):
+        wait(dropped, single.cancel)
+
+    gate.opened.set()
+
+
+def test_job_submitted_after_the_end_is_refused_without_workers_too() -> None:
+    with pool_of(0) as pool:
+        pool.close()
+
+        with pytest.raises(Cancelled):
+            pool.submit(lambda: 1).result(WAIT)
