@@ -140,10 +140,11 @@ class Endpoint:
 
     def _reach(self, call: Call, authorization: str | None) -> requests.Response:
         """Send once; over http from now on if that is what the host speaks."""
+        tried = self.absolute(call.url)
         try:
             return self._transmit(call, authorization)
         except (TLSFailure, ConnectionLost) as error:
-            if not self._falls_back(call, error):
+            if not self._falls_back(tried, error):
                 raise
             logger.info("%s speaks no TLS; going on over plain http", self._base)
         return self._transmit(call, authorization)
@@ -156,8 +157,9 @@ class Endpoint:
         request = requests.Request(call.method, url, headers=headers, data=call.body, **call.extra)
         return self.transport.send(request, call.options)
 
-    def _falls_back(self, call: Call, error: TLSFailure | ConnectionLost) -> bool:
-        tried = self.absolute(call.url)
+    def _falls_back(self, tried: str, error: TLSFailure | ConnectionLost) -> bool:
+        if self.absolute(tried) != tried:
+            return True  # another thread has found it out meanwhile
         if not self._may_be_plain or not tried.startswith("https://") or not self._is_home(tried):
             return False
         if isinstance(error, Unreachable) or getattr(error, "untrusted", False):
