@@ -25,7 +25,7 @@ _LABEL = 14  # columns of the name in front of a bar
 class Display(Protocol):
     """What the command line shows while it works. Any thread may call any method."""
 
-    def __call__(self, event: Event, /) -> None:
+    def __call__(self, event: Event) -> None:
         """Take note of an event; cheap, and never raises."""
         ...
 
@@ -168,7 +168,7 @@ class _Direct:
         self._as_json = as_json
         self._lock = threading.Lock()  # held while writing: lines must not mix
 
-    def __call__(self, event: Event, /) -> None:
+    def __call__(self, event: Event) -> None:
         """Write the event, as a JSON object."""
         if self._as_json:
             self._put(json.dumps(dataclasses.asdict(event)))
@@ -197,7 +197,7 @@ class _Ticker:
         self._thread = threading.Thread(target=self._tick, name="concil-display", daemon=True)
         self._thread.start()
 
-    def __call__(self, event: Event, /) -> None:
+    def __call__(self, event: Event) -> None:
         """Count the event; the thread shows it."""
         self._tally.take(event)
 
