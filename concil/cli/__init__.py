@@ -1,0 +1,124 @@
+"""The command line: verbs, what they print, and how they fail."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+import urllib3
+
+from concil.bars import Display, open_display
+from concil.cli import blob, copy, demo, images, inspect, logs, mirror, options, results, serve
+from concil.cli.command import Command, supervise
+from concil.cli.failures import DONE, PIPE_CLOSED, exit_code, told
+from concil.errors import StoreError, UsageError
+
+__all__ = ["main"]
+
+_CODES = """\
+exit codes: 0 done, 1 failed, 2 usage, 3 some images failed, 4 not found,
+5 not authorised, 130 interrupted (run the same command again to go on)"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what argparse would print: a failure is one line, whatever it is."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UsageError.
+
+        An argument that nobody expected may be a password: only options are repeated.
+        """
+        head, mark, rest = message.partition("unrecognized arguments: ")
+        if mark:
+            words = [word.partition("=")[0] for word in rest.split(" ") if word.startswith("-")]
+            message = f"{head}unrecognized arguments: {' '.join(words)}" if words else ""
+        raise UsageError(message or "too many arguments", remedy=f"see: {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: arguments without the program's name; None: those of the process.
+    """
+    display: Display = open_display("none", sys.stderr)
+    try:
+        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        display = open_display(_progress(arguments), sys.stderr)
+        with logs.shown_on(display, verbose=arguments.verbose, quiet=arguments.quiet):
+            code = _run(arguments, display)
+        _flush()
+        return code
+    except SystemExit as done:  # argparse after --help and --version
+        return done.code if isinstance(done.code, int) else DONE
+    except BrokenPipeError:
+        results.silence()
+        return PIPE_CLOSED
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told in one line
+        display.close()
+        display.write(f"concil: {told(error)}", "error")
+        return exit_code(error)
+    finally:
+        display.close()
+
+
+def _run(arguments: argparse.Namespace, display: Display) -> int:
+    with warnings.catch_warnings():
+        # Who asked for --insecure knows.
+        warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
+        if arguments.verb == "serve":  # handles signals itself
+            return serve.run(arguments)
+        return supervise(arguments.work, Command(arguments, display))
+
+
+def _progress(arguments: argparse.Namespace) -> str:
+    asked: str | None = getattr(arguments, "progress", "none")
+    return asked or ("none" if arguments.quiet else "auto")
+
+
+def _flush() -> None:
+    """Fail for what could not be written, before the interpreter's end would say it."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        results.silence()
+        raise StoreError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    return _parser().parse_args(options.spelt_out(argv), argparse.Namespace(verbose=0, quiet=False))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="concil",
+        description="Move images and blobs between OCI registries, layouts and files.",
+        epilog=_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"concil {_version()}")
+    options.add_common(parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for group in (copy, mirror, blob, images, inspect, serve, demo):
+        group.add_parser(verbs)
+    for name, each in verbs.choices.items():
+        each.allow_abbrev = False
+        if name != "blob":  # its own verbs have them
+            options.add_common(each)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("concil")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

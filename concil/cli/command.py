@@ -1,0 +1,184 @@
+"""One command as it runs: its options, what it shows, what stops it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TypeAlias
+
+from concil.bars import Display
+from concil.cli import options
+from concil.cli.failures import INTERRUPTED, INTERRUPTED_LINE
+from concil.engine import Engine, Sides
+from concil.stores import Stores
+
+GRACE = 10.0  # seconds from the first signal until the program ends without waiting
+_CLOSING = 7.0  # seconds for chunks in flight after a failure; well below GRACE
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stop:
+    """Says that somebody wants the command to end. Any thread may call any method."""
+
+    def __init__(self) -> None:
+        """Begin with nobody wanting it."""
+        self.event = threading.Event()
+        self._lock = threading.Lock()  # guards the lists below
+        self._soon: list[Callable[[], object]] = []
+        self._abandon: list[Callable[[], object]] = []
+
+    def also(self, call: Callable[[], object]) -> None:
+        """Call it when the stop comes; at once if it came."""
+        with self._lock:
+            self._soon.append(call)
+        if self.event.is_set():
+            call()
+
+    def before_exit(self, call: Callable[[], object]) -> None:
+        """Call it when the program ends without waiting for the command."""
+        with self._lock:
+            self._abandon.append(call)
+
+    def set(self) -> None:
+        """Ask the command to end soon."""
+        self.event.set()
+        with self._lock:
+            calls = list(self._soon)
+        for call in calls:
+            call()
+
+    def abandon(self) -> None:
+        """Do what must be done although the command has not ended."""
+        with self._lock:
+            calls = list(self._abandon)
+        for call in calls:
+            with contextlib.suppress(Exception):  # the program ends, whatever happens
+                call()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a verb works with."""
+
+    arguments: argparse.Namespace
+    display: Display
+    stop: Stop = field(default_factory=Stop)
+
+    def tell(self, line: str) -> None:
+        """Show a message for people, unless they asked for quiet."""
+        if not self.arguments.quiet:
+            self.display.write(line, "info")
+
+    @contextlib.contextmanager
+    def engine(self, sides: Sides | None = None) -> Iterator[Engine]:
+        """Open an engine with the options of the command; a stop cancels it."""
+        engine = Engine(
+            options.config_of(self.arguments),
+            progress=self.display,
+            sides=sides or options.sides_of(self.arguments),
+        )
+        self.stop.also(engine.cancel)
+        try:
+            yield engine
+        except BaseException:  # raised again: no worker may keep a failed command waiting
+            engine.cancel()
+            engine.close(_CLOSING)
+            raise
+        engine.close()
+
+    @contextlib.contextmanager
+    def stores(self) -> Iterator[Stores]:
+        """Open stores with the options of the command."""
+        config = options.config_of(self.arguments)
+        with Stores(config, timeouts=None, cancel=self.stop.event) as stores:
+            yield stores
+
+
+Work: TypeAlias = Callable[[Command], int]
+
+
+def supervise(work: Work, command: Command) -> int:
+    """Run a verb in a thread of its own, and end it on SIGINT, SIGTERM and SIGHUP.
+
+    The main thread only waits: so a signal is seen at once, whatever the verb waits for.
+
+    Returns:
+        The exit code; INTERRUPTED after a signal that the verb obeyed.
+    """
+    happened: queue.SimpleQueue[str] = queue.SimpleQueue()  # put is safe in a signal handler
+    code, failure = [INTERRUPTED], [BaseException()]
+
+    def run() -> None:
+        try:
+            code[0] = work(command)
+            failure.clear()
+        except BaseException as error:  # noqa: BLE001 - raised again by the main thread
+            failure[0] = error
+        happened.put("ended")
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        happened.put("signal")
+
+    with _handlers(note):
+        threading.Thread(target=run, name="concil-command", daemon=True).start()
+        interrupted = not _ended(happened, command)
+    if interrupted or (failure and command.stop.event.is_set()):
+        command.display.close()
+        command.display.write(INTERRUPTED_LINE, "error")
+        return INTERRUPTED
+    if failure:
+        raise failure[0]
+    return code[0]
+
+
+def _ended(happened: queue.SimpleQueue[str], command: Command) -> bool:
+    """Wait for the end; the program exits here if the command does not end in time."""
+    deadline: float | None = None
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            what = happened.get(timeout=left)
+        except queue.Empty:
+            what = "late"
+        if what == "ended":
+            return True
+        if deadline is not None:
+            _exit(command)
+        deadline = time.monotonic() + GRACE
+        command.stop.set()
+
+
+def _exit(command: Command) -> None:
+    """End the program with threads still running: what they do is lost, and may be."""
+    command.stop.abandon()
+    command.display.close()
+    command.display.write(INTERRUPTED_LINE, "error")
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+    os._exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _handlers(note: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle the signals meanwhile; one that the caller had ignored stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    ours = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    for number in ours:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, old in ours.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)

@@ -1,0 +1,69 @@
+"""`concil copy`: one image from one store to another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from concil.bars import sized
+from concil.cli import options, results
+from concil.cli.command import Command
+from concil.cli.failures import DONE
+from concil.content import Digest
+from concil.progress import State
+from concil.reference import Address, LayoutAddress, parse_address
+from concil.transfer.blob import Landed
+
+if TYPE_CHECKING:
+    from concil.cli.options import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the verb to the command line."""
+    parser = subparsers.add_parser(
+        "copy",
+        help="copy one image",
+        description="Copy one image, with all its platforms and its digests as they are. "
+        "Prints the address of the copy by digest.",
+    )
+    parser.add_argument("source", metavar="SRC", help="host/repository:tag or oci:DIR:NAME")
+    parser.add_argument("destination", metavar="DST", help="the same")
+    options.add_platform(parser, "copy only these platforms of an index")
+    options.add_progress(parser)
+    options.add_registry(parser, sides=("src", "dest"))
+    parser.set_defaults(work=run)
+
+
+def run(command: Command) -> int:
+    """Copy it."""
+    arguments = command.arguments
+    platforms = options.platforms_of(arguments)
+    with command.engine() as engine:
+        result = engine.copy(arguments.source, arguments.destination, platforms=platforms)
+    command.display.close()
+    if result.state is State.PRESENT:
+        command.tell(f"{result.target} is up to date")
+    else:
+        command.tell(f"copied {result.target}: {told_of(result.blobs)}, {result.seconds:.1f} s")
+    results.put_line(pinned(parse_address(arguments.destination), result.digest))
+    return DONE
+
+
+def pinned(address: Address, digest: Digest) -> str:
+    """The address of what has just been written, by its digest."""
+    if isinstance(address, LayoutAddress):
+        return str(LayoutAddress(address.path, None, digest))
+    return str(address.at(digest=digest))
+
+
+def told_of(blobs: Iterable[Landed]) -> str:
+    """How blobs arrived, in words."""
+    landed = list(blobs)
+    count = Counter(each.state for each in landed)
+    parts = [f"{count[State.DONE]} blobs sent ({sized(sum(each.sent for each in landed))})"]
+    if count[State.MOUNTED]:
+        parts.append(f"{count[State.MOUNTED]} mounted")
+    if count[State.PRESENT]:
+        parts.append(f"{count[State.PRESENT]} there already")
+    return ", ".join(parts)

@@ -1,0 +1,64 @@
+"""What a failure is called on the command line: one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+
+from concil.errors import AccessDenied, Cancelled, ConcilError, NotFound, UsageError
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+SOME_FAILED = 3  # images of a mirror
+NOT_FOUND = 4
+DENIED = 5
+INTERRUPTED = 130
+PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended
+
+INTERRUPTED_LINE = "concil: interrupted; run the same command again to go on"
+
+_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (UsageError, USAGE),
+    (argparse.ArgumentTypeError, USAGE),
+    (NotFound, NOT_FOUND),
+    (AccessDenied, DENIED),
+    (Cancelled, INTERRUPTED),
+    (KeyboardInterrupt, INTERRUPTED),
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code that tells a script what kind of failure it was."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
+
+
+def told(error: BaseException) -> str:
+    """Say what failed and what to do about it, in one line without control characters."""
+    if isinstance(error, ConcilError):
+        text = f"{error}; {error.remedy}" if error.remedy else str(error)
+    elif isinstance(error, OSError) and error.errno:
+        place = f": {error.filename!a}" if error.filename else ""
+        text = f"{os.strerror(error.errno)}{place}; {_system_remedy(error.errno)}"
+    elif isinstance(error, MemoryError):
+        text = "out of memory; use fewer --jobs"
+    else:
+        text = (
+            f"unexpected {type(error).__name__}: {error}; "
+            "please report this, with what the same command says under -vv"
+        )
+    return cleaned(text)
+
+
+def cleaned(text: str) -> str:
+    """One line of printable text: what comes from a registry ends up on a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _system_remedy(number: int) -> str:
+    if number == errno.ENOSPC:
+        return "free some space, then run it again"
+    if number == errno.EMFILE:
+        return "raise the limit of open files (ulimit -n) or use fewer --jobs"
+    return "if that is no trouble of this machine, please report it with -vv"

@@ -1,0 +1,214 @@
+"""Options that several verbs share, and the settings they become."""
+
+from __future__ import annotations
+
+import argparse
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from concil.bars import MODES
+from concil.config import RetryPolicy, TransferConfig
+from concil.content import Platform
+from concil.engine import Sides
+from concil.errors import ConcilError, UsageError, shown
+from concil.registry.credentials import Credentials
+from concil.registry.session import TLSSettings
+from concil.stores import Access
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse has no public name for it
+
+MOST_JOBS = 256
+_SWITCHES = ("--tls-verify", "--src-tls-verify", "--dest-tls-verify")
+_WORDS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
+
+
+def spelt_out(argv: Sequence[str]) -> list[str]:
+    """Give every TLS switch its value: ``--tls-verify`` alone would take the next argument.
+
+    ``--no-tls-verify`` is the same as ``--tls-verify=false``, as skopeo writes it.
+    """
+    end = list(argv).index("--") if "--" in argv else len(argv)
+    words = {name: f"{name}=true" for name in _SWITCHES}
+    words |= {f"--no-{name[2:]}": f"{name}=false" for name in _SWITCHES}
+    return [words.get(word, word) for word in argv[:end]] + list(argv[end:])
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what every verb takes; the values in front of the verb stay if none follow."""
+    group = parser.add_argument_group("messages")
+    group.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=argparse.SUPPRESS,
+        help="say more; twice: every request",
+    )
+    group.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="say nothing but errors and results",
+    )
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Add what verbs that move blobs take."""
+    parser.add_argument(
+        "--progress",
+        choices=MODES,
+        help="bars on a terminal and plain lines elsewhere (auto, the default), or one of the "
+        "others; json writes an event a line; all of it on standard error",
+    )
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=_jobs,
+        default=TransferConfig().workers,
+        metavar="N",
+        help="blobs and ranges that are moved at once (default: %(default)s); 0: one after "
+        "the other, without threads",
+    )
+
+
+def add_registry(parser: argparse.ArgumentParser, *, sides: Sequence[str] = ()) -> None:
+    """Add how registries are reached.
+
+    Args:
+        sides: "src" and "dest" where a verb has two; none: it has one.
+    """
+    group = parser.add_argument_group("registries")
+    whom = " of both sides" if sides else ""
+    for name in ("", *(f"{side}-" for side in sides)):
+        side = {"src-": " of the source", "dest-": " of the destination"}.get(name, whom)
+        group.add_argument(
+            f"--{name}tls-verify",
+            type=_truth,
+            metavar="true|false",
+            help=f"check the certificate{side} (default: true); =false allows plain http too",
+        )
+        if name or not sides:
+            group.add_argument(
+                f"--{name}creds",
+                metavar="USER:PASSWORD",
+                help=f"log in{side} with these, unless the address has its own",
+            )
+    group.add_argument(
+        "--insecure", action="store_true", help="trust any certificate, and plain http"
+    )
+    group.add_argument("--cacert", metavar="FILE", help="trust certificates of this CA (PEM)")
+    group.add_argument(
+        "--retry",
+        type=_count,
+        default=RetryPolicy().attempts - 1,
+        metavar="N",
+        help="times to try again in a row without any progress (default: %(default)s)",
+    )
+
+
+def add_platform(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--platform``."""
+    parser.add_argument(
+        "--platform",
+        action="append",
+        default=[],
+        metavar="OS/ARCH[/VARIANT]",
+        help=f"{what}; as in linux/amd64,linux/arm/v7; may be repeated",
+    )
+
+
+def platforms_of(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return what ``--platform`` asks for.
+
+    Raises:
+        UsageError: one of them is no platform.
+    """
+    found = [part.strip() for text in arguments.platform for part in text.split(",")]
+    for text in found:
+        try:
+            Platform.parse(text)
+        except ConcilError as error:
+            raise UsageError(str(error), remedy=error.remedy) from error
+    return tuple(dict.fromkeys(found))
+
+
+def config_of(arguments: argparse.Namespace) -> TransferConfig:
+    """Return the settings of a transfer."""
+    normal = TransferConfig()
+    jobs: int = getattr(arguments, "jobs", normal.workers)
+    return TransferConfig(
+        workers=jobs,
+        images=max(normal.images, jobs),
+        per_host=max(normal.per_host, jobs),
+        retry=RetryPolicy(attempts=arguments.retry + 1),
+    )
+
+
+def access_of(arguments: argparse.Namespace, side: str = "") -> Access:
+    """Return how one side is reached.
+
+    Args:
+        side: "src", "dest", or "" for a verb that has only one.
+    Raises:
+        UsageError: the CA file cannot be read, or the credentials have no colon.
+    """
+    prefix = f"{side}_" if side else ""
+    verify: bool | None = getattr(arguments, f"{prefix}tls_verify")
+    if verify is None:
+        verify = arguments.tls_verify
+    if verify is None:
+        verify = not arguments.insecure
+    creds: str | None = getattr(arguments, f"{prefix}creds")
+    trusted = _checked_ca(arguments.cacert) if arguments.cacert is not None else True
+    return Access(
+        TLSSettings(verify=trusted if verify else False),
+        Credentials.parse(creds) if creds is not None else None,
+    )
+
+
+def sides_of(arguments: argparse.Namespace) -> Sides:
+    """Return how the sides of a transfer are reached; both alike for a verb that has one."""
+    if hasattr(arguments, "src_creds"):
+        return Sides(access_of(arguments, "src"), access_of(arguments, "dest"))
+    return Sides(access_of(arguments), access_of(arguments))
+
+
+def _checked_ca(text: str) -> str:
+    path = Path(text)
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if path.is_dir():
+            context.load_verify_locations(capath=text)
+        else:
+            context.load_verify_locations(cafile=text)
+    except (OSError, ValueError) as error:
+        cause = "not a PEM certificate" if isinstance(error, ssl.SSLError) else str(error)
+        if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.strerror:
+            cause = error.strerror
+        raise UsageError(
+            f"cannot use --cacert {shown(text)}: {cause}", remedy="name a PEM file of a CA"
+        ) from error
+    return text
+
+
+def _truth(text: str) -> bool:
+    found = _WORDS.get(text.lower())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!a} is neither true nor false")
+    return found
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 5):
+        raise argparse.ArgumentTypeError(f"{text!a} is not a number from 0 to 9999")
+    return int(text)
+
+
+def _jobs(text: str) -> int:
+    number = _count(text) if text.isascii() and text.isdigit() and len(text) < 5 else -1
+    if not 0 <= number <= MOST_JOBS:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a number from 0 to {MOST_JOBS}")
+    return number
