@@ -107,12 +107,12 @@ class Patience:
         """
         if self._cancel.is_set():
             raise Cancelled(f"{what}: cancelled") from error
+        if position > self._furthest:
+            self._furthest, self._losses, self._restarts = position, 0, 0
         if isinstance(error, SessionLost):
             self._restart(error)
         elif not is_transient(error):
             raise error
-        if position > self._furthest:
-            self._furthest, self._losses = position, 0
         self._losses += 1
         if self._losses >= self._policy.attempts:
             raise error
@@ -123,7 +123,10 @@ class Patience:
         return time.monotonic() - began
 
     def _restart(self, error: SessionLost) -> None:
-        """Bytes gained in a session that is gone are no progress: their number is bounded."""
+        """Bound the sessions that came no further than the best one before them."""
         self._restarts += 1
         if self._restarts > self._policy.restarts:
-            raise error
+            raise SessionLost(
+                f"{error}; gave up after {self._restarts} upload sessions that came no further",
+                remedy="the way to the registry breaks too often; try smaller chunks",
+            ) from error

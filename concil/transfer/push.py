@@ -9,7 +9,13 @@ from typing import Protocol
 
 from concil.config import KIB
 from concil.content import Digest, Verifier
-from concil.errors import Cancelled, ConcilError, ConnectionLost, ContentError, SessionLost
+from concil.errors import (
+    Cancelled,
+    ConcilError,
+    ConnectionLost,
+    ContentError,
+    DigestMismatch,
+)
 from concil.progress import Meter, State
 from concil.retry import Patience
 from concil.store.protocol import BlobReader, BlobWriter
@@ -174,6 +180,7 @@ class Push:
         self._context = run
         self._entry = entry or Entry.nowhere()
         self._buffer = memoryview(bytearray(run.config.block_size))
+        self._acknowledged = 0  # bytes that the destination had before the latest loss
 
     def run(
         self,
@@ -210,7 +217,8 @@ class Push:
                     self._writer.commit(promise.named)
                     break
                 except ConcilError as error:
-                    self._recover(error, patience, name)
+                    if not self._may_be_theirs(error, promise):
+                        self._recover(error, patience, name)
                     promise.whole = promise.whole or self._writer.offset == 0
         except ContentError:
             self._writer.abort()
@@ -250,16 +258,25 @@ class Push:
                 if window.failure is not None:
                     raise _SourceLost(window.failure) from window.failure
                 raise
+            self._acknowledged = writer.offset
             self._remember(promise)
             empty = False
+
+    def _may_be_theirs(self, error: ConcilError, promise: _Promise) -> bool:
+        """Begin again where wrong bytes may be those that an earlier process had sent."""
+        if promise.whole or not isinstance(error, DigestMismatch):
+            return False
+        self._writer.abort()
+        self._writer.resync()
+        promise.whole = True
+        return True
 
     def _recover(self, error: ConcilError, patience: Patience, name: str) -> None:
         """Wait and find out where to go on, or raise what cannot be helped."""
         if isinstance(error, _SourceLost):
             raise error.cause
-        at = 0 if isinstance(error, SessionLost) else self._writer.offset
-        patience.lost(error, at, f"{name} to its destination")
-        offset = self._writer.resync()
+        patience.lost(error, self._acknowledged, f"{name} to its destination")
+        offset = self._acknowledged = self._writer.resync()
         self._meter.state(State.RETRYING, position=offset, detail=str(error))
 
 
