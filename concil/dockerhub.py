@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from concil.registry.session import (
     ERROR_LIMIT,
     TLSSettings,
     Transport,
+    content_length,
     discard,
     new_session,
     read_limited,
@@ -35,6 +38,7 @@ from concil.registry.urls import redacted
 from concil.store.files import LocalFile
 from concil.store.protocol import BlobReader
 from concil.store.remote import RemoteBlob, RemoteStore
+from concil.transfer.journal import Journal
 from concil.transfer.push import Opener, Push
 from concil.transfer.run import Run
 from concil.verified import VerifiedBody
@@ -132,7 +136,7 @@ class DockerHub:
     ) -> requests.Response:
         """Upload a file that is named by its digest: ``<hex>`` or ``sha256:<hex>``.
 
-        Large files go in chunks and go on after a loss.
+        Large files go in chunks and go on after a loss, also in another process.
 
         Returns:
             The response that committed the blob.
@@ -143,7 +147,7 @@ class DockerHub:
         name = Path(filename).name
         digest = Digest.parse(name if ":" in name else f"sha256:{name}")
         file = LocalFile(os.fspath(filename))
-        return self._upload(file.open, file.size, digest, progress)
+        return self._upload(file.open, file.size, digest, progress, check=file.check_unchanged)
 
     def post_blob_data(
         self, data: bytes, digest: str, *, progress: ProgressSink | None = None
@@ -265,13 +269,24 @@ class DockerHub:
         self.username, self.password = credentials.username, credentials.password
 
     def _upload(
-        self, opener: Opener, size: int, digest: Digest, progress: ProgressSink | None
+        self,
+        opener: Opener,
+        size: int,
+        digest: Digest,
+        progress: ProgressSink | None,
+        *,
+        check: Callable[[], None] | None = None,
     ) -> requests.Response:
         meter = Meter(progress, kind="blob", subject=str(digest), target=self.url, total=size)
         store = RemoteStore(self._ready(), name=self.url, knowledge=self._knowledge)
         meter.state(State.STARTED, position=0)
-        writer = store.begin_blob(size, digest)
-        Push(opener, writer, meter, self._run).run(size, digest, f"blob {digest}")
+        # Only what goes in chunks can be gone on with.
+        large = size > self._run.config.chunk_size
+        with contextlib.closing(Journal(Journal.default_path() if large else None)) as journal:
+            entry = journal.entry(self.url, str(digest), size)
+            writer = store.begin_blob(size, digest, entry.state)
+            push = Push(opener, writer, meter, self._run, entry)
+            push.run(size, digest, f"blob {digest}", check=check)
         meter.state(State.DONE, position=size)
         # An answer that was lost is made up for by asking for the blob.
         return writer.response or self.request("HEAD", f"{self.url}/blobs/{digest}")
@@ -284,8 +299,7 @@ class DockerHub:
         progress: ProgressSink | None,
     ) -> requests.Response:
         """Let the response's body be verified, and go on after a drop."""
-        length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdigit() else None
+        total = content_length(response)
         meter = Meter(progress, kind="blob", subject=str(digest), target="", total=total)
         response.raw = VerifiedBody(response, digest, again, meter, self._run)
         return response
