@@ -21,16 +21,14 @@ from concil.errors import (
     StatusError,
     TLSFailure,
     Unreachable,
+    shown,
 )
 from concil.registry.urls import redacted
 
-_UNSENDABLE = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.InvalidHeader,
-)
 HTTP_ERRORS = urllib3.exceptions.HTTPError
 _REASONS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
+# What requests says of a file that is not there, before it connects.
+_MISSING_FILE = re.compile(r"Could not find .*invalid path: (.*?)(?: \||$)")
 _UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED[^(]*?: (.*?)(?: \(_ssl|['\")]|$)")
 
 
@@ -44,13 +42,12 @@ def translate(error: BaseException, what: str, *, answered: bool) -> ConcilError
     if isinstance(error, ConcilError):
         return error
     text = _texts(error)
-    if isinstance(error, requests.exceptions.SSLError) or "SSLError" in text:
-        failure = _tls(text, what)
-        if failure is not None:
-            return failure
+    failure = _tls(error, text, what)
+    if failure is not None:
+        return failure
     if isinstance(error, requests.exceptions.ProxyError):
         return Unreachable(f"{what}: the proxy cannot be reached", remedy="check HTTPS_PROXY")
-    if isinstance(error, _UNSENDABLE):
+    if isinstance(error, ValueError):
         return ProtocolViolation(f"{what}: a URL or header that cannot be sent")
     if isinstance(error, requests.exceptions.ConnectTimeout) or _never_connected(error):
         lost = Unreachable(f"{what}: {_why(error, text)}", remedy="check the host name and port")
@@ -77,7 +74,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         waiting.extend(e for e in more if isinstance(e, BaseException))
 
 
-def _tls(text: str, what: str) -> TLSFailure | None:
+def _tls(error: BaseException, text: str, what: str) -> TLSFailure | None:
+    missing = _MISSING_FILE.search(text)
+    if missing:
+        return _unreadable(f"{what}: there is no CA or certificate file {shown(missing[1])}")
+    tls = isinstance(error, requests.exceptions.SSLError) or "SSLError" in text
+    return _handshake(text, what) if tls else None
+
+
+def _handshake(text: str, what: str) -> TLSFailure | None:
     if "CERTIFICATE_VERIFY_FAILED" in text or "doesn't match" in text:
         found = _UNTRUSTED.search(text)
         why = found[1] if found else "certificate verify failed"
@@ -92,18 +97,21 @@ def _tls(text: str, what: str) -> TLSFailure | None:
             f"{what}: the server does not speak TLS",
             remedy="write http:// in front of the host if plain http is meant",
         )
-    if (
-        "invalid path" in text
-        or "No such file" in text
-        or "PEM" in text
-        or "NO_CERTIFICATE" in text
-    ):
-        return TLSFailure(f"{what}: the CA or client certificate file cannot be read")
+    if "No such file" in text or "PEM" in text or "NO_CERTIFICATE" in text:
+        return _unreadable(f"{what}: the CA or client certificate file cannot be read")
     if "ALERT" in text or "HANDSHAKE" in text or "UNSUPPORTED_PROTOCOL" in text:
-        return TLSFailure(
+        failure = TLSFailure(
             f"{what}: the TLS handshake failed", remedy="the server may want a client certificate"
         )
+        failure.untrusted = True  # it does speak TLS
+        return failure
     return None  # broken off in the middle: a lost connection like any other
+
+
+def _unreadable(message: str) -> TLSFailure:
+    failure = TLSFailure(message, remedy="name a file of PEM certificates")
+    failure.untrusted = True  # a slip in a path is no reason to go on without TLS
+    return failure
 
 
 def _never_connected(error: BaseException) -> bool:
@@ -138,13 +146,13 @@ def retry_after(response: requests.Response) -> float | None:
     Source: RFC 9110, 10.2.3.
     """
     value = response.headers.get("Retry-After", "").strip()
-    if value.isdigit():
+    if value.isdecimal():  # isdigit is true for a superscript, which is no number
         return min(float(value), 300.0)
     try:
-        date = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+        seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError, OSError):
         return None
-    return min(max(0.0, date.timestamp() - time.time()), 300.0)
+    return min(max(0.0, seconds), 300.0)
 
 
 def status_error(response: requests.Response, content: bytes, what: str = "") -> StatusError:

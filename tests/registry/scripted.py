@@ -268,7 +268,10 @@ class Elsewhere(requests.adapters.HTTPAdapter):
         self._server = server
 
     def send(
-        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+        self,
+        request: requests.PreparedRequest,
+        *args: Any,  # noqa: ANN401 - passed on as they come
+        **kwargs: Any,  # noqa: ANN401
     ) -> requests.Response:
         asked = urllib.parse.urlsplit(request.url or "")
         moved = request.copy()
