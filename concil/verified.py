@@ -12,6 +12,7 @@ from concil.config import KIB, MIB
 from concil.content import Digest, Verifier
 from concil.errors import ConnectionLost, SizeMismatch
 from concil.progress import Meter, State
+from concil.registry.session import content_length
 from concil.store.protocol import BlobReader
 from concil.store.remote import RemoteBlob
 from concil.transfer.push import Opener, ResumingReader
@@ -34,9 +35,8 @@ class VerifiedBody(io.RawIOBase):
         self._digest = digest
         self._meter = meter
         self._name = f"blob {digest}"
-        length = response.headers.get("Content-Length", "")
         # Without a length the end of the body is where the server says it is.
-        self._size = int(length) if length.isdigit() else None
+        self._size = content_length(response)
         self._verifier = Verifier(digest.algorithm)
         self._first: BlobReader | None = RemoteBlob(response, 0)
         self._again = opener

@@ -20,7 +20,7 @@ from concil.errors import (
 from concil.reference import check_tag
 from concil.registry.auth import Scopes, repository_scope
 from concil.registry.endpoint import Call, Endpoint
-from concil.registry.session import discard, read_limited
+from concil.registry.session import content_length, discard, read_limited
 from concil.registry.urls import origin, redacted, resolve
 
 TAG_PAGE = 1000  # ECR refuses to list more at once
@@ -70,11 +70,11 @@ class RegistryClient:
             call = Call("GET", url, call.scopes, expect=frozenset({200, 404}))
             response = self.endpoint.repeat(call, self.policy)
         there = response.status_code == requests.codes.ok
-        length = response.headers.get("Content-Length", "")
+        length = content_length(response)
         response.close() if call.method == "GET" else discard_head(response)
         if not there:
             return None
-        return int(length) if length.isdigit() else -1
+        return -1 if length is None else length
 
     def get_blob(
         self, digest: Digest, start: int = 0, stop: int | None = None
@@ -244,7 +244,7 @@ def discard_head(response: requests.Response) -> None:
 
 def _told(response: requests.Response) -> Descriptor | None:
     """What the headers of a HEAD say, if they say enough."""
-    length = response.headers.get("Content-Length", "")
+    length = content_length(response)
     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
     try:
         digest = Digest.parse(response.headers.get("Docker-Content-Digest", ""))
@@ -252,7 +252,7 @@ def _told(response: requests.Response) -> Descriptor | None:
         return None
     if response.status_code != requests.codes.ok or media_type not in ACCEPTED_TYPES:
         return None
-    return Descriptor(media_type, digest, int(length)) if length.isdigit() else None
+    return None if length is None else Descriptor(media_type, digest, length)
 
 
 def _checked(reference: str) -> str:

@@ -139,7 +139,7 @@ class Transport:
             ProtocolViolation: redirects without end, or to where nobody should go.
         """
         options = options or Options()
-        prepared = self.session.prepare_request(request)
+        prepared = self._prepared(request)
         home = origin(prepared.url or "")
         for _ in range(MAX_REDIRECTS + 1):
             response = self._exchange(prepared, options)
@@ -156,6 +156,13 @@ class Transport:
     def has_answered(self, url: str) -> bool:
         """Whether the host of ``url`` has answered anything so far."""
         return host_of(url) in self._answered
+
+    def _prepared(self, request: requests.Request) -> requests.PreparedRequest:
+        try:
+            return self.session.prepare_request(request)
+        except (requests.RequestException, ValueError) as error:
+            what = f"{request.method} {redacted(request.url)}"
+            raise failures.translate(error, what, answered=False) from error
 
     def _exchange(self, prepared: requests.PreparedRequest, options: Options) -> requests.Response:
         url = prepared.url or ""
@@ -261,11 +268,18 @@ def read_limited(response: requests.Response, limit: int, what: str) -> bytes:
     return content
 
 
+def content_length(response: requests.Response) -> int | None:
+    """Bytes that an answer announces; None if it does not, or nothing that is a number."""
+    value = response.headers.get("Content-Length", "")
+    # isdigit is true for a superscript, and int() refuses numbers of thousands of digits.
+    return int(value) if value.isdecimal() and len(value) < 20 else None
+
+
 def discard(response: requests.Response) -> None:
     """Be done with an answer: read a short rest so that its connection can be used again."""
-    length = response.headers.get("Content-Length", "")
+    length = content_length(response)
     # The 416 of distribution 2.8 announces more than it sends: never read one.
-    if response.status_code != 416 and length.isdigit() and int(length) <= ERROR_LIMIT:
+    if response.status_code != 416 and length is not None and length <= ERROR_LIMIT:
         try:
             response.raw.read(ERROR_LIMIT, decode_content=False)
         except (requests.RequestException, OSError, failures.HTTP_ERRORS):

@@ -218,5 +218,5 @@ _MOVED = frozenset({301, 302, 307, 308})
 
 def _announced(response: requests.Response, name: str) -> int | None:
     value = response.headers.get(name, "")
-    size = int(value) if value.isdigit() else 0
+    size = int(value) if value.isdecimal() and len(value) < 20 else 0
     return size if size in _ANNOUNCED else None
