@@ -20,6 +20,7 @@ from concil.cli import options
 from concil.cli.failures import INTERRUPTED, INTERRUPTED_LINE
 from concil.engine import Engine, Sides
 from concil.stores import Stores
+from concil.transfer.journal import Journal
 
 GRACE = 10.0  # seconds from the first signal until the program ends without waiting
 _CLOSING = 7.0  # seconds for chunks in flight after a failure; well below GRACE
@@ -79,12 +80,20 @@ class Command:
             self.display.write(line, "info")
 
     @contextlib.contextmanager
-    def engine(self, sides: Sides | None = None) -> Iterator[Engine]:
-        """Open an engine with the options of the command; a stop cancels it."""
+    def engine(
+        self, sides: Sides | None = None, journal: Journal | None = None
+    ) -> Iterator[Engine]:
+        """Open an engine with the options of the command; a stop cancels it.
+
+        Args:
+            sides: how registries are reached; None: as the options say.
+            journal: where it remembers; None: the user's own.
+        """
         engine = Engine(
             options.config_of(self.arguments),
             progress=self.display,
             sides=sides or options.sides_of(self.arguments),
+            journal=journal,
         )
         self.stop.also(engine.cancel)
         try:

@@ -58,10 +58,15 @@ def pinned(address: Address, digest: Digest) -> str:
 
 
 def told_of(blobs: Iterable[Landed]) -> str:
-    """How blobs arrived, in words."""
-    landed = list(blobs)
-    count = Counter(each.state for each in landed)
-    parts = [f"{count[State.DONE]} blobs sent ({sized(sum(each.sent for each in landed))})"]
+    """How blobs arrived, in words; a blob that was sent is not counted as there, too."""
+    arrived: dict[tuple[str, Digest], Landed] = {}
+    for each in blobs:
+        known = arrived.setdefault((each.place, each.blob.digest), each)
+        if known.state is State.PRESENT:
+            arrived[each.place, each.blob.digest] = each
+    count = Counter(each.state for each in arrived.values())
+    sent = sum(each.sent for each in arrived.values())
+    parts = [f"{count[State.DONE]} blobs sent ({sized(sent)})"]
     if count[State.MOUNTED]:
         parts.append(f"{count[State.MOUNTED]} mounted")
     if count[State.PRESENT]:

@@ -66,16 +66,13 @@ def _described(address: Address, digest: Digest, manifest: Manifest) -> dict[str
     if manifest.is_index:
         document["manifests"] = [_entry(child) for child in manifest.children()]
         return document
-    layers = [blob for blob in manifest.blobs() if not _is_config(blob, manifest)]
-    document["artifactType"] = manifest.artifact_type
-    document["totalSize"] = sum({blob.digest: blob.size for blob in manifest.blobs()}.values())
-    document["layers"] = [_entry(layer) for layer in layers]
+    blobs = manifest.blobs()
+    has_config = json.loads(manifest.body).get("config") is not None
+    if not has_config or blobs[0].media_type not in _CONFIGS:
+        document["artifactType"] = manifest.artifact_type
+    document["totalSize"] = sum({blob.digest: blob.size for blob in blobs}.values())
+    document["layers"] = [_entry(layer) for layer in (blobs[1:] if has_config else blobs)]
     return document
-
-
-def _is_config(blob: Descriptor, manifest: Manifest) -> bool:
-    """The config comes first in `blobs`, where there is one."""
-    return bool(manifest.artifact_type) and blob is manifest.blobs()[0]
 
 
 def _entry(descriptor: Descriptor) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import os
 import sys
 from typing import BinaryIO
 
-from concil.cli.failures import cleaned
 from concil.errors import StoreError, UsageError
 
 _REMEDY = "let it go to a file or a pipe that takes it"
@@ -21,7 +20,8 @@ def put_line(text: str) -> None:
         BrokenPipeError: nobody reads any more.
         StoreError: it cannot be written.
     """
-    _write(cleaned(text).encode("utf-8", "backslashreplace") + b"\n")
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    _write(printable.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def put_json(document: object) -> None:
