@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -211,6 +212,9 @@ def _open_own(partial: Path) -> tuple[int, Path]:
             fd = os.open(path, flags, 0o666)
         except OSError as error:
             raise _refused(path, error) from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise StoreError(f"{path}: not a regular file", remedy="remove it and run it again")
         if _locked(fd, path):
             return fd, path
         os.close(fd)

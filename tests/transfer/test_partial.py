@@ -287,3 +287,10 @@ def test_new_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("final", "ordinary")]
 
     assert modes[0] == modes[1]
+
+
+def test_pipe_under_the_partial_name_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.partial")
+
+    with pytest.raises(StoreError, match="regular file"):
+        begin(tmp_path)
