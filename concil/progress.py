@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 class State(enum.StrEnum):
     """What has become of a subject."""
 
+    WAITING = "waiting"  # known and not begun; so that totals are right from early on
     STARTED = "started"
     MOVING = "moving"
     RETRYING = "retrying"

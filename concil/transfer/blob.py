@@ -62,6 +62,7 @@ class BlobMove:
         """
         self._siblings = siblings
         self._known_absent = known_absent
+        self._meter.state(State.WAITING, position=0)
         queued = self._pool.submit(
             self._run, rank=Rank.BLOB, size=self._blob.size, hosts=self._hosts
         )

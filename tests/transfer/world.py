@@ -59,11 +59,11 @@ class Sink:
         self.events.append(event)
 
     def states(self, subject: str = "") -> list[State]:
-        """The states of a subject, the positions in between left out."""
+        """The states of a subject from its start on, the positions in between left out."""
         return [
             event.state
             for event in self.events
-            if event.state is not State.MOVING and subject in event.subject
+            if event.state not in (State.MOVING, State.WAITING) and subject in event.subject
         ]
 
 
