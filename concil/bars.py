@@ -9,17 +9,17 @@ import math
 import os
 import threading
 import time
-from collections import deque
 from typing import Protocol, TextIO
 
 from tqdm import tqdm
 
 from concil.errors import UsageError
 from concil.progress import Event, State
+from concil.tally import Standing, Tally
 
 MODES = ("auto", "bar", "plain", "json", "none")
-_WINDOW = 10.0  # seconds that the rate is taken over
 _LABEL = 14  # columns of the name in front of a bar
+_BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<LEFT, {rate_fmt}]"
 
 
 class Display(Protocol):
@@ -27,6 +27,10 @@ class Display(Protocol):
 
     def __call__(self, event: Event) -> None:
         """Take note of an event; cheap, and never raises."""
+        ...
+
+    def expect(self, images: int) -> None:
+        """Take note of how many images there will be."""
         ...
 
     def write(self, line: str, level: str = "") -> None:
@@ -68,85 +72,6 @@ def sized(count: float) -> str:
     return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
 
 
-@dataclasses.dataclass(slots=True)
-class _Running:
-    """A blob that is under way."""
-
-    label: str
-    began: float  # monotonic seconds
-    position: int = 0  # bytes
-    total: int = 0  # bytes
-    retrying: bool = False
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Sum:
-    """Everything together, at one moment."""
-
-    done: int  # bytes
-    total: int  # bytes
-    rate: float | None  # bytes a second; None: too early to tell
-    elapsed: float  # seconds
-    images: str  # how many, in words; "" if it is only one
-    running: tuple[_Running, ...]  # those that began first in front
-
-
-class _Tally:
-    """Adds positions up. Any thread may call any method."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the fields below
-        self._began = time.monotonic()
-        self._running: dict[tuple[str, str], _Running] = {}
-        self._done = 0  # bytes of blobs that ended well
-        self._spared = 0  # bytes of these that nobody had to move
-        self._images: dict[tuple[str, str], bool] = {}  # whether it has ended
-        self._samples: deque[tuple[float, int]] = deque([(self._began, 0)])
-
-    def take(self, event: Event) -> None:
-        """Take note of an event."""
-        key = (event.subject, event.target)
-        with self._lock:
-            if event.kind == "image":
-                self._images[key] = event.state.final
-            elif event.state.final:
-                self._running.pop(key, None)
-                self._end(event)
-            else:
-                running = self._running.get(key)
-                if running is None:
-                    running = _Running(_label(event.subject), time.monotonic())
-                    self._running[key] = running
-                running.position = event.position
-                running.total = event.total or 0
-                running.retrying = event.state is State.RETRYING
-
-    def _end(self, event: Event) -> None:
-        """Keep the bytes of what ended well. The caller holds the lock."""
-        if event.state is State.FAILED:
-            return
-        size = event.position if event.total is None else event.total
-        self._done += size
-        if event.state is not State.DONE:
-            self._spared += size
-
-    def sum(self) -> _Sum:
-        """Return where everything stands; asked at steady intervals, for the rate."""
-        now = time.monotonic()
-        with self._lock:
-            running = tuple(dataclasses.replace(each) for each in self._running.values())
-            ended, count = sum(self._images.values()), len(self._images)
-            done = self._done + sum(each.position for each in running)
-            total = self._done + sum(each.total for each in running)
-            self._samples.append((now, done - self._spared))
-            while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW:
-                self._samples.popleft()
-            (first, before), (last, moved) = self._samples[0], self._samples[-1]
-        rate = max(0, moved - before) / (last - first) if last - first > 0.2 else None
-        images = f"{ended}/{count} images" if count > 1 else ""
-        return _Sum(done, total, rate, now - self._began, images, running)
-
-
 class _Output:
     """A stream that may be broken or closed: no transfer ends by what it shows."""
 
@@ -178,6 +103,9 @@ class _Direct:
         document = {"kind": "log", "level": level, "message": line}
         self._put(json.dumps(document) if self._as_json else line)
 
+    def expect(self, images: int) -> None:
+        """Do nothing: it counts nothing."""
+
     def close(self) -> None:
         """Do nothing: nothing was drawn."""
 
@@ -191,7 +119,7 @@ class _Ticker:
 
     def __init__(self, view: _PlainView | _BarView) -> None:
         self._view = view
-        self._tally = _Tally()
+        self._tally = Tally()
         self._lock = threading.Lock()  # held while the view writes: lines must not mix
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="concil-display", daemon=True)
@@ -200,6 +128,10 @@ class _Ticker:
     def __call__(self, event: Event) -> None:
         """Count the event; the thread shows it."""
         self._tally.take(event)
+
+    def expect(self, images: int) -> None:
+        """Count up to so many images."""
+        self._tally.expect(images)
 
     def write(self, line: str, level: str = "") -> None:  # noqa: ARG002  # as the protocol has it
         """Write the line above what is shown."""
@@ -228,7 +160,7 @@ class _PlainView:
     def __init__(self, output: _Output) -> None:
         self._output = output
 
-    def show(self, found: _Sum) -> None:
+    def show(self, found: Standing) -> None:
         """Write where everything stands."""
         whole = f"{sized(found.done)} of {sized(found.total)}"
         if found.total:
@@ -237,11 +169,11 @@ class _PlainView:
         parts.append(whole)
         if found.rate is not None:
             parts.append(f"{sized(found.rate)}/s")
-        if found.rate and found.total > found.done:
+        if found.rate and found.complete and found.total > found.done:
             left = tqdm.format_interval((found.total - found.done) / found.rate)
             parts.append(f"{left} left")
         parts.append(f"{len(found.running)} under way")
-        again = sum(each.retrying for each in found.running)
+        again = sum(each.state is State.RETRYING for each in found.running)
         parts += [f"{again} trying again"] if again else []
         self._output.put(", ".join(parts) + "\n")
 
@@ -269,19 +201,21 @@ class _BarView:
         encoding = output.stream.encoding if output.stream else ""
         self._ascii = not (encoding or "").lower().startswith("utf")
 
-    def show(self, found: _Sum) -> None:
+    def show(self, found: Standing) -> None:
         """Draw a frame."""
         if not found.running and not found.images:
             return
         columns, rows = self._terminal()
         label = found.images or "total"
         width = columns - 1  # a full line would make some terminals wrap
-        lines = [self._bar(label, (found.done, found.total), found.elapsed, width, found.rate)]
+        whole = (found.done, found.total)
+        left = "{remaining}" if found.complete else "?"
+        lines = [self._bar(label, whole, found.elapsed, width, (found.rate, left))]
         # The last row stays free: what is typed there must not scroll the bars.
         shown = found.running[: max(0, rows - 2)]
         now = time.monotonic()
         for each in shown:
-            label = f"{each.label} !" if each.retrying else each.label
+            label = f"{each.label} !" if each.state is State.RETRYING else each.label
             lines.append(self._bar(label, (each.position, each.total), now - each.began, width))
         if shown and len(shown) < len(found.running):
             more = len(found.running) - len(shown) + 1
@@ -302,9 +236,14 @@ class _BarView:
         self._drawn, self._frame = [], ""
 
     def _bar(
-        self, label: str, at: tuple[int, int], elapsed: float, width: int, rate: float | None = None
+        self,
+        label: str,
+        at: tuple[int, int],
+        elapsed: float,
+        width: int,
+        rate: tuple[float | None, str] = (None, "{remaining}"),
     ) -> str:
-        """One line: a name, and so many bytes of so many."""
+        """One line: a name, so many bytes of so many, how fast and how long."""
         return tqdm.format_meter(
             min(at),
             at[1],
@@ -315,7 +254,8 @@ class _BarView:
             unit="B",
             unit_scale=True,
             unit_divisor=1024,
-            rate=rate,
+            rate=rate[0],
+            bar_format=_BAR.replace("LEFT", rate[1]),
         )[:width]
 
     def _home(self) -> str:
@@ -335,11 +275,3 @@ class _BarView:
                 found = os.get_terminal_size(stream.fileno())
                 return found.columns or 80, found.lines or 24
         return 80, 24
-
-
-def _label(subject: str) -> str:
-    """A few characters of a digest, or the end of a name."""
-    algorithm, colon, value = subject.partition(":")
-    if colon and algorithm in ("sha256", "sha512"):
-        return value[:12]
-    return "".join(c if c.isprintable() else "?" for c in subject)[-12:]

@@ -101,6 +101,7 @@ def run(command: Command) -> int:
 def _mirror(command: Command, items: list[MirrorItem]) -> tuple[MirrorReport, float]:
     """Mirror the items; the first failure of an image is the demo's."""
     began = time.monotonic()
+    command.display.expect(len(items))
     with command.engine(Sides(), Journal(None)) as engine:
         report = engine.mirror(items)
     for outcome in report.failed:
@@ -157,18 +158,17 @@ def _summary(seen: _Seen, seconds: float) -> Iterator[str]:
         f"in {seen.seconds:.1f} s"
     )
     yield (
-        f"shared    {len(shared)} times a layer was needed again: nothing was sent for it, "
-        f"which saved {sized(sum(each.blob.size for each in shared))}"
+        f"shared    layers were needed again {len(shared)} times and not sent again: "
+        f"{sized(sum(each.blob.size for each in shared))} saved"
     )
     if seen.link.was_cut:
         lost = max(0, seen.link.carried - first.sent)
         yield (
-            f"cut       one connection, after {sized(_CUT)}: the upload of "
+            f"cut       one connection, after {sized(_CUT)}; the upload of "
             f"{sized(made.large.size)} went on where it was"
         )
         yield (
-            f"          the line carried {sized(lost)} beside the blobs: what was sent again, "
-            "manifests and the heads of all requests"
+            f"          all that was sent beside the blobs, bytes sent again among it: {sized(lost)}"
         )
     else:
         yield "cut       no connection: none carried enough"

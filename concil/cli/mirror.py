@@ -51,6 +51,7 @@ def run(command: Command) -> int:
     _check_hosts("--src-creds", arguments.src_creds, [item.source for item in items])
     _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in items])
     began = time.monotonic()
+    command.display.expect(len(items))
     with command.engine() as engine:
         report = engine.mirror(items)
     command.display.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = "concil"
 # From below; a module may import what stands in its own row or under it.
 LAYERS = (
-    ("errors", "config", "progress"),
+    ("errors", "config", "progress", "tally"),
     ("hashing", "digest", "content", "reference", "retry"),
     ("registry",),
     ("store",),
