@@ -26,13 +26,12 @@ from concil.registry.credentials import Credentials, Prompt
 from concil.registry.endpoint import Call, Endpoint
 from concil.registry.quirks import Knowledge
 from concil.registry.session import (
-    ERROR_LIMIT,
     TLSSettings,
     Transport,
     content_length,
     discard,
     new_session,
-    read_limited,
+    read_error,
 )
 from concil.registry.urls import redacted
 from concil.store.files import LocalFile
@@ -325,8 +324,7 @@ class _Bytes:
 def _checked(response: requests.Response) -> requests.Response:
     if response.status_code < 400:
         return response
-    what = f"an error of {response.status_code}"
-    raise failures.status_error(response, read_limited(response, ERROR_LIMIT, what))
+    raise failures.status_error(response, read_error(response))
 
 
 def _load(response: requests.Response) -> None:

@@ -7,7 +7,6 @@ import json
 import logging
 import threading
 import time
-import urllib.parse
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,8 +17,8 @@ from concil.reference import is_loopback
 from concil.registry import failures
 from concil.registry.challenge import Challenge
 from concil.registry.credentials import Ask, Credentials
-from concil.registry.session import ERROR_LIMIT, Transport, read_limited
-from concil.registry.urls import host_of, origin, redacted
+from concil.registry.session import Transport, read_error, read_limited
+from concil.registry.urls import host_of, join, origin, redacted
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +132,7 @@ class Authenticator:
         """Where to get a token; Harbor offers only Basic to a request that had a token."""
         if challenge is None:
             return self._realms.get(scopes)
-        url = urllib.parse.urljoin(self.home, challenge.get("realm"))
+        url = join(self.home, challenge.get("realm"))
         if not challenge.get("realm"):
             raise ProtocolViolation(f"{host_of(self.home)} offers a token but names no realm")
         self._check_realm(url)
@@ -191,15 +190,14 @@ class Authenticator:
         """Get a token by GET, as a user if there is one. The caller holds the lock."""
         query: list[tuple[str, str]] = [("service", realm.service)] if realm.service else []
         query += [("scope", scope) for scope in realm.scopes]
-        headers = {"Accept": "application/json"}
-        if self.credentials is not None:
-            headers["Authorization"] = self.credentials.basic()
+        # None keeps back what the caller set on the session: it is the registry's.
+        basic = self.credentials.basic() if self.credentials is not None else None
+        headers = {"Accept": "application/json", "Authorization": basic}
         what = f"token from {redacted(realm.url)}"
         request = requests.Request("GET", realm.url, params=query, headers=headers)
         response = self._transport.send(request)
         if response.status_code != requests.codes.ok:
-            content = read_limited(response, ERROR_LIMIT, what)
-            raise failures.status_error(response, content, self._refusal())
+            raise failures.status_error(response, read_error(response), self._refusal())
         token = _read_token(read_limited(response, TOKEN_LIMIT, what), what)
         with self._guard:
             self._tokens[scopes] = token

@@ -19,7 +19,7 @@ from concil.registry.auth import Authenticator, Scopes
 from concil.registry.challenge import Challenge
 from concil.registry.challenge import parse as parse_challenges
 from concil.registry.credentials import Ask, Credentials
-from concil.registry.session import ERROR_LIMIT, Options, Transport, read_limited
+from concil.registry.session import Options, Transport, read_error
 from concil.registry.urls import origin, redacted
 
 logger = logging.getLogger(__name__)
@@ -89,8 +89,7 @@ class Endpoint:
         response = self.authorized(call)
         if response.status_code in call.expect:
             return response
-        what = f"{call.method} {redacted(response.url)}"
-        raise failures.status_error(response, read_limited(response, ERROR_LIMIT, what))
+        raise failures.status_error(response, read_error(response))
 
     def authorized(self, call: Call) -> requests.Response:
         """Make a call once, renewing credentials that are refused; any status is returned."""
@@ -100,7 +99,7 @@ class Endpoint:
             if not self._refused(response, call, sent):
                 return response
             challenges = _challenges(response)
-            read_limited(response, ERROR_LIMIT, "an answer that asks for credentials")
+            read_error(response)
             if not self.auth.renew(challenges, call.scopes, sent, last=last):
                 return response
             if call.rewind is not None:

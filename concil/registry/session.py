@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.cookiejar
 import importlib.metadata
 import io
@@ -18,7 +19,7 @@ import requests.adapters
 import requests.utils
 
 from concil.config import MIB, Timeouts
-from concil.errors import Cancelled, ProtocolViolation
+from concil.errors import Cancelled, ConcilError, ProtocolViolation
 from concil.registry import failures
 from concil.registry.urls import host_of, origin, redacted, resolve
 
@@ -265,6 +266,22 @@ def read_limited(response: requests.Response, limit: int, what: str) -> bytes:
         response.close()
         raise ProtocolViolation(f"{what}: the answer is larger than {limit} bytes")
     response.raw = io.BytesIO(content)
+    return content
+
+
+def read_error(response: requests.Response) -> bytes:
+    """Read the body of an error as far as it can be had: its status counts, not its text."""
+    if isinstance(response.raw, io.BytesIO):
+        return response.raw.getvalue()  # it was read before
+    content = b""
+    length = content_length(response)
+    # With a 416 distribution 2.8 announces the whole blob and sends a few bytes.
+    if response.status_code != 416 or (length is not None and length <= ERROR_LIMIT):
+        with contextlib.suppress(ConcilError):
+            content = read_limited(response, ERROR_LIMIT, "an error")
+    if not content:
+        response.close()
+        response.raw = io.BytesIO()
     return content
 
 

@@ -1,0 +1,744 @@
+"""Tokens: who is asked for them, what goes along, when they are renewed, what is refused."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from concil.errors import (
+    AccessDenied,
+    ConcilError,
+    ConnectionLost,
+    ProtocolViolation,
+    RegistryDenied,
+    StatusError,
+)
+from concil.registry.auth import Authenticator, repository_scope
+from concil.registry.challenge import Challenge
+from concil.registry.challenge import parse as parse_challenges
+from concil.registry.credentials import Credentials
+from concil.registry.endpoint import Call, Endpoint
+from concil.registry.session import Transport
+from tests.registry.guarded import REALM, REGISTRY, Guarded, basic
+from tests.registry.scripted import Answer, Scripted, Seen, reply
+from tests.registry.wiring import FAST, UNTIMED
+
+PULL = (repository_scope("team/app", "pull"),)
+PUSH = (repository_scope("team/app", "pull", "push"),)
+ALICE = Credentials("alice", "s3cr3t")
+
+
+class Clock:
+    """Time that a test can put forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0  # seconds
+        real = time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: real() + self.ahead)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def registry(server: Scripted, transport: Transport) -> Guarded:
+    registry = Guarded(server)
+    registry.reach(transport.session)
+    return registry
+
+
+@pytest.fixture
+def endpoint(registry: Guarded, transport: Transport) -> Endpoint:
+    return Endpoint(transport, REGISTRY)
+
+
+def get(endpoint: Endpoint, scopes: tuple[str, ...] = PULL, path: str = "/v2/x") -> bytes:
+    with endpoint.send(Call("GET", path, scopes)) as response:
+        return response.content
+
+
+# Getting a token ---------------------------------------------------------------------------
+
+
+def test_an_anonymous_token_is_fetched_once(registry: Guarded, endpoint: Endpoint) -> None:
+    assert [get(endpoint) for _ in range(3)] == [b"content"] * 3
+
+    [asked] = registry.token_requests
+    assert asked.query == {"service": ["reg"], "scope": ["repository:team/app:pull"]}
+    assert "authorization" not in asked.headers
+    assert registry.refused == 1
+
+
+def test_user_and_password_go_to_the_token_service_only(
+    registry: Guarded, endpoint: Endpoint
+) -> None:
+    endpoint.auth.credentials = ALICE
+
+    get(endpoint)
+
+    [asked] = registry.token_requests
+    assert asked.headers["host"] == "auth.example"
+    assert asked.headers["authorization"] == basic("alice", "s3cr3t")
+    mine = [s.headers.get("authorization") for s in registry.server.asked(part="/v2/")]
+    assert mine == [None, "Bearer t1"]
+
+
+@pytest.mark.parametrize(
+    "grant",
+    [
+        {"token": "t1"},
+        {"access_token": "t1"},
+        {"token": "t1", "access_token": "t1", "expires_in": 300, "issued_at": "nonsense"},
+        {"token": "", "access_token": "t1"},
+        {"token": "t1", "expires_in": "soon"},
+        {"token": "t1", "expires_in": True},
+        {"token": "t1", "expires_in": -5},
+        {"token": "t1", "expires_in": None},
+    ],
+)
+def test_a_token_has_either_name(
+    registry: Guarded, endpoint: Endpoint, grant: dict[str, object]
+) -> None:
+    registry.grant = lambda _: grant
+
+    assert get(endpoint) == b"content"
+    assert get(endpoint) == b"content"
+    assert len(registry.token_requests) == 1
+
+
+def test_pull_and_push_have_a_token_each(registry: Guarded, endpoint: Endpoint) -> None:
+    registry.let_in = lambda seen: "authorization" in seen.headers
+
+    for scopes in (PULL, PUSH, PULL, PUSH):
+        get(endpoint, scopes)
+
+    assert [asked.query["scope"] for asked in registry.token_requests] == [list(PULL), list(PUSH)]
+
+
+@pytest.mark.parametrize(
+    ("offered", "scopes", "asked"),
+    [
+        pytest.param("", PULL, list(PULL), id="zot: empty"),
+        pytest.param(
+            "repository:team/app:pull,push,delete", PULL, list(PULL), id="the same repository"
+        ),
+        pytest.param(
+            "repository:reg.example/team/app:pull",
+            PULL,
+            [*PULL, "repository:reg.example/team/app:pull"],
+            id="notary: another name, ours first",
+        ),
+        pytest.param(
+            "repository:a:pull registry:b:*",
+            (),
+            ["repository:a:pull", "registry:b:*"],
+            id="nothing of our own",
+        ),
+        pytest.param("", (), None, id="nothing at all"),
+    ],
+)
+def test_the_scope_is_ours_and_what_else_the_registry_names(
+    registry: Guarded,
+    endpoint: Endpoint,
+    offered: str,
+    scopes: tuple[str, ...],
+    asked: list[str] | None,
+) -> None:
+    registry.challenge += f',scope="{offered}"'
+
+    get(endpoint, scopes)
+
+    assert registry.token_requests[0].query.get("scope") == asked
+
+
+def test_a_service_that_is_not_named_is_not_asked_for(
+    registry: Guarded, endpoint: Endpoint
+) -> None:
+    registry.challenge = f'Bearer realm="{REALM}"'
+
+    get(endpoint)
+
+    assert "service" not in registry.token_requests[0].query
+
+
+def test_the_parameters_of_a_realm_are_kept(registry: Guarded, endpoint: Endpoint) -> None:
+    registry.challenge = f'Bearer realm="{REALM}?account=a%2Bb",service="reg"'
+
+    get(endpoint)
+
+    assert registry.token_requests[0].query["account"] == ["a+b"]
+    assert registry.token_requests[0].query["service"] == ["reg"]
+
+
+def test_sixteen_threads_fetch_one_token(registry: Guarded, endpoint: Endpoint) -> None:
+    everybody = threading.Barrier(16)
+
+    def together(seen: Seen) -> bool:
+        if "authorization" not in seen.headers:
+            everybody.wait(20)  # each of them is refused before one has a token
+            return False
+        return True
+
+    registry.let_in = together
+    with ThreadPoolExecutor(16) as pool:
+        contents = list(pool.map(lambda _: get(endpoint), range(16)))
+
+    assert contents == [b"content"] * 16
+    assert len(registry.token_requests) == 1
+
+
+def test_sixteen_threads_renew_one_token(
+    registry: Guarded, endpoint: Endpoint, clock: Clock
+) -> None:
+    get(endpoint)
+    clock.ahead = 59
+    start = threading.Barrier(16)
+
+    def one(_: int) -> bytes:
+        start.wait(20)
+        return get(endpoint)
+
+    with ThreadPoolExecutor(16) as pool:
+        contents = list(pool.map(one, range(16)))
+
+    assert contents == [b"content"] * 16
+    assert len(registry.token_requests) == 2
+
+
+# Renewing ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("lifetime", "due"), [(None, 48), (300, 240)])
+def test_a_token_is_renewed_before_it_expires(
+    registry: Guarded,
+    endpoint: Endpoint,
+    clock: Clock,
+    lifetime: int | None,
+    due: float,
+) -> None:
+    registry.grant = lambda token: {"token": token, "expires_in": lifetime}
+    get(endpoint)
+
+    clock.ahead = due - 2
+    get(endpoint)
+    assert len(registry.token_requests) == 1
+    clock.ahead = due
+    get(endpoint)
+
+    assert len(registry.token_requests) == 2
+    assert registry.refused == 1  # the first request of all
+
+
+def test_a_token_that_is_refused_is_renewed_once(registry: Guarded, endpoint: Endpoint) -> None:
+    get(endpoint)
+    registry.issued += 1  # somebody has revoked ours
+
+    assert get(endpoint) == b"content"
+    assert len(registry.token_requests) == 2
+
+
+def test_a_fresh_token_that_is_refused_is_a_denial(registry: Guarded, endpoint: Endpoint) -> None:
+    registry.let_in = lambda _: False
+
+    with pytest.raises(RegistryDenied, match=r"401 .*UNAUTHORIZED"):
+        get(endpoint)
+
+    assert len(registry.token_requests) == 1
+    assert registry.refused == 2
+
+
+def test_with_a_user_too_a_denial_is_no_loop(registry: Guarded, endpoint: Endpoint) -> None:
+    endpoint.auth.credentials = ALICE
+    registry.let_in = lambda _: False
+
+    with pytest.raises(RegistryDenied):
+        endpoint.repeat(Call("GET", "/v2/x", PULL), FAST)
+
+    assert len(registry.token_requests) == 1
+    assert registry.refused == 2
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_an_aged_token_may_be_refused_in_other_words(
+    registry: Guarded, endpoint: Endpoint, clock: Clock, status: int
+) -> None:
+    get(endpoint)
+    clock.ahead = 40
+
+    def expired(seen: Seen) -> Answer:
+        if seen.headers.get("authorization") == "Bearer t1":
+            clock.ahead = 50  # the request took a while
+            return reply(status, "Your Authorization Token has expired")
+        return reply(200, b"renewed")
+
+    registry.let_in = lambda _: True
+    registry.content = expired
+
+    assert get(endpoint) == b"renewed"
+    assert len(registry.token_requests) == 2
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_with_a_young_token_a_refusal_is_meant(
+    registry: Guarded, endpoint: Endpoint, status: int
+) -> None:
+    get(endpoint)
+    registry.content = lambda _: reply(status, "no")
+
+    with pytest.raises(StatusError):
+        get(endpoint)
+
+    assert len(registry.token_requests) == 1
+
+
+def test_harbor_offers_only_basic_to_a_token_that_has_expired(
+    registry: Guarded, endpoint: Endpoint
+) -> None:
+    endpoint.auth.credentials = ALICE
+    get(endpoint)
+    bearer = registry.challenge
+
+    def harbor(seen: Seen) -> bool:
+        registry.challenge = 'Basic realm="harbor"' if "authorization" in seen.headers else bearer
+        return seen.headers.get("authorization") == "Bearer t2"
+
+    registry.let_in = harbor
+
+    assert get(endpoint) == b"content"
+    sent = {seen.headers.get("authorization") for seen in registry.server.asked(part="/v2/")}
+    assert sent == {None, "Bearer t1", "Bearer t2"}
+
+
+# Basic -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("challenge", ['Basic realm="zot"', "Basic", "Basic realm=openshift"])
+def test_basic(registry: Guarded, endpoint: Endpoint, challenge: str) -> None:
+    registry.challenge = challenge
+    registry.let_in = lambda seen: seen.headers.get("authorization") == basic("alice", "s3cr3t")
+    endpoint.auth.credentials = ALICE
+
+    assert [get(endpoint), get(endpoint, PUSH)] == [b"content"] * 2
+    assert registry.refused == 1  # it goes along from then on
+
+
+def test_a_wrong_password_is_a_denial(registry: Guarded, endpoint: Endpoint) -> None:
+    registry.challenge = "Basic"
+    endpoint.auth.credentials = ALICE
+
+    for _ in range(2):
+        with pytest.raises(RegistryDenied, match="UNAUTHORIZED"):
+            get(endpoint)
+
+    assert registry.refused == 3
+
+
+@pytest.mark.parametrize("challenge", ["Basic", "Negotiate", "", 'Digest realm="x"'])
+def test_who_has_no_credentials_is_told_what_the_registry_said(
+    registry: Guarded, endpoint: Endpoint, challenge: str
+) -> None:
+    registry.challenge = challenge
+
+    with pytest.raises(RegistryDenied, match=r"401 .*UNAUTHORIZED") as caught:
+        get(endpoint)
+
+    assert caught.value.response is not None
+    assert "UNAUTHORIZED" in caught.value.response.text
+    assert registry.refused == 1
+
+
+def test_a_token_is_preferred_where_both_are_offered(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    """Gitea sends two headers."""
+    pairs = (("WWW-Authenticate", "Basic"), ("WWW-Authenticate", f'Bearer realm="{REALM}"'))
+    server.on("GET", "/v2/x", Answer(401, headers=pairs), reply(200, b"content"))
+    endpoint.auth.credentials = ALICE
+
+    assert get(endpoint) == b"content"
+    assert server.asked(part="/v2/x")[1].headers["authorization"] == "Bearer t1"
+
+
+# Asking a person ---------------------------------------------------------------------------
+
+
+class Person:
+    """Answers once; counts how often it was asked."""
+
+    def __init__(self, answer: Credentials | None) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    def __call__(self) -> Credentials | None:
+        self.asked += 1
+        return self.answer
+
+
+@pytest.fixture
+def person(endpoint: Endpoint, transport: Transport) -> Person:
+    person = Person(ALICE)
+    endpoint.auth = Authenticator(transport, REGISTRY, None, person)
+    return person
+
+
+def test_nobody_is_asked_where_an_anonymous_token_will_do(
+    registry: Guarded, endpoint: Endpoint, person: Person
+) -> None:
+    get(endpoint)
+
+    assert person.asked == 0
+
+
+def test_a_person_is_asked_when_an_anonymous_token_is_refused(
+    registry: Guarded, endpoint: Endpoint, person: Person
+) -> None:
+    registry.let_in = lambda seen: seen.headers.get("authorization") == "Bearer t2"
+
+    assert get(endpoint) == b"content"
+    assert person.asked == 1
+    assert registry.token_requests[1].headers["authorization"] == basic("alice", "s3cr3t")
+
+
+def test_a_person_is_asked_when_the_token_service_refuses_the_anonymous(
+    registry: Guarded, endpoint: Endpoint, person: Person, server: Scripted
+) -> None:
+    """GHCR's token endpoint answers 401 itself."""
+
+    def ghcr(seen: Seen) -> Answer:
+        if "authorization" not in seen.headers:
+            return reply(401, '{"errors": [{"code": "DENIED", "message": "requested access"}]}')
+        registry.issued += 1
+        return reply(200, json.dumps({"token": f"t{registry.issued}"}))
+
+    server.on("GET", "/token.*", ghcr)
+
+    assert get(endpoint) == b"content"
+    assert person.asked == 1
+
+
+def test_without_a_person_the_token_services_refusal_is_told(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    server.on("GET", "/token.*", reply(401, '{"errors": [{"code": "DENIED", "message": "m"}]}'))
+
+    with pytest.raises(RegistryDenied, match=r"DENIED: m.*without user and password"):
+        get(endpoint)
+
+
+def test_the_user_who_was_refused_a_token_is_named(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    endpoint.auth.credentials = ALICE
+    server.on("GET", "/token.*", reply(401))
+
+    with pytest.raises(RegistryDenied, match="as user 'alice'") as caught:
+        get(endpoint)
+
+    assert "s3cr3t" not in str(caught.value)
+    assert len(registry.token_requests) == 1
+
+
+def test_who_does_not_answer_gets_what_the_registry_said(
+    registry: Guarded, endpoint: Endpoint, person: Person
+) -> None:
+    person.answer = None
+    registry.let_in = lambda _: False
+
+    with pytest.raises(RegistryDenied, match="UNAUTHORIZED"):
+        get(endpoint)
+
+
+def test_a_person_is_asked_for_basic_too(
+    registry: Guarded, endpoint: Endpoint, person: Person
+) -> None:
+    registry.challenge = "Basic"
+    registry.let_in = lambda seen: "authorization" in seen.headers
+
+    assert [get(endpoint), get(endpoint)] == [b"content"] * 2
+    assert person.asked == 1
+
+
+# Where credentials do not go ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "http://auth.example/token",
+        "http://reg.example/token",
+        "https://127.0.0.1/token",
+        "https://localhost./token",
+        "https://evil.localhost/token",
+        "https://[::1]/token",
+        "https://[::ffff:127.0.0.1]/token",
+        "https://10.0.0.1/token",
+        "https://192.168.1.1:8443/token",
+        "https://169.254.169.254/latest/meta-data",
+        "https://0.0.0.0/token",
+        "https://[fe80::1]/token",
+        "ftp://auth.example/token",
+        "https://[bad/token",
+        "https://auth.example:port/token",
+        "https://exa mple/token",
+        "",
+    ],
+)
+def test_a_realm_that_would_leak_credentials_is_refused(
+    registry: Guarded, endpoint: Endpoint, realm: str
+) -> None:
+    endpoint.auth.credentials = ALICE
+    registry.challenge = f'Bearer realm="{realm}",service="reg"'
+
+    with pytest.raises(ProtocolViolation):
+        get(endpoint)
+
+    assert not registry.token_requests
+    assert len(registry.server.requests) == 1
+
+
+def test_a_bearer_challenge_without_a_realm_is_refused(
+    registry: Guarded, endpoint: Endpoint
+) -> None:
+    registry.challenge = 'Bearer service="reg"'
+
+    with pytest.raises(ProtocolViolation, match="names no realm"):
+        get(endpoint)
+
+
+def test_a_realm_may_be_relative(registry: Guarded, endpoint: Endpoint) -> None:
+    registry.challenge = 'Bearer realm="/token",service="reg"'
+
+    get(endpoint)
+
+    assert registry.token_requests[0].headers["host"] == "reg.example"
+
+
+def test_a_local_registry_may_have_a_local_token_service(
+    server: Scripted, storage: Scripted, transport: Transport
+) -> None:
+    registry = Guarded(server)
+    service = Guarded(storage)
+    registry.challenge = f'Bearer realm="http://localhost:{storage.port}/token"'
+    registry.let_in = lambda seen: "authorization" in seen.headers
+
+    get(Endpoint(transport, server.url))
+
+    assert len(service.token_requests) == 1
+
+
+def test_a_token_service_that_redirects_does_not_pass_the_password_on(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    endpoint.auth.credentials = ALICE
+    server.on("GET", r"/token\?.*", reply(307, Location="https://other.example/moved"))
+    server.on("GET", "/moved", reply(200, '{"token": "t0"}'))
+    registry.let_in = lambda seen: "authorization" in seen.headers
+
+    get(endpoint)
+
+    [seen] = server.asked(part="/moved")
+    assert "authorization" not in seen.headers
+
+
+def test_a_header_that_the_caller_set_on_the_session_stays_with_the_registry(
+    registry: Guarded, endpoint: Endpoint, transport: Transport
+) -> None:
+    transport.session.headers["Authorization"] = "Bearer of the caller"
+
+    get(endpoint)
+
+    first, *_ = registry.server.asked(part="/v2/")
+    assert first.headers["authorization"] == "Bearer of the caller"
+    assert "authorization" not in registry.token_requests[0].headers
+
+
+def test_the_challenge_of_a_storage_host_is_not_answered(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    endpoint.auth.credentials = ALICE
+    server.on("GET", "/v2/x", reply(307, Location="https://storage.example/key"))
+    server.on("GET", "/key", reply(401, WWW_Authenticate=registry.challenge))
+
+    with pytest.raises(RegistryDenied):
+        get(endpoint)
+
+    assert not registry.token_requests
+
+
+def test_credentials_do_not_go_to_a_url_of_another_host(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    get(endpoint)
+    server.on("GET", "/elsewhere", reply(200, b"other"))
+
+    assert get(endpoint, path="https://other.example/elsewhere") == b"other"
+    [seen] = server.asked(part="/elsewhere")
+    assert "authorization" not in seen.headers
+
+
+# Answers of the token service --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>sign in</html>",
+        b"",
+        b"null",
+        b'["t"]',
+        b'{"token": 5}',
+        b'{"token": ""}',
+        b'{"token": "a\\r\\nX: y"}',
+        b'{"token": "\xc3\xa9"}',
+        b'{"errors": []}',
+        b"[" * 60_000,
+        b"\xff\xfe",
+    ],
+)
+def test_an_answer_without_a_token_is_refused(
+    registry: Guarded, endpoint: Endpoint, server: Scripted, body: bytes
+) -> None:
+    server.on("GET", "/token.*", Answer(200, body))
+
+    with pytest.raises(ConcilError) as caught:
+        get(endpoint)
+
+    assert isinstance(caught.value, (AccessDenied, ProtocolViolation))
+    assert "token from https://auth.example/token" in str(caught.value)
+    assert len(server.asked(part="/v2/")) == 1
+
+
+def test_a_giant_answer_is_not_read(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    server.on("GET", "/token.*", Answer(200, json.dumps({"token": "x" * 100_000}).encode()))
+
+    with pytest.raises(ProtocolViolation, match="larger than"):
+        get(endpoint)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    server.on(
+        "GET",
+        "/token.*",
+        Answer(200, b'{"tok', length=100, cut="fin"),
+        reply(503),
+        registry._token,
+    )
+
+    response = endpoint.repeat(Call("GET", "/v2/x", PULL), FAST)
+
+    assert response.content == b"content"
+    assert len(registry.token_requests) == 3
+
+
+def test_a_token_service_that_is_down_costs_six_tries(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    server.on("GET", "/token.*", reply(503))
+
+    with pytest.raises(StatusError, match="503"):
+        endpoint.repeat(Call("GET", "/v2/x", PULL), FAST)
+
+    assert len(registry.token_requests) == 6
+    assert len(server.asked(part="/v2/")) == 6
+
+
+def test_the_403_of_a_token_service_is_a_denial(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    """DigitalOcean answers so."""
+    server.on("GET", "/token.*", reply(403, "registry limit reached"))
+
+    with pytest.raises(RegistryDenied, match="registry limit reached"):
+        get(endpoint)
+
+
+# Bodies ------------------------------------------------------------------------------------
+
+
+class Once:
+    """A body that can be read once."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._size = len(content)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, size: int = -1, /) -> bytes:
+        piece = self._content if size < 0 else self._content[:size]
+        self._content = self._content[len(piece) :]
+        return piece
+
+
+def test_a_body_that_was_read_is_not_sent_again_empty(
+    registry: Guarded, endpoint: Endpoint
+) -> None:
+    put = {"method": "PUT", "url": "/v2/x", "scopes": PUSH}
+
+    with pytest.raises(ConnectionLost, match="expired"):
+        endpoint.send(Call(**put, body=Once(b"12345")))  # type: ignore[arg-type]
+    with endpoint.send(Call(**put, body=Once(b"12345"))):  # type: ignore[arg-type]
+        pass
+
+    first, second = registry.server.asked("PUT")
+    assert (first.body, second.body) == (b"12345", b"12345")
+
+
+def test_a_body_that_can_be_wound_back_is_sent_again_whole(
+    registry: Guarded, endpoint: Endpoint
+) -> None:
+    bodies: Iterator[bytes] = iter([b"12345"])
+    body = Once(next(bodies))
+
+    def rewind() -> None:
+        body.__init__(b"12345")  # type: ignore[misc]
+
+    with endpoint.send(Call("PUT", "/v2/x", PUSH, body=body, rewind=rewind)):
+        pass
+
+    assert [seen.body for seen in registry.server.asked("PUT")] == [b"12345", b"12345"]
+
+
+# Whatever comes ----------------------------------------------------------------------------
+
+
+REALMS = st.text(max_size=60) | st.text("[]:/?#@.%h 0127\\", max_size=30).map("https://".__add__)
+
+
+@UNTIMED
+@given(REALMS, st.text(max_size=20), st.text(max_size=40))
+def test_no_challenge_raises_anything_but_ours(realm: str, service: str, scope: str) -> None:
+    with requests.Session() as session:
+        session.mount("https://", _Nobody())
+        session.mount("http://", _Nobody())
+        auth = Authenticator(Transport(session), REGISTRY, ALICE)
+        challenge = Challenge("bearer", {"realm": realm, "service": service, "scope": scope})
+
+        with pytest.raises(ConcilError):
+            auth.renew([challenge], PULL, None, last=False)
+
+
+class _Nobody(requests.adapters.HTTPAdapter):
+    def send(self, *args: object, **kwargs: object) -> requests.Response:
+        raise requests.ConnectionError("nobody there")
+
+
+def test_challenges_come_as_registries_write_them() -> None:
+    [challenge] = parse_challenges([f'Bearer realm="{REALM}"'])
+
+    assert challenge.get("realm") == REALM
