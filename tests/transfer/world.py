@@ -9,16 +9,18 @@ from dataclasses import replace
 
 from concil.config import RetryPolicy, TransferConfig
 from concil.content import Descriptor
-from concil.errors import ConnectionLost
+from concil.errors import ConnectionLost, NotFound
 from concil.progress import Event, Meter, State
 from concil.transfer.pool import WorkerPool
 from concil.transfer.run import Run
 from tests.store.contract import Blob
-from tests.store.memory import MemoryStore
+from tests.store.faults import Fault
+from tests.store.memory import MemoryHost, MemoryReader, MemoryStore
 
 WAIT = 30  # seconds until a test that hangs is failed
 BLOCK = 1_000  # bytes of one read
 RANGE = 10_000  # bytes of one range
+ALWAYS = 1_000_000_000  # times that a fault happens
 CONFIG = TransferConfig(
     block_size=BLOCK, range_size=RANGE, helpers=3, retry=RetryPolicy(base=0, restarts=3)
 )
@@ -54,9 +56,11 @@ class Sink:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.on_event: Callable[[], object] = lambda: None
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
+        self.on_event()
 
     def states(self, subject: str = "") -> list[State]:
         """The states of a subject from its start on, the positions in between left out."""
@@ -98,6 +102,17 @@ def at_once(*calls: Callable[[], object]) -> None:
         raise errors[0]
 
 
+class BreaksEvery(Fault):
+    """Every body breaks off at the next multiple of ``every`` bytes."""
+
+    def __init__(self, every: int, times: int = ALWAYS) -> None:
+        super().__init__(times)
+        self.every = every
+
+    def read_until(self, start: int) -> int | None:
+        return (start // self.every + 1) * self.every
+
+
 class BytesReader:
     """A blob that is read from memory, from a place of its own choice."""
 
@@ -121,3 +136,35 @@ class BytesReader:
 
     def close(self) -> None:
         self.closed = True
+
+
+class WatchedStore(MemoryStore):
+    """A repository in memory that knows its readers, and tells before each read."""
+
+    def __init__(self, host: MemoryHost | None = None, repository: str = "watched") -> None:
+        super().__init__(host, repository)
+        self.readers: list[MemoryReader] = []
+        self.on_read: Callable[[int], object] = lambda position: None
+
+    def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> MemoryReader:
+        self.registry.asked("GET blob")
+        if blob.digest not in self.blobs:
+            raise NotFound(f"{self.name} has no blob {blob.digest}")
+        reader = _WatchedReader(self, self.blobs[blob.digest], start, stop)
+        self.readers.append(reader)
+        return reader
+
+    @property
+    def left_open(self) -> int:
+        """How many readers nobody closed."""
+        return sum(not reader.closed for reader in self.readers)
+
+
+class _WatchedReader(MemoryReader):
+    def __init__(self, store: WatchedStore, content: bytes, start: int, stop: int | None) -> None:
+        super().__init__(store.registry, content, start, stop)
+        self._store = store
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        self._store.on_read(self._position)
+        return super().readinto(buffer)
