@@ -1,0 +1,26 @@
+"""A store that has a blob, and a directory to fetch it into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.transfer.pulling import BLOB, Pull
+from tests.transfer.world import WatchedStore, keep
+
+
+@pytest.fixture
+def store() -> Iterator[WatchedStore]:
+    """Return a store that has the blob; whoever opened a reader must have closed it."""
+    store = WatchedStore()
+    keep(store, BLOB)
+    yield store
+    assert store.left_open == 0
+
+
+@pytest.fixture
+def pull(store: WatchedStore, tmp_path: Path) -> Pull:
+    """Return a fetch of the blob."""
+    return Pull(store, tmp_path)

@@ -1,0 +1,239 @@
+"""A blob is fetched in spite of losses, or the error has a name; never a wrong one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+
+import pytest
+
+from concil.config import RetryPolicy
+from concil.errors import (
+    AccessDenied,
+    Cancelled,
+    ConcilError,
+    ConnectionLost,
+    DigestMismatch,
+    NotFound,
+    ProtocolViolation,
+    StoreError,
+)
+from concil.progress import State
+from concil.transfer.run import Run
+from tests.store.faults import BreaksRead, Corrupts, Fault, RefusesRequests
+from tests.transfer.pulling import ALONE, SIZE, Pull
+from tests.transfer.world import (
+    ALWAYS,
+    BLOCK,
+    RANGE,
+    WAIT,
+    BreaksEvery,
+    Sink,
+    WatchedStore,
+    pool_of,
+)
+
+
+@pytest.mark.parametrize("every", [500, 1_000, 3_333, 9_999])
+@pytest.mark.parametrize("count", [0, 4])
+def test_losses_at_every_kth_byte_cost_no_byte_twice(
+    store: WatchedStore, pull: Pull, every: int, count: int
+) -> None:
+    store.registry.faults.append(BreaksEvery(every))
+
+    with pool_of(count) as pool:
+        assert pull.on(pool).exception() is None
+
+    pull.assert_right()
+    assert store.registry.served == SIZE
+    assert store.registry.requests["GET blob"] >= SIZE // every
+
+
+def test_body_that_ends_too_early_is_a_loss(store: WatchedStore, pull: Pull) -> None:
+    class Ends(Fault):
+        def begins_at(self, start: int) -> int | None:
+            return None
+
+        def serve(self, position: int, piece: memoryview) -> bool:
+            store.readers[-1]._stop = position + len(piece)
+            return True
+
+    store.registry.faults.append(Ends(times=3))
+
+    assert pull.alone(ALONE).exception() is None
+
+    pull.assert_right()
+    assert State.RETRYING in pull.sink.states()
+    assert store.registry.served == SIZE
+
+
+def test_loss_without_any_progress_ends_after_the_attempts(store: WatchedStore, pull: Pull) -> None:
+    store.registry.faults.append(BreaksRead(at=5 * BLOCK, times=ALWAYS))
+
+    error = pull.alone(replace(ALONE, retry=RetryPolicy(base=0, attempts=4))).exception()
+
+    assert isinstance(error, ConnectionLost)
+    # The first gets as far as byte 5000; four in a row then get nowhere.
+    assert store.registry.requests["GET blob"] == 4
+    assert not pull.final.exists()
+
+
+@pytest.mark.parametrize("error", [AccessDenied("no"), NotFound("gone"), ProtocolViolation("odd")])
+@pytest.mark.parametrize("count", [0, 4])
+def test_final_error_is_not_repeated(
+    store: WatchedStore, pull: Pull, error: ConcilError, count: int
+) -> None:
+    store.registry.faults.append(RefusesRequests("GET blob", error, times=ALWAYS))
+
+    with pool_of(count) as pool:
+        assert pull.on(pool).exception() is error
+
+    assert store.registry.requests["GET blob"] <= max(1, count)
+    assert not pull.final.exists()
+
+
+def test_wrong_bytes_without_any_loss_are_final(store: WatchedStore, pull: Pull) -> None:
+    store.registry.faults.append(Corrupts(at=SIZE // 2, times=ALWAYS))
+
+    assert isinstance(pull.alone(ALONE).exception(), DigestMismatch)
+
+    assert store.registry.served == SIZE
+    assert list(pull.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_wrong_bytes_after_a_loss_are_fetched_once_more(
+    store: WatchedStore, pull: Pull, count: int
+) -> None:
+    store.registry.faults += [BreaksRead(at=BLOCK), Corrupts(at=SIZE // 2)]
+
+    with pool_of(count) as pool:
+        assert pull.on(pool).exception() is None
+
+    pull.assert_right()
+    assert store.registry.served == 2 * SIZE
+
+
+def test_bytes_that_are_wrong_again_are_final(store: WatchedStore, pull: Pull) -> None:
+    store.registry.faults += [BreaksRead(at=BLOCK), Corrupts(at=SIZE // 2, times=ALWAYS)]
+
+    assert isinstance(pull.alone(ALONE).exception(), DigestMismatch)
+
+    assert store.registry.served == 2 * SIZE
+    assert list(pull.directory.iterdir()) == []
+
+
+def test_second_try_that_is_refused_says_why(store: WatchedStore, pull: Pull) -> None:
+    store.registry.faults += [BreaksRead(at=BLOCK), Corrupts(at=SIZE - 1)]
+
+    def expire(position: int) -> None:
+        if position + BLOCK >= SIZE:
+            store.registry.faults.append(RefusesRequests("GET blob", AccessDenied("expired")))
+
+    store.on_read = expire
+
+    assert isinstance(pull.alone(ALONE).exception(), AccessDenied)
+
+    assert not pull.final.exists()
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_cancel_in_the_middle_keeps_what_is_there(
+    store: WatchedStore, pull: Pull, count: int
+) -> None:
+    with pool_of(count) as pool:
+
+        def cancel(position: int) -> None:
+            if store.registry.served > 3 * RANGE:
+                pool.cancel.set()
+
+        store.on_read = cancel
+
+        assert isinstance(pull.on(pool).exception(), Cancelled)
+
+    left = (pull.directory / "x.partial").read_bytes()
+    assert 3 * RANGE <= pull.writer.filled < SIZE
+    assert len(left) >= 3 * RANGE
+    assert not pull.final.exists()
+    assert pull.writer._fd == -1
+
+
+def test_cancel_while_waiting_to_try_again_ends_the_wait(store: WatchedStore, pull: Pull) -> None:
+    slow = replace(ALONE, retry=RetryPolicy(base=3600, longest=3600))
+    store.registry.faults.append(BreaksRead(at=BLOCK, times=ALWAYS))
+    run = Run(slow)
+    fetch = pull.fetch(run)
+    thread = threading.Thread(target=fetch.run)
+    thread.start()
+
+    assert wait_for_state(pull.sink, State.RETRYING)
+    run.cancel.set()
+    thread.join(WAIT)
+
+    assert isinstance(fetch.outcome.exception(0), Cancelled)
+
+
+def wait_for_state(sink: Sink, state: State) -> bool:
+    """Wait until a sink has been told a state."""
+    told = threading.Event()
+    before = sink.on_event
+
+    def look() -> None:
+        before()
+        if state in sink.states():
+            told.set()
+
+    sink.on_event = look
+    look()
+    return told.wait(WAIT)
+
+
+def test_source_that_begins_too_far_is_not_believed(store: WatchedStore, pull: Pull) -> None:
+    class BeginsLater(Fault):
+        def begins_at(self, start: int) -> int | None:
+            return start + 1
+
+    store.registry.faults.append(BeginsLater())
+
+    assert isinstance(pull.alone().exception(), ProtocolViolation)
+
+
+def test_disk_that_refuses_a_write_is_final(store: WatchedStore, pull: Pull) -> None:
+    pull.writer.close()
+
+    assert isinstance(pull.alone().exception(), StoreError)
+
+    assert store.registry.requests == {"GET blob": 1}
+
+
+def test_disk_that_refuses_the_last_step_is_final(store: WatchedStore, pull: Pull) -> None:
+    pull.final.mkdir()
+
+    assert isinstance(pull.alone().exception(), StoreError)
+
+    assert store.registry.served == SIZE
+
+
+def test_error_nobody_thought_of_is_an_error_with_a_name(
+    store: WatchedStore, pull: Pull, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.on_read = lambda position: 1 // 0
+
+    error = pull.alone().exception()
+
+    assert type(error) is ConcilError
+    assert "ZeroDivisionError" in str(error)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert not pull.final.exists()
+
+
+def test_positions_go_up_to_the_size_and_losses_are_told(store: WatchedStore, pull: Pull) -> None:
+    store.registry.faults.append(BreaksRead(at=12_345))
+
+    assert pull.alone(ALONE).exception() is None
+
+    assert pull.sink.states() == [State.RETRYING]
+    [lost] = [event for event in pull.sink.events if event.state is State.RETRYING]
+    assert lost.position == 12_345
+    assert "12345" in lost.detail
