@@ -198,6 +198,7 @@ class _BarView:
         self._output = output
         self._drawn: list[int] = []  # columns of each line on the screen
         self._frame = ""
+        self._size = (0, 0)  # columns and rows of the last frame
         encoding = output.stream.encoding if output.stream else ""
         self._ascii = not (encoding or "").lower().startswith("utf")
 
@@ -221,6 +222,9 @@ class _BarView:
             more = len(found.running) - len(shown) + 1
             lines[-1] = f"and {more} more"[:width]
         home = self._home()
+        if (columns, rows) != self._size:
+            home += "\x1b[J"  # lines that the terminal wrapped anew would stay wrapped
+            self._size = (columns, rows)
         self._drawn = [len(line) for line in lines]
         self._frame = "\n".join(f"{line}\x1b[K" for line in lines)
         self._output.put(f"{home}{self._frame}\x1b[J")

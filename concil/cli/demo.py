@@ -167,9 +167,7 @@ def _summary(seen: _Seen, seconds: float) -> Iterator[str]:
             f"cut       one connection, after {sized(_CUT)}; the upload of "
             f"{sized(made.large.size)} went on where it was"
         )
-        yield (
-            f"          all that was sent beside the blobs, bytes sent again among it: {sized(lost)}"
-        )
+        yield (f"          sent beside the blobs, bytes sent again among it: {sized(lost)}")
     else:
         yield "cut       no connection: none carried enough"
     yield f"again     the same mirror once more: {len(seen.again.present)} images up to date"
