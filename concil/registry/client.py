@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import requests
 
+from concil import retry
 from concil.config import MIB, RetryPolicy
 from concil.content import ACCEPTED_TYPES, Descriptor, Digest, Manifest, Verifier
 from concil.errors import (
@@ -175,10 +176,11 @@ class RegistryClient:
         """Fetch the bytes of a manifest and what the registry calls them; a digest is verified."""
         url = self.path(f"manifests/{_checked(reference)}")
         headers = {"Accept": accept} if accept else {}
-        response = self.endpoint.repeat(Call("GET", url, self.pull, headers), self.policy)
         what = f"{self.repository}: manifest {reference}"
         try:
-            body = read_limited(response, self._manifest_limit, what)
+            response, body = self._read(
+                Call("GET", url, self.pull, headers), self._manifest_limit, what
+            )
         except ProtocolViolation as error:
             raise InvalidManifest(
                 f"{what} is larger than {self._manifest_limit} bytes",
@@ -201,9 +203,7 @@ class RegistryClient:
             body,
             expect=frozenset({200, 201, 202}),
         )
-        response = self.endpoint.repeat(call, self.policy)
-        read_limited(response, MIB, f"{self.repository}: answer to a manifest")
-        return response
+        return self._read(call, MIB, f"{self.repository}: answer to a manifest")[0]
 
     def delete_manifest(self, reference: str) -> None:
         """Remove a manifest by digest, or only a tag where the registry can.
@@ -223,12 +223,21 @@ class RegistryClient:
         url: str | None = self.path(f"tags/list?n={TAG_PAGE}")
         seen: set[str] = set()
         while url is not None and url not in seen:
-            seen.add(url)
-            response = self.endpoint.repeat(Call("GET", url, self.pull), self.policy)
-            content = read_limited(response, TAG_PAGE_LIMIT, f"{self.repository}: tags")
+            call = Call("GET", url, self.pull)
+            response, content = self._read(call, TAG_PAGE_LIMIT, f"{self.repository}: tags")
+            seen |= {url, response.url}
             names = _tag_names(content, self.repository)
             yield from names
             url = _next_page(response) if names else None
+
+    def _read(self, call: Call, limit: int, what: str) -> tuple[requests.Response, bytes]:
+        """Make a small call and read its answer, again if either breaks off."""
+
+        def once() -> tuple[requests.Response, bytes]:
+            response = self.endpoint.send(call)
+            return response, read_limited(response, limit, what)
+
+        return retry.call(once, self.policy, self.endpoint.cancel, what)
 
     def _delete(self, path: str) -> None:
         scopes = (repository_scope(self.repository, "pull", "delete"),)
@@ -266,6 +275,8 @@ def _tag_names(content: bytes, repository: str) -> list[str]:
     except (ValueError, RecursionError) as error:
         raise ProtocolViolation(f"{repository}: the list of tags is not JSON") from error
     names = document.get("tags") if isinstance(document, dict) else None
+    if names is not None and not isinstance(names, list):
+        raise ProtocolViolation(f"{repository}: the list of tags is no list")
     return [name for name in names or [] if isinstance(name, str)]
 
 
