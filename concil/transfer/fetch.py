@@ -44,7 +44,8 @@ class Fetch:
         self._cancel = run.cancel
         self._lock = threading.Lock()  # guards the fields below
         self._busy = 0  # threads at it
-        self._error: ConcilError | None = None
+        self._over = False  # the last of them has left
+        self._error: BaseException | None = None
         # The blob's place in the journal, from which the writer was begun.
         self.entry = Entry.nowhere()
         self._unsaved = 0  # bytes since the journal was told
@@ -61,34 +62,36 @@ class Fetch:
 
     def run(self) -> None:
         """Take part until nothing is left to take; the primary thread's job."""
-        with self._lock:
-            self._busy += 1
         self._meter.at(self._writer.filled)
         self._take_part()
 
     def help(self) -> None:
         """Take part unless it is over already; a helper's job."""
-        with self._lock:
-            if self._busy == 0 or not self._ranges:
-                return
-            self._busy += 1
-        self._take_part()
+        if self._ranges:
+            self._take_part()
 
     def _take_part(self) -> None:
+        with self._lock:
+            # Helpers may be so quick that it is over before the primary thread begins.
+            if self._over:
+                return
+            self._busy += 1
         try:
             self._work()
         except ConcilError as error:
             self._fail(error)
-        except BaseException as error:  # the outcome's owner gets it
+        except Exception as error:
             self._fail(ConcilError(f"{self._name}: {type(error).__name__}: {error}"))
             logger.exception("a transfer failed in a way nobody thought of")
+        except BaseException as error:  # noqa: BLE001 - an interrupt: the outcome's owner gets it
+            self._fail(error)
         with self._lock:
             self._busy -= 1
-            last = self._busy == 0
+            self._over = last = self._busy == 0
         if last:
             self._finish()
 
-    def _fail(self, error: ConcilError) -> None:
+    def _fail(self, error: BaseException) -> None:
         with self._lock:
             self._error = self._error or error
 
@@ -115,6 +118,8 @@ class Fetch:
                     position = self._stream(position, stop, buffer)
                 except ConcilError as error:
                     position = max(position, _reached(error))
+                    if isinstance(error, Cancelled):
+                        raise
                     self._lossy = True
                     self._meter.state(State.RETRYING, detail=str(error))
                     patience.lost(error, self._writer.filled, self._name)
@@ -132,7 +137,7 @@ class Fetch:
             if position < start:
                 self._ranges = False
             while position < stop:
-                if self._cancel.is_set():
+                if self._cancel.is_set() or self._error is not None:
                     raise Cancelled(f"{self._name}: cancelled")
                 # Up to ``start`` the bytes are there already: passed over.
                 limit = start if position < start else stop
@@ -198,7 +203,7 @@ class Fetch:
         except ConcilError as error:
             self._error = error
 
-    def _put_away(self, error: ConcilError) -> None:
+    def _put_away(self, error: BaseException) -> None:
         if isinstance(error, ContentError):
             self._writer.abort()
             self.entry.done()

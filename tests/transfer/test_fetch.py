@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -122,13 +123,6 @@ def test_helper_that_comes_late_does_nothing(store: WatchedStore, pull: Pull) ->
     pull.assert_right()
 
 
-def test_helper_that_comes_early_does_nothing(store: WatchedStore, pull: Pull) -> None:
-    pull.fetch(Run(CONFIG)).help()
-
-    assert store.registry.requests == {}
-    pull.writer.abort()
-
-
 def test_no_thread_is_asked_to_help_where_there_is_one_range(
     store: WatchedStore, tmp_path: Path
 ) -> None:
@@ -152,3 +146,22 @@ def test_as_many_helpers_as_find_something_to_do(
     assert Fetch(store, blob, writer, meter_of(blob), Run(CONFIG)).helpers_wanted == wanted
 
     writer.abort()
+
+
+def test_helper_that_is_quicker_than_the_primary_finds_work(
+    store: WatchedStore, pull: Pull
+) -> None:
+    readers: list[str] = []
+    store.on_read = lambda position: readers.append(threading.current_thread().name)
+
+    def at_once(job: Callable[[], None]) -> None:
+        helper = threading.Thread(target=job, name="helper")
+        helper.start()
+        helper.join(WAIT)
+
+    fetch = pull.fetch(Run(CONFIG))
+    spread(fetch, at_once)
+
+    assert fetch.outcome.exception(0) is None
+    assert "helper" in readers
+    pull.assert_right()

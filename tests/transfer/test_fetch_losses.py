@@ -26,6 +26,7 @@ from tests.transfer.pulling import ALONE, SIZE, Pull
 from tests.transfer.world import (
     ALWAYS,
     BLOCK,
+    CONFIG,
     RANGE,
     WAIT,
     BreaksEvery,
@@ -237,3 +238,47 @@ def test_positions_go_up_to_the_size_and_losses_are_told(store: WatchedStore, pu
     [lost] = [event for event in pull.sink.events if event.state is State.RETRYING]
     assert lost.position == 12_345
     assert "12345" in lost.detail
+
+
+def test_error_of_one_thread_ends_the_others_within_a_block(
+    store: WatchedStore, pull: Pull
+) -> None:
+    together = threading.Barrier(2)
+    ended = threading.Event()
+    failed = AccessDenied("no more")
+
+    def read(position: int) -> None:
+        if position in (0, RANGE):
+            together.wait(WAIT)
+        if position == RANGE:
+            raise failed
+        if position == BLOCK:
+            # The other thread has failed by the time that its writer has the stretch again.
+            assert ended.wait(WAIT)
+
+    store.on_read = read
+    give_back = pull.writer.give_back
+
+    def given_back(start: int, stop: int) -> None:
+        give_back(start, stop)
+        ended.set()
+
+    pull.writer.give_back = given_back  # type: ignore[method-assign]
+    with pool_of(2, replace(CONFIG, helpers=1)) as pool:
+        assert pull.on(pool).exception() is failed
+
+    assert pull.writer.filled <= 4 * BLOCK  # and not all of the range
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_interrupt_is_not_turned_into_an_error_of_the_blob(
+    store: WatchedStore, pull: Pull, error: type[BaseException]
+) -> None:
+    def interrupt(position: int) -> None:
+        raise error
+
+    store.on_read = interrupt
+
+    assert isinstance(pull.alone().exception(), error)
+
+    assert not pull.final.exists()
