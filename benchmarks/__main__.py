@@ -35,8 +35,8 @@ def run_case(name: str, bench: Bench, runs: int) -> Compared:
             measured, output = measure((case.ours, case.theirs)[which], bench.environment())
             case.check(output)
             taken[which].append(measured)
-            program = ("concil", case.rival)[which]
-            print(f"{name} {number + 1}/{runs} {program}: {measured.seconds:.2f} s", file=sys.stderr)
+            said = f"{name} {number + 1}/{runs} {('concil', case.rival)[which]}"
+            print(f"{said}: {measured.seconds:.2f} s", file=sys.stderr)
     case.reset()
     bench.source.empty()
     return Compared(name, case.size, case.rival, tuple(taken[0]), tuple(taken[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -88,7 +87,9 @@ def pull(bench: Bench) -> Case:
     url = f"{bench.source.url}/v2/bench/blob/blobs/{blob.digest}"
 
     def check(output: str) -> None:
-        found = hash_of(target) if target.exists() else f"sha256:{output.split()[-1]}"
+        found = (
+            hash_of(target) if target.exists() else f"sha256:{output.rpartition(' ')[2].strip()}"
+        )
         assert found == blob.digest, f"{found} came instead of {blob.digest}"
 
     return Case(
@@ -124,12 +125,7 @@ CASES: dict[str, Callable[[Bench], Case]] = {
 
 
 def _concil(*arguments: str) -> tuple[str, ...]:
-    """The command line, or, as long as there is none, the engine by hand."""
-    if importlib.util.find_spec("concil.__main__") is not None:
-        return sys.executable, "-m", "concil", *arguments
-    verb, *rest = arguments if arguments[0] == "copy" else arguments[1:]
-    plain = [argument for argument in rest if argument != "-o"]
-    return sys.executable, "-m", "benchmarks.client", verb, *plain
+    return sys.executable, "-m", "concil", *arguments
 
 
 def _all_arrived(registry: MemoryRegistry, blobs: Sequence[Blob]) -> None:

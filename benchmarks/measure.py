@@ -77,5 +77,5 @@ def main(result: int, argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    os.set_inheritable(int(sys.argv[1]), False)
+    os.set_inheritable(int(sys.argv[1]), False)  # noqa: FBT003 - the system's own call
     sys.exit(main(int(sys.argv[1]), sys.argv[2:]))
