@@ -1,4 +1,4 @@
-"""A store that has a blob, and a directory to fetch it into."""
+"""A store that has a blob, a directory to fetch it into, and a copy between two hosts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.transfer.pulling import BLOB, Pull
+from tests.transfer.pushing import PushedCopy
 from tests.transfer.world import WatchedStore, keep
 
 
@@ -24,3 +25,9 @@ def store() -> Iterator[WatchedStore]:
 def pull(store: WatchedStore, tmp_path: Path) -> Pull:
     """Return a fetch of the blob."""
     return Pull(store, tmp_path)
+
+
+@pytest.fixture
+def copy() -> PushedCopy:
+    """Return a copy between two hosts without faults."""
+    return PushedCopy()
