@@ -95,7 +95,12 @@ class UploadSession:
             ConnectionLost, StatusError: ask `status` where to go on.
         """
         began, end = self.offset, self.offset + len(body)
-        response = self._send(self._carrying("PATCH", self.location, body, ranged=ranged))
+        try:
+            response = self._send(self._carrying("PATCH", self.location, body, ranged=ranged))
+        except StatusError as error:
+            if error.status == 416 and error.response is not None:
+                self._follow(error.response)  # Cloudflare and Quay say where to go on
+            raise
         self._follow(response)
         told = acknowledged(response.headers.get("Range"))
         discard(response)

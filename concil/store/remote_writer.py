@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 
 import requests
 
 from concil.config import MIB
 from concil.content import Body, Digest
-from concil.errors import ConcilError, ConnectionLost, SessionLost, StatusError, UsageError
+from concil.errors import ConnectionLost, SessionLost, StatusError, UsageError
 from concil.registry.client import RegistryClient
 from concil.registry.quirks import Knowledge, Strategy
 from concil.registry.upload import UploadSession
@@ -110,14 +109,7 @@ class RemoteWriter:
         if self._committed is not None:
             return
         session = self._live()
-        try:
-            self.response = session.put(digest)
-        except (SessionLost, ConnectionLost, StatusError) as error:
-            if isinstance(error, StatusError) and error.status < 500:
-                raise
-            if not self._is_there(digest):
-                raise
-        self._session = None
+        self._close_session(session, digest)
 
     def close(self) -> None:
         """Leave the session as it is; the registry forgets it in time."""
@@ -166,12 +158,25 @@ class RemoteWriter:
     def _put(self, session: UploadSession, body: Body, *, ranged: bool) -> None:
         digest = self._digest
         assert digest is not None  # noqa: S101 - _pick and append see to it
+        self._close_session(session, digest, body, ranged=ranged)
+        self._committed = digest
+
+    def _close_session(
+        self,
+        session: UploadSession,
+        digest: Digest,
+        body: Body | bytes = b"",
+        *,
+        ranged: bool = False,
+    ) -> None:
+        """Send the closing PUT; a lost answer, or a 404 to it, is no proof that it failed."""
         try:
             self.response = session.put(digest, body, ranged=ranged)
-        except ConnectionLost:
+        except (SessionLost, ConnectionLost, StatusError) as error:
+            if isinstance(error, StatusError) and error.status < 500:
+                raise
             if not self._is_there(digest):
                 raise
-        self._committed = digest
         self._session = None
 
     def _learn(self, error: StatusError, session: UploadSession, length: int) -> None:
@@ -180,11 +185,10 @@ class RemoteWriter:
         Source: REGISTRIES.md 2.4 (416 for too large a chunk), 2.10, 2.11, 2.19.
         """
         known, host = self._knowledge, self._host
-        too_large = error.status == 413
+        too_large, gone = error.status == 413, error.status == 404
         if error.status == 416 and self._strategy is not Strategy.MONOLITHIC:
-            before = session.offset
-            with contextlib.suppress(ConcilError):
-                too_large = session.status() == before  # the offset was right: it is the size
+            # The offset was right, or nobody can tell any more: it may be the size.
+            too_large, gone = True, not self._still_at(session.offset, session, error)
         if too_large and self._strategy is Strategy.MONOLITHIC:
             if length <= LEAST_CHUNK:
                 return
@@ -194,10 +198,20 @@ class RemoteWriter:
             known.limit_chunk(host, max(LEAST_CHUNK, length // 2))
         elif error.status in (405, 501) and self._strategy is not Strategy.MONOLITHIC:
             known.use(host, Strategy.MONOLITHIC)
-        elif error.status != 404:
+        elif not gone:
             return
         self._session = None
         raise SessionLost(f"{self._name}: begins again: {error}") from error
+
+    def _still_at(self, offset: int, session: UploadSession, error: StatusError) -> bool:
+        """Whether the session lives and stands where we were; ConnectionLost if elsewhere."""
+        try:
+            held = session.status()
+        except SessionLost:
+            return False
+        if held != offset:
+            raise ConnectionLost(f"{self._name}: goes on at byte {held}: {error}") from error
+        return True
 
     def _is_there(self, digest: Digest) -> bool:
         size = self._client.head_blob(digest, scopes=self._client.push)
