@@ -1,0 +1,88 @@
+"""Runs the command line in a child process, to be killed at a byte or a request of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tests.lab.relay import Relay
+
+MIB = 1024 * 1024
+FULL = os.environ.get("CONCIL_TEST_FULL") == "1"  # sizes and numbers of the issue
+TIMEOUT = 100  # seconds for one child
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A child that has ended."""
+
+    code: int  # negative: the signal that killed it
+    out: str
+    err: str
+
+
+def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
+    """Start ``concil`` with some arguments."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "concil", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(child: subprocess.Popen[str]) -> Ended:
+    """Wait until a child has ended."""
+    try:
+        out, err = child.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()
+        raise
+    return Ended(child.returncode, out, err)
+
+
+def run(arguments: Sequence[str]) -> Ended:
+    """Run ``concil`` to its end."""
+    return end(start(arguments))
+
+
+def kill_when(
+    relay: Relay,
+    arguments: Sequence[str],
+    reached: Callable[[Relay], bool],
+    number: signal.Signals = signal.SIGKILL,
+) -> Ended:
+    """Run ``concil`` and send it a signal as soon as the relay has seen enough.
+
+    A child that ends before that is only waited for.
+    """
+    child = start(arguments)
+
+    def over(watched: Relay) -> bool:
+        return reached(watched) or child.poll() is not None
+
+    try:
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline:
+            # The relay wakes nobody when a child ends: look again now and then.
+            with contextlib.suppress(TimeoutError):
+                relay.wait_for(over, timeout=0.1)
+                break
+        if child.poll() is None:
+            child.send_signal(number)
+    except BaseException:
+        child.kill()
+        child.communicate()
+        raise
+    ended = end(child)
+    # What was under way is still being counted.
+    relay.wait_for(lambda watched: watched.open_connections == 0, timeout=TIMEOUT)
+    return ended

@@ -1,0 +1,53 @@
+"""Registries behind a counting relay, and a file to push."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from concil.server import EmbeddedRegistry
+from tests.lab.images import write_blob
+from tests.lab.registry import DockerRegistry
+from tests.lab.relay import Relay
+from tests.resume.children import FULL, MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A file, and what it hashes to."""
+
+    path: Path
+    digest: str
+    size: int  # bytes
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Content:
+    """Return a file of seven chunks and a bit; of a GiB with CONCIL_TEST_FULL=1."""
+    size = 1024 * MIB if FULL else 75 * MIB + 7
+    path = tmp_path / "file"
+    return Content(path, write_blob(path, 5, size), size)
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[EmbeddedRegistry]:
+    """Run a registry that keeps what arrived of a broken chunk."""
+    with EmbeddedRegistry(tmp_path / "embedded") as registry:
+        yield registry
+
+
+@pytest.fixture
+def resuming(embedded: EmbeddedRegistry) -> Iterator[Relay]:
+    """Return a relay in front of the registry that keeps what arrived."""
+    with Relay(embedded.host) as relay:
+        yield relay
+
+
+@pytest.fixture
+def forgetting(fresh_docker_registry: DockerRegistry) -> Iterator[Relay]:
+    """Return a relay in front of docker-registry 2.8: a broken chunk ends its session."""
+    with Relay(fresh_docker_registry.host) as relay:
+        yield relay

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from concil.server import EmbeddedRegistry
+from tests.lab.images import digest_of, put_blob
+from tests.lab.registry import DockerRegistry
+from tests.lab.relay import Relay
+from tests.resume.children import FULL, MIB, kill_when, run
+from tests.resume.conftest import Content
+
+WORKERS = 4
+LOSS = 2 * MIB * WORKERS  # bytes that a kill may cost
+OVERHEAD = 256 * 1024  # bytes of heads of requests and answers in one run
+KILLS = 30 if FULL else 6
+
+
+def pull(relay: Relay, content: Content, target: Path) -> list[str]:
+    address = f"{relay.url}/some/where@{content.digest}"
+    return ["blob", "pull", "--jobs", str(WORKERS), address, "-o", str(target)]
+
+
+@pytest.fixture(params=["embedded", pytest.param("docker-registry", marks=pytest.mark.real)])
+def serving(request: pytest.FixtureRequest, content: Content) -> Relay:
+    """Return a relay in front of a registry that has the content."""
+    if request.param == "embedded":
+        registry: EmbeddedRegistry | DockerRegistry = request.getfixturevalue("embedded")
+        relay: Relay = request.getfixturevalue("resuming")
+    else:
+        registry = request.getfixturevalue("fresh_docker_registry")
+        relay = request.getfixturevalue("forgetting")
+    put_blob(registry.url, "some/where", content.path.read_bytes())
+    return relay
+
+
+def test_a_pull_killed_again_and_again_goes_on_where_it_was(
+    serving: Relay, content: Content, tmp_path: Path
+) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chance, target, kills = random.Random(seed), tmp_path / "pulled", 0
+    for _ in range(KILLS):
+        down = serving.bytes_down + chance.randrange(2 * content.size // KILLS)
+        command = pull(serving, content, target)
+        ended = kill_when(serving, command, lambda r, down=down: r.bytes_down >= down)
+        kills += ended.code == -signal.SIGKILL
+        # A kill may come between the last rename and the end of the process.
+        assert not target.exists() or digest_of(target.read_bytes()) == content.digest
+
+    ended = run(pull(serving, content, target))
+
+    assert ended.code == 0, ended.err
+    assert kills
+    assert digest_of(target.read_bytes()) == content.digest
+    assert serving.bytes_down <= content.size + kills * LOSS + (KILLS + 1) * OVERHEAD
+    assert list(tmp_path.glob("*.partial*")) == []
+
+
+def test_a_partial_file_that_somebody_edited_costs_one_more_pull(
+    resuming: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
+) -> None:
+    put_blob(embedded.url, "some/where", content.path.read_bytes())
+    target = tmp_path / "pulled"
+    half = content.size // 2
+    command = pull(resuming, content, target)
+    kill_when(resuming, command, lambda r: r.bytes_down >= half)
+    (partial,) = tmp_path.glob("*.partial")
+    with partial.open("r+b") as file:
+        file.write(b"somebody was here")
+
+    ended = run(command)
+
+    assert ended.code == 0, ended.err
+    assert digest_of(target.read_bytes()) == content.digest
+
+
+def test_a_partial_file_that_was_cut_is_filled_again(
+    resuming: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
+) -> None:
+    put_blob(embedded.url, "some/where", content.path.read_bytes())
+    target = tmp_path / "pulled"
+    half = content.size // 2
+    command = pull(resuming, content, target)
+    kill_when(resuming, command, lambda r: r.bytes_down >= half)
+    (partial,) = tmp_path.glob("*.partial")
+    with partial.open("r+b") as file:
+        file.truncate(MIB)
+
+    ended = run(command)
+
+    assert ended.code == 0, ended.err
+    assert digest_of(target.read_bytes()) == content.digest
