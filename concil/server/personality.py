@@ -38,6 +38,7 @@ class Chunk:
     stop: int | None  # the byte behind the last, None without Content-Range
     length: int | None  # Content-Length, None for the chunked coding
     offset: int  # bytes the session holds
+    session: str
 
 
 class Personality:
@@ -88,8 +89,16 @@ class Personality:
         if chunk.length is not None and chunk.length != chunk.stop - chunk.start:
             raise Refusal("SIZE_INVALID", "Content-Length and Content-Range differ")
 
-    def body_broke(self, upload: Upload) -> None:
-        """Decide what becomes of a session whose body broke off; what arrived is kept."""
+    def overlap(self, chunk: Chunk) -> int:  # noqa: ARG002  # for subclasses
+        """How many bytes at the head of a chunk are passed over, as they are there already."""
+        return 0
+
+    def body_broke(self, upload: Upload, before: int) -> None:
+        """Decide what becomes of a session whose body broke off; what arrived is kept.
+
+        Args:
+            before: bytes that the session held before that body.
+        """
 
     def blob_range(self, header: str, size: int) -> tuple[int, int] | None:
         """Which stretch of a blob a Range header means, half-open; None for all of it."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from concil.content import Digest
 from concil.errors import InvalidReference
 from concil.reference import check_repository
+from concil.server.connection import BLOCK, Body
 from concil.server.http import Reply, Request
 from concil.server.personality import Chunk
 from concil.server.refusal import BodyBroken, Refusal
@@ -78,15 +79,16 @@ def _append(service: Service, request: Request, target: Target, upload: Upload) 
     """Append the body of a request; only for the one request that writes."""
     before = upload.offset
     start, stop = _content_range(request)
-    chunk = Chunk(request.method, start, stop, request.body.length, before)
+    chunk = Chunk(request.method, start, stop, request.body.length, before, upload.session)
     try:
         service.personality.check_chunk(chunk)
     except Refusal as refusal:
         if refusal.status == 416:
             refusal.headers.update(_position(service, target, upload))
         raise
-    with _keeping(service, upload):
-        written = upload.append(request.body)
+    with _keeping(service, upload, before):
+        skipped = _pass_over(request.body, service.personality.overlap(chunk))
+        written = skipped + upload.append(request.body)
     if start is not None and stop is not None and written != stop - start:
         # Only the chunked coding gets here: its length is known when it has ended.
         upload.cut(before)
@@ -94,12 +96,21 @@ def _append(service: Service, request: Request, target: Target, upload: Upload) 
 
 
 @contextmanager
-def _keeping(service: Service, upload: Upload) -> Iterator[None]:
+def _keeping(service: Service, upload: Upload, before: int) -> Iterator[None]:
     try:
         yield
     except BodyBroken:
-        service.personality.body_broke(upload)
+        service.personality.body_broke(upload, before)
         raise
+
+
+def _pass_over(body: Body, length: int) -> int:
+    """Read the next bytes of a body and forget them; return how many there were."""
+    buffer = memoryview(bytearray(min(length, BLOCK)))
+    passed = 0
+    while passed < length and (count := body.readinto(buffer[: length - passed])):
+        passed += count
+    return passed
 
 
 def _content_range(request: Request) -> tuple[int | None, int | None]:

@@ -57,7 +57,7 @@ class Strict(Personality):
         if chunk.length is None or chunk.length > 100_000:
             raise Refusal("SIZE_INVALID", "too much at once", status=413)
 
-    def body_broke(self, upload: Upload) -> None:
+    def body_broke(self, upload: Upload, before: int) -> None:
         upload.cut(0)
 
     def blob_range(self, header: str, size: int) -> tuple[int, int] | None:
