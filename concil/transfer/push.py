@@ -8,18 +8,21 @@ from dataclasses import replace
 from typing import Protocol
 
 from concil.config import KIB
-from concil.content import Digest, Verifier
+from concil.content import Digest
 from concil.errors import (
     Cancelled,
     ConcilError,
     ConnectionLost,
     ContentError,
     DigestMismatch,
+    ProtocolViolation,
+    SessionLost,
 )
 from concil.progress import Meter, State
 from concil.retry import Patience
 from concil.store.protocol import BlobReader, BlobWriter
 from concil.transfer.journal import Entry
+from concil.transfer.promise import Promise
 from concil.transfer.run import Run
 
 _LEAST_BLOCK = 16 * KIB
@@ -48,6 +51,7 @@ class ResumingReader:
         self._patience = Patience(run.config.retry, run.cancel)
         self._reader: BlobReader | None = None
         self._skip = 0  # bytes to pass over: the place could not begin where it was asked to
+        self._gained = 0  # bytes read in all: after a step back each of them is progress again
         self.position = 0
 
     def seek(self, position: int) -> None:
@@ -71,10 +75,11 @@ class ResumingReader:
                 count = self._read(buffer)
             except ConcilError as error:
                 self.close()
-                self._patience.lost(error, self.position, self._name)
+                self._patience.lost(error, self._gained, self._name)
                 continue
             if count:
                 self.position += count
+                self._gained += count
                 return count
 
     def close(self) -> None:
@@ -88,6 +93,10 @@ class ResumingReader:
         if reader is None:
             reader = self._reader = self._opener(self.position)
             self._skip = self.position - reader.start
+            if self._skip < 0:
+                raise ProtocolViolation(
+                    f"{self._name}: asked for byte {self.position}, got {reader.start}"
+                )
         want = buffer[: min(len(buffer), self._skip or self._size - self.position)]
         count = reader.readinto(want)
         if count == 0:
@@ -180,7 +189,11 @@ class Push:
         self._context = run
         self._entry = entry or Entry.nowhere()
         self._buffer = memoryview(bytearray(run.config.block_size))
-        self._acknowledged = 0  # bytes that the destination had before the latest loss
+        self._patience = Patience(run.config.retry, run.cancel)
+        self._acknowledged = writer.offset  # bytes that the destination had before a loss
+        self._reached = writer.offset  # bytes that ever left
+        self._best = 0  # bytes of the session that came furthest of those that are lost
+        self._restarts = 0  # sessions that were lost and came no further
 
     def run(
         self,
@@ -204,11 +217,10 @@ class Push:
             ConcilError: the source or the destination is lost for good.
         """
         reader = ResumingReader(self._opener, size, self._context, name)
-        patience = Patience(self._context.config.retry, self._context.cancel)
-        promise = _Promise(size, digest, name, check)
+        promise = Promise(size, digest, name, check)
         resumed = self._entry.state if self._writer.offset else None
-        promise.begin(reader, self._writer.offset, resumed.hashed if resumed else "")
         try:
+            promise.begin(reader, self._writer.offset, resumed.hashed if resumed else "")
             while True:
                 try:
                     self._remember(promise)
@@ -218,7 +230,7 @@ class Push:
                     break
                 except ConcilError as error:
                     if not self._may_be_theirs(error, promise):
-                        self._recover(error, patience, name)
+                        self._recover(error, promise, name)
                     promise.whole = promise.whole or self._writer.offset == 0
         except ContentError:
             self._writer.abort()
@@ -233,19 +245,22 @@ class Push:
         self._entry.done()
         return promise.named
 
-    def _remember(self, promise: _Promise) -> None:
+    def _remember(self, promise: Promise) -> None:
         """Write down where the upload stands, for a later process."""
         state = self._writer.state()
         if state is not None:
             self._entry.save(replace(state, hashed=promise.saved))
 
-    def _send(self, reader: ResumingReader, size: int, promise: _Promise) -> None:
+    def _send(self, reader: ResumingReader, size: int, promise: Promise) -> None:
         def seen(piece: memoryview, start: int) -> None:
             self._meter.at(start)
             promise.see(piece, start)
+            self._reached = max(self._reached, start + len(piece))
 
         writer = self._writer
         empty = size == 0
+        if empty:
+            promise.keep()
         while writer.offset < size or empty:
             if self._context.cancel.is_set():
                 raise Cancelled("cancelled between two chunks")
@@ -258,11 +273,12 @@ class Push:
                 if window.failure is not None:
                     raise _SourceLost(window.failure) from window.failure
                 raise
+            promise.believe(writer.offset, self._reached)
             self._acknowledged = writer.offset
             self._remember(promise)
             empty = False
 
-    def _may_be_theirs(self, error: ConcilError, promise: _Promise) -> bool:
+    def _may_be_theirs(self, error: ConcilError, promise: Promise) -> bool:
         """Begin again where wrong bytes may be those that an earlier process had sent."""
         if promise.whole or not isinstance(error, DigestMismatch):
             return False
@@ -271,72 +287,34 @@ class Push:
         promise.whole = True
         return True
 
-    def _recover(self, error: ConcilError, patience: Patience, name: str) -> None:
+    def _recover(self, error: ConcilError, promise: Promise, name: str) -> None:
         """Wait and find out where to go on, or raise what cannot be helped."""
         if isinstance(error, _SourceLost):
             raise error.cause
-        patience.lost(error, self._acknowledged, f"{name} to its destination")
-        offset = self._acknowledged = self._writer.resync()
+        gone = isinstance(error, SessionLost)
+        if gone:
+            self._count_session(error)
+        self._patience.lost(error, self._acknowledged, f"{name} to its destination")
+        offset = self._writer.resync()
+        promise.believe(offset, self._reached)
+        if offset < self._acknowledged and not gone:
+            self._count_session(error)
+        if offset < self._acknowledged:
+            # What a new session gains is progress again.
+            self._patience = Patience(self._context.config.retry, self._context.cancel)
+        self._acknowledged = offset
         self._meter.state(State.RETRYING, position=offset, detail=str(error))
 
-
-class _Promise:
-    """What the bytes must turn out to be; kept before the last of them leaves."""
-
-    def __init__(
-        self, size: int, digest: Digest | None, name: str, check: Callable[[], None] | None
-    ) -> None:
-        self._size = size
-        self._digest = digest
-        self._name = name
-        self._check = check
-        self._verifier = Verifier(digest.algorithm) if digest else Verifier.resumable()
-        self.whole = True  # every byte passes here
-
-    def begin(self, reader: ResumingReader, offset: int, saved: str) -> None:
-        """Take up a blob of which the place holds ``offset`` bytes of an earlier process.
-
-        Where the digest is known, the place's own check is the one for those bytes. Where
-        it is not, the hash goes on from its saved state; what that does not cover, at most
-        a chunk, is read once more.
-        """
-        if not offset:
-            return
-        if self._digest is not None:
-            self.whole = False
-            return
-        verifier = Verifier.resumable(saved)
-        self._verifier = verifier if verifier.position <= self._size else Verifier.resumable()
-        buffer = memoryview(bytearray(64 * KIB))
-        reader.seek(self._verifier.position)
-        while self._verifier.position < offset:
-            left = offset - self._verifier.position
-            count = reader.readinto(buffer[: min(len(buffer), left)])
-            self._verifier.update(buffer[:count])
-
-    @property
-    def saved(self) -> str:
-        """The hash as it stands, while the digest is not known."""
-        return "" if self._digest is not None else self._verifier.saved
-
-    def see(self, piece: memoryview, start: int) -> None:
-        """Hash a piece; at the end compare."""
-        if self.whole:
-            self._verifier.update(piece, start)
-        if start + len(piece) == self._size:
-            self.keep()
-
-    def keep(self) -> None:
-        """Compare what came with what was promised."""
-        if self.whole:
-            self._verifier.check(self._digest, self._size, self._name)
-        if self._check is not None:
-            self._check()
-
-    @property
-    def named(self) -> Digest:
-        """The digest to commit under."""
-        return self._digest or self._verifier.digest()
+    def _count_session(self, error: ConcilError) -> None:
+        """Bound the sessions that came no further than the best one before them."""
+        if self._acknowledged > self._best:
+            self._best, self._restarts = self._acknowledged, 0
+        self._restarts += 1
+        if self._restarts > self._context.config.retry.restarts:
+            raise SessionLost(
+                f"{error}; gave up after {self._restarts} upload sessions that came no further",
+                remedy="the way to the registry breaks too often; try smaller chunks",
+            ) from error
 
 
 class _SourceLost(ConcilError):
