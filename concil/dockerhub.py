@@ -252,6 +252,12 @@ class DockerHub:
         reading = method.upper() in ("GET", "HEAD", "OPTIONS")
         return self._client.pull if reading else self._client.push
 
+    @property
+    def _place(self) -> str:
+        """The repository as the engine calls it: an upload is gone on with by either."""
+        plain = "http://" if self._endpoint.base.startswith("http://") and not self._plain else ""
+        return f"{plain}{self._endpoint.base.partition('://')[2]}/{self._client.repository}"
+
     def _ready(self) -> RegistryClient:
         """The client, with the user name and password as they are set now."""
         credentials = None
@@ -282,7 +288,7 @@ class DockerHub:
         # Only what goes in chunks can be gone on with.
         large = size > self._run.config.chunk_size
         with contextlib.closing(Journal(Journal.default_path() if large else None)) as journal:
-            entry = journal.entry(self.url, str(digest), size)
+            entry = journal.entry(self._place, str(digest), size)
             writer = store.begin_blob(size, digest, entry.state)
             push = Push(opener, writer, meter, self._run, entry)
             push.run(size, digest, f"blob {digest}", check=check)

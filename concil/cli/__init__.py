@@ -12,7 +12,19 @@ from typing import NoReturn
 import urllib3
 
 from concil.bars import Display, open_display
-from concil.cli import blob, copy, demo, images, inspect, logs, mirror, options, results, serve
+from concil.cli import (
+    blob,
+    copy,
+    demo,
+    images,
+    inspect,
+    logs,
+    mirror,
+    options,
+    results,
+    serve,
+    transfers,
+)
 from concil.cli.command import Command, supervise
 from concil.cli.failures import DONE, PIPE_CLOSED, exit_code, told
 from concil.errors import StoreError, UsageError
@@ -108,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"concil {_version()}")
     options.add_common(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for group in (copy, mirror, blob, images, inspect, serve, demo):
+    for group in (copy, mirror, blob, images, inspect, transfers, serve, demo):
         group.add_parser(verbs)
     for name, each in verbs.choices.items():
         each.allow_abbrev = False

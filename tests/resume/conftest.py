@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,14 @@ class Content:
     path: Path
     digest: str
     size: int  # bytes
+
+
+@pytest.fixture
+def seed(record_property: Callable[[str, object], None]) -> random.Random:
+    """Return chance that can be had again: pytest-randomly prints and sets the seed."""
+    number = random.randrange(2**32)
+    record_property("seed", number)
+    return random.Random(number)
 
 
 @pytest.fixture

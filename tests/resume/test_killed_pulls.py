@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,16 +38,18 @@ def serving(request: pytest.FixtureRequest, content: Content) -> Relay:
     return relay
 
 
+def received(relay: Relay, count: int) -> Callable[[Relay], bool]:
+    target = relay.bytes_down + count
+    return lambda watched: watched.bytes_down >= target
+
+
 def test_a_pull_killed_again_and_again_goes_on_where_it_was(
-    serving: Relay, content: Content, tmp_path: Path
+    serving: Relay, content: Content, tmp_path: Path, seed: random.Random
 ) -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
-    chance, target, kills = random.Random(seed), tmp_path / "pulled", 0
+    target, kills = tmp_path / "pulled", 0
+    command = pull(serving, content, target)
     for _ in range(KILLS):
-        down = serving.bytes_down + chance.randrange(2 * content.size // KILLS)
-        command = pull(serving, content, target)
-        ended = kill_when(serving, command, lambda r, down=down: r.bytes_down >= down)
+        ended = kill_when(serving, command, received(serving, seed.randrange(content.size // 3)))
         kills += ended.code == -signal.SIGKILL
         # A kill may come between the last rename and the end of the process.
         assert not target.exists() or digest_of(target.read_bytes()) == content.digest

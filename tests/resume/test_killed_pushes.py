@@ -51,14 +51,11 @@ def test_a_killed_push_goes_on_where_it_was(
 
 
 def test_a_push_killed_again_and_again_sends_a_chunk_more_for_each_at_most(
-    resuming: Relay, content: Content
+    resuming: Relay, content: Content, seed: random.Random
 ) -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
-    chance = random.Random(seed)
     kills = 0
     for _ in range(KILLS):
-        ended = killed_after(resuming, content, chance.randrange(2 * content.size // KILLS))
+        ended = killed_after(resuming, content, seed.randrange(2 * content.size // KILLS))
         kills += ended.code == -signal.SIGKILL
 
     ended = run(push(resuming, content))

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from concil.server import EmbeddedRegistry
+from tests.lab.images import put_blob
+from tests.lab.relay import Relay
+from tests.resume.children import end, kill_when, run, start
+from tests.resume.conftest import Content
+from tests.resume.test_killed_pulls import pull
+from tests.resume.test_killed_pushes import push
+
+
+def listed(*arguments: str) -> list[str]:
+    """Return the lines of the list, without its head."""
+    ended = run(["transfers", *arguments])
+    assert ended.code == 0, ended.err
+    return ended.out.splitlines()[1:]
+
+
+def interrupt(relay: Relay, arguments: list[str], content: Content) -> None:
+    half = content.size // 2
+    kill_when(relay, arguments, lambda r: r.bytes_up + r.bytes_down >= half)
+
+
+def sessions(embedded: EmbeddedRegistry, tmp_path: Path) -> list[str]:
+    return os.listdir(tmp_path / "embedded" / ".concil" / "uploads")
+
+
+def test_what_is_interrupted_is_listed_until_it_is_done(resuming: Relay, content: Content) -> None:
+    interrupt(resuming, push(resuming, content), content)
+
+    (line,) = listed()
+    run(push(resuming, content))
+
+    assert str(content.path) in line
+    assert f"{resuming.url}/some/where" in line
+    assert "75.0 MiB" in line or "1.0 GiB" in line
+    assert "uploads/" not in line  # the session's Location is a secret
+    assert listed() == []
+
+
+def test_a_forgotten_upload_is_cancelled_at_the_registry(
+    resuming: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
+) -> None:
+    interrupt(resuming, push(resuming, content), content)
+    number = listed()[0].split()[0]
+    assert len(sessions(embedded, tmp_path)) == 1
+
+    ended = run(["transfers", "forget", number])
+
+    assert ended.code == 0, ended.err
+    assert listed() == []
+    assert sessions(embedded, tmp_path) == []
+
+
+def test_a_forgotten_download_leaves_no_partial_file(
+    resuming: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
+) -> None:
+    put_blob(embedded.url, "some/where", content.path.read_bytes())
+    interrupt(resuming, pull(resuming, content, tmp_path / "pulled"), content)
+    assert len(list(tmp_path.glob("*.partial"))) == 1
+
+    ended = run(["transfers", "forget", "--all"])
+
+    assert ended.code == 0, ended.err
+    assert list(tmp_path.glob("*.partial")) == []
+    assert listed() == []
+
+
+def test_the_young_are_kept_when_the_old_are_forgotten(resuming: Relay, content: Content) -> None:
+    interrupt(resuming, push(resuming, content), content)
+
+    assert run(["transfers", "forget", "--older-than", "7d"]).code == 0
+    assert len(listed()) == 1
+    assert run(["transfers", "forget", "--older-than", "0s"]).code == 0
+    assert listed() == []
+
+
+def test_what_is_under_way_is_not_forgotten(resuming: Relay, content: Content) -> None:
+    resuming.rate = 20 * 1024 * 1024
+    child: subprocess.Popen[str] = start(push(resuming, content))
+    try:
+        resuming.wait_for(lambda r: r.bytes_up >= 11 * 1024 * 1024)
+        (line,) = listed()
+
+        refused = run(["transfers", "forget", line.split()[0]])
+
+        assert "under way" in line
+        assert refused.code == 2
+        assert "under way in another process" in refused.err
+        assert run(["transfers", "forget", "--all"]).code == 0
+        assert len(listed()) == 1
+        resuming.rate = None
+    finally:
+        child.kill()
+        end(child)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["forget"], 2),
+        (["forget", "--all", "3"], 2),
+        (["forget", "nonsense"], 2),
+        (["forget", "--older-than", "soon"], 2),
+        (["forget", "4711"], 4),
+        (["nonsense"], 2),
+    ],
+)
+def test_nonsense_is_one_line(arguments: list[str], code: int) -> None:
+    ended = run(["transfers", *arguments])
+
+    assert ended.code == code
+    assert len(ended.err.splitlines()) == 1
+    assert ended.err.startswith("concil: ")
