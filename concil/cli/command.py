@@ -22,7 +22,8 @@ from concil.engine import Engine, Sides
 from concil.stores import Stores
 from concil.transfer.journal import Journal
 
-GRACE = 10.0  # seconds from the first signal until the program ends without waiting
+GRACE = 10.0  # seconds from the first signal until a transfer is left as it is
+_SHORT_GRACE = 1.0  # seconds, where nothing is under way that could be gone on with
 _CLOSING = 7.0  # seconds for chunks in flight after a failure; well below GRACE
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -33,6 +34,7 @@ class Stop:
     def __init__(self) -> None:
         """Begin with nobody wanting it."""
         self.event = threading.Event()
+        self.grace = _SHORT_GRACE  # seconds until nobody waits any more
         self._lock = threading.Lock()  # guards the lists below
         self._soon: list[Callable[[], object]] = []
         self._abandon: list[Callable[[], object]] = []
@@ -95,6 +97,7 @@ class Command:
             sides=sides or options.sides_of(self.arguments),
             journal=journal,
         )
+        self.stop.grace = GRACE
         self.stop.also(engine.cancel)
         try:
             yield engine
@@ -162,7 +165,7 @@ def _ended(happened: queue.SimpleQueue[str], command: Command) -> bool:
             return True
         if deadline is not None:
             _exit(command)
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + command.stop.grace
         command.stop.set()
 
 
