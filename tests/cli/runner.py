@@ -1,0 +1,98 @@
+"""Runs of the command line, and what is true of every failure."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+PATIENCE = 60  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run left."""
+
+    code: int
+    raw: bytes  # standard output
+    err: str
+
+    @property
+    def out(self) -> str:
+        """Standard output as text."""
+        return self.raw.decode()
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of standard output."""
+        return self.out.splitlines()
+
+
+class Cli(Protocol):
+    """Runs the command line to its end."""
+
+    def __call__(self, *words: str | Path) -> Outcome: ...
+
+
+class Program:
+    """The command line in processes of its own, warnings being errors."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory  # where it runs
+
+    def __call__(self, *words: str | Path) -> Outcome:
+        """Run it to its end."""
+        done = subprocess.run(
+            self.argv(*words),
+            cwd=self.directory,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr.decode())
+
+    def start(
+        self, *words: str | Path, stdout: IO[bytes] | int = subprocess.PIPE
+    ) -> subprocess.Popen[bytes]:
+        """Start it; the caller ends it."""
+        return subprocess.Popen(
+            self.argv(*words),
+            cwd=self.directory,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+        )
+
+    @staticmethod
+    def argv(*words: str | Path) -> list[str]:
+        return [sys.executable, "-W", "error", "-m", "concil", *(str(word) for word in words)]
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        # The package that is under test here is the one that runs there.
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def assert_fails(outcome: Outcome, code: int, *words: str) -> None:
+    """Assert one line that names the cause, the exit code, and no result."""
+    assert outcome.code == code, outcome.err
+    assert_one_line(outcome.err, *words)
+    assert outcome.raw == b""
+
+
+def assert_one_line(err: str, *words: str) -> None:
+    """Assert that messages are one readable line with these words in it."""
+    assert err.startswith("concil: "), err
+    assert err.endswith("\n")
+    assert err.count("\n") == 1, err
+    assert err[:-1].isprintable(), err
+    assert "Traceback" not in err
+    assert "unexpected" not in err
+    for word in words:
+        assert word in err

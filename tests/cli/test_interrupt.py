@@ -1,0 +1,125 @@
+"""Ctrl-C and SIGTERM: the command ends soon, says so in one line, and can be run again."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from concil.cli.command import GRACE
+from concil.server import EmbeddedRegistry
+from tests.cli.runner import PATIENCE, Program
+from tests.lab.faults import Fault
+from tests.lab.images import Image, assert_same_image, make_image, put_image, write_layout
+from tests.lab.relay import Relay
+
+LINE = "concil: interrupted; run the same command again to go on"
+SIZE = 24_000_000  # bytes
+
+
+@pytest.fixture
+def link(registry: EmbeddedRegistry) -> Iterator[Relay]:
+    """Return a line to the registry that a test can make slow."""
+    with Relay(registry.host, rate=6_000_000) as relay:
+        yield relay
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    """Return the only image of `oci:layout`, with a large layer."""
+    image = make_image(1, (SIZE,))
+    write_layout(tmp_path / "layout", {"app:v1": image})
+    return image
+
+
+def ended(running: subprocess.Popen[bytes]) -> tuple[int, list[str]]:
+    """Wait for the end; return exit code and messages."""
+    out, err = running.communicate(timeout=PATIENCE)
+    assert out == b""
+    return running.returncode, err.decode().splitlines()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("jobs", ["--jobs=0", "--jobs=4"])
+def test_an_interrupted_upload_goes_on_when_it_is_run_again(  # noqa: PLR0917  # fixtures
+    program: Program,
+    registry: EmbeddedRegistry,
+    link: Relay,
+    image: Image,
+    number: int,
+    jobs: str,
+) -> None:
+    words = ("copy", jobs, "--progress=none", "oci:layout:app:v1", f"{link.host}/app:v1")
+    running = program.start(*words)
+    link.wait_for(lambda relay: relay.bytes_up > 11_000_000)
+
+    running.send_signal(number)
+    code, messages = ended(running)
+    link.reset_counters()
+    again = program(*words)
+
+    assert (code, messages) == (130, [LINE])
+    assert again.code == 0, again.err
+    assert link.bytes_up < SIZE - 9_000_000
+    assert_same_image(registry.url, "app", "v1", image)
+
+
+def test_an_interrupted_download_leaves_nothing_under_the_final_name(
+    program: Program, registry: EmbeddedRegistry, link: Relay, image: Image, tmp_path: Path
+) -> None:
+    put_image(registry.url, "app", "v1", image)
+    digest = max(image.blobs, key=lambda digest: len(image.blobs[digest]))
+    running = program.start("blob", "pull", f"{link.host}/app@{digest}", "-o", "out")
+    link.wait_for(lambda relay: relay.bytes_down > 5_000_000)
+
+    running.send_signal(signal.SIGINT)
+    code, messages = ended(running)
+
+    assert (code, messages[-1]) == (130, LINE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_signal_ends_it_at_once(program: Program, link: Relay, image: Image) -> None:
+    link.add(Fault(action="stall", after=5_000_000, direction="up"))
+    running = program.start("copy", "oci:layout:app:v1", f"{link.host}/app:v1")
+    link.wait_for(lambda relay: relay.fired > 0)
+
+    # Two at once may arrive as one: another, until it has ended.
+    while running.poll() is None:
+        running.send_signal(signal.SIGINT)
+        try:
+            running.wait(0.5)
+        except subprocess.TimeoutExpired:
+            continue
+    code, messages = ended(running)
+
+    assert (code, messages) == (130, [LINE])
+
+
+def test_a_stalled_line_holds_nobody_for_more_than_the_grace(
+    program: Program, link: Relay, image: Image
+) -> None:
+    link.add(Fault(action="stall", after=5_000_000, direction="up"))
+    running = program.start("copy", "--progress=none", "oci:layout:app:v1", f"{link.host}/app:v1")
+    link.wait_for(lambda relay: relay.fired > 0)
+
+    running.send_signal(signal.SIGINT)
+    running.wait(GRACE + 5)
+    code, messages = ended(running)
+
+    assert (code, messages) == (130, [LINE])
+
+
+def test_a_small_request_is_interrupted_too(program: Program, link: Relay) -> None:
+    link.add(Fault(action="stall", after=0, direction="down"))
+    running = program.start("digest", f"{link.url}/app:v1")
+    link.wait_for(lambda relay: relay.fired > 0)
+
+    running.send_signal(signal.SIGINT)
+    running.wait(GRACE / 2)
+    code, messages = ended(running)
+
+    assert (code, messages) == (130, [LINE])

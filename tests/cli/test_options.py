@@ -1,0 +1,127 @@
+"""Options: what they are called, what they become, and how a wrong one is told."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from concil import cli as command_line
+from concil.cli import options
+from concil.errors import UsageError
+from tests.cli.runner import Cli, Program, assert_fails
+
+CREDS = ("--src-creds=a:b:c", "--dest-creds=d:e")
+
+
+def parse(*words: str) -> argparse.Namespace:
+    return command_line._parse(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), (True, True)),
+        (("--src-tls-verify=false",), (False, True)),
+        (("--dest-tls-verify=false",), (True, False)),
+        (("--tls-verify=false",), (False, False)),
+        (("--tls-verify=false", "--dest-tls-verify=true"), (False, True)),
+        (("--insecure",), (False, False)),
+        (("--insecure", "--src-tls-verify"), (True, False)),
+        (("--no-src-tls-verify",), (False, True)),
+    ],
+)
+def test_each_side_is_trusted_on_its_own(
+    words: tuple[str, ...], expected: tuple[bool, bool]
+) -> None:
+    sides = options.sides_of(parse("copy", *words, "a", "b"))
+
+    assert (sides.source.tls.verify, sides.destination.tls.verify) == expected
+
+
+def test_each_side_has_its_credentials() -> None:
+    sides = options.sides_of(parse("copy", *CREDS, "a", "b"))
+
+    assert sides.source.credentials is not None
+    assert sides.destination.credentials is not None
+    assert sides.source.credentials.password == "b:c"
+    assert sides.destination.credentials.username == "d"
+
+
+def test_jobs_raise_what_would_hold_them_back() -> None:
+    config = options.config_of(parse("copy", "--jobs=32", "--retry=0", "a", "b"))
+
+    assert (config.workers, config.images, config.per_host) == (32, 32, 32)
+    assert config.retry.attempts == 1
+
+
+def test_no_jobs_is_the_serial_mode() -> None:
+    assert options.config_of(parse("copy", "-j0", "a", "b")).workers == 0
+
+
+def test_platforms_are_joined_by_commas_or_given_again() -> None:
+    found = parse("copy", "--platform=linux/amd64,linux/arm/v7", "--platform", "a/b", "x", "y")
+
+    assert options.platforms_of(found) == ("linux/amd64", "linux/arm/v7", "a/b")
+
+
+def test_a_word_that_is_no_platform_is_told() -> None:
+    with pytest.raises(UsageError, match="linux"):
+        options.platforms_of(parse("copy", "--platform=linux", "a", "b"))
+
+
+def test_verbosity_counts_before_and_behind_the_verb() -> None:
+    assert parse("-vv", "tags", "x").verbose == 2
+    assert parse("tags", "-vv", "x").verbose == 2
+    assert parse("tags", "x").verbose == 0
+    assert parse("-q", "tags", "x").quiet
+    assert parse("blob", "head", "x", "-v").verbose == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "VERB"),
+        (("nonsense",), "nonsense"),
+        (("copy",), "SRC, DST"),
+        (("copy", "one"), "DST"),
+        (("blob",), "VERB"),
+        (("blob", "pull", "x"), "--output"),
+        (("copy", "--jobs=-1", "a", "b"), "--jobs"),
+        (("copy", "--jobs=many", "a", "b"), "'many'"),
+        (("copy", "--jobs=1000", "a", "b"), "256"),
+        (("copy", "--retry=x", "a", "b"), "--retry"),
+        (("copy", "--progress=loud", "a", "b"), "loud"),
+        (("copy", "--src-tls-verify=maybe", "a", "b"), "maybe"),
+        (("copy", "--plat=a/b", "a", "b"), "--plat"),
+        (("digest", "--platform=a/b,c/d", "x"), "several platforms"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(cli: Cli, words: tuple[str, ...], said: str) -> None:
+    assert_fails(cli(*words), 2, said)
+
+
+def test_what_may_be_a_password_is_not_repeated(cli: Cli) -> None:
+    for words in (("--creds=a:secret",), ("--src-cred", "a:secret"), ("docker://a:secret@h/x",)):
+        done = cli("copy", "a", "b", *words)
+
+        assert done.code == 2
+        assert "secret" not in done.err
+
+
+@pytest.mark.parametrize("words", [("--help",), ("copy", "--help"), ("blob", "push", "--help")])
+def test_help_is_a_result(cli: Cli, words: tuple[str, ...]) -> None:
+    done = cli(*words)
+
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("usage: concil")
+
+
+def test_the_version_is_a_result(program: Program) -> None:
+    assert program("--version").out.startswith("concil ")
+
+
+def test_serve_is_a_verb(program: Program, tmp_path: Path) -> None:
+    assert_fails(program("serve", tmp_path / "none"), 4, "no such directory")
+    assert_fails(program("serve", tmp_path, "--addr=x"), 2, "HOST:PORT")
