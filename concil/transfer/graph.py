@@ -94,13 +94,17 @@ class GraphReader:
         nodes = []
         for descriptor, manifest in zip(listed, self._fetch(listed), strict=True):
             if manifest is not None:
-                _fits(descriptor, manifest, self._name)
+                check_listed(descriptor, manifest, self._name)
                 nodes.append(self.read(manifest, descriptor.digest, depth + 1))
         return Node(root, digest, tuple(nodes))
 
 
-def _fits(descriptor: Descriptor, manifest: Manifest, name: str) -> None:
-    """What an index says of a child is what counts (CVE-2021-41190)."""
+def check_listed(descriptor: Descriptor, manifest: Manifest, name: str) -> None:
+    """Compare a manifest with what its index says of it: that is what counts (CVE-2021-41190).
+
+    Raises:
+        InvalidManifest, SizeMismatch: it is of another kind or size.
+    """
     if manifest.media_type != descriptor.media_type:
         raise InvalidManifest(
             f"{name}: {descriptor.digest} is listed as {descriptor.media_type} "

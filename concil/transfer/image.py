@@ -13,7 +13,7 @@ from concil.errors import ConcilError
 from concil.progress import Event, Meter, ProgressSink, State, emit
 from concil.store.protocol import Destination, Mounter, Source
 from concil.transfer.blob import BlobMove, Landed
-from concil.transfer.graph import GraphReader, Node, chosen
+from concil.transfer.graph import GraphReader, Node, check_listed, chosen
 from concil.transfer.pool import Claims, Rank, WorkerPool, wait
 
 
@@ -121,6 +121,7 @@ class Copier:
         pick = chosen(root, job.platforms, job.subject)
         if isinstance(pick, Descriptor):
             child = job.source.get_manifest(str(pick.digest))
+            check_listed(pick, child, job.subject)
             return child, pick.digest
         same = pick is root and found.digest.algorithm != "sha256"
         return pick, found.digest if same else pick.digest

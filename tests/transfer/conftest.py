@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.transfer.imaging import Lab, lab_of
 from tests.transfer.pulling import BLOB, Pull
 from tests.transfer.pushing import PushedCopy
 from tests.transfer.world import WatchedStore, keep
@@ -31,3 +32,10 @@ def pull(store: WatchedStore, tmp_path: Path) -> Pull:
 def copy() -> PushedCopy:
     """Return a copy between two hosts without faults."""
     return PushedCopy()
+
+
+@pytest.fixture
+def lab(workers: int) -> Iterator[Lab]:
+    """Return two hosts, with as many workers between them as the suite runs with."""
+    with lab_of(workers) as lab:
+        yield lab

@@ -1,0 +1,214 @@
+"""Which manifests belong to an image, and in which order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from concil.content import OCI_MANIFEST, Descriptor, Digest, Manifest, Platform
+from concil.errors import InvalidManifest, NotFound, SizeMismatch
+from concil.transfer.graph import DEEPEST, MOST, GraphReader, Node, chosen
+from tests.lab.images import Image, make_image, make_index
+from tests.transfer.imaging import index_document, platforms_of
+
+AMD64, ARM64, V7 = "linux/amd64", "linux/arm64", "linux/arm/v7"
+INDEX = platforms_of(AMD64, ARM64, V7)
+ROOT = Manifest.parse(INDEX.manifest)
+
+
+def wanted(*names: str) -> list[Platform]:
+    """Read platforms."""
+    return [Platform.parse(name) for name in names]
+
+
+def manifest_of(document: object) -> Manifest:
+    """Return a manifest of any content."""
+    return Manifest.parse(json.dumps(document).encode())
+
+
+def fetcher(image: Image) -> Callable[[Sequence[Descriptor]], list[Manifest | None]]:
+    """Return what fetches manifests below an image."""
+    held = {each.digest: Manifest.parse(each.manifest) for each in image.walk()}
+    return lambda level: [held[str(each.digest)] for each in level]
+
+
+def test_without_a_wish_everything_is_copied() -> None:
+    assert chosen(ROOT, [], "x") is ROOT
+
+
+def test_manifest_for_one_platform_is_what_it_is() -> None:
+    single = Manifest.parse(INDEX.children[0].manifest)
+
+    assert chosen(single, wanted("windows/amd64"), "x") is single
+
+
+def test_one_platform_is_the_image_itself() -> None:
+    pick = chosen(ROOT, wanted(ARM64), "x")
+
+    assert isinstance(pick, Descriptor)
+    assert str(pick.digest) == INDEX.children[1].digest
+
+
+def test_some_platforms_are_an_index_in_its_own_order() -> None:
+    pick = chosen(ROOT, wanted(V7, AMD64), "x")
+
+    assert isinstance(pick, Manifest)
+    assert [str(c.digest) for c in pick.children()] == [
+        INDEX.children[0].digest,
+        INDEX.children[2].digest,
+    ]
+    assert pick.media_type == ROOT.media_type
+
+
+def test_all_platforms_leave_the_index_as_it_is() -> None:
+    assert chosen(ROOT, wanted(V7, AMD64, ARM64, AMD64), "x") is ROOT
+
+
+def test_variant_counts_only_if_it_was_asked_for() -> None:
+    pick = chosen(ROOT, wanted("linux/arm"), "x")
+
+    assert isinstance(pick, Descriptor)
+    assert str(pick.digest) == INDEX.children[2].digest
+    with pytest.raises(NotFound):
+        chosen(ROOT, wanted("linux/arm/v6"), "x")
+
+
+def test_platform_that_is_not_there_is_told_with_those_that_are() -> None:
+    with pytest.raises(NotFound, match="the image: no image for linux/s390x") as raised:
+        chosen(ROOT, wanted(AMD64, "linux/s390x"), "the image")
+
+    assert raised.value.remedy == "it has linux/amd64, linux/arm/v7, linux/arm64"
+
+
+def test_index_without_platforms_says_so() -> None:
+    children = [Manifest.parse(INDEX.children[0].manifest).descriptor.to_json()]
+
+    with pytest.raises(NotFound) as raised:
+        chosen(manifest_of(index_document(children)), wanted(AMD64), "x")
+
+    assert raised.value.remedy == "it has none"
+
+
+def attested() -> Manifest:
+    """Return the index with an attestation for each platform, as BuildKit writes it."""
+    entries = [dict(c.to_json()) for c in ROOT.children()]
+    for number, child in enumerate(ROOT.children()):
+        about = {
+            "vnd.docker.reference.digest": str(child.digest),
+            "vnd.docker.reference.type": "attestation-manifest",
+        }
+        entries.append(
+            {
+                "mediaType": OCI_MANIFEST,
+                "digest": str(Digest.of(b"attestation %d" % number)),
+                "size": 99,
+                "annotations": about,
+                "platform": {"os": "unknown", "architecture": "unknown"},
+            }
+        )
+    return manifest_of(index_document(entries))
+
+
+def test_attestations_go_with_their_platforms() -> None:
+    root = attested()
+
+    pick = chosen(root, wanted(AMD64, V7), "x")
+
+    assert isinstance(pick, Manifest)
+    assert [str(c.digest) for c in pick.children()] == [
+        str(root.children()[n].digest) for n in (0, 2, 3, 5)
+    ]
+
+
+def test_all_platforms_with_their_attestations_are_everything() -> None:
+    root = attested()
+
+    assert chosen(root, wanted(AMD64, ARM64, V7), "x") is root
+
+
+def test_children_are_put_before_their_parents() -> None:
+    inner = make_index([make_image(8), make_image(9)])
+    image = make_index([make_image(7), inner])
+    root = Manifest.parse(image.manifest)
+
+    node = GraphReader(fetcher(image), "x").read(root, root.digest)
+
+    assert [str(each.digest) for each in node.walk()] == [each.digest for each in image.walk()]
+    assert {str(digest) for digest in node.blobs()} == set(image.all_blobs())
+
+
+def test_manifests_that_are_not_needed_are_left_out() -> None:
+    node = GraphReader(lambda level: [None for _ in level], "x").read(ROOT, ROOT.digest)
+
+    assert node == Node(ROOT, ROOT.digest)
+    assert node.blobs() == {}
+
+
+def test_layers_listed_in_an_index_are_blobs() -> None:
+    layer = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest.of(b"layer"), 5)
+    foreign = Descriptor(
+        "application/vnd.oci.image.layer.nondistributable.v1.tar", Digest.of(b"elsewhere"), 9
+    )
+    child = make_image(3)
+    document = index_document([layer.to_json(), foreign.to_json(), child.descriptor()])
+
+    node = GraphReader(fetcher(child), "x").read(manifest_of(document), Digest.of(b""))
+
+    assert set(node.blobs()) == {layer.digest, *map(Digest.parse, child.all_blobs())}
+    assert len(list(node.walk())) == 2
+
+
+def nested(depth: int) -> Image:
+    """Return an image below so many indexes."""
+    image = make_image(5)
+    for _ in range(depth):
+        image = make_index([image])
+    return image
+
+
+def test_indexes_nest_as_deep_as_any_image_does_and_no_deeper() -> None:
+    reader = GraphReader(fetcher(nested(DEEPEST)), "x")
+    root = Manifest.parse(nested(DEEPEST).manifest)
+    assert len(list(reader.read(root, root.digest).walk())) == DEEPEST + 1
+
+    deeper = nested(DEEPEST + 1)
+    root = Manifest.parse(deeper.manifest)
+    with pytest.raises(InvalidManifest, match="nest deeper"):
+        GraphReader(fetcher(deeper), "x").read(root, root.digest)
+
+
+def test_index_that_lists_itself_over_and_over_is_refused_before_it_is_fetched() -> None:
+    fetched = 0
+
+    def fetch(level: Sequence[Descriptor]) -> list[Manifest | None]:
+        nonlocal fetched
+        fetched += len(level)
+        return [endless for _ in level]
+
+    entry = {"mediaType": ROOT.media_type, "digest": str(ROOT.digest), "size": 1}
+    endless = manifest_of(index_document([entry] * 10))
+    entry["size"] = len(endless.body)
+    for _ in range(3):  # the size has digits too
+        endless = manifest_of(index_document([entry] * 10))
+        entry["size"] = len(endless.body)
+
+    with pytest.raises(InvalidManifest, match=f"over {MOST}"):
+        GraphReader(fetch, "x").read(endless, endless.digest)
+
+    assert fetched <= MOST
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [({"size": 7}, SizeMismatch), ({"mediaType": ROOT.media_type}, InvalidManifest)],
+)
+def test_manifest_that_is_not_as_listed_is_refused(
+    changes: dict[str, object], error: type[Exception]
+) -> None:
+    child = make_image(4)
+    root = manifest_of(index_document([{**child.descriptor(), **changes}]))
+
+    with pytest.raises(error, match="the image"):
+        GraphReader(fetcher(child), "the image").read(root, root.digest)
