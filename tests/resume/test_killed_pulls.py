@@ -52,7 +52,9 @@ def test_a_pull_killed_again_and_again_goes_on_where_it_was(
         ended = kill_when(serving, command, received(serving, seed.randrange(content.size // 3)))
         kills += ended.code == -signal.SIGKILL
         # A kill may come between the last rename and the end of the process.
-        assert not target.exists() or digest_of(target.read_bytes()) == content.digest
+        if target.exists():
+            assert digest_of(target.read_bytes()) == content.digest
+            break
 
     ended = run(pull(serving, content, target))
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -27,8 +26,8 @@ def interrupt(relay: Relay, arguments: list[str], content: Content) -> None:
     kill_when(relay, arguments, lambda r: r.bytes_up + r.bytes_down >= half)
 
 
-def sessions(embedded: EmbeddedRegistry, tmp_path: Path) -> list[str]:
-    return os.listdir(tmp_path / "embedded" / ".concil" / "uploads")
+def sessions(tmp_path: Path) -> list[str]:
+    return [path.name for path in (tmp_path / "embedded/.concil/uploads").iterdir()]
 
 
 def test_what_is_interrupted_is_listed_until_it_is_done(resuming: Relay, content: Content) -> None:
@@ -45,17 +44,17 @@ def test_what_is_interrupted_is_listed_until_it_is_done(resuming: Relay, content
 
 
 def test_a_forgotten_upload_is_cancelled_at_the_registry(
-    resuming: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
+    resuming: Relay, content: Content, tmp_path: Path
 ) -> None:
     interrupt(resuming, push(resuming, content), content)
     number = listed()[0].split()[0]
-    assert len(sessions(embedded, tmp_path)) == 1
+    assert len(sessions(tmp_path)) == 1
 
     ended = run(["transfers", "forget", number])
 
     assert ended.code == 0, ended.err
     assert listed() == []
-    assert sessions(embedded, tmp_path) == []
+    assert sessions(tmp_path) == []
 
 
 def test_a_forgotten_download_leaves_no_partial_file(
