@@ -15,6 +15,7 @@ from concil.content import Descriptor, Digest, Platform
 from concil.errors import NotFound, UsageError
 from concil.progress import Meter, ProgressSink, State
 from concil.reference import LayoutAddress, parse_address
+from concil.registry.quirks import Knowledge
 from concil.store.files import LocalFile
 from concil.store.partial import PartialFile
 from concil.store.remote import RemoteStore
@@ -67,9 +68,15 @@ class Engine:
         self.config = config or TransferConfig()
         self._progress = progress
         self._sides = sides or Sides()
-        self._run = Run(self.config, journal=journal or Journal(Journal.default_path()))
+        journal = journal or Journal(Journal.default_path())
+        self._run = Run(self.config, journal=journal)
         self._cancel = self._run.cancel
-        self._stores = Stores(self.config, timeouts=timeouts, cancel=self._cancel)
+        self._stores = Stores(
+            self.config,
+            timeouts=timeouts,
+            cancel=self._cancel,
+            knowledge=Knowledge(journal.known_of, journal.remember_host),
+        )
         self._pool = WorkerPool(self._run)
         self._copier = Copier(self._pool, progress)
 

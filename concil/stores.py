@@ -40,14 +40,23 @@ class Stores:
     """
 
     def __init__(
-        self, config: TransferConfig, *, timeouts: Timeouts | None, cancel: threading.Event
+        self,
+        config: TransferConfig,
+        *,
+        timeouts: Timeouts | None,
+        cancel: threading.Event,
+        knowledge: Knowledge | None = None,
     ) -> None:
-        """Open nothing yet; `close` ends every connection."""
+        """Open nothing yet; `close` ends every connection.
+
+        Args:
+            knowledge: what is known of the hosts; None: what is declared.
+        """
         self._config = config
         self._timeouts = timeouts
         self._cancel = cancel
         self._pauses = Pauses()
-        self._knowledge = Knowledge()
+        self._knowledge = knowledge or Knowledge()
         self._transports: dict[TLSSettings, Transport] = {}
         self._endpoints: dict[tuple[str, Access], Endpoint] = {}
         self._layouts: dict[str, LayoutStore] = {}

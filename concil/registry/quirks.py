@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import enum
+import logging
 import re
 import threading
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from concil.config import MIB
+from concil.config import KIB, MIB
+
+logger = logging.getLogger(__name__)
+
+# A registry is mended some day, and a proxy in front of it gets another limit.
+REMEMBERED = 30 * 24 * 3600.0  # seconds
+# A chunk size is memory for others and requests for us: nonsense is passed over.
+SENSIBLE = range(64 * KIB, 1024 * MIB + 1)
 
 
 class Strategy(enum.StrEnum):
@@ -32,6 +43,28 @@ class Quirks:
         """The chunk size nearest to the wanted one, in bytes."""
         size = max(wanted, self.smallest_chunk)
         return size if self.largest_chunk is None else min(size, self.largest_chunk)
+
+    def saved(self) -> dict[str, Any]:
+        """What another process can read again."""
+        return {**asdict(self), "learned": time.time()}
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any]) -> Quirks | None:
+        """Read what `saved` gave; None if it is too old, or nothing that it ever gave."""
+        try:
+            largest, smallest = saved["largest_chunk"], int(saved["smallest_chunk"])
+            found = cls(
+                Strategy(saved["strategy"]),
+                None if largest is None else int(largest),
+                smallest,
+                own_offset=saved["own_offset"] is True,
+            )
+            age = time.time() - float(saved["learned"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+        sizes = (1 if found.largest_chunk is None else found.largest_chunk, smallest or 1)
+        sensible = all(0 < size < SENSIBLE.stop for size in sizes)
+        return found if sensible and 0 <= age < REMEMBERED else None
 
 
 # Sources: REGISTRIES.md 2.4 (GHCR), 2.8 (ECR), 2.10 (GAR, GCR), 2.11 (ACR).
@@ -62,18 +95,33 @@ def declared(host: str) -> Quirks:
 
 
 class Knowledge:
-    """The quirks of the hosts of one run, as they are learned. Any thread may call any method."""
+    """The quirks of the hosts, as they are learned. Any thread may call any method."""
 
-    def __init__(self) -> None:
-        """Know only what is declared."""
+    def __init__(
+        self,
+        recall: Callable[[str], Mapping[str, Any]] | None = None,
+        record: Callable[[str, dict[str, Any]], None] | None = None,
+    ) -> None:
+        """Know what is declared, and what earlier processes learned.
+
+        Args:
+            recall: what was recorded of a host; empty: nothing.
+            record: told of each lesson.
+        """
+        self._recall = recall
+        self._record = record
         self._learned: dict[str, Quirks] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards _learned
 
     def of(self, host: str) -> Quirks:
         """What is known of ``host``."""
         with self._lock:
             found = self._learned.get(host)
-        return found or declared(host)
+        if found is None:
+            recalled = Quirks.read(self._recall(host)) if self._recall else None
+            with self._lock:
+                found = self._learned.setdefault(host, recalled or declared(host))
+        return found
 
     def limit_chunk(self, host: str, largest: int) -> None:
         """The host refused a chunk for its size: send at most ``largest`` bytes at once."""
@@ -103,4 +151,9 @@ class Knowledge:
 
     def _learn(self, host: str, quirks: Quirks) -> None:
         with self._lock:
+            if self._learned.get(host) == quirks:
+                return
             self._learned[host] = quirks
+        logger.info("%s: uploads by %s", host, quirks)
+        if self._record is not None:
+            self._record(host, quirks.saved())

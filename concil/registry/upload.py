@@ -8,7 +8,6 @@ import re
 
 import requests
 
-from concil.config import KIB, MIB
 from concil.content import Body, Digest
 from concil.errors import (
     ConcilError,
@@ -22,14 +21,13 @@ from concil.errors import (
 )
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call
+from concil.registry.quirks import SENSIBLE
 from concil.registry.session import ERROR_LIMIT, Options, discard, read_limited
 from concil.registry.urls import redacted, resolve, with_query
 
 logger = logging.getLogger(__name__)
 
 _RANGE = re.compile(r"(?:bytes=)?0-(-?\d+)")
-# A chunk size is memory for others and requests for us: nonsense is passed over.
-_ANNOUNCED = range(64 * KIB, 1024 * MIB + 1)
 
 
 def acknowledged(header: str | None) -> int | None:
@@ -224,4 +222,4 @@ _MOVED = frozenset({301, 302, 307, 308})
 def _announced(response: requests.Response, name: str) -> int | None:
     value = response.headers.get(name, "")
     size = int(value) if value.isdecimal() and len(value) < 20 else 0
-    return size if size in _ANNOUNCED else None
+    return size if size in SENSIBLE else None

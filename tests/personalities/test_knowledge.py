@@ -1,0 +1,88 @@
+"""What a host taught is known to the next process, for a while, and only if it makes sense."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from concil.config import MIB
+from concil.registry.quirks import REMEMBERED, Knowledge, Quirks, Strategy, declared
+from concil.transfer.journal import Journal
+
+HOST = "registry.example:5000"
+LEARNED = Quirks(Strategy.CHUNKS_LAST_IN_PUT, 8 * MIB, 5 * MIB, own_offset=True)
+
+
+def over(journal: Journal) -> Knowledge:
+    """Return what a new process knows."""
+    return Knowledge(journal.known_of, journal.remember_host)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal")
+
+
+def test_lessons_outlive_the_process(journal: Journal) -> None:
+    first = over(journal)
+    first.use(HOST, Strategy.CHUNKS_LAST_IN_PUT)
+    first.announce(HOST, 5 * MIB, 8 * MIB)
+    first.count_ourselves(HOST)
+
+    assert over(journal).of(HOST) == LEARNED
+    assert over(journal).of("another.example") == Quirks()
+
+
+def test_what_is_declared_is_no_lesson(journal: Journal) -> None:
+    over(journal).of("ghcr.io")
+
+    assert journal.known_of("ghcr.io") == {}
+
+
+def test_a_lesson_goes_before_what_is_declared(journal: Journal) -> None:
+    over(journal).limit_chunk("ghcr.io", 2 * MIB)
+
+    assert over(journal).of("ghcr.io") == replace(declared("ghcr.io"), largest_chunk=2 * MIB)
+
+
+def test_a_lesson_is_forgotten_after_a_while() -> None:
+    saved = LEARNED.saved()
+
+    assert Quirks.read(saved) == LEARNED
+    assert Quirks.read({**saved, "learned": saved["learned"] - REMEMBERED}) is None
+    assert Quirks.read({**saved, "learned": saved["learned"] + 1000}) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"strategy": "telepathy"},
+        {"strategy": None},
+        {"largest_chunk": 0},
+        {"largest_chunk": -5},
+        {"largest_chunk": "many"},
+        {"smallest_chunk": 10**15},
+        {"smallest_chunk": None},
+        {"learned": None},
+        {"learned": float("nan")},
+    ],
+)
+def test_nonsense_is_passed_over(damage: dict[str, Any]) -> None:
+    assert Quirks.read({**LEARNED.saved(), **damage}) is None
+
+
+@pytest.mark.parametrize("name", [*asdict(LEARNED), "learned"])
+def test_a_gap_is_passed_over(name: str) -> None:
+    saved = LEARNED.saved()
+    del saved[name]
+
+    assert Quirks.read(saved) is None
+
+
+def test_a_damaged_journal_leaves_what_is_declared(journal: Journal) -> None:
+    journal.remember_host("ghcr.io", {"strategy": 7})
+
+    assert over(journal).of("ghcr.io") == declared("ghcr.io")
