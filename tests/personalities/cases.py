@@ -1,0 +1,123 @@
+"""Which registries the matrix has: what they do, what is known of them, what they may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from concil.registry.quirks import Quirks, declared
+from concil.server import Personality
+from tests.personalities.distribution import Distribution2, Distribution3
+from tests.personalities.hosted import ACR, ECR, GAR, GHCR, Cloudflare, GARWith400
+from tests.personalities.self_hosted import (
+    Gitea,
+    GiteaWithoutRoute,
+    Quay,
+    QuayKeepingParts,
+    Zot,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The sizes of a matrix, in bytes; the limits of registries shrink with the chunk."""
+
+    chunk: int
+
+    def of(self, size: int) -> int:
+        """Return a limit that really is ``size`` where a chunk is 10 MiB."""
+        return size * self.chunk // (10 * 1024 * 1024)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes of blobs, by what they are called; the last stands for 50 MiB + 7."""
+        chunk = self.chunk
+        return {
+            "0": 0,
+            "1": 1,
+            "c-1": chunk - 1,
+            "c": chunk,
+            "c+1": chunk + 1,
+            "3c": 3 * chunk,
+            "5c+7": 5 * chunk + 7,
+        }
+
+
+MIB = 1024 * 1024
+QUICK = Scale(128 * 1024)
+FULL = Scale(10 * MIB)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row of the matrix.
+
+    Args:
+        build: makes the registry's personality.
+        host: the host name under whose declared quirks it is met; "": an unknown one.
+        resumes: whether a broken chunk costs no more than that chunk.
+        lessons: how many chunks may be sent in vain until an unknown host is understood.
+    """
+
+    name: str
+    build: Callable[[Scale], Personality]
+    host: str = ""
+    resumes: bool = False
+    lessons: int = 0
+
+    def quirks(self, scale: Scale) -> Quirks | None:
+        """What is declared of the host, its sizes scaled."""
+        if not self.host:
+            return None
+        known = declared(self.host)
+        assert known != Quirks(), f"nothing is declared of {self.host}"
+        largest = known.largest_chunk
+        return replace(
+            known,
+            largest_chunk=None if largest is None else scale.of(largest),
+            smallest_chunk=scale.of(known.smallest_chunk),
+        )
+
+
+def _ghcr(scale: Scale) -> Personality:
+    return GHCR(scale.of(4 * MIB))
+
+
+def _ecr(scale: Scale) -> Personality:
+    return ECR(scale.of(5 * MIB), scale.of(20 * MIB))
+
+
+def _acr(scale: Scale) -> Personality:
+    return ACR(scale.of(20 * MIB))
+
+
+def _cloudflare(scale: Scale) -> Personality:
+    return Cloudflare(scale.of(5 * MIB), scale.of(100_000_000))
+
+
+def _cloudflare_small(scale: Scale) -> Personality:
+    # A plan whose body limit is less than a chunk of ours.
+    return Cloudflare(scale.of(5 * MIB), scale.of(8 * MIB))
+
+
+ECR_HOST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+CASES = (
+    Case("distribution 2.8", lambda _: Distribution2()),
+    Case("distribution 3", lambda _: Distribution3(), resumes=True),
+    Case("zot", lambda _: Zot()),
+    Case("Quay", lambda _: Quay(), resumes=True),
+    Case("Quay, keeps parts", lambda _: QuayKeepingParts(), resumes=True),
+    Case("GHCR, unknown", _ghcr, resumes=True, lessons=2),
+    Case("GHCR", _ghcr, "ghcr.io", resumes=True),
+    Case("ECR, unknown", _ecr, lessons=1),
+    Case("ECR", _ecr, ECR_HOST),
+    Case("GAR, unknown", lambda _: GAR(), lessons=1),
+    Case("GAR 400, unknown", lambda _: GARWith400(), lessons=1),
+    Case("GAR", lambda _: GAR(), "europe-docker.pkg.dev"),
+    Case("ACR, unknown", _acr, lessons=1),
+    Case("ACR", _acr, "team.azurecr.io"),
+    Case("Gitea", lambda _: Gitea()),
+    Case("Gitea, no route", lambda _: GiteaWithoutRoute()),
+    Case("Cloudflare", _cloudflare, resumes=True),
+    Case("Cloudflare, 8 MB", _cloudflare_small, resumes=True),
+)

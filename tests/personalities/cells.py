@@ -1,0 +1,189 @@
+"""One cell of the matrix: a blob of one size, pushed past one fault, counted and read back."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from concil.config import RetryPolicy, Timeouts, TransferConfig
+from concil.content import Digest
+from concil.engine import Engine
+from concil.errors import ConcilError
+from concil.server import EmbeddedRegistry
+from concil.transfer.journal import Journal
+from tests.lab.faults import Action, Fault
+from tests.lab.images import digest_of, make_blob
+from tests.lab.relay import Relay
+from tests.lab.requests_seen import RequestLog
+from tests.personalities.cases import Case, Scale
+
+HEADS = 1000  # bytes of the requests in front of the first chunk, about
+TIMEOUT = 30  # seconds
+
+
+class Trouble(enum.StrEnum):
+    """What goes wrong in a cell."""
+
+    NOTHING = "no fault"
+    RESET = "cut, RST"
+    CLOSED = "cut, FIN"
+    LOST_PATCH = "PATCH's answer lost"
+    LOST_PUT = "PUT's answer lost"
+    GONE = "session gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a cell."""
+
+    size: int  # bytes of the blob
+    sent: int  # bytes of all bodies that were sent
+    seconds: float
+    happened: bool  # whether the fault had an occasion
+    red: str  # what is wrong; "": nothing
+
+    @property
+    def factor(self) -> float:
+        """How many times the blob was sent."""
+        return self.sent / self.size if self.size else 1.0
+
+
+class Sight:
+    """A relay's observer that loses answers and sessions at the right moment."""
+
+    def __init__(self, sessions: Path, trouble: Trouble, *, second: bool) -> None:
+        """Watch.
+
+        Args:
+            sessions: where the registry keeps them.
+            second: strike at the second chunk rather than at the first.
+        """
+        self.log = RequestLog()
+        self.happened = False
+        self._sessions = sessions
+        self._trouble = trouble
+        self._second = second
+        if trouble is Trouble.LOST_PUT:
+            self.log.lose_answer("PUT")
+        elif trouble is Trouble.LOST_PATCH and not second:
+            self.log.lose_answer("PATCH")
+
+    def upstream(self, connection: int, passed: bytes) -> bool:
+        """See `Observer`."""
+        lost = self.log.upstream(connection, passed)
+        self.happened |= lost
+        chunks = self.log.matching("PATCH")
+        if self._second and chunks and chunks[0].complete:
+            if self._trouble is Trouble.LOST_PATCH:
+                self.log.lose_answer("PATCH")
+            self._second = self._trouble is not Trouble.LOST_PATCH
+        if self._trouble is Trouble.GONE and (len(chunks) > 1 or self.log.count("PUT")):
+            self._lose_sessions()
+        return lost
+
+    def _lose_sessions(self) -> None:
+        if not self.happened:
+            self.happened = True
+            for session in self._sessions.iterdir():
+                session.unlink()
+
+
+class Bench:
+    """A registry of one case, for any number of cells one after the other."""
+
+    def __init__(self, directory: Path, case: Case, scale: Scale) -> None:
+        """Prepare; `cell` needs an open bench."""
+        self._directory = directory
+        self._case = case
+        self._scale = scale
+        self._layout = directory / "registry"
+        self._registry = EmbeddedRegistry(self._layout, personality=case.build(scale))
+        self._count = 0
+        self.config = TransferConfig(
+            workers=1,
+            chunk_size=scale.chunk,
+            retry=RetryPolicy(base=0.001, longest=0.01),
+        )
+
+    @contextmanager
+    def open(self) -> Iterator[Bench]:
+        """Run the registry."""
+        with self._registry:
+            yield self
+
+    def cell(self, size: int, trouble: Trouble, *, known: bool) -> Outcome:
+        """Push one blob past one fault.
+
+        Args:
+            known: whether the digest is known before.
+        """
+        self._count += 1
+        blob = make_blob(self._count, size)
+        path = self._directory / f"blob-{self._count}"
+        path.write_bytes(blob)
+        digest = digest_of(blob)
+        second = size > 2 * self._scale.chunk
+        sight = Sight(self._layout / ".concil" / "uploads", trouble, second=second)
+        with Relay(self._registry.host, observer=sight) as relay:
+            if trouble in (Trouble.RESET, Trouble.CLOSED):
+                action: Action = "rst" if trouble is Trouble.RESET else "fin"
+                middle = int(1.5 * self._scale.chunk) if second else size // 2
+                after = HEADS + middle
+                relay.add(Fault(action=action, after=after, direction="up", total=True))
+            began = time.monotonic()
+            wrong = self._push(path, relay, Digest.parse(digest) if known else None)
+            seconds = time.monotonic() - began
+            happened = sight.happened or relay.fired > 0
+        path.unlink()
+        sent = sight.log.body_bytes()
+        wrong = wrong or self._read(digest)
+        most = self._most(size, trouble)
+        if not wrong and sent > most:
+            wrong = f"{sent} bytes sent, at most {most} expected"
+        return Outcome(size, sent, seconds, happened or trouble is Trouble.NOTHING, wrong)
+
+    def _push(self, path: Path, relay: Relay, digest: Digest | None) -> str:
+        journal = Journal(self._directory / f"journal-{self._count}")
+        quirks = self._case.quirks(self._scale)
+        if quirks is not None:
+            journal.remember_host(relay.host, quirks.saved())
+        timeouts = Timeouts(idle=TIMEOUT, commit=TIMEOUT)
+        try:
+            with Engine(self.config, timeouts=timeouts, journal=journal) as engine:
+                told = engine.push_blob(
+                    path, f"http://{relay.host}/{self._repository}", digest=digest
+                )
+        except ConcilError as error:
+            return f"{type(error).__name__}: {error}"
+        return "" if told.size == path.stat().st_size else f"told {told.size} bytes"
+
+    def _read(self, digest: str) -> str:
+        """Ask the registry for the blob, byte for byte."""
+        url = f"{self._registry.url}/v2/{self._repository}/blobs/{digest}"
+        with requests.get(url, timeout=TIMEOUT, stream=True) as answer:
+            found = hashlib.sha256()
+            for piece in answer.iter_content(1024 * 1024):
+                found.update(piece)
+        right = answer.status_code == 200 and f"sha256:{found.hexdigest()}" == digest
+        return "" if right else f"GET answered {answer.status_code}, {found.hexdigest()[:12]}"
+
+    def _most(self, size: int, trouble: Trouble) -> int:
+        """How many bytes of bodies may be sent."""
+        chunk = self._scale.chunk
+        lessons = self._case.lessons * chunk
+        if trouble is Trouble.NOTHING:
+            return size + lessons
+        if self._case.resumes and trouble is not Trouble.GONE and size > chunk:
+            return size + lessons + chunk
+        return 2 * size + lessons + chunk
+
+    @property
+    def _repository(self) -> str:
+        return f"cells/number-{self._count}"
