@@ -45,8 +45,8 @@ class Reference:
         """Read ``[docker://|https://|http://][user[:password]@][host/]repository[:tag][@digest]``.
 
         A first part without ``.`` or ``:`` that is not ``localhost`` belongs to the
-        repository, which then is docker.io's. With a tag and a digest the digest
-        decides; the tag is kept for people.
+        repository, which then is docker.io's, unless http, https or a user is in front.
+        With a tag and a digest the digest decides; the tag is kept for people.
 
         Raises:
             InvalidReference: it names the part that is wrong.
@@ -59,7 +59,8 @@ class Reference:
                 remedy="write docker://host/repository:tag, http://... or oci:PATH:TAG",
             )
         username, password, rest = _split_user(rest)
-        host, name = _split_host(rest, explicit=scheme != "docker")
+        # With a user in front it is a host: docker.io must not get its password.
+        host, name = _split_host(rest, explicit=scheme != "docker" or username is not None)
         name, at, digest_text = name.partition("@")
         name, colon, tag = name.partition(":")
         _check(text, name, tag if colon else None)
@@ -224,6 +225,11 @@ def _split_user(rest: str) -> tuple[str | None, str | None, str]:
 def _split_host(rest: str, *, explicit: bool) -> tuple[str, str]:
     first, slash, name = rest.partition("/")
     is_host = explicit or any(c in first for c in ".:") or first.lower() == "localhost"
+    if explicit and not slash:
+        raise InvalidReference(
+            f"no repository behind the host: {shown(_hidden(rest))}",
+            remedy="write host/repository:tag",
+        )
     if not slash or not (is_host or first != first.lower()):
         return "docker.io", rest
     found = _HOST.fullmatch(first)
@@ -244,4 +250,7 @@ def _hidden(text: str) -> str:
     """The text without user and password."""
     scheme, mark, rest = text.rpartition("://")
     front, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{front.rpartition('@')[2] if slash else rest}{slash}{path}"
+    host = front.rpartition("@")[2]
+    if not slash and host.startswith("sha"):
+        host = front  # name@digest
+    return f"{scheme}{mark}{host}{slash}{path}"
