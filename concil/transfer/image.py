@@ -149,22 +149,32 @@ class Copier:
         others: list[tuple[Descriptor, Future[Landed]]] = []
         blobs = sorted(node.blobs().values(), key=lambda blob: -blob.size)
         for blob in blobs:
-            mine, future = self._claims.take(self._key(job, blob))
+            key = self._key(job, blob)
+            mine, future = self._claims.take(key)
             if mine:
-                self._own(job, blob, future)
+                self._own(job, blob, key, future)
             (owned if mine else others).append((blob, future))
         landed = [wait(future, self._pool.cancel) for _, future in owned]
         follow = [self._follow(job, blob, future) for blob, future in others]
         return landed + [wait(future, self._pool.cancel) for future in follow]
 
-    def _key(self, job: ImageJob, blob: Descriptor) -> tuple[str, str]:
-        return job.destination.realm, str(blob.digest)
+    def _key(self, job: ImageJob, blob: Descriptor, *, here: bool = False) -> tuple[str, str, str]:
+        """The claim on a blob: the first in its realm, and then the first in its repository."""
+        realm, name = job.destination.realm, job.destination.name
+        return realm, name if here else "", str(blob.digest)
 
-    def _own(self, job: ImageJob, blob: Descriptor, claim: Future[Landed]) -> None:
+    def _own(
+        self,
+        job: ImageJob,
+        blob: Descriptor,
+        key: tuple[str, str, str],
+        claim: Future[Landed],
+        siblings: Sequence[str] | None = None,
+    ) -> None:
         """Move the blob, and complete the claim for everybody who waits for it."""
-        siblings = self._source_repository(job)
-        outcome = self._move(job, blob, siblings)
-        key = self._key(job, blob)
+        outcome = self._move(
+            job, blob, self._source_repository(job) if siblings is None else siblings
+        )
 
         def complete(done: Future[Landed]) -> None:
             error = done.exception()
@@ -178,21 +188,26 @@ class Copier:
 
     def _follow(self, job: ImageJob, blob: Descriptor, claim: Future[Landed]) -> Future[Landed]:
         """A blob that another image brought, or tried to: mount it, or bring it after all."""
+        siblings: Sequence[str] | None = None
+        key = self._key(job, blob)
         try:
             landed = wait(claim, self._pool.cancel)
         except ConcilError:
             if self._pool.cancel.is_set():
                 raise
-            mine, again = self._claims.take(self._key(job, blob))
-            if mine:
-                self._own(job, blob, again)
-                return again
+        else:
+            if landed.place == job.destination.name:
+                here: Future[Landed] = Future()
+                here.set_result(Landed(blob, landed.place, landed.repository, State.PRESENT))
+                return here
+            # Of the images that follow into this repository one mounts it, or sends it again.
+            siblings = [landed.repository] if landed.repository else []
+            key = self._key(job, blob, here=True)
+        mine, again = self._claims.take(key)
+        if not mine:
             return self._follow(job, blob, again)
-        if landed.place == job.destination.name:
-            here: Future[Landed] = Future()
-            here.set_result(Landed(blob, landed.place, landed.repository, State.PRESENT))
-            return here
-        return self._move(job, blob, [landed.repository] if landed.repository else [])
+        self._own(job, blob, key, again, siblings)
+        return again
 
     def _move(self, job: ImageJob, blob: Descriptor, siblings: Sequence[str]) -> Future[Landed]:
         meter = Meter(

@@ -71,7 +71,7 @@ class Mirror:
         self._prepare = prepare
         self._cancel = cancel
         self._lock = threading.Lock()  # guards the iterator and the fields below
-        self._broken: Exception | None = None  # what the iterator of items raised
+        self._broken: BaseException | None = None  # raised by the iterator of items, or a bug
         self._report = MirrorReport()
 
     def run(self, items: Iterable[MirrorItem], coordinators: int) -> MirrorReport:
@@ -89,11 +89,15 @@ class Mirror:
         ]
         for thread in threads:
             thread.start()
+        self._coordinate(waiting)
         try:
-            self._coordinate(waiting)
-        finally:
             for thread in threads:
                 thread.join()
+        except BaseException:  # Ctrl-C: nobody goes on behind it
+            self._cancel.set()
+            for thread in threads:
+                thread.join()
+            raise
         if self._broken is not None:
             raise self._broken
         if self._cancel.is_set():
@@ -101,24 +105,24 @@ class Mirror:
         return self._report
 
     def _coordinate(self, waiting: Iterator[MirrorItem]) -> None:
-        while not self._cancel.is_set():
-            item = self._next(waiting)
-            if item is None:
-                return
-            outcome = self._attempt(item)
+        try:
+            while not self._cancel.is_set():
+                item = self._next(waiting)
+                if item is None:
+                    return
+                outcome = self._attempt(item)
+                with self._lock:
+                    self._report.outcomes.append(outcome)
+        except BaseException as error:  # noqa: BLE001 - raised again by `run`
             with self._lock:
-                self._report.outcomes.append(outcome)
+                self._broken = self._broken or error
+            if not isinstance(error, Exception):
+                self._cancel.set()
 
     def _next(self, waiting: Iterator[MirrorItem]) -> MirrorItem | None:
         """The next item; what the iterable raises ends the run, after what is under way."""
         with self._lock:
-            if self._broken is not None:
-                return None
-            try:
-                return next(waiting, None)
-            except Exception as error:  # noqa: BLE001 - raised again by `run`
-                self._broken = error
-                return None
+            return None if self._broken is not None else next(waiting, None)
 
     def _attempt(self, item: MirrorItem) -> Outcome:
         try:
