@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from concil import Digest, Engine, TransferConfig
+from concil.server import EmbeddedRegistry
+from tests.lab.images import (
+    assert_same_image,
+    digest_of,
+    make_blob,
+    make_image,
+    put_blob,
+    put_image,
+)
+from tests.lab.relay import Relay
+from tests.resume.children import MIB
+from tests.resume.tokens import ShortTokens
+
+CHUNK = MIB
+SIZE = 12 * MIB + 7
+LIFETIME = 1.0  # seconds
+
+
+@contextmanager
+def registry(directory: Path, personality: ShortTokens) -> Iterator[tuple[EmbeddedRegistry, Relay]]:
+    """Run a registry behind a line on which the blob takes several lives of a token."""
+    with (
+        EmbeddedRegistry(directory, personality=personality) as running,
+        Relay(running.host) as relay,
+    ):
+        yield running, relay
+
+
+@pytest.fixture
+def engine(workers: int) -> Iterator[Engine]:
+    with Engine(TransferConfig(workers=workers, chunk_size=CHUNK, range_size=2 * MIB)) as running:
+        yield running
+
+
+@pytest.fixture
+def blob() -> bytes:
+    return make_blob(3, SIZE)
+
+
+def stored(registry: EmbeddedRegistry, tmp_path: Path, digest: str) -> str:
+    return digest_of((tmp_path / "registry/blobs/sha256" / digest[7:]).read_bytes())
+
+
+def sent(registry: EmbeddedRegistry) -> int:
+    return sum(e.received for e in registry.requests if e.method in ("PATCH", "PUT"))
+
+
+def test_a_push_outlives_its_tokens(tmp_path: Path, engine: Engine, blob: bytes) -> None:
+    (tmp_path / "file").write_bytes(blob)
+    tokens = ShortTokens(lifetime=LIFETIME)
+    with registry(tmp_path / "registry", tokens) as (running, relay):
+        relay.rate = 4 * MIB
+
+        pushed = engine.push_blob(tmp_path / "file", f"{relay.url}/x")
+
+        assert tokens.given >= 2
+        assert stored(running, tmp_path, str(pushed.digest)) == digest_of(blob)
+        assert sent(running) <= SIZE + 2 * CHUNK
+
+
+@pytest.mark.parametrize("kill_at", [1, 2, 6, 12])
+def test_a_token_that_dies_under_a_chunk_costs_a_chunk(
+    tmp_path: Path, engine: Engine, blob: bytes, kill_at: int
+) -> None:
+    (tmp_path / "file").write_bytes(blob)
+    tokens = ShortTokens(kill_at=kill_at)
+    with registry(tmp_path / "registry", tokens) as (running, relay):
+        pushed = engine.push_blob(tmp_path / "file", f"{relay.url}/x")
+
+        assert tokens.given >= 2
+        assert stored(running, tmp_path, str(pushed.digest)) == digest_of(blob)
+        assert sent(running) <= SIZE + CHUNK
+
+
+def test_a_pull_outlives_its_tokens(tmp_path: Path, engine: Engine, blob: bytes) -> None:
+    tokens = ShortTokens(lifetime=LIFETIME)
+    put_into(tmp_path / "registry", blob)
+    with registry(tmp_path / "registry", tokens) as (_, relay):
+        relay.rate = MIB
+
+        engine.pull_blob(f"{relay.url}/x@{digest_of(blob)}", tmp_path / "pulled")
+
+        assert tokens.given >= 2
+        assert (tmp_path / "pulled").read_bytes() == blob
+        assert relay.bytes_down <= SIZE + CHUNK
+
+
+def put_into(directory: Path, blob: bytes) -> None:
+    with EmbeddedRegistry(directory) as open_to_all:
+        put_blob(open_to_all.url, "x", blob)
+
+
+@pytest.mark.parametrize("kill_at", [1, 3])
+def test_a_token_that_dies_between_two_ranges_costs_nothing(
+    tmp_path: Path, engine: Engine, blob: bytes, kill_at: int
+) -> None:
+    put_into(tmp_path / "registry", blob)
+    tokens = ShortTokens(kill_at=kill_at)
+    with registry(tmp_path / "registry", tokens) as (_, relay):
+        engine.pull_blob(f"{relay.url}/x@{digest_of(blob)}", tmp_path / "pulled")
+
+        assert (tmp_path / "pulled").read_bytes() == blob
+        assert relay.bytes_down <= SIZE + CHUNK
+
+
+def test_a_copy_outlives_the_tokens_of_both_sides(
+    tmp_path: Path, engine: Engine, workers: int
+) -> None:
+    image = make_image(5, (SIZE, 70_000))
+    with EmbeddedRegistry(tmp_path / "source") as open_to_all:
+        put_image(open_to_all.url, "x", "1", image)
+    ours, theirs = ShortTokens(lifetime=LIFETIME), ShortTokens(lifetime=LIFETIME, kill_at=4)
+    with (
+        registry(tmp_path / "source", ours) as (_, source),
+        registry(tmp_path / "destination", theirs) as (running, destination),
+    ):
+        destination.rate = 4 * MIB
+
+        copied = engine.copy(f"{source.url}/x:1", f"{destination.url}/y:2")
+
+        assert ours.given >= 1
+        assert theirs.given >= 2
+        assert copied.digest == Digest.parse(image.digest)
+        assert sent(running) <= SIZE + 80_000 + 2 * CHUNK
+    with EmbeddedRegistry(tmp_path / "destination") as open_to_all:
+        assert_same_image(open_to_all.url, "y", "2", image)
