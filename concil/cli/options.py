@@ -90,6 +90,11 @@ def add_registry(parser: argparse.ArgumentParser, *, sides: Sequence[str] = ()) 
             metavar="true|false",
             help=f"check the certificate{side} (default: true); =false allows plain http too",
         )
+        group.add_argument(
+            f"--{name}cacert",
+            metavar="FILE",
+            help=f"trust certificates{side} if this CA signed them (PEM), and no others",
+        )
         if name or not sides:
             group.add_argument(
                 f"--{name}creds",
@@ -99,7 +104,6 @@ def add_registry(parser: argparse.ArgumentParser, *, sides: Sequence[str] = ()) 
     group.add_argument(
         "--insecure", action="store_true", help="trust any certificate, and plain http"
     )
-    group.add_argument("--cacert", metavar="FILE", help="trust certificates of this CA (PEM)")
     group.add_argument(
         "--retry",
         type=_count,
@@ -162,7 +166,10 @@ def access_of(arguments: argparse.Namespace, side: str = "") -> Access:
     if verify is None:
         verify = not arguments.insecure
     creds: str | None = getattr(arguments, f"{prefix}creds")
-    trusted = _checked_ca(arguments.cacert) if arguments.cacert is not None else True
+    authority: str | None = getattr(arguments, f"{prefix}cacert")
+    if authority is None:
+        authority = arguments.cacert
+    trusted = _checked_ca(authority) if authority is not None else True
     return Access(
         TLSSettings(verify=trusted if verify else False),
         Credentials.parse(creds) if creds is not None else None,

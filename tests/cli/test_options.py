@@ -11,6 +11,7 @@ from concil import cli as command_line
 from concil.cli import options
 from concil.errors import UsageError
 from tests.cli.runner import Cli, Program, assert_fails
+from tests.lab.tls import CertificateAuthority
 
 CREDS = ("--src-creds=a:b:c", "--dest-creds=d:e")
 
@@ -47,6 +48,16 @@ def test_each_side_has_its_credentials() -> None:
     assert sides.destination.credentials is not None
     assert sides.source.credentials.password == "b:c"
     assert sides.destination.credentials.username == "d"
+
+
+def test_each_side_has_its_authority(ca: CertificateAuthority) -> None:
+    mine = str(ca.path)
+
+    one = options.sides_of(parse("copy", f"--dest-cacert={mine}", "a", "b"))
+    both = options.sides_of(parse("copy", f"--cacert={mine}", "--src-tls-verify=false", "a", "b"))
+
+    assert (one.source.tls.verify, one.destination.tls.verify) == (True, mine)
+    assert (both.source.tls.verify, both.destination.tls.verify) == (False, mine)
 
 
 def test_jobs_raise_what_would_hold_them_back() -> None:
