@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from concil import Engine, MirrorItem, TransferConfig
+from tests.lab.images import (
+    assert_same_image,
+    digest_of,
+    make_blob,
+    make_image,
+    put_blob,
+    put_image,
+)
+from tests.lab.registry import DockerRegistry
+from tests.lab.relay import Relay
+from tests.resume.children import MIB
+
+pytestmark = pytest.mark.real
+CHUNK = 2 * MIB
+SIZE = 24 * MIB + 7
+Result = TypeVar("Result")
+RATE = 30 * MIB  # bytes a second, so that a restart comes in the middle
+
+
+@pytest.fixture
+def engine(workers: int) -> Iterator[Engine]:
+    with Engine(TransferConfig(workers=workers, chunk_size=CHUNK, range_size=2 * MIB)) as running:
+        yield running
+
+
+@pytest.fixture
+def registry(fresh_docker_registry: DockerRegistry) -> DockerRegistry:
+    return fresh_docker_registry
+
+
+@pytest.fixture
+def relay(registry: DockerRegistry) -> Iterator[Relay]:
+    with Relay(registry.host) as running:
+        running.rate = RATE
+        yield running
+
+
+def restarted(
+    registry: DockerRegistry,
+    relay: Relay,
+    reached: Callable[[Relay], bool],
+    transfer: Callable[[], Result],
+) -> Result:
+    """Kill and start the registry again in the middle of a transfer; return its result.
+
+    The transfer runs in the other thread: a registry dies with the one that started it.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(transfer)
+        relay.wait_for(lambda watched: reached(watched) or running.done(), timeout=60)
+        assert not running.done()
+        registry.kill()
+        registry.restart()
+        return running.result(timeout=100)
+
+
+def test_a_push_outlives_the_registry(
+    registry: DockerRegistry, relay: Relay, engine: Engine, tmp_path: Path
+) -> None:
+    blob = make_blob(3, SIZE)
+    (tmp_path / "file").write_bytes(blob)
+
+    pushed = restarted(
+        registry,
+        relay,
+        lambda r: r.bytes_up > SIZE // 2,
+        lambda: engine.push_blob(tmp_path / "file", f"{relay.url}/x"),
+    )
+
+    engine.pull_blob(f"{registry.url}/x@{pushed.digest}", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == blob
+
+
+def test_a_pull_outlives_the_registry(
+    registry: DockerRegistry, relay: Relay, engine: Engine, tmp_path: Path
+) -> None:
+    blob = make_blob(4, SIZE)
+    put_blob(registry.url, "x", blob)
+
+    restarted(
+        registry,
+        relay,
+        lambda r: r.bytes_down > SIZE // 2,
+        lambda: engine.pull_blob(f"{relay.url}/x@{digest_of(blob)}", tmp_path / "pulled"),
+    )
+
+    assert (tmp_path / "pulled").read_bytes() == blob
+
+
+def test_a_mirror_outlives_its_destination(
+    registry: DockerRegistry, relay: Relay, engine: Engine, docker_registry: DockerRegistry
+) -> None:
+    images = {f"m/{n}": make_image(60 + n, (3 * MIB, 5 * MIB, 1000)) for n in range(4)}
+    for name, image in images.items():
+        put_image(docker_registry.url, name, "1", image)
+
+    items = [
+        MirrorItem(f"{docker_registry.url}/{name}:1", f"{relay.url}/{name}:1") for name in images
+    ]
+    report = restarted(
+        registry, relay, lambda r: r.bytes_up > 10 * MIB, lambda: engine.mirror(items)
+    )
+
+    assert report.failed == []
+    for name, image in images.items():
+        assert_same_image(registry.url, name, "1", image)
