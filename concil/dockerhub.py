@@ -16,7 +16,6 @@ from concil.content import DOCKER_MANIFEST, DOCKER_SCHEMA1, Digest
 from concil.docker_path import DockerPath, ResponseStream
 from concil.docker_request import settled
 from concil.docker_url import DockerSplitResult, parse_docker_url
-from concil.errors import InvalidManifest
 from concil.progress import Meter, ProgressSink, State
 from concil.reference import check_repository, check_tag, is_loopback
 from concil.registry import failures
@@ -171,8 +170,7 @@ class DockerHub:
         """Upload a manifest under ``tag``, by default the URL's; return the response."""
         name = self.tag if tag is None else tag
         reference = str(Digest.parse(name)) if ":" in name else check_tag(name)
-        headers = {"Content-Type": content_type}
-        return self.request("PUT", f"{self.url}/manifests/{reference}", headers=headers, data=data)
+        return self._ready().put_manifest(data, content_type, reference)
 
     def open_blob(self, digest: str, *, progress: ProgressSink | None = None) -> requests.Response:
         """Open a blob: a streaming response, verified while it is read, whichever way.
@@ -205,19 +203,18 @@ class DockerHub:
             hash: a tag, a digest, or the hex of a sha256.
             accept: the media types to ask for, separated by commas; None: any.
         """
-        name = hash or self.tag
-        if len(name) == 64 and all(c in "0123456789abcdef" for c in name):
-            name = f"sha256:{name}"
-        digest = Digest.parse(name) if ":" in name else None
-        reference = str(digest) if digest else check_tag(name)
-        url = f"{self.url}/manifests/{reference}"
+        name = self._manifest_name(hash)
+        client = self._ready()
         headers = {"Accept": accept} if accept else {}
+        call = Call("GET", client.path(f"manifests/{name}"), client.pull, headers)
 
         def again(_start: int = 0, /) -> BlobReader:
-            return RemoteBlob(self.request("GET", url, headers=headers, stream=True), 0)
+            return RemoteBlob(client.endpoint.send(call), 0)
 
-        response = self.request("GET", url, headers=headers, stream=True)
-        return response if digest is None else self._verified(response, digest, again, None)
+        response = client.endpoint.repeat(call, client.policy)
+        if ":" not in name:
+            return response
+        return self._verified(response, Digest.parse(name), again, None)
 
     def get_manifest(
         self,
@@ -230,16 +227,18 @@ class DockerHub:
             InvalidManifest: it is larger than 4 MiB.
             DigestMismatch: it is another one.
         """
-        limit = self._run.config.manifest_limit
-        with self.open_manifest(hash, accept) as response:
-            body = response.raw.read(limit + 1, decode_content=True)
-        if len(body) > limit:
-            raise InvalidManifest(f"{self.url}: the manifest is larger than {limit} bytes")
-        return body
+        return self._ready().read_manifest(self._manifest_name(hash), accept or "")[0]
 
     def close(self) -> None:
         """Close the session's connections; the hub can be used again."""
         self.session.close()
+
+    def _manifest_name(self, name: str | None) -> str:
+        """A tag or digest, checked; the hex of a sha256 alone is a digest."""
+        name = name or self.tag
+        if len(name) == 64 and all(c in "0123456789abcdef" for c in name):
+            name = f"sha256:{name}"
+        return str(Digest.parse(name)) if ":" in name else check_tag(name)
 
     def _send(self, call: Call) -> requests.Response:
         endpoint = self._ready().endpoint

@@ -93,9 +93,7 @@ class VerifiedBody(io.RawIOBase):
     def close(self) -> None:
         """Let go of the connection, also in the middle."""
         if not self.closed:
-            self._reader.close()
-            if self._first is not None:
-                self._first.close()
+            self._let_go()
         super().close()
 
     def release_conn(self) -> None:
@@ -123,6 +121,11 @@ class VerifiedBody(io.RawIOBase):
                 f"{self._name}: only {self._reader.position} of {self._size} bytes came: {error}"
             ) from error
 
+    def _let_go(self) -> None:
+        self._reader.close()
+        if self._first is not None:
+            self._first.close()
+
     def _end(self) -> None:
         self._ended = True
         try:
@@ -132,4 +135,4 @@ class VerifiedBody(io.RawIOBase):
             raise
         self._meter.state(State.DONE)
         # The connection is at its end: closing gives it back for the next request.
-        self._reader.close()
+        self._let_go()

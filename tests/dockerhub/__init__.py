@@ -1,0 +1,1 @@
+"""The documented client, as its users use it."""
