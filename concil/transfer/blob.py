@@ -91,7 +91,11 @@ class BlobMove:
         self._meter.state(State.STARTED, position=0)
         blob, journal = self._blob, self._pool.run.journal
         entry = journal.entry(self._destination.name, str(blob.digest), blob.size)
-        writer = self._destination.begin_blob(blob.size, blob.digest, entry.state)
+        try:
+            writer = self._destination.begin_blob(blob.size, blob.digest, entry.state)
+        except BaseException:
+            entry.release()
+            raise
         if isinstance(writer, BlobWriter):
             self._push(writer, entry)
             self._land(State.DONE)

@@ -71,6 +71,7 @@ class Entry:
         self._journal = journal
         self._key = key
         self._number = number
+        self._saving = threading.Lock()  # guards _number: of two first rows one would stay
         self.state: WriterState | None = None  # of an earlier process
 
     @classmethod
@@ -81,7 +82,8 @@ class Entry:
     def save(self, state: WriterState | None) -> None:
         """Remember where the transfer stands; None: nothing to go on with."""
         if state is not None:
-            self._number = self._journal._save(self._number, self._key, state)  # noqa: SLF001
+            with self._saving:
+                self._number = self._journal._save(self._number, self._key, state)  # noqa: SLF001
 
     def done(self) -> None:
         """Forget the transfer: it is finished, or can never be."""

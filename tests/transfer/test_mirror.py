@@ -8,13 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from concil.content import Digest
-from concil.errors import AccessDenied, Cancelled, DigestMismatch, UsageError
+from concil.errors import AccessDenied, DigestMismatch, UsageError
 from concil.progress import State
 from concil.transfer.image import ImageJob
 from concil.transfer.mirror import Mirror, MirrorItem
 from tests.lab.images import Image, Layer, make_image, make_index, make_layer
 from tests.store.faults import Corrupts, RefusesRequests
-from tests.store.memory import MemoryStore
 from tests.transfer.imaging import CHUNK, Lab, assert_same, lab_of, load
 from tests.transfer.world import ALWAYS, WAIT
 
@@ -186,54 +185,10 @@ def test_items_are_taken_as_they_are_needed(lab: Lab) -> None:
     assert (taken, len(report.copied)) == (6, 6)
 
 
-def test_items_that_end_in_an_error_end_the_mirror_with_it(lab: Lab) -> None:
-    images = images_of(3)
-    items = load_all(lab, images)
-
-    def broken() -> Iterator[MirrorItem]:
-        yield from items
-        raise OSError("the list broke off")
-
-    with pytest.raises(OSError, match="broke off"):
-        lab.mirror().run(broken(), 3)
-
-    # What had been taken is finished.
-    for number, image in enumerate(images):
-        assert_same(lab.target(f"app{number}"), "v1", image)
-
-
 def test_no_items_are_an_empty_report(lab: Lab) -> None:
     report = lab.mirror().run([], 4)
 
     assert (report.outcomes, report.sent) == ([], 0)
-
-
-def test_cancel_ends_a_mirror_and_what_is_copied_stays(lab: Lab) -> None:
-    images = images_of(10)
-    items = load_all(lab, images)
-
-    def interrupted() -> Iterator[MirrorItem]:
-        yield from items[:5]
-        lab.pool.cancel.set()
-        yield from items[5:]
-
-    with pytest.raises(Cancelled):
-        lab.mirror().run(interrupted(), 1)
-
-    for number in range(5):
-        assert_same(lab.target(f"app{number}"), "v1", images[number])
-    assert all(lab.target(f"app{n}").names == {} for n in range(5, 10))
-
-
-def test_cancel_in_the_middle_of_a_blob_ends_every_coordinator(lab: Lab) -> None:
-    items = load_all(lab, images_of(10))
-    for number in range(10):
-        lab.source(f"app{number}").on_read = lambda position: lab.pool.cancel.set()
-
-    with pytest.raises(Cancelled):
-        lab.mirror().run(items, 4)
-
-    assert all(store.names == {} for store in lab.host.repositories.values())
 
 
 def test_wrong_bytes_never_get_a_name(lab: Lab) -> None:
@@ -272,42 +227,6 @@ def test_large_blob_goes_before_small_ones_and_does_not_hold_them_up() -> None:
 
         assert not done.is_alive()
         assert_same(lab.target("app1"), "v1", small)
-
-
-class Interrupted(MemoryStore):
-    """A repository at whose sight somebody presses Ctrl-C."""
-
-    def find_manifest(self, reference: str) -> None:
-        raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("coordinators", [1, 4])
-def test_interrupt_ends_the_mirror_at_once(lab: Lab, coordinators: int) -> None:
-    items = load_all(lab, images_of(20))
-    asked: list[MirrorItem] = []
-
-    def prepare(item: MirrorItem) -> ImageJob:
-        asked.append(item)
-        if item is items[3]:
-            return lab.job(Interrupted(lab.origin, "broken"), lab.target("x"))
-        return lab.prepare(item)
-
-    with pytest.raises(KeyboardInterrupt):
-        Mirror(lab.copier, prepare, lab.pool.cancel).run(items, coordinators)
-
-    assert len(asked) < 20
-
-
-def test_error_nobody_thought_of_is_raised_and_not_lost(lab: Lab) -> None:
-    items = load_all(lab, images_of(4))
-
-    def prepare(item: MirrorItem) -> ImageJob:
-        if item is items[2]:
-            raise ZeroDivisionError
-        return lab.prepare(item)
-
-    with pytest.raises(ZeroDivisionError):
-        Mirror(lab.copier, prepare, lab.pool.cancel).run(items, 4)
 
 
 def test_denied_blob_is_told_once_an_image(lab: Lab) -> None:

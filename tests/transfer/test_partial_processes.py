@@ -50,10 +50,12 @@ from concil.errors import StoreError
 from tests.transfer.test_partial import BLOB, begin
 
 file = begin(Path(sys.argv[1]))
-resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
 try:
     file.write_at(0, memoryview(BLOB.content))
 except StoreError as error:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert "x.partial" in str(error), error
     file.close()
     sys.exit(7)

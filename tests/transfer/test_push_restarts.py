@@ -225,3 +225,33 @@ def test_chunk_that_was_acknowledged_unread_is_not_believed(copy: PushedCopy) ->
 
     with pytest.raises(ProtocolViolation):
         Push(copy.open, writer, meter_of(BLOB.descriptor), Run(CONFIG)).run(SIZE, DIGEST, "x")
+
+
+def test_bytes_of_an_earlier_process_that_the_hash_lacks_are_read_once_more(
+    copy: PushedCopy, tmp_path: Path
+) -> None:
+    journal = Journal(tmp_path / "journal")
+    session = copy.host.open_session()
+    session.content += BLOB.content[: 2 * CHUNK]
+    entry = journal.entry("to/a", "a file", SIZE)
+    # Its last chunk arrived, and the process died before it could write down the hash.
+    entry.state = WriterState(session.location, 2 * CHUNK, CHUNK, hashed="nonsense")
+
+    assert push_unknown(copy, entry) == DIGEST
+
+    copy.assert_right()
+    assert copy.source.registry.served == SIZE
+    assert copy.host.received == SIZE - 2 * CHUNK
+    journal.close()
+
+
+def test_wrong_bytes_of_an_earlier_process_are_sent_again(copy: PushedCopy, tmp_path: Path) -> None:
+    session = copy.host.open_session()
+    session.content += bytes(2 * CHUNK)
+    writer = copy.target.begin_blob(SIZE, DIGEST, WriterState(session.location, 2 * CHUNK, CHUNK))
+
+    found = Push(copy.open, writer, meter_of(BLOB.descriptor), Run(CONFIG)).run(SIZE, DIGEST, "x")
+
+    assert found == DIGEST
+    copy.assert_right()
+    assert copy.host.received == 2 * SIZE - 2 * CHUNK
