@@ -15,7 +15,7 @@ from concil.registry.upload import UploadSession
 from concil.store.protocol import WriterState
 
 logger = logging.getLogger(__name__)
-LEAST_CHUNK = 1 * MIB  # bytes; a host that refuses even this gets no chunks
+LEAST_CHUNK = 1 * MIB  # bytes; no chunk is halved below it, or an eighth of the wanted one
 
 
 class RemoteWriter:
@@ -40,6 +40,7 @@ class RemoteWriter:
         self._client = client
         self._knowledge = knowledge
         self._wanted_chunk = chunk_size
+        self._least_chunk = min(LEAST_CHUNK, max(chunk_size // 8, 1))
         self._size = size
         self._digest = digest
         self._session: UploadSession | None = None
@@ -190,13 +191,14 @@ class RemoteWriter:
             # The offset was right, or nobody can tell any more: it may be the size.
             too_large, gone = True, not self._still_at(session.offset, session, error)
         if too_large and self._strategy is Strategy.MONOLITHIC:
-            if length <= LEAST_CHUNK:
+            if length <= self._least_chunk:
                 return
             known.use(host, Strategy.CHUNKS)
-            known.limit_chunk(host, max(LEAST_CHUNK, min(length, self._host_chunk()) // 2))
-        elif too_large and length > LEAST_CHUNK:
-            known.limit_chunk(host, max(LEAST_CHUNK, length // 2))
-        elif error.status in (405, 501) and self._strategy is not Strategy.MONOLITHIC:
+            largest = min(length, self._host_chunk()) // 2
+            known.limit_chunk(host, max(self._least_chunk, largest))
+        elif too_large and length > self._least_chunk:
+            known.limit_chunk(host, max(self._least_chunk, length // 2))
+        elif _takes_no_chunks(error) and self._strategy is not Strategy.MONOLITHIC:
             known.use(host, Strategy.MONOLITHIC)
         elif not gone:
             return
@@ -221,3 +223,11 @@ class RemoteWriter:
         if self._session is None:
             raise SessionLost(f"{self._name}: the upload session is gone")
         return self._session
+
+
+def _takes_no_chunks(error: StatusError) -> bool:
+    """Whether the answer to a PATCH says that there is no such thing.
+
+    Source: REGISTRIES.md 2.10.
+    """
+    return error.status in (405, 501) or (error.status == 400 and "UNSUPPORTED" in error.args[0])
