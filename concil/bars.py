@@ -161,7 +161,9 @@ class _PlainView:
         self._output = output
 
     def show(self, found: Standing) -> None:
-        """Write where everything stands."""
+        """Write where everything stands, unless nothing moves."""
+        if not found.running:
+            return
         whole = f"{sized(found.done)} of {sized(found.total)}"
         if found.total:
             whole += f" ({100 * found.done // found.total} %)"
