@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from concil.content import Body, Descriptor, Digest, Manifest
+from concil.errors import UsageError
 
 
 class BlobReader(Protocol):
@@ -39,6 +40,10 @@ class WriterState:
     chunk_size: int  # bytes; 0 where there are no chunks
     stretches: tuple[tuple[int, int], ...] = ()  # filled, half-open, of a RangeWriter
     hashed: str = ""  # `Verifier.saved` at `offset`, while the digest is not known
+
+
+class DigestNeeded(UsageError):
+    """A place takes a blob only under a digest that is known before; it may learn that late."""
 
 
 @runtime_checkable

@@ -8,11 +8,11 @@ import requests
 
 from concil.config import MIB
 from concil.content import Body, Digest
-from concil.errors import ConnectionLost, SessionLost, StatusError, UsageError
+from concil.errors import ConnectionLost, SessionLost, StatusError
 from concil.registry.client import RegistryClient
 from concil.registry.quirks import Knowledge, Strategy
 from concil.registry.upload import UploadSession
-from concil.store.protocol import WriterState
+from concil.store.protocol import DigestNeeded, WriterState
 
 logger = logging.getLogger(__name__)
 LEAST_CHUNK = 1 * MIB  # bytes; no chunk is halved below it, or an eighth of the wanted one
@@ -140,7 +140,7 @@ class RemoteWriter:
         fits = self._size <= self.chunk_size and self._digest is not None
         if strategy is Strategy.MONOLITHIC or fits:
             if self._digest is None:
-                raise UsageError(f"{self._host} takes no blob of an unknown digest")
+                raise DigestNeeded(f"{self._host} takes no blob of an unknown digest")
             self.chunk_size = max(self._size, 1)
             return Strategy.MONOLITHIC
         if strategy is Strategy.STREAM:

@@ -20,7 +20,7 @@ from concil.errors import (
 )
 from concil.progress import Meter, State
 from concil.retry import Patience
-from concil.store.protocol import BlobReader, BlobWriter
+from concil.store.protocol import BlobReader, BlobWriter, DigestNeeded
 from concil.transfer.journal import Entry
 from concil.transfer.promise import Promise
 from concil.transfer.run import Run
@@ -214,6 +214,8 @@ class Push:
             The digest it was committed under.
         Raises:
             DigestMismatch: the source's bytes are wrong; nothing was committed.
+            DigestNeeded: the destination cannot do without the digest; hash the source
+                and push again.
             ConcilError: the source or the destination is lost for good.
         """
         reader = ResumingReader(self._opener, size, self._context, name)
@@ -232,7 +234,7 @@ class Push:
                     if not self._may_be_theirs(error, promise):
                         self._recover(error, promise, name)
                     promise.whole = promise.whole or self._writer.offset == 0
-        except ContentError:
+        except (ContentError, DigestNeeded):
             self._writer.abort()
             self._entry.done()
             raise
