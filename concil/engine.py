@@ -18,6 +18,7 @@ from concil.reference import LayoutAddress, parse_address
 from concil.registry.quirks import Knowledge
 from concil.store.files import LocalFile
 from concil.store.partial import PartialFile
+from concil.store.protocol import DigestNeeded
 from concil.store.remote import RemoteStore
 from concil.stores import Access, Stores, blob_size, reference_of
 from concil.transfer.fetch import Fetch, spread
@@ -201,12 +202,22 @@ class Engine:
             meter.state(State.PRESENT, position=file.size)
             return Descriptor(OCTETS, known, file.size)
         with _told(meter):
-            entry = journal.entry(store.name, str(known or identity.text), file.size)
-            writer = store.begin_blob(file.size, known, entry.state)
-            push = Push(file.open, writer, meter, self._run, entry)
-            found = push.run(file.size, known, str(file.path), check=file.check_unchanged)
+            try:
+                found = self._send(file, store, known, meter)
+            except DigestNeeded:  # only now did the registry show that it takes no chunks
+                found = self._send(file, store, file.digest(cancel=self._cancel), meter)
         journal.remember_digest(identity.path, identity.text, found)
         return Descriptor(OCTETS, found, file.size)
+
+    def _send(
+        self, file: LocalFile, store: RemoteStore, known: Digest | None, meter: Meter
+    ) -> Digest:
+        """Push a file that the registry has not; return its digest."""
+        subject = str(known or file.identity.text)
+        entry = self._run.journal.entry(store.name, subject, file.size)
+        writer = store.begin_blob(file.size, known, entry.state)
+        push = Push(file.open, writer, meter, self._run, entry)
+        return push.run(file.size, known, str(file.path), check=file.check_unchanged)
 
     def _spread(self, fetch: Fetch, size: int, hosts: tuple[str, ...]) -> None:
         """Run a fetch on the pool, and wait for it."""
