@@ -162,6 +162,8 @@ class Bench:
                 )
         except ConcilError as error:
             return f"{type(error).__name__}: {error}"
+        finally:
+            journal.close()
         return "" if told.size == path.stat().st_size else f"told {told.size} bytes"
 
     def _read(self, digest: str) -> str:
