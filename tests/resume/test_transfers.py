@@ -81,7 +81,7 @@ def test_the_young_are_kept_when_the_old_are_forgotten(resuming: Relay, content:
 
 
 def test_what_is_under_way_is_not_forgotten(resuming: Relay, content: Content) -> None:
-    resuming.rate = 20 * 1024 * 1024
+    resuming.rate = 4 * 1024 * 1024
     child: subprocess.Popen[str] = start(push(resuming, content))
     try:
         resuming.wait_for(lambda r: r.bytes_up >= 11 * 1024 * 1024)
