@@ -184,7 +184,9 @@ class DockerHub:
 
         def again(start: int, /) -> BlobReader:
             answer = self._ready().get_blob(blob, start)
-            return RemoteBlob(answer, start if answer.status_code == 206 else 0)
+            reader = RemoteBlob(answer, start if answer.status_code == 206 else 0)
+            reader.pass_over(start)
+            return reader
 
         return self._verified(self._ready().get_blob(blob), blob, again, progress)
 

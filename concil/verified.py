@@ -10,13 +10,16 @@ import requests
 
 from concil.config import KIB, MIB
 from concil.content import Digest, Verifier
-from concil.errors import ConnectionLost, SizeMismatch
+from concil.errors import ConcilError, ConnectionLost, SizeMismatch
 from concil.progress import Meter, State
 from concil.registry.session import content_length
 from concil.store.protocol import BlobReader
 from concil.store.remote import RemoteBlob
 from concil.transfer.push import Opener, ResumingReader
 from concil.transfer.run import Run
+
+# What of urllib3's response would read past the verification.
+_UNVERIFIED = frozenset({"read_chunked", "json", "drain_conn", "getbuffer"})
 
 
 class VerifiedBody(io.RawIOBase):
@@ -42,6 +45,12 @@ class VerifiedBody(io.RawIOBase):
         self._again = opener
         self._reader = ResumingReader(self._open, self._size or 0, run, self._name)
         self._ended = False
+        self._failure: ConcilError | None = None
+
+    @property
+    def data(self) -> bytes:
+        """All that is left of the body; urllib3's own would not be verified."""
+        return self.read()
 
     def readable(self) -> bool:
         """Always."""
@@ -54,9 +63,21 @@ class VerifiedBody(io.RawIOBase):
             DigestMismatch, SizeMismatch: the bytes are not the blob's.
             ConnectionLost, StatusError: it broke off for good.
         """
+        if self.closed:
+            raise ValueError(f"{self._name}: read of a closed response")
+        if self._failure is not None:
+            raise self._failure  # never an end that looks like success
         view = memoryview(buffer).cast("B")
         if self._ended or not len(view):
             return 0
+        try:
+            return self._fill(view)
+        except ConcilError as error:
+            self._failure = error
+            self._let_go()
+            raise
+
+    def _fill(self, view: memoryview) -> int:
         count = self._next(view)
         self._verifier.update(view[:count])
         self._meter.at(self._verifier.position)
@@ -102,7 +123,7 @@ class VerifiedBody(io.RawIOBase):
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever urllib3's response has
         """What urllib3's response can tell beside the body: headers, status, version."""
-        if name.startswith("_"):
+        if name.startswith("_") or name in _UNVERIFIED:
             raise AttributeError(name)
         return getattr(self._raw, name)
 
@@ -128,11 +149,7 @@ class VerifiedBody(io.RawIOBase):
 
     def _end(self) -> None:
         self._ended = True
-        try:
-            self._verifier.check(self._digest, self._size, self._name)
-        except Exception:
-            self.close()
-            raise
+        self._verifier.check(self._digest, self._size, self._name)
         self._meter.state(State.DONE)
         # The connection is at its end: closing gives it back for the next request.
         self._let_go()
