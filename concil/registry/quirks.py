@@ -39,10 +39,22 @@ class Quirks:
     smallest_chunk: int = 0  # bytes, of every chunk but the last
     own_offset: bool = False  # the Range of its answers sticks; count what it accepted
 
-    def chunk_size(self, wanted: int) -> int:
-        """The chunk size nearest to the wanted one, in bytes."""
-        size = max(wanted, self.smallest_chunk)
-        return size if self.largest_chunk is None else min(size, self.largest_chunk)
+    def chunk_size(self, wanted: int, size: int = 0) -> int:
+        """The chunk size nearest to the wanted one, in bytes.
+
+        Args:
+            size: bytes of the blob. A last chunk of one byte is avoided: Cloudflare refuses
+                it, and of a Range of "0-0" nobody knows whether it tells of one byte or none.
+        """
+        chunk = self._within(wanted)
+        if size <= chunk or size % chunk != 1:
+            return chunk
+        near = (self._within(chunk + step) for step in (-1, -2, 1, 2) if chunk + step > 1)
+        return next((other for other in near if size % other != 1), chunk)
+
+    def _within(self, chunk: int) -> int:
+        chunk = max(chunk, self.smallest_chunk)
+        return chunk if self.largest_chunk is None else min(chunk, self.largest_chunk)
 
     def saved(self) -> dict[str, Any]:
         """What another process can read again."""

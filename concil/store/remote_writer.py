@@ -132,7 +132,7 @@ class RemoteWriter:
 
     def _host_chunk(self) -> int:
         """Bytes of one PATCH to this host, as known now."""
-        return self._knowledge.of(self._host).chunk_size(self._wanted_chunk)
+        return self._knowledge.of(self._host).chunk_size(self._wanted_chunk, self._size)
 
     def _pick(self) -> Strategy:
         """One PUT for what fits into a chunk, else what the host is known to need."""

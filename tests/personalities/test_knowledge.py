@@ -86,3 +86,21 @@ def test_a_damaged_journal_leaves_what_is_declared(journal: Journal) -> None:
     journal.remember_host("ghcr.io", {"strategy": 7})
 
     assert over(journal).of("ghcr.io") == declared("ghcr.io")
+
+
+@pytest.mark.parametrize(
+    "quirks", [Quirks(), Quirks(largest_chunk=1000), Quirks(Strategy.CHUNKS, None, 1000)]
+)
+@pytest.mark.parametrize("size", [1001, 2001, 999_001, 1_000_001, 998_000_001 * 1000 + 1])
+def test_the_last_chunk_is_not_of_one_byte(quirks: Quirks, size: int) -> None:
+    chunk = quirks.chunk_size(1000, size)
+
+    assert size % chunk != 1
+    assert quirks.smallest_chunk <= chunk <= (quirks.largest_chunk or 1002)
+    assert abs(chunk - 1000) <= 2
+
+
+def test_a_host_that_takes_one_size_alone_gets_it() -> None:
+    assert Quirks(Strategy.CHUNKS, 1000, 1000).chunk_size(5, 2001) == 1000
+    assert Quirks().chunk_size(1000, 2000) == 1000
+    assert Quirks().chunk_size(1, 2) == 1
