@@ -18,7 +18,7 @@ from concil.reference import LayoutAddress, parse_address
 from concil.registry.quirks import Knowledge
 from concil.store.files import LocalFile
 from concil.store.partial import PartialFile
-from concil.store.protocol import DigestNeeded
+from concil.store.protocol import DigestNeeded, Source
 from concil.store.remote import RemoteStore
 from concil.stores import Access, Stores, blob_size, reference_of
 from concil.transfer.fetch import Fetch, spread
@@ -64,11 +64,13 @@ class Engine:
             progress: gets an `Event` for every change, from any thread.
             sides: TLS settings and credentials; what an address itself says comes first.
             journal: what makes an interrupted transfer resumable in another process;
-                None: the user's own. ``Journal(None)`` remembers nothing.
+                None: the user's own. ``Journal(None)`` remembers nothing. Whoever
+                gives one closes it.
         """
         self.config = config or TransferConfig()
         self._progress = progress
         self._sides = sides or Sides()
+        self._owns_journal = journal is None
         journal = journal or Journal(Journal.default_path())
         self._run = Run(self.config, journal=journal)
         self._cancel = self._run.cancel
@@ -137,14 +139,15 @@ class Engine:
         if size is None:
             raise NotFound(f"{address} is not there", remedy="check the repository and digest")
         blob = Descriptor(OCTETS, reference.digest, size)
-        partial = target.with_name(f"{reference.digest.hex}.partial")
-        entry = self._run.journal.entry(str(target.absolute()), str(reference.digest), size)
-        writer = PartialFile(target, reference.digest, size, partial=partial, resume=entry.state)
         meter = self._meter(str(reference.digest), str(target), size)
-        fetch = Fetch(store, blob, writer, meter, self._run)
-        fetch.entry = entry
-        with _told(meter):
-            self._spread(fetch, size, (store.host,))
+        with _told(meter, size):
+            fetch = wait(
+                self._pool.submit(
+                    lambda: self._fetch(store, blob, target, meter), size=size, hosts=(store.host,)
+                ),
+                self._cancel,
+            )
+            wait(fetch.outcome, self._cancel)
         return blob
 
     def copy(self, source: str, destination: str, *, platforms: Sequence[str] = ()) -> ImageResult:
@@ -175,7 +178,7 @@ class Engine:
         self._cancel.set()
 
     def close(self, timeout: float | None = None) -> bool:
-        """End the workers and close the connections and the journal.
+        """End the workers and close the connections, and the journal unless it was given.
 
         Args:
             timeout: seconds to let chunks in flight end after `cancel`; None: until all
@@ -188,7 +191,8 @@ class Engine:
             self._run.abandon.set()
             ended = self._pool.close(LAST_GRACE)
         self._stores.close()
-        self._run.journal.close()
+        if self._owns_journal:
+            self._run.journal.close()
         return ended
 
     def _push(
@@ -201,7 +205,7 @@ class Engine:
         if known is not None and store.has_blob(Descriptor(OCTETS, known, file.size)):
             meter.state(State.PRESENT, position=file.size)
             return Descriptor(OCTETS, known, file.size)
-        with _told(meter):
+        with _told(meter, file.size):
             try:
                 found = self._send(file, store, known, meter)
             except DigestNeeded:  # only now did the registry show that it takes no chunks
@@ -219,18 +223,25 @@ class Engine:
         push = Push(file.open, writer, meter, self._run, entry)
         return push.run(file.size, known, str(file.path), check=file.check_unchanged)
 
-    def _spread(self, fetch: Fetch, size: int, hosts: tuple[str, ...]) -> None:
-        """Run a fetch on the pool, and wait for it."""
+    def _fetch(self, store: Source, blob: Descriptor, target: Path, meter: Meter) -> Fetch:
+        """Take part in the fetch of a blob until nothing is left for this thread."""
+        digest, hosts = blob.digest, (store.host,)
+        partial = target.with_name(f"{digest.hex}.partial")
+        entry = self._run.journal.entry(str(target.absolute()), str(digest), blob.size)
+        try:
+            writer = PartialFile(target, digest, blob.size, partial=partial, resume=entry.state)
+        except BaseException:
+            entry.release()
+            raise
+        fetch = Fetch(store, blob, writer, meter, self._run)
+        fetch.entry = entry
 
         def help_wanted(job: Callable[[], None]) -> None:
             if self._pool.workers:
-                self._pool.submit(job, rank=Rank.HELPER, size=size, hosts=hosts)
+                self._pool.submit(job, rank=Rank.HELPER, size=blob.size, hosts=hosts)
 
-        wait(
-            self._pool.submit(lambda: spread(fetch, help_wanted), size=size, hosts=hosts),
-            self._cancel,
-        )
-        wait(fetch.outcome, self._cancel)
+        spread(fetch, help_wanted)
+        return fetch
 
     def _repository(self, text: str, access: Access) -> RemoteStore:
         address = parse_address(text)
@@ -253,7 +264,7 @@ class Engine:
 
 
 @contextlib.contextmanager
-def _told(meter: Meter) -> Iterator[None]:
+def _told(meter: Meter, size: int) -> Iterator[None]:
     """Tell the beginning and the end of one blob."""
     meter.state(State.STARTED, position=0)
     try:
@@ -261,12 +272,15 @@ def _told(meter: Meter) -> Iterator[None]:
     except BaseException as error:  # told, then raised again
         meter.state(State.FAILED, detail=str(error))
         raise
-    meter.state(State.DONE)
+    meter.state(State.DONE, position=size)
 
 
 def _target(path: Path) -> Path:
     if path.is_dir():
         raise UsageError(f"{path} is a directory", remedy="name the file to write")
+    if path.exists() and not path.is_file() and not path.is_symlink():
+        # A rename would put a file in the place of the device or pipe.
+        raise UsageError(f"{path} is not a regular file", remedy="name the file to write")
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a directory", remedy="make it first")
     return path

@@ -1,0 +1,289 @@
+"""Files become blobs and blobs become files, whatever registry there is."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from concil.config import TransferConfig
+from concil.content import Descriptor, Digest
+from concil.engine import OCTETS, Engine
+from concil.errors import (
+    Cancelled,
+    DigestMismatch,
+    InvalidReference,
+    NotFound,
+    Unreachable,
+    UsageError,
+)
+from concil.progress import State
+from concil.server import EmbeddedRegistry
+from concil.transfer.journal import Journal
+from tests.engine.world import CHUNK, WAIT, Registry, blob_path, engine_of, file_of
+from tests.lab.images import get_blob, make_image, put_blob, write_layout
+from tests.lab.relay import Relay
+from tests.lab.requests_seen import RequestLog
+from tests.transfer.world import Sink
+
+SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 7]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_file_is_pushed_and_pulled_byte_for_byte(
+    engine: Engine, registry: Registry, repository: str, tmp_path: Path, size: int
+) -> None:
+    content = file_of(tmp_path, size)
+
+    pushed = engine.push_blob(content.path, f"{registry.url}/{repository}")
+    pulled = engine.pull_blob(f"{registry.url}/{repository}@{content.digest}", tmp_path / "pulled")
+
+    assert pushed == pulled == Descriptor(OCTETS, Digest.parse(content.digest), size)
+    assert get_blob(registry.url, repository, content.digest) == content.bytes
+    assert (tmp_path / "pulled").read_bytes() == content.bytes
+    assert {path.name for path in tmp_path.iterdir()} <= {"content-1", "pulled", "embedded"}
+
+
+def test_blob_that_is_there_is_not_sent(
+    engine: Engine, registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    content = file_of(tmp_path, 3 * CHUNK)
+    log = RequestLog()
+    with Relay(registry.host, observer=log) as relay:
+        address = f"{relay.url}/{repository}"
+        engine.push_blob(content.path, address, digest=Digest.parse(content.digest))
+        log.clear()
+
+        engine.push_blob(content.path, address, digest=Digest.parse(content.digest))
+
+    assert [request.method for request in log.requests] == ["HEAD"]
+
+
+def test_pushed_file_is_sent_once(engine: Engine, registry: Registry, tmp_path: Path) -> None:
+    content = file_of(tmp_path, 5 * CHUNK + 7)
+    log = RequestLog()
+
+    with Relay(registry.host, observer=log) as relay:
+        engine.push_blob(content.path, f"{relay.url}/engine/once")
+
+    assert log.body_bytes() == content.size
+    assert [request.body for request in log.matching("PATCH")] == [CHUNK] * 5 + [7]
+
+
+def test_pulled_blob_is_received_once(engine: Engine, registry: Registry, tmp_path: Path) -> None:
+    content = file_of(tmp_path, 5 * CHUNK + 7)
+    put_blob(registry.url, "engine/pulled", content.bytes)
+
+    with Relay(registry.host) as relay:
+        engine.pull_blob(f"{relay.url}/engine/pulled@{content.digest}", tmp_path / "file")
+        received = relay.bytes_down
+
+    assert (tmp_path / "file").read_bytes() == content.bytes
+    assert content.size <= received < content.size + 20_000  # heads
+
+
+def test_blob_of_a_layout_is_pulled_too(engine: Engine, tmp_path: Path) -> None:
+    image = make_image(1, (70_000,))
+    write_layout(tmp_path / "layout", {"v1": image})
+    digest, blob = max(image.blobs.items(), key=lambda item: len(item[1]))
+
+    engine.pull_blob(f"oci:{tmp_path}/layout@{digest}", tmp_path / "file")
+
+    assert (tmp_path / "file").read_bytes() == blob
+
+
+def test_wrong_digest_is_never_committed(
+    engine: Engine, registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    content = file_of(tmp_path, 3 * CHUNK)
+    wrong = Digest.of(b"something else")
+    put_blob(registry.url, repository, b"so that the repository is there")
+
+    with pytest.raises(DigestMismatch):
+        engine.push_blob(content.path, f"{registry.url}/{repository}", digest=wrong)
+
+    with pytest.raises(NotFound):
+        engine.pull_blob(f"{registry.url}/{repository}@{wrong}", tmp_path / "x")
+
+
+def test_damaged_blob_never_becomes_a_file(
+    engine: Engine, embedded: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    content = file_of(tmp_path, 3 * CHUNK)
+    put_blob(embedded.url, "damaged", content.bytes)
+    with blob_path(tmp_path / "embedded", content.digest).open("r+b") as file:
+        file.seek(2 * CHUNK)
+        file.write(b"damage")
+
+    with pytest.raises(DigestMismatch):
+        engine.pull_blob(f"{embedded.url}/damaged@{content.digest}", tmp_path / "file")
+
+    assert {path.name for path in tmp_path.iterdir()} == {"content-1", "embedded"}
+
+
+def test_blob_that_is_not_there_says_so(
+    engine: Engine, registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    missing = Digest.of(b"nowhere")
+    put_blob(registry.url, repository, b"something")
+
+    with pytest.raises(NotFound, match=str(missing)):
+        engine.pull_blob(f"{registry.url}/{repository}@{missing}", tmp_path / "file")
+
+    assert not (tmp_path / "file").exists()
+
+
+def test_host_that_is_not_there_says_so(engine: Engine, tmp_path: Path) -> None:
+    content = file_of(tmp_path, 10)
+    with Relay("127.0.0.1:9") as relay:
+        relay.refuse()
+
+        with pytest.raises(Unreachable):
+            engine.push_blob(content.path, f"{relay.url}/x")
+
+
+@pytest.mark.parametrize(
+    ("path", "repository", "error"),
+    [
+        ("missing", "http://127.0.0.1:9/x", UsageError),
+        (".", "http://127.0.0.1:9/x", UsageError),
+        ("file", "oci:somewhere", UsageError),
+        ("file", "http://127.0.0.1:9/UPPER", InvalidReference),
+    ],
+)
+def test_push_that_cannot_be_meant_is_refused(
+    engine: Engine, tmp_path: Path, path: str, repository: str, error: type[Exception]
+) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+
+    with pytest.raises(error):
+        engine.push_blob(tmp_path / path, repository)
+
+
+DIGEST = Digest.of(b"x")
+
+
+def test_pull_that_cannot_be_meant_is_refused(
+    engine: Engine, embedded: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    put_blob(embedded.url, "x", b"x")
+    address = f"{embedded.url}/x@{DIGEST}"
+
+    with pytest.raises(UsageError, match="no digest"):
+        engine.pull_blob(f"{embedded.url}/x:v1", tmp_path / "file")
+    with pytest.raises(UsageError, match="is a directory"):
+        engine.pull_blob(address, tmp_path)
+    with pytest.raises(UsageError, match="not a directory"):
+        engine.pull_blob(address, tmp_path / "missing" / "file")
+
+    assert not (tmp_path / "file").exists()
+
+
+def test_progress_says_positions_up_to_the_end(
+    config: TransferConfig, registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    content = file_of(tmp_path, 3 * CHUNK)
+    sink = Sink()
+
+    with engine_of(config, progress=sink) as engine:
+        engine.push_blob(content.path, f"{registry.url}/{repository}")
+        engine.push_blob(
+            content.path, f"{registry.url}/{repository}", digest=Digest.parse(content.digest)
+        )
+        engine.pull_blob(f"{registry.url}/{repository}@{content.digest}", tmp_path / "file")
+
+    states = [event.state for event in sink.events if event.state.final]
+    assert states == [State.DONE, State.PRESENT, State.DONE]
+    assert all(event.total == content.size for event in sink.events)
+    ends = [event.position for event in sink.events if event.state.final]
+    assert ends == [content.size] * 3
+
+
+def test_failed_pull_is_told(
+    config: TransferConfig, embedded: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    content = file_of(tmp_path, CHUNK)
+    put_blob(embedded.url, "x", content.bytes)
+    blob_path(tmp_path / "embedded", content.digest).write_bytes(bytes(CHUNK))
+    sink = Sink()
+
+    with engine_of(config, progress=sink) as engine, pytest.raises(DigestMismatch):
+        engine.pull_blob(f"{embedded.url}/x@{content.digest}", tmp_path / "file")
+
+    assert sink.events[-1].state is State.FAILED
+    assert content.digest in sink.events[-1].detail
+
+
+def test_cancelled_calls_end_soon_and_leave_no_thread(
+    embedded: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    content = file_of(tmp_path, 20 * CHUNK)
+    put_blob(embedded.url, "x", content.bytes)
+    before = threading.active_count()
+
+    with Relay(embedded.host, rate=4 * CHUNK) as relay, engine_of() as engine:
+        timer = threading.Timer(0.2, engine.cancel)
+        timer.start()
+        with pytest.raises(Cancelled):
+            engine.pull_blob(f"{relay.url}/x@{content.digest}", tmp_path / "file")
+        timer.join(WAIT)
+        with pytest.raises(Cancelled):
+            engine.push_blob(content.path, f"{relay.url}/y")
+
+    assert not (tmp_path / "file").exists()
+    assert threading.active_count() <= before + 1  # a connection that the server is closing
+
+
+def test_block_that_raises_ends_what_runs(embedded: EmbeddedRegistry, tmp_path: Path) -> None:
+    content = file_of(tmp_path, CHUNK)
+    put_blob(embedded.url, "x", content.bytes)
+
+    with (
+        pytest.raises(ZeroDivisionError),
+        Engine(journal=Journal(None)) as engine,
+    ):
+        raise ZeroDivisionError
+
+    with pytest.raises(Cancelled):
+        engine.pull_blob(f"{embedded.url}/x@{content.digest}", tmp_path / "file")
+    assert {path.name for path in tmp_path.iterdir()} == {"content-1", "embedded"}
+
+
+def test_pull_replaces_an_older_file_only_when_it_is_right(
+    engine: Engine, embedded: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    content = file_of(tmp_path, CHUNK)
+    put_blob(embedded.url, "x", content.bytes)
+    (tmp_path / "file").write_bytes(b"older")
+
+    engine.pull_blob(f"{embedded.url}/x@{content.digest}", tmp_path / "file")
+
+    assert (tmp_path / "file").read_bytes() == content.bytes
+
+
+def test_pull_puts_no_file_in_the_place_of_a_pipe(
+    engine: Engine, embedded: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    put_blob(embedded.url, "x", b"x")
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(UsageError, match="not a regular file"):
+        engine.pull_blob(f"{embedded.url}/x@{DIGEST}", tmp_path / "pipe")
+
+    assert not (tmp_path / "pipe").is_file()
+
+
+def test_journal_of_the_caller_stays_open(embedded: EmbeddedRegistry, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    content = file_of(tmp_path, 3 * CHUNK)
+
+    for _ in range(2):
+        with engine_of(journal=journal) as engine:
+            engine.push_blob(content.path, f"{embedded.url}/x")
+
+    identity = os.path.realpath(content.path)
+    journal.remember_digest(identity, "identity", DIGEST)
+    assert journal.digest_of(identity, "identity") == DIGEST
+    journal.close()
