@@ -137,6 +137,35 @@ def test_a_stretch_that_is_offered_again_is_passed_over(content: bytes, starts: 
     verifier.check(Digest.of(content), len(content), "blob")
 
 
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000])
+def test_hashing_goes_on_in_another_process(size: int) -> None:
+    content = bytes(range(256)) * 8
+    first = Verifier.resumable()
+    first.update(content[:size])
+
+    second = Verifier.resumable(first.saved)
+    second.update(content[second.position :])
+
+    assert second.position == len(content)
+    assert second.digest() == Digest.of(content)
+    if size and first.saved:  # where OpenSSL allows it, nothing is hashed twice
+        assert Verifier(saved=first.saved).position == size
+
+
+@pytest.mark.parametrize(
+    "saved", ["", "nonsense", "5", "5:", "5:zz", "x:00", "5:00", ":", "-1:" + "00" * 200]
+)
+def test_a_state_that_makes_no_sense_means_the_beginning(saved: str) -> None:
+    verifier = Verifier(saved=saved)
+
+    assert verifier.position == 0
+    assert verifier.digest() == Digest.of(b"")
+
+
+def test_a_hash_that_cannot_be_saved_says_so() -> None:
+    assert Verifier("sha512").saved == ""
+
+
 def test_a_gap_is_never_hashed_over() -> None:
     verifier = Verifier()
     verifier.update(b"12345")

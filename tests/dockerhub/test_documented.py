@@ -663,6 +663,21 @@ def test_a_manifest_that_breaks_off(
     assert scripted_hub.get_manifest(IMAGE.digest if by_digest else None) == IMAGE.manifest
 
 
+def test_an_open_manifest_is_verified_and_goes_on_after_a_drop(
+    server: Scripted, scripted_hub: DockerHub
+) -> None:
+    half = Answer(200, IMAGE.manifest[:40], length=len(IMAGE.manifest), cut="fin")
+    path = f"/v2/team/app/manifests/{IMAGE.digest}"
+    server.on("GET", path, half, reply(200, IMAGE.manifest), reply(200, b"{}"))
+
+    with scripted_hub.open_manifest(IMAGE.digest, accept=V2) as response:
+        assert response.json() == json.loads(IMAGE.manifest)
+    with scripted_hub.open_manifest(IMAGE.digest) as response, pytest.raises(DigestMismatch):
+        _ = response.content
+
+    assert {seen.headers["accept"] for seen in server.requests[:2]} == {V2}
+
+
 def test_a_manifest_is_asked_for_again_while_the_registry_is_busy(
     server: Scripted, scripted_hub: DockerHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
