@@ -60,6 +60,7 @@ class UploadSession:
         self.sent = offset
         self.smallest_chunk: int | None = None  # bytes, as announced
         self.largest_chunk: int | None = None  # bytes, as announced
+        self.stuck = False  # the Range of its answers stays behind what they accept
 
     @classmethod
     def open(cls, client: RegistryClient) -> UploadSession:
@@ -105,6 +106,7 @@ class UploadSession:
         if told is not None and began < told < end:
             self.offset = told  # it kept a part of the chunk
         else:
+            self.stuck = self.stuck or (told is not None and 0 < told <= began)
             # Missing, stuck at an earlier chunk (ECR), or of this request only (zot's
             # streams): the status says that all of it was accepted.
             self.offset = end

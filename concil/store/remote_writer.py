@@ -45,6 +45,7 @@ class RemoteWriter:
         self._digest = digest
         self._session: UploadSession | None = None
         self._committed: Digest | None = None  # by a PUT that carried bytes
+        self._refused = 0  # closing PUTs without a body that were answered with a 500
         self.response: requests.Response | None = None  # that committed the blob
         self.chunk_size = self._host_chunk()
         self._strategy = self._pick()
@@ -82,6 +83,8 @@ class RemoteWriter:
                 self._put(session, body, ranged=session.offset > 0)
             else:
                 session.patch(body, ranged=self._strategy is not Strategy.STREAM)
+                if session.stuck:
+                    self._knowledge.count_ourselves(self._host)
         except StatusError as error:
             self._learn(error, session, len(body))
             raise
@@ -110,7 +113,13 @@ class RemoteWriter:
         if self._committed is not None:
             return
         session = self._live()
-        self._close_session(session, digest)
+        # The bytes are all hashed by then: a new session may send the last in the PUT.
+        self._digest = digest
+        try:
+            self._close_session(session, digest)
+        except StatusError as error:
+            self._learn_closing(error)
+            raise
 
     def close(self) -> None:
         """Leave the session as it is; the registry forgets it in time."""
@@ -204,6 +213,19 @@ class RemoteWriter:
             return
         self._session = None
         raise SessionLost(f"{self._name}: begins again: {error}") from error
+
+    def _learn_closing(self, error: StatusError) -> None:
+        """Take a 500 to an empty PUT as a lesson: the last chunk belongs into it.
+
+        One may be an accident, but not where the Range sticks: so ECR is known.
+        Source: REGISTRIES.md 2.8.
+        """
+        if error.status != 500 or self._size == 0 or self._strategy is not Strategy.CHUNKS:
+            return
+        self._refused += 1
+        if self._refused > 1 or self._knowledge.of(self._host).own_offset:
+            self._knowledge.use(self._host, Strategy.CHUNKS_LAST_IN_PUT)
+            self._session = None
 
     def _still_at(self, offset: int, session: UploadSession, error: StatusError) -> bool:
         """Whether the session lives and stands where we were; ConnectionLost if elsewhere."""
