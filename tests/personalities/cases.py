@@ -57,6 +57,7 @@ class Case:
         host: the host name under whose declared quirks it is met; "": an unknown one.
         resumes: whether a broken chunk costs no more than that chunk.
         lessons: how many chunks may be sent in vain until an unknown host is understood.
+        passes: how many times all of it may be sent for that.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Case:
     host: str = ""
     resumes: bool = False
     lessons: int = 0
+    passes: int = 0
 
     def quirks(self, scale: Scale) -> Quirks | None:
         """What is declared of the host, its sizes scaled."""
@@ -91,6 +93,11 @@ def _acr(scale: Scale) -> Personality:
     return ACR(scale.of(20 * MIB))
 
 
+def _acr_small(scale: Scale) -> Personality:
+    # Less than a chunk of ours.
+    return ACR(scale.of(5 * MIB))
+
+
 def _cloudflare(scale: Scale) -> Personality:
     return Cloudflare(scale.of(5 * MIB), scale.of(100_000_000))
 
@@ -109,12 +116,13 @@ CASES = (
     Case("Quay, keeps parts", lambda _: QuayKeepingParts(), resumes=True),
     Case("GHCR, unknown", _ghcr, resumes=True, lessons=2),
     Case("GHCR", _ghcr, "ghcr.io", resumes=True),
-    Case("ECR, unknown", _ecr, lessons=1),
+    Case("ECR, unknown", _ecr, passes=1),
     Case("ECR", _ecr, ECR_HOST),
     Case("GAR, unknown", lambda _: GAR(), lessons=1),
     Case("GAR 400, unknown", lambda _: GARWith400(), lessons=1),
     Case("GAR", lambda _: GAR(), "europe-docker.pkg.dev"),
     Case("ACR, unknown", _acr, lessons=1),
+    Case("ACR, PUT of 5 MB", _acr_small, lessons=1),
     Case("ACR", _acr, "team.azurecr.io"),
     Case("Gitea", lambda _: Gitea()),
     Case("Gitea, no route", lambda _: GiteaWithoutRoute()),

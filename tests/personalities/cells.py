@@ -179,7 +179,7 @@ class Bench:
     def _most(self, size: int, trouble: Trouble) -> int:
         """How many bytes of bodies may be sent."""
         chunk = self._scale.chunk
-        lessons = self._case.lessons * chunk
+        lessons = self._case.lessons * chunk + self._case.passes * size
         if trouble is Trouble.NOTHING:
             return size + lessons
         if self._case.resumes and trouble is not Trouble.GONE and size > chunk:
