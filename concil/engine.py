@@ -251,12 +251,18 @@ class Engine:
 
     def _prepare(self, item: MirrorItem) -> ImageJob:
         source, destination = parse_address(item.source), parse_address(item.destination)
+        platforms = tuple(Platform.parse(text) for text in item.platforms)
+        store, reference = self._stores.source(source, self._sides.source), reference_of(source)
+        new = isinstance(destination, LayoutAddress) and not Path(destination.path).exists()
+        if new and store.find_manifest(reference) is None:
+            # Said before the layout is made: a wrong name leaves no empty one behind.
+            store.get_manifest(reference)
         return ImageJob(
-            self._stores.source(source, self._sides.source),
-            reference_of(source),
+            store,
+            reference,
             self._stores.destination(destination, self._sides.destination),
             reference_of(destination),
-            tuple(Platform.parse(text) for text in item.platforms),
+            platforms,
         )
 
     def _meter(self, subject: str, target: str, size: int) -> Meter:
