@@ -1,0 +1,65 @@
+"""The examples of docs/api.md run, and print what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from concil.dockerhub import DockerHub
+from concil.server import EmbeddedRegistry
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
+TEXT = DOCUMENT.read_text() if DOCUMENT.exists() else ""
+FIRST, *OTHERS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) or [""]
+MANIFEST = next((block for block in OTHERS if "hub.post_manifest" in block), "")
+
+
+@pytest.fixture
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """What the document's first example leaves behind: a hub, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    with EmbeddedRegistry(tmp_path / "layout") as registry:
+        names: dict[str, Any] = {}
+        assert run(FIRST, names, registry.host) == promised(FIRST)
+        yield names | {"host": registry.host}
+        hub: DockerHub = names["hub"]
+        hub.close()
+
+
+def run(block: str, names: dict[str, Any], host: str) -> list[str]:
+    """Run an example against a registry; return what it prints."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(block.replace("localhost:5000", host), str(DOCUMENT), "exec"), names)
+    return output.getvalue().splitlines()
+
+
+def promised(block: str) -> list[str]:
+    """What an example says that it prints."""
+    return re.findall(r"# -> (.*)", block)
+
+
+@pytest.mark.skipif(not TEXT, reason="the documents are not installed")
+@pytest.mark.parametrize("block", OTHERS)
+def test_an_example_prints_what_it_says(block: str, names: dict[str, Any]) -> None:
+    if "tags" in block or "1.4" in block or "missing" in block:
+        run(MANIFEST, dict(names), names["host"])
+
+    assert run(block, names, names["host"]) == promised(block)
+    assert promised(block)
+
+
+@pytest.mark.skipif(not TEXT, reason="the documents are not installed")
+def test_every_documented_name_is_there() -> None:
+    import concil.dockerhub as documented  # noqa: PLC0415 - the module as its users see it
+
+    for name in documented.__all__:
+        assert name in TEXT
+    for name in (name for name in vars(DockerHub) if not name.startswith("_")):
+        assert name in TEXT, f"docs/api.md does not mention DockerHub.{name}"
