@@ -414,10 +414,8 @@ def test_credentials_without_a_password(cli: Cli) -> None:
     assert "secret" not in done.err
 
 
-def test_a_source_that_is_not_there_leaves_no_empty_layout(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["copy", "http://127.0.0.1:1/x:1", f"oci:{tmp_path}/new:1"]) == 1
+def test_a_source_that_is_not_there_leaves_no_empty_layout(cli: Cli, tmp_path: Path) -> None:
+    assert_fails(cli("copy", "http://127.0.0.1:1/x:1", f"oci:{tmp_path}/new:1"), 1)
 
-    assert "refused" in capsys.readouterr().err
+    assert files_below(tmp_path) == []
     assert not (tmp_path / "new").exists()
