@@ -15,6 +15,7 @@ from concil.registry.upload import UploadSession
 from concil.store.protocol import DigestNeeded, WriterState
 
 logger = logging.getLogger(__name__)
+SPOILT = 3  # answers 500 in a row to chunks at one byte; fewer may be an overload
 LEAST_CHUNK = 1 * MIB  # bytes; no chunk is halved below it, or an eighth of the wanted one
 
 
@@ -45,6 +46,9 @@ class RemoteWriter:
         self._digest = digest
         self._session: UploadSession | None = None
         self._committed: Digest | None = None  # by a PUT that carried bytes
+        self._failed = 0  # answers 500 in a row to chunks at one byte of this session
+        self._failed_at = 0  # that byte
+        self._carried = 0  # bytes of the largest chunk that this session took
         self._refused = 0  # closing PUTs without a body that were answered with a 500
         self.response: requests.Response | None = None  # that committed the blob
         self.chunk_size = self._host_chunk()
@@ -83,6 +87,7 @@ class RemoteWriter:
                 self._put(session, body, ranged=session.offset > 0)
             else:
                 session.patch(body, ranged=self._strategy is not Strategy.STREAM)
+                self._failed, self._carried = 0, max(self._carried, len(body))
                 if session.stuck:
                     self._knowledge.count_ourselves(self._host)
         except StatusError as error:
@@ -162,6 +167,7 @@ class RemoteWriter:
         if session.smallest_chunk is not None or session.largest_chunk is not None:
             self._knowledge.announce(self._host, session.smallest_chunk, session.largest_chunk)
         self._session = session
+        self._failed = self._carried = 0
         self.chunk_size = self._host_chunk()
         self._strategy = self._pick()
 
@@ -184,6 +190,7 @@ class RemoteWriter:
             self.response = session.put(digest, body, ranged=ranged)
         except (SessionLost, ConnectionLost, StatusError) as error:
             if isinstance(error, StatusError) and error.status < 500:
+                self._may_go_on(error)
                 raise
             if not self._is_there(digest):
                 raise
@@ -196,9 +203,18 @@ class RemoteWriter:
         """
         known, host = self._knowledge, self._host
         too_large, gone = error.status == 413, error.status == 404
-        if error.status == 416 and self._strategy is not Strategy.MONOLITHIC:
-            # The offset was right, or nobody can tell any more: it may be the size.
-            too_large, gone = True, not self._still_at(session.offset, session, error)
+        if self._strategy is not Strategy.MONOLITHIC:
+            if error.status == 416:
+                # The offset was right, or nobody can tell any more: it may be the size.
+                gone = not self._still_at(session.offset, session, error)
+                too_large = length > self._carried
+            if not gone and not too_large:
+                self._may_go_on(error)
+            if error.status != 500 or session.offset != self._failed_at:
+                self._failed, self._failed_at = 0, session.offset
+            self._failed += error.status == 500
+            # A body that broke off spoils a session of Gitea for ever (REGISTRIES.md 2.15).
+            gone = gone or self._failed >= SPOILT
         if too_large and self._strategy is Strategy.MONOLITHIC:
             if length <= self._least_chunk:
                 return
@@ -213,6 +229,11 @@ class RemoteWriter:
             return
         self._session = None
         raise SessionLost(f"{self._name}: begins again: {error}") from error
+
+    def _may_go_on(self, error: StatusError) -> None:
+        """Raise ConnectionLost where the session is only busy, or stands elsewhere."""
+        if error.status in (409, 416):
+            raise ConnectionLost(f"{self._name}: asks where to go on: {error}") from error
 
     def _learn_closing(self, error: StatusError) -> None:
         """Take a 500 to an empty PUT as a lesson: the last chunk belongs into it.

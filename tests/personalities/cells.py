@@ -118,6 +118,11 @@ class Bench:
         with self._registry:
             yield self
 
+    @property
+    def sessions(self) -> int:
+        """How many upload sessions were opened."""
+        return sum(seen.method == "POST" for seen in self._registry.requests)
+
     def cell(self, size: int, trouble: Trouble, *, known: bool) -> Outcome:
         """Push one blob past one fault.
 
