@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -9,12 +10,17 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from concil.content import Descriptor, Digest, Manifest, Platform
-from concil.errors import ConcilError
+from concil.errors import ConcilError, StatusError
 from concil.progress import Event, Meter, ProgressSink, State, emit
+from concil.retry import backoff, sleep
 from concil.store.protocol import Destination, Mounter, Source
 from concil.transfer.blob import BlobMove, Landed
 from concil.transfer.graph import GraphReader, Node, check_listed, chosen
 from concil.transfer.pool import Claims, Rank, WorkerPool, wait
+
+logger = logging.getLogger(__name__)
+
+_ROUNDS = 3  # times that the blobs of an image are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +109,7 @@ class Copier:
             return ImageResult(job.subject, target, State.PRESENT, digest)
         fetch = partial(self._fetch_level, job, may_be_there=there is not None)
         node = GraphReader(fetch, job.subject).read(root, digest)
-        landed = self._move_blobs(job, node)
-        self._put(job, node)
+        landed = self._write(job, node)
         return ImageResult(
             job.subject,
             target,
@@ -226,6 +231,32 @@ class Copier:
         if not source.host or source.host != destination.host:
             return []
         return [source.repository] if isinstance(source, Mounter) else []
+
+    def _write(self, job: ImageJob, node: Node) -> list[Landed]:
+        """Move the blobs and put the manifests, once more if blobs are gone that were there.
+
+        A registry may see them late: distribution 2.8 does, while another client writes
+        the same ones. Or it has lost them since this run brought them.
+        """
+        landed: list[Landed] = []
+        for attempt in range(1, _ROUNDS + 1):
+            landed += [one for one in self._move_blobs(job, node) if attempt == 1 or one.sent]
+            try:
+                self._put(job, node)
+                break
+            except StatusError as error:
+                if "BLOB_UNKNOWN" not in str(error) or attempt == _ROUNDS:
+                    raise
+                logger.warning("%s: %s; looking at its blobs again", job.subject, error)
+                self._forget(job, node)
+                sleep(backoff(self._pool.run.config.retry, attempt), self._pool.cancel)
+        return landed
+
+    def _forget(self, job: ImageJob, node: Node) -> None:
+        """Let the blobs of a graph be looked for again."""
+        for blob in node.blobs().values():
+            for here in (False, True):
+                self._claims.forget(self._key(job, blob, here=here))
 
     def _put(self, job: ImageJob, node: Node) -> None:
         """Put the manifests, children before parents, the tag last."""

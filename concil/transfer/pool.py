@@ -199,3 +199,10 @@ class Claims(Generic[Result]):
         with self._lock:
             if self._futures.get(key) is future:
                 del self._futures[key]
+
+    def forget(self, key: Hashable) -> None:
+        """Let somebody else try although the owner succeeded, unless one is still at it."""
+        with self._lock:
+            future = self._futures.get(key)
+            if future is not None and future.done():
+                del self._futures[key]
