@@ -11,7 +11,9 @@ import pytest
 from concil.config import TransferConfig
 from concil.engine import Engine
 from concil.server import EmbeddedRegistry
-from tests.engine.world import QUICK, Registry, engine_of
+from tests.engine.wires import SIZE, Two, Wire, impatient_registry, wire_to
+from tests.engine.world import QUICK, Content, Registry, engine_of, file_of
+from tests.lab.registry import DockerRegistry
 
 EITHER = [
     pytest.param("embedded", id="embedded"),
@@ -51,3 +53,30 @@ def engine(config: TransferConfig) -> Iterator[Engine]:
     """Run an engine that remembers nothing."""
     with engine_of(config) as engine:
         yield engine
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Content:
+    """Return a file of eight chunks and a bit."""
+    return file_of(tmp_path, SIZE)
+
+
+@pytest.fixture
+def wire(tmp_path: Path) -> Iterator[Wire]:
+    """Put a relay in front of an embedded registry, which can resume."""
+    with impatient_registry(tmp_path / "source") as registry, wire_to(registry) as wire:
+        yield wire
+
+
+@pytest.fixture
+def real_wire(docker_registry: DockerRegistry) -> Iterator[Wire]:
+    """Put a relay in front of the real registry, which loses a session with a broken chunk."""
+    with wire_to(docker_registry) as wire:
+        yield wire
+
+
+@pytest.fixture
+def two(wire: Wire, tmp_path: Path) -> Iterator[Two]:
+    """Return two embedded registries."""
+    with impatient_registry(tmp_path / "target") as registry, wire_to(registry) as target:
+        yield Two(wire, target)
