@@ -58,9 +58,14 @@ def sleep(seconds: float, cancel: threading.Event) -> None:
 
 
 def call(
-    request: Callable[[], Result], policy: RetryPolicy, cancel: threading.Event, what: str
+    request: Callable[[], Result],
+    policy: RetryPolicy,
+    cancel: threading.Event,
+    what: str,
+    *,
+    worth: Callable[[BaseException], bool] = is_transient,
 ) -> Result:
-    """Call ``request``, again after a transient error; the last error is raised as it is.
+    """Call ``request``, again after an error that is ``worth`` it; the last one is raised.
 
     For small requests that can be repeated as they are; bodies have `Patience`.
     """
@@ -76,7 +81,7 @@ def call(
 
     retrying = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(policy.attempts),
-        retry=tenacity.retry_if_exception(is_transient),
+        retry=tenacity.retry_if_exception(worth),
         wait=pause,
         sleep=lambda seconds: sleep(seconds, cancel),
         before_sleep=tell,

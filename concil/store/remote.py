@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
+import time
 from collections.abc import Iterator
+from functools import partial
 
 import requests
 
-from concil.config import KIB, MIB
+from concil import retry
+from concil.config import KIB, MIB, RetryPolicy
 from concil.content import Descriptor, Digest, Manifest
 from concil.errors import (
-    ConcilError,
     ConnectionLost,
     NotFound,
     ProtocolViolation,
@@ -26,6 +29,14 @@ from concil.store.protocol import WriterState
 from concil.store.remote_writer import RemoteWriter
 
 logger = logging.getLogger(__name__)
+_SLICE = 64 * KIB  # bytes; what has to be there before any of it is handed on
+_SETTLING = RetryPolicy(attempts=5, base=0.1, longest=2.0)  # for blobs to be seen
+_HOLD = 0.05  # seconds in which slices are gathered into one buffer
+_LOST = (requests.RequestException, OSError, http.client.HTTPException, failures.HTTP_ERRORS)
+
+
+def _is_unsettled(error: BaseException) -> bool:
+    return isinstance(error, StatusError) and "MANIFEST_BLOB_UNKNOWN" in error.args[0]
 
 
 class RemoteBlob:
@@ -35,41 +46,53 @@ class RemoteBlob:
         """Read ``response``, whose first byte is the blob's byte ``start``; closes it."""
         self._url = response.url
         self._raw = response.raw
+        # urllib3 only returns new bytes objects: a copy, and page faults for each of them,
+        # cost as much CPU as the receiving. The response below it fills a buffer; where
+        # there is none, or chunked coding is to be undone, urllib3 reads.
+        below = getattr(response.raw, "_fp", None)
+        plain = isinstance(below, http.client.HTTPResponse) and not below.chunked
+        self._below = below if plain else None
+        self._failure: BaseException | None = None  # that came behind bytes to hand on first
         self.start = start
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Take what is there, up to the buffer: one receive, so that a cut loses nothing."""
+        """Take what is there or comes soon, up to the buffer; a cut loses less than a slice."""
         try:
+            if self._failure is not None:
+                raise self._failure
+            if self._below is not None:
+                return self._gather(self._below, buffer)
             piece = self._raw.read1(len(buffer), decode_content=False)
-        except (requests.RequestException, OSError, failures.HTTP_ERRORS) as error:
+        except _LOST as error:
             what = f"GET {redacted(self._url)}"
             raise failures.translate(error, what, answered=True) from error
         buffer[: len(piece)] = piece
         return len(piece)
 
-    def pass_over(self, start: int) -> None:
-        """Drop the bytes before ``start``, by large reads whatever the next reader asks for.
-
-        Raises:
-            ConnectionLost: they broke off; it is closed then.
-        """
-        buffer = memoryview(bytearray(min(256 * KIB, max(0, start - self.start))))
-        count = 1
-        try:
-            while self.start < start and count:
-                count = self.readinto(buffer[: start - self.start])
-                self.start += count
-        except ConcilError:
-            self.close()
-            raise
-        if self.start < start:
-            self.close()
-            raise ConnectionLost(f"GET {redacted(self._url)}: ended at byte {self.start}")
-
     def close(self) -> None:
         """Let go of the connection; one with unread bytes is closed."""
+        below = self._below
+        if below is not None and below.isclosed() and below.length == 0:
+            self._raw.release_conn()  # urllib3 has not seen that all was read
         self._raw.close()
         self._raw.release_conn()
+
+    def _gather(self, below: http.client.HTTPResponse, buffer: memoryview) -> int:
+        """Fill the buffer by slices, as long as they come quickly."""
+        count, until = 0, time.monotonic() + _HOLD
+        while count < len(buffer) and (not count or time.monotonic() < until):
+            wanted = buffer[count : count + _SLICE]
+            try:
+                got = below.readinto(wanted)
+            except _LOST as error:
+                if not count:
+                    raise
+                self._failure = error
+                break
+            count += got
+            if got < len(wanted):
+                break
+        return count
 
 
 class RemoteStore:
@@ -110,8 +133,21 @@ class RemoteStore:
         return self.client.get_manifest(reference or "latest")
 
     def put_manifest(self, manifest: Manifest, reference: str) -> None:
-        """Write a manifest, bytes unchanged."""
-        self.client.put_manifest(manifest.body, manifest.media_type, reference or "latest")
+        """Write a manifest, bytes unchanged.
+
+        Its blobs are known to be there. A registry that cannot find one is looking at it
+        while another client links it anew (distribution writes a link in place), or has
+        not told all its nodes: it is asked a few times more.
+        """
+        retry.call(
+            partial(
+                self.client.put_manifest, manifest.body, manifest.media_type, reference or "latest"
+            ),
+            _SETTLING,
+            self.client.endpoint.cancel,
+            f"{self.name}: manifest {reference}",
+            worth=_is_unsettled,
+        )
 
     def delete_manifest(self, reference: str) -> None:
         """Remove a manifest, and with it every tag that names it.

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from concil import Engine
+from concil.errors import StatusError
+from concil.server import EmbeddedRegistry, Personality, Refusal, Reply, Request
+from tests.lab.images import assert_same_image, make_image, put_image
+
+
+class Unsettled(Personality):
+    """Does not see a blob at once when a manifest that names it is put."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.puts = 0
+
+    def before(self, request: Request) -> Reply | None:
+        if request.method == "PUT" and "/manifests/" in request.path:
+            self.puts += 1
+            if self.puts <= self.times:
+                raise Refusal("MANIFEST_BLOB_UNKNOWN", "blob unknown to registry")
+        return None
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    """Return the address of an image in a layout."""
+    with EmbeddedRegistry(tmp_path / "source") as registry:
+        put_image(registry.url, "x", "1", make_image(1))
+    return f"oci:{tmp_path}/source:x:1"
+
+
+def test_a_manifest_is_put_again_where_a_blob_is_not_seen_yet(source: str, tmp_path: Path) -> None:
+    unsettled = Unsettled(2)
+    with (
+        EmbeddedRegistry(tmp_path / "there", personality=unsettled) as registry,
+        Engine() as engine,
+    ):
+        engine.copy(source, f"{registry.url}/y:2")
+
+        assert unsettled.puts == 3
+        assert_same_image(registry.url, "y", "2", make_image(1))
+
+
+def test_a_blob_that_is_never_seen_is_an_error(source: str, tmp_path: Path) -> None:
+    unsettled = Unsettled(1000)
+    with (
+        EmbeddedRegistry(tmp_path / "there", personality=unsettled) as registry,
+        Engine() as engine,
+    ):
+        with pytest.raises(StatusError, match="^400 .*MANIFEST_BLOB_UNKNOWN"):
+            engine.copy(source, f"{registry.url}/y:2")
+
+        assert unsettled.puts == 5
