@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import NoReturn
 
 import urllib3
 
+from concil import __version__
 from concil.bars import Display, open_display
 from concil.cli import (
     blob,
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"concil {_version()}")
+    parser.add_argument("--version", action="version", version=f"concil {__version__}")
     options.add_common(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for group in (copy, mirror, blob, images, inspect, transfers, serve, demo):
@@ -127,10 +127,3 @@ def _parser() -> argparse.ArgumentParser:
         if name != "blob":  # its own verbs have them
             options.add_common(each)
     return parser
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("concil")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

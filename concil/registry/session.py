@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.cookiejar
-import importlib.metadata
 import io
 import logging
 import os
@@ -18,6 +17,7 @@ import requests
 import requests.adapters
 import requests.utils
 
+from concil import __version__
 from concil.config import MIB, Timeouts
 from concil.errors import Cancelled, ConcilError, ProtocolViolation
 from concil.registry import failures
@@ -96,18 +96,11 @@ def new_session(tls: TLSSettings | None = None, *, connections: int = 64) -> req
     session.cert = tls.cert
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     session.headers["Accept-Encoding"] = "identity"
-    session.headers["User-Agent"] = f"concil/{_version()}"
+    session.headers["User-Agent"] = f"concil/{__version__}"
     adapter = _Adapter(pool_connections=16, pool_maxsize=connections)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("concil")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"
 
 
 class Transport:
