@@ -79,6 +79,8 @@ class Connection:
 
     def send_stretch(self, stretch: Stretch) -> int:
         """Send bytes of a file; return how many went out, fewer if the connection broke."""
+        if stretch.length == 0:
+            return 0  # sendfile refuses to send nothing
         if not isinstance(self.sock, ssl.SSLSocket):
             stretch.file.seek(stretch.start)
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 
 import pytest
 
@@ -34,6 +35,17 @@ def test_a_blob_comes_whole_with_its_digest(client: Client, method: str) -> None
     assert answer.headers["Docker-Content-Digest"] == digest
     assert answer.headers["ETag"] == f'"{digest}"'
     assert answer.headers["Accept-Ranges"] == "bytes"
+
+
+def test_an_empty_blob_costs_no_connection(client: Client) -> None:
+    digest = client.push(b"")
+
+    assert client.ask("GET", f"blobs/{digest}").headers["Connection"] == "keep-alive"
+    with socket.create_connection(("127.0.0.1", int(client.url.rpartition(":")[2]))) as sock:
+        request = f"GET /v2/{client.repository}/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        for _ in range(2):
+            sock.sendall(request)
+            assert sock.recv(10_000).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
