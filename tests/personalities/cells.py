@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,8 @@ class Bench:
         self._scale = scale
         self._layout = directory / "registry"
         self._registry = EmbeddedRegistry(self._layout, personality=case.build(scale))
+        self._journal = Journal(directory / "journal")
+        self._bytes = make_blob(1, max(scale.sizes.values()))
         self._count = 0
         self.config = TransferConfig(
             workers=1,
@@ -112,10 +114,10 @@ class Bench:
             retry=RetryPolicy(base=0.001, longest=0.01),
         )
 
-    @contextmanager
+    @contextlib.contextmanager
     def open(self) -> Iterator[Bench]:
         """Run the registry."""
-        with self._registry:
+        with self._registry, contextlib.closing(self._journal):
             yield self
 
     @property
@@ -130,7 +132,8 @@ class Bench:
             known: whether the digest is known before.
         """
         self._count += 1
-        blob = make_blob(self._count, size)
+        # Another blob each time: what an earlier cell left there must not count.
+        blob = (self._count.to_bytes(8, "big") + self._bytes)[:size]
         path = self._directory / f"blob-{self._count}"
         path.write_bytes(blob)
         digest = digest_of(blob)
@@ -155,20 +158,17 @@ class Bench:
         return Outcome(size, sent, seconds, happened or trouble is Trouble.NOTHING, wrong)
 
     def _push(self, path: Path, relay: Relay, digest: Digest | None) -> str:
-        journal = Journal(self._directory / f"journal-{self._count}")
+        # The relay of an earlier cell may have had this port.
         quirks = self._case.quirks(self._scale)
-        if quirks is not None:
-            journal.remember_host(relay.host, quirks.saved())
+        self._journal.remember_host(relay.host, quirks.saved() if quirks else {})
         timeouts = Timeouts(idle=TIMEOUT, commit=TIMEOUT)
         try:
-            with Engine(self.config, timeouts=timeouts, journal=journal) as engine:
+            with Engine(self.config, timeouts=timeouts, journal=self._journal) as engine:
                 told = engine.push_blob(
                     path, f"http://{relay.host}/{self._repository}", digest=digest
                 )
         except ConcilError as error:
             return f"{type(error).__name__}: {error}"
-        finally:
-            journal.close()
         return "" if told.size == path.stat().st_size else f"told {told.size} bytes"
 
     def _read(self, digest: str) -> str:

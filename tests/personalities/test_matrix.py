@@ -1,0 +1,28 @@
+"""Every kind of registry gets every size past every fault, and not many bytes twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.personalities.cases import CASES, QUICK, Case
+from tests.personalities.cells import Bench, Trouble
+
+LONGEST = 10.0  # seconds of one cell, on a machine that does much else
+# What fits into a chunk is hashed first, and then all is as with a known digest.
+SINGLE_PASS = ("c+1", "3c", "5c+7")
+# An empty blob and one of a byte go in a PUT that nobody can cut in its middle.
+WITH_A_MIDDLE = ("c-1", "c", *SINGLE_PASS)
+IN_A_BODY = (Trouble.RESET, Trouble.CLOSED, Trouble.LOST_PATCH)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["digest known", "single pass"])
+@pytest.mark.parametrize("trouble", list(Trouble))
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_no_cell_is_red(tmp_path: Path, case: Case, trouble: Trouble, known: bool) -> None:
+    with Bench(tmp_path, case, QUICK).open() as bench:
+        cells = {name: bench.cell(size, trouble, known=known) for name, size in QUICK.sizes.items()}
+
+    assert {name: cell.red for name, cell in cells.items() if cell.red} == {}
+    assert max(cell.seconds for cell in cells.values()) < LONGEST
