@@ -14,6 +14,7 @@ from concil import retry
 from concil.config import KIB, MIB, RetryPolicy
 from concil.content import Descriptor, Digest, Manifest
 from concil.errors import (
+    ConcilError,
     ConnectionLost,
     NotFound,
     ProtocolViolation,
@@ -68,6 +69,25 @@ class RemoteBlob:
             raise failures.translate(error, what, answered=True) from error
         buffer[: len(piece)] = piece
         return len(piece)
+
+    def pass_over(self, start: int) -> None:
+        """Drop the bytes before ``start``, by large reads whatever the next reader asks for.
+
+        Raises:
+            ConnectionLost: they broke off; it is closed then.
+        """
+        buffer = memoryview(bytearray(min(256 * KIB, max(0, start - self.start))))
+        count = 1
+        try:
+            while self.start < start and count:
+                count = self.readinto(buffer[: start - self.start])
+                self.start += count
+        except ConcilError:
+            self.close()
+            raise
+        if self.start < start:
+            self.close()
+            raise ConnectionLost(f"GET {redacted(self._url)}: ended at byte {self.start}")
 
     def close(self) -> None:
         """Let go of the connection; one with unread bytes is closed."""
