@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+from dataclasses import replace
 
 import requests
 
@@ -120,8 +121,15 @@ class UploadSession:
         Source: distribution-spec, end-13; REGISTRIES.md 1.5.
         """
         call = Call("GET", self.location, self._client.push, expect=frozenset({200, 202, 204}))
+        # A spoilt session answers 500 for ever: that is asked again, but not for long.
+        brief = replace(self._client.policy, attempts=min(2, self._client.policy.attempts))
         try:
-            response = self._client.endpoint.repeat(call, self._client.policy)
+            response = self._client.endpoint.repeat(
+                replace(call, expect=call.expect | {500}), self._client.policy
+            )
+            if response.status_code == requests.codes.internal_server_error:
+                discard(response)
+                response = self._client.endpoint.repeat(call, brief)
         except StatusError as error:
             if error.status in (401, 403) or error.status > 500:
                 raise

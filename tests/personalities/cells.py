@@ -120,10 +120,10 @@ class Bench:
         with self._registry, contextlib.closing(self._journal):
             yield self
 
-    @property
-    def sessions(self) -> int:
-        """How many upload sessions were opened."""
-        return sum(seen.method == "POST" for seen in self._registry.requests)
+    def asked(self, method: str, status: int) -> int:
+        """How many requests of a method were answered so."""
+        seen = self._registry.requests
+        return sum((each.method, each.status) == (method, status) for each in seen)
 
     def cell(self, size: int, trouble: Trouble, *, known: bool) -> Outcome:
         """Push one blob past one fault.

@@ -9,7 +9,7 @@ import pytest
 from concil.server import Chunk, Personality, Refusal, Reply, Request, Upload
 from tests.personalities.cases import QUICK, Case
 from tests.personalities.cells import Bench, Outcome, Trouble
-from tests.personalities.distribution import Distribution3
+from tests.personalities.distribution import Distribution3, of_session
 from tests.personalities.self_hosted import Gitea
 
 CHUNK = QUICK.chunk
@@ -54,12 +54,21 @@ class GiteaWithStatus(Gitea):
         return super().after(request, reply)
 
 
+class Spoilt(Distribution3):
+    """Answers 500 to every GET of a session, as zot and Gitea do of one that is spoilt."""
+
+    def before(self, request: Request) -> Reply | None:
+        if request.method == "GET" and of_session(request):
+            raise Refusal("UNKNOWN", "offset mismatch", status=500)
+        return None
+
+
 def push(directory: Path, personality: Personality, trouble: Trouble) -> tuple[Outcome, int]:
     """Push a blob of three chunks; return what became of it, and the number of sessions."""
     case = Case("odd", lambda _: personality)
     with Bench(directory, case, QUICK).open() as bench:
         outcome = bench.cell(SIZE, trouble, known=True)
-        return outcome, bench.sessions
+        return outcome, bench.asked("POST", 202)
 
 
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
@@ -79,6 +88,15 @@ def test_a_busy_registry_keeps_its_session(tmp_path: Path, status: int) -> None:
 
     assert outcome.sent == SIZE + 4 * CHUNK
     assert sessions == 1
+
+
+def test_a_spoilt_session_is_not_asked_for_long(tmp_path: Path) -> None:
+    case = Case("spoilt", lambda _: Spoilt())
+    with Bench(tmp_path, case, QUICK).open() as bench:
+        outcome = bench.cell(SIZE, Trouble.RESET, known=True)
+
+        assert outcome.red == ""
+        assert bench.asked("GET", 500) == 3
 
 
 def test_a_session_that_fails_again_and_again_is_given_up(tmp_path: Path) -> None:
