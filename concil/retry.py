@@ -58,14 +58,9 @@ def sleep(seconds: float, cancel: threading.Event) -> None:
 
 
 def call(
-    request: Callable[[], Result],
-    policy: RetryPolicy,
-    cancel: threading.Event,
-    what: str,
-    *,
-    worth: Callable[[BaseException], bool] = is_transient,
+    request: Callable[[], Result], policy: RetryPolicy, cancel: threading.Event, what: str
 ) -> Result:
-    """Call ``request``, again after an error that is ``worth`` it; the last one is raised.
+    """Call ``request``, again after a transient error; the last error is raised as it is.
 
     For small requests that can be repeated as they are; bodies have `Patience`.
     """
@@ -81,7 +76,7 @@ def call(
 
     retrying = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(policy.attempts),
-        retry=tenacity.retry_if_exception(worth),
+        retry=tenacity.retry_if_exception(is_transient),
         wait=pause,
         sleep=lambda seconds: sleep(seconds, cancel),
         before_sleep=tell,

@@ -6,12 +6,10 @@ import http.client
 import logging
 import time
 from collections.abc import Iterator
-from functools import partial
 
 import requests
 
-from concil import retry
-from concil.config import KIB, MIB, RetryPolicy
+from concil.config import KIB, MIB
 from concil.content import Descriptor, Digest, Manifest
 from concil.errors import (
     ConcilError,
@@ -31,13 +29,8 @@ from concil.store.remote_writer import RemoteWriter
 
 logger = logging.getLogger(__name__)
 _SLICE = 64 * KIB  # bytes; what has to be there before any of it is handed on
-_SETTLING = RetryPolicy(attempts=5, base=0.1, longest=2.0)  # for blobs to be seen
 _HOLD = 0.05  # seconds in which slices are gathered into one buffer
 _LOST = (requests.RequestException, OSError, http.client.HTTPException, failures.HTTP_ERRORS)
-
-
-def _is_unsettled(error: BaseException) -> bool:
-    return isinstance(error, StatusError) and "MANIFEST_BLOB_UNKNOWN" in error.args[0]
 
 
 class RemoteBlob:
@@ -153,21 +146,8 @@ class RemoteStore:
         return self.client.get_manifest(reference or "latest")
 
     def put_manifest(self, manifest: Manifest, reference: str) -> None:
-        """Write a manifest, bytes unchanged.
-
-        Its blobs are known to be there. A registry that cannot find one is looking at it
-        while another client links it anew (distribution writes a link in place), or has
-        not told all its nodes: it is asked a few times more.
-        """
-        retry.call(
-            partial(
-                self.client.put_manifest, manifest.body, manifest.media_type, reference or "latest"
-            ),
-            _SETTLING,
-            self.client.endpoint.cancel,
-            f"{self.name}: manifest {reference}",
-            worth=_is_unsettled,
-        )
+        """Write a manifest, bytes unchanged."""
+        self.client.put_manifest(manifest.body, manifest.media_type, reference or "latest")
 
     def delete_manifest(self, reference: str) -> None:
         """Remove a manifest, and with it every tag that names it.
