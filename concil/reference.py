@@ -94,7 +94,8 @@ class Reference:
     @property
     def repository_address(self) -> str:
         """The repository without tag, digest and user, as people write it."""
-        prefix = "http://" if self.scheme == "http" else ""
+        plain = "" if _reads_as_host(self.host) else "https://"
+        prefix = "http://" if self.scheme == "http" else plain
         return f"{prefix}{self.host}/{self.repository}"
 
     def __str__(self) -> str:
@@ -224,13 +225,12 @@ def _split_user(rest: str) -> tuple[str | None, str | None, str]:
 
 def _split_host(rest: str, *, explicit: bool) -> tuple[str, str]:
     first, slash, name = rest.partition("/")
-    is_host = explicit or any(c in first for c in ".:") or first.lower() == "localhost"
     if explicit and not slash:
         raise InvalidReference(
             f"no repository behind the host: {shown(_hidden(rest))}",
             remedy="write host/repository:tag",
         )
-    if not slash or not (is_host or first != first.lower()):
+    if not slash or not (explicit or _reads_as_host(first)):
         return "docker.io", rest
     found = _HOST.fullmatch(first)
     if found is None or (found[2] is not None and not 0 < int(found[2]) < 65536):
@@ -244,6 +244,11 @@ def _split_host(rest: str, *, explicit: bool) -> tuple[str, str]:
             raise InvalidReference(f"not an IPv6 address: {shown(first)}") from error
     host = first.lower()
     return ("docker.io" if host in _DOCKER_NAMES else host), name
+
+
+def _reads_as_host(first: str) -> bool:
+    """Whether a first part is a host by its looks. Source: distribution/reference."""
+    return any(c in first for c in ".:") or first.lower() == "localhost" or first != first.lower()
 
 
 def _hidden(text: str) -> str:

@@ -103,6 +103,21 @@ def test_user_and_password(text: str, username: str, password: str | None) -> No
         assert password not in repr(reference)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://host/a:1", "https://host/a:1"),
+        ("docker://u:p@host/a", "https://host/a"),
+        ("https://host.example/a", "host.example/a"),
+        ("http://host/a", "http://host/a"),
+        ("https://localhost/a", "localhost/a"),
+    ],
+)
+def test_a_host_that_does_not_look_like_one_keeps_its_scheme(text: str, shown: str) -> None:
+    assert str(Reference.parse(text)) == shown
+    assert Reference.parse(shown).host == Reference.parse(text).host
+
+
 def test_another_tag_of_the_same_repository() -> None:
     reference = Reference.parse(f"http://u:p@h:1/a:1@{DIGEST}")
 
@@ -210,6 +225,11 @@ def test_no_text_raises_anything_but_ours(text: str) -> None:
     except InvalidReference:
         return
     assert str(parse_address(str(address))) == str(address)
+
+
+@pytest.mark.parametrize("text", ["@0/0", "oci:a@b", "HOST/a"])
+def test_what_is_shown_is_read_as_the_same(text: str) -> None:
+    assert str(parse_address(str(parse_address(text)))) == str(parse_address(text))
 
 
 @UNTIMED
