@@ -201,7 +201,7 @@ class Engine:
         journal, identity = self._run.journal, file.identity
         known = digest or journal.digest_of(identity.path, identity.text)
         if known is None and not store.takes_unknown(file.size):
-            known = file.digest(cancel=self._cancel)
+            known = self._hash(file)
         if known is not None and store.has_blob(Descriptor(OCTETS, known, file.size)):
             meter.state(State.PRESENT, position=file.size)
             return Descriptor(OCTETS, known, file.size)
@@ -209,9 +209,15 @@ class Engine:
             try:
                 found = self._send(file, store, known, meter)
             except DigestNeeded:  # only now did the registry show that it takes no chunks
-                found = self._send(file, store, file.digest(cancel=self._cancel), meter)
+                found = self._send(file, store, self._hash(file), meter)
         journal.remember_digest(identity.path, identity.text, found)
         return Descriptor(OCTETS, found, file.size)
+
+    def _hash(self, file: LocalFile) -> Digest:
+        """Hash a file; the journal knows it at once, for a push that does not come to its end."""
+        found = file.digest(cancel=self._cancel)
+        self._run.journal.remember_digest(file.identity.path, file.identity.text, found)
+        return found
 
     def _send(
         self, file: LocalFile, store: RemoteStore, known: Digest | None, meter: Meter
