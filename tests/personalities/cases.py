@@ -56,6 +56,7 @@ class Case:
         build: makes the registry's personality.
         host: the host name under whose declared quirks it is met; "": an unknown one.
         resumes: whether a broken chunk costs no more than that chunk.
+        keeps: whether another process can go on between two chunks.
         lessons: how many chunks may be sent in vain until an unknown host is understood.
         passes: how many times all of it may be sent for that.
     """
@@ -64,6 +65,7 @@ class Case:
     build: Callable[[Scale], Personality]
     host: str = ""
     resumes: bool = False
+    keeps: bool = True
     lessons: int = 0
     passes: int = 0
 
@@ -116,16 +118,16 @@ CASES = (
     Case("Quay, keeps parts", lambda _: QuayKeepingParts(), resumes=True),
     Case("GHCR, unknown", _ghcr, resumes=True, lessons=2),
     Case("GHCR", _ghcr, "ghcr.io", resumes=True),
-    Case("ECR, unknown", _ecr, passes=1),
-    Case("ECR", _ecr, ECR_HOST),
-    Case("GAR, unknown", lambda _: GAR(), lessons=1),
-    Case("GAR 400, unknown", lambda _: GARWith400(), lessons=1),
-    Case("GAR", lambda _: GAR(), "europe-docker.pkg.dev"),
+    Case("ECR, unknown", _ecr, passes=1, keeps=False),
+    Case("ECR", _ecr, ECR_HOST, keeps=False),
+    Case("GAR, unknown", lambda _: GAR(), lessons=1, keeps=False),
+    Case("GAR 400, unknown", lambda _: GARWith400(), lessons=1, keeps=False),
+    Case("GAR", lambda _: GAR(), "europe-docker.pkg.dev", keeps=False),
     Case("ACR, unknown", _acr, lessons=1),
     Case("ACR, PUT of 5 MB", _acr_small, lessons=1),
     Case("ACR", _acr, "team.azurecr.io"),
-    Case("Gitea", lambda _: Gitea()),
-    Case("Gitea, no route", lambda _: GiteaWithoutRoute()),
+    Case("Gitea", lambda _: Gitea(), keeps=False),
+    Case("Gitea, no route", lambda _: GiteaWithoutRoute(), keeps=False),
     Case("Cloudflare", _cloudflare, resumes=True),
     Case("Cloudflare, 8 MB", _cloudflare_small, resumes=True),
 )

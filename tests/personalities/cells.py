@@ -6,7 +6,7 @@ import contextlib
 import enum
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Trouble(enum.StrEnum):
     LOST_PATCH = "PATCH's answer lost"
     LOST_PUT = "PUT's answer lost"
     GONE = "session gone"
+    INTERRUPTED = "Ctrl-C, run again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Sight:
         """
         self.log = RequestLog()
         self.happened = False
+        self.interrupt: Callable[[], None] | None = None  # ends the push in a while
         self._sessions = sessions
         self._trouble = trouble
         self._second = second
@@ -84,15 +86,19 @@ class Sight:
             if self._trouble is Trouble.LOST_PATCH:
                 self.log.lose_answer("PATCH")
             self._second = self._trouble is not Trouble.LOST_PATCH
-        if self._trouble is Trouble.GONE and (len(chunks) > 1 or self.log.count("PUT")):
-            self._lose_sessions()
+        if not self.happened and (len(chunks) > 1 or self.log.count("PUT")):
+            self._strike()
         return lost
 
-    def _lose_sessions(self) -> None:
-        if not self.happened:
+    def _strike(self) -> None:
+        """Do what is due at the second chunk, or at the PUT."""
+        if self._trouble is Trouble.GONE:
             self.happened = True
             for session in self._sessions.iterdir():
                 session.unlink()
+        elif self._trouble is Trouble.INTERRUPTED and self.interrupt is not None:
+            self.happened = True
+            self.interrupt()
 
 
 class Bench:
@@ -145,8 +151,14 @@ class Bench:
                 middle = int(1.5 * self._scale.chunk) if second else size // 2
                 after = HEADS + middle
                 relay.add(Fault(action=action, after=after, direction="up", total=True))
+            # The relay of an earlier cell may have had this port.
+            quirks = self._case.quirks(self._scale)
+            self._journal.remember_host(relay.host, quirks.saved() if quirks else {})
             began = time.monotonic()
-            wrong = self._push(path, relay, Digest.parse(digest) if known else None)
+            given = Digest.parse(digest) if known else None
+            wrong = self._push(path, relay.host, given, sight)
+            if wrong.startswith("Cancelled"):
+                wrong = self._push(path, relay.host, given)
             seconds = time.monotonic() - began
             happened = sight.happened or relay.fired > 0
         path.unlink()
@@ -157,16 +169,17 @@ class Bench:
             wrong = f"{sent} bytes sent, at most {most} expected"
         return Outcome(size, sent, seconds, happened or trouble is Trouble.NOTHING, wrong)
 
-    def _push(self, path: Path, relay: Relay, digest: Digest | None) -> str:
-        # The relay of an earlier cell may have had this port.
-        quirks = self._case.quirks(self._scale)
-        self._journal.remember_host(relay.host, quirks.saved() if quirks else {})
+    def _push(
+        self, path: Path, host: str, digest: Digest | None, sight: Sight | None = None
+    ) -> str:
+        """Push as a process of its own would; return what went wrong."""
         timeouts = Timeouts(idle=TIMEOUT, commit=TIMEOUT)
+        repository = f"http://{host}/{self._repository}"
         try:
             with Engine(self.config, timeouts=timeouts, journal=self._journal) as engine:
-                told = engine.push_blob(
-                    path, f"http://{relay.host}/{self._repository}", digest=digest
-                )
+                if sight is not None:
+                    sight.interrupt = engine.cancel
+                told = engine.push_blob(path, repository, digest=digest)
         except ConcilError as error:
             return f"{type(error).__name__}: {error}"
         return "" if told.size == path.stat().st_size else f"told {told.size} bytes"
@@ -189,6 +202,8 @@ class Bench:
             return size + lessons
         if self._case.resumes and trouble is not Trouble.GONE and size > chunk:
             return size + lessons + chunk
+        if self._case.keeps and trouble is Trouble.INTERRUPTED:
+            return size + lessons
         return 2 * size + lessons + chunk
 
     @property
