@@ -251,8 +251,8 @@ class Scripted:
 
 def _read(file: BinaryIO) -> Seen | None:
     first = file.readline().decode("latin-1").split()
-    if len(first) != 3:
-        return None
+    if len(first) != 3 or not first[2].startswith("HTTP/1."):
+        return None  # the end, or somebody who speaks TLS
     headers: dict[str, str] = {}
     while line := file.readline().decode("latin-1").strip():
         name, _, value = line.partition(":")

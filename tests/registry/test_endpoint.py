@@ -24,7 +24,7 @@ from concil.registry.endpoint import Call, Endpoint
 from concil.registry.session import TLSSettings, Transport, new_session
 from tests.lab.tls import CertificateAuthority
 from tests.registry.guarded import REALM
-from tests.registry.scripted import GONE, Answer, Scripted, reply
+from tests.registry.scripted import GONE, Answer, Scripted, Seen, reply
 from tests.registry.wiring import FAST
 
 ROOT = Call("GET", "/v2/")
@@ -232,14 +232,15 @@ def test_a_host_that_never_answered_is_not_waited_for(server: Scripted, endpoint
 def test_retry_after_is_waited_for_and_can_be_cancelled(
     server: Scripted, endpoint: Endpoint
 ) -> None:
-    server.on("GET", "/v2/", reply(503, Retry_After="200"))
-    timer = threading.Timer(0.01, endpoint.cancel.set)
-    timer.start()
+    def busy(_seen: Seen) -> Answer:
+        endpoint.cancel.set()
+        return reply(503, Retry_After="200")
+
+    server.on("GET", "/v2/", busy)
 
     with pytest.raises(Cancelled):
         endpoint.repeat(ROOT, FAST)
 
-    timer.join()
     assert len(server.requests) == 1
 
 
