@@ -225,7 +225,11 @@ class Engine:
         """Push a file that the registry has not; return its digest."""
         subject = str(known or file.identity.text)
         entry = self._run.journal.entry(store.name, subject, file.size)
-        writer = store.begin_blob(file.size, known, entry.state)
+        try:
+            writer = store.begin_blob(file.size, known, entry.state)
+        except BaseException:
+            entry.release()
+            raise
         push = Push(file.open, writer, meter, self._run, entry)
         return push.run(file.size, known, str(file.path), check=file.check_unchanged)
 

@@ -12,6 +12,7 @@ from concil.config import TransferConfig
 from concil.content import Descriptor, Digest
 from concil.engine import OCTETS, Engine
 from concil.errors import (
+    AccessDenied,
     Cancelled,
     DigestMismatch,
     InvalidReference,
@@ -20,7 +21,8 @@ from concil.errors import (
     UsageError,
 )
 from concil.progress import State
-from concil.server import EmbeddedRegistry
+from concil.server import Chunk, EmbeddedRegistry, Personality, Refusal, Reply, Request
+from concil.store.protocol import WriterState
 from concil.transfer.journal import Journal
 from tests.engine.world import CHUNK, WAIT, Registry, blob_path, engine_of, file_of
 from tests.lab.images import get_blob, make_image, put_blob, write_layout
@@ -286,4 +288,57 @@ def test_journal_of_the_caller_stays_open(embedded: EmbeddedRegistry, tmp_path: 
     identity = os.path.realpath(content.path)
     journal.remember_digest(identity, "identity", DIGEST)
     assert journal.digest_of(identity, "identity") == DIGEST
+    journal.close()
+
+
+class TakesNoChunks(Personality):
+    """A registry that refuses every PATCH, as Google's do."""
+
+    def check_chunk(self, chunk: Chunk) -> None:
+        if chunk.method == "PATCH":
+            raise Refusal("UNSUPPORTED", "no chunks here")
+
+
+def test_file_is_hashed_after_all_where_chunks_are_refused(
+    config: TransferConfig, tmp_path: Path
+) -> None:
+    content = file_of(tmp_path, 3 * CHUNK)
+
+    with (
+        EmbeddedRegistry(tmp_path / "served", personality=TakesNoChunks()) as registry,
+        engine_of(config) as engine,
+    ):
+        pushed = engine.push_blob(content.path, f"{registry.url}/x")
+
+        assert str(pushed.digest) == content.digest
+        assert get_blob(registry.url, "x", content.digest) == content.bytes
+
+
+class BeginsNothing(Personality):
+    """A registry that opens no upload."""
+
+    def before(self, request: Request) -> Reply | None:
+        if request.method == "POST":
+            raise Refusal("DENIED", "read only", status=403)
+        return None
+
+
+def test_push_that_is_refused_leaves_what_the_journal_knows_to_others(
+    config: TransferConfig, tmp_path: Path
+) -> None:
+    content = file_of(tmp_path, 2 * CHUNK)
+    journal = Journal(tmp_path / "journal.sqlite")
+
+    with (
+        EmbeddedRegistry(tmp_path / "served", personality=BeginsNothing()) as registry,
+        engine_of(config, journal=journal) as engine,
+    ):
+        earlier = journal.entry(f"{registry.url}/x", content.digest, content.size)
+        earlier.save(WriterState(f"{registry.url}/v2/x/blobs/uploads/gone", CHUNK, CHUNK))
+        earlier.release()
+        with pytest.raises(AccessDenied):
+            engine.push_blob(content.path, f"{registry.url}/x", digest=Digest.parse(content.digest))
+
+    [left] = journal.unfinished()
+    assert not left.running
     journal.close()

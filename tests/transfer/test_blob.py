@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from concil.config import MIB, TransferConfig
 from concil.content import Descriptor, Digest
 from concil.errors import AccessDenied, Cancelled, StoreError
 from concil.progress import State
@@ -173,6 +174,24 @@ def test_upload_goes_on_where_an_earlier_run_was_cut(
     assert target.blobs == {BLOB.descriptor.digest: BLOB.content}
     assert store.registry.served == SIZE - 3 * RANGE
     assert target.registry.received == SIZE
+    journal.close()
+
+
+def test_stretches_are_remembered_while_a_blob_is_fetched(
+    store: WatchedStore, layout: LayoutStore, journal: Journal
+) -> None:
+    blob = Blob.random(3 * MIB)
+    keep(store, blob)
+    seen: list[int] = []
+    store.on_read = lambda position: seen.extend(left.state.offset for left in journal.unfinished())
+    pool = WorkerPool(Run(TransferConfig(workers=0, helpers=0), journal=journal))
+
+    meter = meter_of(blob.descriptor)
+    BlobMove(store, layout, blob.descriptor, pool=pool, meter=meter).start().result(WAIT)
+
+    # A process that is killed at any time loses a MiB at most.
+    assert sorted(set(seen)) == [MIB, 2 * MIB]
+    assert journal.unfinished() == []
     journal.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -115,6 +116,16 @@ class OnlyForOthers:
         return next(self._items)
 
 
+def running_in(thread: int) -> list[str]:
+    """Return the functions that a thread is in."""
+    frame = sys._current_frames().get(thread)
+    names = []
+    while frame is not None:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return names
+
+
 def test_interrupt_while_waiting_for_the_others_ends_them_too() -> None:
     with lab_of(2) as lab:
         items = load_all(lab, [make_image(1, (900,)), make_image(2, (900,))])
@@ -131,6 +142,8 @@ def test_interrupt_while_waiting_for_the_others_ends_them_too() -> None:
 
         def press() -> None:
             assert holding.wait(WAIT)
+            while "join" not in running_in(main):
+                holding.wait(0.001)
             signal.pthread_kill(main, signal.SIGINT)
 
         try:

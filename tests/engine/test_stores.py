@@ -1,0 +1,109 @@
+"""Stores are opened once, by what decides how they are reached."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from concil.config import TransferConfig
+from concil.content import Digest
+from concil.errors import ConcilError
+from concil.reference import parse_address
+from concil.registry.credentials import Credentials
+from concil.registry.session import TLSSettings
+from concil.server import EmbeddedRegistry
+from concil.store.layout import LayoutStore
+from concil.store.remote import RemoteStore
+from concil.stores import Access, Stores, blob_size, reference_of
+from tests.lab.images import make_image, put_image, write_layout
+
+
+def stores() -> Stores:
+    """Return stores with ordinary settings."""
+    return Stores(TransferConfig(), timeouts=None, cancel=threading.Event())
+
+
+def remote(opened: Stores, text: str, access: Access | None = None) -> RemoteStore:
+    """Open a repository."""
+    store = opened.source(parse_address(text), access)
+    assert isinstance(store, RemoteStore)
+    return store
+
+
+def test_repositories_of_a_host_share_their_connections_and_tokens() -> None:
+    with stores() as opened:
+        one = remote(opened, "docker://host.example/one:v1")
+        two = remote(opened, "docker://host.example/two:v2")
+        other = remote(opened, "docker://other.example/one:v1")
+
+        assert one.client.endpoint is two.client.endpoint
+        assert one.client.endpoint is not other.client.endpoint
+        assert one.client.endpoint.transport is other.client.endpoint.transport
+
+
+def test_settings_of_tls_never_share_a_session() -> None:
+    with stores() as opened:
+        strict = remote(opened, "docker://host.example/one")
+        lax = remote(opened, "docker://host.example/one", Access(TLSSettings(verify=False)))
+
+        assert strict.client.endpoint is not lax.client.endpoint
+        assert strict.client.endpoint.transport.session is not (
+            lax.client.endpoint.transport.session
+        )
+
+
+def test_users_never_share_a_token() -> None:
+    with stores() as opened:
+        nobody = remote(opened, "docker://host.example/one")
+        me = remote(opened, "docker://me:secret@host.example/one")
+        again = remote(
+            opened,
+            "docker://host.example/two",
+            Access(credentials=Credentials("me", "secret")),
+        )
+
+        assert nobody.client.endpoint is not me.client.endpoint
+        assert me.client.endpoint is again.client.endpoint
+
+
+def test_layout_is_opened_once_and_made_only_to_be_written(tmp_path: Path) -> None:
+    address = parse_address(f"oci:{tmp_path}/layout:v1")
+    with stores() as opened:
+        with pytest.raises(ConcilError):
+            opened.source(address)
+        assert not (tmp_path / "layout").exists()
+
+        made = opened.destination(address)
+
+        assert isinstance(made, LayoutStore)
+        assert opened.source(address) is made
+
+
+@pytest.mark.parametrize(
+    ("address", "reference"),
+    [
+        ("docker://host/app", "latest"),
+        ("docker://host/app:v1", "v1"),
+        (f"docker://host/app:v1@{Digest.of(b'x')}", str(Digest.of(b"x"))),
+        ("oci:somewhere", ""),
+        ("oci:somewhere:v1", "v1"),
+    ],
+)
+def test_reference_of_an_address_is_what_its_store_is_asked_for(
+    address: str, reference: str
+) -> None:
+    assert reference_of(parse_address(address)) == reference
+
+
+def test_size_of_a_blob_is_known_in_either_kind_of_store(tmp_path: Path) -> None:
+    image = make_image(1)
+    write_layout(tmp_path / "layout", {"v1": image})
+    with EmbeddedRegistry(tmp_path / "served") as registry, stores() as opened:
+        put_image(registry.url, "app", "v1", image)
+        for text in (f"{registry.url}/app:v1", f"oci:{tmp_path}/layout:v1"):
+            store = opened.source(parse_address(text))
+            for digest, blob in image.blobs.items():
+                assert blob_size(store, Digest.parse(digest)) == len(blob)
+            assert blob_size(store, Digest.of(b"missing")) is None
