@@ -53,7 +53,7 @@ class Event:
 class ProgressSink(Protocol):
     """Whatever wants to know; called from any thread, one event at a time or not."""
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, /) -> None:
         """Take one event; an exception raised here is logged and otherwise ignored."""
 
 
