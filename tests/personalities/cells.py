@@ -104,7 +104,7 @@ class Sight:
 class Bench:
     """A registry of one case, for any number of cells one after the other."""
 
-    def __init__(self, directory: Path, case: Case, scale: Scale) -> None:
+    def __init__(self, directory: Path, case: Case, scale: Scale, *, workers: int = 1) -> None:
         """Prepare; `cell` needs an open bench."""
         self._directory = directory
         self._case = case
@@ -115,7 +115,7 @@ class Bench:
         self._bytes = make_blob(1, max(scale.sizes.values()))
         self._count = 0
         self.config = TransferConfig(
-            workers=1,
+            workers=workers,
             chunk_size=scale.chunk,
             retry=RetryPolicy(base=0.001, longest=0.01),
         )
