@@ -8,7 +8,7 @@ import requests
 
 from concil.config import MIB
 from concil.content import Body, Digest
-from concil.errors import ConnectionLost, SessionLost, StatusError
+from concil.errors import ConnectionLost, ProtocolViolation, SessionLost, StatusError
 from concil.registry.client import RegistryClient
 from concil.registry.quirks import Knowledge, Strategy
 from concil.registry.upload import UploadSession
@@ -125,6 +125,7 @@ class RemoteWriter:
         except StatusError as error:
             self._learn_closing(error)
             raise
+        self._check_stored(digest)
 
     def close(self) -> None:
         """Leave the session as it is; the registry forgets it in time."""
@@ -195,6 +196,17 @@ class RemoteWriter:
             if not self._is_there(digest):
                 raise
         self._session = None
+
+    def _check_stored(self, digest: Digest) -> None:
+        """Ask for a blob whose digest the registry did not confirm when it took it."""
+        if self.response is None:  # its answer was lost, and a HEAD has told
+            return
+        told = self.response.headers.get("Docker-Content-Digest")
+        if told != str(digest) and not self._is_there(digest):
+            raise ProtocolViolation(
+                f"{self._name}: the registry took {digest} and does not have it",
+                remedy="its storage or a proxy in front of it loses what it accepts",
+            )
 
     def _learn(self, error: StatusError, session: UploadSession, length: int) -> None:
         """Take a refusal as a lesson: a smaller chunk, or no chunks. Raises SessionLost then.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -509,20 +511,32 @@ def test_the_registrys_own_digest_is_compared(uploads: Uploads, client: Registry
         Upload(client, BLOB).run()
 
 
+def stores(uploads: Uploads, answer: Answer) -> Callable[[Seen], Answer]:
+    """Take the blob, and give an answer that is not the usual one."""
+
+    def take(_: Seen) -> Answer:
+        uploads.blobs[str(Digest.of(BLOB))] = BLOB
+        return answer
+
+    return take
+
+
 @pytest.mark.parametrize("header", [str(Digest.of(b"x", "sha512")), "nonsense", ""])
-def test_a_digest_of_another_kind_says_nothing(
+def test_where_the_digest_of_the_answer_says_nothing_the_blob_is_asked_for(
     uploads: Uploads, client: RegistryClient, header: str
 ) -> None:
-    uploads.trouble("PUT", always(reply(201, Docker_Content_Digest=header)))
+    uploads.trouble("PUT", stores(uploads, reply(201, Docker_Content_Digest=header)))
 
     Upload(client, BLOB).run()
+
+    assert uploads.asked().endswith("PUT HEAD")
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
 def test_statuses_that_close_an_upload(
     uploads: Uploads, client: RegistryClient, status: int
 ) -> None:
-    uploads.trouble("PUT", always(reply(status)))
+    uploads.trouble("PUT", stores(uploads, reply(status)))
 
     Upload(client, BLOB).run()
 

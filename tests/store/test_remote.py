@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from concil import Engine
-from concil.errors import StatusError
+from concil import Engine, TransferConfig
+from concil.errors import ProtocolViolation, StatusError
 from concil.server import EmbeddedRegistry, Personality, Refusal, Reply, Request
 from tests.lab.images import assert_same_image, make_image, put_image
 
@@ -59,3 +59,23 @@ def test_a_blob_that_is_never_seen_is_an_error(source: str, tmp_path: Path) -> N
             engine.copy(source, f"{registry.url}/y:2")
 
         assert unsettled.puts == 3
+
+
+class Forgetful(Personality):
+    """Takes every closing PUT, and keeps nothing."""
+
+    def before(self, request: Request) -> Reply | None:
+        if request.method != "PUT" or "/uploads/" not in request.path:
+            return None
+        return Reply(201, {"Location": "/v2/y/blobs/somewhere"})
+
+
+def test_a_registry_that_keeps_nothing_is_found_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(300_000))
+    config = TransferConfig(chunk_size=100_000)
+    with (
+        there(tmp_path, Forgetful()) as registry,
+        Engine(config) as engine,
+        pytest.raises(ProtocolViolation, match="does not have it"),
+    ):
+        engine.push_blob(tmp_path / "file", f"{registry.url}/y")
