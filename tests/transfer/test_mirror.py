@@ -211,7 +211,8 @@ def test_large_blob_goes_before_small_ones_and_does_not_hold_them_up() -> None:
         small = make_image(2, (10,))
         items = load_all(lab, [make_index([large, small]), small])
         gate = threading.Event()
-        lab.source("app0").on_read = lambda position: position < CHUNK or gate.wait(WAIT)
+        # Of the three blobs only the large one has a byte there.
+        lab.source("app0").on_read = lambda position: position < 20 * CHUNK or gate.wait(WAIT)
 
         mirror = lab.mirror()
         done = threading.Thread(target=mirror.run, args=(items, 2))
