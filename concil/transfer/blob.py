@@ -50,18 +50,15 @@ class BlobMove:
         self._pool = pool
         self._meter = meter
         self._siblings: Sequence[str] = ()
-        self._known_absent = False
         self.outcome: Future[Landed] = Future()
 
-    def start(self, siblings: Sequence[str] = (), *, known_absent: bool = False) -> Future[Landed]:
+    def start(self, siblings: Sequence[str] = ()) -> Future[Landed]:
         """Submit the job.
 
         Args:
             siblings: repositories of the same registry that have the blob.
-            known_absent: the destination was found without it a moment ago.
         """
         self._siblings = siblings
-        self._known_absent = known_absent
         self._meter.state(State.WAITING, position=0)
         queued = self._pool.submit(
             self._run, rank=Rank.BLOB, size=self._blob.size, hosts=self._hosts
@@ -112,7 +109,7 @@ class BlobMove:
             for sibling in self._siblings:
                 if sibling != destination.repository and destination.mount(self._blob, sibling):
                     return State.MOUNTED
-        if not self._known_absent and destination.has_blob(self._blob):
+        if destination.has_blob(self._blob):
             return State.PRESENT
         return None
 

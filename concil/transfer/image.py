@@ -248,15 +248,26 @@ class Copier:
                 if "BLOB_UNKNOWN" not in str(error) or attempt == _ROUNDS:
                     raise
                 logger.warning("%s: %s; looking at its blobs again", job.subject, error)
-                self._forget(job, node)
                 sleep(backoff(self._pool.run.config.retry, attempt), self._pool.cancel)
+                self._forget_missing(job, node)
         return landed
 
-    def _forget(self, job: ImageJob, node: Node) -> None:
-        """Let the blobs of a graph be looked for again."""
-        for blob in node.blobs().values():
-            for here in (False, True):
-                self._claims.forget(self._key(job, blob, here=here))
+    def _forget_missing(self, job: ImageJob, node: Node) -> None:
+        """Let the blobs be moved again that the destination has not.
+
+        Those it has stay: a mount would write their links once more, and another client's
+        manifest would miss them then.
+        """
+        blobs = list(node.blobs().values())
+        hosts = (job.destination.host,)
+        there = [
+            self._pool.submit(partial(job.destination.has_blob, blob), rank=Rank.SMALL, hosts=hosts)
+            for blob in blobs
+        ]
+        for blob, future in zip(blobs, there, strict=True):
+            if not wait(future, self._pool.cancel):
+                for here in (False, True):
+                    self._claims.forget(self._key(job, blob, here=here))
 
     def _put(self, job: ImageJob, node: Node) -> None:
         """Put the manifests, children before parents, the tag last."""

@@ -90,16 +90,6 @@ def test_failed_fetch_is_the_outcome_and_is_told(
     assert not layout.has_blob(BLOB.descriptor)
 
 
-def test_blob_known_to_be_absent_is_not_asked_for(store: WatchedStore, target: MemoryStore) -> None:
-    keep(store, BLOB)
-
-    with pool_of(1) as pool:
-        move(store, target, pool, Sink()).start(known_absent=True).result(WAIT)
-
-    assert target.registry.requests["HEAD blob"] == 0
-    assert target.blobs == {BLOB.descriptor.digest: BLOB.content}
-
-
 def test_job_that_never_began_ends_as_cancelled(store: WatchedStore, target: MemoryStore) -> None:
     keep(store, BLOB)
     with pool_of(1) as pool:

@@ -359,6 +359,8 @@ def test_registry_that_sees_its_blobs_late_gets_the_manifest_again(lab: Lab, tim
 
     assert_same(lab.target(), "v1", IMAGE)
     assert result.sent == lab.host.received == SIZE
+    # Nothing that is there is written again.
+    assert lab.host.requests["POST upload"] == len(BLOBS)
 
 
 def test_registry_that_never_sees_its_blobs_fails_the_image(lab: Lab) -> None:
