@@ -200,8 +200,8 @@ def test_wrong_bytes_never_get_a_name(lab: Lab) -> None:
 
     assert all(isinstance(each.error, DigestMismatch) for each in report.failed)
     assert report.failed
-    for store in lab.host.repositories.values():
-        for digest, blob in store.blobs.items():
+    for store in list(lab.host.repositories.values()):
+        for digest, blob in dict(store.blobs).items():
             assert Digest.of(blob) == digest
 
 

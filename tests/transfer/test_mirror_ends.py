@@ -60,7 +60,7 @@ def test_cancel_in_the_middle_of_a_blob_ends_every_coordinator(lab: Lab) -> None
     with pytest.raises(Cancelled):
         lab.mirror().run(items, 4)
 
-    assert all(store.names == {} for store in lab.host.repositories.values())
+    assert all(store.names == {} for store in list(lab.host.repositories.values()))
 
 
 class Interrupted(MemoryStore):
@@ -155,4 +155,4 @@ def test_interrupt_while_waiting_for_the_others_ends_them_too() -> None:
             signal.signal(signal.SIGINT, before)
 
         assert lab.pool.cancel.is_set()
-        assert all(store.names == {} for store in lab.host.repositories.values())
+        assert all(store.names == {} for store in list(lab.host.repositories.values()))
