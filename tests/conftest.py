@@ -6,11 +6,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.lab.registry import DockerRegistry
 from tests.lab.skopeo import Skopeo
 from tests.lab.tls import CertificateAuthority
+
+# Time is measured in benchmarks/; here a busy machine would make a failure of it.
+hypothesis.settings.register_profile("lab", deadline=None)
+hypothesis.settings.load_profile("lab")
 
 WORKERS = "CONCIL_TEST_WORKERS"
 # What would bring the user's proxies, credentials or certificates into a test.
