@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.cases import CASES, Bench
@@ -32,7 +33,9 @@ def run_case(name: str, bench: Bench, runs: int) -> Compared:
         # Who goes first changes: neither always meets the warmer machine.
         for which in (0, 1) if number % 2 == 0 else (1, 0):
             case.reset()
+            before = bench.served()
             measured, output = measure((case.ours, case.theirs)[which], bench.environment())
+            measured = replace(measured, served=bench.served() - before)
             case.check(output)
             taken[which].append(measured)
             said = f"{name} {number + 1}/{runs} {('concil', case.rival)[which]}"

@@ -26,6 +26,10 @@ class Bench:
     destination: MemoryRegistry
     size: int  # bytes that a case moves
 
+    def served(self) -> float:
+        """CPU seconds that the registries have used since they started."""
+        return self.source.cpu() + self.destination.cpu()
+
     def environment(self) -> dict[str, str]:
         """A home without credentials, proxies and policies of the user's."""
         return {

@@ -25,6 +25,7 @@ class Measured:
     seconds: float  # wall clock, from the start of the process to its end
     cpu: float  # seconds, user and system, with the children it waited for
     rss: int  # bytes, the largest process's peak
+    served: float = 0.0  # CPU seconds of the registries meanwhile
 
 
 def measure(

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from benchmarks.measure import MIB, Measured
 
-HEADINGS = ("case", "program", "seconds", "MiB/s", "ratio", "CPU s", "CPU ratio", "RSS MiB")
+HEADINGS = (
+    *("case", "program", "seconds", "MiB/s", "ratio", "CPU s", "CPU ratio"),
+    *("RSS MiB", "registries CPU s"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Compared:
                     "seconds": [run.seconds for run in runs],
                     "cpu_seconds": [run.cpu for run in runs],
                     "peak_rss_bytes": [run.rss for run in runs],
+                    "registries_cpu_seconds": [run.served for run in runs],
                 }
                 for program, runs in (("concil", self.ours), (self.rival, self.theirs))
             ],
@@ -58,7 +62,7 @@ class Compared:
         ours = _row(self.case, "concil", self.size, self.ours)
         theirs = _row("", self.rival, self.size, self.theirs)
         return [
-            (*ours[:4], f"{self.ratio:.2f}", ours[5], f"{self.cpu_ratio:.2f}", ours[7]),
+            (*ours[:4], f"{self.ratio:.2f}", ours[5], f"{self.cpu_ratio:.2f}", *ours[7:]),
             theirs,
         ]
 
@@ -67,8 +71,10 @@ def _row(case: str, program: str, size: int, runs: Sequence[Measured]) -> tuple[
     seconds = statistics.median(run.seconds for run in runs)
     cpu = statistics.median(run.cpu for run in runs)
     rss = max(run.rss for run in runs)
+    served = statistics.median(run.served for run in runs)
     rate = f"{size / MIB / seconds:.0f}"
-    return case, program, f"{seconds:.2f}", rate, "", f"{cpu:.2f}", "", f"{rss / MIB:.0f}"
+    numbers = (f"{seconds:.2f}", rate, "", f"{cpu:.2f}", "", f"{rss / MIB:.0f}", f"{served:.2f}")
+    return case, program, *numbers
 
 
 def text(compared: Sequence[Compared]) -> str:

@@ -45,7 +45,7 @@ class TransferConfig:
 
     workers: int = 4  # threads that move bytes; 0 runs every job in the caller's thread
     images: int = 4  # images of a mirror that are planned at once
-    chunk_size: int = 10 * MIB  # bytes of one PATCH, constant within a session
+    chunk_size: int | None = None  # bytes of one PATCH; None: what a host carries in two seconds
     block_size: int = 1 * MIB  # bytes of one read or write
     helpers: int = 3  # ranges of one blob fetched beside the primary one
     range_size: int = 16 * MIB  # bytes of one range when a blob is fetched in parts
@@ -57,6 +57,6 @@ class TransferConfig:
         """Refuse numbers that cannot work."""
         if self.workers < 0 or self.helpers < 0:
             raise UsageError("workers and helpers are 0 or more")
-        least = min(self.images, self.chunk_size, self.block_size, self.range_size, self.per_host)
-        if least < 1 or self.manifest_limit < 1:
+        least = min(self.images, self.block_size, self.range_size, self.per_host)
+        if min(least, self.manifest_limit, 1 if self.chunk_size is None else self.chunk_size) < 1:
             raise UsageError("images, sizes and limits of a transfer are 1 or more")

@@ -23,7 +23,7 @@ from concil.registry.auth import Scopes
 from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials, Prompt
 from concil.registry.endpoint import Call, Endpoint
-from concil.registry.quirks import Knowledge
+from concil.registry.quirks import LEAST_PACE, Knowledge
 from concil.registry.session import (
     TLSSettings,
     Transport,
@@ -287,8 +287,10 @@ class DockerHub:
         store = RemoteStore(self._ready(), name=self.url, knowledge=self._knowledge)
         meter.state(State.STARTED, position=0)
         # Only what goes in chunks can be gone on with.
-        large = size > self._run.config.chunk_size
+        large = size > LEAST_PACE
         with contextlib.closing(Journal(Journal.default_path() if large else None)) as journal:
+            if large:
+                self._knowledge.remember_in(journal.known_of, journal.remember_host)
             entry = journal.entry(self._place, str(digest), size)
             writer = store.begin_blob(size, digest, entry.state)
             push = Push(opener, writer, meter, self._run, entry)

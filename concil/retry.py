@@ -94,7 +94,6 @@ class Patience:
         self._cancel = cancel
         self._furthest = 0
         self._losses = 0
-        self._restarts = 0
 
     def lost(self, error: ConcilError, position: int, what: str) -> float:
         """Take note of a loss at ``position``; wait before the next try.
@@ -108,10 +107,8 @@ class Patience:
         if self._cancel.is_set():
             raise Cancelled(f"{what}: cancelled") from error
         if position > self._furthest:
-            self._furthest, self._losses, self._restarts = position, 0, 0
-        if isinstance(error, SessionLost):
-            self._restart(error)
-        elif not is_transient(error):
+            self._furthest, self._losses = position, 0
+        if not is_transient(error) and not isinstance(error, SessionLost):
             raise error
         self._losses += 1
         if self._losses >= self._policy.attempts:
@@ -121,12 +118,3 @@ class Patience:
         began = time.monotonic()
         sleep(wait, self._cancel)
         return time.monotonic() - began
-
-    def _restart(self, error: SessionLost) -> None:
-        """Bound the sessions that came no further than the best one before them."""
-        self._restarts += 1
-        if self._restarts > self._policy.restarts:
-            raise SessionLost(
-                f"{error}; gave up after {self._restarts} upload sessions that came no further",
-                remedy="the way to the registry breaks too often; try smaller chunks",
-            ) from error

@@ -212,7 +212,7 @@ def test_what_is_meant_ends_at_once(patience: retry.Patience, error: ConcilError
     assert caught.value is error
 
 
-def test_sessions_are_lost_only_so_often(patience: retry.Patience) -> None:
+def test_a_lost_session_is_a_loss_as_any_other(patience: retry.Patience) -> None:
     lose(patience, SessionLost("x"), 100, 3)
 
     with pytest.raises(SessionLost):

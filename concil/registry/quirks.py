@@ -19,6 +19,10 @@ logger = logging.getLogger(__name__)
 REMEMBERED = 30 * 24 * 3600.0  # seconds
 # A chunk size is memory for others and requests for us: nonsense is passed over.
 SENSIBLE = range(64 * KIB, 1024 * MIB + 1)
+# Where nobody wishes for a size, a chunk is what the host carries in about two seconds:
+# so much may be lost with it, and so rarely does a connection stand idle for an answer.
+LEAST_PACE, MOST_PACE = 10 * MIB, 64 * MIB  # bytes
+PACE_TIME = 2.0  # seconds
 
 
 class Strategy(enum.StrEnum):
@@ -106,6 +110,30 @@ def declared(host: str) -> Quirks:
     return Quirks()
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of one host, and since when."""
+
+    quirks: Quirks
+    since: float = 0.0  # seconds since the epoch; 0: nobody taught it
+    pace: int = 0  # bytes it last carried in `PACE_TIME`; 0: not known
+
+    def saved(self) -> dict[str, Any]:
+        """What another process can read again; what is only declared may be declared anew."""
+        taught = self.quirks.saved() | {"learned": self.since} if self.since else {}
+        return taught | {"pace": self.pace}
+
+    @classmethod
+    def read(cls, host: str, saved: Mapping[str, Any]) -> _Known:
+        """Read what `saved` gave, as far as it makes sense."""
+        pace = saved.get("pace")
+        pace = pace if isinstance(pace, int) and pace > 0 else 0
+        quirks = Quirks.read(saved)
+        if quirks is None:
+            return cls(declared(host), 0.0, pace)
+        return cls(quirks, float(saved["learned"]), pace)
+
+
 class Knowledge:
     """The quirks of the hosts, as they are learned. Any thread may call any method."""
 
@@ -122,18 +150,46 @@ class Knowledge:
         """
         self._recall = recall
         self._record = record
-        self._learned: dict[str, Quirks] = {}
-        self._lock = threading.Lock()  # guards _learned
+        self._hosts: dict[str, _Known] = {}
+        self._lock = threading.Lock()  # guards _hosts
+
+    def remember_in(
+        self,
+        recall: Callable[[str], Mapping[str, Any]],
+        record: Callable[[str, dict[str, Any]], None],
+    ) -> None:
+        """Recall and record from now on; what was taught so far is not asked again."""
+        with self._lock:
+            self._recall, self._record = recall, record
+            self._hosts = {host: known for host, known in self._hosts.items() if known.since}
 
     def of(self, host: str) -> Quirks:
         """What is known of ``host``."""
-        with self._lock:
-            found = self._learned.get(host)
-        if found is None:
-            recalled = Quirks.read(self._recall(host)) if self._recall else None
-            with self._lock:
-                found = self._learned.setdefault(host, recalled or declared(host))
-        return found
+        return self._known(host).quirks
+
+    def chunk_size(self, host: str, wanted: int | None, size: int) -> int:
+        """Bytes of one chunk of a blob of ``size`` bytes.
+
+        Args:
+            wanted: bytes; None: what the host carries in about two seconds.
+        """
+        known = self._known(host)
+        if wanted is None:
+            wanted = min(max(known.pace // MIB * MIB, LEAST_PACE), MOST_PACE)
+        return known.quirks.chunk_size(wanted, size)
+
+    def carried(self, host: str, count: int, seconds: float) -> None:
+        """The host took ``count`` bytes in so many seconds."""
+        pace = int(min(count * PACE_TIME / max(seconds, 1e-6), MOST_PACE))
+        self._pace(host, pace)
+
+    def lost(self, host: str, chunk: int) -> None:
+        """A session was lost with a chunk of so many bytes: smaller ones lose less."""
+        self._pace(host, chunk // 2)
+
+    def keep(self, host: str) -> None:
+        """Write down how much the host carries; done once a blob, not once a chunk."""
+        self._write(host, self._known(host))
 
     def limit_chunk(self, host: str, largest: int) -> None:
         """The host refused a chunk for its size: send at most ``largest`` bytes at once."""
@@ -161,11 +217,30 @@ class Knowledge:
         """The host's Range cannot be believed."""
         self._learn(host, replace(self.of(host), own_offset=True))
 
-    def _learn(self, host: str, quirks: Quirks) -> None:
+    def _known(self, host: str) -> _Known:
         with self._lock:
-            if self._learned.get(host) == quirks:
-                return
-            self._learned[host] = quirks
+            found = self._hosts.get(host)
+        if found is None:
+            recalled = _Known.read(host, self._recall(host) if self._recall else {})
+            with self._lock:
+                found = self._hosts.setdefault(host, recalled)
+        return found
+
+    def _pace(self, host: str, pace: int) -> None:
+        known = self._known(host)
+        with self._lock:
+            self._hosts[host] = replace(self._hosts.get(host, known), pace=max(pace, 1))
+
+    def _learn(self, host: str, quirks: Quirks) -> None:
+        known = self._known(host)
+        if known.quirks == quirks:
+            return
+        with self._lock:
+            pace = self._hosts.get(host, known).pace
+            known = self._hosts[host] = _Known(quirks, time.time(), pace)
         logger.info("%s: uploads by %s", host, quirks)
+        self._write(host, known)
+
+    def _write(self, host: str, known: _Known) -> None:
         if self._record is not None:
-            self._record(host, quirks.saved())
+            self._record(host, known.saved())

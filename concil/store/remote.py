@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import requests
 
-from concil.config import KIB, MIB
+from concil.config import KIB
 from concil.content import Descriptor, Digest, Manifest
 from concil.errors import (
     ConcilError,
@@ -21,7 +21,7 @@ from concil.errors import (
 )
 from concil.registry import failures
 from concil.registry.client import RegistryClient
-from concil.registry.quirks import Knowledge, Strategy
+from concil.registry.quirks import LEAST_PACE, Knowledge, Strategy
 from concil.registry.upload import UploadSession
 from concil.registry.urls import redacted
 from concil.store.protocol import WriterState
@@ -112,14 +112,20 @@ class RemoteStore:
     """A repository as Source, Destination, Mounter and TagLister."""
 
     def __init__(
-        self, client: RegistryClient, *, name: str, knowledge: Knowledge, chunk_size: int = 10 * MIB
+        self,
+        client: RegistryClient,
+        *,
+        name: str,
+        knowledge: Knowledge,
+        chunk_size: int | None = None,
     ) -> None:
         """Speak through ``client``.
 
         Args:
             name: the repository as people write it.
             knowledge: what is known of the hosts; shared by all stores of a run.
-            chunk_size: bytes of one PATCH, where the host has no opinion of its own.
+            chunk_size: bytes of one PATCH, where the host has no opinion of its own;
+                None: what it carries in about two seconds, 10 to 64 MiB.
         """
         self.client = client
         self.name = name
@@ -206,7 +212,8 @@ class RemoteStore:
     def takes_unknown(self, size: int) -> bool:
         """Whether a blob of ``size`` bytes may be begun before its digest is known."""
         quirks = self._knowledge.of(self.host)
-        large = size > quirks.chunk_size(self._chunk_size)
+        # A fast host's larger chunks are no reason to read a file twice.
+        large = size > quirks.chunk_size(self._chunk_size or LEAST_PACE)
         return large and quirks.strategy is Strategy.CHUNKS
 
     def mount(self, blob: Descriptor, source: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import requests
 
@@ -10,12 +11,13 @@ from concil.config import MIB
 from concil.content import Body, Digest
 from concil.errors import ConnectionLost, ProtocolViolation, SessionLost, StatusError
 from concil.registry.client import RegistryClient
-from concil.registry.quirks import Knowledge, Strategy
+from concil.registry.quirks import LEAST_PACE, Knowledge, Strategy
 from concil.registry.upload import UploadSession
 from concil.store.protocol import DigestNeeded, WriterState
 
 logger = logging.getLogger(__name__)
 SPOILT = 3  # answers 500 in a row to chunks at one byte; fewer may be an overload
+TELLING = LEAST_PACE // 2  # bytes of a chunk; of a smaller one the time is mostly its answer's
 LEAST_CHUNK = 1 * MIB  # bytes; no chunk is halved below it, or an eighth of the wanted one
 
 
@@ -29,19 +31,20 @@ class RemoteWriter:
         self,
         client: RegistryClient,
         knowledge: Knowledge,
-        chunk_size: int,
+        chunk_size: int | None,
         size: int,
         digest: Digest | None,
     ) -> None:
         """Prepare; `start` talks to the registry.
 
         Args:
-            chunk_size: bytes of one PATCH, where the host has no opinion of its own.
+            chunk_size: bytes of one PATCH, where the host has no opinion of its own;
+                None: what it carries in about two seconds.
         """
         self._client = client
         self._knowledge = knowledge
         self._wanted_chunk = chunk_size
-        self._least_chunk = min(LEAST_CHUNK, max(chunk_size // 8, 1))
+        self._least_chunk = min(LEAST_CHUNK, max((chunk_size or LEAST_PACE) // 8, 1))
         self._size = size
         self._digest = digest
         self._session: UploadSession | None = None
@@ -49,6 +52,7 @@ class RemoteWriter:
         self._failed = 0  # answers 500 in a row to chunks at one byte of this session
         self._failed_at = 0  # that byte
         self._carried = 0  # bytes of the largest chunk that this session took
+        self._timed = False  # it was seen how much the host carries
         self._refused = 0  # closing PUTs without a body that were answered with a 500
         self.response: requests.Response | None = None  # that committed the blob
         self.chunk_size = self._host_chunk()
@@ -80,6 +84,7 @@ class RemoteWriter:
         """Send the next stretch the way the strategy has it."""
         session = self._live()
         last = session.offset + len(body) >= self._size
+        began = time.monotonic()
         try:
             if self._strategy is Strategy.MONOLITHIC:
                 self._put(session, body, ranged=False)
@@ -93,6 +98,9 @@ class RemoteWriter:
         except StatusError as error:
             self._learn(error, session, len(body))
             raise
+        if len(body) >= TELLING:
+            self._knowledge.carried(self._host, len(body), time.monotonic() - began)
+            self._timed = True
 
     def resync(self) -> int:
         """Ask the session where to go on; open a new one if it is gone."""
@@ -103,6 +111,7 @@ class RemoteWriter:
                 return self._session.status()
             except SessionLost as error:
                 logger.info("%s: %s; beginning again", self._name, error)
+        self._knowledge.lost(self._host, self.chunk_size)
         self._open()
         return 0
 
@@ -116,6 +125,7 @@ class RemoteWriter:
     def commit(self, digest: Digest, /) -> None:
         """Close the upload; a lost answer is cleared up by asking for the blob."""
         if self._committed is not None:
+            self._keep_pace()
             return
         session = self._live()
         # The bytes are all hashed by then: a new session may send the last in the PUT.
@@ -126,16 +136,24 @@ class RemoteWriter:
             self._learn_closing(error)
             raise
         self._check_stored(digest)
+        self._keep_pace()
 
     def close(self) -> None:
         """Leave the session as it is; the registry forgets it in time."""
         self._session = None
+        self._keep_pace()
 
     def abort(self) -> None:
         """Cancel the session."""
         if self._session is not None:
             self._session.cancel()
         self._session = None
+
+    def _keep_pace(self) -> None:
+        """Let later processes know how much the host carries."""
+        if self._timed:
+            self._knowledge.keep(self._host)
+            self._timed = False
 
     @property
     def _host(self) -> str:
@@ -147,7 +165,7 @@ class RemoteWriter:
 
     def _host_chunk(self) -> int:
         """Bytes of one PATCH to this host, as known now."""
-        return self._knowledge.of(self._host).chunk_size(self._wanted_chunk, self._size)
+        return self._knowledge.chunk_size(self._host, self._wanted_chunk, self._size)
 
     def _pick(self) -> Strategy:
         """One PUT for what fits into a chunk, else what the host is known to need."""

@@ -315,7 +315,7 @@ class Push:
         if self._restarts > self._context.config.retry.restarts:
             raise SessionLost(
                 f"{error}; gave up after {self._restarts} upload sessions that came no further",
-                remedy="the way to the registry breaks too often; try smaller chunks",
+                remedy="the way to the registry breaks too often; use a steadier one",
             ) from error
 
 

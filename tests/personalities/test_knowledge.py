@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from concil.config import MIB
-from concil.registry.quirks import REMEMBERED, Knowledge, Quirks, Strategy, declared
+from concil.registry.quirks import (
+    LEAST_PACE,
+    MOST_PACE,
+    REMEMBERED,
+    Knowledge,
+    Quirks,
+    Strategy,
+    declared,
+)
 from concil.transfer.journal import Journal
 
 HOST = "registry.example:5000"
@@ -104,3 +112,75 @@ def test_a_host_that_takes_one_size_alone_gets_it() -> None:
     assert Quirks(Strategy.CHUNKS, 1000, 1000).chunk_size(5, 2001) == 1000
     assert Quirks().chunk_size(1000, 2000) == 1000
     assert Quirks().chunk_size(1, 2) == 1
+
+
+# Pace ------------------------------------------------------------------------------------
+
+HUGE = 10**12  # bytes
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "chunk"),
+    [
+        (10 * MIB, 20.0, LEAST_PACE),
+        (10 * MIB, 2.0, 10 * MIB),
+        (10 * MIB, 1.0, 20 * MIB),
+        (10 * MIB, 0.7, 28 * MIB),
+        (10 * MIB, 0.01, MOST_PACE),
+        (10 * MIB, 0.0, MOST_PACE),
+    ],
+)
+def test_a_chunk_is_what_the_host_carries_in_two_seconds(
+    journal: Journal, count: int, seconds: float, chunk: int
+) -> None:
+    first = over(journal)
+    first.carried(HOST, count, seconds)
+    first.keep(HOST)
+
+    for knowledge in (first, over(journal)):
+        assert knowledge.chunk_size(HOST, None, HUGE) == chunk
+        assert knowledge.chunk_size(HOST, 3 * MIB, HUGE) == 3 * MIB
+        assert knowledge.chunk_size("another.example", None, HUGE) == LEAST_PACE
+
+
+def test_what_a_host_needs_goes_before_what_it_carries() -> None:
+    knowledge = Knowledge()
+    knowledge.carried("ghcr.io", 100 * MIB, 0.1)
+    knowledge.carried(HOST, 100 * MIB, 0.1)
+    knowledge.announce(HOST, None, 5 * MIB)
+
+    assert knowledge.chunk_size("ghcr.io", None, HUGE) == 4 * MIB
+    assert knowledge.chunk_size(HOST, None, HUGE) == 5 * MIB
+
+
+def test_a_lost_session_makes_the_next_chunks_smaller() -> None:
+    knowledge = Knowledge()
+    sizes = []
+    for chunk in (MOST_PACE, 32 * MIB, 16 * MIB):
+        knowledge.lost(HOST, chunk)
+        sizes.append(knowledge.chunk_size(HOST, None, HUGE))
+
+    assert sizes == [32 * MIB, 16 * MIB, LEAST_PACE]
+
+
+def test_pace_is_no_lesson_and_makes_none_younger(journal: Journal) -> None:
+    over(journal).use(HOST, Strategy.MONOLITHIC)
+    learned = journal.known_of(HOST)["learned"]
+
+    later = over(journal)
+    later.carried(HOST, 30 * MIB, 1.0)
+    later.keep(HOST)
+    over(journal).keep("ghcr.io")
+
+    assert journal.known_of(HOST)["learned"] == learned
+    assert over(journal).of(HOST).strategy is Strategy.MONOLITHIC
+    assert over(journal).chunk_size(HOST, None, HUGE) == 60 * MIB
+    assert over(journal).of("ghcr.io") == declared("ghcr.io")
+    assert "learned" not in journal.known_of("ghcr.io")
+
+
+@pytest.mark.parametrize("pace", [None, "fast", -1, 0, [3], 1.5])
+def test_a_damaged_pace_is_none(journal: Journal, pace: object) -> None:
+    journal.remember_host(HOST, {"pace": pace})
+
+    assert over(journal).chunk_size(HOST, None, HUGE) == LEAST_PACE
