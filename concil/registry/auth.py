@@ -66,16 +66,20 @@ class Authenticator:
         home: str,
         credentials: Credentials | None = None,
         ask: Ask | None = None,
+        stored: Ask | None = None,
     ) -> None:
         """Use ``credentials``; ``ask`` is called once when nothing else was enough.
 
         Args:
             home: the registry's own URL; realms are judged by it.
+            stored: looks for credentials that a login left, before anybody is anonymous.
         """
         self._transport = transport
         self.home = home
         self.credentials = credentials
         self._ask = ask
+        self._stored = stored
+        self._searching = threading.Lock()  # for _stored: a helper is a program, and is run once
         self._basic = False  # the registry wants Basic on every request
         self._realms: dict[Scopes, _Realm] = {}
         self._tokens: dict[Scopes, _Token] = {}
@@ -114,6 +118,7 @@ class Authenticator:
         Returns:
             Whether `authorization` now gives something worth sending.
         """
+        self._search()
         with self._lock(scopes):
             offered = {c.scheme: c for c in reversed(list(challenges))}
             if not last and self._has_other(scopes, sent):
@@ -122,6 +127,13 @@ class Authenticator:
             if bearer is not None:
                 return self._renew_token(bearer, scopes, last=last)
             return "basic" in offered and self._begin_basic(sent)
+
+    def _search(self) -> None:
+        """Look once for what a login left, if nobody gave credentials."""
+        with self._searching:
+            stored, self._stored = self._stored, None
+            if stored is not None and self.credentials is None:
+                self.credentials = stored()
 
     def _has_other(self, scopes: Scopes, sent: str | None) -> bool:
         """Whether another thread has got a newer token while this request was under way."""

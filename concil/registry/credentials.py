@@ -14,10 +14,12 @@ from concil.errors import AccessDenied, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user name and a password; never shown by ``repr``."""
+    """A user name and a password, or a token that stands for them; no secret is in ``repr``."""
 
     username: str
     password: str = field(repr=False)
+    identity_token: str | None = field(default=None, repr=False)  # an OAuth 2 refresh token
+    registry_token: str | None = field(default=None, repr=False)  # a bearer token, used as it is
 
     @classmethod
     def parse(cls, text: str) -> Credentials:

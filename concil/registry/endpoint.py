@@ -50,15 +50,17 @@ class Endpoint:
         *,
         credentials: Credentials | None = None,
         ask: Ask | None = None,
+        stored: Ask | None = None,
         may_be_plain: bool = False,
     ) -> None:
         """Use ``base``, scheme and host.
 
         Args:
+            stored: looks for credentials that a login left; asked once, when one is wanted.
             may_be_plain: go over to plain http where the host speaks no TLS at all.
         """
         self.transport = transport
-        self.auth = Authenticator(transport, base, credentials, ask)
+        self.auth = Authenticator(transport, base, credentials, ask, stored)
         self._base = base
         self._may_be_plain = may_be_plain
         self._lock = threading.Lock()
