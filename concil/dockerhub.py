@@ -21,7 +21,7 @@ from concil.reference import check_repository, check_tag, is_loopback
 from concil.registry import failures
 from concil.registry.auth import Scopes
 from concil.registry.client import RegistryClient
-from concil.registry.credentials import Credentials, Prompt
+from concil.registry.credentials import Credentials, Login, Prompt
 from concil.registry.endpoint import Call, Endpoint
 from concil.registry.quirks import LEAST_PACE, Knowledge
 from concil.registry.session import (
@@ -106,7 +106,7 @@ class DockerHub:
         self._endpoint = Endpoint(
             self._transport,
             base,
-            ask=Prompt(parts.netloc, self._known_user, self._typed),
+            login=Login(ask=Prompt(parts.netloc, self._known_user, self._typed)),
             may_be_plain=self._plain and is_loopback(parts.netloc),
         )
         self._client = RegistryClient(self._endpoint, parts.path.removeprefix("/v2/"))

@@ -13,7 +13,7 @@ from concil.config import Timeouts, TransferConfig
 from concil.content import Digest
 from concil.reference import Address, LayoutAddress, Reference, is_loopback
 from concil.registry.client import RegistryClient
-from concil.registry.credentials import Credentials
+from concil.registry.credentials import Credentials, Login
 from concil.registry.endpoint import Endpoint
 from concil.registry.quirks import Knowledge
 from concil.registry.session import Pauses, TLSSettings, Transport, new_session
@@ -137,7 +137,7 @@ class Stores:
                 endpoint = Endpoint(
                     self._transport(access.tls),
                     base,
-                    credentials=credentials,
+                    login=Login(credentials),
                     may_be_plain=plain and reference.scheme == "docker",
                 )
                 self._endpoints[base, access] = endpoint

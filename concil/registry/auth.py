@@ -16,7 +16,7 @@ from concil.errors import AccessDenied, ProtocolViolation, RegistryDenied
 from concil.reference import is_loopback
 from concil.registry import failures
 from concil.registry.challenge import Challenge
-from concil.registry.credentials import Ask, Credentials
+from concil.registry.credentials import Login
 from concil.registry.session import Transport, read_error, read_limited
 from concil.registry.urls import host_of, join, origin, redacted
 
@@ -60,25 +60,18 @@ class Authenticator:
     wait for it instead of fetching their own.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        home: str,
-        credentials: Credentials | None = None,
-        ask: Ask | None = None,
-        stored: Ask | None = None,
-    ) -> None:
-        """Use ``credentials``; ``ask`` is called once when nothing else was enough.
+    def __init__(self, transport: Transport, home: str, login: Login | None = None) -> None:
+        """Use the credentials of ``login``; without, be anonymous.
 
         Args:
             home: the registry's own URL; realms are judged by it.
-            stored: looks for credentials that a login left, before anybody is anonymous.
         """
+        login = login or Login()
         self._transport = transport
         self.home = home
-        self.credentials = credentials
-        self._ask = ask
-        self._stored = stored
+        self.credentials = login.given
+        self._ask = login.ask
+        self._stored = login.stored
         self._searching = threading.Lock()  # for _stored: a helper is a program, and is run once
         self._basic = False  # the registry wants Basic on every request
         self._realms: dict[Scopes, _Realm] = {}

@@ -44,6 +44,15 @@ class Credentials:
 Ask = Callable[[], Credentials | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Where the credentials for a host come from, in the order in which they are tried."""
+
+    given: Credentials | None = None  # by the address or the command line
+    stored: Ask | None = None  # looks for what a login left; before anybody is anonymous
+    ask: Ask | None = None  # asks a person; when nothing else was enough
+
+
 class Prompt:
     """Asks a person for credentials, once, whichever thread comes first. Any thread may call it."""
 

@@ -18,7 +18,7 @@ from concil.registry import failures
 from concil.registry.auth import Authenticator, Scopes
 from concil.registry.challenge import Challenge
 from concil.registry.challenge import parse as parse_challenges
-from concil.registry.credentials import Ask, Credentials
+from concil.registry.credentials import Login
 from concil.registry.session import Options, Transport, read_error
 from concil.registry.urls import origin, redacted
 
@@ -48,19 +48,17 @@ class Endpoint:
         transport: Transport,
         base: str,
         *,
-        credentials: Credentials | None = None,
-        ask: Ask | None = None,
-        stored: Ask | None = None,
+        login: Login | None = None,
         may_be_plain: bool = False,
     ) -> None:
         """Use ``base``, scheme and host.
 
         Args:
-            stored: looks for credentials that a login left; asked once, when one is wanted.
+            login: whose requests they are; None: nobody's.
             may_be_plain: go over to plain http where the host speaks no TLS at all.
         """
         self.transport = transport
-        self.auth = Authenticator(transport, base, credentials, ask, stored)
+        self.auth = Authenticator(transport, base, login)
         self._base = base
         self._may_be_plain = may_be_plain
         self._lock = threading.Lock()

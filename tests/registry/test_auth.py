@@ -24,7 +24,7 @@ from concil.errors import (
 from concil.registry.auth import Authenticator, repository_scope
 from concil.registry.challenge import Challenge
 from concil.registry.challenge import parse as parse_challenges
-from concil.registry.credentials import Credentials
+from concil.registry.credentials import Credentials, Login
 from concil.registry.endpoint import Call, Endpoint
 from concil.registry.session import Transport
 from tests.registry.guarded import REALM, REGISTRY, Guarded, basic
@@ -387,7 +387,7 @@ class Person:
 @pytest.fixture
 def person(endpoint: Endpoint, transport: Transport) -> Person:
     person = Person(ALICE)
-    endpoint.auth = Authenticator(transport, REGISTRY, None, person)
+    endpoint.auth = Authenticator(transport, REGISTRY, Login(ask=person))
     return person
 
 
@@ -726,7 +726,7 @@ def test_no_challenge_raises_anything_but_ours(realm: str, service: str, scope: 
     with requests.Session() as session:
         session.mount("https://", _Nobody())
         session.mount("http://", _Nobody())
-        auth = Authenticator(Transport(session), REGISTRY, ALICE)
+        auth = Authenticator(Transport(session), REGISTRY, Login(ALICE))
         challenge = Challenge("bearer", {"realm": realm, "service": service, "scope": scope})
 
         with pytest.raises(ConcilError):
