@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 import threading
 from pathlib import Path
@@ -54,7 +55,8 @@ class PartialFile:
         self._free: list[tuple[int, int]] = [(0, size)] if size else []  # nobody's, sorted
         self._done: list[tuple[int, int]] = []  # filled, sorted, merged
         self._verifier = Verifier(digest.algorithm)
-        self._fd, self.path = _open_own(partial)
+        self._fd, self.path = _open_own(partial, resume)
+        _sweep(partial, self.path)
         self._take_up(resume)
 
     def state(self) -> WriterState:
@@ -201,13 +203,14 @@ def _merged(stretches: list[tuple[int, int]], start: int, stop: int) -> list[tup
     return merged
 
 
-def _open_own(partial: Path) -> tuple[int, Path]:
+def _open_own(partial: Path, resume: WriterState | None) -> tuple[int, Path]:
     """Open a partial file that nobody else is filling; return it locked, with its path."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    for attempt in range(100):
-        path = (
-            partial if not attempt else partial.with_name(f"{partial.name}.{os.getpid()}-{attempt}")
-        )
+    own = (partial.with_name(f"{partial.name}.{os.getpid()}-{number}") for number in range(1, 100))
+    # What an earlier process had under a name of its own is worth more than an empty file.
+    earlier = [Path(resume.location)] if resume is not None else []
+    earlier = [path for path in earlier if path in _left(partial)]
+    for path in (*earlier, partial, *own):
         try:
             fd = os.open(path, flags, 0o666)
         except OSError as error:
@@ -219,6 +222,34 @@ def _open_own(partial: Path) -> tuple[int, Path]:
             return fd, path
         os.close(fd)
     raise StoreError(f"{partial}: a hundred other processes are filling it")
+
+
+def _left(partial: Path) -> list[Path]:
+    """The files of processes that found ``partial`` taken, and took a name of their own."""
+    name = re.compile(re.escape(partial.name) + r"\.[0-9]+-[0-9]+")
+    try:
+        with os.scandir(partial.parent) as found:
+            return [Path(one.path) for one in found if name.fullmatch(one.name)]
+    except OSError:
+        return []
+
+
+def _sweep(partial: Path, own: Path) -> None:
+    """Remove what was left beside ``partial``: who comes next finds the plain name free."""
+    for path in _left(partial):
+        if path != own:
+            with contextlib.suppress(OSError):  # among them: somebody is filling it
+                _remove_unlocked(path)
+
+
+def _remove_unlocked(path: Path) -> None:
+    """Remove a partial file; OSError if somebody is filling it."""
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    finally:
+        os.close(fd)
 
 
 def _locked(fd: int, path: Path) -> bool:

@@ -267,6 +267,25 @@ def test_file_that_a_dead_process_left_is_taken_over(tmp_path: Path) -> None:
     assert (tmp_path / "final").read_bytes() == BLOB.content
 
 
+def test_names_that_dead_processes_took_are_swept(tmp_path: Path) -> None:
+    left = [tmp_path / "x.partial.71-1", tmp_path / "x.partial.72-10"]
+    kept = [tmp_path / name for name in ("x.partial.71-x", "y.partial.71-1", "x.partialX71-1")]
+    for path in (*left, *kept):
+        path.write_bytes(b"half")
+    (tmp_path / "x.partial.73-1").symlink_to(kept[0])
+
+    first = begin(tmp_path)
+    second = begin(tmp_path)  # has a name of its own, and is being filled
+    third = begin(tmp_path)
+
+    assert not any(path.exists() for path in left)
+    assert all(path.read_bytes() == b"half" for path in kept)
+    assert len({first.path, second.path, third.path}) == 3
+    for file in (first, second, third):
+        assert file.path.exists()
+        file.abort()
+
+
 def test_after_a_hundred_names_nobody_looks_for_more(tmp_path: Path) -> None:
     others = [begin(tmp_path) for _ in range(100)]
 

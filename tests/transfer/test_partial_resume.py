@@ -100,3 +100,20 @@ def test_state_of_another_file_means_an_empty_file(tmp_path: Path) -> None:
 
     assert file.take(1000) == (0, 1000)
     file.abort()
+
+
+def test_a_file_under_a_name_of_its_own_is_gone_on_with(tmp_path: Path) -> None:
+    other = begin(tmp_path)
+    first = begin(tmp_path)
+    first.write_at(0, memoryview(BLOB.content)[:600])
+    state = first.state()
+    first.close()
+    other.close()
+
+    second = begin(tmp_path, resume=state)
+
+    assert second.path == first.path != tmp_path / "x.partial"
+    assert second.filled == 600
+    fill(second, BLOB.content)
+    second.commit()
+    assert (tmp_path / "final").read_bytes() == BLOB.content
