@@ -104,7 +104,14 @@ class Fetch:
             stretch = self._writer.take(most)
             if stretch is None:
                 return
-            self._fill(stretch[0], stretch[1], buffer, patience)
+            try:
+                self._fill(stretch[0], stretch[1], buffer, patience)
+            except _NoRanges:
+                return  # the last one takes what this one gave back
+
+    def _alone(self) -> bool:
+        with self._lock:
+            return self._busy <= 1
 
     def _shared(self) -> bool:
         return self._ranges and self.helpers_wanted > 0
@@ -136,6 +143,8 @@ class Fetch:
                 raise ProtocolViolation(f"{self._name}: asked for byte {start}, got {position}")
             if position < start:
                 self._ranges = False
+                if not self._alone():
+                    raise _NoRanges  # not to read what another thread reads as well
             while position < stop:
                 if self._cancel.is_set() or self._error is not None:
                     raise Cancelled(f"{self._name}: cancelled")
@@ -170,6 +179,8 @@ class Fetch:
         """Commit, or say why not. One thread only: it was the last."""
         try:
             if self._error is None:
+                self._rest()
+            if self._error is None:
                 self._commit()
             if self._error is not None:
                 self._put_away(self._error)
@@ -179,6 +190,13 @@ class Fetch:
                 self.outcome.set_result(None)
         except BaseException as error:  # noqa: BLE001 - the outcome's owner gets it
             self.outcome.set_exception(error)
+
+    def _rest(self) -> None:
+        """Fetch what a helper gave back when the others had nothing left to take."""
+        try:
+            self._work()
+        except ConcilError as error:
+            self._error = error
 
     def _commit(self) -> None:
         try:
@@ -215,6 +233,10 @@ class Fetch:
     @property
     def _name(self) -> str:
         return f"{self._source.name}@{self._blob.digest}"
+
+
+class _NoRanges(Exception):
+    """The source begins every answer at byte 0: one thread is enough."""
 
 
 def _reached(error: ConcilError) -> int:

@@ -14,6 +14,7 @@ from concil.transfer.fetch import Fetch, spread
 from concil.transfer.run import Run
 from tests.store.contract import Blob
 from tests.store.faults import IgnoresRange
+from tests.store.memory import MemoryReader
 from tests.transfer.pulling import ALONE, BLOB, SIZE, Pull
 from tests.transfer.world import (
     ALWAYS,
@@ -88,6 +89,31 @@ def test_source_without_ranges_is_read_from_its_start(
         assert pull.on(pool).exception() is None
 
     pull.assert_right()
+
+
+def test_threads_leave_a_source_without_ranges_to_one_of_them(
+    store: WatchedStore, pull: Pull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.registry.faults.append(IgnoresRange(times=ALWAYS))
+    helped = threading.Event()  # a helper has an answer, from byte 0 on
+    open_blob = store.open_blob
+
+    def opened(blob: Descriptor, start: int = 0, stop: int | None = None) -> MemoryReader:
+        reader = open_blob(blob, start, stop)
+        if len(store.readers) == 2:
+            helped.set()
+        return reader
+
+    monkeypatch.setattr(store, "open_blob", opened)
+    store.on_read = lambda _: helped.wait(WAIT)
+    with pool_of(4) as pool:
+        assert pull.on(pool).exception() is None
+
+    pull.assert_right()
+    assert helped.is_set()
+    # The first range, then all from byte 0 on; the helpers read nothing.
+    assert store.registry.served <= SIZE + RANGE
+    assert 3 <= store.registry.requests["GET blob"] <= 5
 
 
 def test_source_without_ranges_gets_no_more_helpers(store: WatchedStore, pull: Pull) -> None:
