@@ -257,6 +257,8 @@ class RemoteWriter:
             known.use(host, Strategy.MONOLITHIC)
         elif not gone:
             return
+        if not gone:
+            session.cancel()  # nobody comes back to it, and some registries count them
         self._session = None
         raise SessionLost(f"{self._name}: begins again: {error}") from error
 
