@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import ssl
+import time
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -119,6 +121,7 @@ class Body:
         self._connection = connection
         self._left = length or 0  # bytes of the body, or of the chunk that is being read
         self._done = length == 0
+        self.moved = time.monotonic()  # when its last byte came
         self._senseless = False  # nobody knows where the next request would begin
         self._first = True
 
@@ -154,11 +157,17 @@ class Body:
             raise BodyBroken(str(error) or type(error).__name__) from error
         if count == 0:
             raise BodyBroken("the connection was closed in the middle of the body")
+        self.moved = time.monotonic()
         self.received += count
         self._left -= count
         if self._left == 0 and self.length is not None:
             self._done = True
         return count
+
+    def give_up(self) -> None:
+        """Let the thread that reads it find it broken. Any thread may call this."""
+        with contextlib.suppress(OSError):
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
 
     def read(self, limit: int) -> bytes:
         """Return all of it.

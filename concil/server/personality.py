@@ -53,6 +53,7 @@ class Personality:
     manifest_limit = 4 * MIB  # bytes
     page_limit = 1000  # referrers, and what a listing sends if asked for more
     busy_wait = 2.0  # seconds that a request waits for the writer in front of it
+    silence = 10.0  # seconds without a byte after which a writer gives way to another
 
     def before(self, request: Request) -> Reply | None:  # noqa: ARG002  # for subclasses
         """Answer in place of the registry, or None to let it work. The body is unread."""

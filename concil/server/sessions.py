@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from concil.content import Digest
 from concil.errors import InvalidReference
@@ -38,7 +38,7 @@ def post_session(service: Service, request: Request, target: Target) -> Reply:
 def patch_session(service: Service, request: Request, target: Target) -> Reply:
     """Append a chunk, or a stream without Content-Range (end-5)."""
     upload = _session(service, request, target)
-    with service.uploads.writing(upload, service.personality.busy_wait):
+    with _writing(service, upload):
         _append(service, request, target, upload)
         return _standing(service, target, upload, 202)
 
@@ -54,7 +54,7 @@ def put_session(service: Service, request: Request, target: Target) -> Reply:
     """Append the last chunk, if there is one, and make the session a blob (end-6)."""
     digest = digest_of(request.first("digest"))
     upload = _session(service, request, target)
-    with service.uploads.writing(upload, service.personality.busy_wait):
+    with _writing(service, upload):
         _append(service, request, target, upload)
         service.uploads.commit(upload, digest)
     service.repositories.add_blob(target.repository, digest)
@@ -64,9 +64,14 @@ def put_session(service: Service, request: Request, target: Target) -> Reply:
 def delete_session(service: Service, request: Request, target: Target) -> Reply:
     """Throw a session away (end-14)."""
     upload = _session(service, request, target)
-    with service.uploads.writing(upload, service.personality.busy_wait):
+    with _writing(service, upload):
         service.uploads.discard(upload)
     return Reply(204)
+
+
+def _writing(service: Service, upload: Upload) -> AbstractContextManager[None]:
+    personality = service.personality
+    return service.uploads.writing(upload, personality.busy_wait, personality.silence)
 
 
 def _session(service: Service, request: Request, target: Target) -> Upload:

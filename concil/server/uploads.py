@@ -31,7 +31,7 @@ class Upload:
 
     The offset is the size of the file and nothing else, so that it is true after a
     broken body and after a restart. Everything but `offset` is for the thread that
-    is inside `Uploads.writing`.
+    is inside `Uploads.writing`; any thread may call `give_way`.
     """
 
     def __init__(self, session: str, path: Path, algorithm: str) -> None:
@@ -39,6 +39,7 @@ class Upload:
         self.session = session
         self.path = path
         self.lock = threading.Lock()  # held by the request that writes
+        self._body: Body | None = None  # what it reads
         self._algorithm = algorithm
         self._hash = hashlib.new(algorithm)
         self._hashed = 0  # bytes
@@ -57,6 +58,7 @@ class Upload:
         Raises:
             BodyBroken: it ended early; what arrived is kept.
         """
+        self._body = body
         buffer = memoryview(bytearray(BLOCK))
         written = 0
         with self.path.open("r+b", buffering=0) as file:
@@ -72,6 +74,17 @@ class Upload:
                     self._hash.update(buffer[:count])
                     self._hashed += count
         return written
+
+    def give_way(self, silence: float) -> bool:
+        """Break off the request that writes if nothing has come for so many seconds.
+
+        A client that vanished without a word would keep its session from itself.
+        """
+        body = self._body
+        if body is None or time.monotonic() - body.moved < silence:
+            return False
+        body.give_up()
+        return True
 
     def cut(self, offset: int) -> None:
         """Throw away what is behind ``offset``."""
@@ -143,16 +156,20 @@ class Uploads:
             return self._open.setdefault(session, Upload(session, path, "sha256"))
 
     @contextmanager
-    def writing(self, upload: Upload, wait: float) -> Iterator[None]:
+    def writing(self, upload: Upload, wait: float, silence: float) -> Iterator[None]:
         """Be the only request that writes to a session.
 
         A client that lost its connection comes back before the server has read the
-        end of the old one; hence the wait, in seconds.
+        end of the old one; hence the wait, in seconds. After so many seconds of
+        silence the old one gives way.
 
         Raises:
             Refusal: another request is still writing, or has ended the session.
         """
-        if not upload.lock.acquire(timeout=wait):
+        free = upload.lock.acquire(timeout=wait)
+        if not free and upload.give_way(silence):
+            free = upload.lock.acquire(timeout=wait)
+        if not free:
             raise Refusal(
                 "BLOB_UPLOAD_INVALID", "another request is writing to this session", status=409
             )

@@ -203,6 +203,27 @@ def test_a_second_request_waits_for_the_end_of_a_broken_one(client: Client) -> N
     assert client.put(location, DIGEST).status_code == 201
 
 
+class Quick(Impatient):
+    """Gives up a silent writer at once."""
+
+    silence = 0.0
+
+
+def test_a_writer_that_fell_silent_gives_way(directory: Path) -> None:
+    with (
+        EmbeddedRegistry(directory, personality=Quick()) as registry,
+        Client(registry.url) as client,
+    ):
+        location = client.begin()
+        headers = f"Content-Length: {len(BLOB)}"
+        # Nothing tells the server that this one will never send the rest.
+        with send_part(client, "PATCH", location, BLOB[:HALF], headers):
+            until(lambda: offset(client, location) == HALF)
+
+            until(lambda: client.patch(location, BLOB[HALF:], HALF).status_code == 202)
+            assert client.put(location, DIGEST).status_code == 201
+
+
 def test_rival_chunks_never_mix(client: Client, registry: EmbeddedRegistry) -> None:
     location = client.begin()
     start = threading.Barrier(8, timeout=PATIENCE)
