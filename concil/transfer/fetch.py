@@ -41,6 +41,7 @@ class Fetch:
         self._writer = writer
         self._meter = meter
         self._config = run.config
+        self._blocks = run.blocks
         self._cancel = run.cancel
         self._lock = threading.Lock()  # guards the fields below
         self._busy = 0  # threads at it
@@ -96,18 +97,18 @@ class Fetch:
             self._error = self._error or error
 
     def _work(self) -> None:
-        buffer = memoryview(bytearray(self._config.block_size))
         patience = Patience(self._config.retry, self._cancel)
-        while self._error is None:
-            # One thread alone takes all there is: no request for each range then.
-            most = self._config.range_size if self._shared() else max(1, self._blob.size)
-            stretch = self._writer.take(most)
-            if stretch is None:
-                return
-            try:
-                self._fill(stretch[0], stretch[1], buffer, patience)
-            except _NoRanges:
-                return  # the last one takes what this one gave back
+        with self._blocks.borrow() as buffer:
+            while self._error is None:
+                # One thread alone takes all there is: no request for each range then.
+                most = self._config.range_size if self._shared() else max(1, self._blob.size)
+                stretch = self._writer.take(most)
+                if stretch is None:
+                    return
+                try:
+                    self._fill(stretch[0], stretch[1], buffer, patience)
+                except _NoRanges:
+                    return  # the last one takes what this one gave back
 
     def _alone(self) -> bool:
         with self._lock:

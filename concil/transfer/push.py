@@ -188,7 +188,6 @@ class Push:
         self._meter = meter
         self._context = run
         self._entry = entry or Entry.nowhere()
-        self._buffer = memoryview(bytearray(run.config.block_size))
         self._patience = Patience(run.config.retry, run.cancel)
         self._acknowledged = writer.offset  # bytes that the destination had before a loss
         self._reached = writer.offset  # bytes that ever left
@@ -226,7 +225,8 @@ class Push:
             while True:
                 try:
                     self._remember(promise)
-                    self._send(reader, size, promise)
+                    with self._context.blocks.borrow() as buffer:
+                        self._send(reader, size, promise, buffer)
                     promise.keep()
                     self._writer.commit(promise.named)
                     break
@@ -253,7 +253,9 @@ class Push:
         if state is not None:
             self._entry.save(replace(state, hashed=promise.saved))
 
-    def _send(self, reader: ResumingReader, size: int, promise: Promise) -> None:
+    def _send(
+        self, reader: ResumingReader, size: int, promise: Promise, buffer: memoryview
+    ) -> None:
         def seen(piece: memoryview, start: int) -> None:
             self._meter.at(start)
             promise.see(piece, start)
@@ -268,7 +270,7 @@ class Push:
                 raise Cancelled("cancelled between two chunks")
             reader.seek(writer.offset)
             length = min(writer.chunk_size, size - writer.offset)
-            window = Window(reader, length, self._buffer, seen)
+            window = Window(reader, length, buffer, seen)
             try:
                 writer.append(window)
             except ConcilError:
