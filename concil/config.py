@@ -43,8 +43,8 @@ class TransferConfig:
     ``workers * 2 * block_size`` bounds the buffers whatever the blobs' sizes.
     """
 
-    workers: int = 4  # threads that move bytes; 0 runs every job in the caller's thread
-    images: int = 4  # images of a mirror that are planned at once
+    workers: int = 8  # threads that move bytes; 0 runs every job in the caller's thread
+    images: int = 16  # images of a mirror that are planned at once
     chunk_size: int | None = None  # bytes of one PATCH; None: what a host carries in two seconds
     block_size: int = 1 * MIB  # bytes of one read or write
     helpers: int = 3  # ranges of one blob fetched beside the primary one
