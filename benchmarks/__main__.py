@@ -6,14 +6,27 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from benchmarks.cases import CASES, Bench
+from benchmarks.cases import Bench, Case, copy_eight, copy_one, pull, push
 from benchmarks.measure import MIB, Measured, measure
 from benchmarks.registry import two_registries
+from benchmarks.sync import sync
 from benchmarks.table import Compared, text
 
+CASES: dict[str, Callable[[Bench], Case]] = {
+    "copy-1": copy_one,
+    "copy-8": copy_eight,
+    "pull": pull,
+    "push": push,
+    "sync": sync,
+    "sync-again": partial(sync, again=True),
+    "sync-20ms": partial(sync, delay=20),
+    "sync-20ms-again": partial(sync, delay=20, again=True),
+}
 _UNITS = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB}
 
 
@@ -29,6 +42,7 @@ def run_case(name: str, bench: Bench, runs: int) -> Compared:
     """Run both programs in turns, each time to an empty target."""
     case = CASES[name](bench)
     taken: tuple[list[Measured], list[Measured]] = ([], [])
+    runs = min(runs, case.most or runs)
     for number in range(runs):
         # Who goes first changes: neither always meets the warmer machine.
         for which in (0, 1) if number % 2 == 0 else (1, 0):
@@ -40,7 +54,8 @@ def run_case(name: str, bench: Bench, runs: int) -> Compared:
             taken[which].append(measured)
             said = f"{name} {number + 1}/{runs} {('concil', case.rival)[which]}"
             print(f"{said}: {measured.seconds:.2f} s", file=sys.stderr)
-    case.reset()
+    case.close()
+    bench.destination.empty()
     bench.source.empty()
     return Compared(name, case.size, case.rival, tuple(taken[0]), tuple(taken[1]))
 

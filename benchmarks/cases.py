@@ -51,11 +51,15 @@ class Case:
     theirs: tuple[str, ...]
     reset: Callable[[], None]  # before each run
     check: Callable[[str], None]  # after each run, with its standard output
+    close: Callable[[], None] = lambda: None  # after the last one
+    most: int | None = None  # pairs of runs, where one takes minutes
 
 
 def _copy(bench: Bench, layers: int) -> Case:
     """An image of so many equal layers, from one registry to the other."""
-    image = make_image(bench.directory / "layout", [bench.size // layers] * layers)
+    image = make_image(
+        bench.directory / "layout", [(seed, bench.size // layers) for seed in range(layers)]
+    )
     put_image(bench.source, "bench/image", image)
     for layer in image.layers:
         layer.path.unlink()
@@ -64,7 +68,7 @@ def _copy(bench: Bench, layers: int) -> Case:
     )
     return Case(
         sum(layer.size for layer in image.layers),
-        _concil("copy", f"http://{source}", f"http://{destination}"),
+        concil("copy", f"http://{source}", f"http://{destination}"),
         "skopeo copy",
         (*_SKOPEO, f"docker://{source}", f"docker://{destination}"),
         bench.destination.empty,
@@ -98,7 +102,7 @@ def pull(bench: Bench) -> Case:
 
     return Case(
         blob.size,
-        _concil("blob", "pull", f"{bench.source.url}/bench/blob@{blob.digest}", "-o", str(target)),
+        concil("blob", "pull", f"{bench.source.url}/bench/blob@{blob.digest}", "-o", str(target)),
         "curl | openssl",
         ("sh", "-c", f"curl -sf '{url}' | openssl dgst -sha256"),
         lambda: target.unlink(missing_ok=True),
@@ -108,11 +112,11 @@ def pull(bench: Bench) -> Case:
 
 def push(bench: Bench) -> Case:
     """Push a file; skopeo gets it as the only layer of an image layout."""
-    image = make_image(bench.directory / "layout", [bench.size])
+    image = make_image(bench.directory / "layout", [(0, bench.size)])
     target = f"{bench.destination.host}/bench/pushed"
     return Case(
         bench.size,
-        _concil("blob", "push", str(image.layers[0].path), f"http://{target}"),
+        concil("blob", "push", str(image.layers[0].path), f"http://{target}"),
         "skopeo copy oci:",
         (*_SKOPEO, f"oci:{image.layout}:{TAG}", f"docker://{target}:{TAG}"),
         bench.destination.empty,
@@ -120,15 +124,8 @@ def push(bench: Bench) -> Case:
     )
 
 
-CASES: dict[str, Callable[[Bench], Case]] = {
-    "copy-1": copy_one,
-    "copy-8": copy_eight,
-    "pull": pull,
-    "push": push,
-}
-
-
-def _concil(*arguments: str) -> tuple[str, ...]:
+def concil(*arguments: str) -> tuple[str, ...]:
+    """Our command line, as this Python runs it."""
     return sys.executable, "-m", "concil", *arguments
 
 

@@ -58,13 +58,13 @@ def make_blob(directory: Path, seed: int, size: int) -> Blob:
     return Blob(path, f"sha256:{hasher.hexdigest()}", size)
 
 
-def make_image(layout: Path, layer_sizes: Sequence[int]) -> Image:
-    """Write an image layout whose one image has layers of these sizes in bytes."""
+def make_image(layout: Path, layers: Sequence[tuple[int, int]]) -> Image:
+    """Write an image layout whose one image has layers of these seeds and sizes in bytes."""
     shutil.rmtree(layout, ignore_errors=True)
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    layers = tuple(make_blob(blobs, seed, size) for seed, size in enumerate(layer_sizes))
-    root = {"type": "layers", "diff_ids": [layer.digest for layer in layers]}
+    written = tuple(make_blob(blobs, seed, size) for seed, size in layers)
+    root = {"type": "layers", "diff_ids": [layer.digest for layer in written]}
     platform = {"architecture": "amd64", "os": "linux"}
     config = _document(blobs, platform | {"config": {}, "rootfs": root})
     manifest = _document(
@@ -73,14 +73,14 @@ def make_image(layout: Path, layer_sizes: Sequence[int]) -> Image:
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": config.descriptor(CONFIG),
-            "layers": [layer.descriptor(LAYER) for layer in layers],
+            "layers": [layer.descriptor(LAYER) for layer in written],
         },
     )
     name = {"annotations": {"org.opencontainers.image.ref.name": TAG}}
     index = {"schemaVersion": 2, "manifests": [manifest.descriptor(MANIFEST) | name]}
     (layout / "index.json").write_text(json.dumps(index))
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    return Image(layout, config, layers, manifest)
+    return Image(layout, config, written, manifest)
 
 
 def put_blob(registry: MemoryRegistry, repository: str, blob: Blob) -> None:
@@ -90,11 +90,11 @@ def put_blob(registry: MemoryRegistry, repository: str, blob: Blob) -> None:
     _ask(registry, "PUT", f"{target.path}?{target.query}&digest={blob.digest}", 201, (blob, OCTETS))
 
 
-def put_image(registry: MemoryRegistry, repository: str, image: Image) -> None:
-    """Upload an image under `TAG`."""
+def put_image(registry: MemoryRegistry, repository: str, image: Image, tag: str = TAG) -> None:
+    """Upload an image under a tag."""
     for blob in (image.config, *image.layers):
         put_blob(registry, repository, blob)
-    path = f"/v2/{repository}/manifests/{TAG}"
+    path = f"/v2/{repository}/manifests/{tag}"
     _ask(registry, "PUT", path, 201, (image.manifest, MANIFEST))
 
 

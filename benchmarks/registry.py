@@ -59,6 +59,10 @@ class MemoryRegistry:
         blobs = self._storage / "docker" / "registry" / "v2" / "blobs" / "sha256"
         return blobs / hexadecimal[:2] / hexadecimal / "data"
 
+    def repositories(self) -> Path:
+        """The directory that holds the links of every repository."""
+        return self._storage / "docker" / "registry" / "v2" / "repositories"
+
     def _configuration(self) -> dict[str, object]:
         return {
             "version": "0.1",

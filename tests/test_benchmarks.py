@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import main, run_case, size_of
-from benchmarks.cases import CASES, Bench
+from benchmarks.__main__ import CASES, main, run_case, size_of
+from benchmarks.cases import Bench
 from benchmarks.measure import MIB, Measured, ProgramFailedError, measure
 from benchmarks.registry import two_registries
 from benchmarks.table import Compared, text
