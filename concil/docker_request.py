@@ -7,8 +7,8 @@ from typing import IO, Any
 
 import requests
 
-from concil.registry.auth import Scopes
 from concil.registry.endpoint import Call
+from concil.registry.scopes import Scopes
 from concil.registry.session import Options
 
 # What of the keywords settles the body, belongs to the request, or to its sending.

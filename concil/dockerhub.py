@@ -19,11 +19,11 @@ from concil.docker_url import DockerSplitResult, parse_docker_url
 from concil.progress import Meter, ProgressSink, State
 from concil.reference import check_repository, check_tag, is_loopback
 from concil.registry import failures
-from concil.registry.auth import Scopes
 from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials, Login, Prompt
 from concil.registry.endpoint import Call, Endpoint
 from concil.registry.quirks import LEAST_PACE, Knowledge
+from concil.registry.scopes import Scopes
 from concil.registry.session import (
     TLSSettings,
     Transport,

@@ -1,56 +1,64 @@
-"""Tokens for one registry: fetched once for all threads, renewed before they expire."""
+"""Authorization headers for one registry: tokens fetched once for all threads, or Basic."""
 
 from __future__ import annotations
 
-import ipaddress
-import json
 import logging
 import threading
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import requests
 
-from concil.errors import AccessDenied, ProtocolViolation, RegistryDenied
-from concil.reference import is_loopback
-from concil.registry import failures
+from concil.errors import AccessDenied, ProtocolViolation, RegistryDenied, StatusError
 from concil.registry.challenge import Challenge
-from concil.registry.credentials import Login
-from concil.registry.session import Transport, read_error, read_limited
-from concil.registry.urls import host_of, join, origin, redacted
+from concil.registry.credentials import Credentials, Login
+from concil.registry.identity import Identity
+from concil.registry.realms import check_realm
+from concil.registry.root import password_refusal, root_challenges
+from concil.registry.scopes import Scopes, joined, merged
+from concil.registry.session import Transport
+from concil.registry.tokens import Realm, Token, TokenService, bearer
+from concil.registry.urls import host_of
 
 logger = logging.getLogger(__name__)
 
-TOKEN_LIMIT = 64 * 1024  # bytes of a token endpoint's answer that are read
-LEAST_LIFETIME = 60.0  # seconds; what a token lives if nobody says so
-RENEW_AT = 0.8  # of a token's life
-Scopes = tuple[str, ...]
+# A service that knows only one repository at a time answers so to a mount's two.
+_REFUSES_THE_SET = frozenset({400, 401, 403})
 
 
-def repository_scope(name: str, *actions: str) -> str:
-    """Return ``repository:<name>:<actions>``. Source: distribution, token scope documentation."""
-    return f"repository:{name}:{','.join(actions)}"
+@dataclass(slots=True)
+class Refusal:
+    """What became of one request, and what was done about it: nothing is done twice."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Realm:
-    """Where a token for some scopes is had."""
-
-    url: str
-    service: str
     scopes: Scopes
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    header: str
-    born: float  # monotonic seconds
-    lifetime: float  # seconds
+    sent: str | None  # the header that was refused
+    challenges: Sequence[Challenge] = ()
+    renewed: bool = False
+    widened: bool = False
 
     @property
-    def aged(self) -> bool:
-        return time.monotonic() - self.born >= self.lifetime * RENEW_AT
+    def wants_more(self) -> bool:
+        """Whether the token was good, and only not for this."""
+        return self.sent is not None and any(one.lacks_scope for one in self.challenges)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A token and whose it is."""
+
+    token: Token
+    owner: Credentials | None
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of the tokens for some scopes; guarded by its lock, held while one is had."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    realm: Realm | None = None
+    held: _Held | None = None
+    wider: Scopes | None = None  # what a challenge asked for beyond ours
+    narrow: bool = False  # the service gives a token for the first scope alone
 
 
 class Authenticator:
@@ -66,194 +74,230 @@ class Authenticator:
         Args:
             home: the registry's own URL; realms are judged by it.
         """
-        login = login or Login()
         self._transport = transport
         self.home = home
-        self.credentials = login.given
-        self._ask = login.ask
-        self._stored = login.stored
-        self._searching = threading.Lock()  # for _stored: a helper is a program, and is run once
+        self._identity = Identity(login or Login())
+        self._service = TokenService(transport)
         self._basic = False  # the registry wants Basic on every request
-        self._realms: dict[Scopes, _Realm] = {}
-        self._tokens: dict[Scopes, _Token] = {}
-        self._locks: dict[Scopes, threading.Lock] = {}
-        self._guard = threading.Lock()  # for the dictionaries above, never held over I/O
+        self._root: list[Challenge] | None = None  # what GET /v2/ is answered
+        self._known: dict[Scopes, _Known] = {}
+        self._guard = threading.Lock()  # for the dictionary, never held over I/O
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """Whose requests they are; setting it makes them another's from here on."""
+        return self._identity.current
+
+    @credentials.setter
+    def credentials(self, credentials: Credentials | None) -> None:
+        self._identity.give(credentials)
 
     def authorization(self, scopes: Scopes) -> str | None:
         """The header for a request with these scopes, renewed if it has aged; None if unknown yet.
 
         Raises:
-            RegistryDenied, StatusError, ConnectionLost: the token service refused or is gone.
+            RegistryDenied: the credentials were refused, be it for another request.
+            StatusError, ConnectionLost: the token service is in trouble.
+            AccessDenied, ProtocolViolation: its answer is no token.
         """
-        if self._basic and self.credentials is not None:
-            return self.credentials.basic()
-        token = self._tokens.get(scopes)
-        if token is None or not token.aged:
-            return token.header if token else None
-        with self._lock(scopes):
-            token = self._tokens[scopes]
-            if token.aged:
-                token = self._fetch(self._realms[scopes], scopes)
-            return token.header
+        self._identity.check(scopes)
+        credentials = self._identity.current
+        if credentials is not None and credentials.registry_token is not None:
+            return _as_bearer(credentials.registry_token)
+        if self._basic and credentials is not None:
+            return credentials.basic()
+        known = self._of(scopes)
+        held = known.held
+        if held is None or (held.owner == credentials and not held.token.aged):
+            return held.token.header if held else None
+        with known.lock:
+            if known.held is held:  # else another thread has fetched one meanwhile
+                self._fetch(known, scopes)
+            return known.held.token.header if known.held else None
 
     def is_aged(self, scopes: Scopes, sent: str | None) -> bool:
-        """Whether a refusal may only mean that the token sent with the request has expired."""
-        token = self._tokens.get(scopes)
-        return token is not None and token.header == sent and token.aged
+        """Whether a refusal may only mean that what was sent with the request has expired."""
+        if sent is None:
+            return False
+        held = self._of(scopes).held
+        if held is not None and sent.startswith("Bearer "):
+            return held.token.header != sent or held.token.aged
+        return self._identity.may_have_expired()
 
-    def renew(
-        self, challenges: Iterable[Challenge], scopes: Scopes, sent: str | None, *, last: bool
-    ) -> bool:
-        """Answer a refusal of the header ``sent``.
+    def renew(self, refusal: Refusal) -> bool:
+        """Answer a refusal.
 
-        Args:
-            last: a fresh header was refused too: only new credentials can help.
         Returns:
             Whether `authorization` now gives something worth sending.
+        Raises:
+            RegistryDenied: the credentials were refused.
+            ProtocolViolation: the challenge leads to where no credentials may go.
+            StatusError, ConnectionLost, AccessDenied: there is no token to be had.
         """
-        self._search()
-        with self._lock(scopes):
-            offered = {c.scheme: c for c in reversed(list(challenges))}
-            if not last and self._has_other(scopes, sent):
+        self._identity.search()
+        self._identity.check(refusal.scopes)
+        known = self._of(refusal.scopes)
+        with known.lock:
+            if self._has_other(known, refusal):
+                refusal.renewed = True
                 return True
-            bearer = self._realm(offered.get("bearer"), scopes)
-            if bearer is not None:
-                return self._renew_token(bearer, scopes, last=last)
-            return "basic" in offered and self._begin_basic(sent)
+            credentials = self._identity.current
+            if credentials is not None and credentials.registry_token is not None:
+                return self._answer_with_token(credentials, refusal)
+            offered = self._offered(known, refusal)
+            if "bearer" in offered or known.realm is not None:
+                return self._renew_token(known, offered.get("bearer"), refusal)
+            return ("basic" in offered or self._basic) and self._begin_basic(refusal)
 
-    def _search(self) -> None:
-        """Look once for what a login left, if nobody gave credentials."""
-        with self._searching:
-            stored, self._stored = self._stored, None
-            if stored is not None and self.credentials is None:
-                self.credentials = stored()
-
-    def _has_other(self, scopes: Scopes, sent: str | None) -> bool:
+    def _has_other(self, known: _Known, refusal: Refusal) -> bool:
         """Whether another thread has got a newer token while this request was under way."""
-        token = self._tokens.get(scopes)
-        return token is not None and token.header != sent and not token.aged
+        held = known.held
+        if refusal.renewed or held is None or held.owner != self._identity.current:
+            return False
+        return held.token.header != refusal.sent and not held.token.aged
 
-    def _realm(self, challenge: Challenge | None, scopes: Scopes) -> _Realm | None:
-        """Where to get a token; Harbor offers only Basic to a request that had a token."""
-        if challenge is None:
-            return self._realms.get(scopes)
-        url = join(self.home, challenge.get("realm"))
-        if not challenge.get("realm"):
-            raise ProtocolViolation(f"{host_of(self.home)} offers a token but names no realm")
-        self._check_realm(url)
-        realm = _Realm(url, challenge.get("service"), _joined(scopes, challenge.get("scope")))
-        with self._guard:
-            self._realms[scopes] = realm
-        return realm
+    def _offered(self, known: _Known, refusal: Refusal) -> dict[str, Challenge]:
+        """The challenges by scheme, of several the first; gcr.io has one at /v2/ only."""
+        challenges = refusal.challenges
+        if not challenges and known.realm is None and not self._basic:
+            if self._root is None:
+                self._root = root_challenges(self._transport, self.home)
+            challenges = self._root
+        return {c.scheme: c for c in reversed(challenges)}
 
-    def _check_realm(self, url: str) -> None:
-        """Refuse a realm that would carry credentials to where they must not go.
+    # Tokens ------------------------------------------------------------------------
 
-        Source: REGISTRIES.md 3.3.
-        """
-        there, here = origin(url), origin(self.home)
-        if there[0] == "http" and here[0] == "https":
-            raise ProtocolViolation(
-                f"{here[1]} sends its users to a token service without TLS: {redacted(url)}",
-                remedy="the registry's configuration is wrong, or somebody sits in between",
-            )
-        if there[1] != here[1] and _is_local(there[1]) and not _is_local(here[1]):
-            raise ProtocolViolation(
-                f"{here[1]} names a token service inside this network: {redacted(url)}"
-            )
+    def _answer_with_token(self, credentials: Credentials, refusal: Refusal) -> bool:
+        """A login left a bearer token: nothing can be fetched, but a login may have another."""
+        if refusal.renewed:
+            return False
+        refusal.renewed = True
+        if refusal.sent != _as_bearer(credentials.registry_token or ""):
+            return True
+        return self._identity.replaced(credentials, None, refusal.scopes)
 
-    def _renew_token(self, realm: _Realm, scopes: Scopes, *, last: bool) -> bool:
-        if not last:
+    def _renew_token(self, known: _Known, offered: Challenge | None, refusal: Refusal) -> bool:
+        # Harbor offers only Basic to a request that had a token: the realm stays.
+        if offered is not None:
+            known.realm = self._realm(known, offered, refusal.scopes)
+        aged = known.held is not None and known.held.token.aged
+        if refusal.wants_more and not aged and not self._is_anothers(known):
+            # A new token for the same scopes would hold no more than this one.
+            refusal.renewed = True
+            if not refusal.widened and offered is not None and self._widen(known, offered, refusal):
+                refusal.widened = True
+                return True
+        if not refusal.renewed:
+            refusal.renewed = True
             try:
-                self._fetch(realm, scopes)
+                self._fetch(known, refusal.scopes)
                 return True
             except RegistryDenied:
                 # GHCR answers 401 here for what an anonymous user may not see.
-                if self.credentials is not None or self._ask is None:
+                if self._identity.current is not None or not self._identity.prompt():
                     raise
-        if self.credentials is not None or not self._prompt():
+        elif self._identity.current is not None or not self._identity.prompt():
             return False
-        self._fetch(realm, scopes)
+        self._fetch(known, refusal.scopes)
         return True
 
-    def _begin_basic(self, sent: str | None) -> bool:
-        if self.credentials is None and not self._prompt():
+    def _is_anothers(self, known: _Known) -> bool:
+        return known.held is not None and known.held.owner != self._identity.current
+
+    def _realm(self, known: _Known, offered: Challenge, scopes: Scopes) -> Realm:
+        realm = offered.get("realm")
+        if not realm:
+            raise ProtocolViolation(f"{host_of(self.home)} offers a token but names no realm")
+        asked = known.wider or joined(scopes, offered.get("scope"))
+        return Realm(check_realm(realm, self.home), offered.get("service"), asked, self.home)
+
+    def _widen(self, known: _Known, offered: Challenge, refusal: Refusal) -> bool:
+        """Ask once more, for what the challenge names beyond what was asked for.
+
+        GitLab and Harbor want ``*`` where the specification says ``delete``.
+        """
+        asked = known.realm.scopes if known.realm is not None else ()
+        wider = merged(refusal.scopes, offered.get("scope"))
+        if known.narrow or set(wider) <= set(asked) or known.realm is None:
             return False
-        assert self.credentials is not None  # noqa: S101 - for the type checker
-        if sent == self.credentials.basic():
+        before, known.wider = known.wider, wider
+        realm = known.realm
+        known.realm = Realm(realm.url, realm.service, wider, realm.home)
+        try:
+            self._fetch(known, refusal.scopes)
+        except (StatusError, AccessDenied):
+            known.wider, known.realm = before, realm
+            logger.debug("%s gives no wider token", host_of(realm.url))
             return False
-        self._basic = True
         return True
 
-    def _prompt(self) -> bool:
-        if self._ask is None:
-            return False
-        self.credentials = self._ask()
-        return self.credentials is not None
+    def _fetch(self, known: _Known, scopes: Scopes) -> None:
+        """Get a token. The caller holds the lock of ``known``."""
+        while True:
+            with self._identity.trial(scopes) as credentials:
+                try:
+                    token = self._ask(known, credentials)
+                except RegistryDenied as error:
+                    if credentials is None:
+                        raise
+                    if not self._identity.replaced(credentials, error, scopes):
+                        raise
+                    continue
+                self._identity.prove(credentials)
+            known.held = _Held(token, credentials)
+            return
 
-    def _fetch(self, realm: _Realm, scopes: Scopes) -> _Token:
-        """Get a token by GET, as a user if there is one. The caller holds the lock."""
-        query: list[tuple[str, str]] = [("service", realm.service)] if realm.service else []
-        query += [("scope", scope) for scope in realm.scopes]
-        # None keeps back what the caller set on the session: it is the registry's.
-        basic = self.credentials.basic() if self.credentials is not None else None
-        headers = {"Accept": "application/json", "Authorization": basic}
-        what = f"token from {redacted(realm.url)}"
-        request = requests.Request("GET", realm.url, params=query, headers=headers)
-        response = self._transport.send(request)
-        if response.status_code != requests.codes.ok:
-            raise failures.status_error(response, read_error(response), self._refusal())
-        token = _read_token(read_limited(response, TOKEN_LIMIT, what), what)
-        with self._guard:
-            self._tokens[scopes] = token
+    def _ask(self, known: _Known, credentials: Credentials | None) -> Token:
+        """Ask for all scopes, or for ours alone where the service refuses the set of them."""
+        realm = known.realm
+        assert realm is not None  # noqa: S101 - for the type checker
+        first = Realm(realm.url, realm.service, realm.scopes[:1], realm.home)
+        if known.narrow:
+            return self._service.fetch(first, credentials)
+        try:
+            return self._service.fetch(realm, credentials)
+        except StatusError as error:
+            # A password that was never any good is not tried a second time.
+            known_user = credentials is None or self._identity.is_proven(credentials)
+            several = len(realm.scopes) > 1 and error.status in _REFUSES_THE_SET
+            if not several or (error.status == requests.codes.unauthorized and not known_user):
+                raise
+        token = self._service.fetch(first, credentials)
+        known.narrow = True
         return token
 
-    def _refusal(self) -> str:
-        if self.credentials is None:
-            return "asked for a token without user and password"
-        return f"asked for a token as user {self.credentials.username!r}"
+    # Basic -------------------------------------------------------------------------
 
-    def _lock(self, scopes: Scopes) -> threading.Lock:
+    def _begin_basic(self, refusal: Refusal) -> bool:
+        """Send user and password along from here on, unless the registry has refused them."""
+        if refusal.renewed or not self._identity.prompt():
+            return False
+        refusal.renewed = True
+        while True:
+            with self._identity.trial(refusal.scopes) as credentials:
+                if credentials is None or not (credentials.password or credentials.username):
+                    return False  # an identity token is nothing to a registry without tokens
+                error = self._refused_basic(credentials, refusal)
+                if error is None:
+                    self._identity.prove(credentials)
+                    self._basic = True
+                    return refusal.sent != credentials.basic()
+                if not self._identity.replaced(credentials, error, refusal.scopes):
+                    raise error
+
+    def _refused_basic(self, credentials: Credentials, refusal: Refusal) -> RegistryDenied | None:
+        worked = self._identity.is_proven(credentials)
+        if worked and refusal.sent != credentials.basic():
+            return None
+        return password_refusal(self._transport, self.home, credentials, worked=worked)
+
+    def _of(self, scopes: Scopes) -> _Known:
         with self._guard:
-            return self._locks.setdefault(scopes, threading.Lock())
+            return self._known.setdefault(scopes, _Known())
 
 
-def _read_token(content: bytes, what: str) -> _Token:
-    """Read ``token`` or ``access_token``, and how long it lives.
-
-    Source: distribution, token authentication specification; REGISTRIES.md 3.2.
-    """
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolViolation(f"{what}: the answer is not JSON") from error
-    token = None
-    if isinstance(document, dict):
-        token = document.get("token") or document.get("access_token")
-    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-        raise AccessDenied(f"{what}: the answer has no token")
-    lifetime = document.get("expires_in")
-    if not isinstance(lifetime, (int, float)) or isinstance(lifetime, bool) or lifetime <= 0:
-        lifetime = LEAST_LIFETIME
-    return _Token(f"Bearer {token}", time.monotonic(), float(lifetime))
-
-
-def _joined(scopes: Scopes, offered: str) -> Scopes:
-    """Our scopes, after those of the challenge that name something else.
-
-    A notary server calls the repository by another name than the registry does; a scope
-    for the same thing adds nothing, and Quay refuses some of what others offer.
-    """
-    ours = {scope.rpartition(":")[0] for scope in scopes}
-    theirs = [s for s in offered.split() if s.rpartition(":")[0] not in ours]
-    return (*theirs, *scopes) if theirs and not scopes else (*scopes, *theirs)
-
-
-def _is_local(host: str) -> bool:
-    if is_loopback(f"[{host}]" if ":" in host else host):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_private or address.is_link_local or address.is_unspecified
+def _as_bearer(token: str) -> str:
+    header = bearer(token)
+    if header is None:
+        raise AccessDenied("the registry token of the login is none", remedy="log in again")
+    return header

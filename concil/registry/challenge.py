@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import requests
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*(?=\s*(?:,|$))")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"?', re.DOTALL)
@@ -24,6 +26,23 @@ class Challenge:
     def get(self, name: str) -> str:
         """A parameter, or "" if it is missing."""
         return self.parameters.get(name, "")
+
+    @property
+    def lacks_scope(self) -> bool:
+        """Whether a token was good, and only not for this. Source: RFC 6750, 3.1."""
+        return self.scheme == "bearer" and self.get("error") == "insufficient_scope"
+
+
+def wants_more(response: requests.Response) -> bool:
+    """Whether a token was good, and only not for this. Source: RFC 6750, 3.1."""
+    return any(one.lacks_scope for one in read(response))
+
+
+def read(response: requests.Response) -> list[Challenge]:
+    """Read the challenges of an answer, every header of its own: requests would join them."""
+    raw = getattr(response.raw, "headers", None)
+    many = raw.getlist("WWW-Authenticate") if raw is not None and hasattr(raw, "getlist") else []
+    return parse(many or [response.headers.get("WWW-Authenticate", "")])
 
 
 def parse(headers: Iterable[str]) -> list[Challenge]:
@@ -44,7 +63,8 @@ def _parse_one(text: str) -> list[Challenge]:
             at += 1  # a separator, or something that has no place here
             continue
         after = _skip(text, word.end())
-        if text[after : after + 1] == "=" and found:
+        if text[after : after + 1] == "=":
+            # Before the first scheme it goes into a dictionary that belongs to nobody.
             value, at = _value(text, _skip(text, after + 1))
             parameters.setdefault(word[0].lower(), value)
             continue
@@ -52,7 +72,7 @@ def _parse_one(text: str) -> list[Challenge]:
         found.append(Challenge(word[0].lower(), parameters))
         at = after
         blob = _TOKEN68.match(text, at) if after > word.end() else None
-        if blob and text[blob.end() - 1] == "=":
+        if blob:
             at = blob.end()  # "Negotiate abc==": a token, not parameters
     return found
 
@@ -66,6 +86,6 @@ def _value(text: str, at: int) -> tuple[str, int]:
 
 
 def _skip(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t":
+    while at < len(text) and text[at] in " \t\r\n":
         at += 1
     return at

@@ -19,8 +19,8 @@ from concil.errors import (
     StatusError,
 )
 from concil.reference import check_tag
-from concil.registry.auth import Scopes, repository_scope
 from concil.registry.endpoint import Call, Endpoint
+from concil.registry.scopes import Scopes, repository_scope
 from concil.registry.session import content_length, discard, read_limited
 from concil.registry.urls import origin, redacted, resolve
 

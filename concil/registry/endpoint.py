@@ -14,15 +14,17 @@ from concil import retry
 from concil.config import RetryPolicy
 from concil.content import Body
 from concil.errors import ConnectionLost, TLSFailure, Unreachable
-from concil.registry import failures
-from concil.registry.auth import Authenticator, Scopes
-from concil.registry.challenge import Challenge
-from concil.registry.challenge import parse as parse_challenges
+from concil.registry import challenge, failures
+from concil.registry.auth import Authenticator, Refusal
 from concil.registry.credentials import Login
+from concil.registry.scopes import Scopes
 from concil.registry.session import Options, Transport, read_error
 from concil.registry.urls import origin, redacted
 
 logger = logging.getLogger(__name__)
+
+# A first token, a wider one, then that of a person who was asked.
+_ANSWERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +94,22 @@ class Endpoint:
         raise failures.status_error(response, read_error(response))
 
     def authorized(self, call: Call) -> requests.Response:
-        """Make a call once, renewing credentials that are refused; any status is returned."""
-        sent = self._authorization(call)
-        response = self._reach(call, sent)
-        for last in (False, True):
-            if not self._refused(response, call, sent):
+        """Make a call once, renewing credentials that are refused; any status is returned.
+
+        Raises:
+            RegistryDenied: the credentials are known to be refused; nothing was sent.
+            ConnectionLost: no answer, or a body that cannot be read twice was refused.
+            TLSFailure, ProtocolViolation, AccessDenied, StatusError: from the token
+                service, too.
+        """
+        refusal = Refusal(call.scopes, self._authorization(call))
+        response = self._reach(call, refusal.sent)
+        for _ in range(_ANSWERS):
+            if not self._refused(response, call, refusal.sent):
                 return response
-            challenges = _challenges(response)
+            refusal.challenges = challenge.read(response)
             read_error(response)
-            if not self.auth.renew(challenges, call.scopes, sent, last=last):
+            if not self.auth.renew(refusal):
                 return response
             if call.rewind is not None:
                 call.rewind()
@@ -108,8 +117,8 @@ class Endpoint:
                 raise ConnectionLost(
                     f"{call.method} {redacted(response.url)}: the token expired on the way"
                 )
-            sent = self._authorization(call)
-            response = self._reach(call, sent)
+            refusal.sent = self._authorization(call)
+            response = self._reach(call, refusal.sent)
         return response
 
     def _refused(self, response: requests.Response, call: Call, sent: str | None) -> bool:
@@ -117,6 +126,8 @@ class Endpoint:
             return False  # a storage host's refusal says nothing of the registry's token
         if response.status_code == requests.codes.unauthorized:
             return True
+        if response.status_code == requests.codes.forbidden and challenge.wants_more(response):
+            return True  # RFC 6750 has 403 for what distribution answers with 401
         # ECR Public answers an expired token with 400, others with 403.
         return response.status_code in (400, 403) and self.auth.is_aged(call.scopes, sent)
 
@@ -169,10 +180,3 @@ class Endpoint:
             self._base = "http" + self._base.removeprefix("https")
             self.auth.home = self._base
         return True
-
-
-def _challenges(response: requests.Response) -> list[Challenge]:
-    """Every WWW-Authenticate header of its own: requests would join them."""
-    raw = getattr(response.raw, "headers", None)
-    many = raw.getlist("WWW-Authenticate") if raw is not None and hasattr(raw, "getlist") else []
-    return parse_challenges(many or [response.headers.get("WWW-Authenticate", "")])

@@ -21,11 +21,12 @@ from concil.errors import (
     RegistryDenied,
     StatusError,
 )
-from concil.registry.auth import Authenticator, repository_scope
+from concil.registry.auth import Authenticator, Refusal
 from concil.registry.challenge import Challenge
 from concil.registry.challenge import parse as parse_challenges
 from concil.registry.credentials import Credentials, Login
 from concil.registry.endpoint import Call, Endpoint
+from concil.registry.scopes import repository_scope
 from concil.registry.session import Transport
 from tests.registry.guarded import REALM, REGISTRY, Guarded, basic
 from tests.registry.scripted import Answer, Scripted, Seen, reply
@@ -332,15 +333,17 @@ def test_basic(registry: Guarded, endpoint: Endpoint, challenge: str) -> None:
     assert registry.refused == 1  # it goes along from then on
 
 
-def test_a_wrong_password_is_a_denial(registry: Guarded, endpoint: Endpoint) -> None:
+def test_a_wrong_password_is_tried_once(registry: Guarded, endpoint: Endpoint) -> None:
     registry.challenge = "Basic"
     endpoint.auth.credentials = ALICE
 
-    for _ in range(2):
-        with pytest.raises(RegistryDenied, match="UNAUTHORIZED"):
-            get(endpoint)
+    for scopes in (PULL, PULL, PUSH):
+        with pytest.raises(RegistryDenied, match=r"UNAUTHORIZED.*user 'alice'"):
+            get(endpoint, scopes)
 
-    assert registry.refused == 3
+    asked = registry.server.asked(part="/v2/")
+    assert [seen.path for seen in asked if "authorization" in seen.headers] == ["/v2/"]
+    assert len(asked) == 2  # nothing is asked any more
 
 
 @pytest.mark.parametrize("challenge", ["Basic", "Negotiate", "", 'Digest realm="x"'])
@@ -354,7 +357,8 @@ def test_who_has_no_credentials_is_told_what_the_registry_said(
 
     assert caught.value.response is not None
     assert "UNAUTHORIZED" in caught.value.response.text
-    assert registry.refused == 1
+    # Without any challenge the one of /v2/ is looked for.
+    assert len(registry.server.asked(part="/v2/x")) == 1
 
 
 def test_a_token_is_preferred_where_both_are_offered(
@@ -730,7 +734,7 @@ def test_no_challenge_raises_anything_but_ours(realm: str, service: str, scope: 
         challenge = Challenge("bearer", {"realm": realm, "service": service, "scope": scope})
 
         with pytest.raises(ConcilError):
-            auth.renew([challenge], PULL, None, last=False)
+            auth.renew(Refusal(PULL, None, [challenge]))
 
 
 class _Nobody(requests.adapters.HTTPAdapter):
