@@ -30,6 +30,7 @@ class DockerRegistry:
         directory: Where configuration, log and storage go.
         delete: Whether blobs and manifests may be deleted.
         users: Passwords by name; with any, every request needs Basic authentication.
+        auth: Its configuration of `auth`, where it is not that.
         certificate: Serves https with it.
         in_memory: Keeps the storage in memory, for measurements.
     """
@@ -40,6 +41,7 @@ class DockerRegistry:
         *,
         delete: bool = True,
         users: Mapping[str, str] | None = None,
+        auth: Mapping[str, object] | None = None,
         certificate: Certificate | None = None,
         in_memory: bool = False,
     ) -> None:
@@ -54,6 +56,7 @@ class DockerRegistry:
         self._config = directory / "config.yml"
         self._delete = delete
         self._users = dict(users or {})
+        self._auth = auth
         self._certificate = certificate
         self._port = 0
         self._process = ServerProcess(
@@ -128,7 +131,9 @@ class DockerRegistry:
             },
             "http": http,
         }
-        if self._users:
+        if self._auth is not None:
+            configuration["auth"] = self._auth
+        elif self._users:
             configuration["auth"] = {
                 "htpasswd": {"realm": "lab", "path": str(self._write_passwords())}
             }

@@ -1,0 +1,1 @@
+"""Transfers through the real docker-registry, with tokens of a service that is one."""

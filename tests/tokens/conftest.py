@@ -1,0 +1,55 @@
+"""The real docker-registry behind a line with a delay, and a token service for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.lab.registry import DockerRegistry
+from tests.lab.relay import Relay
+from tests.lab.requests_seen import RequestLog
+from tests.lab.token_service import TokenService
+
+USER, PASSWORD = "alice", "s3cr:t/+@"
+WRITTEN = "alice:s3cr%3At%2F%2B%40"  # as a URL has them
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A registry, the service for its tokens, and the line to it."""
+
+    registry: DockerRegistry
+    service: TokenService
+    relay: Relay
+    seen: RequestLog
+
+    def address(self, rest: str, *, user: str = "") -> str:
+        """Return the address of something in it, over the line."""
+        return f"http://{user}{'@' if user else ''}{self.relay.host}/{rest}"
+
+    def session(self, repository: str) -> requests.Session:
+        """Return a session that may do everything in a repository."""
+        session = requests.Session()
+        token = self.service.token(f"repository:{repository}:pull,push,delete")
+        session.headers["Authorization"] = f"Bearer {token}"
+        return session
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[TokenService]:
+    with TokenService(tmp_path / "service", users={USER: PASSWORD}) as service:
+        yield service
+
+
+@pytest.fixture
+def place(tmp_path: Path, service: TokenService) -> Iterator[Place]:
+    seen = RequestLog()
+    with (
+        DockerRegistry(tmp_path / "registry", auth=service.settings) as registry,
+        Relay(registry.host, observer=seen) as relay,
+    ):
+        yield Place(registry, service, relay, seen)

@@ -1,0 +1,117 @@
+"""Tokens that live two seconds, under sixteen workers; the registry refuses them after that."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+
+from concil import Engine, MirrorItem, TransferConfig
+from tests.lab.images import assert_same_image, make_image, put_image, write_blob, write_layout
+from tests.lab.token_service import TokenService
+from tests.tokens.conftest import Place
+
+pytestmark = pytest.mark.real
+LIFETIME = 2.0  # seconds
+RENEWED = 0.8 * LIFETIME  # seconds
+LAYERS = 9
+LATENCY = 0.1  # seconds, in each direction
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine(TransferConfig(workers=16, images=16, per_host=16, chunk_size=256 * 1024))
+
+
+def tags(count: int) -> list[str]:
+    return [f"v{number}" for number in range(count)]
+
+
+def most(service: TokenService) -> tuple[int, int]:
+    """Return how often the token that was asked for most was, and how many kinds there were."""
+    kinds = Counter(asked.scopes for asked in service.asked)
+    return max(kinds.values()), len(kinds)
+
+
+def refusals(place: Place) -> int:
+    """Return how many requests the registry answered with 401."""
+    return place.registry.log.read_text().count('" 401 ')
+
+
+@pytest.mark.parametrize(("ago", "status"), [(0.0, 404), (3.1, 401)])
+def test_the_registry_refuses_a_token_after_its_life(place: Place, ago: float, status: int) -> None:
+    place.service.lifetime = LIFETIME
+    place.service.skew = -ago  # its end is a whole second of the clock
+    with place.session("x") as session:
+        answer = session.get(f"{place.registry.url}/v2/x/tags/list", timeout=20)
+
+    assert answer.status_code == status
+
+
+def test_a_mirror_outlives_its_tokens(
+    place: Place, engine: Engine, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    names = tags(50)
+    images = {tag: make_image(number, (300,) * LAYERS) for number, tag in enumerate(names)}
+    with place.session("x") as session:
+        for tag, made in images.items():
+            put_image(place.registry.url, "x", tag, made, session=session)
+    place.service.lifetime = LIFETIME
+    place.relay.latency = LATENCY
+    items = [MirrorItem(place.address(f"x:{tag}"), f"oci:{tmp_path}/copy:{tag}") for tag in names]
+
+    began = time.monotonic()
+    with engine:
+        report = engine.mirror(items)
+    took = time.monotonic() - began
+
+    asked, kinds = most(place.service)
+    record_property("measured", f"{place.seen.count()} requests in {took:.1f} s, {asked} tokens")
+    assert not report.failed
+    assert place.seen.count() >= 500
+    assert took > 2 * LIFETIME
+    assert 1 < len(place.service.asked) <= took / RENEWED + kinds
+    assert 1 <= refusals(place) <= 16  # one for each worker that came before the first token
+
+
+def test_a_push_of_many_images_outlives_its_tokens(
+    place: Place, engine: Engine, tmp_path: Path
+) -> None:
+    names = tags(16)
+    images = {tag: make_image(number, (300,) * 5) for number, tag in enumerate(names)}
+    write_layout(tmp_path / "images", images)
+    place.service.lifetime = LIFETIME
+    place.relay.latency = LATENCY
+    items = [MirrorItem(f"oci:{tmp_path}/images:{tag}", place.address(f"y:{tag}")) for tag in names]
+
+    began = time.monotonic()
+    with engine:
+        report = engine.mirror(items)
+    took = time.monotonic() - began
+
+    asked, kinds = most(place.service)
+    assert not report.failed
+    assert 1 <= refusals(place) <= 16 * kinds
+    assert asked <= took / RENEWED + 1
+    with place.session("y") as session:
+        for tag, made in images.items():
+            assert_same_image(place.registry.url, "y", tag, made, session)
+
+
+def test_each_chunk_has_a_token_that_lives(place: Place, engine: Engine, tmp_path: Path) -> None:
+    digest = write_blob(tmp_path / "file", 7, 5 * 1024 * 1024)
+    place.service.lifetime = LIFETIME
+    place.relay.rate = 1024 * 1024
+
+    with engine:
+        pushed = engine.push_blob(tmp_path / "file", place.address("z"))
+
+    assert str(pushed.digest) == digest
+    assert len(place.service.asked) > 2
+    with place.session("z") as session:
+        url = f"{place.registry.url}/v2/z/blobs/{digest}"
+        assert session.head(url, timeout=20).status_code == requests.codes.ok
