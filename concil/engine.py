@@ -173,6 +173,16 @@ class Engine:
         coordinators = max(1, self.config.images if self.config.workers else 1)
         return Mirror(self._copier, self._prepare, self._cancel).run(items, coordinators)
 
+    def tags(self, address: str) -> Iterator[str]:
+        """Yield the tags of a repository, or the names in a layout, page by page.
+
+        Args:
+            address: ``[docker://|http://]host[:port]/name`` or ``oci:DIR``.
+        Raises:
+            NotFound: there is no such repository or layout.
+        """
+        yield from self._stores.source(parse_address(address), self._sides.source).tags()
+
     def cancel(self) -> None:
         """Stop soon; calls under way raise Cancelled, chunks in flight may end until `close`."""
         self._cancel.set()

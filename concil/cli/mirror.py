@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from concil.cli import mirror_list, options, results
+from concil.cli import options, results
 from concil.cli.command import Command
 from concil.cli.copy import told_of
 from concil.cli.failures import DONE, FAILED, SOME_FAILED, cleaned, exit_code, told
-from concil.errors import UsageError
+from concil.engine import Engine
+from concil.errors import ConcilError, UsageError
+from concil.plan import reading
+from concil.plan.expand import Expansion
+from concil.plan.targets import Below
 from concil.reference import Reference, parse_address
 from concil.transfer.mirror import MirrorReport, Outcome
 
@@ -18,9 +23,10 @@ if TYPE_CHECKING:
     from concil.cli.options import Subparsers
 
 _DESCRIPTION = """\
-Copy every image of a list. A line is SOURCE, or SOURCE -> TARGET; TARGET is a name
-below DST, or an address with its scheme; # begins a comment. Without TARGET an image
-keeps its repository's path and tag: docker.io/library/alpine:3 goes to
+Copy every image of a plan. A plan is a list, or a TOML file that chooses tags of
+repositories (see docs/plans.md). A line of a list is SOURCE, or SOURCE -> TARGET; TARGET
+is a name below DST, or an address with its scheme; # begins a comment. Without TARGET an
+image keeps its repository's path and tag: docker.io/library/alpine:3 goes to
 DST/library/alpine:3, and in a layout it is called docker.io/library/alpine:3.
 Images that are up to date are left alone; run it again after a failure."""
 
@@ -28,10 +34,18 @@ Images that are up to date are left alone; run it again after a failure."""
 def add_parser(subparsers: Subparsers) -> None:
     """Add the verb to the command line."""
     parser = subparsers.add_parser(
-        "mirror", help="copy the images of a list", description=_DESCRIPTION
+        "mirror", help="copy the images of a list or plan", description=_DESCRIPTION
     )
-    parser.add_argument("list", metavar="LIST", help="a file with one image a line; -: from stdin")
-    parser.add_argument("destination", metavar="DST", help="host[:port]/prefix or oci:DIR")
+    parser.add_argument(
+        "plan", metavar="PLAN", help="a list with one image a line, or a .toml file; -: from stdin"
+    )
+    parser.add_argument(
+        "destination",
+        metavar="DST",
+        nargs="?",
+        help="host[:port]/prefix or oci:DIR; not needed where every entry has a whole target",
+    )
+    parser.add_argument("--dest", metavar="DST", help="the same")
     options.add_platform(parser, "copy only these platforms of each index")
     options.add_progress(parser)
     options.add_registry(parser, sides=("src", "dest"))
@@ -41,26 +55,38 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(command: Command) -> int:
     """Copy them; the failures of single images are told at the end."""
     arguments = command.arguments
-    platforms = options.platforms_of(arguments)
-    lines = mirror_list.read(arguments.list)
-    items = mirror_list.items(lines, arguments.destination, platforms)
-    if not items:
-        raise UsageError(
-            f"no images in {cleaned(arguments.list)}", remedy="a list has one image a line"
-        )
-    _check_hosts("--src-creds", arguments.src_creds, [item.source for item in items])
-    _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in items])
     began = time.monotonic()
-    command.display.expect(len(items))
     with command.engine() as engine:
-        report = engine.mirror(items)
+        wanted = _expansion(arguments, engine)
+        probes = wanted.check()
+        if not probes:
+            raise UsageError(
+                f"no images in {cleaned(arguments.plan)}", remedy="a list has one image a line"
+            )
+        _check_hosts("--src-creds", arguments.src_creds, [item.source for item in probes])
+        _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in probes])
+        if wanted.known:
+            command.display.expect(len(probes))
+        report = engine.mirror(wanted)
     command.display.close()
-    order = {item: place for place, item in enumerate(items)}
-    for outcome in sorted(report.failed, key=lambda outcome: order[outcome.item]):
+    order = {item: place for place, item in enumerate(probes)}
+    for outcome in sorted(report.failed, key=lambda o: order.get(o.item, len(order))):
         command.display.write(_failure(outcome), "error")
+    for rule, error in wanted.failed:
+        command.display.write(cleaned(f"concil: failed: {rule.place}: {told(error)}"), "error")
     if not arguments.quiet:
         results.put_line(summary(report, time.monotonic() - began))
-    return _code(report)
+    return _code(report, [error for _, error in wanted.failed])
+
+
+def _expansion(arguments: argparse.Namespace, engine: Engine) -> Expansion:
+    """The plan as images; where they go is said by ``--dest``, the argument, or the plan."""
+    if arguments.dest is not None and arguments.destination is not None:
+        raise UsageError("two destinations are given", remedy="leave one of them away")
+    destination = arguments.dest if arguments.dest is not None else arguments.destination
+    below = Below(destination) if destination is not None else None
+    rules = tuple(reading.read(arguments.plan))
+    return Expansion(rules, engine.tags, below, options.platforms_of(arguments))
 
 
 def summary(report: MirrorReport, seconds: float) -> str:
@@ -80,13 +106,18 @@ def _failure(outcome: Outcome) -> str:
     return cleaned(f"concil: failed: {names}: {cause}")
 
 
-def _code(report: MirrorReport) -> int:
-    """Some failed, or all: then what they have in common."""
-    if not report.failed:
+def _code(report: MirrorReport, unlisted: Sequence[ConcilError]) -> int:
+    """Some failed, or all: then what they have in common.
+
+    Args:
+        unlisted: why repositories could not be listed.
+    """
+    errors = [*(o.error for o in report.failed if o.error is not None), *unlisted]
+    if not errors:
         return DONE
     if len(report.failed) < len(report.outcomes):
         return SOME_FAILED
-    codes = {exit_code(outcome.error) for outcome in report.failed if outcome.error}
+    codes = {exit_code(error) for error in errors}
     return codes.pop() if len(codes) == 1 else FAILED
 
 

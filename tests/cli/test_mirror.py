@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from concil.cli import mirror_list
-from concil.errors import UsageError
+from concil.plan.targets import Below
 from concil.reference import parse_address
 from concil.server import EmbeddedRegistry
 from tests.cli.runner import Cli, Program, assert_fails
@@ -36,7 +35,7 @@ def write(path: Path, *lines: str) -> Path:
 
 
 def below(destination: str, source: str, target: str | None = None) -> str:
-    return mirror_list.Below(destination).of(parse_address(source), target)
+    return Below(destination).of(parse_address(source), target)
 
 
 def test_a_list_is_mirrored_and_then_up_to_date(
@@ -258,11 +257,6 @@ def test_a_password_in_a_list_is_never_told(
     assert done.code == 4
     assert "secret" not in done.err + done.out
     assert "secret" not in cli("mirror", bad, "h.example").err
-
-
-def test_reading_a_list_is_a_library_call_too() -> None:
-    with pytest.raises(UsageError, match="x:1 and y:2"):
-        mirror_list.items([("x:1", "a.example/a"), ("y:2", "b.example/a:latest")], "h.example", ())
 
 
 def test_json_progress_has_an_event_a_line(

@@ -16,6 +16,7 @@ LAYERS = (
     ("registry",),
     ("store",),
     ("transfer",),
+    ("plan",),
     (
         "stores",
         "engine",

@@ -1,0 +1,182 @@
+"""From the entries of a plan to single images, as they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from concil.errors import ConcilError, UsageError, shown
+from concil.plan.rules import Rule
+from concil.plan.targets import Below, key_of
+from concil.reference import Address, LayoutAddress, Reference, parse_address
+from concil.transfer.mirror import MirrorItem
+
+logger = logging.getLogger(__name__)
+
+ListTags = Callable[[str], Iterator[str]]
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_TARGET_REMEDY = "give one of them another target"
+
+
+@dataclass(slots=True)
+class Expansion:
+    """Images of a plan, one after the other; what could not be had is in ``failed``.
+
+    One thread at a time. A repository that cannot be listed fails alone: the tags that
+    came before are copied, and the other entries go on.
+    """
+
+    rules: tuple[Rule, ...]
+    list_tags: ListTags  # the tags of a repository, page by page
+    below: Below | None = None  # None: every entry names its whole target
+    platforms: tuple[str, ...] = ()  # for entries that name none
+    failed: list[tuple[Rule, ConcilError]] = field(default_factory=list)
+    # Sixteen bytes an image: a plan of a hundred thousand is checked in little memory.
+    _taken: dict[bytes, bytes] = field(default_factory=dict)
+
+    def check(self) -> list[MirrorItem]:
+        """See that every entry makes sense, as far as that can be told without asking anybody.
+
+        Returns:
+            What the entries come to if each repository has one tag: all of them if no
+            repository has to be listed.
+        Raises:
+            UsageError: file, line and reason.
+        """
+        single: dict[tuple[str, ...], str] = {}
+        found = []
+        for rule in self.rules:
+            platforms = rule.platforms or self.platforms
+            listed = [f"{rule.source}:{tag}" for tag in rule.tags.listed] if rule.tags else []
+            probe = rule.source if rule.tags is None else f"{rule.source}:probe"
+            try:
+                items = [self._item(rule, source, platforms) for source in listed or [probe]]
+                if rule.tags is None:
+                    self._check_single(items[0], rule, single)
+            except ConcilError as error:
+                raise _at(rule, error) from error
+            found += items
+        return found
+
+    @property
+    def known(self) -> bool:
+        """Whether no repository has to be listed."""
+        return all(rule.tags is None or not rule.tags.needs_listing for rule in self.rules)
+
+    def __iter__(self) -> Iterator[MirrorItem]:
+        """Yield what is to be copied."""
+        for rule in self.rules:
+            found = False
+            try:
+                for item in self._items(rule):
+                    found = True
+                    if self._is_new(item):
+                        yield item
+            except ConcilError as error:
+                self.failed.append((rule, error))
+                continue
+            if not found:
+                source = parse_address(rule.source)
+                logger.warning("%s: no tag of %s matches", rule.place, source)
+
+    def _check_single(
+        self, item: MirrorItem, rule: Rule, single: dict[tuple[str, ...], str]
+    ) -> None:
+        target = parse_address(item.destination)
+        other = single.setdefault(key_of(target), rule.place)
+        if other is not rule.place:
+            raise UsageError(
+                f"{other} and {rule.place} would both write {target}", remedy=_TARGET_REMEDY
+            )
+
+    def _is_new(self, item: MirrorItem) -> bool:
+        """Whether nothing was to be written there so far.
+
+        Raises:
+            UsageError: another image was.
+        """
+        target = parse_address(item.destination)
+        key, source = _short(key_of(target)), _short(key_of(parse_address(item.source)))
+        before = self._taken.setdefault(key, source)
+        if before != source:
+            raise UsageError(
+                f"two images would be written to {target}; one is {parse_address(item.source)}",
+                remedy=_TARGET_REMEDY,
+            )
+        return before is source
+
+    def _items(self, rule: Rule) -> Iterator[MirrorItem]:
+        platforms = rule.platforms or self.platforms
+        if rule.tags is None:
+            yield self._item(rule, rule.source, platforms)
+            return
+        tags = self.list_tags(rule.source) if rule.tags.needs_listing else iter(())
+        for tag in rule.tags.choose(tags):
+            yield self._item(rule, f"{rule.source}:{tag}", platforms)
+
+    def _item(self, rule: Rule, source: str, platforms: tuple[str, ...]) -> MirrorItem:
+        address = parse_address(source)
+        destination = self._destination(rule, address)
+        if key_of(parse_address(destination)) == key_of(address):
+            raise UsageError(f"{address} would be copied onto itself", remedy=_TARGET_REMEDY)
+        return MirrorItem(source, destination, platforms)
+
+    def _destination(self, rule: Rule, source: Address) -> str:
+        target = rule.target
+        if target is not None:
+            if rule.tags is not None and "{tag}" not in target:
+                target = _with_tag(target)
+            target = _FIELD.sub(lambda found: _value(found[1], source), target)
+        if self.below is not None:
+            return self.below.of(source, target)
+        if target is None:
+            raise UsageError(
+                "nobody says where it goes", remedy="give a target, or a destination for all"
+            )
+        return target
+
+
+def _with_tag(target: str) -> str:
+    """A template without tag, with one; a layout gets names as people write images."""
+    if target.startswith("oci:"):
+        return f"{target}:{{host}}/{{repository}}:{{tag}}"
+    return f"{target}:{{tag}}"
+
+
+def _value(name: str, source: Address) -> str:
+    """What stands for ``{name}`` in a template."""
+    if isinstance(source, LayoutAddress):
+        values = {"tag": source.name or ""}
+    else:
+        values = {
+            "host": source.host,
+            "repository": source.repository,
+            "name": source.repository.rpartition("/")[2],
+            "tag": _tag_of(source),
+        }
+    if name not in values:
+        raise UsageError(
+            f"unknown field in a target: {{{shown(name)}}}",
+            remedy=f"known are: {', '.join(f'{{{one}}}' for one in values)}",
+        )
+    return values[name]
+
+
+def _tag_of(source: Reference) -> str:
+    if source.tag is None and source.digest is not None:
+        return f"sha256-{source.digest.hex}"
+    return source.tag or "latest"
+
+
+def _short(key: tuple[str, ...]) -> bytes:
+    return hashlib.blake2b("\0".join(key).encode(), digest_size=16).digest()
+
+
+def _at(rule: Rule, error: ConcilError) -> UsageError:
+    text = str(error)
+    # Some name two places of their own.
+    named = text if rule.place in text else f"{rule.place}: {text}"
+    return UsageError(named, remedy=error.remedy)

@@ -1,0 +1,55 @@
+"""Reads the file of a plan, in whichever format it is written."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from concil.errors import StoreError, UsageError, shown
+from concil.plan import plain, toml
+from concil.plan.rules import Rule
+
+_LIMIT = 64 * 1024 * 1024  # bytes
+
+
+def read(path: str) -> list[Rule]:
+    """Read a plan: TOML by its suffix ``.toml``, else a list with one image a line.
+
+    Args:
+        path: a file; ``-`` is standard input, a list.
+    Raises:
+        UsageError: it is no file, no text, too large, or has an entry that makes no sense.
+        StoreError: it cannot be read.
+    """
+    name = "standard input" if path == "-" else path
+    content = _content(path, name)
+    shown_name = name if name.isprintable() else shown(name)
+    if len(content) > _LIMIT:
+        raise UsageError(f"{shown_name} is larger than a list of images can be")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{shown_name} is not UTF-8 text", remedy="a list has one image a line"
+        ) from error
+    is_toml = path.lower().endswith(".toml")
+    return toml.rules(text, shown_name) if is_toml else plain.rules(text, shown_name)
+
+
+def _content(path: str, name: str) -> bytes:
+    try:
+        if path == "-":
+            if sys.stdin is None:
+                raise UsageError("standard input is closed", remedy="name a file")
+            return sys.stdin.buffer.read(_LIMIT + 1)
+        with Path(path).open("rb") as file:
+            return file.read(_LIMIT + 1)
+    except FileNotFoundError as error:
+        raise UsageError(f"no such file: {shown(name)}", remedy="check the path") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"{shown(name)} is a directory", remedy="name a list") from error
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or "not a path"
+        raise StoreError(
+            f"cannot read {shown(name)}: {cause}", remedy="check the path and its permissions"
+        ) from error

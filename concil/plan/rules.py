@@ -1,0 +1,18 @@
+"""A plan as data: what is to be mirrored, wherever it was written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from concil.plan.tags import TagFilter
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of a plan: an image, or some tags of a repository."""
+
+    place: str  # file and line, for messages
+    source: str  # an image; with ``tags`` a repository, without tag
+    target: str | None = None  # an address, a name below the destination, or a template of one
+    tags: TagFilter | None = None  # None: the one image that ``source`` names
+    platforms: tuple[str, ...] = ()  # none: all
