@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import requests
 
+from concil import retry
 from concil.errors import AccessDenied, ProtocolViolation, RegistryDenied, StatusError
 from concil.registry.challenge import Challenge
 from concil.registry.credentials import Credentials, Login
@@ -44,10 +45,11 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A token and whose it is."""
+    """A token, whose it is and what it was asked for."""
 
     token: Token
     owner: Credentials | None
+    scopes: Scopes
 
 
 @dataclass(slots=True)
@@ -169,16 +171,16 @@ class Authenticator:
 
     def _answer_with_token(self, credentials: Credentials, refusal: Refusal) -> bool:
         """A login left a bearer token: nothing can be fetched, but a login may have another."""
+        if refusal.sent != _as_bearer(credentials.registry_token or ""):
+            return True
         if refusal.renewed:
             return False
         refusal.renewed = True
-        if refusal.sent != _as_bearer(credentials.registry_token or ""):
-            return True
         return self._identity.replaced(credentials, None, refusal.scopes)
 
     def _renew_token(self, known: _Known, offered: Challenge | None, refusal: Refusal) -> bool:
         # Harbor offers only Basic to a request that had a token: the realm stays.
-        if offered is not None:
+        if offered is not None and (known.realm is None or not refusal.wants_more):
             known.realm = self._realm(known, offered, refusal.scopes)
         aged = known.held is not None and known.held.token.aged
         if refusal.wants_more and not aged and not self._is_anothers(known):
@@ -216,19 +218,20 @@ class Authenticator:
 
         GitLab and Harbor want ``*`` where the specification says ``delete``.
         """
-        asked = known.realm.scopes if known.realm is not None else ()
         wider = merged(refusal.scopes, offered.get("scope"))
-        if known.narrow or set(wider) <= set(asked) or known.realm is None:
+        held, realm = known.held, known.realm
+        if held is None or realm is None or known.narrow or set(wider) <= set(held.scopes):
             return False
-        before, known.wider = known.wider, wider
-        realm = known.realm
-        known.realm = Realm(realm.url, realm.service, wider, realm.home)
+        realm = Realm(realm.url, realm.service, wider, realm.home)
         try:
-            self._fetch(known, refusal.scopes)
-        except (StatusError, AccessDenied):
-            known.wider, known.realm = before, realm
-            logger.debug("%s gives no wider token", host_of(realm.url))
+            token = self._service.fetch(realm, held.owner)
+        except (StatusError, AccessDenied) as error:
+            if retry.is_transient(error):
+                raise
+            # What is refused is the more: the user may well be who they say.
+            logger.debug("%s gives no wider token: %s", host_of(realm.url), error)
             return False
+        known.held, known.realm, known.wider = _Held(token, held.owner, wider), realm, wider
         return True
 
     def _fetch(self, known: _Known, scopes: Scopes) -> None:
@@ -244,7 +247,7 @@ class Authenticator:
                         raise
                     continue
                 self._identity.prove(credentials)
-            known.held = _Held(token, credentials)
+            known.held = _Held(token, credentials, known.realm.scopes if known.realm else ())
             return
 
     def _ask(self, known: _Known, credentials: Credentials | None) -> Token:

@@ -9,8 +9,7 @@ from concil.errors import RegistryDenied
 from concil.registry import challenge, failures
 from concil.registry.challenge import Challenge
 from concil.registry.credentials import Credentials
-from concil.registry.realms import same_origin
-from concil.registry.session import Transport, discard, read_error
+from concil.registry.session import Options, Transport, discard, read_error
 
 
 def root_challenges(transport: Transport, home: str) -> list[Challenge]:
@@ -26,7 +25,7 @@ def root_challenges(transport: Transport, home: str) -> list[Challenge]:
     if response.status_code in retry.TRANSIENT_STATUS:
         raise failures.status_error(response, read_error(response))
     refused = response.status_code == requests.codes.unauthorized
-    found = challenge.read(response) if refused and same_origin(response.url, home) else []
+    found = challenge.read(response) if refused else []
     discard(response)
     return found
 
@@ -51,11 +50,12 @@ def password_refusal(
     response.close()
     # ECR calls a password that has expired by other numbers.
     refused = (400, 401, 403) if worked else (401,)
-    if response.status_code not in refused or not same_origin(response.url, home):
+    if response.status_code not in refused:
         return None
     return RegistryDenied(str(error), response=response, remedy=error.remedy)
 
 
 def _get(transport: Transport, home: str, authorization: str | None) -> requests.Response:
     headers = {} if authorization is None else {"Authorization": authorization}
-    return transport.send(requests.Request("GET", f"{home}/v2/", headers=headers))
+    request = requests.Request("GET", f"{home}/v2/", headers=headers)
+    return transport.send(request, Options(follow=False))  # what others say is not its word

@@ -746,3 +746,187 @@ def test_challenges_come_as_registries_write_them() -> None:
     [challenge] = parse_challenges([f'Bearer realm="{REALM}"'])
 
     assert challenge.get("realm") == REALM
+
+
+# Wider scopes ------------------------------------------------------------------------------
+
+
+def insufficient(scope: str) -> str:
+    return f'Bearer realm="{REALM}",service="reg",scope="{scope}",error="insufficient_scope"'
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_is_widened_once_by_the_scope_of_the_challenge(
+    registry: Guarded, endpoint: Endpoint, server: Scripted, status: int
+) -> None:
+    """GitLab wants "*" where the specification has "delete"."""
+    wider = Answer(status, headers=(("WWW-Authenticate", insufficient("repository:team/app:*")),))
+    server.on(
+        "GET",
+        "/v2/x",
+        reply(401, WWW_Authenticate=registry.challenge),
+        wider,
+        reply(200, b"content"),
+    )
+
+    assert get(endpoint) == b"content"
+    assert [seen.query["scope"] for seen in registry.token_requests] == [
+        ["repository:team/app:pull"],
+        ["repository:team/app:pull,*"],
+    ]
+
+
+def test_what_was_widened_stays_wide(registry: Guarded, endpoint: Endpoint, clock: Clock) -> None:
+    get(endpoint)
+    registry.challenge = insufficient("repository:team/app:push repository:other:pull")
+    registry.issued += 1
+    get(endpoint)
+    registry.challenge = f'Bearer realm="{REALM}",service="reg"'
+
+    clock.ahead = 50
+    get(endpoint)
+
+    wide = ["repository:team/app:pull,push", "repository:other:pull"]
+    assert [seen.query["scope"] for seen in registry.token_requests][1:] == [wide, wide]
+
+
+def test_widening_is_no_loop(registry: Guarded, endpoint: Endpoint) -> None:
+    def more(seen: Seen) -> bool:
+        count = len(registry.server.requests)
+        registry.challenge = insufficient(f"repository:other-{count}:pull")
+        return False
+
+    registry.let_in = more
+
+    with pytest.raises(RegistryDenied):
+        get(endpoint)
+
+    assert len(registry.token_requests) == 2
+    assert registry.refused == 3
+
+
+def test_a_scope_that_was_asked_for_already_is_not_asked_for_again(
+    registry: Guarded, endpoint: Endpoint
+) -> None:
+    """Distribution says so of a token that grants less than was asked for."""
+    registry.let_in = lambda _: False
+    registry.challenge = insufficient("repository:team/app:pull")
+
+    for _ in range(5):
+        with pytest.raises(RegistryDenied):
+            get(endpoint)
+
+    assert len(registry.token_requests) == 1
+
+
+def test_a_wider_token_that_is_refused_leaves_the_one_there_is(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    get(endpoint)
+    server.on("GET", r"/token.*other.*", reply(403))
+    registry.let_in = lambda seen: seen.path != "/v2/forbidden"
+    registry.challenge = insufficient("repository:other:pull")
+
+    with pytest.raises(RegistryDenied):
+        get(endpoint, path="/v2/forbidden")
+
+    assert get(endpoint) == b"content"
+    assert registry.server.requests[-1].headers["authorization"] == "Bearer t1"
+
+
+# Two scopes for a mount --------------------------------------------------------------------
+
+
+MOUNT = (*PUSH, repository_scope("other", "pull"))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_service_that_refuses_two_scopes_is_asked_for_the_first(
+    registry: Guarded, endpoint: Endpoint, server: Scripted, clock: Clock, status: int
+) -> None:
+    """DigitalOcean's answers 400 to the repository of somebody else."""
+    server.on("GET", r"/token.*other.*", reply(status))
+
+    get(endpoint, MOUNT)
+    clock.ahead = 59
+    get(endpoint, MOUNT)
+
+    asked = [seen.query["scope"] for seen in registry.token_requests]
+    assert asked == [list(MOUNT), list(PUSH), list(PUSH)]
+
+
+def test_a_wrong_password_is_not_tried_with_fewer_scopes(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    endpoint.auth.credentials = ALICE
+    server.on("GET", r"/token.*", reply(401))
+
+    with pytest.raises(RegistryDenied):
+        get(endpoint, MOUNT)
+
+    assert len(registry.token_requests) == 1
+
+
+# Challenges that are elsewhere -------------------------------------------------------------
+
+
+def test_without_a_challenge_that_of_the_root_counts(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    """gcr.io does so."""
+    refused = reply(401, '{"errors": [{"code": "UNAUTHORIZED"}]}')
+    server.on("GET", "/v2/x", refused, reply(200, b"one"))
+    server.on("GET", "/v2/y", refused, reply(200, b"two"))
+
+    assert get(endpoint) == b"one"
+    assert get(endpoint, PUSH, "/v2/y") == b"two"
+
+    asked = [seen.query["scope"] for seen in registry.token_requests]
+    assert asked == [list(PULL), list(PUSH)]
+    assert len([s for s in server.requests if s.path == "/v2/"]) == 1
+
+
+def test_the_roots_challenge_is_its_own_or_none(
+    registry: Guarded, endpoint: Endpoint, server: Scripted
+) -> None:
+    server.on("GET", "/v2/x", reply(401))
+    server.on("GET", "/v2/", reply(307, Location="https://other.example/v2/"))
+    endpoint.auth.credentials = ALICE
+
+    with pytest.raises(RegistryDenied):
+        get(endpoint)
+
+    assert not registry.token_requests
+    assert {seen.headers["host"] for seen in server.requests} == {"reg.example"}
+
+
+def test_a_newer_token_than_the_one_that_was_refused_is_sent(
+    registry: Guarded, endpoint: Endpoint
+) -> None:
+    """A 403 for a token that another thread has renewed meanwhile."""
+    get(endpoint)
+
+    def renewed_meanwhile(seen: Seen) -> Answer:
+        if seen.headers["authorization"] == "Bearer t1":
+            if not registry.issued > 1:
+                known = endpoint.auth._of(PULL)
+                endpoint.auth._fetch(known, PULL)
+            return reply(403, "expired")
+        return reply(200, b"renewed")
+
+    registry.let_in = lambda _: True
+    registry.content = renewed_meanwhile
+
+    assert get(endpoint) == b"renewed"
+    assert len(registry.token_requests) == 2
+
+
+def test_an_auth_of_the_session_is_the_registrys(
+    registry: Guarded, endpoint: Endpoint, transport: Transport
+) -> None:
+    transport.session.auth = ("caller", "s3cr3t")
+    registry.let_in = lambda seen: bool(registry.issued)
+
+    get(endpoint)
+
+    assert "authorization" not in registry.token_requests[0].headers

@@ -1,0 +1,380 @@
+"""The ways to ask for a token: identity tokens by a form, passwords by GET, fall-backs."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from concil.config import Timeouts
+from concil.errors import (
+    AccessDenied,
+    ConcilError,
+    ConnectionLost,
+    ProtocolViolation,
+    RegistryDenied,
+    StatusError,
+)
+from concil.registry.credentials import Credentials
+from concil.registry.session import Transport, new_session
+from concil.registry.tokens import Realm, Token, TokenService, read_token
+from tests.registry.guarded import basic
+from tests.registry.scripted import Answer, Elsewhere, Scripted, Seen, reply
+from tests.registry.wiring import UNTIMED
+
+HOME = "https://reg.example"
+REALM = Realm(
+    "https://auth.example/token", "reg", ("repository:a:pull,push", "repository:b:pull"), HOME
+)
+ALICE = Credentials("alice", "s3cr3t")
+LOGIN = Credentials("<token>", "", identity_token="id3ntity")
+Fetch = Callable[[Credentials | None], Token]
+
+
+@pytest.fixture
+def service(server: Scripted) -> Iterator[TokenService]:
+    with new_session() as session:
+        session.mount("https://", Elsewhere(server))
+        timeouts = Timeouts(connect=5, idle=10)
+        yield TokenService(Transport(session, timeouts=timeouts))
+
+
+@pytest.fixture
+def fetch(service: TokenService) -> Fetch:
+    return lambda credentials: service.fetch(REALM, credentials)
+
+
+def given_token(name: str = "t", **more: object) -> Answer:
+    return reply(200, json.dumps({"token": name, **more}))
+
+
+def form(seen: Seen) -> dict[str, list[str]]:
+    return urllib.parse.parse_qs(seen.body.decode())
+
+
+def ways(server: Scripted) -> list[str]:
+    """Return how the service was asked, in order."""
+    return [seen.method for seen in server.requests]
+
+
+# Identity tokens ---------------------------------------------------------------------------
+
+
+def test_an_identity_token_goes_into_a_form(server: Scripted, fetch: Fetch) -> None:
+    server.on("POST", "/token", given_token())
+
+    assert fetch(LOGIN).header == "Bearer t"
+
+    [seen] = server.requests
+    assert form(seen) == {
+        "grant_type": ["refresh_token"],
+        "refresh_token": ["id3ntity"],
+        "client_id": ["concil"],
+        "service": ["reg"],
+        "scope": ["repository:a:pull,push repository:b:pull"],
+    }
+    assert seen.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert "authorization" not in seen.headers
+    assert "id3ntity" not in seen.path
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 405])
+def test_a_service_without_forms_is_asked_by_get(
+    server: Scripted, fetch: Fetch, status: int
+) -> None:
+    server.on("POST", "/token", reply(status))
+    server.on("GET", r"/token\?.*", given_token())
+
+    assert [fetch(LOGIN).header for _ in range(2)] == ["Bearer t"] * 2
+
+    assert ways(server) == ["POST", "GET", "GET"]  # it is known from then on
+    assert server.requests[1].headers["authorization"] == basic("", "id3ntity")
+
+
+def test_the_user_of_an_identity_token_goes_along_by_get(server: Scripted, fetch: Fetch) -> None:
+    server.on("POST", "/token", reply(404))
+    server.on("GET", r"/token\?.*", given_token())
+
+    fetch(Credentials("alice", "", identity_token="id3ntity"))
+    fetch(Credentials("alice", "s3cr3t", identity_token="id3ntity"))
+
+    sent = [seen.headers["authorization"] for seen in server.asked("GET")]
+    assert sent == [basic("alice", "id3ntity"), basic("alice", "s3cr3t")]
+
+
+@pytest.mark.parametrize("status", [400, 401])
+def test_an_identity_token_that_has_expired_is_a_denial(
+    server: Scripted, fetch: Fetch, status: int
+) -> None:
+    server.on("POST", "/token", reply(status, '{"error": "invalid_grant"}'))
+
+    with pytest.raises(RegistryDenied, match="identity token") as caught:
+        fetch(LOGIN)
+
+    assert "id3ntity" not in f"{caught.value!r} {caught.value}"
+    assert ways(server) == ["POST"]
+
+
+def test_trouble_with_a_form_is_no_reason_for_another_way(server: Scripted, fetch: Fetch) -> None:
+    server.on("POST", "/token", reply(503))
+
+    with pytest.raises(StatusError, match="503"):
+        fetch(LOGIN)
+
+    assert ways(server) == ["POST"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("target", ["https://other.example/token", "/moved"])
+def test_a_form_is_never_sent_on(server: Scripted, fetch: Fetch, status: int, target: str) -> None:
+    server.on("POST", "/token", reply(status, Location=target))
+    server.on("GET", r"/token\?.*", reply(401))
+
+    with pytest.raises(RegistryDenied):
+        fetch(LOGIN)
+
+    assert ways(server) == ["POST", "GET"]
+    assert {seen.headers["host"] for seen in server.requests} == {"auth.example"}
+
+
+def test_a_refresh_token_in_an_answer_is_used_from_then_on(server: Scripted, fetch: Fetch) -> None:
+    server.on("POST", "/token", given_token(), given_token())
+    server.on("GET", r"/token\?.*", given_token(refresh_token="r3fresh"))
+
+    for _ in range(3):
+        fetch(ALICE)
+
+    assert ways(server) == ["GET", "POST", "POST"]
+    assert form(server.requests[1])["refresh_token"] == ["r3fresh"]
+
+
+def test_an_identity_token_that_is_replaced_is_not_used_again(
+    server: Scripted, fetch: Fetch
+) -> None:
+    server.on("POST", "/token", given_token(refresh_token="second"), given_token())
+
+    for _ in range(3):
+        fetch(LOGIN)
+
+    sent = [form(seen)["refresh_token"][0] for seen in server.requests]
+    assert sent == ["id3ntity", "second", "second"]
+
+
+def test_a_refresh_token_that_is_refused_is_forgotten(server: Scripted, fetch: Fetch) -> None:
+    server.on("POST", "/token", reply(400, '{"error": "invalid_grant"}'))
+    server.on("GET", r"/token\?.*", given_token(refresh_token="r3fresh"), given_token())
+
+    for _ in range(3):
+        fetch(ALICE)
+
+    assert ways(server) == ["GET", "POST", "GET", "GET"]
+
+
+def test_no_refresh_token_is_asked_for(server: Scripted, fetch: Fetch) -> None:
+    server.on("POST", "/token", given_token())
+    server.on("GET", r"/token\?.*", given_token())
+
+    fetch(LOGIN)
+    fetch(ALICE)
+
+    wire = " ".join(seen.path + seen.body.decode() for seen in server.requests)
+    assert "offline" not in wire
+
+
+# Passwords ---------------------------------------------------------------------------------
+
+
+def test_a_password_goes_by_get_and_the_scopes_each_for_itself(
+    server: Scripted, fetch: Fetch
+) -> None:
+    server.on("GET", r"/token\?.*", given_token())
+
+    fetch(ALICE)
+
+    [seen] = server.requests
+    assert seen.query == {"service": ["reg"], "scope": list(REALM.scopes)}
+    assert seen.headers["authorization"] == basic("alice", "s3cr3t")
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_password_goes_into_a_form_where_get_is_not_known(
+    server: Scripted, fetch: Fetch, status: int
+) -> None:
+    server.on("GET", r"/token\?.*", reply(status))
+    server.on("POST", "/token", given_token())
+
+    fetch(ALICE)
+    fetch(ALICE)
+
+    assert ways(server) == ["GET", "POST", "POST"]
+    sent = form(server.requests[1])
+    assert (sent["grant_type"], sent["username"]) == (["password"], ["alice"])
+    assert sent["password"] == ["s3cr3t"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_password_that_is_refused_is_not_tried_in_another_way(
+    server: Scripted, fetch: Fetch, status: int
+) -> None:
+    server.on("GET", r"/token\?.*", reply(status))
+
+    with pytest.raises(StatusError, match="as user 'alice'") as caught:
+        fetch(ALICE)
+
+    assert "s3cr3t" not in str(caught.value)
+    assert ways(server) == ["GET"]
+
+
+def test_nobody_is_asked_for_by_a_form(server: Scripted, fetch: Fetch) -> None:
+    with pytest.raises(StatusError, match="404"):
+        fetch(None)
+
+    assert ways(server) == ["GET"]
+
+
+# Redirects ---------------------------------------------------------------------------------
+
+
+def test_a_redirect_at_home_keeps_the_password(server: Scripted, fetch: Fetch) -> None:
+    server.on("GET", r"/token\?.*", reply(307, Location="/moved?a=b"))
+    server.on("GET", r"/moved\?a=b", given_token())
+
+    fetch(ALICE)
+
+    assert server.requests[1].headers["authorization"] == basic("alice", "s3cr3t")
+
+
+def test_the_password_does_not_come_back_on_the_way_back(server: Scripted, fetch: Fetch) -> None:
+    server.on("GET", r"/token\?.*", reply(302, Location="https://other.example/there"))
+    server.on("GET", "/there", reply(302, Location="https://auth.example/back"))
+    server.on("GET", "/back", given_token())
+
+    fetch(ALICE)
+
+    sent = ["authorization" in seen.headers for seen in server.requests]
+    assert sent == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://other.example/token",
+        "https://127.0.0.1/token",
+        "https://0x7f.1/token",
+        "https://169.254.169.254/latest/meta-data",
+        "https://localhost./token",
+        "https://[::ffff:10.0.0.1]/token",
+        "ftp://auth.example/token",
+        "https://[bad",
+    ],
+)
+def test_a_redirect_is_judged_like_a_realm(server: Scripted, fetch: Fetch, target: str) -> None:
+    server.on("GET", r"/token\?.*", reply(307, Location=target))
+
+    with pytest.raises(ProtocolViolation):
+        fetch(None)
+
+    assert len(server.requests) == 1
+
+
+def test_redirects_end(server: Scripted, fetch: Fetch) -> None:
+    server.on("GET", r"/token\?.*", reply(307, Location="/token?round"))
+
+    with pytest.raises(ProtocolViolation, match="without end"):
+        fetch(ALICE)
+
+    assert len(server.requests) == 9
+
+
+# Answers -----------------------------------------------------------------------------------
+
+
+def test_an_answer_that_trickles_is_not_waited_for(server: Scripted, service: TokenService) -> None:
+    service._transport.timeouts = Timeouts(idle=0.5)
+    server.on("GET", r"/token\?.*", Answer(200, b"x" * 60_000))
+    clock = iter(range(0, 10_000, 5))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: float(next(clock)))
+        with pytest.raises(ConnectionLost, match="too long"):
+            service.fetch(REALM, None)
+
+
+@pytest.mark.parametrize("length", [None, -1])
+def test_an_endless_answer_is_not_read(server: Scripted, fetch: Fetch, length: int | None) -> None:
+    server.on("GET", r"/token\?.*", Answer(200, b"{" + b" " * 5_000_000, length=length))
+
+    with pytest.raises(ProtocolViolation, match="larger than 65536 bytes"):
+        fetch(ALICE)
+
+
+@pytest.mark.parametrize("body", [b"<html>sign in</html>", b"", b"{}", b"[]", b"\xff"])
+def test_who_gets_no_token_is_not_authorised(server: Scripted, fetch: Fetch, body: bytes) -> None:
+    server.on("GET", r"/token\?.*", Answer(200, body))
+
+    with pytest.raises(AccessDenied) as caught:
+        fetch(ALICE)
+
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "lifetime"),
+    [
+        ("2", 2.0),
+        ("0.5", 0.5),
+        ("3600", 3600.0),
+        ("1e400", 86400.0),
+        ("1" + "0" * 400, 86400.0),
+        ("Infinity", 86400.0),
+        ("NaN", 60.0),
+        ("-Infinity", 60.0),
+        ("-1", 60.0),
+        ("0", 60.0),
+        ("null", 60.0),
+        ("true", 60.0),
+        ('"300"', 60.0),
+        ("[]", 60.0),
+    ],
+)
+def test_a_token_lives_as_long_as_it_is_told(told: str, lifetime: float) -> None:
+    token = read_token(f'{{"token": "t", "expires_in": {told}}}'.encode(), "token", 5.0)
+
+    assert (token.lifetime, token.born) == (lifetime, 5.0)
+
+
+@pytest.mark.parametrize(
+    "issued", ["2016-01-01T00:00:00Z", "2036-01-01T00:00:00Z", "nonsense", 0, None]
+)
+def test_the_services_clock_is_not_looked_at(issued: object) -> None:
+    body = json.dumps({"token": "t", "expires_in": 300, "issued_at": issued}).encode()
+
+    token = read_token(body, "token", time.monotonic())
+
+    assert not token.aged
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(["token", "access_token", "expires_in", "refresh_token", "issued_at"])
+
+
+@UNTIMED
+@given(st.dictionaries(NAMES, JSON).map(lambda told: json.dumps(told).encode()) | st.binary())
+def test_no_answer_raises_anything_but_ours(body: bytes) -> None:
+    try:
+        token = read_token(body, "token", 0.0)
+    except ConcilError:
+        return
+
+    assert token.header.isprintable()
+    assert 0 < token.lifetime < math.inf
