@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +104,66 @@ HUB = (
             [Challenge("bearer", {"service": "s"})],
             id="a value that is missing",
         ),
+        pytest.param(
+            ["Negotiate YII+abc, Basic realm=x"],
+            [Challenge("negotiate"), Challenge("basic", {"realm": "x"})],
+            id="a token68 without padding",
+        ),
+        pytest.param(
+            ["NTLM TlRMTVNTUAAC/+-._~=="],
+            [Challenge("ntlm")],
+            id="a token68 of every character it may have",
+        ),
+        pytest.param(
+            ['realm="Bearer realm=https://evil/t", Basic realm=x'],
+            [Challenge("basic", {"realm": "x"})],
+            id="a parameter before any scheme",
+        ),
+        pytest.param(
+            ['Basic realm="Bearer realm=\\"https://evil/t\\", Bearer"'],
+            [Challenge("basic", {"realm": 'Bearer realm="https://evil/t", Bearer'})],
+            id="a challenge inside a quoted value",
+        ),
+        pytest.param(
+            ['Bearer realm="https://h/t",\r\n service="s"'],
+            [Challenge("bearer", {"realm": "https://h/t", "service": "s"})],
+            id="a folded line",
+        ),
+        pytest.param(
+            ['Basic realm="a", Bearer realm="https://h/t", Basic realm="b"'],
+            [
+                Challenge("basic", {"realm": "a"}),
+                Challenge("bearer", {"realm": "https://h/t"}),
+                Challenge("basic", {"realm": "b"}),
+            ],
+            id="a scheme twice",
+        ),
+        pytest.param(
+            ['Bearer realm\t=\t"https://h/t"\t,\tscope = "a b"'],
+            [Challenge("bearer", {"realm": "https://h/t", "scope": "a b"})],
+            id="tabs around",
+        ),
+        pytest.param(
+            ['Bearer realm="https://h/t" service="s"'],
+            [Challenge("bearer", {"realm": "https://h/t", "service": "s"})],
+            id="commas that were forgotten",
+        ),
+        pytest.param(
+            ["Bearer realm=https://h/t,service=s"],
+            [Challenge("bearer", {"realm": "https://h/t", "service": "s"})],
+            id="an unquoted URL",
+        ),
+        pytest.param(
+            ["Bearer realm*=UTF-8''x,realm=\"https://h/t\""],
+            [Challenge("bearer", {"realm*": "UTF-8''x", "realm": "https://h/t"})],
+            id="an extended name is another name",
+        ),
+        pytest.param(
+            ['Bearer realm="caf\xe9"'],
+            [Challenge("bearer", {"realm": "caf\xe9"})],
+            id="obs-text",
+        ),
+        pytest.param(["=", '"', "\\", '"\\', ",", "= ="], [], id="no challenge at all"),
     ],
 )
 def test_challenges_are_read(headers: list[str], expected: list[Challenge]) -> None:
@@ -116,6 +178,16 @@ def test_only_the_beginning_of_a_giant_header_is_read() -> None:
     [challenge] = parse(["Basic realm=" + "x" * 1_000_000])
 
     assert len(challenge.get("realm")) < 20_000
+
+
+@pytest.mark.parametrize("piece", ['"', "\\", "=", " ", "a", "a ", 'a="', "a ==", "a=b,", "-._~+/"])
+def test_the_longest_header_takes_no_time(piece: str) -> None:
+    header = "Bearer " + piece * (16 * 1024 // len(piece))
+
+    began = time.thread_time()
+    parse([header + "!"])
+
+    assert time.thread_time() - began < 1  # quadratic would be minutes
 
 
 @UNTIMED
