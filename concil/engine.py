@@ -24,7 +24,7 @@ from concil.stores import Access, Stores, blob_size, reference_of
 from concil.transfer.fetch import Fetch, spread
 from concil.transfer.image import Copier, ImageJob, ImageResult
 from concil.transfer.journal import Journal
-from concil.transfer.mirror import Mirror, MirrorItem, MirrorReport
+from concil.transfer.mirror import Manner, Mirror, MirrorItem, MirrorReport, Outcome
 from concil.transfer.pool import Rank, WorkerPool, wait
 from concil.transfer.push import Push
 from concil.transfer.run import Run
@@ -162,16 +162,29 @@ class Engine:
         item = MirrorItem(source, destination, tuple(platforms))
         return self._copier.copy(self._prepare(item))
 
-    def mirror(self, items: Iterable[MirrorItem]) -> MirrorReport:
+    def mirror(
+        self,
+        items: Iterable[MirrorItem],
+        *,
+        on_image: Callable[[Outcome], object] | None = None,
+        keep: bool = True,
+        fail_fast: bool = False,
+    ) -> MirrorReport:
         """Copy many images; one that fails is an entry of the report.
 
         Args:
             items: taken lazily, a few at a time.
+            on_image: gets what became of each image, as soon as it has; from several
+                threads, never two at a time. What it raises ends the mirror.
+            keep: False: images that were up to date are only counted, so that the report
+                stays small however many they are.
+            fail_fast: begin no more images after one that failed.
         Raises:
             Cancelled: somebody cancelled; run it again to go on.
         """
         coordinators = max(1, self.config.images if self.config.workers else 1)
-        return Mirror(self._copier, self._prepare, self._cancel).run(items, coordinators)
+        manner = Manner(on_image, keep, fail_fast)
+        return Mirror(self._copier, self._prepare, self._cancel, manner).run(items, coordinators)
 
     def tags(self, address: str) -> Iterator[str]:
         """Yield the tags of a repository, or the names in a layout, page by page.

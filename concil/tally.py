@@ -45,7 +45,8 @@ class Tally:
         self._running: dict[tuple[str, str], Running] = {}
         self._done = 0  # bytes of blobs that ended well
         self._spared = 0  # bytes of these that nobody had to move
-        self._images: dict[tuple[str, str], bool] = {}  # whether it has ended
+        self._images: set[tuple[str, str]] = set()  # that have begun and not ended
+        self._ended = 0  # images
         self._expected = 0  # images
         self._samples: deque[tuple[float, int]] = deque([(self._began, 0)])
 
@@ -54,7 +55,7 @@ class Tally:
         key = (event.subject, event.target)
         with self._lock:
             if event.kind == "image":
-                self._images[key] = event.state.final
+                self._count(key, final=event.state.final)
             elif event.state.final:
                 self._running.pop(key, None)
                 self._end(event)
@@ -68,6 +69,14 @@ class Tally:
                 running.position = event.position
                 running.total = event.total or 0
                 running.state = event.state
+
+    def _count(self, image: tuple[str, str], *, final: bool) -> None:
+        """Keep only those under way: there may be a hundred thousand. The caller holds the lock."""
+        if final:
+            self._images.discard(image)
+            self._ended += 1
+        else:
+            self._images.add(image)
 
     def expect(self, images: int) -> None:
         """Take note of how many images there will be."""
@@ -88,7 +97,7 @@ class Tally:
         now = time.monotonic()
         with self._lock:
             known = [replace(each) for each in self._running.values()]
-            ended, begun = sum(self._images.values()), len(self._images)
+            ended, begun = self._ended, self._ended + len(self._images)
             count = max(begun, self._expected)
             done = self._done + sum(each.position for each in known)
             total = self._done + sum(each.total for each in known)

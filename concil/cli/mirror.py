@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from concil.cli import options, results
@@ -17,6 +19,7 @@ from concil.plan import reading
 from concil.plan.expand import Expansion
 from concil.plan.targets import Below
 from concil.reference import Reference, parse_address
+from concil.report import JSONReport
 from concil.transfer.mirror import MirrorReport, Outcome
 
 if TYPE_CHECKING:
@@ -46,6 +49,12 @@ def add_parser(subparsers: Subparsers) -> None:
         help="host[:port]/prefix or oci:DIR; not needed where every entry has a whole target",
     )
     parser.add_argument("--dest", metavar="DST", help="the same")
+    parser.add_argument(
+        "--report", metavar="FILE", type=Path, help="write what became of each image, as JSON"
+    )
+    parser.add_argument(
+        "--fail-fast", action="store_true", help="begin no more images after one that failed"
+    )
     options.add_platform(parser, "copy only these platforms of each index")
     options.add_progress(parser)
     options.add_registry(parser, sides=("src", "dest"))
@@ -56,7 +65,8 @@ def run(command: Command) -> int:
     """Copy them; the failures of single images are told at the end."""
     arguments = command.arguments
     began = time.monotonic()
-    with command.engine() as engine:
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(command.engine())
         wanted = _expansion(arguments, engine)
         probes = wanted.check()
         if not probes:
@@ -67,7 +77,12 @@ def run(command: Command) -> int:
         _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in probes])
         if wanted.known:
             command.display.expect(len(probes))
-        report = engine.mirror(wanted)
+        written = stack.enter_context(JSONReport(arguments.report)) if arguments.report else None
+        on_image = written.add if written is not None else None
+        report = engine.mirror(wanted, on_image=on_image, keep=False, fail_fast=arguments.fail_fast)
+        if written is not None:
+            for rule, error in wanted.failed:
+                written.add_unlisted(rule.source, error)
     command.display.close()
     order = {item: place for place, item in enumerate(probes)}
     for outcome in sorted(report.failed, key=lambda o: order.get(o.item, len(order))):
@@ -93,8 +108,8 @@ def summary(report: MirrorReport, seconds: float) -> str:
     """One line that says what became of all the images."""
     blobs = [landed for result in report.copied for landed in result.blobs]
     return (
-        f"{len(report.outcomes)} images: {len(report.copied)} copied, "
-        f"{len(report.present)} up to date, {len(report.failed)} failed; "
+        f"{report.images} images: {len(report.copied)} copied, "
+        f"{report.up_to_date} up to date, {len(report.failed)} failed; "
         f"{told_of(blobs)}; {seconds:.1f} s"
     )
 
@@ -115,7 +130,7 @@ def _code(report: MirrorReport, unlisted: Sequence[ConcilError]) -> int:
     errors = [*(o.error for o in report.failed if o.error is not None), *unlisted]
     if not errors:
         return DONE
-    if len(report.failed) < len(report.outcomes):
+    if len(report.failed) < report.images:
         return SOME_FAILED
     codes = {exit_code(error) for error in errors}
     return codes.pop() if len(codes) == 1 else FAILED

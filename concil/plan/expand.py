@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from concil.errors import ConcilError, UsageError, shown
@@ -34,8 +34,10 @@ class Expansion:
     below: Below | None = None  # None: every entry names its whole target
     platforms: tuple[str, ...] = ()  # for entries that name none
     failed: list[tuple[Rule, ConcilError]] = field(default_factory=list)
-    # Sixteen bytes an image: a plan of a hundred thousand is checked in little memory.
+    # What was written so far, by target; only of repositories that several entries write to,
+    # and in hashes: a plan of a hundred thousand images is checked in little memory.
     _taken: dict[bytes, bytes] = field(default_factory=dict)
+    _contested: set[tuple[str, ...]] = field(default_factory=set)
 
     def check(self) -> list[MirrorItem]:
         """See that every entry makes sense, as far as that can be told without asking anybody.
@@ -51,7 +53,7 @@ class Expansion:
         for rule in self.rules:
             platforms = rule.platforms or self.platforms
             listed = [f"{rule.source}:{tag}" for tag in rule.tags.listed] if rule.tags else []
-            probe = rule.source if rule.tags is None else f"{rule.source}:probe"
+            probe = rule.source if rule.tags is None else f"{rule.source}:{_probe(rule.source)}"
             try:
                 items = [self._item(rule, source, platforms) for source in listed or [probe]]
                 if rule.tags is None:
@@ -59,7 +61,15 @@ class Expansion:
             except ConcilError as error:
                 raise _at(rule, error) from error
             found += items
+        self._contest(found)
         return found
+
+    def _contest(self, items: Iterable[MirrorItem]) -> None:
+        """Find the repositories that more than one entry writes to."""
+        seen: set[tuple[str, ...]] = set()
+        for item in items:
+            where = _where(key_of(parse_address(item.destination)))
+            (self._contested if where in seen else seen).add(where)
 
     @property
     def known(self) -> bool:
@@ -68,6 +78,7 @@ class Expansion:
 
     def __iter__(self) -> Iterator[MirrorItem]:
         """Yield what is to be copied."""
+        self.check()
         for rule in self.rules:
             found = False
             try:
@@ -99,6 +110,8 @@ class Expansion:
             UsageError: another image was.
         """
         target = parse_address(item.destination)
+        if _where(key_of(target)) not in self._contested:
+            return True  # a repository has each of its tags once
         key, source = _short(key_of(target)), _short(key_of(parse_address(item.source)))
         before = self._taken.setdefault(key, source)
         if before != source:
@@ -139,6 +152,11 @@ class Expansion:
         return target
 
 
+def _probe(source: str) -> str:
+    """A tag, or a name of a layout, that stands for all of them."""
+    return "probe.example/probe:probe" if source.startswith("oci:") else "probe"
+
+
 def _with_tag(target: str) -> str:
     """A template without tag, with one; a layout gets names as people write images."""
     if target.startswith("oci:"):
@@ -169,6 +187,12 @@ def _tag_of(source: Reference) -> str:
     if source.tag is None and source.digest is not None:
         return f"sha256-{source.digest.hex}"
     return source.tag or "latest"
+
+
+def _where(key: tuple[str, ...]) -> tuple[str, ...]:
+    """The repository of a target; in a layout what its names begin with."""
+    *repository, name = key
+    return (*repository, name.rpartition(":")[0]) if key[0] == "oci" else tuple(repository)
 
 
 def _short(key: tuple[str, ...]) -> bytes:

@@ -33,7 +33,21 @@ class Outcome:
 class MirrorReport:
     """What became of every image, in the order in which they ended."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)  # all that are kept
+    images: int = 0  # that ended
+    up_to_date: int = 0  # of these
+
+    def add(self, outcome: Outcome, *, keep: bool) -> None:
+        """Count an image, and keep it unless nothing had to be done for it.
+
+        Args:
+            keep: keep it even then; memory grows with every image.
+        """
+        self.images += 1
+        present = outcome.result is not None and outcome.result.state is State.PRESENT
+        self.up_to_date += present
+        if keep or not present:
+            self.outcomes.append(outcome)
 
     def of(self, state: State) -> list[ImageResult]:
         """The results in one state."""
@@ -60,17 +74,32 @@ class MirrorReport:
         return sum(o.result.sent for o in self.outcomes if o.result is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a mirror goes about its images."""
+
+    told: Callable[[Outcome], object] | None = None  # gets each outcome, one at a time
+    keep: bool = True  # images that were up to date are in the report, not only counted
+    fail_fast: bool = False  # after a failure no image is begun any more
+
+
 class Mirror:
     """Runs the coordinators of one mirror. One thread calls `run`."""
 
     def __init__(
-        self, copier: Copier, prepare: Callable[[MirrorItem], ImageJob], cancel: threading.Event
+        self,
+        copier: Copier,
+        prepare: Callable[[MirrorItem], ImageJob],
+        cancel: threading.Event,
+        manner: Manner | None = None,
     ) -> None:
         """Let ``prepare`` open the stores of an item."""
+        self._manner = manner or Manner()
+        self._stopped = False  # no image is begun any more
         self._copier = copier
         self._prepare = prepare
         self._cancel = cancel
-        self._lock = threading.Lock()  # guards the iterator and the fields below
+        self._lock = threading.Lock()  # guards the iterator, the manner's call and the fields below
         self._broken: BaseException | None = None  # raised by the iterator of items, or a bug
         self._report = MirrorReport()
 
@@ -110,19 +139,27 @@ class Mirror:
                 item = self._next(waiting)
                 if item is None:
                     return
-                outcome = self._attempt(item)
-                with self._lock:
-                    self._report.outcomes.append(outcome)
+                self._end(self._attempt(item))
         except BaseException as error:  # noqa: BLE001 - raised again by `run`
             with self._lock:
                 self._broken = self._broken or error
             if not isinstance(error, Exception):
                 self._cancel.set()
 
+    def _end(self, outcome: Outcome) -> None:
+        """Take note of what became of an image."""
+        manner = self._manner
+        with self._lock:
+            self._report.add(outcome, keep=manner.keep)
+            self._stopped = self._stopped or (manner.fail_fast and outcome.error is not None)
+            if manner.told is not None:
+                manner.told(outcome)
+
     def _next(self, waiting: Iterator[MirrorItem]) -> MirrorItem | None:
         """The next item; what the iterable raises ends the run, after what is under way."""
         with self._lock:
-            return None if self._broken is not None else next(waiting, None)
+            ended = self._stopped or self._broken is not None
+            return None if ended else next(waiting, None)
 
     def _attempt(self, item: MirrorItem) -> Outcome:
         try:

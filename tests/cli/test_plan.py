@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,59 @@ def test_a_repository_that_is_not_there_is_told_and_the_others_go_on(
     assert f"concil: failed: {written}:1: " in done.err
     assert "team/none" in done.err
     assert tags_of(source.url, "copy/team/app") == ["2.0"]
+
+
+def test_a_report_tells_of_every_image(
+    cli: Cli, source: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    written = plan(
+        tmp_path / "plan.toml",
+        f'source = "http://{source.host}/team/app"',
+        'match = "[12].0"',
+        'tags = ["gone"]',
+    )
+    report = tmp_path / "report.json"
+
+    done = cli("mirror", jobs, written, f"{source.host}/copy", f"--report={report}")
+
+    assert done.code == 3
+    document = json.loads(report.read_text())
+    outcomes = {entry["source"].rpartition(":")[2]: entry for entry in document["images"]}
+    assert {tag: entry["outcome"] for tag, entry in outcomes.items()} == {
+        "1.0": "copied",
+        "2.0": "copied",
+        "gone": "failed",
+    }
+    assert outcomes["1.0"]["digest"] == IMAGES["1.0"].digest
+    assert outcomes["gone"]["kind"] == "RegistryNotFound"
+    assert document["summary"]["failed"] == 1
+
+
+def test_a_report_that_cannot_be_written_is_told_before_anything_begins(
+    cli: Cli, source: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    written = plan(tmp_path / "plan.toml", f'source = "http://{source.host}/team/app"')
+    asked = len(source.requests)
+
+    done = cli("mirror", written, f"{source.host}/copy", f"--report={tmp_path}/no/report.json")
+
+    assert_fails(done, 1, "cannot write the report", "--report")
+    assert len(source.requests) == asked
+
+
+def test_after_a_failure_nothing_is_begun_if_so_wished(
+    cli: Cli, source: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    written = tmp_path / "list"
+    lines = [f"{source.host}/team/none:1", *(f"{source.host}/team/app:{tag}" for tag in TAGS)]
+    written.write_text("\n".join(lines))
+
+    # Without threads one image comes after the other.
+    done = cli("mirror", "-j0", "--fail-fast", written, f"{source.host}/copy")
+
+    assert done.code == 4
+    assert done.out.startswith("1 images: 0 copied")
+    assert tags_of(source.url, "copy/team/app") == []
 
 
 def test_a_wrong_plan_is_told_before_anything_starts(

@@ -1,0 +1,92 @@
+"""The JSON report of a mirror: every image, whatever became of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from concil.content import Descriptor, Digest
+from concil.errors import NotFound, StoreError
+from concil.progress import State
+from concil.report import JSONReport
+from concil.transfer.blob import Landed
+from concil.transfer.image import ImageResult
+from concil.transfer.mirror import MirrorItem, Outcome
+
+DIGEST = Digest.of(b"manifest")
+ITEM = MirrorItem("http://user:secret@q.example/a:1", "h.example/a:1")
+
+
+def landed(state: State) -> Landed:
+    return Landed(Descriptor("x", DIGEST, 100), "h.example/a", "a", state)
+
+
+def result(state: State, *blobs: Landed) -> ImageResult:
+    return ImageResult("q.example/a:1", "h.example/a:1", state, DIGEST, blobs, 2, 1.23456)
+
+
+def test_every_outcome_is_an_entry(tmp_path: Path) -> None:
+    blobs = [landed(state) for state in (State.DONE, State.DONE, State.MOUNTED, State.PRESENT)]
+    with JSONReport(tmp_path / "report.json") as report:
+        report.add(Outcome(ITEM, result(State.DONE, *blobs)))
+        report.add(Outcome(ITEM, result(State.PRESENT)))
+        report.add(Outcome(ITEM, error=NotFound("q.example/a:1 is not there")))
+        report.add_unlisted("http://user:secret@q.example/b", NotFound("gone"))
+
+    text = (tmp_path / "report.json").read_text()
+    document = json.loads(text)
+    copied, present, failed, unlisted = document["images"]
+    assert copied == {
+        "source": "http://q.example/a:1",
+        "target": "h.example/a:1",
+        "outcome": "copied",
+        "digest": str(DIGEST),
+        "bytes": 200,
+        "blobs": {"sent": 2, "mounted": 1, "present": 1},
+        "manifests": 2,
+        "seconds": 1.235,
+    }
+    assert (present["outcome"], present["bytes"]) == ("present", 0)
+    assert failed["outcome"] == "failed"
+    assert (failed["error"], failed["kind"]) == ("q.example/a:1 is not there", "NotFound")
+    assert (unlisted["source"], unlisted["error"]) == ("http://q.example/b", "gone")
+    assert document["summary"] == {
+        "copied": 1,
+        "present": 1,
+        "failed": 2,
+        "bytes": 200,
+        "complete": True,
+    }
+    assert document["began"] <= document["ended"]
+    assert "secret" not in text
+
+
+def test_an_interrupted_mirror_has_a_report_too(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("of yesterday")
+    report = JSONReport(path)
+    report.add(Outcome(ITEM, result(State.PRESENT)))
+    assert path.read_text() == "of yesterday"
+    report.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+
+    document = json.loads(path.read_text())
+    assert document["summary"]["complete"] is False
+    assert len(document["images"]) == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_an_empty_mirror_has_an_empty_report(tmp_path: Path) -> None:
+    with JSONReport(tmp_path / "report.json"):
+        pass
+
+    assert json.loads((tmp_path / "report.json").read_text())["images"] == []
+
+
+@pytest.mark.parametrize("name", ["missing/report.json", ".", "x" * 300])
+def test_a_place_that_cannot_be_written_to_is_told_at_once(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreError, match="cannot write the report"):
+        JSONReport(tmp_path / name)
+
+    assert list(tmp_path.iterdir()) == []
