@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -304,6 +305,20 @@ def test_an_answer_that_trickles_is_not_waited_for(server: Scripted, service: To
         patched.setattr(time, "monotonic", lambda: float(next(clock)))
         with pytest.raises(ConnectionLost, match="too long"):
             service.fetch(REALM, None)
+
+
+def test_a_service_that_says_nothing_is_not_waited_for(
+    server: Scripted, service: TokenService
+) -> None:
+    service._transport.timeouts = Timeouts(idle=0.2)
+    never = threading.Event()
+    server.on("GET", r"/token\?.*", Answer(hold=never))
+
+    try:
+        with pytest.raises(ConnectionLost, match="too long"):
+            service.fetch(REALM, ALICE)
+    finally:
+        never.set()
 
 
 @pytest.mark.parametrize("length", [None, -1])
