@@ -176,7 +176,7 @@ class Authenticator:
         if refusal.renewed:
             return False
         refusal.renewed = True
-        return self._identity.replaced(credentials, None, refusal.scopes)
+        return self._identity.replaced(credentials)
 
     def _renew_token(self, known: _Known, offered: Challenge | None, refusal: Refusal) -> bool:
         # Harbor offers only Basic to a request that had a token: the realm stays.
@@ -243,12 +243,39 @@ class Authenticator:
                 except RegistryDenied as error:
                     if credentials is None:
                         raise
-                    if not self._identity.replaced(credentials, error, scopes):
+                    proven = self._identity.is_proven(credentials)
+                    forbidden = proven and error.status == requests.codes.forbidden
+                    looked = not forbidden or self._identity.may_have_expired()
+                    if not looked or not self._identity.replaced(credentials):
+                        wrong = self._is_wrong(known, credentials, error)
+                        self._identity.deny(credentials, error, None if wrong else scopes)
                         raise
                     continue
                 self._identity.prove(credentials)
             known.held = _Held(token, credentials, known.realm.scopes if known.realm else ())
             return
+
+    def _is_wrong(self, known: _Known, credentials: Credentials, error: RegistryDenied) -> bool:
+        """Whether a refusal means the user, and not what was asked for.
+
+        401 says so of a password that was never any good, 403 says no of one that was. In
+        between (GitLab's 403 for a wrong password, Docker Hub's 401 for a read-only one) a
+        token for nothing tells.
+        """
+        proven, status = self._identity.is_proven(credentials), error.status
+        if proven is (status == requests.codes.forbidden):
+            return not proven
+        realm = known.realm
+        if realm is None or not realm.scopes:
+            return True
+        try:
+            self._service.fetch(Realm(realm.url, realm.service, (), realm.home), credentials)
+        except RegistryDenied:
+            return True
+        except (StatusError, AccessDenied):
+            return False  # it does not give tokens for nothing
+        self._identity.prove(credentials)
+        return False
 
     def _ask(self, known: _Known, credentials: Credentials | None) -> Token:
         """Ask for all scopes, or for ours alone where the service refuses the set of them."""
@@ -285,7 +312,8 @@ class Authenticator:
                     self._identity.prove(credentials)
                     self._basic = True
                     return refusal.sent != credentials.basic()
-                if not self._identity.replaced(credentials, error, refusal.scopes):
+                if not self._identity.replaced(credentials):
+                    self._identity.deny(credentials, error, None)
                     raise error
 
     def _refused_basic(self, credentials: Credentials, refusal: Refusal) -> RegistryDenied | None:

@@ -11,9 +11,6 @@ from concil.errors import ConcilError, RegistryDenied
 from concil.registry.credentials import Credentials, Login
 from concil.registry.scopes import Scopes
 
-# Refusals in a row after which a user counts as wrong. One is enough where a password was
-# never any good; a user who was let in before may lack the right to one repository only.
-_STRIKES = 3
 _STALE = 600.0  # seconds; younger credentials of a helper have not expired
 
 
@@ -30,16 +27,16 @@ class Identity:
         self._given = login.given
         self._found: Credentials | None = None  # by `stored` or `ask`
         self._looked: float | None = None  # monotonic seconds at which `stored` was asked
-        self._looked_again = False
+        self._sought: Credentials | None = None  # for whose sake `stored` was asked again
         # Held while `stored` looks, for a helper is a program and is run once, and while a
         # person is asked; guards the fields above.
         self._searching = threading.Lock()
         self._trying = threading.Lock()
         self._guard = threading.Lock()  # guards all below, never held over I/O
         self._proven: Credentials | None = None  # were accepted at least once
-        self._strikes = 0
         self._denied: dict[Scopes | None, tuple[Credentials, RegistryDenied]] = {}
-        self._broken: ConcilError | None = None  # what `stored` raised
+        # What `stored` raised, and for whom it was asked.
+        self._broken: tuple[Credentials | None, ConcilError] | None = None
 
     @property
     def current(self) -> Credentials | None:
@@ -48,10 +45,7 @@ class Identity:
 
     def give(self, credentials: Credentials | None) -> None:
         """Be another user from here on; None: whoever a login left."""
-        if credentials != self._given:
-            with self._guard:
-                self._given = credentials
-                self._strikes = 0
+        self._given = credentials
 
     def check(self, scopes: Scopes) -> None:
         """Raise what is known to come of a request.
@@ -62,13 +56,10 @@ class Identity:
         """
         credentials = self.current
         with self._guard:
-            denied = [self._denied.get(None), self._denied.get(scopes)]
-            broken = self._broken if credentials is None else None
-        for one in denied:
+            known = [self._denied.get(None), self._denied.get(scopes), self._broken]
+        for one in known:
             if one is not None and one[0] == credentials:
                 raise one[1].with_traceback(None)  # or it would grow with each thread
-        if broken is not None:
-            raise broken.with_traceback(None)
 
     def search(self) -> None:
         """Look once for what a login left, if nobody gave credentials."""
@@ -108,7 +99,6 @@ class Identity:
         if credentials is not None:
             with self._guard:
                 self._proven = credentials
-                self._strikes = 0
 
     def is_proven(self, credentials: Credentials) -> bool:
         """Whether the credentials were accepted before."""
@@ -120,41 +110,48 @@ class Identity:
             return False
         return time.monotonic() - self._looked >= _STALE
 
-    def replaced(self, refused: Credentials, error: RegistryDenied | None, scopes: Scopes) -> bool:
-        """Look for other credentials than the refused ones, or remember the refusal.
+    def replaced(self, refused: Credentials) -> bool:
+        """Look for other credentials than the refused ones.
 
         A helper's password may live for hours only (ECR: 12); what a helper gives anew
         is tried once.
 
-        Args:
-            error: what to raise from here on; None: it is not remembered.
         Returns:
             Whether there are other credentials to try.
+        Raises:
+            ConcilError: the credentials of a login cannot be read any more.
         """
         with self._searching:
             if self.current != refused:
                 return True  # another thread was here
-            try:
-                fresh = self._look_again(refused)
-            except ConcilError:
-                self._deny(refused, error, scopes)
-                raise
-            if fresh is None:
-                self._deny(refused, error, scopes)
+            if not self._is_worth_a_look(refused):
                 return False
-            self._found = fresh
-            with self._guard:
-                self._strikes = 0
+            self._sought = refused
+            found = self._look()
+            if found is None or found == refused:
+                return False
+            self._found = found
             return True
 
-    def _look_again(self, refused: Credentials) -> Credentials | None:
-        """What a login has got since; None if that is nothing new. The caller holds the lock."""
-        from_login = self._given is None and self._looked is not None
-        if not from_login or (self._looked_again and not self.is_proven(refused)):
-            return None
-        self._looked_again = True
-        found = self._look()
-        return None if found == refused else found
+    def deny(self, refused: Credentials, error: RegistryDenied, scopes: Scopes | None) -> None:
+        """Remember a refusal.
+
+        Args:
+            error: what `check` raises from here on.
+            scopes: what they were refused for; None: for anything.
+        """
+        with self._guard:
+            self._denied[scopes] = (refused, error)
+
+    def _is_worth_a_look(self, refused: Credentials) -> bool:
+        """Whether a login may have got others meanwhile. The caller holds the lock for it."""
+        if self._given is not None or self._looked is None or self._login.stored is None:
+            return False
+        if self._sought is None:
+            return True
+        # What a second look found was never any good, or there was nothing new a moment ago.
+        recently = self._sought == refused and not self.may_have_expired()
+        return self.is_proven(refused) and not recently
 
     def _look(self) -> Credentials | None:
         """Ask `stored`. The caller holds the lock for it."""
@@ -165,14 +162,5 @@ class Identity:
             return self._login.stored()
         except ConcilError as error:
             with self._guard:
-                self._broken = error
+                self._broken = (self.current, error)
             raise
-
-    def _deny(self, refused: Credentials, error: RegistryDenied | None, scopes: Scopes) -> None:
-        if error is None:
-            return
-        with self._guard:
-            wrong = error.status == 401 and self._proven != refused
-            self._strikes += _STRIKES if wrong else 1
-            over = self._strikes >= _STRIKES
-            self._denied[None if over else scopes] = (refused, error)

@@ -111,11 +111,11 @@ class TokenService:
                 return self._taken(key, response, began)
             content = read_error(response)
             if response.status_code not in _NO_GET or not _has_password(credentials):
-                raise failures.status_error(response, content, _asker(credentials))
+                raise _refusal(response, content, credentials)
         began = time.monotonic()
         response = self._post(realm, _password_form(credentials))
         if response.status_code != requests.codes.ok:
-            raise _refusal(response, read_error(response), _asker(credentials))
+            raise _refusal(response, read_error(response), credentials)
         with self._lock:
             self._no_get.add(key)
         return self._taken(key, response, began)
@@ -138,7 +138,7 @@ class TokenService:
         if grant == identity and _oauth_error(content) == "invalid_grant":
             final = True  # it was understood: it has expired, or was taken back
         if final:
-            raise _refusal(response, content, _asker(key[2]))
+            raise _refusal(response, content, key[2])
         logger.debug("%s: no refresh token is taken", redacted(response.url))
         with self._lock:
             if self._refresh.get(key) == grant:
@@ -227,12 +227,16 @@ def _asker(credentials: Credentials | None) -> str:
     return f"asked for a token as user {credentials.username!r}"
 
 
-def _refusal(response: requests.Response, content: bytes, what: str) -> ConcilError:
-    """The error of a form that was refused; OAuth says 400 where others say 401."""
-    error = failures.status_error(response, content, what)
+def _refusal(
+    response: requests.Response, content: bytes, credentials: Credentials | None
+) -> ConcilError:
+    """The error of a service that gives no token; OAuth says 400 where others say 401."""
+    error = failures.status_error(response, content, _asker(credentials))
     code = _oauth_error(content)
     if response.status_code == requests.codes.bad_request and code == "invalid_grant":
-        return RegistryDenied(f"{error}: {code}", response=response, remedy="log in again")
+        error = RegistryDenied(f"{error}: {code}", response=response)
+    if credentials is not None and isinstance(error, RegistryDenied):
+        error.remedy = "check the user and the password, or log in again"
     return error
 
 
