@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,18 @@ FOREIGN = (
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
 )
+
+
+def pytest_configure() -> None:
+    """Let signals arrive in the programs under test, wherever the suite was started from.
+
+    A shell starts what it puts in the background with SIGINT ignored, nohup does so with
+    SIGHUP; children inherit that, and a program rightly leaves an ignored signal alone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            is_interrupt = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
 
 
 def _worker_count() -> int:
