@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
 
 import requests
 
 from concil import retry
-from concil.errors import AccessDenied, ProtocolViolation, RegistryDenied, StatusError
+from concil.errors import (
+    AccessDenied,
+    ConcilError,
+    ConnectionLost,
+    ProtocolViolation,
+    RegistryDenied,
+    StatusError,
+)
 from concil.registry.challenge import Challenge
 from concil.registry.credentials import Credentials, Login
+from concil.registry.held import Held, Known, Refusal
 from concil.registry.identity import Identity
 from concil.registry.realms import check_realm
 from concil.registry.root import password_refusal, root_challenges
@@ -25,42 +32,6 @@ logger = logging.getLogger(__name__)
 
 # A service that knows only one repository at a time answers so to a mount's two.
 _REFUSES_THE_SET = frozenset({400, 401, 403})
-
-
-@dataclass(slots=True)
-class Refusal:
-    """What became of one request, and what was done about it: nothing is done twice."""
-
-    scopes: Scopes
-    sent: str | None  # the header that was refused
-    challenges: Sequence[Challenge] = ()
-    renewed: bool = False
-    widened: bool = False
-
-    @property
-    def wants_more(self) -> bool:
-        """Whether the token was good, and only not for this."""
-        return self.sent is not None and any(one.lacks_scope for one in self.challenges)
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A token, whose it is and what it was asked for."""
-
-    token: Token
-    owner: Credentials | None
-    scopes: Scopes
-
-
-@dataclass(slots=True)
-class _Known:
-    """What is known of the tokens for some scopes; guarded by its lock, held while one is had."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    realm: Realm | None = None
-    held: _Held | None = None
-    wider: Scopes | None = None  # what a challenge asked for beyond ours
-    narrow: bool = False  # the service gives a token for the first scope alone
 
 
 class Authenticator:
@@ -82,8 +53,9 @@ class Authenticator:
         self._service = TokenService(transport)
         self._basic = False  # the registry wants Basic on every request
         self._root: list[Challenge] | None = None  # what GET /v2/ is answered
-        self._known: dict[Scopes, _Known] = {}
+        self._known: dict[Scopes, Known] = {}
         self._guard = threading.Lock()  # for the dictionary, never held over I/O
+        self._trouble: tuple[float, ConcilError] | None = None  # of the token service, and when
 
     @property
     def credentials(self) -> Credentials | None:
@@ -112,9 +84,10 @@ class Authenticator:
         held = known.held
         if held is None or (held.owner == credentials and not held.token.aged):
             return held.token.header if held else None
+        since = time.monotonic()
         with known.lock:
             if known.held is held:  # else another thread has fetched one meanwhile
-                self._fetch(known, scopes)
+                self._fetch(known, scopes, since)
             return known.held.token.header if known.held else None
 
     def is_aged(self, scopes: Scopes, sent: str | None) -> bool:
@@ -139,6 +112,7 @@ class Authenticator:
         self._identity.search()
         self._identity.check(refusal.scopes)
         known = self._of(refusal.scopes)
+        refusal.since = time.monotonic()
         with known.lock:
             if self._has_other(known, refusal):
                 refusal.renewed = True
@@ -151,14 +125,14 @@ class Authenticator:
                 return self._renew_token(known, offered.get("bearer"), refusal)
             return ("basic" in offered or self._basic) and self._begin_basic(refusal)
 
-    def _has_other(self, known: _Known, refusal: Refusal) -> bool:
+    def _has_other(self, known: Known, refusal: Refusal) -> bool:
         """Whether another thread has got a newer token while this request was under way."""
         held = known.held
         if refusal.renewed or held is None or held.owner != self._identity.current:
             return False
         return held.token.header != refusal.sent and not held.token.aged
 
-    def _offered(self, known: _Known, refusal: Refusal) -> dict[str, Challenge]:
+    def _offered(self, known: Known, refusal: Refusal) -> dict[str, Challenge]:
         """The challenges by scheme, of several the first; gcr.io has one at /v2/ only."""
         challenges = refusal.challenges
         if not challenges and known.realm is None and not self._basic:
@@ -178,7 +152,7 @@ class Authenticator:
         refusal.renewed = True
         return self._identity.replaced(credentials)
 
-    def _renew_token(self, known: _Known, offered: Challenge | None, refusal: Refusal) -> bool:
+    def _renew_token(self, known: Known, offered: Challenge | None, refusal: Refusal) -> bool:
         # Harbor offers only Basic to a request that had a token: the realm stays.
         if offered is not None and (known.realm is None or not refusal.wants_more):
             known.realm = self._realm(known, offered, refusal.scopes)
@@ -192,7 +166,7 @@ class Authenticator:
         if not refusal.renewed:
             refusal.renewed = True
             try:
-                self._fetch(known, refusal.scopes)
+                self._fetch(known, refusal.scopes, refusal.since)
                 return True
             except RegistryDenied:
                 # GHCR answers 401 here for what an anonymous user may not see.
@@ -200,20 +174,20 @@ class Authenticator:
                     raise
         elif self._identity.current is not None or not self._identity.prompt():
             return False
-        self._fetch(known, refusal.scopes)
+        self._fetch(known, refusal.scopes, refusal.since)
         return True
 
-    def _is_anothers(self, known: _Known) -> bool:
+    def _is_anothers(self, known: Known) -> bool:
         return known.held is not None and known.held.owner != self._identity.current
 
-    def _realm(self, known: _Known, offered: Challenge, scopes: Scopes) -> Realm:
+    def _realm(self, known: Known, offered: Challenge, scopes: Scopes) -> Realm:
         realm = offered.get("realm")
         if not realm:
             raise ProtocolViolation(f"{host_of(self.home)} offers a token but names no realm")
         asked = known.wider or joined(scopes, offered.get("scope"))
         return Realm(check_realm(realm, self.home), offered.get("service"), asked, self.home)
 
-    def _widen(self, known: _Known, offered: Challenge, refusal: Refusal) -> bool:
+    def _widen(self, known: Known, offered: Challenge, refusal: Refusal) -> bool:
         """Ask once more, for what the challenge names beyond what was asked for.
 
         GitLab and Harbor want ``*`` where the specification says ``delete``.
@@ -231,13 +205,21 @@ class Authenticator:
             # What is refused is the more: the user may well be who they say.
             logger.debug("%s gives no wider token: %s", host_of(realm.url), error)
             return False
-        known.held, known.realm, known.wider = _Held(token, held.owner, wider), realm, wider
+        known.held, known.realm, known.wider = Held(token, held.owner, wider), realm, wider
         return True
 
-    def _fetch(self, known: _Known, scopes: Scopes) -> None:
-        """Get a token. The caller holds the lock of ``known``."""
+    def _fetch(self, known: Known, scopes: Scopes, since: float) -> None:
+        """Get a token. The caller holds the lock of ``known``.
+
+        Args:
+            since: monotonic seconds. The trouble of somebody who was waited for from then
+                on is the caller's too: sixteen threads do not wait for a service that
+                hangs one after the other.
+        """
         while True:
             with self._identity.trial(scopes) as credentials:
+                if self._trouble is not None and self._trouble[0] > since:
+                    raise self._trouble[1].with_traceback(None)
                 try:
                     token = self._ask(known, credentials)
                 except RegistryDenied as error:
@@ -251,11 +233,14 @@ class Authenticator:
                         self._identity.deny(credentials, error, None if wrong else scopes)
                         raise
                     continue
+                except (StatusError, ConnectionLost) as error:
+                    self._trouble = (time.monotonic(), error)
+                    raise
                 self._identity.prove(credentials)
-            known.held = _Held(token, credentials, known.realm.scopes if known.realm else ())
+            known.held = Held(token, credentials, known.realm.scopes if known.realm else ())
             return
 
-    def _is_wrong(self, known: _Known, credentials: Credentials, error: RegistryDenied) -> bool:
+    def _is_wrong(self, known: Known, credentials: Credentials, error: RegistryDenied) -> bool:
         """Whether a refusal means the user, and not what was asked for.
 
         401 says so of a password that was never any good, 403 says no of one that was. In
@@ -277,7 +262,7 @@ class Authenticator:
         self._identity.prove(credentials)
         return False
 
-    def _ask(self, known: _Known, credentials: Credentials | None) -> Token:
+    def _ask(self, known: Known, credentials: Credentials | None) -> Token:
         """Ask for all scopes, or for ours alone where the service refuses the set of them."""
         realm = known.realm
         assert realm is not None  # noqa: S101 - for the type checker
@@ -322,9 +307,9 @@ class Authenticator:
             return None
         return password_refusal(self._transport, self.home, credentials, worked=worked)
 
-    def _of(self, scopes: Scopes) -> _Known:
+    def _of(self, scopes: Scopes) -> Known:
         with self._guard:
-            return self._known.setdefault(scopes, _Known())
+            return self._known.setdefault(scopes, Known())
 
 
 def _as_bearer(token: str) -> str:

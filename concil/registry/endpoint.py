@@ -15,8 +15,9 @@ from concil.config import RetryPolicy
 from concil.content import Body
 from concil.errors import ConnectionLost, TLSFailure, Unreachable
 from concil.registry import challenge, failures
-from concil.registry.auth import Authenticator, Refusal
+from concil.registry.auth import Authenticator
 from concil.registry.credentials import Login
+from concil.registry.held import Refusal
 from concil.registry.scopes import Scopes
 from concil.registry.session import Options, Transport, read_error
 from concil.registry.urls import origin, redacted

@@ -52,7 +52,7 @@ def password_refusal(
     refused = (400, 401, 403) if worked else (401,)
     if response.status_code not in refused:
         return None
-    return RegistryDenied(str(error), response=response, remedy="check the user and the password")
+    return RegistryDenied(str(error), response=response, remedy="check the credentials")
 
 
 def _get(transport: Transport, home: str, authorization: str | None) -> requests.Response:

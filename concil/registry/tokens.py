@@ -236,7 +236,7 @@ def _refusal(
     if response.status_code == requests.codes.bad_request and code == "invalid_grant":
         error = RegistryDenied(f"{error}: {code}", response=response)
     if credentials is not None and isinstance(error, RegistryDenied):
-        error.remedy = "check the user and the password, or log in again"
+        error.remedy = "check the credentials, or log in again"
     return error
 
 

@@ -21,11 +21,12 @@ from concil.errors import (
     RegistryDenied,
     StatusError,
 )
-from concil.registry.auth import Authenticator, Refusal
+from concil.registry.auth import Authenticator
 from concil.registry.challenge import Challenge
 from concil.registry.challenge import parse as parse_challenges
 from concil.registry.credentials import Credentials, Login
 from concil.registry.endpoint import Call, Endpoint
+from concil.registry.held import Refusal
 from concil.registry.scopes import repository_scope
 from concil.registry.session import Transport
 from tests.registry.guarded import REALM, REGISTRY, Guarded, basic
@@ -910,7 +911,7 @@ def test_a_newer_token_than_the_one_that_was_refused_is_sent(
         if seen.headers["authorization"] == "Bearer t1":
             if not registry.issued > 1:
                 known = endpoint.auth._of(PULL)
-                endpoint.auth._fetch(known, PULL)
+                endpoint.auth._fetch(known, PULL, time.monotonic())
             return reply(403, "expired")
         return reply(200, b"renewed")
 
@@ -918,6 +919,27 @@ def test_a_newer_token_than_the_one_that_was_refused_is_sent(
     registry.content = renewed_meanwhile
 
     assert get(endpoint) == b"renewed"
+    assert len(registry.token_requests) == 2
+
+
+@pytest.mark.parametrize("user", [None, ALICE])
+def test_who_waited_shares_the_trouble_of_the_service(
+    registry: Guarded, endpoint: Endpoint, server: Scripted, user: Credentials | None
+) -> None:
+    """Sixteen threads would wait for a service that hangs one after the other."""
+    endpoint.auth.credentials = user
+    server.on("GET", r"/token.*", reply(503))
+    began = time.monotonic()
+    with pytest.raises(StatusError, match="503"):
+        get(endpoint)
+    known = endpoint.auth._of(PULL)
+
+    with pytest.raises(StatusError, match="503"):
+        endpoint.auth._fetch(known, PULL, began)
+    assert len(registry.token_requests) == 1
+
+    with pytest.raises(StatusError, match="503"):
+        endpoint.auth._fetch(known, PULL, time.monotonic())
     assert len(registry.token_requests) == 2
 
 
