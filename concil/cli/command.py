@@ -7,13 +7,14 @@ import contextlib
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from concil.bars import Display
 from concil.cli import options
@@ -126,7 +127,7 @@ def supervise(work: Work, command: Command) -> int:
     Returns:
         The exit code; INTERRUPTED after a signal that the verb obeyed.
     """
-    happened: queue.SimpleQueue[str] = queue.SimpleQueue()  # put is safe in a signal handler
+    happened = _Happened()
     code, failure = [INTERRUPTED], [BaseException()]
 
     def run() -> None:
@@ -140,7 +141,7 @@ def supervise(work: Work, command: Command) -> int:
     def note(_number: int, _frame: FrameType | None) -> None:
         happened.put("signal")
 
-    with _handlers(note):
+    with happened, _handlers(note):
         threading.Thread(target=run, name="concil-command", daemon=True).start()
         interrupted = not _ended(happened, command)
     if interrupted or (failure and command.stop.event.is_set()):
@@ -152,7 +153,55 @@ def supervise(work: Work, command: Command) -> int:
     return code[0]
 
 
-def _ended(happened: queue.SimpleQueue[str], command: Command) -> bool:
+class _Happened:
+    """What the main thread waits for. Any thread, and a signal handler, may put.
+
+    The kernel may hand a signal to any thread, and Python's handler then waits until the
+    main thread comes by: a byte in a socket wakes it up wherever the signal was taken.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()  # its put is reentrant
+        self._woken, self._wake = socket.socketpair()
+        self._wake.settimeout(0)
+        self._before = -1
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(self._before)
+        self._woken.close()
+        self._wake.close()
+
+    def put(self, what: str) -> None:
+        """Tell the main thread."""
+        self._queue.put(what)
+        with contextlib.suppress(OSError):  # full: it is awake; closed: it has gone on
+            self._wake.send(b"\0")
+
+    def get(self, timeout: float | None) -> str:
+        """Wait for the next one.
+
+        Raises:
+            queue.Empty: nothing happened in so many seconds.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._queue.get_nowait()
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                raise queue.Empty
+            self._woken.settimeout(left)
+            with contextlib.suppress(TimeoutError):
+                self._woken.recv(64)
+
+
+def _ended(happened: _Happened, command: Command) -> bool:
     """Wait for the end; the program exits here if the command does not end in time."""
     deadline: float | None = None
     while True:
