@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import threading
 import time
+import traceback
 import urllib.parse
 from collections.abc import Callable, Iterator
 
@@ -237,6 +239,24 @@ def test_nobody_is_asked_for_by_a_form(server: Scripted, fetch: Fetch) -> None:
         fetch(None)
 
     assert ways(server) == ["GET"]
+
+
+def test_no_secret_is_logged_or_told(
+    server: Scripted, fetch: Fetch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.on("POST", "/token", reply(405), reply(400, '{"error": "invalid_grant"}'), reply(401))
+    server.on("GET", r"/token\?.*", given_token("t0ken", refresh_token="r3fresh"), reply(405))
+    both = Credentials("alice", "s3cr3t", identity_token="id3ntity")
+
+    fetch(both)
+    with pytest.raises(ConcilError) as caught:
+        fetch(both)
+
+    assert len(server.asked("POST")) == 3
+    told = "".join([caplog.text, *traceback.format_exception(caught.value), repr(both)])
+    for secret in ("s3cr3t", "id3ntity", "t0ken", "r3fresh", both.basic()):
+        assert secret not in told
 
 
 # Redirects ---------------------------------------------------------------------------------

@@ -71,7 +71,8 @@ def test_a_mirror_outlives_its_tokens(place: Place, engine: Engine, tmp_path: Pa
     assert place.seen.count() >= 500
     assert took > 2 * LIFETIME
     assert 1 < len(place.service.asked) <= took / RENEWED + kinds
-    assert 1 <= refusals(place) <= 16  # one for each worker that came before the first token
+    # One for each worker that came before the first token, and what a busy machine adds.
+    assert 1 <= refusals(place) <= 32
 
 
 def test_a_push_of_many_images_outlives_its_tokens(
@@ -91,7 +92,7 @@ def test_a_push_of_many_images_outlives_its_tokens(
 
     asked, kinds = most(place.service)
     assert not report.failed
-    assert 1 <= refusals(place) <= 16 * kinds
+    assert 1 <= refusals(place) <= 32 * kinds
     assert asked <= took / RENEWED + 1
     with place.session("y") as session:
         for tag, made in images.items():
