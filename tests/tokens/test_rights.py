@@ -11,9 +11,13 @@ from concil import Engine, MirrorItem, TransferConfig
 from concil.errors import AccessDenied, RegistryDenied
 from concil.progress import State
 from concil.registry.client import RegistryClient
+from concil.registry.credentials import Credentials, Login
 from concil.registry.endpoint import Endpoint
 from concil.registry.session import Transport, new_session
 from tests.lab.images import make_image, put_image, write_layout
+from tests.lab.registry import DockerRegistry
+from tests.lab.relay import Relay
+from tests.lab.requests_seen import RequestLog
 from tests.lab.token_service import EVERYTHING, Asked
 from tests.tokens.conftest import PASSWORD, USER, WRITTEN, Place
 
@@ -52,6 +56,42 @@ def test_a_wrong_password_is_tried_once_for_all_images_and_threads(
     assert not any("wr0ng" in str(outcome.error) for outcome in report.failed)
     [only] = passwords(place)
     assert only.status == 401
+
+
+def test_a_wrong_password_is_tried_once_where_there_are_no_tokens(
+    engine: Engine, tmp_path: Path
+) -> None:
+    seen = RequestLog()
+    with (
+        DockerRegistry(tmp_path / "registry", users={USER: PASSWORD}) as registry,
+        Relay(registry.host, observer=seen) as relay,
+    ):
+        items = [
+            MirrorItem(f"http://{WRONG}@{relay.host}/repo-{n}:v1", f"oci:{tmp_path}/copy:{n}")
+            for n in range(20)
+        ]
+
+        report = engine.mirror(items)
+
+    assert [type(outcome.error) for outcome in report.failed] == [RegistryDenied] * 20
+    [tried] = [request.path for request in seen.requests if "authorization" in request.headers]
+    assert tried == "/v2/"
+
+
+def test_an_identity_token_of_a_login_is_enough(place: Place) -> None:
+    fill(place, "x", "v1")
+    place.service.identities = {"id3ntity": USER}
+    place.service.rights = lambda user, _: EVERYTHING if user == USER else ()
+    login = Login(stored=lambda: Credentials("<token>", "", identity_token="id3ntity"))
+    with new_session() as session:
+        endpoint = Endpoint(Transport(session), place.registry.url, login=login)
+
+        found = RegistryClient(endpoint, "x").head_manifest("v1")
+
+    assert found is not None
+    assert [(asked.method, asked.grant, asked.user) for asked in place.service.asked] == [
+        ("POST", "refresh_token", USER)
+    ]
 
 
 def test_a_password_is_for_the_token_service_alone(
