@@ -145,7 +145,7 @@ class Expansion:
             target = _FIELD.sub(lambda found: _value(found[1], source), target)
         if self.below is not None:
             return self.below.of(source, target)
-        if target is None:
+        if target is None or rule.below:
             raise UsageError(
                 "nobody says where it goes", remedy="give a target, or a destination for all"
             )

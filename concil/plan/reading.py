@@ -6,14 +6,16 @@ import sys
 from pathlib import Path
 
 from concil.errors import StoreError, UsageError, shown
-from concil.plan import plain, toml
+from concil.plan import plain, regsync, skopeo, toml, yaml_nodes
 from concil.plan.rules import Rule
 
 _LIMIT = 64 * 1024 * 1024  # bytes
 
 
 def read(path: str) -> list[Rule]:
-    """Read a plan: TOML by its suffix ``.toml``, else a list with one image a line.
+    """Read a plan: by its suffix TOML or YAML, else a list with one image a line.
+
+    YAML is the file of `skopeo sync` or of regsync, told apart by what is in it.
 
     Args:
         path: a file; ``-`` is standard input, a list.
@@ -32,8 +34,14 @@ def read(path: str) -> list[Rule]:
         raise UsageError(
             f"{shown_name} is not UTF-8 text", remedy="a list has one image a line"
         ) from error
-    is_toml = path.lower().endswith(".toml")
-    return toml.rules(text, shown_name) if is_toml else plain.rules(text, shown_name)
+    suffix = Path(path).suffix.lower()
+    if suffix == ".toml":
+        return toml.rules(text, shown_name)
+    if suffix in (".yaml", ".yml"):
+        document = yaml_nodes.load(text, shown_name)
+        is_regsync = regsync.is_one(document)
+        return regsync.rules(document) if is_regsync else skopeo.rules(document)
+    return plain.rules(text, shown_name)
 
 
 def _content(path: str, name: str) -> bytes:

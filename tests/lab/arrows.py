@@ -36,7 +36,11 @@ LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The engine is tested on stores in memory: it may not know the real ones.
 TRANSFER_SEES = ("concil.store.protocol", "concil.store.partial")
 # Who alone may import a library from outside.
-OWNERS = {"tenacity": "concil.retry", "tqdm": "concil.bars"}
+OWNERS = {
+    "tenacity": "concil.retry",
+    "tqdm": "concil.bars",
+    "yaml": "concil.plan.yaml_nodes",
+}
 OUTSIDE = {"requests", "urllib3", "tenacity", "tqdm", "yaml", "distributed", "dask"}
 SESSION_OWNER = "concil.registry.session"
 # Each of these functions builds a Session for one request.

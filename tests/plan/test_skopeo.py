@@ -1,0 +1,131 @@
+"""The file of `skopeo sync` says what is to be copied."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from concil.errors import UsageError
+from concil.plan.expand import Expansion
+from concil.plan.skopeo import rules
+from concil.plan.targets import Below
+from concil.plan.yaml_nodes import load
+
+DIGEST = "sha256:" + "a" * 64
+FILE = f"""\
+registry.example.com:
+  images:
+    busybox: []
+    team/redis:
+      - "1.0"
+      - {DIGEST}
+  images-by-tag-regex:
+    nginx: ^1\\.13\\.[12]-alpine$
+  credentials:
+    username: john
+    password: "p@ss:word"
+  tls-verify: true
+quay.io:
+  images-by-semver:
+    alpine: ">= 3.12.0"
+"""
+TAGS = {
+    "busybox": ["a", "b"],
+    "nginx": ["1.13.1-alpine", "1.13.3-alpine", "x"],
+    "alpine": ["3.12.0", "3.11", "3.19.1", "edge"],
+}
+
+
+def listing(address: str) -> list[str]:
+    return TAGS[address.rpartition("/")[2]]
+
+
+def images(text: str, to: str = "h.example/m") -> list[tuple[str, str]]:
+    found = Expansion(
+        tuple(rules(load(text, "sync.yml"))), lambda address: iter(listing(address)), Below(to)
+    )
+    return [(item.source, item.destination) for item in found]
+
+
+def test_every_kind_of_entry_is_read() -> None:
+    user = "docker://john:p%40ss%3Aword@registry.example.com"
+
+    assert images(FILE) == [
+        (f"{user}/busybox:a", "h.example/m/busybox:a"),
+        (f"{user}/busybox:b", "h.example/m/busybox:b"),
+        (f"{user}/team/redis@{DIGEST}", f"h.example/m/redis@{DIGEST}"),
+        (f"{user}/team/redis:1.0", "h.example/m/redis:1.0"),
+        (f"{user}/nginx:1.13.1-alpine", "h.example/m/nginx:1.13.1-alpine"),
+        ("quay.io/alpine:3.12.0", "h.example/m/alpine:3.12.0"),
+        ("quay.io/alpine:3.19.1", "h.example/m/alpine:3.19.1"),
+    ]
+
+
+def test_a_regular_expression_need_not_meet_the_whole_tag() -> None:
+    found = images("q.example:\n  images-by-tag-regex:\n    nginx: alpine\n")
+
+    assert [source for source, _ in found] == [
+        "q.example/nginx:1.13.1-alpine",
+        "q.example/nginx:1.13.3-alpine",
+    ]
+
+
+def test_what_is_said_elsewhere_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        rules(load("a.example:\n  tls-verify: false\n  cert-dir: /x\n", "sync.yml"))
+
+    assert caplog.messages == [
+        "sync.yml:2: tls-verify is ignored here; say it with --src-tls-verify",
+        "sync.yml:3: cert-dir is ignored here; say it with --src-cacert",
+    ]
+
+
+def test_names_need_a_destination() -> None:
+    found = Expansion(tuple(rules(load(FILE, "sync.yml"))), lambda _: iter(()))
+
+    with pytest.raises(UsageError, match="nobody says where it goes"):
+        found.check()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- a", "sync.yml:1: the file: not a mapping"),
+        ("a.example: 3", "sync.yml:1: a.example: not a mapping"),
+        ("a.example:\n  image: {}", "sync.yml:2: a.example: unknown field 'image'"),
+        ("a.example:\n  images:\n    b: {c: d}", "sync.yml:3: b: not a list"),
+        ("a.example:\n  images:\n    b: [1.0]", "sync.yml:3: b: not a text"),
+        ("a.example:\n  images-by-tag-regex:\n    b: '('", "sync.yml:3: b: not a regular"),
+        ("a.example:\n  images-by-semver:\n    b: new", "sync.yml:3: b: not a range"),
+        ("a.example:\n  credentials:\n    username: x", "credentials are a username and a"),
+        ("a: [", "sync.yml:1: "),
+        ("a: !!python/object:os.system x", "sync.yml:1: "),
+        ("a: &b\n  images: *c", "sync.yml:2: "),
+    ],
+)
+def test_what_makes_no_sense_is_told_with_its_line(text: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        rules(load(text, "sync.yml"))
+
+    assert words in str(caught.value)
+
+
+def test_aliases_of_aliases_stay_small() -> None:
+    levels = "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 30))
+
+    with pytest.raises(UsageError):
+        rules(load(f"l0: &l0 [x]\n{levels}", "sync.yml"))
+
+
+@given(st.text(alphabet="abc:[]{}-&*!<>|\n \t\"'#1.0", max_size=60))
+def test_any_text_is_a_file_or_refused(text: str) -> None:
+    try:
+        rules(load(text, "sync.yml"))
+    except UsageError as error:
+        said = str(error)
+    else:
+        said = "sync.yml"
+    assert said.startswith("sync.yml")
