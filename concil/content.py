@@ -10,6 +10,7 @@ from typing import Any
 
 from concil.digest import Body, Digest, Verifier
 from concil.errors import InvalidManifest, shown
+from concil.strict_json import InvalidJson, read_json
 
 __all__ = ["Body", "Descriptor", "Digest", "Manifest", "Platform", "Verifier"]
 
@@ -29,6 +30,10 @@ _MEDIA_TYPE = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 )
 _FOREIGN = re.compile(r"\.(nondistributable|foreign)\.")
+_LARGEST = 2**63 - 1  # bytes; the int64 of the specification
+# What decides on the kind of a document. Go, which most tools are written in, does not
+# care for upper and lower case in the names of fields.
+_TELLING = {name.lower(): name for name in ("mediaType", "manifests", "layers", "config")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class Descriptor:
         media_type, size = entry.get("mediaType"), entry.get("size")
         if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
             raise InvalidManifest("a descriptor has no usable mediaType")
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _LARGEST:
             raise InvalidManifest("a descriptor has no usable size")
         digest = Digest.parse(entry.get("digest", ""))
         return cls(
@@ -153,12 +158,13 @@ class Manifest:
             media_type: what the server or the descriptor called it; "" if unknown.
         Raises:
             InvalidManifest: no JSON object, of an unknown kind, or one that claims to
-                be an index and a manifest at once (CVE-2021-41190).
+                be an index and a manifest at once, to one reader or another
+                (CVE-2021-41190).
         """
         try:
-            document = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise InvalidManifest(f"a manifest is not JSON: {type(error).__name__}") from error
+            document = read_json(body)
+        except InvalidJson as error:
+            raise InvalidManifest(f"a manifest is {error}") from error
         if not isinstance(document, dict):
             raise InvalidManifest("a manifest is not a JSON object")
         kind = _kind(document, media_type.partition(";")[0].strip())
@@ -228,6 +234,9 @@ class Manifest:
 
 def _kind(document: dict[str, Any], claimed: str) -> str:
     """The media type of a document: what it is told to be must fit what it holds."""
+    for name in document:
+        if _TELLING.get(name.lower(), name) != name:
+            raise InvalidManifest(f"a manifest has {shown(name)}, which others read differently")
     own = document.get("mediaType")
     if own is not None and not isinstance(own, str):
         raise InvalidManifest("the mediaType of a manifest is not text")

@@ -399,6 +399,19 @@ def test_a_document_that_could_be_taken_for_two_things_is_refused(
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("name", ["Manifests", "LAYERS", "Config", "mediatype"])
+def test_a_field_that_go_reads_as_another_one_is_refused(name: str) -> None:
+    for document in (manifest(), index()):
+        with pytest.raises(InvalidManifest, match=name):
+            parse({**document, name: []})
+
+
+def test_a_size_beyond_all_disks_is_refused() -> None:
+    for size in (2**63, 10**4000):
+        with pytest.raises(InvalidManifest, match="size"):
+            Descriptor.from_json(descriptor(size=size))
+
+
 def test_schema_1_says_what_to_do() -> None:
     with pytest.raises(InvalidManifest, match="schema 1") as caught:
         parse({"schemaVersion": 1, "fsLayers": []})
@@ -416,6 +429,8 @@ def test_schema_1_says_what_to_do() -> None:
         b'{"a":' * 200_000,
         b'{"layers": ' + b"9" * 5000 + b"}",
         b"{} {}",
+        b'{"layers": [], "layers": []}',
+        json.dumps(manifest()).encode("utf-16"),
     ],
 )
 def test_what_is_no_json(body: bytes) -> None:

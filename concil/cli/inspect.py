@@ -13,13 +13,14 @@ from concil.content import OCI_CONFIG, Descriptor, Digest, Manifest, Verifier
 from concil.errors import InvalidManifest
 from concil.reference import Address, parse_address
 from concil.stores import Store
+from concil.strict_json import InvalidJson, read_json
 from concil.transfer.push import ResumingReader
 from concil.transfer.run import Run
 
 if TYPE_CHECKING:
     from concil.cli.options import Subparsers
 
-_CONFIG_LIMIT = 8 * MIB  # bytes of an image's config
+_CONFIG_LIMIT = 4 * MIB  # bytes of an image's config
 _CONFIGS = frozenset({OCI_CONFIG, "application/vnd.docker.container.image.v1+json"})
 
 
@@ -93,9 +94,9 @@ def _config(content: bytes, name: str) -> dict[str, Any]:
     Source: image-spec, config.
     """
     try:
-        config = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InvalidManifest(f"{name} is not JSON") from error
+        config = read_json(content)
+    except InvalidJson as error:
+        raise InvalidManifest(f"{name} is {error}") from error
     if not isinstance(config, dict):
         raise InvalidManifest(f"{name} is not a JSON object")
     runs = config.get("config")

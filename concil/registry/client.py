@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import urllib.parse
 from collections.abc import Iterator
@@ -17,18 +16,22 @@ from concil.errors import (
     InvalidManifest,
     ProtocolViolation,
     StatusError,
+    shown,
 )
 from concil.reference import check_tag
 from concil.registry.endpoint import Call, Endpoint
+from concil.registry.links import next_link
 from concil.registry.scopes import Scopes, repository_scope
 from concil.registry.session import content_length, discard, read_limited
 from concil.registry.urls import origin, redacted, resolve
+from concil.strict_json import InvalidJson, read_json
 
 TAG_PAGE = 1000  # ECR refuses to list more at once
-TAG_PAGE_LIMIT = 32 * MIB  # bytes; distribution 2.8 sends all tags in one page
-_OK = frozenset({200})
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_NEXT = re.compile(r"<?([^<>;]+)>?\s*;[^,]*\brel=\"?next\"?", re.IGNORECASE)
+TAG_PAGE_LIMIT = 8 * MIB  # bytes; distribution 2.8 sends all tags in one page
+MOST_TAG_PAGES = 10_000
+_MOST_TAGS = 400_000  # of one page
+# No more digits than a size has: Python refuses to read numbers of thousands of digits.
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
 
 class RegistryClient:
@@ -95,12 +98,12 @@ class RegistryClient:
         )
         response = self.endpoint.send(call)
         if response.status_code == requests.codes.partial_content:
-            found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if found is None or int(found[1]) != start:
+            told = response.headers.get("Content-Range", "")
+            if first_byte(told) != start:
                 response.close()
                 raise ProtocolViolation(
                     f"GET {redacted(response.url)}: asked for bytes from {start}, "
-                    f"got {response.headers.get('Content-Range', 'no Content-Range')!a}"
+                    f"got {shown(told or 'no Content-Range')}"
                 )
         return response
 
@@ -218,17 +221,26 @@ class RegistryClient:
     def tags(self) -> Iterator[str]:
         """Yield the repository's tags, page by page as the registry orders them.
 
+        Raises:
+            ProtocolViolation: a page is no list, the next one is at another origin, or
+                there is no end to them.
         Source: distribution-spec, "Listing Tags"; odd Links in REGISTRIES.md 2.20.
         """
-        url: str | None = self.path(f"tags/list?n={TAG_PAGE}")
-        seen: set[str] = set()
-        while url is not None and url not in seen:
+        url = self.path(f"tags/list?n={TAG_PAGE}")
+        seen: set[int] = set()  # hashes: ten thousand long URLs are a lot of memory
+        for _ in range(MOST_TAG_PAGES):
             call = Call("GET", url, self.pull)
             response, content = self._read(call, TAG_PAGE_LIMIT, f"{self.repository}: tags")
-            seen |= {url, response.url}
+            seen |= {hash(url), hash(response.url)}
             names = _tag_names(content, self.repository)
             yield from names
-            url = _next_page(response) if names else None
+            following = _next_page(response, self.endpoint.base) if names else None
+            if following is None or hash(following) in seen:
+                return
+            url = following
+        raise ProtocolViolation(
+            f"{self.repository}: the list of tags goes on after {MOST_TAG_PAGES} pages"
+        )
 
     def _read(self, call: Call, limit: int, what: str) -> tuple[requests.Response, bytes]:
         """Make a small call and read its answer, again if either breaks off."""
@@ -269,21 +281,40 @@ def _checked(reference: str) -> str:
     return str(Digest.parse(reference)) if ":" in reference else check_tag(reference)
 
 
+def first_byte(content_range: str) -> int | None:
+    """The first byte that a Content-Range announces; None if it is no range of bytes.
+
+    Source: RFC 9110, 14.4.
+    """
+    found = _CONTENT_RANGE.fullmatch(content_range)
+    return int(found[1]) if found else None
+
+
 def _tag_names(content: bytes, repository: str) -> list[str]:
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolViolation(f"{repository}: the list of tags is not JSON") from error
+        document = read_json(content, most=_MOST_TAGS)
+    except InvalidJson as error:
+        raise ProtocolViolation(f"{repository}: the list of tags is {error}") from error
     names = document.get("tags") if isinstance(document, dict) else None
     if names is not None and not isinstance(names, list):
         raise ProtocolViolation(f"{repository}: the list of tags is no list")
     return [name for name in names or [] if isinstance(name, str)]
 
 
-def _next_page(response: requests.Response) -> str | None:
-    """The URL of the next page; one at another origin is not followed."""
-    found = _NEXT.search(response.headers.get("Link", ""))
-    if found is None:
+def _next_page(response: requests.Response, base: str) -> str | None:
+    """The URL of the next page.
+
+    Raises:
+        ProtocolViolation: it is not at the registry. Half a list would be worse: what
+            is missing in it is taken for deleted.
+    """
+    link = next_link(response.headers.get("Link", ""))
+    if link is None:
         return None
-    target = resolve(response.url, found[1].strip())
-    return target if origin(target) == origin(response.url) else None
+    target = resolve(response.url, link)
+    if origin(target) != origin(base):
+        raise ProtocolViolation(
+            f"{redacted(response.url)}: the list of tags goes on elsewhere: {redacted(target)}",
+            remedy="the registry does not know its own address; see its settings",
+        )
+    return target

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email.utils
 import errno
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -21,14 +20,19 @@ from concil.errors import (
     StatusError,
     TLSFailure,
     Unreachable,
+    UsageError,
     shown,
 )
 from concil.registry.urls import redacted
+from concil.strict_json import InvalidJson, read_json
 
 HTTP_ERRORS = urllib3.exceptions.HTTPError
 _REASONS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
 # What requests says of a file that is not there, before it connects.
 _MISSING_FILE = re.compile(r"Could not find .*invalid path: (.*?)(?: \||$)")
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
+# The limits of http.client: 100 lines of 64 KiB.
+_TOO_LARGE = re.compile(r"LineTooLong|got more than \d+ (?:headers|trailers|interim answers)")
 _UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED[^(]*?: (.*?)(?: \(_ssl|['\")]|$)")
 
 
@@ -42,11 +46,11 @@ def translate(error: BaseException, what: str, *, answered: bool) -> ConcilError
     if isinstance(error, ConcilError):
         return error
     text = _texts(error)
-    failure = _tls(error, text, what)
+    failure = _tls(error, text, what) or _proxy(error, text, what, answered=answered)
     if failure is not None:
         return failure
-    if isinstance(error, requests.exceptions.ProxyError):
-        return Unreachable(f"{what}: the proxy cannot be reached", remedy="check HTTPS_PROXY")
+    if _TOO_LARGE.search(text):
+        return ProtocolViolation(f"{what}: the headers of the answer are too large, or too many")
     if isinstance(error, ValueError):
         return ProtocolViolation(f"{what}: a URL or header that cannot be sent")
     if isinstance(error, requests.exceptions.ConnectTimeout) or _never_connected(error):
@@ -54,6 +58,29 @@ def translate(error: BaseException, what: str, *, answered: bool) -> ConcilError
         lost.answered_before = answered
         return lost
     return ConnectionLost(f"{what}: {_why(error, text)}")
+
+
+def _proxy(
+    error: BaseException, text: str, what: str, *, answered: bool
+) -> Unreachable | UsageError | None:
+    """The trouble with a proxy, if it is that; the proxy's own words are not repeated."""
+    if isinstance(error, requests.exceptions.InvalidProxyURL) or "SOCKS" in text:
+        return UsageError(
+            f"{what}: the URL of the proxy cannot be used",
+            remedy="HTTP_PROXY and HTTPS_PROXY are http://[user:password@]host:port",
+        )
+    if not isinstance(error, requests.exceptions.ProxyError):
+        return None
+    refused = _TUNNEL.search(text)
+    if refused is None:
+        return Unreachable(f"{what}: the proxy cannot be reached", remedy="check HTTPS_PROXY")
+    status = int(refused[1])
+    remedy = "the proxy does not let this host through, or cannot reach it"
+    if status == 407:
+        remedy = "give the proxy's user and password: HTTPS_PROXY=http://user:password@host:port"
+    lost = Unreachable(f"{what}: the proxy answers {status}", remedy=remedy)
+    lost.answered_before = answered and status >= 500
+    return lost
 
 
 def _texts(error: BaseException) -> str:
@@ -97,8 +124,10 @@ def _handshake(text: str, what: str) -> TLSFailure | None:
             f"{what}: the server does not speak TLS",
             remedy="write http:// in front of the host if plain http is meant",
         )
-    if "No such file" in text or "PEM" in text or "NO_CERTIFICATE" in text:
+    if any(mark in text for mark in ("No such file", "PEM", "NO_CERTIFICATE", "is encrypted")):
         return _unreadable(f"{what}: the CA or client certificate file cannot be read")
+    if "KEY_VALUES_MISMATCH" in text:
+        return _unreadable(f"{what}: the client certificate and its key are no pair")
     if "ALERT" in text or "HANDSHAKE" in text or "UNSUPPORTED_PROTOCOL" in text:
         failure = TLSFailure(
             f"{what}: the TLS handshake failed", remedy="the server may want a client certificate"
@@ -203,8 +232,8 @@ def _told(content: bytes) -> str:
 
 def _entries(content: bytes) -> list[tuple[str, str]]:
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
+        document = read_json(content)
+    except InvalidJson:
         return []
     errors = document.get("errors") if isinstance(document, dict) else None
     if not isinstance(errors, list):
@@ -216,7 +245,8 @@ def _entries(content: bytes) -> list[tuple[str, str]]:
             told = message if isinstance(message, str) else ""
             if isinstance(detail, str) and detail and detail not in told:
                 told = f"{told} ({detail})" if told else detail
-            found.append((str(entry.get("code") or ""), told))
+            code = entry.get("code")
+            found.append((code if isinstance(code, str) else "", told))
     return found
 
 

@@ -28,7 +28,8 @@ from concil.registry.urls import redacted, resolve, with_query
 
 logger = logging.getLogger(__name__)
 
-_RANGE = re.compile(r"(?:bytes=)?0-(-?\d+)")
+# No more digits than a size has: Python refuses to read numbers of thousands of digits.
+_RANGE = re.compile(r"(?:bytes=)?0-(-?[0-9]{1,19})")
 
 
 def acknowledged(header: str | None) -> int | None:

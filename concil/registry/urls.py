@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import re
+import socket
 import urllib.parse
 
 from concil.errors import ProtocolViolation
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_SHOWN_PATH = 300  # characters of a path in a message
+# What every parser of URLs takes for the same host: no user info, no backslash, ASCII only.
+_PLAIN_NETLOC = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# What hosts files and resolvers call the loopback interface.
+_LOOPBACK_NAMES = frozenset(
+    {
+        "localhost",
+        "localhost.localdomain",
+        "localhost4",
+        "localhost6",
+        "ip6-localhost",
+        "ip6-loopback",
+    }
+)
+# Names that no public server can have: RFC 6762, RFC 8375, ICANN's choice for private use.
+_PRIVATE_NAMES = (".local", ".home.arpa", ".internal")
+# IPv6 networks whose last 32 bits are an IPv4 address that is reached through a translator:
+# RFC 6052, RFC 8215, and the IPv4-compatible ones of RFC 4291.
+_TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
 # Query keys that say what was asked for; anything else may be a signature or a state.
 _SHOWN_KEYS = frozenset(
     {"digest", "mount", "from", "n", "last", "artifactType", "service", "scope"}
 )
 
 Origin = tuple[str, str, int]
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def origin(url: str) -> Origin:
@@ -49,9 +73,12 @@ def redacted(url: str) -> str:
     before, uploads, session = path.partition("/blobs/uploads/")
     if uploads and session:
         path = f"{before}{uploads}<session>"
+    # A Location may bring an escape sequence, or tens of thousands of characters.
+    path = urllib.parse.quote(path[:_SHOWN_PATH], safe="/:@!$&'()*+,;=~%<>")
+    host = urllib.parse.quote(host_of(url)[:_SHOWN_PATH], safe=":[]")
     kept = [(k, v) for k, v in urllib.parse.parse_qsl(parts.query) if k in _SHOWN_KEYS]
-    query = urllib.parse.urlencode(kept, safe=":/,")
-    return urllib.parse.urlunsplit((parts.scheme, host_of(url), path, query, ""))
+    query = urllib.parse.urlencode(kept, safe=":/,")[:_SHOWN_PATH]
+    return urllib.parse.urlunsplit((parts.scheme, host, path, query, ""))
 
 
 def resolve(answered: str, location: str) -> str:
@@ -61,7 +88,10 @@ def resolve(answered: str, location: str) -> str:
     registry behind a TLS proxy does not know better (REGISTRIES.md 1.2).
 
     Raises:
-        ProtocolViolation: it leaves http and https, or goes from https to http elsewhere.
+        ProtocolViolation: it leaves http and https, goes from https to http elsewhere, to
+            a host inside the network where the one that answered is not, or is written so
+            that two readers may find two hosts in it.
+    Source: REGISTRIES.md 1.2 and 4.
     """
     if "://" not in location.partition("?")[0] and not location.startswith(("/", "?", ".")):
         first = location.partition("/")[0]
@@ -81,7 +111,86 @@ def resolve(answered: str, location: str) -> str:
         target = urllib.parse.urlunsplit(
             urllib.parse.urlsplit(target)._replace(scheme="https", netloc=netloc)
         )
+    if not _PLAIN_NETLOC.fullmatch(urllib.parse.urlsplit(target).netloc):
+        raise ProtocolViolation(f"{redacted(answered)} points to an odd URL: {redacted(target)}")
+    check_reachable(target, answered)
     return target
+
+
+def check_reachable(target: str, home: str) -> None:
+    """Refuse a URL inside the network unless the one that leads there is inside as well.
+
+    Whoever follows would be led by the nose to machines that the registry itself cannot
+    reach. What a name resolves to is not looked at.
+
+    Raises:
+        ProtocolViolation: from a public host to an address of a private network, from
+            another machine to this one, or to a link-local address but its own.
+    """
+    there, here = origin(target)[1], origin(home)[1]
+    one, other = address_of(there), address_of(here)
+    if there == here or (one is not None and one == other) or not is_inside(there):
+        return
+    if _is_loopback(there, one):
+        fits = _is_loopback(here, other)
+    elif one is not None and one.is_link_local:
+        fits = False  # there the clouds keep the credentials of their machines
+    else:
+        fits = is_inside(here) or _is_private_name(here)
+    if not fits:
+        raise ProtocolViolation(
+            f"{redacted(home)} points to a host inside this network: {redacted(target)}",
+            remedy="somebody may want to look around here; if not, let the registry name "
+            "its storage by a host name",
+        )
+
+
+def is_inside(host: str) -> bool:
+    """Whether a host is this machine or in no public network, in whatever way it is written.
+
+    Only names of the loopback interface and literal addresses are judged: also 0x7f000001,
+    2130706433, 0177.1, and IPv4 addresses in the wrappings of IPv6.
+
+    Args:
+        host: without a port, an IPv6 address without brackets.
+    """
+    address = address_of(host)
+    if _is_loopback(host, address):
+        return True
+    if isinstance(address, ipaddress.IPv6Address) and address.is_site_local:
+        return True
+    return address is not None and (not address.is_global or address.is_multicast)
+
+
+def address_of(host: str) -> _Address | None:
+    """The address that a host is a literal of, an IPv4 one out of its wrapping; None: a name."""
+    literal = host.rstrip(".").partition("%")[0]
+    # The system's resolver, too, takes a number, hexadecimal and octal parts, or two of them.
+    with contextlib.suppress(OSError, ValueError):
+        return ipaddress.IPv4Address(socket.inet_aton(literal))
+    try:
+        address = ipaddress.IPv6Address(literal)
+    except ValueError:
+        return None
+    wrapped = address.ipv4_mapped or address.sixtofour
+    low = int(address) & 0xFFFFFFFF
+    # "::" and "::1" are addresses of their own.
+    if wrapped is None and low > 1 and any(address in network for network in _TRANSLATED):
+        wrapped = ipaddress.IPv4Address(low)
+    return wrapped or address
+
+
+def _is_loopback(host: str, address: _Address | None) -> bool:
+    name = host.rstrip(".").lower()
+    if name in _LOOPBACK_NAMES or name.endswith((".localhost", ".localhost.localdomain")):
+        return True
+    # A connection to 0.0.0.0 ends at this machine.
+    return address is not None and (address.is_loopback or address.is_unspecified)
+
+
+def _is_private_name(host: str) -> bool:
+    name = host.rstrip(".").lower()
+    return address_of(host) is None and ("." not in name or name.endswith(_PRIVATE_NAMES))
 
 
 def join(base: str, url: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from concil.errors import (
 from concil.store.files import FileBlob, disk_error
 from concil.store.layout_disk import OWN, State, Tree
 from concil.store.layout_index import Index
+from concil.strict_json import InvalidJson, read_json
 
 INDEX_LIMIT = 32 * MIB  # bytes of an index.json; a hundred thousand entries
 _VERSION_LIMIT = 4096  # bytes of an oci-layout file
@@ -262,11 +262,11 @@ class Layout:
         place = shown(str(self.path))
         try:
             body, _ = self._tree.read("oci-layout", _VERSION_LIMIT)
-            document = json.loads(body)
+            document = read_json(body)
         except NotFound as error:
             raise StoreError(f"not a layout: {error}", remedy=_MAKE_REMEDY) from error
-        except (ValueError, RecursionError) as error:
-            raise StoreError(f"oci-layout in {place} is not JSON", remedy=_MAKE_REMEDY) from error
+        except InvalidJson as error:
+            raise StoreError(f"oci-layout in {place} is {error}", remedy=_MAKE_REMEDY) from error
         version = document.get("imageLayoutVersion") if isinstance(document, dict) else None
         if not isinstance(version, str) or not version.startswith("1."):
             raise StoreError(

@@ -9,11 +9,13 @@ from typing import Any
 
 from concil.content import OCI_INDEX, Descriptor, Digest
 from concil.errors import ConcilError, InvalidManifest, UsageError, shown
+from concil.strict_json import InvalidJson, read_json
 
 REF_NAME = "org.opencontainers.image.ref.name"
 # containerd writes the full name here and only the tag into REF_NAME, which two images may share.
 FULL_NAME = "io.containerd.image.name"
 
+_MOST_PARTS = 2_000_000  # lists, objects and commas: a hundred thousand entries with notes
 _REMEDY = "the layout is damaged; write it again from its source"
 
 
@@ -42,9 +44,9 @@ class Index:
             InvalidManifest: it is no index, or an entry of it has no sense.
         """
         try:
-            document = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise InvalidManifest(f"{subject} is not JSON", remedy=_REMEDY) from error
+            document = read_json(body, most=_MOST_PARTS)
+        except InvalidJson as error:
+            raise InvalidManifest(f"{subject} is {error}", remedy=_REMEDY) from error
         if not isinstance(document, dict) or not isinstance(document.get("manifests"), list):
             raise InvalidManifest(f"{subject} is not an image index", remedy=_REMEDY)
         try:

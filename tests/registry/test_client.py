@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 
@@ -403,7 +404,6 @@ def test_pages_of_tags_are_followed(server: Scripted, client: RegistryClient, li
     "link",
     [
         '</v2/team/app/tags/list?n=1000>; rel="next"',  # itself
-        '<http://127.0.0.2:1/v2/team/app/tags/list>; rel="next"',  # another origin
         '</other>; rel="prev"',
         "nonsense",
     ],
@@ -415,6 +415,35 @@ def test_links_that_lead_nowhere_end_the_list(
 
     assert list(client.tags()) == ["a"]
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["http://127.0.0.2:1/v2/team/app/tags/list", "http://localhost/v2/", "https://else.example/"],
+)
+def test_a_list_that_goes_on_elsewhere_is_refused(
+    server: Scripted, client: RegistryClient, link: str
+) -> None:
+    """Half a list is no list: a mirror would miss what is not in it."""
+    server.on("GET", FIRST, page("a", link=f"<{link}>; rel=next"))
+
+    with pytest.raises(ProtocolViolation, match="goes on elsewhere"):
+        list(client.tags())
+
+    assert len(server.requests) == 1
+
+
+def test_pages_without_end_are_refused(
+    server: Scripted, client: RegistryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("concil.registry.client.MOST_TAG_PAGES", 5)
+    count = itertools.count()
+    server.on("GET", ".*", lambda _: page("a", link=f"<list?last={next(count)}>; rel=next"))
+
+    with pytest.raises(ProtocolViolation, match="goes on after 5 pages"):
+        list(client.tags())
+
+    assert len(server.requests) == 5
 
 
 def test_an_empty_page_ends_the_list(server: Scripted, client: RegistryClient) -> None:

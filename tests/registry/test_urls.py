@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from concil.errors import ProtocolViolation
-from concil.registry.urls import host_of, origin, redacted, resolve, with_query
+from concil.registry.urls import host_of, is_inside, origin, redacted, resolve, with_query
 from tests.registry.wiring import UNTIMED
 
 ANSWERED = "https://reg.example:5000/v2/team/app/blobs/uploads/"
@@ -86,6 +86,136 @@ def test_a_location_that_leads_astray_is_refused(location: str) -> None:
         resolve(ANSWERED, location)
 
 
+@pytest.mark.parametrize(
+    "location",
+    [
+        # urllib finds home behind the @, a browser and urllib3 find the other host before it.
+        "https://evil.example\\@reg.example:5000/x",
+        "https://reg.example:5000\\@evil.example/x",
+        "https://user:password@reg.example:5000/x",
+        "https://reg.example:5000@evil.example/x",
+        "https://reg.example%2eevil.example/x",
+        "https://\uff11\uff12\uff17.0.0.1/x",  # digits that IDNA turns into 127
+        "https://reg.example\u3002evil.example/x",
+        "https://[fe80::1%25eth0]/x",
+        "https://[::1].evil.example/x",
+        "https://a b.example/x",
+    ],
+)
+def test_a_host_that_two_readers_read_in_two_ways_is_refused(location: str) -> None:
+    with pytest.raises(ProtocolViolation):
+        resolve(ANSWERED, location)
+
+
+LOOPBACK = [
+    "localhost",
+    "LocalHost.",
+    "a.localhost",
+    "localhost.localdomain",
+    "ip6-localhost",
+    "127.0.0.1",
+    "127.0.0.1.",
+    "127.1",
+    "2130706433",
+    "0x7f000001",
+    "0x7f.1",
+    "0177.0.0.01",
+    "017700000001",
+    "0.0.0.0",
+    "0",
+    "::",
+    "::1",
+    "0:0:0:0:0:0:0:1",
+    "::ffff:127.0.0.1",
+    "::ffff:7f00:1",
+    "::127.0.0.1",
+    "64:ff9b::7f00:1",
+    "64:ff9b:1::127.0.0.1",
+    "2002:7f00:1::",
+]
+LINK_LOCAL = ["169.254.169.254", "0xa9fea9fe", "2852039166", "fe80::1", "::ffff:169.254.169.254"]
+PRIVATE = [
+    "10.0.0.1",
+    "10.1",
+    "012.0.0.1",
+    "172.16.0.1",
+    "192.168.1.1",
+    "100.64.0.1",
+    "fd00::1",
+    "fec0::1",
+    "::ffff:10.0.0.1",
+    "224.0.0.1",
+    "ff02::1",
+    "255.255.255.255",
+]
+PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "reg.example", "localhost.example"]
+
+
+@pytest.mark.parametrize("host", [*LOOPBACK, *LINK_LOCAL, *PRIVATE])
+def test_a_host_inside_is_known_however_it_is_written(host: str) -> None:
+    assert is_inside(host)
+
+
+@pytest.mark.parametrize("host", PUBLIC)
+def test_a_public_host_is_not_inside(host: str) -> None:
+    assert not is_inside(host)
+
+
+@UNTIMED
+@given(st.text(max_size=40) | st.text("0123456789abcdefx.:%[]", max_size=40))
+def test_any_text_can_be_judged(host: str) -> None:
+    assert is_inside(host) in (True, False)
+
+
+def _url(host: str) -> str:
+    return f"http://[{host}]/x" if ":" in host else f"http://{host}/x"
+
+
+@pytest.mark.parametrize("host", [*LOOPBACK, *LINK_LOCAL, *PRIVATE])
+@pytest.mark.parametrize("home", ["http://reg.example/", "http://8.8.8.8/"])
+def test_a_public_registry_leads_nobody_inside(home: str, host: str) -> None:
+    with pytest.raises(ProtocolViolation, match="inside this network"):
+        resolve(home, _url(host))
+
+
+@pytest.mark.parametrize(
+    ("home", "target"),
+    [
+        ("10.0.0.5", "127.0.0.1"),
+        ("10.0.0.5", "localhost"),
+        ("10.0.0.5", "169.254.169.254"),
+        ("127.0.0.1", "169.254.169.254"),
+        ("registry", "127.0.0.1"),
+        ("registry.corp.internal", "169.254.169.254"),
+        ("localhost.example", "10.0.0.1"),
+    ],
+)
+def test_a_registry_inside_leads_nobody_to_what_is_only_this_machines(
+    home: str, target: str
+) -> None:
+    with pytest.raises(ProtocolViolation, match="inside this network"):
+        resolve(_url(home), _url(target))
+
+
+@pytest.mark.parametrize(
+    ("home", "target"),
+    [
+        ("10.0.0.5", "10.0.0.6"),
+        ("10.0.0.5", "192.168.1.1"),
+        ("127.0.0.1", "localhost"),
+        ("localhost", "172.17.0.2"),
+        ("registry", "10.0.0.6"),
+        ("registry.local", "10.0.0.6"),
+        ("169.254.1.1", "169.254.1.1"),
+        ("10.0.0.5", "reg.example"),
+        ("reg.example", "minio"),
+        ("reg.example", "storage.example"),
+    ],
+)
+def test_a_registry_inside_may_keep_its_blobs_beside_it(home: str, target: str) -> None:
+    assert resolve(_url(home), _url(target)) == _url(target)
+
+
 def test_http_stays_http() -> None:
     assert resolve("http://reg.example/v2/", "http://b.example/x") == "http://b.example/x"
 
@@ -108,6 +238,9 @@ def test_no_location_raises_anything_else(location: str) -> None:
         ("https://h/v2/a/blobs/uploads/", "https://h/v2/a/blobs/uploads/"),
         ("https://s3/k?X-Amz-Signature=abc&n=3", "https://s3/k?n=3"),
         ("https://h/x?digest=sha256:aa#token=1", "https://h/x?digest=sha256:aa"),
+        ("https://h/a\x1b[2Jb\x9bc", "https://h/a%1B%5B2Jb%C2%9Bc"),
+        ("https://h\x1b/a", "https://h%1B/a"),
+        ("https://h/" + "x" * 9000, "https://h/" + "x" * 299),
         (
             "https://a/token?service=s&scope=repository:x:pull,push&password=p",
             "https://a/token?service=s&scope=repository:x:pull,push",
