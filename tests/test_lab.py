@@ -220,7 +220,9 @@ def test_home_and_proxies_are_the_tests_own(home: Path) -> None:
 
 def test_missing_programs_are_named_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(system, "SYSTEM_PATH", "")
 
     with pytest.raises(system.MissingProgramError, match="skopeo"):
         system.require("skopeo")
-    assert system.missing() == ["docker-registry", "skopeo"]
+    assert system.missing() == ["docker-registry", "nginx", "skopeo"]
+    assert "nginx-light" in system.remedy(["nginx"])

@@ -13,6 +13,7 @@ from concil.config import RetryPolicy, TransferConfig
 from concil.content import Platform
 from concil.engine import Sides
 from concil.errors import ConcilError, UsageError, shown
+from concil.registry.certificates import check_pair, read_directory
 from concil.registry.credentials import Credentials
 from concil.registry.session import TLSSettings
 from concil.stores import Access
@@ -95,12 +96,24 @@ def add_registry(parser: argparse.ArgumentParser, *, sides: Sequence[str] = ()) 
             metavar="FILE",
             help=f"trust certificates{side} if this CA signed them (PEM), and no others",
         )
+        group.add_argument(
+            f"--{name}cert-dir",
+            metavar="DIR",
+            help=f"certificates{side}: *.crt is trusted beside the system's, *.cert with *.key is "
+            "shown; default: what certs.d of podman and docker has for the host",
+        )
         if name or not sides:
             group.add_argument(
                 f"--{name}creds",
                 metavar="USER:PASSWORD",
                 help=f"log in{side} with these, unless the address has its own",
             )
+    group.add_argument(
+        "--cert", metavar="FILE", help="show the registry this client certificate (PEM)"
+    )
+    group.add_argument(
+        "--key", metavar="FILE", help="its key, where that is not in the same file (PEM)"
+    )
     group.add_argument(
         "--insecure", action="store_true", help="trust any certificate, and plain http"
     )
@@ -157,7 +170,7 @@ def access_of(arguments: argparse.Namespace, side: str = "") -> Access:
     Args:
         side: "src", "dest", or "" for a verb that has only one.
     Raises:
-        UsageError: the CA file cannot be read, or the credentials have no colon.
+        UsageError: a certificate cannot be read, or the credentials have no colon.
     """
     prefix = f"{side}_" if side else ""
     verify: bool | None = getattr(arguments, f"{prefix}tls_verify")
@@ -170,8 +183,11 @@ def access_of(arguments: argparse.Namespace, side: str = "") -> Access:
     if authority is None:
         authority = arguments.cacert
     trusted = _checked_ca(authority) if authority is not None else True
+    directory: str | None = getattr(arguments, f"{prefix}cert_dir") or arguments.cert_dir
+    if directory is not None:
+        read_directory(Path(directory))  # told before anything begins
     return Access(
-        TLSSettings(verify=trusted if verify else False),
+        TLSSettings(trusted if verify else False, _checked_pair(arguments), directory),
         Credentials.parse(creds) if creds is not None else None,
     )
 
@@ -181,6 +197,17 @@ def sides_of(arguments: argparse.Namespace) -> Sides:
     if hasattr(arguments, "src_creds"):
         return Sides(access_of(arguments, "src"), access_of(arguments, "dest"))
     return Sides(access_of(arguments), access_of(arguments))
+
+
+def _checked_pair(arguments: argparse.Namespace) -> str | tuple[str, str] | None:
+    certificate: str | None = arguments.cert
+    key: str | None = arguments.key
+    if certificate is None:
+        if key is not None:
+            raise UsageError("--key was given without --cert", remedy="name the certificate")
+        return None
+    check_pair(certificate, key)
+    return certificate if key is None else (certificate, key)
 
 
 def _checked_ca(text: str) -> str:

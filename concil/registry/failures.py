@@ -60,15 +60,20 @@ def translate(error: BaseException, what: str, *, answered: bool) -> ConcilError
     return ConnectionLost(f"{what}: {_why(error, text)}")
 
 
+def unusable_proxy(what: str) -> UsageError:
+    """The error for the URL of a proxy; it may hold a password, and is not repeated."""
+    return UsageError(
+        f"{what}: the URL of the proxy cannot be used",
+        remedy="HTTP_PROXY and HTTPS_PROXY are http://[user:password@]host:port",
+    )
+
+
 def _proxy(
     error: BaseException, text: str, what: str, *, answered: bool
 ) -> Unreachable | UsageError | None:
     """The trouble with a proxy, if it is that; the proxy's own words are not repeated."""
     if isinstance(error, requests.exceptions.InvalidProxyURL) or "SOCKS" in text:
-        return UsageError(
-            f"{what}: the URL of the proxy cannot be used",
-            remedy="HTTP_PROXY and HTTPS_PROXY are http://[user:password@]host:port",
-        )
+        return unusable_proxy(what)
     if not isinstance(error, requests.exceptions.ProxyError):
         return None
     refused = _TUNNEL.search(text)

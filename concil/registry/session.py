@@ -9,24 +9,28 @@ import logging
 import os
 import threading
 import time
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import requests
-import requests.adapters
 import requests.utils
 
 from concil import __version__
-from concil.config import MIB, Timeouts
-from concil.errors import Cancelled, ConcilError, ProtocolViolation
+from concil.config import Timeouts
+from concil.errors import Cancelled, ConcilError, ConnectionLost, ProtocolViolation, shown
 from concil.registry import failures
+from concil.registry.certificates import CertificateDirectories, read_directory
+from concil.registry.connections import Connections
 from concil.registry.urls import host_of, origin, redacted, resolve
 
 logger = logging.getLogger(__name__)
 
 MAX_REDIRECTS = 8
 ERROR_LIMIT = 64 * 1024  # bytes of an error's body that are read
+PATIENCE = 300.0  # seconds for all of a small answer: one byte a minute is no silence
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SECRET_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
 
@@ -37,6 +41,7 @@ class TLSSettings:
 
     verify: bool | str = True  # False: trust anybody; a path: a CA file or directory
     cert: str | tuple[str, str] | None = None  # client certificate, or (certificate, key)
+    cert_dir: str | None = None  # has *.crt, *.cert and *.key; used instead of any certs.d
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Options:
 
     read_timeout: float | None = None  # seconds without a byte; None: the idle timeout
     follow: bool = True  # follow redirects
+    home: str | None = None  # a URL of whom the secrets belong to; None: of the request itself
     overrides: Mapping[str, Any] = field(default_factory=dict)  # timeout, verify, cert, proxies
 
 
@@ -73,31 +79,30 @@ class Pauses:
                 raise Cancelled(f"cancelled while {host} asked to wait")
 
 
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Connections that write in large blocks: 16 KiB ones cost ten times the CPU."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests'
-        super().init_poolmanager(*args, blocksize=MIB, **kwargs)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401 - requests'
-        return super().proxy_manager_for(proxy, blocksize=MIB, **kwargs)
-
-
 def new_session(tls: TLSSettings | None = None, *, connections: int = 64) -> requests.Session:
     """Return a session as a registry client needs one; the caller closes it.
 
     No cookies (Harbor answers them with CSRF checks), no .netrc (it replaces a bearer
     token), no decoding of bodies (the digest is of what is on the wire).
+
+    Raises:
+        UsageError: the certificate directory cannot be used.
     """
     tls = tls or TLSSettings()
+    everywhere = read_directory(Path(tls.cert_dir)) if tls.cert_dir is not None else None
     session = requests.Session()
     session.trust_env = False
     session.verify = tls.verify
-    session.cert = tls.cert
+    session.cert = tls.cert or (everywhere.pair if everywhere is not None else None)
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     session.headers["Accept-Encoding"] = "identity"
     session.headers["User-Agent"] = f"concil/{__version__}"
-    adapter = _Adapter(pool_connections=16, pool_maxsize=connections)
+    adapter = Connections(
+        connections,
+        directories=CertificateDirectories(),
+        everywhere=everywhere,
+        trusting=not isinstance(tls.verify, str),
+    )
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
@@ -134,17 +139,23 @@ class Transport:
         """
         options = options or Options()
         prepared = self._prepared(request)
-        home = origin(prepared.url or "")
+        home = origin(options.home or prepared.url or "")
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._exchange(prepared, options)
+            at_home = origin(prepared.url or "") == home
+            if not at_home:
+                for name in _SECRET_HEADERS:
+                    prepared.headers.pop(name, None)
+            response = self._exchange(prepared, options, at_home=at_home)
             if response.status_code not in _REDIRECTS or not options.follow:
                 return response
             location = response.headers.get("Location")
             if location is None or not _repeatable(prepared):
                 return response
             discard(response)
-            target = resolve(response.url, location)
-            prepared = _redirected(prepared, target, home)
+            prepared = prepared.copy()
+            prepared.url = resolve(response.url, location)
+            # What was taken away on the way does not come back.
+            home = home if at_home else ("", "", 0)
         raise ProtocolViolation(f"{redacted(request.url)}: more than {MAX_REDIRECTS} redirects")
 
     def has_answered(self, url: str) -> bool:
@@ -158,13 +169,17 @@ class Transport:
             what = f"{request.method} {redacted(request.url)}"
             raise failures.translate(error, what, answered=False) from error
 
-    def _exchange(self, prepared: requests.PreparedRequest, options: Options) -> requests.Response:
+    def _exchange(
+        self, prepared: requests.PreparedRequest, options: Options, *, at_home: bool
+    ) -> requests.Response:
         url = prepared.url or ""
         host = host_of(url)
         self.pauses.wait(host, self.cancel)
         if self.cancel.is_set():
             raise Cancelled(f"{prepared.method} {redacted(url)}: cancelled")
         settings = {**self._settings(url, options), "stream": True, "allow_redirects": False}
+        if not at_home:
+            settings["cert"] = None  # nobody else needs to know who asks
         began = time.monotonic()
         try:
             response = self.session.send(prepared, **settings)
@@ -199,7 +214,10 @@ class Transport:
         key = "{}://{}".format(*origin(url))
         found = self._proxies.get(key)
         if found is None:
-            found = self._proxies[key] = requests.utils.get_environ_proxies(url)
+            found = requests.utils.get_environ_proxies(url)
+            for proxy in found.values():
+                check_proxy(proxy)
+            self._proxies[key] = found
         return found
 
     def _note(self, response: requests.Response, host: str) -> None:
@@ -208,6 +226,21 @@ class Transport:
             asked = failures.retry_after(response)
             if asked is not None:
                 self.pauses.hold(host, asked)
+
+
+def check_proxy(url: str) -> None:
+    """Refuse what urllib3 would only stumble over: it may be a host alone.
+
+    Raises:
+        UsageError: there is no host in it, or no port that can be.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise failures.unusable_proxy("the environment")
 
 
 def _environment_ca() -> str | None:
@@ -223,34 +256,34 @@ def _repeatable(prepared: requests.PreparedRequest) -> bool:
     return prepared.body is None or isinstance(prepared.body, (bytes, str))
 
 
-def _redirected(
-    prepared: requests.PreparedRequest, target: str, home: tuple[str, str, int]
-) -> requests.PreparedRequest:
-    """The same request at another URL, without credentials if that is another origin."""
-    again = prepared.copy()
-    again.url = target
-    if origin(target) != home:
-        for name in _SECRET_HEADERS:
-            again.headers.pop(name, None)
-    return again
-
-
 def read_limited(response: requests.Response, limit: int, what: str) -> bytes:
     """Read a small body whole, close the response, and let ``.content`` return it later.
 
     Raises:
-        ProtocolViolation: more than ``limit`` bytes.
-        ConnectionLost: it broke off.
+        ProtocolViolation: more than ``limit`` bytes, or in an encoding nobody asked for.
+        ConnectionLost: it broke off, or took too long.
     """
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    length = content_length(response)
+    if encoding not in ("", "identity"):
+        response.close()
+        raise ProtocolViolation(f"{what}: the answer is encoded as {shown(encoding, 40)}")
+    if length is not None and length > limit:
+        response.close()
+        raise ProtocolViolation(f"{what}: the answer is larger than {limit} bytes")
     pieces: list[bytes] = []
     left = limit + 1
+    until = time.monotonic() + PATIENCE
     try:
         while left > 0:
-            piece = response.raw.read(min(left, 64 * 1024), decode_content=True)
+            # One receive: to wait for a full piece would be to wait for ever.
+            piece = response.raw.read1(min(left, 64 * 1024), decode_content=False)
             if not piece:
                 break
             pieces.append(piece)
             left -= len(piece)
+            if time.monotonic() > until:
+                raise ConnectionLost(f"{what}: the answer takes too long")
     except (requests.RequestException, OSError, failures.HTTP_ERRORS) as error:
         response.close()
         raise failures.translate(error, what, answered=True) from error

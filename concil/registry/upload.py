@@ -121,7 +121,13 @@ class UploadSession:
             ConnectionLost, StatusError: no answer, after several tries.
         Source: distribution-spec, end-13; REGISTRIES.md 1.5.
         """
-        call = Call("GET", self.location, self._client.push, expect=frozenset({200, 202, 204}))
+        call = Call(
+            "GET",
+            self.location,
+            self._client.push,
+            expect=frozenset({200, 202, 204}),
+            options=Options(home=self._home),
+        )
         # A spoilt session answers 500 for ever: that is asked again, but not for long.
         brief = replace(self._client.policy, attempts=min(2, self._client.policy.attempts))
         try:
@@ -183,9 +189,20 @@ class UploadSession:
 
     def cancel(self) -> None:
         """Give the session up. Many registries refuse; the outcome is of no interest."""
-        call = Call("DELETE", self.location, self._client.push, expect=frozenset(range(200, 600)))
+        call = Call(
+            "DELETE",
+            self.location,
+            self._client.push,
+            expect=frozenset(range(200, 600)),
+            options=Options(home=self._home),
+        )
         with contextlib.suppress(ConcilError):
             discard(self._client.endpoint.send(call))
+
+    @property
+    def _home(self) -> str:
+        """Whom the secrets belong to: a Location may lead elsewhere."""
+        return self._client.endpoint.base
 
     def _send(self, call: Call) -> requests.Response:
         response = self._client.endpoint.send(call)
@@ -206,7 +223,7 @@ class UploadSession:
         if ranged and len(body):
             headers["Content-Range"] = f"{self.offset}-{self.offset + len(body) - 1}"
         self.sent = max(self.sent, self.offset + len(body))
-        options = Options(read_timeout=wait, follow=False)
+        options = Options(read_timeout=wait, follow=False, home=self._home)
         return Call(method, url, self._client.push, headers, body, _ACCEPTED | _MOVED, options)
 
     def _follow(self, response: requests.Response) -> None:

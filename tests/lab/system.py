@@ -10,7 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-PROGRAMS = ("docker-registry", "skopeo")  # each is also the name of its Debian package
+# The Debian package of each program. nginx-light begins no service that is not wanted.
+PROGRAMS = {"docker-registry": "docker-registry", "nginx": "nginx-light", "skopeo": "skopeo"}
+# Where Debian has nginx: not on the PATH of ordinary users.
+SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -19,13 +22,19 @@ class MissingProgramError(RuntimeError):
 
 
 def missing() -> list[str]:
-    """Return the programs that are not on PATH."""
-    return [program for program in PROGRAMS if shutil.which(program) is None]
+    """Return the programs that are not there."""
+    return [program for program in PROGRAMS if find(program) is None]
+
+
+def find(program: str) -> str | None:
+    """Return the path of a program, None if it is not there."""
+    path = os.environ.get("PATH", os.defpath)
+    return shutil.which(program, path=f"{path}{os.pathsep}{SYSTEM_PATH}")
 
 
 def remedy(programs: Sequence[str]) -> str:
     """Return one line that names what is missing and the command that installs it."""
-    names = " ".join(programs)
+    names = " ".join(PROGRAMS.get(program, program) for program in programs)
     if shutil.which("apt-get") is None:
         return f"missing on PATH: {names}; install the packages of that name"
     sudo = "" if os.geteuid() == 0 else "sudo "
@@ -36,9 +45,9 @@ def require(program: str) -> str:
     """Return the path of a program.
 
     Raises:
-        MissingProgramError: it is not on PATH.
+        MissingProgramError: it is not there.
     """
-    path = shutil.which(program)
+    path = find(program)
     if path is None:
         raise MissingProgramError(remedy([program]))
     return path
@@ -59,7 +68,7 @@ def _daemons_stay_off() -> Iterator[None]:
 
 
 def install(programs: Sequence[str]) -> None:
-    """Install Debian packages, quietly.
+    """Install the Debian packages of programs, quietly.
 
     Raises:
         MissingProgramError: apt could not install them.
@@ -81,7 +90,7 @@ def install(programs: Sequence[str]) -> None:
     with _daemons_stay_off():
         # One broken third-party source fails the update; the install decides.
         run("update")
-        done = run("install", "-y", "--no-install-recommends", *programs)
+        done = run("install", "-y", "--no-install-recommends", *map(PROGRAMS.__getitem__, programs))
     if done.returncode != 0 or missing():
         lines = done.stdout.strip().splitlines() or ["no output"]
         raise MissingProgramError(f"{remedy(programs)} (apt-get said: {lines[-1]})")

@@ -1,0 +1,116 @@
+"""Connections: their TLS settings by host, and how much they read and write at once."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from typing import Any
+
+import requests
+import requests.adapters
+import urllib3.connection
+import urllib3.connectionpool
+
+from concil.config import MIB
+from concil.registry.certificates import CertificateDirectories, HostCertificates
+from concil.registry.urls import host_of
+
+_INTERIM_ANSWERS = 16  # of the kind "100 Continue", before an answer
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer whose beginning and end are bounded: Python's own reads on for ever."""
+
+    _interim = 0
+
+    def _read_status(self) -> tuple[str, int, str]:
+        found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # not public
+        self._interim += 1
+        if self._interim > _INTERIM_ANSWERS:
+            raise http.client.HTTPException(f"got more than {_INTERIM_ANSWERS} interim answers")
+        return found
+
+    def _read_and_discard_trailer(self) -> None:
+        http.client.parse_headers(self.fp)  # bounded, as headers are
+
+
+class _Http(urllib3.connection.HTTPConnection):
+    response_class = _Response
+
+
+class _Https(urllib3.connection.HTTPSConnection):
+    response_class = _Response
+
+
+class _HttpPool(urllib3.connectionpool.HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(urllib3.connectionpool.HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+_POOLS = {"http": _HttpPool, "https": _HttpsPool}
+
+
+class Connections(requests.adapters.HTTPAdapter):
+    """An adapter of requests. Its connections write blocks of a MiB: small ones cost CPU."""
+
+    def __init__(
+        self,
+        most: int,
+        *,
+        directories: CertificateDirectories | None = None,
+        everywhere: HostCertificates | None = None,
+        trusting: bool = True,
+    ) -> None:
+        """Keep up to ``most`` connections to a host.
+
+        Args:
+            directories: certificates by host.
+            everywhere: the authorities of every host instead.
+            trusting: whether the authorities of either count.
+        """
+        self._directories = directories
+        self._everywhere = everywhere
+        self._trusting = trusting
+        super().__init__(pool_connections=16, pool_maxsize=most)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests'
+        """Make connections of our own kind."""
+        super().init_poolmanager(
+            *args, blocksize=MIB, ssl_minimum_version=ssl.TLSVersion.TLSv1_2, **kwargs
+        )
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401 - requests'
+        """Make connections of our own kind through a proxy, too."""
+        manager = super().proxy_manager_for(
+            proxy, blocksize=MIB, ssl_minimum_version=ssl.TLSVersion.TLSv1_2, **kwargs
+        )
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def build_connection_pool_key_attributes(
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str,  # noqa: FBT001 - requests'
+        cert: str | tuple[str, str] | None = None,
+    ) -> Any:  # noqa: ANN401 - requests'
+        """Add what there is for the host: connections with other settings are others.
+
+        Raises:
+            UsageError: the certificates of the host cannot be used.
+        """
+        host, usual = super().build_connection_pool_key_attributes(request, verify, cert)
+        settings: dict[str, Any] = {**usual}
+        if host["scheme"] != "https":
+            return host, settings
+        found = self._everywhere
+        if found is None and self._directories is not None:
+            found = self._directories.of(host_of(request.url or ""))
+            if found.pair is not None and cert is None:
+                settings["cert_file"], settings["key_file"] = found.pair
+        if found is not None and found.authorities and self._trusting and verify is not False:
+            settings["ca_cert_data"] = found.authorities
+        return host, settings
