@@ -22,6 +22,7 @@ from concil.registry import failures
 from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials, Login, Prompt
 from concil.registry.endpoint import Call, Endpoint
+from concil.registry.keyring import Keyring, Shelf
 from concil.registry.quirks import LEAST_PACE, Knowledge
 from concil.registry.scopes import Scopes
 from concil.registry.session import (
@@ -80,6 +81,7 @@ class DockerHub:
         session.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
         self._run = Run(TransferConfig())
         self._transport = Transport(session, timeouts=timeouts, cancel=self._run.cancel)
+        self._keyring = Keyring(Shelf.of(None), cancel=self._run.cancel)
         self._knowledge = Knowledge()
         self._plain = parts.scheme in ("docker", "store")
         self.url = parts.url
@@ -103,10 +105,14 @@ class DockerHub:
         parts = urllib.parse.urlsplit(url)
         base = f"{parts.scheme}://{parts.netloc}"
         self._path = parts.path
+        place = parts.netloc + parts.path.removeprefix("/v2")
         self._endpoint = Endpoint(
             self._transport,
             base,
-            login=Login(ask=Prompt(parts.netloc, self._known_user, self._typed)),
+            login=Login(
+                stored=lambda: self._keyring.find(place, self.username),
+                ask=Prompt(parts.netloc, lambda: self.username, self._typed),
+            ),
             may_be_plain=self._plain and is_loopback(parts.netloc),
         )
         self._client = RegistryClient(self._endpoint, parts.path.removeprefix("/v2/"))
@@ -266,9 +272,6 @@ class DockerHub:
             credentials = Credentials(self.username, self.password)
         self._endpoint.auth.credentials = credentials
         return self._client
-
-    def _known_user(self) -> str | None:
-        return self.username
 
     def _typed(self, credentials: Credentials) -> None:
         """Keep what a person has typed."""

@@ -15,6 +15,7 @@ from concil.reference import Address, LayoutAddress, Reference, is_loopback
 from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials, Login
 from concil.registry.endpoint import Endpoint
+from concil.registry.keyring import Keyring, Shelf
 from concil.registry.quirks import Knowledge
 from concil.registry.session import Pauses, TLSSettings, Transport, new_session
 from concil.store.layout import LayoutStore
@@ -30,6 +31,7 @@ class Access:
 
     tls: TLSSettings = field(default_factory=TLSSettings)
     credentials: Credentials | None = None  # where the address itself has none
+    authfile: str | None = None  # the file of logins; None: those of podman and docker
 
 
 class Stores:
@@ -58,7 +60,8 @@ class Stores:
         self._pauses = Pauses()
         self._knowledge = knowledge or Knowledge()
         self._transports: dict[TLSSettings, Transport] = {}
-        self._endpoints: dict[tuple[str, Access], Endpoint] = {}
+        self._keyrings: dict[str | None, Keyring] = {}  # by file of logins
+        self._endpoints: dict[tuple[str, Access, str], Endpoint] = {}
         self._layouts: dict[str, LayoutStore] = {}
         self._lock = threading.Lock()  # guards the dictionaries above
 
@@ -89,7 +92,7 @@ class Stores:
 
     def repository(self, reference: Reference, access: Access | None = None) -> RemoteStore:
         """Open a repository of a registry."""
-        endpoint = self._endpoint(reference, access or Access())
+        endpoint = self.endpoint(reference, access)
         client = RegistryClient(
             endpoint,
             reference.repository,
@@ -123,25 +126,44 @@ class Stores:
                 self._layouts[address.path] = store
             return store
 
-    def _endpoint(self, reference: Reference, access: Access) -> Endpoint:
-        credentials = access.credentials
+    def endpoint(self, reference: Reference, access: Access | None = None) -> Endpoint:
+        """Open the registry of a reference, as the user whom its repository is for."""
+        access = access or Access()
+        credentials, nobody = access.credentials, reference.username == ""
         if reference.username is not None:
-            credentials = Credentials(reference.username, reference.password or "")
-        access = Access(access.tls, credentials)
+            given = Credentials(reference.username, reference.password or "")
+            credentials = None if nobody else given
+        access = Access(access.tls, credentials, access.authfile)
         base = f"{reference.api_scheme}://{reference.api_host}"
+        keyring = self.keyring(access.authfile)
+        # Two repositories of a host may have logins of their own, and then tokens, too.
+        scope = keyring.scope(f"{reference.host}/{reference.repository}")
+        if nobody or credentials is not None:
+            login, scope = Login(credentials), ""
+        else:
+            login = Login(stored=lambda: keyring.find(scope))
         with self._lock:
-            endpoint = self._endpoints.get((base, access))
+            endpoint = self._endpoints.get((base, access, scope))
             if endpoint is None:
                 # Docker tries plain http on a loopback host, skopeo where nothing is verified.
                 plain = is_loopback(reference.api_host) or access.tls.verify is False
                 endpoint = Endpoint(
                     self._transport(access.tls),
                     base,
-                    login=Login(credentials),
+                    login=login,
                     may_be_plain=plain and reference.scheme == "docker",
                 )
-                self._endpoints[base, access] = endpoint
+                self._endpoints[base, access, scope] = endpoint
             return endpoint
+
+    def keyring(self, authfile: str | None = None) -> Keyring:
+        """Return the stored logins: those of a file, or of all that podman and docker read."""
+        with self._lock:
+            keyring = self._keyrings.get(authfile)
+            if keyring is None:
+                keyring = Keyring(Shelf.of(authfile), cancel=self._cancel)
+                self._keyrings[authfile] = keyring
+            return keyring
 
     def _transport(self, tls: TLSSettings) -> Transport:
         """The transport for a TLS setting. The caller holds the lock."""
