@@ -53,7 +53,12 @@ def told(error: BaseException) -> str:
 
 def cleaned(text: str) -> str:
     """One line of printable text: what comes from a registry ends up on a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return " ".join(printable(text).split())
+
+
+def printable(text: str) -> str:
+    """The text with a space for each control character."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _system_remedy(number: int) -> str:

@@ -84,7 +84,7 @@ def run_manifest(command: Command) -> int:
     with command.stores() as stores:
         store = stores.source(address, options.access_of(command.arguments))
         _, manifest = read(store, address, platform)
-    results.put_bytes(manifest.body)
+    results.put_text(manifest.body)
     return DONE
 
 

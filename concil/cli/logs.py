@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 
 from concil.bars import Display
-from concil.cli.failures import cleaned
+from concil.cli.failures import cleaned, printable
 
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # by how often -v was given
 
@@ -25,7 +25,9 @@ class _Lines(logging.Handler):
         try:
             text = cleaned(record.getMessage())
             if self._everything and record.exc_info:
-                text += "\n" + logging.Formatter().formatException(record.exc_info)
+                trace = logging.Formatter().formatException(record.exc_info)
+                # Other people's exceptions repeat what came from the registry.
+                text = "\n".join([text, *map(printable, trace.splitlines())])
         except Exception:  # noqa: BLE001 - a record that cannot be told ends no transfer
             self.handleError(record)
             return

@@ -26,11 +26,20 @@ def put_line(text: str) -> None:
 
 def put_json(document: object) -> None:
     """Write a document, indented for people, ASCII only. Raises as `put_line`."""
-    _write(json.dumps(document, indent=2).encode() + b"\n")
+    # The one control character that is ASCII and that JSON leaves as it is.
+    _write(json.dumps(document, indent=2).replace("\x7f", "\\u007f").encode() + b"\n")
 
 
 def put_bytes(content: bytes | memoryview) -> None:
     """Write bytes as they are. Raises as `put_line`."""
+    _write(content)
+
+
+def put_text(content: bytes) -> None:
+    """Write text as it is, to a terminal without what would steer it. Raises as `put_line`."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        text = content.decode("utf-8", "backslashreplace")
+        content = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text).encode()
     _write(content)
 
 

@@ -116,3 +116,12 @@ def test_a_traceback_is_shown_to_who_asks_for_everything(
         logging.getLogger("concil.test").error("went wrong", exc_info=ValueError("cause"))
 
     assert "ValueError: cause" in capsys.readouterr().err
+
+
+def test_a_traceback_does_not_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with logs.shown_on(open_display("none", sys.stderr), verbose=2, quiet=False):
+        logging.getLogger("concil.test").error("went wrong", exc_info=ValueError("a\x1b[2Jb\x9bc"))
+
+    shown = capsys.readouterr().err
+    assert "ValueError: a [2Jb c" in shown
+    assert shown.replace("\n", "").isprintable()
