@@ -215,9 +215,12 @@ def _open_own(partial: Path, resume: WriterState | None) -> tuple[int, Path]:
             fd = os.open(path, flags, 0o666)
         except OSError as error:
             raise _refused(path, error) from error
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        found = os.fstat(fd)
+        # A layout out of an archive may hold hard links to files that are nobody's business.
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             os.close(fd)
-            raise StoreError(f"{path}: not a regular file", remedy="remove it and run it again")
+            kind = "has a second name" if stat.S_ISREG(found.st_mode) else "not a regular file"
+            raise StoreError(f"{path}: {kind}", remedy="remove it and run it again")
         if _locked(fd, path):
             return fd, path
         os.close(fd)

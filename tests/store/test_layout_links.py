@@ -108,3 +108,41 @@ def test_other_things_in_the_place_of_a_blob_are_refused_at_once(
     with pytest.raises(StoreError) as caught:
         store.open_blob(blob.descriptor)
     assert told(caught.value, "not a regular file")
+
+
+def test_partial_file_with_another_name_elsewhere_is_not_written_to(
+    place: Path, tmp_path: Path
+) -> None:
+    """An archive may hold hard links: what is truncated here would be lost there."""
+    store, blob = LayoutStore(Layout(place)), Blob.random(10)
+    _, partial = store.layout.writing_paths(blob.descriptor.digest)
+    (tmp_path / "outside").write_bytes(b"precious")
+    os.link(tmp_path / "outside", partial)
+
+    with pytest.raises(StoreError) as caught:
+        store.begin_blob(10, blob.descriptor.digest)
+
+    assert told(caught.value, partial.name)
+    assert (tmp_path / "outside").read_bytes() == b"precious"
+
+
+def test_files_with_other_names_elsewhere_are_replaced_and_not_written_to(
+    place: Path, tmp_path: Path
+) -> None:
+    """What is written takes the place of a name; what has the name elsewhere stays."""
+    store, blob = LayoutStore(Layout(place)), Blob.random(10)
+    put_image(store, 1, "v1")
+    outside = {}
+    for number, name in enumerate(["index.json", ".concil/lock"]):
+        os.link(place / name, tmp_path / f"outside-{number}")
+        outside[tmp_path / f"outside-{number}"] = (place / name).read_bytes()
+    target = store.layout.blob_path(blob.descriptor.digest)
+    (tmp_path / "blob").write_bytes(b"precious")
+    os.link(tmp_path / "blob", target)
+
+    put_image(store, 2, "v2")
+    write(store, blob.content, blob.descriptor.digest)
+
+    assert {path: path.read_bytes() for path in outside} == outside
+    assert (tmp_path / "blob").read_bytes() == b"precious"
+    assert target.read_bytes() == blob.content
