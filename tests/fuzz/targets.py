@@ -1,0 +1,129 @@
+"""What is fuzzed: one function a parser, that raises what nobody expects."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+
+from concil.content import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Manifest
+from concil.digest import Digest
+from concil.errors import ConcilError
+from concil.reference import Reference, parse_address
+from concil.registry import challenge
+from concil.registry.client import first_byte
+from concil.registry.links import next_link
+from concil.registry.upload import acknowledged
+from concil.registry.urls import host_of, is_inside, origin, redacted, resolve
+from concil.store.layout_index import Index
+
+Target = Callable[[bytes], None]
+_TYPES = ("", *sorted(INDEX_TYPES | MANIFEST_TYPES))
+_LARGEST = 10**19
+
+
+def challenges(content: bytes) -> None:
+    """WWW-Authenticate: nothing is raised, and what is found stood in the header."""
+    header = content.decode("latin-1")
+    for one in challenge.parse([header]):
+        assert one.scheme == one.scheme.lower()
+        assert len(one.parameters) <= len(header)
+
+
+def references(content: bytes) -> None:
+    """The grammar of references: what is taken is read again as the same."""
+    text = content.decode("utf-8", "surrogateescape")
+    with contextlib.suppress(ConcilError):
+        address = parse_address(text)
+        if isinstance(address, Reference):
+            again = Reference.parse(str(address))
+            assert (again.host, again.repository) == (address.host, address.repository)
+            assert (again.tag, again.digest) == (address.tag, address.digest)
+            assert ".." not in address.repository
+
+
+def manifests(content: bytes) -> None:
+    """Manifests, indexes and the index of a layout."""
+    kind = _TYPES[content[0] % len(_TYPES)] if content else ""
+    body = content[1:]
+    with contextlib.suppress(ConcilError):
+        manifest = Manifest.parse(body, kind)
+        assert manifest.digest == Digest.of(body)
+        _used(manifest)
+    with contextlib.suppress(ConcilError):
+        index = Index.parse(body, "index")
+        list(index.names())
+        index.with_entry("name", index.entries[0] if index.entries else _ENTRY).body()
+
+
+def ranges(content: bytes) -> None:
+    """Range of an upload's answer, Content-Range of a download's."""
+    text = content.decode("latin-1")
+    held, begun = acknowledged(text), first_byte(text)
+    assert held is None or 0 <= held <= _LARGEST
+    assert begun is None or 0 <= begun < _LARGEST
+
+
+def links(content: bytes) -> None:
+    """Link: what is found stood in the header."""
+    header = content.decode("latin-1")
+    target = next_link(header)
+    assert target is None or target in header
+
+
+def locations(content: bytes) -> None:
+    """Location: what is followed is a URL of http that everybody reads in the same way."""
+    location = content.decode("latin-1")
+    assert redacted(location).isascii()
+    assert isinstance(host_of(location), str)
+    with contextlib.suppress(ConcilError):
+        target = resolve("https://reg.example/v2/", location)
+        scheme, host, _ = origin(target)
+        assert scheme == "https"
+        assert host.isascii()
+        assert not is_inside(host)
+
+
+def _used(manifest: Manifest) -> None:
+    assert all(child.size >= 0 for child in manifest.children())
+    assert all(str(blob.digest) for blob in manifest.blobs())
+    assert isinstance(manifest.artifact_type, str)
+    assert isinstance(manifest.annotations, dict)
+    subject = manifest.subject
+    assert subject is None or Descriptor.from_json(subject.to_json()) == subject
+
+
+_ENTRY = Descriptor("a/b", Digest.of(b""), 0)
+TARGETS: Mapping[str, Target] = {
+    one.__name__: one for one in (challenges, references, manifests, ranges, links, locations)
+}
+_DIGEST = "sha256:" + "0123456789abcdef" * 4
+_DESCRIPTOR = f'{{"mediaType":"application/x","digest":"{_DIGEST}","size":7}}'
+# Whence the search begins.
+SEEDS: Mapping[str, tuple[str, ...]] = {
+    "challenges": (
+        'Bearer realm="https://a.example/token",service="s",scope="repository:x:pull,push"',
+        'Basic realm=r, Bearer realm="r\\"q", Negotiate abc==',
+    ),
+    "references": (
+        f"docker://user:pw@reg.example:5000/team/app:v1@{_DIGEST}",
+        "http://[::1]:5000/a/b",
+        f"oci:dir/sub:name@{_DIGEST}",
+    ),
+    "manifests": (
+        f'\x02{{"config":{_DESCRIPTOR},"layers":[{_DESCRIPTOR}],"subject":{_DESCRIPTOR}}}',
+        f'\x03{{"layers":[{_DESCRIPTOR}],"annotations":{{"a":"b"}},"artifactType":"a/b"}}',
+        f'\x00{{"schemaVersion":2,"manifests":[{_DESCRIPTOR}]}}',
+    ),
+    "ranges": ("0-99", "bytes=0-99", "bytes 0-99/100", "bytes 5-9/*"),
+    "links": ('</v2/a/tags/list?n=1>; rel="next"', "<a>; rel=prev, b; rel=next"),
+    "locations": ("/v2/a?b=c", "https://storage.example:443/k?X-Sig=a", "//[::1]/x", "?a"),
+}
+# Words that a search by chance would need long for.
+WORDS = (
+    *("realm", "service", "scope", "error", "Bearer ", "Basic ", '"', "\\", ",", "=", " "),
+    *("docker://", "oci:", "http://", "https://", "@", "[::1]", "localhost", ":5000", _DIGEST),
+    *('{"mediaType":', '"digest":', '"size":', '"manifests":', '"layers":', '"config":', "[", "]"),
+    *('"urls":', '"platform":', '"annotations":', '"subject":', "{", "}", "null", "1e999"),
+    *("\\ud800", "bytes=", "bytes ", "0-", "/*", "9" * 30, "rel=", "next", "<", ">", ";"),
+    *("127.0.0.1", "0x7f000001", "%", "..", "\x1b", "\x00", "\xff", "#", "?"),
+)
