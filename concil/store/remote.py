@@ -28,8 +28,7 @@ from concil.store.protocol import WriterState
 from concil.store.remote_writer import RemoteWriter
 
 logger = logging.getLogger(__name__)
-_SLICE = 64 * KIB  # bytes; what has to be there before any of it is handed on
-_HOLD = 0.05  # seconds in which slices are gathered into one buffer
+_HOLD = 0.05  # seconds in which what arrives is gathered into one buffer
 _LOST = (requests.RequestException, OSError, http.client.HTTPException, failures.HTTP_ERRORS)
 
 
@@ -50,7 +49,7 @@ class RemoteBlob:
         self.start = start
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Take what is there or comes soon, up to the buffer; a cut loses less than a slice."""
+        """Take what is there or comes soon, up to the buffer; a cut loses nothing that came."""
         try:
             if self._failure is not None:
                 raise self._failure
@@ -91,21 +90,38 @@ class RemoteBlob:
         self._raw.release_conn()
 
     def _gather(self, below: http.client.HTTPResponse, buffer: memoryview) -> int:
-        """Fill the buffer by slices, as long as they come quickly."""
+        """Fill the buffer by what the kernel has each time, as long as that comes quickly.
+
+        Large pieces, for each call into the kernel also hands the interpreter from thread
+        to thread.
+        """
         count, until = 0, time.monotonic() + _HOLD
         while count < len(buffer) and (not count or time.monotonic() < until):
-            wanted = buffer[count : count + _SLICE]
             try:
-                got = below.readinto(wanted)
+                got = _receive(below, buffer[count:])
             except _LOST as error:
                 if not count:
                     raise
                 self._failure = error
                 break
             count += got
-            if got < len(wanted):
+            if got == 0:
                 break
         return count
+
+
+def _receive(below: http.client.HTTPResponse, buffer: memoryview) -> int:
+    """Read once from the connection into the buffer; 0: the body is at its end, or was cut.
+
+    As `HTTPResponse.readinto`, which waits until the whole buffer is full.
+    """
+    if below.fp is None or below.length is None:
+        return below.readinto(buffer)
+    got: int = below.fp.readinto1(buffer[: below.length])
+    below.length -= got
+    if below.length == 0:
+        below.readinto(buffer[:0])  # sees that nothing is left, and lets go of the connection
+    return got
 
 
 class RemoteStore:
