@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks.cases import Bench, Case, copy_eight, copy_one, pull, push
+from benchmarks.cases import Bench, Case, copy_eight, copy_floor, copy_one, pull, push
 from benchmarks.measure import MIB, Measured, measure
 from benchmarks.registry import two_registries
 from benchmarks.sync import sync
@@ -20,6 +20,7 @@ from benchmarks.table import Compared, text
 CASES: dict[str, Callable[[Bench], Case]] = {
     "copy-1": copy_one,
     "copy-8": copy_eight,
+    "copy-floor": copy_floor,
     "pull": pull,
     "push": push,
     "sync": sync,
@@ -63,7 +64,9 @@ def run_case(name: str, bench: Bench, runs: int) -> Compared:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="pairs of runs of each case")
-    parser.add_argument("--only", action="append", choices=list(CASES), help="may be repeated")
+    parser.add_argument(
+        "--only", action="extend", nargs="+", choices=list(CASES), help="these cases only"
+    )
     parser.add_argument("--size", type=size_of, default=1024 * MIB, help="of a case: 512M, 1G")
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="where all is kept")  # noqa: S108
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.content import TAG, Blob, hash_of, make_blob, make_image, put_blob, put_image
@@ -84,6 +84,22 @@ def copy_one(bench: Bench) -> Case:
 def copy_eight(bench: Bench) -> Case:
     """Copy an image with eight layers."""
     return _copy(bench, 8)
+
+
+def copy_floor(bench: Bench) -> Case:
+    """Copy the large layer; the floor sends a file whose digest it is told, and reads nothing."""
+    case = _copy(bench, 1)
+    blob = make_blob(bench.directory, 0, bench.size)
+    url = f"{bench.destination.url}/v2/bench/floor/blobs/uploads/"
+    opened = f"curl -sf -X POST -o /dev/null -w '%header{{location}}' '{url}'"
+    sent = f'curl -sf -X PUT -T "{blob.path}" "$location&digest={blob.digest}"'
+    return replace(
+        case,
+        rival="curl -T",
+        theirs=("sh", "-c", f"location=$({opened}) && {sent}"),
+        check=lambda _: _all_arrived(bench.destination, (blob,)),
+        close=blob.path.unlink,
+    )
 
 
 def pull(bench: Bench) -> Case:
