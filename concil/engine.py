@@ -21,6 +21,7 @@ from concil.store.partial import PartialFile
 from concil.store.protocol import DigestNeeded, Source
 from concil.store.remote import RemoteStore
 from concil.stores import Access, Stores, blob_size, reference_of
+from concil.transfer.blob import Begin
 from concil.transfer.fetch import Fetch, spread
 from concil.transfer.image import Copier, ImageJob, ImageResult
 from concil.transfer.journal import Journal
@@ -195,6 +196,10 @@ class Engine:
             NotFound: there is no such repository or layout.
         """
         yield from self._stores.source(parse_address(address), self._sides.source).tags()
+
+    def begin_blobs_by(self, begin: Begin) -> None:
+        """Let ``begin`` decide when a blob of an image is moved, beside other engines."""
+        self._copier.begin = begin
 
     def cancel(self) -> None:
         """Stop soon; calls under way raise Cancelled, chunks in flight may end until `close`."""

@@ -29,6 +29,8 @@ failed. ``remedy`` is what a person can do about it, for the command line.
 
 from __future__ import annotations
 
+from typing import Any
+
 import requests
 
 
@@ -48,6 +50,22 @@ class ConcilError(RuntimeError):
         super().__init__(message)
         if remedy:
             self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process, without the answer of a registry: that stays here."""
+        state = {k: v for k, v in vars(self).items() if k not in ("response", "request")}
+        return _restored, (type(self), self.args, state)
+
+
+def _restored(kind: type[ConcilError], args: tuple[Any, ...], state: dict[str, Any]) -> ConcilError:
+    # Those that are requests' too are laid out in memory as an OSError.
+    maker: Any = OSError if issubclass(kind, OSError) else RuntimeError
+    error: ConcilError = maker.__new__(kind, *args)
+    error.args = args
+    if isinstance(error, requests.RequestException):
+        error.response = error.request = None
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(ConcilError, ValueError):

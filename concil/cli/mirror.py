@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from concil.cli import options, results
+from concil.cli.cluster import cluster_of
 from concil.cli.command import Command
 from concil.cli.copy import told_of
 from concil.cli.failures import DONE, FAILED, SOME_FAILED, cleaned, exit_code, told
@@ -55,6 +56,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--fail-fast", action="store_true", help="begin no more images after one that failed"
     )
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="copy on the workers of the Dask scheduler at tcp://..."
+    )
     options.add_platform(parser, "copy only these platforms of each index")
     options.add_progress(parser)
     options.add_registry(parser, sides=("src", "dest"))
@@ -79,7 +83,8 @@ def run(command: Command) -> int:
             command.display.expect(len(probes))
         written = stack.enter_context(JSONReport(arguments.report)) if arguments.report else None
         on_image = written.add if written is not None else None
-        report = engine.mirror(wanted, on_image=on_image, keep=False, fail_fast=arguments.fail_fast)
+        crew = stack.enter_context(cluster_of(command)) if arguments.dask is not None else engine
+        report = crew.mirror(wanted, on_image=on_image, keep=False, fail_fast=arguments.fail_fast)
         if written is not None:
             for rule, error in wanted.failed:
                 written.add_unlisted(rule.source, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from concil.content import Descriptor
 from concil.errors import Cancelled
@@ -65,6 +66,16 @@ class BlobMove:
         )
         queued.add_done_callback(self._left)
         return self.outcome
+
+    @property
+    def blob(self) -> Descriptor:
+        """What is moved."""
+        return self._blob
+
+    @property
+    def realm(self) -> str:
+        """Where repositories can mount it from one another; of a layout its place."""
+        return self._destination.realm
 
     @property
     def _hosts(self) -> tuple[str, ...]:
@@ -138,3 +149,7 @@ class BlobMove:
         destination = self._destination
         repository = destination.repository if isinstance(destination, Mounter) else ""
         self.outcome.set_result(Landed(self._blob, destination.name, repository, state))
+
+
+# Begins the move of a blob, by `BlobMove.start`, and returns what completes with it.
+Begin: TypeAlias = Callable[[BlobMove, Sequence[str]], Future[Landed]]

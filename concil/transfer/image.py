@@ -14,7 +14,7 @@ from concil.errors import ConcilError, StatusError
 from concil.progress import Event, Meter, ProgressSink, State, emit
 from concil.retry import backoff, sleep
 from concil.store.protocol import Destination, Mounter, Source
-from concil.transfer.blob import BlobMove, Landed
+from concil.transfer.blob import Begin, BlobMove, Landed
 from concil.transfer.graph import GraphReader, Node, check_listed, chosen
 from concil.transfer.pool import Claims, Rank, WorkerPool, wait
 
@@ -75,6 +75,7 @@ class Copier:
         self._pool = pool
         self._progress = progress
         self._claims: Claims[Landed] = Claims()
+        self.begin: Begin = BlobMove.start  # when a blob that nobody here moves is begun
 
     def copy(self, job: ImageJob) -> ImageResult:
         """Copy one image; nothing is moved if both sides have the same digest already.
@@ -223,7 +224,7 @@ class Copier:
             total=blob.size,
         )
         move = BlobMove(job.source, job.destination, blob, pool=self._pool, meter=meter)
-        return move.start(siblings)
+        return self.begin(move, siblings)
 
     def _source_repository(self, job: ImageJob) -> list[str]:
         """A copy within one registry needs no bytes: mount from where it is copied."""

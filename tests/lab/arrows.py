@@ -29,6 +29,7 @@ LAYERS = (
         "report",
         "server",
     ),
+    ("cluster",),
     ("cli",),
     ("__main__",),
 )
@@ -40,6 +41,8 @@ OWNERS = {
     "tenacity": "concil.retry",
     "tqdm": "concil.bars",
     "yaml": "concil.plan.yaml_nodes",
+    "dask": "concil.cluster",
+    "distributed": "concil.cluster",
 }
 OUTSIDE = {"requests", "urllib3", "tenacity", "tqdm", "yaml", "distributed", "dask"}
 SESSION_OWNER = "concil.registry.session"
@@ -122,8 +125,9 @@ def _wrong(arrow: Arrow, standard: frozenset[str]) -> str | None:
     top = arrow.target.partition(".")[0]
     if top == ROOT:
         return _wrong_inside(arrow)
-    if top in OWNERS and arrow.source != OWNERS[top]:
-        return f"only {OWNERS[top]} may"
+    owner = OWNERS.get(top, "")
+    if owner and not f"{arrow.source}.".startswith(f"{owner}."):
+        return f"only {owner} may"
     return None if top in OUTSIDE or top in standard else "not a declared dependency"
 
 
@@ -137,7 +141,7 @@ def _wrong_inside(arrow: Arrow) -> str | None:
     if source == "transfer" and target in ("registry", "store"):
         return None if arrow.target in TRANSFER_SEES else "transfer may not know it"
     # The package itself shows what a library user imports, and that is no command.
-    level = LEVELS["cli"] - 1 if source == ROOT else LEVELS[source]
+    level = LEVELS["engine"] if source == ROOT else LEVELS[source]
     return "upwards" if LEVELS[target] > level else None
 
 

@@ -1,0 +1,36 @@
+"""`concil mirror --dask`: the cluster that copies, where the extra is installed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from concil.cli import options
+from concil.cli.command import Command
+from concil.errors import UsageError
+
+if TYPE_CHECKING:
+    from concil.cluster.driver import Cluster
+
+
+def cluster_of(command: Command) -> Cluster:
+    """Connect to the scheduler of the command's options; a stop cancels the mirror.
+
+    Raises:
+        UsageError: Dask is not installed, or the address is none.
+        Unreachable: nobody answers there.
+    """
+    try:
+        driver = importlib.import_module("concil.cluster.driver")
+    except ModuleNotFoundError as error:
+        if error.name not in ("dask", "distributed"):
+            raise
+        raise UsageError(
+            "--dask needs Dask, which is not installed", remedy="pip install 'concil[dask]'"
+        ) from error
+    settings = importlib.import_module("concil.cluster.worker").Settings(
+        options.config_of(command.arguments), options.sides_of(command.arguments)
+    )
+    cluster: Cluster = driver.Cluster(command.arguments.dask, settings, progress=command.display)
+    command.stop.also(cluster.cancel)
+    return cluster

@@ -1,0 +1,75 @@
+"""`concil mirror --dask`, as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.cli.runner import Program, assert_fails
+from tests.cluster.conftest import IMAGES, LARGE, Origin, Target
+from tests.lab.dask import DaskCluster
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path)
+
+
+def written(origin: Origin, tmp_path: Path) -> Path:
+    """A list of all images, and one that is not there."""
+    plan = tmp_path / "images.txt"
+    names = [*origin.images, "none:v1"]
+    plan.write_text("".join(f"{origin.registry.url}/{name}\n" for name in names))
+    return plan
+
+
+def test_summary_report_and_exit_code_are_those_of_one_machine(
+    program: Program, dask: DaskCluster, origin: Origin, target: Target, tmp_path: Path
+) -> None:
+    plan, report = written(origin, tmp_path), tmp_path / "report.json"
+    words = ("mirror", plan, f"{target.relay.url}/m", "--dask", dask.address, "--retry", "1")
+
+    done = program(*words, "--report", report)
+
+    assert done.code == 3, done.err
+    assert f"{IMAGES + 1} images: {IMAGES} copied, 0 up to date, 1 failed" in done.out
+    failures = [line for line in done.err.splitlines() if line.startswith("concil: failed: ")]
+    assert len(failures) == 1
+    assert "/none:v1" in failures[0]
+    images = json.loads(report.read_text())["images"]
+    assert sorted(image["outcome"] for image in images) == [*["copied"] * IMAGES, "failed"]
+
+
+def test_ctrl_c_ends_the_workers_part_too(
+    program: Program, dask: DaskCluster, origin: Origin, target: Target, tmp_path: Path
+) -> None:
+    target.relay.rate = 2 << 20  # bytes a second: the large layer takes six
+    words = ("mirror", written(origin, tmp_path), f"{target.relay.url}/m", "--dask", dask.address)
+    child = program.start(*words)
+    target.relay.wait_for(lambda relay: relay.bytes_up > 1 << 20, 60)
+
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+
+    assert child.returncode == 130
+    assert err.decode().splitlines()[-1].startswith("concil: interrupted")
+    target.relay.wait_for(lambda relay: relay.open_connections == 0, 60)
+    assert target.relay.bytes_up < len(LARGE.blob)
+
+
+@pytest.mark.parametrize(
+    ("address", "code"), [("tcp://127.0.0.1:1", 1), ("nonsense", 2), ("nonsense://x:1", 2)]
+)
+def test_no_scheduler_is_one_line(
+    program: Program, origin: Origin, tmp_path: Path, address: str, code: int
+) -> None:
+    plan = written(origin, tmp_path)
+
+    done = program("mirror", plan, "http://127.0.0.1:1/m", "--dask", address)
+
+    assert_fails(done, code, "scheduler", address)

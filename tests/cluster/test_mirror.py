@@ -1,0 +1,220 @@
+"""A mirror on a cluster comes to what one machine comes to, whoever dies on the way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from concil.cluster.driver import Cluster
+from concil.cluster.worker import Settings
+from concil.config import MIB, RetryPolicy, TransferConfig
+from concil.engine import Engine, Sides
+from concil.errors import Cancelled, ConnectionLost, RegistryNotFound, Unreachable, UsageError
+from concil.progress import Event, State
+from concil.registry.credentials import Credentials
+from concil.stores import Access
+from concil.transfer.journal import Journal
+from concil.transfer.mirror import MirrorItem, MirrorReport, Outcome
+from tests.cluster.conftest import IMAGES, LARGE, Origin, Target
+from tests.lab.dask import DaskCluster
+from tests.lab.images import assert_same_image, digest_of
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+QUICK = TransferConfig(workers=4, chunk_size=2 * MIB, retry=RetryPolicy(base=0.01, longest=0.1))
+
+
+@contextmanager
+def cluster_of(dask: DaskCluster, **more: object) -> Iterator[Cluster]:
+    with Cluster(dask.address, Settings(QUICK), **more) as cluster:  # type: ignore[arg-type]
+        yield cluster
+
+
+def told(report: MirrorReport, prefix: str) -> dict[str, tuple[str, str]]:
+    """What a report says of each image, whatever it was put below."""
+    return {
+        o.result.target.partition(f"/{prefix}/")[2]: (o.result.state.value, str(o.result.digest))
+        for o in report.outcomes
+        if o.result is not None
+    }
+
+
+def assert_all_arrived(origin: Origin, target: Target, prefix: str) -> None:
+    for name, image in origin.images.items():
+        repository, _, tag = name.partition(":")
+        assert_same_image(target.registry.url, f"{prefix}/{repository}", tag, image)
+
+
+def test_three_workers_come_to_what_one_machine_comes_to(
+    dask: DaskCluster, origin: Origin, target: Target
+) -> None:
+    with Engine(QUICK, journal=Journal(None)) as engine:
+        alone = engine.mirror(origin.items(target.registry.host, "alone"))
+    host = target.relay.host
+
+    with cluster_of(dask) as cluster:
+        first = cluster.mirror(origin.items(host, "many"))
+        again = cluster.mirror(origin.items(host, "many"))
+
+    assert first.failed == []
+    assert told(first, "many") == told(alone, "alone")
+    assert_all_arrived(origin, target, "many")
+    assert again.up_to_date == IMAGES
+
+
+def test_a_large_blob_is_sent_once(dask: DaskCluster, origin: Origin, target: Target) -> None:
+    with cluster_of(dask) as cluster:
+        report = cluster.mirror(origin.items(target.relay.host, "m"))
+
+    assert report.failed == []
+    assert target.seen.body_bytes("PATCH") == len(LARGE.blob)
+
+
+def test_a_worker_that_dies_in_the_middle_of_a_blob_costs_time_only(
+    origin: Origin, target: Target, tmp_path: Path
+) -> None:
+    target.relay.rate = 6 * MIB  # a second: the large layer takes two
+    reports: list[MirrorReport] = []
+    with DaskCluster(tmp_path / "dask", workers=1) as dask, cluster_of(dask) as cluster:
+        run = threading.Thread(
+            target=lambda: reports.append(cluster.mirror(origin.items(target.relay.host, "m")))
+        )
+        run.start()
+        dask.add_worker()
+        target.relay.wait_for(lambda relay: relay.bytes_up > 3 * MIB, 60)
+
+        dask.workers[0].kill()
+        run.join(120)
+
+        assert reports, dask.log()[-3000:]
+    assert reports[0].failed == []
+    assert_all_arrived(origin, target, "m")
+
+
+def test_progress_comes_back(dask: DaskCluster, origin: Origin, target: Target) -> None:
+    events: list[Event] = []
+    with cluster_of(dask, progress=events.append) as cluster:
+        cluster.mirror(origin.items(target.relay.host, "m"))
+
+    ended = {event.subject for event in events if event.kind == "image" and event.state.final}
+    assert len(ended) == IMAGES
+    large = [event for event in events if event.subject == digest_of(LARGE.blob)]
+    assert State.DONE in {event.state for event in large}
+    assert {event.total for event in large} == {len(LARGE.blob)}
+
+
+def test_an_image_that_fails_is_an_outcome(
+    dask: DaskCluster, origin: Origin, target: Target
+) -> None:
+    wrong = MirrorItem(f"{origin.registry.url}/none:v1", f"{target.relay.url}/m/none:v1")
+    right = origin.items(target.relay.host, "m")[0]
+    seen: list[Outcome] = []
+
+    with cluster_of(dask) as cluster:
+        report = cluster.mirror([wrong, right], on_image=seen.append)
+
+    [failed] = report.failed
+    assert failed.item is wrong
+    assert isinstance(failed.error, RegistryNotFound)
+    assert failed.error.status == 404
+    assert len(report.copied) == 1
+    assert len(seen) == 2
+
+
+def test_after_a_failure_no_more_images_are_handed_out(
+    dask: DaskCluster, origin: Origin, target: Target
+) -> None:
+    wrong = MirrorItem(f"{origin.registry.url}/none:v1", f"{target.relay.url}/m/none:v1")
+    taken = 0
+
+    def endless() -> Iterator[MirrorItem]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield replace(wrong, destination=f"{wrong.destination}{taken}")
+
+    with cluster_of(dask) as cluster:
+        report = cluster.mirror(endless(), fail_fast=True)
+
+    assert report.failed
+    assert report.images == taken
+
+
+def test_a_cancelled_mirror_goes_on_when_it_is_run_again(
+    dask: DaskCluster, origin: Origin, target: Target
+) -> None:
+    items = origin.items(target.relay.host, "m")
+    with cluster_of(dask) as cluster:
+
+        def stop(_: Outcome) -> None:
+            cluster.cancel()
+
+        with pytest.raises(Cancelled):
+            cluster.mirror(items, on_image=stop)
+    with cluster_of(dask) as again:
+        report = again.mirror(items)
+
+    assert report.failed == []
+    assert report.up_to_date >= 1
+    assert_all_arrived(origin, target, "m")
+
+
+def test_no_worker_log_shows_a_password(dask: DaskCluster, origin: Origin, target: Target) -> None:
+    host = target.relay.host
+    item = MirrorItem(f"http://alice:pa55word@{host}/none:v1", f"http://bob:s3cret@{host}/m:v1")
+
+    with cluster_of(dask) as cluster:
+        report = cluster.mirror([item])
+
+    assert len(report.failed) == 1
+    assert "pa55word" not in dask.log()
+    assert "s3cret" not in dask.log()
+
+
+def test_a_cluster_without_workers_is_given_up(tmp_path: Path) -> None:
+    with (
+        DaskCluster(tmp_path / "dask", workers=0) as dask,
+        cluster_of(dask, patience=1) as cluster,
+        pytest.raises(ConnectionLost, match="no worker"),
+    ):
+        cluster.mirror([MirrorItem("http://127.0.0.1:1/a:v1", "http://127.0.0.1:1/b:v1")])
+
+
+def test_a_scheduler_that_is_gone_is_an_error(
+    origin: Origin, target: Target, tmp_path: Path
+) -> None:
+    with DaskCluster(tmp_path / "dask", workers=1) as dask, cluster_of(dask) as cluster:
+
+        def end(_: Outcome) -> None:
+            dask.close()
+
+        with pytest.raises(ConnectionLost, match="scheduler"):
+            cluster.mirror(origin.items(target.relay.host, "m"), on_image=end)
+
+
+def test_nobody_at_the_address_is_an_error() -> None:
+    with pytest.raises(Unreachable, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:1'"):
+        Cluster("tcp://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "nonsense://x:1", "tcp://", "tcp://host:port", "tcp://u:p@h:1"]
+)
+def test_what_is_no_address_is_an_error(address: str) -> None:
+    with pytest.raises(UsageError, match="not the address of a scheduler"):
+        Cluster(address)
+
+
+def test_passwords_do_not_travel_in_the_clear() -> None:
+    access = Access(credentials=Credentials("alice", "pa55word"))
+    settings = Settings(QUICK, Sides(access, Access()))
+
+    with pytest.raises(UsageError, match="in the clear") as caught:
+        Cluster("tcp://192.0.2.1:8786", settings)
+
+    assert "pa55word" not in str(caught.value)
