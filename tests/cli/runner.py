@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
 PATIENCE = 60  # seconds
+# Root may read and write everything, unless it is started without these.
+_POWERS = "-dac_override,-dac_read_search"
+FORBIDDING = ("setpriv", f"--bounding-set={_POWERS}") if os.geteuid() == 0 else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,10 @@ class Program:
     def __init__(self, directory: Path) -> None:
         self.directory = directory  # where it runs
 
-    def __call__(self, *words: str | Path) -> Outcome:
-        """Run it to its end."""
+    def __call__(self, *words: str | Path, before: Sequence[str] = ()) -> Outcome:
+        """Run it to its end; ``before`` is a program that starts it."""
         done = subprocess.run(
-            self.argv(*words),
+            [*before, *self.argv(*words)],
             cwd=self.directory,
             env=self.environment(),
             stdin=subprocess.DEVNULL,

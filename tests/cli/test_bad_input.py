@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from concil.server import EmbeddedRegistry, Personality, Reply, Request
-from tests.cli.runner import PATIENCE, Cli, Program, assert_fails, assert_one_line
+from tests.cli.runner import FORBIDDING, PATIENCE, Cli, Program, assert_fails, assert_one_line
 from tests.lab.images import (
     OCI,
     Image,
@@ -333,16 +333,16 @@ def test_a_target_that_cannot_be_written(
     assert (tmp_path / "file").read_bytes() == b"x"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
 def test_a_target_that_may_not_be_written(
-    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path
+    program: Program, registry: EmbeddedRegistry, tmp_path: Path
 ) -> None:
     blob = put_blob(registry.url, "app", make_blob(5, 1000))
     (tmp_path / "closed").mkdir(mode=0o500)
 
-    done = cli("blob", "pull", f"{registry.host}/app@{blob}", "-o", tmp_path / "closed" / "out")
+    words = ("blob", "pull", f"{registry.host}/app@{blob}", "-o", tmp_path / "closed" / "out")
+    done = program(*words, before=FORBIDDING)
 
-    assert_fails(done, 1, "closed", "permissions")
+    assert_fails(done, 1, "closed", "Permission denied", "can be written to")
 
 
 def test_a_file_that_may_not_grow(

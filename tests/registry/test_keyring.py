@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from concil.errors import AccessDenied
 from concil.registry.credentials import Credentials
 from concil.registry.keyring import Keyring, Shelf
+from tests.cli.runner import FORBIDDING
 from tests.lab.credential_helper import FakeHelper
 
 HUB = "https://index.docker.io/v1/"
@@ -304,12 +307,25 @@ def test_what_is_no_file_is_told_and_does_not_hang(home: Path) -> None:
         assert cause in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read(home: Path) -> None:
-    write(home / "auth.json", auths({"reg.example": "x"})).chmod(0)
+    path = write(home / "auth.json", auths({"reg.example": "x"}))
+    path.chmod(0)
+    ask = (
+        "import sys; from concil.registry.keyring import Keyring, Shelf; "
+        "Keyring(Shelf.of(sys.argv[1])).find('reg.example')"
+    )
 
-    with pytest.raises(AccessDenied, match="Permission denied"):
-        keyring(home / "auth.json").find("reg.example")
+    done = subprocess.run(
+        [*FORBIDDING, sys.executable, "-c", ask, str(path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert "AccessDenied: cannot read the logins" in done.stderr
+    assert "Permission denied" in done.stderr
 
 
 def test_nothing_is_an_empty_file(home: Path) -> None:
