@@ -66,6 +66,12 @@ class Authenticator:
     def credentials(self, credentials: Credentials | None) -> None:
         self._identity.give(credentials)
 
+    @property
+    def accepted(self) -> bool:
+        """Whether the registry, or its token service, has accepted the credentials."""
+        credentials = self._identity.current
+        return credentials is not None and self._identity.is_proven(credentials)
+
     def authorization(self, scopes: Scopes) -> str | None:
         """The header for a request with these scopes, renewed if it has aged; None if unknown yet.
 

@@ -129,6 +129,8 @@ class AuthFile:
         entry: dict[str, str] = {}
         if credentials is not None:
             entry["auth"] = credentials.basic().removeprefix("Basic ")
+            if credentials.identity_token is not None:
+                entry["identitytoken"] = credentials.identity_token
         return self._written({**self._auths_but(place), key_of(place): entry})
 
     def without_entry(self, place: str) -> bytes:

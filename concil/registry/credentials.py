@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from concil.errors import AccessDenied, UsageError
 
+TOKEN_USER = "<token>"  # noqa: S105 - the user of a secret that is an identity token
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -34,6 +36,14 @@ class Credentials:
                 "credentials have no user or no password", remedy="write USER:PASSWORD"
             )
         return cls(username, password)
+
+    @classmethod
+    def token(cls, identity_token: str) -> Credentials:
+        """Return the credentials that are an identity token.
+
+        Source: docker-credential-helpers, README, "Development".
+        """
+        return cls(TOKEN_USER, "", identity_token=identity_token)
 
     def basic(self) -> str:
         """The value of a Basic Authorization header. Source: RFC 7617."""

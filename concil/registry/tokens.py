@@ -19,7 +19,7 @@ from concil.errors import (
     RegistryDenied,
 )
 from concil.registry import failures
-from concil.registry.credentials import Credentials
+from concil.registry.credentials import TOKEN_USER, Credentials
 from concil.registry.realms import check_realm, same_origin
 from concil.registry.session import MAX_REDIRECTS, Options, Transport, discard, read_error
 from concil.registry.urls import redacted, resolve
@@ -205,7 +205,7 @@ def _basic(credentials: Credentials | None) -> str | None:
         return None
     if credentials.password or credentials.identity_token is None:
         return credentials.basic()
-    username = "" if credentials.username == "<token>" else credentials.username
+    username = "" if credentials.username == TOKEN_USER else credentials.username
     return Credentials(username, credentials.identity_token).basic()
 
 
