@@ -164,7 +164,7 @@ class AuthFile:
             username, password = self._decoded(auth, key)
         if not (username or password or identity or registry):
             return None
-        return Credentials(username, password, identity or None, registry or None)
+        return Credentials(username, password, identity or None, registry or None, self.name)
 
     def _decoded(self, auth: str, key: str) -> tuple[str, str]:
         """User and password. Source: docker/cli configfile, decodeAuth."""

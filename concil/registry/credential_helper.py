@@ -97,8 +97,10 @@ class CredentialHelper:
         if not (isinstance(username, str) and isinstance(secret, str)):
             raise self._failed("get", server, "answered nothing that can be understood")
         if username == TOKEN_USER:
-            return Credentials.token(secret)
-        return Credentials(username, secret) if username or secret else None
+            return Credentials.token(secret, self.program)
+        if not (username or secret):
+            return None
+        return Credentials(username, secret, place=self.program)
 
     def store(self, server: str, credentials: Credentials) -> None:
         """Let the helper keep a user and a password, or an identity token. Raises as `get`."""

@@ -223,8 +223,8 @@ def _asker(credentials: Credentials | None) -> str:
     if credentials is None:
         return "asked for a token without user and password"
     if credentials.identity_token is not None and not credentials.password:
-        return "asked for a token with the identity token of a login"
-    return f"asked for a token as user {credentials.username!r}"
+        return f"asked for a token with the identity token of {credentials.whose}"
+    return f"asked for a token as {credentials.whose}"
 
 
 def _refusal(
