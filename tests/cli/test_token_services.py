@@ -134,7 +134,7 @@ def test_a_service_whose_clock_is_off(cli: Cli, by_token: Locked, years: int) ->
         assert_fails(cli("tags", *words), NOT_FOUND)  # it was let in
         service.skew = service.clock
         before = len(service.asked)
-        assert_fails(cli("tags", *words), DENIED, "401", by_token.host)
+        assert_fails(cli("tags", *words), DENIED, "401", by_token.host, "clocks")
     finally:
         service.clock = service.skew = 0.0
     assert len(service.asked) == before + 1
