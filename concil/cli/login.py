@@ -107,6 +107,8 @@ def ask(arguments: argparse.Namespace) -> None:
         try:
             access = replace(access, credentials=_credentials(arguments, place))
         except KeyboardInterrupt as interrupt:
+            if _at_terminal():
+                sys.stderr.write("\n")  # the cursor is behind a question
             raise Cancelled("interrupted; nobody was logged in") from interrupt
     arguments.wanted = Wanted(reference, place, access)
 
@@ -255,7 +257,11 @@ def _typed_password(place: str) -> str:
 
 
 def _check_terminal(place: str, remedy: str) -> None:
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not _at_terminal():
         raise UsageError(
             f"no terminal to ask at for the login to {place}", remedy=f"give it: {remedy}"
         )
+
+
+def _at_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None

@@ -91,7 +91,7 @@ def test_a_person_may_think_better_of_it(sit_down: Sit, desk: Desk) -> None:
     person.process.send_signal(signal.SIGINT)
 
     assert person.end() == INTERRUPTED
-    person.terminal.wait_for("interrupted")
+    person.terminal.wait_for("\nconcil: interrupted; nobody was logged in\n")
     assert person.terminal.echoes()
     assert "Traceback" not in person.terminal.written
     assert desk.kept == []
