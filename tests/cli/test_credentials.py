@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from pathlib import Path
 
@@ -129,14 +128,14 @@ def test_a_file_that_is_broken(desk: Desk, by_password: Locked, content: str, sa
     assert "czNjcjN0" not in done.err
 
 
-@pytest.mark.parametrize("auth", ["###", "czNjcjN0", base64.b64encode(b"\xff:s3cr3t").decode(), 7])
+@pytest.mark.parametrize("auth", ["###", "czNjcjN0", "/zpzM2NyM3Q=", ["s3cr3t"]])
 def test_an_entry_that_is_broken(desk: Desk, by_password: Locked, auth: object) -> None:
     desk.logins = {"auths": {by_password.host: {"auth": auth}}}
 
     done = desk("tags", f"{by_password.host}/nothing")
 
     assert_fails(done, DENIED, str(desk.config), by_password.host, "log in there again")
-    assert str(auth) not in done.err.replace(by_password.host, "")
+    assert not any(secret in done.err for secret in ("s3cr3t", "czNjcjN0", "/zpz"))
 
 
 def test_a_file_that_cannot_be_read(desk: Desk, by_password: Locked, tmp_path: Path) -> None:
