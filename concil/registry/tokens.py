@@ -70,6 +70,18 @@ def bearer(token: str) -> str | None:
     return f"Bearer {token}" if fits else None
 
 
+def bearer_of_login(token: str) -> str:
+    """The header for a bearer token that a login left.
+
+    Raises:
+        AccessDenied: it is none.
+    """
+    header = bearer(token)
+    if header is None:
+        raise AccessDenied("the registry token of the login is none", remedy="log in again")
+    return header
+
+
 _Key = tuple[str, str, Credentials | None]  # realm, service and user
 
 
