@@ -18,6 +18,7 @@ from concil.cli import (
     demo,
     images,
     inspect,
+    login,
     logs,
     mirror,
     options,
@@ -46,7 +47,7 @@ class _Parser(argparse.ArgumentParser):
         """
         head, mark, rest = message.partition("unrecognized arguments: ")
         if mark:
-            words = [word.partition("=")[0] for word in rest.split(" ") if word.startswith("-")]
+            words = [_option(word) for word in rest.split(" ") if word.startswith("-")]
             message = f"{head}unrecognized arguments: {' '.join(words)}" if words else ""
         raise UsageError(message or "too many arguments", remedy=f"see: {self.prog} --help")
 
@@ -78,12 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         display.close()
 
 
+def _option(word: str) -> str:
+    """The option of an argument, without a value that is joined to it."""
+    return word.partition("=")[0] if word.startswith("--") else word[:2]
+
+
 def _run(arguments: argparse.Namespace, display: Display) -> int:
     with warnings.catch_warnings():
         # Who asked for --insecure knows.
         warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
         if arguments.verb == "serve":  # handles signals itself
             return serve.run(arguments)
+        if hasattr(arguments, "ask"):
+            arguments.ask(arguments)
         return supervise(arguments.work, Command(arguments, display))
 
 
@@ -120,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"concil {__version__}")
     options.add_common(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for group in (copy, mirror, blob, images, inspect, transfers, serve, demo):
+    for group in (copy, mirror, blob, images, inspect, login, transfers, serve, demo):
         group.add_parser(verbs)
     for name, each in verbs.choices.items():
         each.allow_abbrev = False

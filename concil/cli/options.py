@@ -13,6 +13,7 @@ from concil.config import RetryPolicy, TransferConfig
 from concil.content import Platform
 from concil.engine import Sides
 from concil.errors import ConcilError, UsageError, shown
+from concil.registry import auth_disk
 from concil.registry.certificates import check_pair, read_directory
 from concil.registry.credentials import Credentials
 from concil.registry.session import TLSSettings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST_JOBS = 256
 _SWITCHES = ("--tls-verify", "--src-tls-verify", "--dest-tls-verify")
+_SIDES = {"src-": " of the source", "dest-": " of the destination"}
 _WORDS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 
 
@@ -76,15 +78,34 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
 
 
 def add_registry(parser: argparse.ArgumentParser, *, sides: Sequence[str] = ()) -> None:
-    """Add how registries are reached.
+    """Add how registries are reached, and by whom.
 
     Args:
         sides: "src" and "dest" where a verb has two; none: it has one.
     """
-    group = parser.add_argument_group("registries")
-    whom = " of both sides" if sides else ""
+    group = add_connection(parser, sides=sides)
     for name in ("", *(f"{side}-" for side in sides)):
-        side = {"src-": " of the source", "dest-": " of the destination"}.get(name, whom)
+        side = _SIDES.get(name, " of both sides" if sides else "")
+        group.add_argument(
+            f"--{name}authfile",
+            metavar="FILE",
+            help=f"look for stored logins{side} in this file only, as in podman's auth.json",
+        )
+        if name or not sides:
+            group.add_argument(
+                f"--{name}creds",
+                metavar="USER:PASSWORD",
+                help=f"log in{side} with these, unless the address has its own",
+            )
+
+
+def add_connection(
+    parser: argparse.ArgumentParser, *, sides: Sequence[str] = ()
+) -> argparse._ArgumentGroup:
+    """Add how registries are reached, whoever it is; return the group. As `add_registry`."""
+    group = parser.add_argument_group("registries")
+    for name in ("", *(f"{side}-" for side in sides)):
+        side = _SIDES.get(name, " of both sides" if sides else "")
         group.add_argument(
             f"--{name}tls-verify",
             type=_truth,
@@ -102,12 +123,6 @@ def add_registry(parser: argparse.ArgumentParser, *, sides: Sequence[str] = ()) 
             help=f"certificates{side}: *.crt is trusted beside the system's, *.cert with *.key is "
             "shown; default: what certs.d of podman and docker has for the host",
         )
-        if name or not sides:
-            group.add_argument(
-                f"--{name}creds",
-                metavar="USER:PASSWORD",
-                help=f"log in{side} with these, unless the address has its own",
-            )
     group.add_argument(
         "--cert", metavar="FILE", help="show the registry this client certificate (PEM)"
     )
@@ -124,6 +139,7 @@ def add_registry(parser: argparse.ArgumentParser, *, sides: Sequence[str] = ()) 
         metavar="N",
         help="times to try again in a row without any progress (default: %(default)s)",
     )
+    return group
 
 
 def add_platform(parser: argparse.ArgumentParser, what: str) -> None:
@@ -170,7 +186,9 @@ def access_of(arguments: argparse.Namespace, side: str = "") -> Access:
     Args:
         side: "src", "dest", or "" for a verb that has only one.
     Raises:
-        UsageError: a certificate cannot be read, or the credentials have no colon.
+        UsageError: a certificate cannot be read, the credentials have no colon, or there
+            is no file of logins of that name.
+        AccessDenied: that is no file of logins.
     """
     prefix = f"{side}_" if side else ""
     verify: bool | None = getattr(arguments, f"{prefix}tls_verify")
@@ -178,7 +196,10 @@ def access_of(arguments: argparse.Namespace, side: str = "") -> Access:
         verify = arguments.tls_verify
     if verify is None:
         verify = not arguments.insecure
-    creds: str | None = getattr(arguments, f"{prefix}creds")
+    creds: str | None = getattr(arguments, f"{prefix}creds", None)
+    logins: str | None = getattr(arguments, f"{prefix}authfile", None)
+    if logins is None:
+        logins = getattr(arguments, "authfile", None)
     authority: str | None = getattr(arguments, f"{prefix}cacert")
     if authority is None:
         authority = arguments.cacert
@@ -189,6 +210,7 @@ def access_of(arguments: argparse.Namespace, side: str = "") -> Access:
     return Access(
         TLSSettings(trusted if verify else False, _checked_pair(arguments), directory),
         Credentials.parse(creds) if creds is not None else None,
+        None if logins is None else _checked_logins(logins),
     )
 
 
@@ -208,6 +230,15 @@ def _checked_pair(arguments: argparse.Namespace) -> str | tuple[str, str] | None
         return None
     check_pair(certificate, key)
     return certificate if key is None else (certificate, key)
+
+
+def _checked_logins(text: str) -> str:
+    if auth_disk.read(Path(text)) is None:
+        raise UsageError(
+            f"--authfile {shown(text)}: no such file",
+            remedy=f"log in first: concil login --authfile {shown(text)} HOST",
+        )
+    return text
 
 
 def _checked_ca(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -23,9 +24,9 @@ from concil.registry.held import Held, Known, Refusal
 from concil.registry.identity import Identity
 from concil.registry.realms import check_realm
 from concil.registry.root import password_refusal, root_challenges
-from concil.registry.scopes import Scopes, joined, merged
+from concil.registry.scopes import Scopes, joined, merged, pushing
 from concil.registry.session import Transport
-from concil.registry.tokens import Realm, Token, TokenService, bearer
+from concil.registry.tokens import Realm, Token, TokenService, bearer_of_login
 from concil.registry.urls import host_of
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,12 @@ class Authenticator:
     def credentials(self, credentials: Credentials | None) -> None:
         self._identity.give(credentials)
 
+    @property
+    def accepted(self) -> bool:
+        """Whether the registry, or its token service, has accepted the credentials."""
+        credentials = self._identity.current
+        return credentials is not None and self._identity.is_proven(credentials)
+
     def authorization(self, scopes: Scopes) -> str | None:
         """The header for a request with these scopes, renewed if it has aged; None if unknown yet.
 
@@ -77,18 +84,48 @@ class Authenticator:
         self._identity.check(scopes)
         credentials = self._identity.current
         if credentials is not None and credentials.registry_token is not None:
-            return _as_bearer(credentials.registry_token)
+            return bearer_of_login(credentials.registry_token)
         if self._basic and credentials is not None:
             return credentials.basic()
         known = self._of(scopes)
+        known.used = time.monotonic()
+        if known.held is not None and not self._is_good(known.held):
+            found = self._from_pushing(scopes)
+            if found is not None:
+                return found
+        return self._fresh(known, scopes)
+
+    def _fresh(self, known: Known, scopes: Scopes) -> str | None:
+        """The header for these scopes, renewed if it has aged; None if unknown yet."""
         held = known.held
-        if held is None or (held.owner == credentials and not held.token.aged):
+        if held is None or self._is_good(held):
             return held.token.header if held else None
         since = time.monotonic()
         with known.lock:
             if known.held is held:  # else another thread has fetched one meanwhile
                 self._fetch(known, scopes, since)
             return known.held.token.header if known.held else None
+
+    def _is_good(self, held: Held) -> bool:
+        return held.owner == self._identity.current and not held.token.aged
+
+    def _from_pushing(self, scopes: Scopes) -> str | None:
+        """The header of a token that pushes, too, while there are pushes: one is renewed, not two.
+
+        What the registry makes of it is the same; if it makes nothing of it, or there is none
+        to be had any more, the token for these scopes alone is renewed.
+        """
+        wider = pushing(scopes)
+        known = self._of(wider) if wider else Known()
+        held = known.held
+        if held is None or held.owner != self._identity.current:
+            return None
+        if time.monotonic() - known.used > held.token.lifetime:
+            return None
+        with contextlib.suppress(RegistryDenied):
+            self._identity.check(wider)
+            return self._fresh(known, wider)
+        return None
 
     def is_aged(self, scopes: Scopes, sent: str | None) -> bool:
         """Whether a refusal may only mean that what was sent with the request has expired."""
@@ -128,9 +165,9 @@ class Authenticator:
     def _has_other(self, known: Known, refusal: Refusal) -> bool:
         """Whether another thread has got a newer token while this request was under way."""
         held = known.held
-        if refusal.renewed or held is None or held.owner != self._identity.current:
+        if refusal.renewed or held is None or not self._is_good(held):
             return False
-        return held.token.header != refusal.sent and not held.token.aged
+        return held.token.header != refusal.sent
 
     def _offered(self, known: Known, refusal: Refusal) -> dict[str, Challenge]:
         """The challenges by scheme, of several the first; gcr.io has one at /v2/ only."""
@@ -145,7 +182,7 @@ class Authenticator:
 
     def _answer_with_token(self, credentials: Credentials, refusal: Refusal) -> bool:
         """A login left a bearer token: nothing can be fetched, but a login may have another."""
-        if refusal.sent != _as_bearer(credentials.registry_token or ""):
+        if refusal.sent != bearer_of_login(credentials.registry_token or ""):
             return True
         if refusal.renewed:
             return False
@@ -310,10 +347,3 @@ class Authenticator:
     def _of(self, scopes: Scopes) -> Known:
         with self._guard:
             return self._known.setdefault(scopes, Known())
-
-
-def _as_bearer(token: str) -> str:
-    header = bearer(token)
-    if header is None:
-        raise AccessDenied("the registry token of the login is none", remedy="log in again")
-    return header

@@ -129,6 +129,8 @@ class AuthFile:
         entry: dict[str, str] = {}
         if credentials is not None:
             entry["auth"] = credentials.basic().removeprefix("Basic ")
+            if credentials.identity_token is not None:
+                entry["identitytoken"] = credentials.identity_token
         return self._written({**self._auths_but(place), key_of(place): entry})
 
     def without_entry(self, place: str) -> bytes:
@@ -162,7 +164,7 @@ class AuthFile:
             username, password = self._decoded(auth, key)
         if not (username or password or identity or registry):
             return None
-        return Credentials(username, password, identity or None, registry or None)
+        return Credentials(username, password, identity or None, registry or None, self.name)
 
     def _decoded(self, auth: str, key: str) -> tuple[str, str]:
         """User and password. Source: docker/cli configfile, decodeAuth."""

@@ -38,6 +38,11 @@ def wants_more(response: requests.Response) -> bool:
     return any(one.lacks_scope for one in read(response))
 
 
+def rejects_token(response: requests.Response) -> bool:
+    """Whether a token itself was no good, for anything. Source: RFC 6750, 3.1."""
+    return any(one.get("error") == "invalid_token" for one in read(response))
+
+
 def read(response: requests.Response) -> list[Challenge]:
     """Read the challenges of an answer, every header of its own: requests would join them."""
     raw = getattr(response.raw, "headers", None)

@@ -15,10 +15,9 @@ import time
 from typing import IO
 
 from concil.errors import AccessDenied, Cancelled, shown
-from concil.registry.credentials import Credentials
+from concil.registry.credentials import TOKEN_USER, Credentials
 
 TIMEOUT = 30.0  # seconds; a keyring may ask its user to unlock it
-TOKEN_USER = "<token>"  # noqa: S105 - by this name a helper says that the secret is a token
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # nothing that leads to another directory
 _OUTPUT_LIMIT = 64 * 1024  # bytes
 _STEP = 0.1  # seconds between looks at the cancel event
@@ -60,6 +59,22 @@ class CredentialHelper:
         """Whether the program is on PATH."""
         return shutil.which(self.program) is not None
 
+    def locate(self, server: str) -> str:
+        """Return the program's path.
+
+        Args:
+            server: for whose sake, for the message.
+        Raises:
+            AccessDenied: it is not installed.
+        """
+        path = shutil.which(self.program)
+        if path is None:
+            raise AccessDenied(
+                f"{self.program}, which keeps the credentials for {server}, is not installed",
+                remedy="install it, or take it out of docker's config.json and log in again",
+            )
+        return path
+
     def get(self, server: str) -> Credentials | None:
         """Return the credentials for a server; None: it has none.
 
@@ -82,15 +97,18 @@ class CredentialHelper:
         if not (isinstance(username, str) and isinstance(secret, str)):
             raise self._failed("get", server, "answered nothing that can be understood")
         if username == TOKEN_USER:
-            return Credentials(username, "", identity_token=secret)
-        return Credentials(username, secret) if username or secret else None
+            return Credentials.token(secret, self.program)
+        if not (username or secret):
+            return None
+        return Credentials(username, secret, place=self.program)
 
     def store(self, server: str, credentials: Credentials) -> None:
-        """Let the helper keep a user and a password. Raises as `get`."""
+        """Let the helper keep a user and a password, or an identity token. Raises as `get`."""
+        token = credentials.identity_token
         entry = {
             "ServerURL": server,
-            "Username": credentials.username,
-            "Secret": credentials.password,
+            "Username": credentials.username if token is None else TOKEN_USER,
+            "Secret": credentials.password if token is None else token,
         }
         code, _ = self._run("store", server, json.dumps(entry).encode())
         if code != 0:
@@ -104,12 +122,7 @@ class CredentialHelper:
 
     def _run(self, action: str, server: str, content: bytes) -> tuple[int, bytes]:
         """Return exit code and output."""
-        path = shutil.which(self.program)
-        if path is None:
-            raise AccessDenied(
-                f"{self.program}, which keeps the credentials for {server}, is not installed",
-                remedy="install it, or take it out of docker's config.json and log in again",
-            )
+        path = self.locate(server)
         try:
             # A session of its own, so that whatever it starts ends with it.
             process = subprocess.Popen(  # noqa: S603 - the name is checked, the user chose it

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from concil.errors import AccessDenied, UsageError
 
+TOKEN_USER = "<token>"  # noqa: S105 - the user of a secret that is an identity token
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -20,6 +22,7 @@ class Credentials:
     password: str = field(repr=False)
     identity_token: str | None = field(default=None, repr=False)  # an OAuth 2 refresh token
     registry_token: str | None = field(default=None, repr=False)  # a bearer token, used as it is
+    place: str = field(default="", compare=False)  # where a login keeps them, for messages
 
     @classmethod
     def parse(cls, text: str) -> Credentials:
@@ -34,6 +37,19 @@ class Credentials:
                 "credentials have no user or no password", remedy="write USER:PASSWORD"
             )
         return cls(username, password)
+
+    @classmethod
+    def token(cls, identity_token: str, place: str = "") -> Credentials:
+        """Return the credentials that are an identity token.
+
+        Source: docker-credential-helpers, README, "Development".
+        """
+        return cls(TOKEN_USER, "", identity_token=identity_token, place=place)
+
+    @property
+    def whose(self) -> str:
+        """The user, and where they were found, for messages."""
+        return f"user {self.username!r}{f' of {self.place}' if self.place else ''}"
 
     def basic(self) -> str:
         """The value of a Basic Authorization header. Source: RFC 7617."""

@@ -13,7 +13,7 @@ import requests
 from concil import retry
 from concil.config import RetryPolicy
 from concil.content import Body
-from concil.errors import ConnectionLost, TLSFailure, Unreachable
+from concil.errors import ConnectionLost, RegistryDenied, TLSFailure, Unreachable
 from concil.registry import challenge, failures
 from concil.registry.auth import Authenticator
 from concil.registry.credentials import Login
@@ -92,7 +92,10 @@ class Endpoint:
         response = self.authorized(call)
         if response.status_code in call.expect:
             return response
-        raise failures.status_error(response, read_error(response))
+        error = failures.status_error(response, read_error(response))
+        if isinstance(error, RegistryDenied) and challenge.rejects_token(response):
+            error.remedy = "it takes no token of its token service: their clocks or keys may differ"
+        raise error
 
     def authorized(self, call: Call) -> requests.Response:
         """Make a call once, renewing credentials that are refused; any status is returned.

@@ -209,7 +209,7 @@ def status_error(response: requests.Response, content: bytes, what: str = "") ->
     if status == 404:
         kind, remedy = RegistryNotFound, "check the repository, tag or digest"
     elif status in (401, 403):
-        kind, remedy = RegistryDenied, "give credentials, or ask for the right to do this"
+        kind, remedy = RegistryDenied, "give credentials, log in, or ask for the right to do this"
     elif status == 413:
         remedy = "a proxy in front of the registry limits the size of a body"
     error = kind(message, response=response, remedy=remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,3 +48,4 @@ class Known:
     held: Held | None = None
     wider: Scopes | None = None  # what a challenge asked for beyond ours
     narrow: bool = False  # the service gives a token for the first scope alone
+    used: float = -math.inf  # monotonic seconds of the last request with just these scopes

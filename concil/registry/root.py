@@ -44,7 +44,7 @@ def password_refusal(
     """
     response = _get(transport, home, credentials.basic())
     content = read_error(response)
-    error = failures.status_error(response, content, f"user {credentials.username!r}")
+    error = failures.status_error(response, content, credentials.whose)
     if response.status_code in retry.TRANSIENT_STATUS:
         raise error
     response.close()
@@ -52,7 +52,9 @@ def password_refusal(
     refused = (400, 401, 403) if worked else (401,)
     if response.status_code not in refused:
         return None
-    return RegistryDenied(str(error), response=response, remedy="check the credentials")
+    return RegistryDenied(
+        str(error), response=response, remedy="check the credentials, or log in again"
+    )
 
 
 def _get(transport: Transport, home: str, authorization: str | None) -> requests.Response:

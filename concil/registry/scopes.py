@@ -10,6 +10,12 @@ def repository_scope(name: str, *actions: str) -> str:
     return f"repository:{name}:{','.join(actions)}"
 
 
+def pushing(scopes: Scopes) -> Scopes:
+    """Return what pushes to the repository, too, that these scopes pull from; else nothing."""
+    pulls = len(scopes) == 1 and scopes[0].endswith(":pull")
+    return (f"{scopes[0]},push",) if pulls else ()
+
+
 def joined(scopes: Scopes, offered: str) -> Scopes:
     """Return our scopes, before those of a challenge that name something else.
 

@@ -19,7 +19,7 @@ from concil.errors import (
     RegistryDenied,
 )
 from concil.registry import failures
-from concil.registry.credentials import Credentials
+from concil.registry.credentials import TOKEN_USER, Credentials
 from concil.registry.realms import check_realm, same_origin
 from concil.registry.session import MAX_REDIRECTS, Options, Transport, discard, read_error
 from concil.registry.urls import redacted, resolve
@@ -68,6 +68,18 @@ def bearer(token: str) -> str | None:
     """The header for a token; None if it holds what no header may."""
     fits = token and token.isascii() and token.isprintable()
     return f"Bearer {token}" if fits else None
+
+
+def bearer_of_login(token: str) -> str:
+    """The header for a bearer token that a login left.
+
+    Raises:
+        AccessDenied: it is none.
+    """
+    header = bearer(token)
+    if header is None:
+        raise AccessDenied("the registry token of the login is none", remedy="log in again")
+    return header
 
 
 _Key = tuple[str, str, Credentials | None]  # realm, service and user
@@ -205,7 +217,7 @@ def _basic(credentials: Credentials | None) -> str | None:
         return None
     if credentials.password or credentials.identity_token is None:
         return credentials.basic()
-    username = "" if credentials.username == "<token>" else credentials.username
+    username = "" if credentials.username == TOKEN_USER else credentials.username
     return Credentials(username, credentials.identity_token).basic()
 
 
@@ -223,8 +235,8 @@ def _asker(credentials: Credentials | None) -> str:
     if credentials is None:
         return "asked for a token without user and password"
     if credentials.identity_token is not None and not credentials.password:
-        return "asked for a token with the identity token of a login"
-    return f"asked for a token as user {credentials.username!r}"
+        return f"asked for a token with the identity token of {credentials.whose}"
+    return f"asked for a token as {credentials.whose}"
 
 
 def _refusal(

@@ -9,7 +9,11 @@ import pytest
 
 from concil.cli import main
 from concil.server import EmbeddedRegistry
+from tests.cli.desk import Desk, Locked
 from tests.cli.runner import Cli, Outcome, Program
+from tests.lab.registry import DockerRegistry
+from tests.lab.token_service import EVERYTHING, TokenService
+from tests.tokens.conftest import PASSWORD, USER
 
 
 @pytest.fixture
@@ -46,3 +50,33 @@ def program(tmp_path: Path) -> Program:
 def jobs(workers: int) -> str:
     """Return the option that gives an engine as many workers as the test run is for."""
     return f"--jobs={workers}"
+
+
+@pytest.fixture
+def desk(cli: Cli, monkeypatch: pytest.MonkeyPatch, home: Path) -> Desk:
+    return Desk(cli, monkeypatch, home)
+
+
+@pytest.fixture(scope="session")
+def by_password(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
+    """Run one registry with htpasswd for all tests: use a repository name of your own in it."""
+    directory = tmp_path_factory.mktemp("htpasswd")
+    with DockerRegistry(directory, users={USER: PASSWORD}) as registry:
+        yield Locked(registry, None)
+
+
+@pytest.fixture(scope="session")
+def by_token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
+    """Run one registry with tokens for all tests, as `by_password`."""
+    directory = tmp_path_factory.mktemp("tokens")
+    with TokenService(directory / "service", users={USER: PASSWORD}) as service:
+        service.rights = lambda user, _: EVERYTHING if user == USER else ()
+        with DockerRegistry(directory / "registry", auth=service.settings) as registry:
+            yield Locked(registry, service)
+
+
+@pytest.fixture(params=["by_password", "by_token"])
+def locked(request: pytest.FixtureRequest) -> Locked:
+    """Return either of them."""
+    found: Locked = request.getfixturevalue(request.param)
+    return found

@@ -100,6 +100,14 @@ class Terminal:
         """Change the size, as a window does."""
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
+    def type(self, text: str) -> None:
+        """Type something, as a person would."""
+        os.write(self._ours, text.encode())
+
+    def echoes(self) -> bool:
+        """Whether a person sees what they type."""
+        return bool(termios.tcgetattr(self._ours)[3] & termios.ECHO)
+
     def wait_for(self, text: str, start: int = 0) -> int:
         """Wait until something was written; return where it ends in all that was written."""
         with self._changed:

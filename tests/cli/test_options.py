@@ -50,6 +50,32 @@ def test_each_side_has_its_credentials() -> None:
     assert sides.destination.credentials.username == "d"
 
 
+def test_each_side_has_its_file_of_logins(tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "mine.json", tmp_path / "theirs.json"
+    for path in (mine, theirs):
+        path.write_text("{}")
+
+    one = options.sides_of(parse("copy", f"--src-authfile={theirs}", "a", "b"))
+    both = options.sides_of(
+        parse("copy", f"--authfile={mine}", f"--dest-authfile={theirs}", "a", "b")
+    )
+
+    assert (one.source.authfile, one.destination.authfile) == (str(theirs), None)
+    assert (both.source.authfile, both.destination.authfile) == (str(mine), str(theirs))
+    assert options.access_of(parse("tags", f"--authfile={mine}", "a")).authfile == str(mine)
+
+
+def test_a_file_of_logins_that_cannot_be_used_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "broken").write_text('{"auths": {"h": {"auth": "czNjcjN0"')
+
+    for name, code, said in (
+        ("none", 2, "concil login --authfile"),
+        ("broken", 5, "not a JSON object"),
+        (".", 5, "not a regular file"),
+    ):
+        assert_fails(cli("tags", f"--authfile={tmp_path / name}", "reg.example/app"), code, said)
+
+
 def test_each_side_has_its_authority(ca: CertificateAuthority) -> None:
     mine = str(ca.path)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from concil.cli.failures import DENIED, FAILED
+from concil.cli.failures import DENIED, FAILED, NOT_FOUND
+from concil.config import Timeouts
+from concil.registry import session
+from tests.cli.desk import Locked
 from tests.cli.runner import Cli, assert_fails
 from tests.lab.registry import DockerRegistry
 from tests.lab.token_service import TokenService
 from tests.registry.scripted import GONE, Answer, Scripted, Seen, reply
+from tests.tokens.conftest import PASSWORD, USER
 
 SECRET = "s3cr3t"
 
@@ -73,6 +78,21 @@ def test_a_service_that_is_down(cli: Cli, registry: Scripted, service: Scripted)
     assert_fails(cli("digest", address(registry)), FAILED, "connection was refused")
 
 
+def test_a_service_that_says_nothing(
+    cli: Cli, registry: Scripted, service: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "Timeouts", lambda: Timeouts(idle=0.5))
+    never = threading.Event()
+    service.on("GET", r"/token.*", Answer(hold=never))
+
+    try:
+        done = cli("digest", "--retry=0", address(registry))
+    finally:
+        never.set()
+
+    assert_fails(done, FAILED, f"{service.host}/token", "no byte came for too long")
+
+
 def test_a_service_that_asks_to_wait_is_waited_for(
     cli: Cli, registry: Scripted, service: Scripted
 ) -> None:
@@ -101,6 +121,23 @@ def test_a_realm_that_is_none(cli: Cli, registry: Scripted) -> None:
         registry.on("*", "/v2/.*", reply(401, WWW_Authenticate=f'Bearer realm="{realm}"'))
 
         assert_fails(cli("digest", address(registry)), FAILED)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("years", [-10, 10])
+def test_a_service_whose_clock_is_off(cli: Cli, by_token: Locked, years: int) -> None:
+    """What it says of its time is not looked at; what it signs the registry looks at."""
+    service, words = by_token.service, (f"--creds={USER}:{PASSWORD}", f"{by_token.host}/nothing")
+    assert service is not None
+    try:
+        service.clock = years * 365 * 86400.0
+        assert_fails(cli("tags", *words), NOT_FOUND)  # it was let in
+        service.skew = service.clock
+        before = len(service.asked)
+        assert_fails(cli("tags", *words), DENIED, "401", by_token.host, "clocks")
+    finally:
+        service.clock = service.skew = 0.0
+    assert len(service.asked) == before + 1
 
 
 @pytest.mark.real

@@ -209,8 +209,18 @@ def _handler(service: TokenService) -> type[BaseHTTPRequestHandler]:
             self._reply("GET", query)
 
         def do_POST(self) -> None:
-            length = int(self.headers.get("Content-Length", "0"))
-            self._reply("POST", self.rfile.read(length).decode())
+            self._reply("POST", self._form().decode())
+
+        def _form(self) -> bytes:
+            """The body; skopeo sends it in chunks."""
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            content = b""
+            while size := int(self.rfile.readline(), 16):
+                content += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return content
 
         def _reply(self, method: str, encoded: str) -> None:
             fields = urllib.parse.parse_qs(encoded)

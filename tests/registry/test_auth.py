@@ -220,6 +220,108 @@ def test_sixteen_threads_renew_one_token(
 # Renewing ----------------------------------------------------------------------------------
 
 
+def asked_for(registry: Guarded) -> list[str]:
+    return [seen.query["scope"][0].rpartition(":")[2] for seen in registry.token_requests]
+
+
+def old_tokens_are_good(registry: Guarded) -> None:
+    registry.let_in = lambda seen: "authorization" in seen.headers
+
+
+def test_where_more_is_in_use_too_one_token_is_renewed_for_both(
+    registry: Guarded, endpoint: Endpoint, clock: Clock
+) -> None:
+    old_tokens_are_good(registry)
+    for scopes in (PULL, PUSH):
+        get(endpoint, scopes)
+    clock.ahead = 50
+
+    for scopes in (PULL, PUSH, PULL):
+        get(endpoint, scopes)
+
+    assert asked_for(registry) == ["pull", "pull,push", "pull,push"]
+    sent = [seen.headers.get("authorization") for seen in registry.server.asked(part="/v2/")]
+    assert sent[-3:] == ["Bearer t3"] * 3
+
+
+def test_what_is_in_use_no_more_is_not_renewed(
+    registry: Guarded, endpoint: Endpoint, clock: Clock
+) -> None:
+    old_tokens_are_good(registry)
+    for scopes in (PULL, PUSH):
+        get(endpoint, scopes)
+
+    for ahead in (50, 100, 150):
+        clock.ahead = ahead
+        get(endpoint, PULL)
+
+    assert asked_for(registry) == ["pull", "pull,push", "pull,push", "pull", "pull"]
+
+
+@pytest.mark.parametrize("user", [None, ALICE], ids=["nobody", "alice"])
+def test_less_may_be_had_where_more_is_not_any_more(
+    registry: Guarded, endpoint: Endpoint, clock: Clock, user: Credentials | None
+) -> None:
+    endpoint.auth.credentials = user
+    old_tokens_are_good(registry)
+    for scopes in (PULL, PUSH):
+        get(endpoint, scopes)
+    clock.ahead = 50
+    registry.server.on("GET", r"/token.*push.*", reply(403))
+
+    assert [get(endpoint, PULL) for _ in range(2)] == [b"content"] * 2
+
+    assert asked_for(registry) == ["pull", "pull,push", "pull,push", "pull"]
+    with pytest.raises(RegistryDenied):
+        get(endpoint, PUSH)
+
+
+def test_a_token_for_more_may_be_refused_for_less(
+    registry: Guarded, endpoint: Endpoint, clock: Clock
+) -> None:
+    old_tokens_are_good(registry)
+    for scopes in (PULL, PUSH):
+        get(endpoint, scopes)
+    clock.ahead = 50
+    registry.let_in = lambda seen: seen.headers["authorization"] == "Bearer t4"
+
+    assert get(endpoint, PULL) == b"content"
+
+    assert asked_for(registry) == ["pull", "pull,push", "pull,push", "pull"]
+
+
+def test_a_token_for_nothing_serves_for_nothing_else(
+    registry: Guarded, endpoint: Endpoint, clock: Clock
+) -> None:
+    old_tokens_are_good(registry)
+    two = (*PUSH, repository_scope("other", "pull"))
+    for scopes in ((), two):
+        get(endpoint, scopes)
+    clock.ahead = 50
+
+    get(endpoint, two)
+
+    assert [seen.query.get("scope") for seen in registry.token_requests] == [
+        None,
+        list(two),
+        list(two),
+    ]
+
+
+def test_another_user_has_no_use_for_it(
+    registry: Guarded, endpoint: Endpoint, clock: Clock
+) -> None:
+    old_tokens_are_good(registry)
+    for scopes in (PULL, PUSH):
+        get(endpoint, scopes)
+    clock.ahead = 50
+    endpoint.auth.credentials = ALICE
+
+    get(endpoint, PULL)
+
+    assert asked_for(registry) == ["pull", "pull,push", "pull"]
+
+
 @pytest.mark.parametrize(("lifetime", "due"), [(None, 48), (300, 240)])
 def test_a_token_is_renewed_before_it_expires(
     registry: Guarded,

@@ -194,6 +194,16 @@ def test_an_entry_replaces_every_spelling_of_its_place() -> None:
     assert emptied == {"docker.io/me": {}}
 
 
+def test_an_identity_token_is_written_as_docker_does() -> None:
+    token = Credentials.token("id3ntity")
+
+    written = read().with_entry("reg.example", token)
+
+    entry = {"auth": encoded("<token>:"), "identitytoken": "id3ntity"}
+    assert json.loads(written) == {"auths": {"reg.example": entry}}
+    assert AuthFile.parse(written, "again").credentials("reg.example") == token
+
+
 def test_a_helper_leaves_an_empty_entry() -> None:
     assert json.loads(read().with_entry("reg.example", None)) == {"auths": {"reg.example": {}}}
 

@@ -57,6 +57,8 @@ def test_a_token_is_an_identity_token(fake: FakeHelper) -> None:
     found = CredentialHelper("lab").get("reg.example")
 
     assert found == Credentials("<token>", "", identity_token="id3ntity")
+    CredentialHelper("lab").store("other.example", found)
+    assert fake.kept["other.example"] == fake.kept["reg.example"]
 
 
 def test_erasing_what_is_not_there_is_done(fake: FakeHelper) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -30,10 +29,9 @@ def tags(count: int) -> list[str]:
     return [f"v{number}" for number in range(count)]
 
 
-def most(service: TokenService) -> tuple[int, int]:
-    """Return how often the token that was asked for most was, and how many kinds there were."""
-    kinds = Counter(asked.scopes for asked in service.asked)
-    return max(kinds.values()), len(kinds)
+def kinds_of(service: TokenService) -> int:
+    """Return for how many kinds of scopes it was asked."""
+    return len({asked.scopes for asked in service.asked})
 
 
 def refusals(place: Place) -> int:
@@ -66,7 +64,7 @@ def test_a_mirror_outlives_its_tokens(place: Place, engine: Engine, tmp_path: Pa
         report = engine.mirror(items)
     took = time.monotonic() - began
 
-    _, kinds = most(place.service)
+    kinds = kinds_of(place.service)
     assert not report.failed
     assert place.seen.count() >= 500
     assert took > 2 * LIFETIME
@@ -90,10 +88,14 @@ def test_a_push_of_many_images_outlives_its_tokens(
         report = engine.mirror(items)
     took = time.monotonic() - began
 
-    asked, kinds = most(place.service)
+    kinds = kinds_of(place.service)
     assert not report.failed
     assert 1 <= refusals(place) <= 32 * kinds
-    assert asked <= took / RENEWED + 1
+    pulls = sum(asked.scopes == ("repository:y:pull",) for asked in place.service.asked)
+    pushes = len(place.service.asked) - pulls
+    assert pushes <= took / RENEWED + 1
+    # One token is renewed for both; a busy machine adds those that expired on their way.
+    assert pulls <= 1 + pushes // 2
     with place.session("y") as session:
         for tag, made in images.items():
             assert_same_image(place.registry.url, "y", tag, made, session)
