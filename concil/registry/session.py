@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,26 @@ class Pauses:
                 raise Cancelled(f"cancelled while {host} asked to wait")
 
 
+class _Session(requests.Session):
+    """A session that leaves the body of a redirect alone where none is to be followed.
+
+    The one of requests reads all of it, in memory and however long it is, only to know what
+    ``Response.next`` would be.
+    """
+
+    def resolve_redirects(
+        self,
+        resp: requests.Response,
+        req: requests.PreparedRequest,
+        *args: Any,  # noqa: ANN401 - requests'
+        yield_requests: bool = False,
+        **kwargs: Any,  # noqa: ANN401 - requests'
+    ) -> Iterator[Any]:
+        """Follow redirects for who uses the session by hand."""
+        if not yield_requests:
+            yield from super().resolve_redirects(resp, req, *args, **kwargs)
+
+
 def new_session(tls: TLSSettings | None = None, *, connections: int = 64) -> requests.Session:
     """Return a session as a registry client needs one; the caller closes it.
 
@@ -90,7 +110,7 @@ def new_session(tls: TLSSettings | None = None, *, connections: int = 64) -> req
     """
     tls = tls or TLSSettings()
     everywhere = read_directory(Path(tls.cert_dir)) if tls.cert_dir is not None else None
-    session = requests.Session()
+    session: requests.Session = _Session()
     session.trust_env = False
     session.verify = tls.verify
     session.cert = tls.cert or (everywhere.pair if everywhere is not None else None)
