@@ -22,7 +22,7 @@ from concil.reference import check_tag
 from concil.registry.endpoint import Call, Endpoint
 from concil.registry.links import next_link
 from concil.registry.scopes import Scopes, repository_scope
-from concil.registry.session import content_length, discard, read_limited
+from concil.registry.session import TooLarge, content_length, discard, read_limited
 from concil.registry.urls import origin, redacted, resolve
 from concil.strict_json import InvalidJson, read_json
 
@@ -184,7 +184,7 @@ class RegistryClient:
             response, body = self._read(
                 Call("GET", url, self.pull, headers), self._manifest_limit, what
             )
-        except ProtocolViolation as error:
+        except TooLarge as error:
             raise InvalidManifest(
                 f"{what} is larger than {self._manifest_limit} bytes",
                 remedy="no registry accepts such a manifest; build it again with fewer entries",

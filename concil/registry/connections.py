@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import ssl
+import urllib.parse
 from typing import Any
 
 import requests
@@ -12,6 +13,7 @@ import urllib3.connection
 import urllib3.connectionpool
 
 from concil.config import MIB
+from concil.registry import failures
 from concil.registry.certificates import CertificateDirectories, HostCertificates
 from concil.registry.urls import host_of
 
@@ -114,3 +116,18 @@ class Connections(requests.adapters.HTTPAdapter):
         if found is not None and found.authorities and self._trusting and verify is not False:
             settings["ca_cert_data"] = found.authorities
         return host, settings
+
+
+def check_proxy(url: str) -> None:
+    """Refuse what urllib3 would only stumble over: it may be a host alone.
+
+    Raises:
+        UsageError: there is no host in it, or no port that can be.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise failures.unusable_proxy("the environment")

@@ -9,7 +9,6 @@ import logging
 import os
 import threading
 import time
-import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from concil.config import Timeouts
 from concil.errors import Cancelled, ConcilError, ConnectionLost, ProtocolViolation, shown
 from concil.registry import failures
 from concil.registry.certificates import CertificateDirectories, read_directory
-from concil.registry.connections import Connections
+from concil.registry.connections import Connections, check_proxy
 from concil.registry.urls import host_of, origin, redacted, resolve
 
 logger = logging.getLogger(__name__)
@@ -52,6 +51,10 @@ class Options:
     follow: bool = True  # follow redirects
     home: str | None = None  # a URL of whom the secrets belong to; None: of the request itself
     overrides: Mapping[str, Any] = field(default_factory=dict)  # timeout, verify, cert, proxies
+
+
+class TooLarge(ProtocolViolation):
+    """An answer of more bytes than are read of its kind."""
 
 
 class Pauses:
@@ -248,21 +251,6 @@ class Transport:
                 self.pauses.hold(host, asked)
 
 
-def check_proxy(url: str) -> None:
-    """Refuse what urllib3 would only stumble over: it may be a host alone.
-
-    Raises:
-        UsageError: there is no host in it, or no port that can be.
-    """
-    try:
-        parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise failures.unusable_proxy("the environment")
-
-
 def _environment_ca() -> str | None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         path = os.environ.get(name)
@@ -280,7 +268,8 @@ def read_limited(response: requests.Response, limit: int, what: str) -> bytes:
     """Read a small body whole, close the response, and let ``.content`` return it later.
 
     Raises:
-        ProtocolViolation: more than ``limit`` bytes, or in an encoding nobody asked for.
+        TooLarge: more than ``limit`` bytes.
+        ProtocolViolation: in an encoding nobody asked for.
         ConnectionLost: it broke off, or took too long.
     """
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
@@ -290,7 +279,7 @@ def read_limited(response: requests.Response, limit: int, what: str) -> bytes:
         raise ProtocolViolation(f"{what}: the answer is encoded as {shown(encoding, 40)}")
     if length is not None and length > limit:
         response.close()
-        raise ProtocolViolation(f"{what}: the answer is larger than {limit} bytes")
+        raise TooLarge(f"{what}: the answer is larger than {limit} bytes")
     pieces: list[bytes] = []
     left = limit + 1
     until = time.monotonic() + PATIENCE
@@ -310,7 +299,7 @@ def read_limited(response: requests.Response, limit: int, what: str) -> bytes:
     content = b"".join(pieces)
     if left <= 0:
         response.close()
-        raise ProtocolViolation(f"{what}: the answer is larger than {limit} bytes")
+        raise TooLarge(f"{what}: the answer is larger than {limit} bytes")
     response.raw = io.BytesIO(content)
     return content
 

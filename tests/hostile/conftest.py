@@ -27,6 +27,13 @@ def alice(workers: int) -> Iterator[Engine]:
 
 
 @pytest.fixture
+def nobody(workers: int) -> Iterator[Engine]:
+    """An engine without credentials."""
+    with engine(workers, None) as nobody:
+        yield nobody
+
+
+@pytest.fixture
 def target(tmp_path: Path) -> Iterator[Path]:
     """Where images go; beside it nothing may appear."""
     place = tmp_path / "around" / "target"
