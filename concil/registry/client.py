@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Iterator
+from dataclasses import replace
 
 import requests
 
@@ -143,7 +144,7 @@ class RegistryClient:
     def head_manifest(self, reference: str) -> Descriptor | None:
         """Ask what a tag or digest names; None if there is nothing.
 
-        The digest is the registry's word, a hint until the manifest was read.
+        The digest of a tag is the registry's word, a hint until the manifest was read.
         """
         call = Call(
             "HEAD",
@@ -158,7 +159,8 @@ class RegistryClient:
             return None
         told = _told(response)
         if told is not None:
-            return told
+            # What was asked for counts: another digest would be another image.
+            return replace(told, digest=Digest.parse(reference)) if ":" in reference else told
         try:
             return self.get_manifest(reference).descriptor
         except StatusError as error:

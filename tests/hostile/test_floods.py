@@ -15,7 +15,8 @@ from concil.content import OCI_INDEX, OCI_MANIFEST
 from concil.engine import Engine
 from concil.errors import InvalidManifest
 from tests.hostile.flood import FLOODS, Flood
-from tests.hostile.world import Hostile, failure, image, index
+from tests.hostile.world import Hostile, descriptor, failure, image, index
+from tests.lab.images import digest_of
 from tests.registry.scripted import Answer, Scripted
 
 PEAK = 100 * MIB  # bytes a process may need at most
@@ -107,22 +108,35 @@ BOMBS = {
     "small lists": b'{"layers":[' + b"[]," * 1_390_000 + b"0]}",
     "small objects": b'{"layers":[' + b"{}," * 1_390_000 + b"0]}",
     "digits": b'{"layers":[],"a":' + b"9" * 4_100_000 + b"}",
-    "words": b'{"layers":[' + b'"abc",' * 398_000 + b'"x"]}',
+    "words": b'{"layers":[' + b'"abc",' * 298_000 + b'"x"]}',
     "escapes": b'{"layers":[], "a": "' + b"\\u4e00" * 690_000 + b'"}',
 }
 
 
+def several() -> tuple[bytes, dict[str, bytes]]:
+    """An index of as many large manifests as are read, and these by digest; all at once."""
+    words = b'{"layers":[],"a":[' + b'"abcdefg",' * 298_000
+    children = [words + b"%d]}" % number for number in range(2)]
+    entries = [descriptor(child, OCI_MANIFEST) for child in children]
+    return json.dumps(index(*entries)).encode(), {digest_of(child): child for child in children}
+
+
 def test_no_document_fills_the_memory(tmp_path: Path, workers: int) -> None:
+    names = [*BOMBS, "several"]
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(Scripted()) for _ in BOMBS]
-        for server, bomb in zip(servers, BOMBS.values(), strict=True):
+        servers = [stack.enter_context(Scripted()) for _ in names]
+        for server, bomb in zip(servers, BOMBS.values(), strict=False):
             server.on("*", "/v2/app/.*", Answer(200, bomb))
+        top, below = several()
+        servers[-1].on("*", "/v2/app/.*", Answer(200, top))
+        for digest, child in below.items():
+            servers[-1].on("*", f"/v2/app/manifests/{digest}", Answer(200, child))
 
         found = run(tmp_path, [server.host for server in servers], workers)
 
-    for name, (ends, peak) in zip(BOMBS, found, strict=True):
+    for name, (ends, peak) in zip(names, found, strict=True):
         # What is small in memory may be copied: it is a manifest of its own kind.
-        assert ends[0] == "InvalidManifest" or name == "escapes", (name, ends)
+        assert ends[0] == "InvalidManifest" or name in {"escapes", "several"}, (name, ends)
         assert peak < PEAK, name
 
 
