@@ -30,7 +30,8 @@ from concil.strict_json import InvalidJson, read_json
 TAG_PAGE = 1000  # ECR refuses to list more at once
 TAG_PAGE_LIMIT = 8 * MIB  # bytes; distribution 2.8 sends all tags in one page
 MOST_TAG_PAGES = 10_000
-_MOST_TAGS = 400_000  # of one page
+MOST_TAGS = 500_000  # of a repository: a list without end would fill the memory of who keeps it
+TAGS_LIMIT = 24 * MIB  # bytes of all pages
 # No more digits than a size has: Python refuses to read numbers of thousands of digits.
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
@@ -230,18 +231,23 @@ class RegistryClient:
         """
         url = self.path(f"tags/list?n={TAG_PAGE}")
         seen: set[int] = set()  # hashes: ten thousand long URLs are a lot of memory
+        many = size = 0
         for _ in range(MOST_TAG_PAGES):
             call = Call("GET", url, self.pull)
             response, content = self._read(call, TAG_PAGE_LIMIT, f"{self.repository}: tags")
             seen |= {hash(url), hash(response.url)}
             names = _tag_names(content, self.repository)
+            many, size = many + len(names), size + len(content)
+            if many > MOST_TAGS or size > TAGS_LIMIT:
+                break
             yield from names
             following = _next_page(response, self.endpoint.base) if names else None
             if following is None or hash(following) in seen:
                 return
             url = following
         raise ProtocolViolation(
-            f"{self.repository}: the list of tags goes on after {MOST_TAG_PAGES} pages"
+            f"{self.repository}: the list of tags goes on after {MOST_TAG_PAGES} pages,"
+            f" {MOST_TAGS} tags or {TAGS_LIMIT} bytes"
         )
 
     def _read(self, call: Call, limit: int, what: str) -> tuple[requests.Response, bytes]:
@@ -294,13 +300,14 @@ def first_byte(content_range: str) -> int | None:
 
 def _tag_names(content: bytes, repository: str) -> list[str]:
     try:
-        document = read_json(content, most=_MOST_TAGS)
+        document = read_json(content, most=MOST_TAGS + 3)
     except InvalidJson as error:
         raise ProtocolViolation(f"{repository}: the list of tags is {error}") from error
-    names = document.get("tags") if isinstance(document, dict) else None
-    if names is not None and not isinstance(names, list):
+    # Distribution says null where there are none.
+    names = document.get("tags") or [] if isinstance(document, dict) else None
+    if not isinstance(names, list):
         raise ProtocolViolation(f"{repository}: the list of tags is no list")
-    return [name for name in names or [] if isinstance(name, str)]
+    return [name for name in names if isinstance(name, str)]
 
 
 def _next_page(response: requests.Response, base: str) -> str | None:

@@ -206,7 +206,7 @@ class Transport:
         began = time.monotonic()
         try:
             response = self.session.send(prepared, **settings)
-        except (requests.RequestException, OSError, ValueError) as error:
+        except (requests.RequestException, OSError, ValueError, failures.HTTP_ERRORS) as error:
             what = f"{prepared.method} {redacted(url)}"
             raise failures.translate(error, what, answered=host in self._answered) from error
         self._answered.add(host)
@@ -332,8 +332,6 @@ def discard(response: requests.Response) -> None:
     length = content_length(response)
     # The 416 of distribution 2.8 announces more than it sends: never read one.
     if response.status_code != 416 and length is not None and length <= ERROR_LIMIT:
-        try:
-            response.raw.read(ERROR_LIMIT, decode_content=False)
-        except (requests.RequestException, OSError, failures.HTTP_ERRORS):
-            logger.debug("an answer broke off while it was put aside")
+        with contextlib.suppress(ConcilError):
+            read_limited(response, ERROR_LIMIT, "an answer that is put aside")
     response.close()
