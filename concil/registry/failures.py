@@ -34,6 +34,9 @@ _MISSING_FILE = re.compile(r"Could not find .*invalid path: (.*?)(?: \||$)")
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 # The limits of http.client: 100 lines of 64 KiB.
 _TOO_LARGE = re.compile(r"LineTooLong|got more than \d+ (?:headers|trailers|interim answers)")
+_LONGEST_TEXT = 4096  # characters of a server's words that are looked at
+_URL = re.compile(r"https?://[^\s\"'<>]+")
+_CREDENTIALS = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
 TWO_LENGTHS = "two lengths"  # says connections.py
 _UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED[^(]*?: (.*?)(?: \(_ssl|['\")]|$)")
 
@@ -281,5 +284,10 @@ def _entries(content: bytes) -> list[tuple[str, str]]:
 
 
 def _clean(text: str) -> str:
-    """One line of printable text: what a registry sends ends up on a terminal."""
+    """One line of printable text: what a registry sends ends up on a terminal.
+
+    Storage repeats the signed URL that it was asked by, others the header.
+    """
+    text = _URL.sub(lambda found: redacted(found[0]), text[:_LONGEST_TEXT])
+    text = _CREDENTIALS.sub(r"\1 <hidden>", text)
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
