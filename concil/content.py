@@ -148,7 +148,6 @@ class Manifest:
 
     media_type: str
     body: bytes = field(repr=False)
-    _document: dict[str, Any] = field(repr=False, compare=False)
 
     @classmethod
     def parse(cls, body: bytes, media_type: str = "") -> Manifest:
@@ -168,7 +167,13 @@ class Manifest:
         if not isinstance(document, dict):
             raise InvalidManifest("a manifest is not a JSON object")
         kind = _kind(document, media_type.partition(";")[0].strip())
-        return cls(kind, body, document)
+        return cls(kind, body)
+
+    @property
+    def _document(self) -> dict[str, Any]:
+        """What the bytes say; not kept, for it may need twenty times as much memory as they."""
+        document: dict[str, Any] = read_json(self.body)
+        return document
 
     @property
     def is_index(self) -> bool:
@@ -187,15 +192,16 @@ class Manifest:
 
     def children(self) -> tuple[Descriptor, ...]:
         """The manifests an index lists, in its order; none for a manifest."""
-        return tuple(self._descriptors("manifests")) if self.is_index else ()
+        return tuple(_descriptors(self._document, "manifests")) if self.is_index else ()
 
     def blobs(self) -> tuple[Descriptor, ...]:
         """The config and the layers of a manifest, in its order; none for an index."""
         if self.is_index:
             return ()
-        config = self._document.get("config")
+        document = self._document
+        config = document.get("config")
         first = (Descriptor.from_json(config),) if config is not None else ()
-        return first + tuple(self._descriptors("layers"))
+        return first + tuple(_descriptors(document, "layers"))
 
     @property
     def subject(self) -> Descriptor | None:
@@ -206,10 +212,10 @@ class Manifest:
     @property
     def artifact_type(self) -> str:
         """What kind of artifact it is: its own word, else its config's media type."""
-        own = self._document.get("artifactType")
+        document = self._document
+        own, config = document.get("artifactType"), document.get("config")
         if isinstance(own, str) and own:
             return own
-        config = self._document.get("config")
         kind = config.get("mediaType") if isinstance(config, dict) else None
         return kind if isinstance(kind, str) else ""
 
@@ -221,15 +227,17 @@ class Manifest:
     def keeping(self, children: tuple[Descriptor, ...]) -> Manifest:
         """The same index with only these of its children: new bytes, a new digest."""
         kept = {str(child.digest) for child in children}
-        entries = [e for e in self._document["manifests"] if e.get("digest") in kept]
-        body = json.dumps({**self._document, "manifests": entries}, separators=(",", ":")).encode()
+        document = self._document
+        entries = [e for e in document["manifests"] if e.get("digest") in kept]
+        body = json.dumps({**document, "manifests": entries}, separators=(",", ":")).encode()
         return Manifest.parse(body, self.media_type)
 
-    def _descriptors(self, name: str) -> Iterator[Descriptor]:
-        entries = self._document.get(name)
-        if not isinstance(entries, list):
-            raise InvalidManifest(f"a manifest has no list of {name}")
-        return (Descriptor.from_json(entry) for entry in entries)
+
+def _descriptors(document: dict[str, Any], name: str) -> Iterator[Descriptor]:
+    entries = document.get(name)
+    if not isinstance(entries, list):
+        raise InvalidManifest(f"a manifest has no list of {name}")
+    return (Descriptor.from_json(entry) for entry in entries)
 
 
 def _kind(document: dict[str, Any], claimed: str) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from typing import Any, NoReturn
 
 # Lists, objects and commas in one document. An index of 10,000 manifests has 100,000 of
 # them; 4 MiB of "[]," would be 90 MiB in memory.
-MOST_PARTS = 400_000
+MOST_PARTS = 300_000
+# In memory a document may be twenty times as large as its text. Python reads one at a time
+# anyway, so threads that each have a large one wait for their turn with nothing but the text.
+_LARGE = 256 * 1024  # bytes
+_turn = threading.Lock()
 
 
 class InvalidJson(ValueError):
@@ -27,9 +33,10 @@ def read_json(content: bytes, *, most: int = MOST_PARTS) -> Any:  # noqa: ANN401
     if sum(map(content.count, (b"[", b"{", b","))) > most:
         raise InvalidJson(f"JSON of more than {most} parts")
     try:
-        # json.loads would also take UTF-16 and UTF-32, which others do not.
-        text = content.decode()
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        with _turn if len(content) > _LARGE else contextlib.nullcontext():
+            # json.loads would also take UTF-16 and UTF-32, which others do not.
+            text = content.decode()
+            return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
     except InvalidJson:
         raise
     except RecursionError as error:

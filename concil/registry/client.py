@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Iterator
+from dataclasses import replace
 
 import requests
 
@@ -22,14 +23,15 @@ from concil.reference import check_tag
 from concil.registry.endpoint import Call, Endpoint
 from concil.registry.links import next_link
 from concil.registry.scopes import Scopes, repository_scope
-from concil.registry.session import content_length, discard, read_limited
+from concil.registry.session import TooLarge, content_length, discard, read_limited
 from concil.registry.urls import origin, redacted, resolve
 from concil.strict_json import InvalidJson, read_json
 
 TAG_PAGE = 1000  # ECR refuses to list more at once
 TAG_PAGE_LIMIT = 8 * MIB  # bytes; distribution 2.8 sends all tags in one page
 MOST_TAG_PAGES = 10_000
-_MOST_TAGS = 400_000  # of one page
+MOST_TAGS = 500_000  # of a repository: a list without end would fill the memory of who keeps it
+TAGS_LIMIT = 24 * MIB  # bytes of all pages
 # No more digits than a size has: Python refuses to read numbers of thousands of digits.
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
@@ -143,7 +145,7 @@ class RegistryClient:
     def head_manifest(self, reference: str) -> Descriptor | None:
         """Ask what a tag or digest names; None if there is nothing.
 
-        The digest is the registry's word, a hint until the manifest was read.
+        The digest of a tag is the registry's word, a hint until the manifest was read.
         """
         call = Call(
             "HEAD",
@@ -158,7 +160,8 @@ class RegistryClient:
             return None
         told = _told(response)
         if told is not None:
-            return told
+            # What was asked for counts: another digest would be another image.
+            return replace(told, digest=Digest.parse(reference)) if ":" in reference else told
         try:
             return self.get_manifest(reference).descriptor
         except StatusError as error:
@@ -184,7 +187,7 @@ class RegistryClient:
             response, body = self._read(
                 Call("GET", url, self.pull, headers), self._manifest_limit, what
             )
-        except ProtocolViolation as error:
+        except TooLarge as error:
             raise InvalidManifest(
                 f"{what} is larger than {self._manifest_limit} bytes",
                 remedy="no registry accepts such a manifest; build it again with fewer entries",
@@ -228,18 +231,23 @@ class RegistryClient:
         """
         url = self.path(f"tags/list?n={TAG_PAGE}")
         seen: set[int] = set()  # hashes: ten thousand long URLs are a lot of memory
+        many = size = 0
         for _ in range(MOST_TAG_PAGES):
             call = Call("GET", url, self.pull)
             response, content = self._read(call, TAG_PAGE_LIMIT, f"{self.repository}: tags")
             seen |= {hash(url), hash(response.url)}
             names = _tag_names(content, self.repository)
+            many, size = many + len(names), size + len(content)
+            if many > MOST_TAGS or size > TAGS_LIMIT:
+                break
             yield from names
             following = _next_page(response, self.endpoint.base) if names else None
             if following is None or hash(following) in seen:
                 return
             url = following
         raise ProtocolViolation(
-            f"{self.repository}: the list of tags goes on after {MOST_TAG_PAGES} pages"
+            f"{self.repository}: the list of tags goes on after {MOST_TAG_PAGES} pages,"
+            f" {MOST_TAGS} tags or {TAGS_LIMIT} bytes"
         )
 
     def _read(self, call: Call, limit: int, what: str) -> tuple[requests.Response, bytes]:
@@ -292,13 +300,14 @@ def first_byte(content_range: str) -> int | None:
 
 def _tag_names(content: bytes, repository: str) -> list[str]:
     try:
-        document = read_json(content, most=_MOST_TAGS)
+        document = read_json(content, most=MOST_TAGS + 3)
     except InvalidJson as error:
         raise ProtocolViolation(f"{repository}: the list of tags is {error}") from error
-    names = document.get("tags") if isinstance(document, dict) else None
-    if names is not None and not isinstance(names, list):
+    # Distribution says null where there are none.
+    names = document.get("tags") or [] if isinstance(document, dict) else None
+    if not isinstance(names, list):
         raise ProtocolViolation(f"{repository}: the list of tags is no list")
-    return [name for name in names or [] if isinstance(name, str)]
+    return [name for name in names if isinstance(name, str)]
 
 
 def _next_page(response: requests.Response, base: str) -> str | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import io
 import ssl
+import time
+import urllib.parse
 from typing import Any
 
 import requests
@@ -11,11 +14,41 @@ import requests.adapters
 import urllib3.connection
 import urllib3.connectionpool
 
-from concil.config import MIB
+from concil.config import KIB, MIB
+from concil.registry import failures
 from concil.registry.certificates import CertificateDirectories, HostCertificates
 from concil.registry.urls import host_of
 
 _INTERIM_ANSWERS = 16  # of the kind "100 Continue", before an answer
+_LONGEST_LINE = 64 * KIB  # bytes
+_PATIENCE = 300.0  # seconds for all headers of an answer: a byte a minute is no silence
+
+
+class _Stream(io.BufferedReader):
+    """What comes over a connection; its lines end, in length and in time."""
+
+    _until: float | None = None  # monotonic seconds; None: nothing has come yet
+
+    def expect(self) -> None:
+        """Let the time for lines begin when the next byte comes."""
+        self._until = None
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read a line, one receive after the other; more than the longest is cut."""
+        left = _LONGEST_LINE if size is None or size < 0 else size
+        pieces: list[bytes] = []
+        while left > 0 and (ahead := self.peek(1)):
+            now = time.monotonic()
+            self._until = self._until or now + _PATIENCE
+            if now > self._until:
+                raise http.client.HTTPException("the headers take too long")
+            end = ahead.find(b"\n") + 1
+            piece = self.read(min(end or len(ahead), left))
+            pieces.append(piece)
+            left -= len(piece)
+            if end:
+                break
+        return b"".join(pieces)
 
 
 class _Response(http.client.HTTPResponse):
@@ -23,14 +56,32 @@ class _Response(http.client.HTTPResponse):
 
     _interim = 0
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - http.client's
+        super().__init__(*args, **kwargs)
+        self.fp = _Stream(self.fp.detach())
+
+    def begin(self) -> None:
+        """Read up to the body. urllib3 would raise, too, and leave the connection open."""
+        super().begin()
+        told = self.headers.get_all("Content-Length", [])
+        if len({length.strip() for one in told for length in one.split(",")}) > 1:
+            raise http.client.HTTPException(failures.TWO_LENGTHS)
+
     def _read_status(self) -> tuple[str, int, str]:
+        self.fp.expect()  # type: ignore[attr-defined]
         found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # not public
         self._interim += 1
         if self._interim > _INTERIM_ANSWERS:
             raise http.client.HTTPException(f"got more than {_INTERIM_ANSWERS} interim answers")
         return found
 
+    def _read_next_chunk_size(self) -> int:
+        self.fp.expect()  # type: ignore[attr-defined]
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]  # not public
+        return size
+
     def _read_and_discard_trailer(self) -> None:
+        self.fp.expect()  # type: ignore[attr-defined]
         http.client.parse_headers(self.fp)  # bounded, as headers are
 
 
@@ -114,3 +165,18 @@ class Connections(requests.adapters.HTTPAdapter):
         if found is not None and found.authorities and self._trusting and verify is not False:
             settings["ca_cert_data"] = found.authorities
         return host, settings
+
+
+def check_proxy(url: str) -> None:
+    """Refuse what urllib3 would only stumble over: it may be a host alone.
+
+    Raises:
+        UsageError: there is no host in it, or no port that can be.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise failures.unusable_proxy("the environment")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import errno
+import http.client
 import re
 import time
 from collections.abc import Iterator
@@ -33,6 +34,10 @@ _MISSING_FILE = re.compile(r"Could not find .*invalid path: (.*?)(?: \||$)")
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 # The limits of http.client: 100 lines of 64 KiB.
 _TOO_LARGE = re.compile(r"LineTooLong|got more than \d+ (?:headers|trailers|interim answers)")
+_LONGEST_TEXT = 4096  # characters of a server's words that are looked at
+_URL = re.compile(r"https?://[^\s\"'<>]+")
+_CREDENTIALS = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
+TWO_LENGTHS = "two lengths"  # says connections.py
 _UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED[^(]*?: (.*?)(?: \(_ssl|['\")]|$)")
 
 
@@ -49,15 +54,23 @@ def translate(error: BaseException, what: str, *, answered: bool) -> ConcilError
     failure = _tls(error, text, what) or _proxy(error, text, what, answered=answered)
     if failure is not None:
         return failure
-    if _TOO_LARGE.search(text):
-        return ProtocolViolation(f"{what}: the headers of the answer are too large, or too many")
-    if isinstance(error, ValueError):
-        return ProtocolViolation(f"{what}: a URL or header that cannot be sent")
+    nonsense = _nonsense(error, text)
+    if nonsense:
+        return ProtocolViolation(f"{what}: {nonsense}")
     if isinstance(error, requests.exceptions.ConnectTimeout) or _never_connected(error):
         lost = Unreachable(f"{what}: {_why(error, text)}", remedy="check the host name and port")
         lost.answered_before = answered
         return lost
     return ConnectionLost(f"{what}: {_why(error, text)}")
+
+
+def _nonsense(error: BaseException, text: str) -> str:
+    """What is wrong with an answer that makes no sense, or ""."""
+    if _TOO_LARGE.search(text):
+        return "the headers of the answer are too large, or too many"
+    if TWO_LENGTHS in text:
+        return "the answer has two lengths"
+    return "a URL or header that cannot be sent" if isinstance(error, ValueError) else ""
 
 
 def unusable_proxy(what: str) -> UsageError:
@@ -89,8 +102,21 @@ def _proxy(
 
 
 def _texts(error: BaseException) -> str:
-    """All that a chain of exceptions says: requests hides the cause several levels down."""
-    return " | ".join(f"{type(e).__name__} {e}" for e in _chain(error))
+    """All that a chain of exceptions says: requests hides the cause several levels down.
+
+    Of those that repeat what the other side sent only the names count: a server whose
+    status line speaks of certificates would have a person told to use --insecure.
+    """
+    return " | ".join(
+        f"{type(e).__name__} {e}" if _is_ours(e) else type(e).__name__ for e in _chain(error)
+    )
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the words of an exception are the system's, or those of a library itself."""
+    if type(error) in (http.client.HTTPException, requests.exceptions.InvalidSchema):
+        return True
+    return isinstance(error, OSError) and not isinstance(error, requests.RequestException)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -164,6 +190,8 @@ _CAUSES = {
 
 def _why(error: BaseException, text: str) -> str:
     """A few words for a person; the stack's own texts hold object addresses."""
+    if "headers take too long" in text:
+        return "the headers of the answer take too long"
     if "NameResolutionError" in text or "gaierror" in text:
         return "the host name is not known"
     for one in _chain(error):
@@ -197,8 +225,8 @@ def status_error(response: requests.Response, content: bytes, what: str = "") ->
     """
     status = response.status_code
     side = "Client" if status < 500 else "Server"
-    reason = response.reason or _REASONS.get(status, "")
-    message = f"{status} {side} Error: {_clean(reason)} for url: {redacted(response.url)}"
+    reason = _clean(response.reason or _REASONS.get(status, ""))[:100]
+    message = f"{status} {side} Error: {reason} for url: {redacted(response.url)}"
     told = _told(content)
     if told:
         message = f"{message}: {told}"
@@ -256,5 +284,10 @@ def _entries(content: bytes) -> list[tuple[str, str]]:
 
 
 def _clean(text: str) -> str:
-    """One line of printable text: what a registry sends ends up on a terminal."""
+    """One line of printable text: what a registry sends ends up on a terminal.
+
+    Storage repeats the signed URL that it was asked by, others the header.
+    """
+    text = _URL.sub(lambda found: redacted(found[0]), text[:_LONGEST_TEXT])
+    text = _CREDENTIALS.sub(r"\1 <hidden>", text)
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

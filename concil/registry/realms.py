@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
-import socket
-
 import requests
 
 from concil.errors import ProtocolViolation
-from concil.registry.urls import Origin, join, origin, redacted
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-# RFC 6052: an IPv4 address in the last 32 bits, reached through a translator.
-_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
-_EMBEDDED = ipaddress.IPv6Network("::/96")  # RFC 4291, 2.5.5.1: IPv4-compatible
+from concil.registry.urls import (
+    Origin,
+    address_of,
+    is_inside,
+    is_loopback,
+    join,
+    origin,
+    redacted,
+)
 
 
 def check_realm(url: str, home: str) -> str:
@@ -41,7 +40,7 @@ def check_realm(url: str, home: str) -> str:
             f"{here[1]} sends its users to a token service without TLS: {redacted(target)}",
             remedy="the registry's configuration is wrong, or somebody sits in between",
         )
-    if _is_inside(there[1]) and not _is_same(there[1], here[1]):
+    if is_inside(there[1]) and not _is_same(there[1], here[1]):
         raise ProtocolViolation(
             f"{here[1]} names a token service inside this network: {redacted(target)}",
             remedy="the registry's configuration is wrong, or somebody wants your credentials",
@@ -65,41 +64,7 @@ def _as_sent(url: str) -> str:
 
 
 def _is_same(there: str, here: str) -> bool:
-    if there == here:
+    one, other = address_of(there), address_of(here)
+    if there == here or (one is not None and one == other):
         return True
-    one, other = _address(there), _address(here)
-    if one is not None and one == other:
-        return True
-    return _is_loopback(there, one) and _is_loopback(here, other)  # 127.0.0.1 is localhost
-
-
-def _is_inside(host: str) -> bool:
-    """Whether a host is this machine or a private address, in whatever way it is written."""
-    address = _address(host)
-    if _is_loopback(host, address):
-        return True
-    return address is not None and (not address.is_global or address.is_multicast)
-
-
-def _is_loopback(host: str, address: _Address | None) -> bool:
-    name = host.rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    return address is not None and address.is_loopback
-
-
-def _address(host: str) -> _Address | None:
-    """The address that a host is a literal of; IPv4 out of its wrappings; None: a name."""
-    name = host.rstrip(".").partition("%")[0]
-    # The resolver takes 127.1, 0x7f000001, 0177.0.0.1 and 2130706433 as addresses too.
-    with contextlib.suppress(OSError, ValueError):
-        return ipaddress.IPv4Address(socket.inet_aton(name))
-    try:
-        address = ipaddress.IPv6Address(name)
-    except ValueError:
-        return None
-    inner = address.ipv4_mapped or address.sixtofour
-    if inner is None and (address in _TRANSLATED or address in _EMBEDDED):
-        low = int(address) & 0xFFFFFFFF
-        inner = ipaddress.IPv4Address(low) if low > 1 else None  # "::" and "::1" are themselves
-    return inner or address
+    return is_loopback(there) and is_loopback(here)  # 127.0.0.1 is localhost

@@ -9,8 +9,7 @@ import logging
 import os
 import threading
 import time
-import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from concil.config import Timeouts
 from concil.errors import Cancelled, ConcilError, ConnectionLost, ProtocolViolation, shown
 from concil.registry import failures
 from concil.registry.certificates import CertificateDirectories, read_directory
-from concil.registry.connections import Connections
+from concil.registry.connections import Connections, check_proxy
 from concil.registry.urls import host_of, origin, redacted, resolve
 
 logger = logging.getLogger(__name__)
@@ -54,6 +53,10 @@ class Options:
     overrides: Mapping[str, Any] = field(default_factory=dict)  # timeout, verify, cert, proxies
 
 
+class TooLarge(ProtocolViolation):
+    """An answer of more bytes than are read of its kind."""
+
+
 class Pauses:
     """One pause a host, shared by every thread that talks to it."""
 
@@ -79,6 +82,26 @@ class Pauses:
                 raise Cancelled(f"cancelled while {host} asked to wait")
 
 
+class _Session(requests.Session):
+    """A session that leaves the body of a redirect alone where none is to be followed.
+
+    The one of requests reads all of it, in memory and however long it is, only to know what
+    ``Response.next`` would be.
+    """
+
+    def resolve_redirects(
+        self,
+        resp: requests.Response,
+        req: requests.PreparedRequest,
+        *args: Any,  # noqa: ANN401 - requests'
+        yield_requests: bool = False,
+        **kwargs: Any,  # noqa: ANN401 - requests'
+    ) -> Iterator[Any]:
+        """Follow redirects for who uses the session by hand."""
+        if not yield_requests:
+            yield from super().resolve_redirects(resp, req, *args, **kwargs)
+
+
 def new_session(tls: TLSSettings | None = None, *, connections: int = 64) -> requests.Session:
     """Return a session as a registry client needs one; the caller closes it.
 
@@ -90,7 +113,7 @@ def new_session(tls: TLSSettings | None = None, *, connections: int = 64) -> req
     """
     tls = tls or TLSSettings()
     everywhere = read_directory(Path(tls.cert_dir)) if tls.cert_dir is not None else None
-    session = requests.Session()
+    session: requests.Session = _Session()
     session.trust_env = False
     session.verify = tls.verify
     session.cert = tls.cert or (everywhere.pair if everywhere is not None else None)
@@ -183,7 +206,7 @@ class Transport:
         began = time.monotonic()
         try:
             response = self.session.send(prepared, **settings)
-        except (requests.RequestException, OSError, ValueError) as error:
+        except (requests.RequestException, OSError, ValueError, failures.HTTP_ERRORS) as error:
             what = f"{prepared.method} {redacted(url)}"
             raise failures.translate(error, what, answered=host in self._answered) from error
         self._answered.add(host)
@@ -228,21 +251,6 @@ class Transport:
                 self.pauses.hold(host, asked)
 
 
-def check_proxy(url: str) -> None:
-    """Refuse what urllib3 would only stumble over: it may be a host alone.
-
-    Raises:
-        UsageError: there is no host in it, or no port that can be.
-    """
-    try:
-        parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise failures.unusable_proxy("the environment")
-
-
 def _environment_ca() -> str | None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         path = os.environ.get(name)
@@ -260,7 +268,8 @@ def read_limited(response: requests.Response, limit: int, what: str) -> bytes:
     """Read a small body whole, close the response, and let ``.content`` return it later.
 
     Raises:
-        ProtocolViolation: more than ``limit`` bytes, or in an encoding nobody asked for.
+        TooLarge: more than ``limit`` bytes.
+        ProtocolViolation: in an encoding nobody asked for.
         ConnectionLost: it broke off, or took too long.
     """
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
@@ -270,7 +279,7 @@ def read_limited(response: requests.Response, limit: int, what: str) -> bytes:
         raise ProtocolViolation(f"{what}: the answer is encoded as {shown(encoding, 40)}")
     if length is not None and length > limit:
         response.close()
-        raise ProtocolViolation(f"{what}: the answer is larger than {limit} bytes")
+        raise TooLarge(f"{what}: the answer is larger than {limit} bytes")
     pieces: list[bytes] = []
     left = limit + 1
     until = time.monotonic() + PATIENCE
@@ -290,7 +299,7 @@ def read_limited(response: requests.Response, limit: int, what: str) -> bytes:
     content = b"".join(pieces)
     if left <= 0:
         response.close()
-        raise ProtocolViolation(f"{what}: the answer is larger than {limit} bytes")
+        raise TooLarge(f"{what}: the answer is larger than {limit} bytes")
     response.raw = io.BytesIO(content)
     return content
 
@@ -323,8 +332,6 @@ def discard(response: requests.Response) -> None:
     length = content_length(response)
     # The 416 of distribution 2.8 announces more than it sends: never read one.
     if response.status_code != 416 and length is not None and length <= ERROR_LIMIT:
-        try:
-            response.raw.read(ERROR_LIMIT, decode_content=False)
-        except (requests.RequestException, OSError, failures.HTTP_ERRORS):
-            logger.debug("an answer broke off while it was put aside")
+        with contextlib.suppress(ConcilError):
+            read_limited(response, ERROR_LIMIT, "an answer that is put aside")
     response.close()

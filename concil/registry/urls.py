@@ -131,8 +131,8 @@ def check_reachable(target: str, home: str) -> None:
     one, other = address_of(there), address_of(here)
     if there == here or (one is not None and one == other) or not is_inside(there):
         return
-    if _is_loopback(there, one):
-        fits = _is_loopback(here, other)
+    if is_loopback(there):
+        fits = is_loopback(here)
     elif one is not None and one.is_link_local:
         fits = False  # there the clouds keep the credentials of their machines
     else:
@@ -155,7 +155,7 @@ def is_inside(host: str) -> bool:
         host: without a port, an IPv6 address without brackets.
     """
     address = address_of(host)
-    if _is_loopback(host, address):
+    if is_loopback(host):
         return True
     if isinstance(address, ipaddress.IPv6Address) and address.is_site_local:
         return True
@@ -180,8 +180,9 @@ def address_of(host: str) -> _Address | None:
     return wrapped or address
 
 
-def _is_loopback(host: str, address: _Address | None) -> bool:
-    name = host.rstrip(".").lower()
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its name or address."""
+    name, address = host.rstrip(".").lower(), address_of(host)
     if name in _LOOPBACK_NAMES or name.endswith((".localhost", ".localhost.localdomain")):
         return True
     # A connection to 0.0.0.0 ends at this machine.

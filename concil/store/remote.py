@@ -22,6 +22,7 @@ from concil.errors import (
 from concil.registry import failures
 from concil.registry.client import RegistryClient
 from concil.registry.quirks import LEAST_PACE, Knowledge, Strategy
+from concil.registry.session import content_length
 from concil.registry.upload import UploadSession
 from concil.registry.urls import redacted
 from concil.store.protocol import WriterState
@@ -215,9 +216,9 @@ class RemoteStore:
             blob.digest, start if ranged else 0, stop if ranged else None
         )
         partial = response.status_code == requests.codes.partial_content
-        length = response.headers.get("Content-Length", "")
+        length = content_length(response)
         expected = (min(stop or blob.size, blob.size) - start) if partial else blob.size
-        if length.isdigit() and int(length) != expected:
+        if length is not None and length != expected:
             response.close()
             raise SizeMismatch(
                 f"{self.name}@{blob.digest}: the registry sends {length} bytes, not {expected}",

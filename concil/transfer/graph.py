@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from concil.config import MIB
 from concil.content import Descriptor, Digest, Manifest, Platform
-from concil.errors import InvalidManifest, NotFound, SizeMismatch
+from concil.errors import InvalidManifest, NotFound, SizeMismatch, shown
 
 DEEPEST = 8  # indexes in indexes
 MOST = 10_000  # manifests of one image
+MOST_BLOBS = 5_000  # of one image: each that waits for its turn needs 8 KiB
+MOST_BYTES = 8 * MIB  # of the manifests below one index: they are all in memory at once
 
 # What BuildKit's attestations name the manifest they are about by.
 _ATTESTS = "vnd.docker.reference.digest"
@@ -58,7 +61,8 @@ def chosen(root: Manifest, platforms: Sequence[Platform], name: str) -> Manifest
         fitting = [c for c in children if c.platform and c.platform.matches(wanted)]
         if not fitting:
             there = ", ".join(sorted({str(c.platform) for c in children if c.platform}))
-            raise NotFound(f"{name}: no image for {wanted}", remedy=f"it has {there or 'none'}")
+            told = shown(there, 400).strip("'") or "none"
+            raise NotFound(f"{name}: no image for {wanted}", remedy=f"it has {told}")
         kept += [c for c in fitting if c not in kept]
     if len(kept) == 1:
         return kept[0]
@@ -73,10 +77,10 @@ class GraphReader:
     """Reads the graph below a manifest, level by level. One thread at a time."""
 
     def __init__(self, fetch: Fetcher, name: str) -> None:
-        """Let ``fetch`` get the manifests of a level; None for one that is not needed."""
+        """Let ``fetch`` get the manifests of a level, checked; None for one that is not needed."""
         self._fetch = fetch
         self._name = name
-        self._count = 0
+        self._manifests = self._blobs = self._bytes = 0
 
     def read(self, root: Manifest, digest: Digest, depth: int = 0) -> Node:
         """Return the node of ``root`` with everything below it that is needed.
@@ -84,19 +88,31 @@ class GraphReader:
         Raises:
             InvalidManifest: it nests deeper, or lists more, than any image does.
         """
-        listed = tuple(c for c in root.children() if c.is_manifest)
-        self._count += len(listed)
-        if depth > DEEPEST or self._count > MOST:
-            raise InvalidManifest(
-                f"{self._name}: indexes nest deeper than {DEEPEST} or list over {MOST} manifests",
-                remedy="no image is built like that; it may be an attack",
-            )
+        children = root.children()
+        listed = tuple(c for c in children if c.is_manifest)
+        self._manifests += len(listed)
+        self._blobs += len(root.blobs()) + len(children) - len(listed)
+        self._bytes += sum(c.size for c in listed)
+        self._check(depth)
         nodes = []
         for descriptor, manifest in zip(listed, self._fetch(listed), strict=True):
             if manifest is not None:
-                check_listed(descriptor, manifest, self._name)
                 nodes.append(self.read(manifest, descriptor.digest, depth + 1))
         return Node(root, digest, tuple(nodes))
+
+    def _check(self, depth: int) -> None:
+        many = {
+            f"there are over {MOST} manifests": self._manifests > MOST,
+            f"there are over {MOST_BLOBS} blobs": self._blobs > MOST_BLOBS,
+            f"indexes nest deeper than {DEEPEST}": depth > DEEPEST,
+            f"manifests have over {MOST_BYTES} bytes": self._bytes > MOST_BYTES,
+        }
+        for found, is_so in many.items():
+            if is_so:
+                raise InvalidManifest(
+                    f"{self._name}: {found}",
+                    remedy="no image is built like that; it may be an attack",
+                )
 
 
 def check_listed(descriptor: Descriptor, manifest: Manifest, name: str) -> None:

@@ -129,8 +129,9 @@ class Copier:
             child = job.source.get_manifest(str(pick.digest))
             check_listed(pick, child, job.subject)
             return child, pick.digest
-        same = pick is root and found.digest.algorithm != "sha256"
-        return pick, found.digest if same else pick.digest
+        # A registry may name it by another algorithm; its word for the digest is not taken.
+        algorithm = found.digest.algorithm if pick is root else "sha256"
+        return pick, Digest.of(pick.body, algorithm)
 
     def _fetch_level(
         self, job: ImageJob, level: Sequence[Descriptor], *, may_be_there: bool
@@ -141,7 +142,10 @@ class Copier:
             digest = str(child.digest)
             if may_be_there and job.destination.find_manifest(digest) is not None:
                 return None
-            return job.source.get_manifest(digest)
+            manifest = job.source.get_manifest(digest)
+            # Here, not when all of the level are in memory.
+            check_listed(child, manifest, job.subject)
+            return manifest
 
         hosts = (job.source.host, job.destination.host)
         futures = [

@@ -454,7 +454,7 @@ def test_an_empty_page_ends_the_list(server: Scripted, client: RegistryClient) -
     assert list(client.tags()) == ["a"]
 
 
-@pytest.mark.parametrize("body", ['{"tags": null}', '{"tags": []}', "{}", "[]", '{"tags": [5]}'])
+@pytest.mark.parametrize("body", ['{"tags": null}', '{"tags": []}', "{}", '{"tags": [5]}'])
 def test_no_tags(server: Scripted, client: RegistryClient, body: str) -> None:
     server.on("GET", FIRST, reply(200, body))
 
@@ -462,7 +462,7 @@ def test_no_tags(server: Scripted, client: RegistryClient, body: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>", b"", b"[" * 100_000, b'{"tags": "abc"}', b'{"tags": 7}']
+    "body", [b"<html>", b"", b"[]", b"null", b"[" * 100_000, b'{"tags": "abc"}', b'{"tags": 7}']
 )
 def test_a_list_that_is_none_is_refused(
     server: Scripted, client: RegistryClient, body: bytes

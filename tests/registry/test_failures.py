@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import json
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -195,7 +196,10 @@ def test_our_own_errors_pass_through() -> None:
         (requests.exceptions.InvalidHeader("x"), ProtocolViolation),
         (requests.exceptions.MissingSchema("x"), ProtocolViolation),
         (requests.exceptions.ChunkedEncodingError("IncompleteRead(3)"), ConnectionLost),
-        (requests.exceptions.SSLError("[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] x"), TLSFailure),
+        (
+            requests.exceptions.SSLError(ssl.SSLError(1, "[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE]")),
+            TLSFailure,
+        ),
         (requests.exceptions.SSLError("EOF occurred in violation of protocol"), ConnectionLost),
         (ConnectionResetError(104, "x"), ConnectionLost),
     ],
