@@ -234,7 +234,7 @@ class Push:
                     if not self._may_be_theirs(error, promise):
                         self._recover(error, promise, name)
                     promise.whole = promise.whole or self._writer.offset == 0
-        except (ContentError, DigestNeeded):
+        except (ContentError, DigestNeeded, SessionLost):  # there is nothing to go on with
             self._writer.abort()
             self._entry.done()
             raise
