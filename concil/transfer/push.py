@@ -239,8 +239,9 @@ class Push:
             self._entry.done()
             raise
         except BaseException:  # also what nobody thought of leaves the session to be found
+            left = self._writer.state()
             self._writer.close()
-            self._entry.release()
+            self._entry.release() if left is not None else self._entry.done()
             raise
         finally:
             reader.close()
