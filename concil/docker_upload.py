@@ -10,7 +10,7 @@ from typing import Any
 import requests
 
 from concil.digest import Digest
-from concil.progress import Meter, ProgressSink, told
+from concil.progress import Meter, ProgressSink, State
 from concil.registry.client import RegistryClient
 from concil.registry.quirks import LEAST_PACE, Knowledge
 from concil.store.remote import RemoteStore
@@ -76,7 +76,8 @@ class Uploads:
         store = RemoteStore(client, name=url, knowledge=self._knowledge)
         # Only what goes in chunks can be gone on with.
         large = size > LEAST_PACE
-        with told(meter, size), self._journal(needed=large) as journal:
+        meter.state(State.STARTED, position=0)
+        with self._journal(needed=large) as journal:
             entry = journal.entry(place, str(digest), size)
             try:
                 writer = store.begin_blob(size, digest, entry.state)
@@ -85,6 +86,7 @@ class Uploads:
                 raise
             push = Push(upload.opener, writer, meter, self._run, entry)
             push.run(size, digest, f"blob {digest}", check=upload.check)
+        meter.state(State.DONE, position=size)
         return writer.response
 
     @contextlib.contextmanager

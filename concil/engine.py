@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Self
 from concil.config import Timeouts, TransferConfig
 from concil.content import Descriptor, Digest, Platform
 from concil.errors import NotFound, UsageError
-from concil.progress import Meter, ProgressSink, State, told
+from concil.progress import Meter, ProgressSink, State
 from concil.reference import LayoutAddress, parse_address
 from concil.registry.quirks import Knowledge
 from concil.store.files import LocalFile
@@ -139,7 +140,7 @@ class Engine:
             raise NotFound(f"{address} is not there", remedy="check the repository and digest")
         blob = Descriptor(OCTETS, reference.digest, size)
         meter = self._meter(str(reference.digest), str(target), size)
-        with told(meter, size):
+        with _told(meter, size):
             fetch = wait(
                 self._pool.submit(
                     lambda: self._fetch(store, blob, target, meter), size=size, hosts=(store.host,)
@@ -227,7 +228,7 @@ class Engine:
         if known is not None and store.has_blob(Descriptor(OCTETS, known, file.size)):
             meter.state(State.PRESENT, position=file.size)
             return Descriptor(OCTETS, known, file.size)
-        with told(meter, file.size):
+        with _told(meter, file.size):
             try:
                 found = self._send(file, store, known, meter)
             except DigestNeeded:  # only now did the registry show that it takes no chunks
@@ -299,6 +300,18 @@ class Engine:
 
     def _meter(self, subject: str, target: str, size: int) -> Meter:
         return Meter(self._progress, kind="blob", subject=subject, target=target, total=size)
+
+
+@contextlib.contextmanager
+def _told(meter: Meter, size: int) -> Iterator[None]:
+    """Tell the beginning and the end of one blob."""
+    meter.state(State.STARTED, position=0)
+    try:
+        yield
+    except BaseException as error:  # told, then raised again
+        meter.state(State.FAILED, detail=str(error))
+        raise
+    meter.state(State.DONE, position=size)
 
 
 def _target(path: Path) -> Path:

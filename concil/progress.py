@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +16,7 @@ class State(enum.StrEnum):
     """What has become of a subject."""
 
     WAITING = "waiting"  # known and not begun; so that totals are right from early on
-    STARTED = "started"
+    STARTED = "started"  # once more where it goes on, if that is not the beginning
     MOVING = "moving"
     RETRYING = "retrying"
     DONE = "done"
@@ -99,6 +97,11 @@ class Meter:
         """Bytes, as last told."""
         return self._position
 
+    def goes_on(self, position: int) -> None:
+        """Tell where a transfer goes on that an earlier one had begun."""
+        if position:
+            self.state(State.STARTED, position=position)
+
     def at(self, position: int) -> None:
         """Tell the position; the event may be held back."""
         with self._lock:
@@ -137,15 +140,3 @@ class Meter:
             self._sink,
             Event(self._kind, self._subject, self._target, state, position, self._total, detail),
         )
-
-
-@contextlib.contextmanager
-def told(meter: Meter, size: int) -> Iterator[None]:
-    """Tell the beginning and the end of one blob of ``size`` bytes."""
-    meter.state(State.STARTED, position=0)
-    try:
-        yield
-    except BaseException as error:  # told, then raised again
-        meter.state(State.FAILED, detail=str(error))
-        raise
-    meter.state(State.DONE, position=size)

@@ -100,6 +100,10 @@ class Terminal:
         """Change the size, as a window does."""
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
+    def type(self, text: str) -> None:
+        """Type as a person does: the terminal itself shows it, where the cursor stands."""
+        os.write(self._ours, text.encode())
+
     def wait_for(self, text: str, start: int = 0) -> int:
         """Wait until something was written; return where it ends in all that was written."""
         with self._changed:
