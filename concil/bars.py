@@ -219,7 +219,9 @@ class _BarView:
         now = time.monotonic()
         for each in shown:
             label = f"{each.label} !" if each.state is State.RETRYING else each.label
-            lines.append(self._bar(label, (each.position, each.total), now - each.began, width))
+            rate = (each.position - each.spared) / max(now - each.began, 0.01)
+            whole = (each.position, each.total)
+            lines.append(self._bar(label, whole, now - each.began, width, (rate, "{remaining}")))
         if shown and len(shown) < len(found.running):
             more = len(found.running) - len(shown) + 1
             lines[-1] = f"and {more} more"[:width]
@@ -228,8 +230,9 @@ class _BarView:
             home += "\x1b[J"  # lines that the terminal wrapped anew would stay wrapped
             self._size = (columns, rows)
         self._drawn = [len(line) for line in lines]
-        self._frame = "\n".join(f"{line}\x1b[K" for line in lines)
-        self._output.put(f"{home}{self._frame}\x1b[J")
+        # A terminal shows ^C where the cursor stands: behind a long line it would wrap.
+        self._frame = "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J\r"
+        self._output.put(f"{home}{self._frame}")
 
     def above(self, line: str) -> None:
         """Write the line where the bars were, and the bars below it."""
@@ -247,7 +250,7 @@ class _BarView:
         at: tuple[int, int],
         elapsed: float,
         width: int,
-        rate: tuple[float | None, str] = (None, "{remaining}"),
+        rate: tuple[float | None, str],
     ) -> str:
         """One line: a name, so many bytes of so many, how fast and how long."""
         return tqdm.format_meter(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import urllib.parse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,15 @@ from concil.config import Timeouts, TransferConfig
 from concil.content import DOCKER_MANIFEST, DOCKER_SCHEMA1, Digest
 from concil.docker_path import DockerPath, ResponseStream
 from concil.docker_request import settled
+from concil.docker_upload import Bytes, Upload, Uploads
 from concil.docker_url import DockerSplitResult, parse_docker_url
-from concil.progress import Meter, ProgressSink, State
+from concil.progress import Meter, ProgressSink
 from concil.reference import check_repository, check_tag, is_loopback
 from concil.registry import failures
 from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials, Login, Prompt
 from concil.registry.endpoint import Call, Endpoint
 from concil.registry.keyring import Keyring, Shelf
-from concil.registry.quirks import LEAST_PACE, Knowledge
 from concil.registry.scopes import Scopes
 from concil.registry.session import (
     TLSSettings,
@@ -36,9 +34,8 @@ from concil.registry.session import (
 from concil.registry.urls import redacted
 from concil.store.files import LocalFile
 from concil.store.protocol import BlobReader
-from concil.store.remote import RemoteBlob, RemoteStore
-from concil.transfer.journal import Journal
-from concil.transfer.push import Opener, Push
+from concil.store.remote import RemoteBlob
+from concil.transfer.push import Opener
 from concil.transfer.run import Run
 from concil.verified import VerifiedBody
 
@@ -82,7 +79,7 @@ class DockerHub:
         self._run = Run(TransferConfig())
         self._transport = Transport(session, timeouts=timeouts, cancel=self._run.cancel)
         self._keyring = Keyring(Shelf.of(None), cancel=self._run.cancel)
-        self._knowledge = Knowledge()
+        self._uploads = Uploads(self._run)
         self._plain = parts.scheme in ("docker", "store")
         self.url = parts.url
 
@@ -151,7 +148,8 @@ class DockerHub:
         name = Path(filename).name
         digest = Digest.parse(name if ":" in name else f"sha256:{name}")
         file = LocalFile(os.fspath(filename))
-        return self._upload(file.open, file.size, digest, progress, check=file.check_unchanged)
+        upload = Upload(file.open, file.size, digest, file.check_unchanged)
+        return self._upload(upload, progress)
 
     def post_blob_data(
         self, data: bytes, digest: str, *, progress: ProgressSink | None = None
@@ -166,9 +164,9 @@ class DockerHub:
         content = memoryview(data)
 
         def opener(start: int, /) -> BlobReader:
-            return _Bytes(content, start)
+            return Bytes(content, start)
 
-        return self._upload(opener, len(data), Digest.parse(digest), progress)
+        return self._upload(Upload(opener, len(data), Digest.parse(digest)), progress)
 
     def post_manifest(
         self, data: bytes, tag: str | None = None, content_type: str = DOCKER_MANIFEST
@@ -277,30 +275,10 @@ class DockerHub:
         """Keep what a person has typed."""
         self.username, self.password = credentials.username, credentials.password
 
-    def _upload(
-        self,
-        opener: Opener,
-        size: int,
-        digest: Digest,
-        progress: ProgressSink | None,
-        *,
-        check: Callable[[], None] | None = None,
-    ) -> requests.Response:
-        meter = Meter(progress, kind="blob", subject=str(digest), target=self.url, total=size)
-        store = RemoteStore(self._ready(), name=self.url, knowledge=self._knowledge)
-        meter.state(State.STARTED, position=0)
-        # Only what goes in chunks can be gone on with.
-        large = size > LEAST_PACE
-        with contextlib.closing(Journal(Journal.default_path() if large else None)) as journal:
-            if large:
-                self._knowledge.remember_in(journal.known_of, journal.remember_host)
-            entry = journal.entry(self._place, str(digest), size)
-            writer = store.begin_blob(size, digest, entry.state)
-            push = Push(opener, writer, meter, self._run, entry)
-            push.run(size, digest, f"blob {digest}", check=check)
-        meter.state(State.DONE, position=size)
+    def _upload(self, upload: Upload, progress: ProgressSink | None) -> requests.Response:
+        response = self._uploads.send(upload, self._ready(), self._place, progress)
         # An answer that was lost is made up for by asking for the blob.
-        return writer.response or self.request("HEAD", f"{self.url}/blobs/{digest}")
+        return response or self.request("HEAD", f"{self.url}/blobs/{upload.digest}")
 
     def _verified(
         self,
@@ -314,23 +292,6 @@ class DockerHub:
         meter = Meter(progress, kind="blob", subject=str(digest), target="", total=total)
         response.raw = VerifiedBody(response, digest, again, meter, self._run)
         return response
-
-
-class _Bytes:
-    """Bytes in memory as a BlobReader."""
-
-    def __init__(self, content: memoryview, start: int) -> None:
-        self._content = content
-        self.start = self._position = start
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        piece = self._content[self._position : self._position + len(buffer)]
-        buffer[: len(piece)] = piece
-        self._position += len(piece)
-        return len(piece)
-
-    def close(self) -> None:
-        """Nothing to let go of."""
 
 
 def _checked(response: requests.Response) -> requests.Response:

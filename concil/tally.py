@@ -21,6 +21,7 @@ class Running:
     position: int = 0  # bytes
     total: int = 0  # bytes
     state: State = State.STARTED
+    spared: int = 0  # bytes that were there before this run
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Tally:
         self._began = time.monotonic()
         self._running: dict[tuple[str, str], Running] = {}
         self._done = 0  # bytes of blobs that ended well
-        self._spared = 0  # bytes of these that nobody had to move
+        self._spared = 0  # bytes of these that this run did not move
         self._images: set[tuple[str, str]] = set()  # that have begun and not ended
         self._ended = 0  # images
         self._expected = 0  # images
@@ -57,8 +58,8 @@ class Tally:
             if event.kind == "image":
                 self._count(key, final=event.state.final)
             elif event.state.final:
-                self._running.pop(key, None)
-                self._end(event)
+                known = self._running.pop(key, None)
+                self._end(event, known.spared if known else 0)
             else:
                 running = self._running.get(key)
                 if running is None:
@@ -66,6 +67,9 @@ class Tally:
                     self._running[key] = running
                 if running.state is State.WAITING:
                     running.began = time.monotonic()
+                if event.state is State.STARTED:
+                    running.spared = event.position
+                running.spared = min(running.spared, event.position)
                 running.position = event.position
                 running.total = event.total or 0
                 running.state = event.state
@@ -83,14 +87,13 @@ class Tally:
         with self._lock:
             self._expected = images
 
-    def _end(self, event: Event) -> None:
+    def _end(self, event: Event, spared: int) -> None:
         """Keep the bytes of what ended well. The caller holds the lock."""
         if event.state is State.FAILED:
             return
         size = event.position if event.total is None else event.total
         self._done += size
-        if event.state is not State.DONE:
-            self._spared += size
+        self._spared += spared if event.state is State.DONE else size
 
     def sum(self) -> Standing:
         """Return where everything stands; asked at steady intervals, for the rate."""
@@ -101,7 +104,8 @@ class Tally:
             count = max(begun, self._expected)
             done = self._done + sum(each.position for each in known)
             total = self._done + sum(each.total for each in known)
-            self._samples.append((now, done - self._spared))
+            spared = self._spared + sum(each.spared for each in known)
+            self._samples.append((now, done - spared))
             while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW:
                 self._samples.popleft()
             (first, before), (last, moved) = self._samples[0], self._samples[-1]

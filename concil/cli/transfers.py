@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from concil.bars import sized
 from concil.cli import options, results
 from concil.cli.command import Command
-from concil.cli.failures import DONE
+from concil.cli.failures import DONE, FAILED
 from concil.errors import ConcilError, NotFound, UsageError
 from concil.reference import Reference
 from concil.registry.upload import UploadSession
+from concil.store.files import FileIdentity, LocalFile
 from concil.stores import Stores
 from concil.transfer.journal import Journal, Unfinished
 
@@ -54,6 +55,8 @@ def run_list(command: Command) -> int:
     """Print them, the newest first."""
     with _journal() as journal:
         found = journal.unfinished()
+        if not journal.usable:
+            return FAILED  # the warning says why; it is not known that there is nothing
     if not found:
         command.tell("nothing was interrupted")
         return DONE
@@ -76,7 +79,9 @@ def run_forget(command: Command) -> int:
         for one in chosen:
             _drop(one, stores, command)
             journal.forget(one.number)
-    command.tell(f"forgot {len(chosen)} transfers")
+        if not journal.usable:
+            return FAILED
+    command.tell(f"forgot {len(chosen)} transfer{'s' * (len(chosen) != 1)}")
     return DONE
 
 
@@ -93,8 +98,21 @@ def _row(one: Unfinished) -> tuple[str, ...]:
 
 
 def _what(one: Unfinished) -> str:
-    """A digest as it is; of a file's identity the path."""
-    return one.subject.split(":", 4)[-1] if one.subject.startswith("file:") else one.subject
+    """A digest as it is; of a file's identity the path; and whether it cannot be gone on with."""
+    path = FileIdentity.path_in(one.subject)
+    if path is None:
+        gone = not _is_session(one) and not Path(one.state.location).exists()
+        return one.subject + " (partial file gone)" * gone
+    try:
+        changed = LocalFile(path).identity.text != one.subject
+    except ConcilError:
+        return f"{path} (gone)"
+    return f"{path} (changed since)" if changed else path
+
+
+def _is_session(one: Unfinished) -> bool:
+    """Whether a registry has it rather than the disk."""
+    return one.state.location.startswith(("http://", "https://"))
 
 
 def _age(seconds: float) -> str:
@@ -134,7 +152,7 @@ def _chosen(command: Command, found: list[Unfinished]) -> list[Unfinished]:
 
 def _drop(one: Unfinished, stores: Stores, command: Command) -> None:
     """Cancel the session or remove the partial file; neither is worth a failure."""
-    if not one.state.location.startswith(("http://", "https://")):
+    if not _is_session(one):
         partial = Path(one.state.location)
         # The journal may be damaged: nothing but a partial file is ever removed.
         if ".partial" in partial.name and partial.is_file() and not partial.is_symlink():

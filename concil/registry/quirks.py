@@ -153,16 +153,6 @@ class Knowledge:
         self._hosts: dict[str, _Known] = {}
         self._lock = threading.Lock()  # guards _hosts
 
-    def remember_in(
-        self,
-        recall: Callable[[str], Mapping[str, Any]],
-        record: Callable[[str, dict[str, Any]], None],
-    ) -> None:
-        """Recall and record from now on; what was taught so far is not asked again."""
-        with self._lock:
-            self._recall, self._record = recall, record
-            self._hosts = {host: known for host, known in self._hosts.items() if known.since}
-
     def of(self, host: str) -> Quirks:
         """What is known of ``host``."""
         return self._known(host).quirks

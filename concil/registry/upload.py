@@ -240,7 +240,8 @@ class UploadSession:
             return
         if stored.algorithm == digest.algorithm and stored != digest:
             raise DigestMismatch(
-                f"{self._client.repository}: sent {digest}, the registry stored {stored}"
+                f"{self._client.repository}: sent {digest}, the registry stored {stored}",
+                remedy="its storage or a proxy in front of it changes what it accepts",
             )
 
 

@@ -19,6 +19,7 @@ from concil.errors import Cancelled, FileChanged, StoreError, UsageError, shown
 _REMEDIES = {
     errno.ENOSPC: "free some space on that disk, then run it again",
     errno.EDQUOT: "free some of your quota on that disk, then run it again",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or choose another file system",
     errno.EACCES: "check the owner and the permissions",
     errno.EPERM: "check the owner and the permissions",
     errno.EROFS: "the file system is mounted read-only; choose another place",
@@ -131,6 +132,11 @@ class FileIdentity:
     def text(self) -> str:
         """All of it as one text, for the journal."""
         return f"file:{self.size}:{self.mtime_ns}:{self.inode}:{self.path}"
+
+    @staticmethod
+    def path_in(text: str) -> str | None:
+        """The path in such a text; None: it is another one, as of a digest."""
+        return text.split(":", 4)[-1] if text.startswith("file:") else None
 
 
 class LocalFile:

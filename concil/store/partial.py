@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from concil.config import MIB
 from concil.content import Digest, Verifier
 from concil.errors import StoreError
+from concil.store.files import disk_error
 from concil.store.protocol import WriterState
 
 _CATCH_UP = 8 * MIB  # bytes hashed at most before a thread goes back to its socket
@@ -106,7 +106,7 @@ class PartialFile:
             while written < len(piece):
                 written += os.pwrite(self._fd, piece[written:], offset + written)
         except OSError as error:
-            raise _refused(self.path, error) from error
+            raise disk_error("cannot write", self.path, error) from error
         with self._lock:
             self._done = _merged(self._done, offset, offset + len(piece))
         self._advance(offset, piece)
@@ -134,7 +134,7 @@ class PartialFile:
             self.path.replace(self.final)
             _sync_directory(self.final.parent)
         except OSError as error:
-            raise _refused(self.final, error) from error
+            raise disk_error("cannot write", self.final, error) from error
         self.close()
 
     def close(self) -> None:
@@ -231,7 +231,7 @@ def _open_own(partial: Path, resume: WriterState | None) -> tuple[int, Path]:
         try:
             fd = os.open(path, flags, 0o666)
         except OSError as error:
-            raise _refused(path, error) from error
+            raise disk_error("cannot open", path, error) from error
         found = os.fstat(fd)
         # A layout out of an archive may hold hard links to files that are nobody's business.
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
@@ -293,10 +293,3 @@ def _sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _refused(path: Path, error: OSError) -> StoreError:
-    remedy = "choose a directory that can be written to"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = _MAKE_ROOM
-    return StoreError(f"{path}: {error.strerror}", remedy=remedy)

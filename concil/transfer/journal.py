@@ -129,6 +129,11 @@ class Journal:
         base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
         return base / "concil" / "journal.sqlite"
 
+    @property
+    def usable(self) -> bool:
+        """Whether it remembers anything."""
+        return self._db is not None
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:

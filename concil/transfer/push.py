@@ -220,6 +220,7 @@ class Push:
         reader = ResumingReader(self._opener, size, self._context, name)
         promise = Promise(size, digest, name, check)
         resumed = self._entry.state if self._writer.offset else None
+        self._meter.goes_on(self._writer.offset)
         try:
             promise.begin(reader, self._writer.offset, resumed.hashed if resumed else "")
             while True:
@@ -234,13 +235,14 @@ class Push:
                     if not self._may_be_theirs(error, promise):
                         self._recover(error, promise, name)
                     promise.whole = promise.whole or self._writer.offset == 0
-        except (ContentError, DigestNeeded):
+        except (ContentError, DigestNeeded, SessionLost):  # there is nothing to go on with
             self._writer.abort()
             self._entry.done()
             raise
         except BaseException:  # also what nobody thought of leaves the session to be found
+            left = self._writer.state()
             self._writer.close()
-            self._entry.release()
+            self._entry.release() if left is not None else self._entry.done()
             raise
         finally:
             reader.close()

@@ -101,7 +101,7 @@ class Terminal:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def type(self, text: str) -> None:
-        """Type something, as a person would."""
+        """Type as a person does: the terminal itself shows it, where the cursor stands."""
         os.write(self._ours, text.encode())
 
     def echoes(self) -> bool:

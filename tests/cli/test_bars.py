@@ -88,6 +88,21 @@ def test_closing_wipes_everything_and_ends_the_thread(terminal: Terminal) -> Non
     assert not threads() & {"concil-display", "tqdm_monitor"}
 
 
+def test_what_is_typed_leaves_nothing_behind(terminal: Terminal) -> None:
+    with terminal:
+        display = open_display("bar", terminal.stream)
+        display(blob("a"))
+        terminal.wait_for("a" * 12)
+        terminal.type("\x03")
+        terminal.wait_for("^C")
+        display.close()
+        display.write("interrupted")
+        terminal.wait_for("interrupted")
+        shown = terminal.screen().text
+
+    assert shown == "interrupted"
+
+
 def test_lines_go_above_the_bars(terminal: Terminal) -> None:
     with terminal:
         display = open_display("bar", terminal.stream)
@@ -269,6 +284,28 @@ def test_positions_may_go_back_and_failures_do_not_count() -> None:
     found = tally.sum()
 
     assert (found.done, found.total) == (12 * MIB + 3, 20 * MIB + 3)
+
+
+def test_what_an_earlier_process_moved_is_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("concil.tally.time.monotonic", lambda: now)
+    tally = Tally()
+    tally.take(blob("a", State.STARTED))
+    tally.take(blob("a", State.STARTED, 8 * MIB))
+    tally.take(blob("a", position=9 * MIB))
+    now += 2
+
+    moving = tally.sum()
+    tally.take(blob("a", State.RETRYING, 5 * MIB))
+    tally.take(blob("a", position=7 * MIB))
+    lost = tally.sum()
+    tally.take(blob("a", State.DONE, 10 * MIB))
+    done = tally.sum()
+
+    assert (moving.done, moving.rate) == (9 * MIB, MIB / 2)
+    assert moving.running[0].spared == 8 * MIB
+    assert (lost.done, lost.rate) == (7 * MIB, MIB)
+    assert (done.done, done.rate) == (10 * MIB, 5 * MIB / 2)
 
 
 @pytest.mark.parametrize(

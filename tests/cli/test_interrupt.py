@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,27 @@ def ended(running: subprocess.Popen[bytes]) -> tuple[int, list[str]]:
     out, err = running.communicate(timeout=PATIENCE)
     assert out == b""
     return running.returncode, err.decode().splitlines()
+
+
+IMPORTING = """
+import runpy, sys
+
+class Impatient:
+    def find_spec(self, name, path=None, target=None):
+        if name == "concil.cli.command":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Impatient())
+runpy.run_module("concil", run_name="__main__")
+"""
+
+
+def test_an_interrupt_before_anything_has_begun_is_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING], capture_output=True, check=False, timeout=PATIENCE
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"concil: interrupted\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

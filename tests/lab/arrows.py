@@ -23,6 +23,7 @@ LAYERS = (
         "dockerhub",
         "docker_path",
         "docker_request",
+        "docker_upload",
         "docker_url",
         "verified",
         "bars",

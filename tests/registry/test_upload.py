@@ -507,8 +507,10 @@ def test_the_registrys_own_digest_is_compared(uploads: Uploads, client: Registry
     other = str(Digest.of(b"other"))
     uploads.trouble("PUT", always(reply(201, Docker_Content_Digest=other)))
 
-    with pytest.raises(DigestMismatch, match="stored"):
+    with pytest.raises(DigestMismatch, match="stored") as caught:
         Upload(client, BLOB).run()
+
+    assert "proxy" in caught.value.remedy
 
 
 def stores(uploads: Uploads, answer: Answer) -> Callable[[Seen], Answer]:

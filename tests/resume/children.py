@@ -1,4 +1,4 @@
-"""Runs the command line in a child process, to be killed at a byte or a request of its own."""
+"""Runs a command or a program in a child process, to be killed at a byte of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.lab.relay import Relay
 
 MIB = 1024 * 1024
 FULL = os.environ.get("CONCIL_TEST_FULL") == "1"  # sizes and numbers of the issue
-TIMEOUT = 100  # seconds for one child
+TIMEOUT = 600 if FULL else 100  # seconds for one child
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,10 @@ class Ended:
 
 
 def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
-    """Start ``concil`` with some arguments."""
+    """Start ``concil`` with some arguments, or a program of Python's behind ``-c``."""
+    begin = [] if arguments[0] == "-c" else ["-m", "concil"]
     return subprocess.Popen(
-        [sys.executable, "-m", "concil", *arguments],
+        [sys.executable, *begin, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

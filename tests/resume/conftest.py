@@ -1,4 +1,4 @@
-"""Registries behind a counting relay, and a file to push."""
+"""Registries behind a counting relay, a file to push, and an account of what it cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,26 @@ from concil.server import EmbeddedRegistry
 from tests.lab.images import write_blob
 from tests.lab.registry import DockerRegistry
 from tests.lab.relay import Relay
-from tests.resume.children import FULL, MIB
+from tests.resume.account import Account, lines
+from tests.resume.children import FULL, MIB, TIMEOUT
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give what moves a GiB again and again the time for it."""
+    for item in items:
+        if FULL and item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.timeout(5 * TIMEOUT))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell what was counted, where the sizes are those that people have."""
+    told = lines(terminalreporter.getreports("passed") + terminalreporter.getreports("failed"))
+    if FULL and told:
+        terminalreporter.section("bytes counted on the wire")
+        for line in told:
+            terminalreporter.write_line(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +50,12 @@ def seed(record_property: Callable[[str, object], None]) -> random.Random:
     number = random.randrange(2**32)
     record_property("seed", number)
     return random.Random(number)
+
+
+@pytest.fixture
+def account(record_property: Callable[[str, object], None]) -> Account:
+    """Return what holds the bytes on the wire against what they may be."""
+    return Account(record_property)
 
 
 @pytest.fixture

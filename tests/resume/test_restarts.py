@@ -18,13 +18,13 @@ from tests.lab.images import (
 )
 from tests.lab.registry import DockerRegistry
 from tests.lab.relay import Relay
-from tests.resume.children import MIB
+from tests.resume.children import FULL, MIB, TIMEOUT
 
 pytestmark = pytest.mark.real
-CHUNK = 2 * MIB
-SIZE = 24 * MIB + 7
+CHUNK = (10 if FULL else 2) * MIB
+SIZE = (1024 if FULL else 24) * MIB + 7
 Result = TypeVar("Result")
-RATE = 30 * MIB  # bytes a second, so that a restart comes in the middle
+RATE = SIZE  # bytes a second and connection, so that a restart comes in the middle
 
 
 @pytest.fixture
@@ -57,11 +57,11 @@ def restarted(
     """
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(transfer)
-        relay.wait_for(lambda watched: reached(watched) or running.done(), timeout=60)
+        relay.wait_for(lambda watched: reached(watched) or running.done(), timeout=TIMEOUT)
         assert not running.done()
         registry.kill()
         registry.restart()
-        return running.result(timeout=100)
+        return running.result(timeout=TIMEOUT)
 
 
 def test_a_push_outlives_the_registry(
@@ -100,7 +100,7 @@ def test_a_pull_outlives_the_registry(
 def test_a_mirror_outlives_its_destination(
     registry: DockerRegistry, relay: Relay, engine: Engine, docker_registry: DockerRegistry
 ) -> None:
-    images = {f"m/{n}": make_image(60 + n, (3 * MIB, 5 * MIB, 1000)) for n in range(4)}
+    images = {f"m/{n}": make_image(60 + n, (SIZE // 8, SIZE // 5, 1000)) for n in range(4)}
     for name, image in images.items():
         put_image(docker_registry.url, name, "1", image)
 
@@ -108,7 +108,7 @@ def test_a_mirror_outlives_its_destination(
         MirrorItem(f"{docker_registry.url}/{name}:1", f"{relay.url}/{name}:1") for name in images
     ]
     report = restarted(
-        registry, relay, lambda r: r.bytes_up > 10 * MIB, lambda: engine.mirror(items)
+        registry, relay, lambda r: r.bytes_up > SIZE // 2, lambda: engine.mirror(items)
     )
 
     assert report.failed == []

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from concil.server import EmbeddedRegistry
+from concil.transfer.journal import Journal
 from tests.lab.images import put_blob
 from tests.lab.relay import Relay
 from tests.resume.children import end, kill_when, run, start
@@ -98,6 +99,41 @@ def test_what_is_under_way_is_not_forgotten(resuming: Relay, content: Content) -
     finally:
         child.kill()
         end(child)
+
+
+def test_what_cannot_be_gone_on_with_says_so(
+    resuming: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
+) -> None:
+    put_blob(embedded.url, "some/where", content.path.read_bytes())
+    interrupt(resuming, push(resuming, content), content)
+    resuming.reset_counters()
+    interrupt(resuming, pull(resuming, content, tmp_path / "pulled"), content)
+    pulled, pushed = listed()
+    assert ("(" in pulled.partition("%)")[2], "(" in pushed.partition("%)")[2]) == (False, False)
+
+    (partial,) = tmp_path.glob("*.partial")
+    partial.unlink()
+    with content.path.open("ab") as file:
+        file.write(b"more")
+    pulled, pushed = listed()
+    content.path.unlink()
+
+    assert f"{content.digest} (partial file gone)" in pulled
+    assert f"{content.path} (changed since)" in pushed
+    assert f"{content.path} (gone)" in listed()[1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["forget", "--all"]])
+def test_a_journal_that_cannot_be_read_is_not_an_empty_one(arguments: list[str]) -> None:
+    path = Journal.default_path()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no database, and too long for an empty one" * 100)
+
+    ended = run(["transfers", *arguments])
+
+    assert (ended.code, ended.out) == (1, "")
+    assert len(ended.err.splitlines()) == 1
+    assert str(path) in ended.err
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,12 @@ def test_closed_file_is_told_from_an_empty_one(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "remedy"),
-    [(errno.ENOSPC, "space"), (errno.EACCES, "permissions"), (errno.EIO, "disk")],
+    [
+        (errno.ENOSPC, "space"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EACCES, "permissions"),
+        (errno.EIO, "disk"),
+    ],
 )
 def test_refusal_of_the_disk_names_cause_and_remedy(number: int, remedy: str) -> None:
     error = disk_error("cannot write", "some/file", OSError(number, os.strerror(number)))

@@ -57,6 +57,7 @@ try:
 except StoreError as error:
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert "x.partial" in str(error), error
+    assert "ulimit -f" in error.remedy, error.remedy
     file.close()
     sys.exit(7)
 """

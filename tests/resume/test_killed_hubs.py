@@ -1,0 +1,168 @@
+"""The documented client goes on where a killed process was, and knows what it had learned."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from concil.digest import Digest
+from concil.dockerhub import DockerHub
+from concil.engine import Engine
+from concil.errors import ConnectionLost
+from concil.server import EmbeddedRegistry
+from tests.lab.images import digest_of, make_blob
+from tests.lab.registry import DockerRegistry
+from tests.lab.relay import Relay
+from tests.lab.requests_seen import RequestLog
+from tests.personalities.hosted import ACR, GAR
+from tests.resume.account import Account
+from tests.resume.children import MIB, Ended, kill_when, run
+from tests.resume.conftest import Content
+
+CHUNK = 10 * MIB
+OVERHEAD = 256 * 1024  # bytes of heads of requests and answers in one run
+PROGRAM = (
+    "import sys\n"
+    "from concil import DockerHub\n"
+    "print(DockerHub(sys.argv[1]).post_blob(sys.argv[2]).status_code)\n"
+)
+
+
+@pytest.fixture
+def named(content: Content) -> Content:
+    """Return the file under the name that `post_blob` wants."""
+    path = content.path.rename(content.path.with_name(content.digest.partition(":")[2]))
+    return Content(path, content.digest, content.size)
+
+
+def post(relay: Relay, named: Content) -> list[str]:
+    return ["-c", PROGRAM, f"{relay.url}/some/where", str(named.path)]
+
+
+def killed_at_half(relay: Relay, named: Content) -> None:
+    half = relay.bytes_up + named.size // 2
+    ended = kill_when(relay, post(relay, named), lambda r: r.bytes_up >= half)
+    assert ended.code == -signal.SIGKILL
+
+
+def stored(url: str, named: Content) -> str:
+    """Return the digest of what the registry has."""
+    answer = requests.get(f"{url}/v2/some/where/blobs/{named.digest}", timeout=60)
+    answer.raise_for_status()
+    return digest_of(answer.content)
+
+
+def test_a_killed_post_goes_on_where_it_was(
+    resuming: Relay, named: Content, account: Account
+) -> None:
+    killed_at_half(resuming, named)
+
+    ended: Ended = run(post(resuming, named))
+
+    assert (ended.code, ended.out) == (0, "201\n"), ended.err
+    assert stored(resuming.url, named) == named.digest
+    account.most("sent, one kill", resuming.bytes_up, named.size, CHUNK + OVERHEAD)
+
+
+def test_an_engine_goes_on_with_it(resuming: Relay, named: Content, account: Account) -> None:
+    killed_at_half(resuming, named)
+
+    with Engine() as engine:
+        engine.push_blob(
+            named.path, f"{resuming.url}/some/where", digest=Digest.parse(named.digest)
+        )
+
+    assert stored(resuming.url, named) == named.digest
+    account.most("sent, one kill", resuming.bytes_up, named.size, CHUNK + OVERHEAD)
+
+
+@pytest.mark.real
+def test_against_docker_registry_it_costs_one_restart(
+    fresh_docker_registry: DockerRegistry, named: Content, account: Account
+) -> None:
+    log = RequestLog()
+    with Relay(fresh_docker_registry.host, observer=log) as relay:
+        killed_at_half(relay, named)
+        before = relay.bytes_up
+
+        ended = run(post(relay, named))
+
+        assert (ended.code, ended.out) == (0, "201\n"), ended.err
+        assert log.count("POST") <= 2
+        account.most("sent after a kill", relay.bytes_up - before, named.size, OVERHEAD)
+    assert stored(fresh_docker_registry.url, named) == named.digest
+
+
+def test_a_registry_that_was_away_costs_no_session(
+    resuming: Relay, named: Content, account: Account
+) -> None:
+    killed_at_half(resuming, named)
+    hub = DockerHub(f"{resuming.url}/some/where")
+    resuming.refuse()
+    with pytest.raises(ConnectionLost):
+        hub.post_blob(str(named.path))
+    resuming.accept()
+
+    hub.post_blob(str(named.path))
+
+    hub.close()
+    account.most("sent, one kill", resuming.bytes_up, named.size, CHUNK + OVERHEAD)
+
+
+@pytest.fixture
+def seen() -> RequestLog:
+    return RequestLog()
+
+
+@pytest.fixture
+def chunkless(tmp_path: Path, seen: RequestLog) -> Iterator[Relay]:
+    """Return a relay in front of a registry that takes no chunks."""
+    with (
+        EmbeddedRegistry(tmp_path / "gar", personality=GAR()) as registry,
+        Relay(registry.host, observer=seen) as relay,
+    ):
+        yield relay
+
+
+@pytest.fixture
+def narrow(tmp_path: Path, seen: RequestLog) -> Iterator[Relay]:
+    """Return a relay in front of a registry that takes no large PUT."""
+    with (
+        EmbeddedRegistry(tmp_path / "acr", personality=ACR(2 * MIB)) as registry,
+        Relay(registry.host, observer=seen) as relay,
+    ):
+        yield relay
+
+
+def post_in_a_new_hub(relay: Relay, seed: int, size: int) -> None:
+    blob = make_blob(seed, size)
+    hub = DockerHub(f"{relay.url}/some/where")
+    hub.post_blob_data(blob, digest_of(blob))
+    hub.close()
+
+
+def test_what_a_large_blob_taught_is_known_to_the_next_hub(
+    chunkless: Relay, seen: RequestLog
+) -> None:
+    post_in_a_new_hub(chunkless, 1, 2 * CHUNK)
+    assert seen.count("PATCH") == 1
+    seen.clear()
+
+    post_in_a_new_hub(chunkless, 2, 2 * CHUNK)
+
+    assert seen.count("PATCH") == 0
+
+
+def test_what_a_small_blob_taught_is_known_to_the_next_hub(narrow: Relay, seen: RequestLog) -> None:
+    size = 3 * MIB
+    post_in_a_new_hub(narrow, 1, size)
+    assert seen.body_bytes() > size
+    seen.clear()
+
+    post_in_a_new_hub(narrow, 2, size)
+
+    assert seen.body_bytes() == size
