@@ -140,7 +140,7 @@ class Engine:
             raise NotFound(f"{address} is not there", remedy="check the repository and digest")
         blob = Descriptor(OCTETS, reference.digest, size)
         meter = self._meter(str(reference.digest), str(target), size)
-        with _told(meter, size):
+        with telling(meter, size):
             fetch = wait(
                 self._pool.submit(
                     lambda: self._fetch(store, blob, target, meter), size=size, hosts=(store.host,)
@@ -228,7 +228,7 @@ class Engine:
         if known is not None and store.has_blob(Descriptor(OCTETS, known, file.size)):
             meter.state(State.PRESENT, position=file.size)
             return Descriptor(OCTETS, known, file.size)
-        with _told(meter, file.size):
+        with telling(meter, file.size):
             try:
                 found = self._send(file, store, known, meter)
             except DigestNeeded:  # only now did the registry show that it takes no chunks
@@ -303,7 +303,7 @@ class Engine:
 
 
 @contextlib.contextmanager
-def _told(meter: Meter, size: int) -> Iterator[None]:
+def telling(meter: Meter, size: int) -> Iterator[None]:
     """Tell the beginning and the end of one blob."""
     meter.state(State.STARTED, position=0)
     try:
