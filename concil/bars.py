@@ -9,6 +9,7 @@ import math
 import os
 import threading
 import time
+from datetime import UTC, datetime
 from typing import Protocol, TextIO
 
 from tqdm import tqdm
@@ -86,7 +87,10 @@ class _Output:
 
 
 class _Direct:
-    """Writes lines as they come: of text and nothing else, or each event as JSON."""
+    """Writes lines as they come: of text and nothing else, or each event as JSON.
+
+    The fields are documented in docs/reports.md: programs read them.
+    """
 
     def __init__(self, output: _Output, *, as_json: bool) -> None:
         self._output = output
@@ -96,18 +100,25 @@ class _Direct:
     def __call__(self, event: Event) -> None:
         """Write the event, as a JSON object."""
         if self._as_json:
-            self._put(json.dumps(dataclasses.asdict(event)))
+            self._put_json(dataclasses.asdict(event))
 
     def write(self, line: str, level: str = "") -> None:
         """Write the line; in JSON it is an event of kind "log"."""
-        document = {"kind": "log", "level": level, "message": line}
-        self._put(json.dumps(document) if self._as_json else line)
+        if self._as_json:
+            self._put_json({"kind": "log", "level": level, "message": line})
+        else:
+            self._put(line)
 
     def expect(self, images: int) -> None:
         """Do nothing: it counts nothing."""
 
     def close(self) -> None:
         """Do nothing: nothing was drawn."""
+
+    def _put_json(self, document: dict[str, object]) -> None:
+        with self._lock:  # the clock is read inside: times go up from line to line
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self._output.put(json.dumps({"time": now, **document}) + "\n")
 
     def _put(self, line: str) -> None:
         with self._lock:

@@ -12,9 +12,9 @@ from typing import Self
 
 from concil.config import Timeouts, TransferConfig
 from concil.content import Descriptor, Digest, Platform
-from concil.errors import NotFound, UsageError
-from concil.progress import Meter, ProgressSink, State
-from concil.reference import LayoutAddress, parse_address
+from concil.errors import ConcilError, NotFound, UsageError
+from concil.progress import Event, Meter, ProgressSink, State, emit
+from concil.reference import Address, LayoutAddress, parse_address
 from concil.registry.quirks import Knowledge
 from concil.store.files import LocalFile
 from concil.store.partial import PartialFile
@@ -141,7 +141,7 @@ class Engine:
             raise NotFound(f"{address} is not there", remedy="check the repository and digest")
         blob = Descriptor(OCTETS, reference.digest, size)
         meter = self._meter(str(reference.digest), str(target), size)
-        with _told(meter, size):
+        with telling(meter, size):
             fetch = wait(
                 self._pool.submit(
                     lambda: self._fetch(store, blob, target, meter), size=size, hosts=(store.host,)
@@ -233,7 +233,7 @@ class Engine:
         if known is not None and store.has_blob(Descriptor(OCTETS, known, file.size)):
             meter.state(State.PRESENT, position=file.size)
             return Descriptor(OCTETS, known, file.size)
-        with _told(meter, file.size):
+        with telling(meter, file.size):
             try:
                 found = self._send(file, store, known, meter)
             except DigestNeeded:  # only now did the registry show that it takes no chunks
@@ -289,6 +289,14 @@ class Engine:
 
     def _prepare(self, item: MirrorItem) -> ImageJob:
         source, destination = parse_address(item.source), parse_address(item.destination)
+        try:
+            return self._open(item, source, destination)
+        except ConcilError as error:  # told as any image that fails, then raised again
+            names = (str(source), str(destination))
+            emit(self._progress, Event("image", *names, State.FAILED, 0, None, str(error)))
+            raise
+
+    def _open(self, item: MirrorItem, source: Address, destination: Address) -> ImageJob:
         platforms = tuple(Platform.parse(text) for text in item.platforms)
         store, reference = self._stores.source(source, self._sides.source), reference_of(source)
         new = isinstance(destination, LayoutAddress) and not Path(destination.path).exists()
@@ -308,7 +316,7 @@ class Engine:
 
 
 @contextlib.contextmanager
-def _told(meter: Meter, size: int) -> Iterator[None]:
+def telling(meter: Meter, size: int) -> Iterator[None]:
     """Tell the beginning and the end of one blob."""
     meter.state(State.STARTED, position=0)
     try:

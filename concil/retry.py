@@ -88,10 +88,20 @@ def call(
 class Patience:
     """Counts the losses of one body in a row without progress. One thread at a time."""
 
-    def __init__(self, policy: RetryPolicy, cancel: threading.Event) -> None:
-        """Begin with no loss."""
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        cancel: threading.Event,
+        told: Callable[[ConcilError], object] | None = None,
+    ) -> None:
+        """Begin with no loss.
+
+        Args:
+            told: gets each loss that is worth another try, before the wait for it.
+        """
         self._policy = policy
         self._cancel = cancel
+        self._told = told
         self._furthest = 0
         self._losses = 0
 
@@ -115,6 +125,8 @@ class Patience:
             raise error
         wait = wait_for(error, self._policy, self._losses)
         logger.warning("%s: %s; at byte %d, again in %.1f s", what, error, position, wait)
+        if self._told is not None:
+            self._told(error)
         began = time.monotonic()
         sleep(wait, self._cancel)
         return time.monotonic() - began

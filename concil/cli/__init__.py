@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import warnings
 from collections.abc import Sequence
@@ -58,9 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments without the program's name; None: those of the process.
     """
-    display: Display = open_display("none", sys.stderr)
+    words = sys.argv[1:] if argv is None else argv
+    display: Display = open_display("json" if _wants_json(words) else "none", sys.stderr)
     try:
-        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        arguments = _parse(words)
         display = open_display(_progress(arguments), sys.stderr)
         with logs.shown_on(display, verbose=arguments.verbose, quiet=arguments.quiet):
             code = _run(arguments, display)
@@ -93,6 +95,11 @@ def _run(arguments: argparse.Namespace, display: Display) -> int:
         if hasattr(arguments, "ask"):
             arguments.ask(arguments)
         return supervise(arguments.work, Command(arguments, display))
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Whether a program reads the messages: it can read that of a bad argument, too."""
+    return "--progress=json" in words or ("--progress", "json") in itertools.pairwise(words)
 
 
 def _progress(arguments: argparse.Namespace) -> str:

@@ -8,9 +8,11 @@ from concil.cli import options, results
 from concil.cli.command import Command
 from concil.cli.failures import DONE
 from concil.content import Descriptor, Digest, Verifier
-from concil.engine import OCTETS
-from concil.errors import NotFound, UsageError
+from concil.engine import OCTETS, telling
+from concil.errors import ConcilError, NotFound, UsageError
+from concil.progress import Meter, State
 from concil.reference import LayoutAddress, parse_address
+from concil.store.protocol import BlobReader
 from concil.stores import Store, Stores, blob_size
 from concil.transfer.push import ResumingReader
 from concil.transfer.run import Run
@@ -96,23 +98,39 @@ def _pour(command: Command) -> int:
         store, digest = _opened(command, stores)
         blob = _found(store, digest)
         run = Run(options.config_of(command.arguments), command.stop.event)
-        name = f"{store.name}@{digest}"
-        reader = ResumingReader(lambda start: store.open_blob(blob, start), blob.size, run, name)
-        verifier = Verifier(digest.algorithm)
-        # Two buffers in turn: a reader of the pipe never gets the last piece of wrong bytes.
-        buffer, held = bytearray(run.config.block_size), bytearray(run.config.block_size)
-        waiting = memoryview(b"")
-        try:
-            while count := reader.readinto(memoryview(buffer)):
-                results.put_bytes(waiting)
-                waiting = memoryview(buffer)[:count]
-                verifier.update(waiting)
-                buffer, held = held, buffer
-        finally:
-            reader.close()
-        verifier.check(digest, blob.size, name)
-        results.put_bytes(waiting)
+        # Bars would go through what the reader of the pipe shows: only for who asks for them.
+        sink = command.display if command.arguments.progress else None
+        meter = Meter(sink, kind="blob", subject=str(digest), target="-", total=blob.size)
+        with telling(meter, blob.size):
+            _pour_blob(store, blob, run, meter)
     return DONE
+
+
+def _pour_blob(store: Store, blob: Descriptor, run: Run, meter: Meter) -> None:
+    name = f"{store.name}@{blob.digest}"
+
+    def opened(start: int) -> BlobReader:
+        return store.open_blob(blob, start)
+
+    def lost(error: ConcilError) -> None:
+        meter.state(State.RETRYING, detail=str(error))
+
+    reader = ResumingReader(opened, blob.size, run, name, lost)
+    verifier = Verifier(blob.digest.algorithm)
+    # Two buffers in turn: a reader of the pipe never gets the last piece of wrong bytes.
+    buffer, held = bytearray(run.config.block_size), bytearray(run.config.block_size)
+    waiting = memoryview(b"")
+    try:
+        while count := reader.readinto(memoryview(buffer)):
+            results.put_bytes(waiting)
+            waiting = memoryview(buffer)[:count]
+            verifier.update(waiting)
+            meter.at(verifier.position)
+            buffer, held = held, buffer
+    finally:
+        reader.close()
+    verifier.check(blob.digest, blob.size, name)
+    results.put_bytes(waiting)
 
 
 def _opened(command: Command, stores: Stores) -> tuple[Store, Digest]:

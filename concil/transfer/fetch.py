@@ -97,7 +97,10 @@ class Fetch:
             self._error = self._error or error
 
     def _work(self) -> None:
-        patience = Patience(self._config.retry, self._cancel)
+        def told(error: ConcilError) -> None:
+            self._meter.state(State.RETRYING, detail=str(error))
+
+        patience = Patience(self._config.retry, self._cancel, told)
         with self._blocks.borrow() as buffer:
             while self._error is None:
                 # One thread alone takes all there is: no request for each range then.
@@ -129,7 +132,6 @@ class Fetch:
                     if isinstance(error, Cancelled):
                         raise
                     self._lossy = True
-                    self._meter.state(State.RETRYING, detail=str(error))
                     patience.lost(error, self._writer.filled, self._name)
         finally:
             self._writer.give_back(position, stop)

@@ -42,13 +42,20 @@ class ResumingReader:
     One thread at a time.
     """
 
-    def __init__(self, opener: Opener, size: int, run: Run, name: str) -> None:
-        """Read ``size`` bytes from ``opener``; nothing is opened yet."""
+    def __init__(
+        self,
+        opener: Opener,
+        size: int,
+        run: Run,
+        name: str,
+        told: Callable[[ConcilError], object] | None = None,
+    ) -> None:
+        """Read ``size`` bytes from ``opener``; nothing is opened yet. ``told`` gets losses."""
         self._opener = opener
         self._size = size
         self._abandon = run.abandon
         self._name = name
-        self._patience = Patience(run.config.retry, run.cancel)
+        self._patience = Patience(run.config.retry, run.cancel, told)
         self._reader: BlobReader | None = None
         self._skip = 0  # bytes to pass over: the place could not begin where it was asked to
         self._gained = 0  # bytes read in all: after a step back each of them is progress again
@@ -188,7 +195,7 @@ class Push:
         self._meter = meter
         self._context = run
         self._entry = entry or Entry.nowhere()
-        self._patience = Patience(run.config.retry, run.cancel)
+        self._patience = self._new_patience()
         self._acknowledged = writer.offset  # bytes that the destination had before a loss
         self._reached = writer.offset  # bytes that ever left
         self._best = 0  # bytes of the session that came furthest of those that are lost
@@ -217,7 +224,7 @@ class Push:
                 and push again.
             ConcilError: the source or the destination is lost for good.
         """
-        reader = ResumingReader(self._opener, size, self._context, name)
+        reader = ResumingReader(self._opener, size, self._context, name, self._lost)
         promise = Promise(size, digest, name, check)
         resumed = self._entry.state if self._writer.offset else None
         self._meter.goes_on(self._writer.offset)
@@ -300,6 +307,7 @@ class Push:
         gone = isinstance(error, SessionLost)
         if gone:
             self._count_session(error)
+        self._meter.at(self._acknowledged)  # how much more it has is asked after the wait
         self._patience.lost(error, self._acknowledged, f"{name} to its destination")
         offset = self._writer.resync()
         promise.believe(offset, self._reached)
@@ -307,9 +315,16 @@ class Push:
             self._count_session(error)
         if offset < self._acknowledged:
             # What a new session gains is progress again.
-            self._patience = Patience(self._context.config.retry, self._context.cancel)
+            self._patience = self._new_patience()
         self._acknowledged = offset
-        self._meter.state(State.RETRYING, position=offset, detail=str(error))
+        self._meter.state(State.MOVING, position=offset)
+
+    def _new_patience(self) -> Patience:
+        return Patience(self._context.config.retry, self._context.cancel, self._lost)
+
+    def _lost(self, error: ConcilError) -> None:
+        """Tell, before the wait, that either side broke off."""
+        self._meter.state(State.RETRYING, detail=str(error))
 
     def _count_session(self, error: ConcilError) -> None:
         """Bound the sessions that came no further than the best one before them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from datetime import datetime
 
 import pytest
 
@@ -232,6 +233,7 @@ def test_json_is_an_object_a_line() -> None:
     display.close()
 
     event, log = map(json.loads, stream.getvalue().splitlines())
+    assert datetime.fromisoformat(event.pop("time")) <= datetime.fromisoformat(log.pop("time"))
     assert event == {
         "kind": "blob",
         "subject": f"sha256:{'a' * 64}",

@@ -16,10 +16,7 @@ from concil.progress import State
 from concil.transfer.push import Push
 from concil.transfer.run import Run
 from tests.store.contract import Blob
-from tests.store.faults import (
-    Corrupts,
-    LosesChunk,
-)
+from tests.store.faults import BreaksRead, Corrupts, LosesChunk
 from tests.transfer.pushing import BLOB, CHUNK, DIGEST, SIZE, Monolith, PushedCopy
 from tests.transfer.world import BLOCK, CONFIG, meter_of
 
@@ -140,6 +137,34 @@ def test_positions_are_those_of_the_destination(copy: PushedCopy) -> None:
 
     copy.push()
 
-    [lost] = [event for event in copy.sink.events if event.state is State.RETRYING]
-    assert lost.position == 2 * CHUNK + 100
+    at = [event.state for event in copy.sink.events].index(State.RETRYING)
+    lost, found = copy.sink.events[at : at + 2]
+    assert lost.position == 2 * CHUNK
     assert "broke after 100" in lost.detail
+    assert (found.state, found.position) == (State.MOVING, 2 * CHUNK + 100)
+
+
+def test_a_loss_is_told_before_the_wait_for_another_try(copy: PushedCopy) -> None:
+    run = Run(replace(CONFIG, retry=RetryPolicy(base=3600, longest=3600)))
+    copy.host.faults.append(LosesChunk(at=CHUNK))
+
+    def stop() -> None:
+        if copy.sink.events[-1].state is State.RETRYING:
+            run.cancel.set()
+
+    copy.sink.on_event = stop
+
+    with pytest.raises(Cancelled):
+        copy.push(run)
+
+    assert copy.sink.states() == [State.RETRYING]
+
+
+def test_a_loss_of_the_source_is_told(copy: PushedCopy) -> None:
+    copy.source.registry.faults.append(BreaksRead(at=CHUNK + 10))
+
+    copy.push()
+
+    [lost] = [event for event in copy.sink.events if event.state is State.RETRYING]
+    assert lost.detail
+    assert copy.host.requests["PATCH upload"] == 8
