@@ -48,6 +48,7 @@ class Event:
     position: int  # bytes of the subject that the destination has
     total: int | None  # bytes; None while it is not known
     detail: str = ""  # why, for RETRYING and FAILED
+    worker: str = ""  # who does it, where that is not the thread that tells it
 
 
 class ProgressSink(Protocol):

@@ -35,7 +35,7 @@ class Timeline:
         self._began = datetime.now(UTC)
         self._clock = time.monotonic()
         self._lock = threading.Lock()  # guards everything below
-        self._lanes: dict[str, int] = {}  # by the name of the thread
+        self._lanes: dict[str, int] = {}  # by the name of the thread, or of a cluster's worker
         self._running: dict[tuple[str, str], Transfer] = {}
         self._images: dict[tuple[str, str], ImageSpan] = {}  # that have begun and not ended
         self._transfers: Kept[Transfer] = Kept(most)
@@ -112,9 +112,8 @@ class Timeline:
     def _now(self) -> float:
         return time.monotonic() - self._clock
 
-    def _lane(self) -> int:
+    def _lane(self, name: str) -> int:
         """The number of the thread that calls."""
-        name = threading.current_thread().name
         if name not in self._lanes and len(self._lanes) >= _MOST_LANES:
             name = "others"
         return self._lanes.setdefault(name, len(self._lanes))
@@ -150,7 +149,7 @@ class Timeline:
         if self._interrupted and event.state is State.FAILED:
             one.why = clipped(event.detail)
             return
-        lane = self._lane()
+        lane = self._lane(event.worker or threading.current_thread().name)
         if one.lane < 0:
             if one.waited:
                 self._waiting.change(now, -1)

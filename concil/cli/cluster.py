@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 from concil.cli import options
 from concil.cli.command import Command
 from concil.errors import UsageError
+from concil.progress import ProgressSink, tee
 
 if TYPE_CHECKING:
     from concil.cluster.driver import Cluster
 
 
-def cluster_of(command: Command) -> Cluster:
+def cluster_of(command: Command, watch: ProgressSink | None = None) -> Cluster:
     """Connect to the scheduler of the command's options; a stop cancels the mirror.
 
+    Args:
+        watch: gets the progress events beside the display.
     Raises:
         UsageError: Dask is not installed, or the address is none.
         Unreachable: nobody answers there.
@@ -31,6 +34,7 @@ def cluster_of(command: Command) -> Cluster:
     settings = importlib.import_module("concil.cluster.worker").Settings(
         options.config_of(command.arguments), options.sides_of(command.arguments)
     )
-    cluster: Cluster = driver.Cluster(command.arguments.dask, settings, progress=command.display)
+    progress = command.display if watch is None else tee(command.display, watch)
+    cluster: Cluster = driver.Cluster(command.arguments.dask, settings, progress=progress)
     command.stop.also(cluster.cancel)
     return cluster

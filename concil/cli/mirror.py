@@ -96,7 +96,9 @@ def run(command: Command) -> int:
         reports = Reports(arguments.report, timeline, _title(arguments))
         command.stop.before_exit(reports.abandon)
         stack.enter_context(reports)
-        crew = stack.enter_context(cluster_of(command)) if arguments.dask is not None else engine
+        crew = (
+            engine if arguments.dask is None else stack.enter_context(cluster_of(command, timeline))
+        )
         report = crew.mirror(
             wanted, on_image=reports.add, keep=False, fail_fast=arguments.fail_fast
         )

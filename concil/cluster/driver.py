@@ -151,9 +151,8 @@ class Cluster:
 
     def _told(self, event: tuple[float, list[list[Any]]]) -> None:
         """Pass on what a worker told."""
-        for kind, subject, target, state, position, total, detail in event[1]:
-            told = Event(kind, subject, target, State(state), position, total, detail)
-            emit(self._progress, told)
+        for kind, subject, target, state, *more in event[1]:
+            emit(self._progress, Event(kind, subject, target, State(state), *more))
 
     def _checked(self, item: MirrorItem) -> MirrorItem:
         for text in (item.source, item.destination):

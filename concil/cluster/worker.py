@@ -6,9 +6,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from distributed import get_worker
@@ -85,7 +85,9 @@ class Crew(WorkerPlugin):
         self._lock = threading.Lock()  # guards the two below
         self._engine: Engine | None = None
         self._ended = False
-        self._told = _Told(lambda events: worker.log_event(topic_of(self.name), events))
+        self._told = _Told(
+            worker.address, lambda events: worker.log_event(topic_of(self.name), events)
+        )
 
     async def teardown(self, worker: Any) -> None:  # noqa: ANN401, ARG002 - distributed's
         """End on a worker: chunks in flight may end, the rest stays to be gone on with."""
@@ -173,7 +175,8 @@ class Crew(WorkerPlugin):
 class _Told:
     """A progress sink that sends events on in bundles, the last position of each subject."""
 
-    def __init__(self, send: Any) -> None:  # noqa: ANN401 - a callable
+    def __init__(self, name: str, send: Callable[[list[list[Any]]], object]) -> None:
+        self._name = name
         self._send = send
         self._lock = threading.Lock()  # guards the two below, and the order of what is sent
         self._waiting: dict[tuple[str, str, str, bool], Event] = {}
@@ -181,6 +184,7 @@ class _Told:
 
     def __call__(self, event: Event, /) -> None:
         moving = event.state is State.MOVING
+        event = replace(event, worker=f"{self._name} {threading.current_thread().name}")
         key = (event.kind, event.subject, event.target, moving)
         with self._lock:
             self._waiting.pop(key, None)

@@ -106,6 +106,9 @@ def test_progress_comes_back(dask: DaskCluster, origin: Origin, target: Target) 
     large = [event for event in events if event.subject == digest_of(LARGE.blob)]
     assert State.DONE in {event.state for event in large}
     assert {event.total for event in large} == {len(LARGE.blob)}
+    # Which worker, and which of its threads: a timeline has a lane for each.
+    assert all(event.worker.startswith("tcp://127.0.0.1:") for event in events)
+    assert len({event.worker for event in events}) > 3
 
 
 def test_an_image_that_fails_is_an_outcome(
