@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from concil.engine import Engine, Sides
     from concil.errors import ConcilError
     from concil.progress import Event, State
-    from concil.transfer.image import ImageResult
+    from concil.transfer.image import ForeignLayers, ImageResult
     from concil.transfer.journal import Journal
     from concil.transfer.mirror import MirrorItem, MirrorReport
 
@@ -25,6 +25,7 @@ __all__ = [
     "DockerHub",
     "Engine",
     "Event",
+    "ForeignLayers",
     "ImageResult",
     "Journal",
     "Manifest",
@@ -48,7 +49,7 @@ _HOMES = {
     "engine": ("Engine", "Sides"),
     "errors": ("ConcilError",),
     "progress": ("Event", "State"),
-    "transfer.image": ("ImageResult",),
+    "transfer.image": ("ForeignLayers", "ImageResult"),
     "transfer.journal": ("Journal",),
     "transfer.mirror": ("MirrorItem", "MirrorReport"),
 }
