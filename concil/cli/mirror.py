@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from concil.cli import options, results
+from concil.cli import along, options, results
 from concil.cli.command import Command
 from concil.cli.copy import told_of
 from concil.cli.failures import DONE, FAILED, SOME_FAILED, cleaned, exit_code, told
@@ -56,6 +56,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--fail-fast", action="store_true", help="begin no more images after one that failed"
     )
     options.add_platform(parser, "copy only these platforms of each index")
+    along.add_options(parser)
     options.add_progress(parser)
     options.add_registry(parser, sides=("src", "dest"))
     parser.set_defaults(work=run)
@@ -78,7 +79,13 @@ def run(command: Command) -> int:
         if wanted.known:
             command.display.expect(len(probes))
         written = stack.enter_context(JSONReport(arguments.report)) if arguments.report else None
-        on_image = written.add if written is not None else None
+
+        def on_image(outcome: Outcome) -> None:
+            if written is not None:
+                written.add(outcome)
+            if outcome.result is not None:
+                along.tell(command, outcome.result)
+
         report = engine.mirror(wanted, on_image=on_image, keep=False, fail_fast=arguments.fail_fast)
         if written is not None:
             for rule, error in wanted.failed:
@@ -101,7 +108,14 @@ def _expansion(arguments: argparse.Namespace, engine: Engine) -> Expansion:
     destination = arguments.dest if arguments.dest is not None else arguments.destination
     below = Below(destination) if destination is not None else None
     rules = tuple(reading.read(arguments.plan))
-    return Expansion(rules, engine.tags, below, options.platforms_of(arguments))
+    return Expansion(
+        rules,
+        engine.tags,
+        below,
+        options.platforms_of(arguments),
+        arguments.referrers,
+        along.foreign_layers(arguments),
+    )
 
 
 def summary(report: MirrorReport, seconds: float) -> str:
