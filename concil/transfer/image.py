@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from concil.content import Descriptor, Digest, Manifest
-from concil.errors import ConcilError, StatusError
+from concil.errors import ConcilError, NotFound, StatusError
 from concil.progress import Event, Meter, ProgressSink, State, emit
 from concil.retry import backoff, sleep
 from concil.store.protocol import Mounter
@@ -168,7 +168,14 @@ class Copier:
             digest = str(child.digest)
             if may_be_there and job.destination.find_manifest(digest) is not None:
                 return None
-            return job.source.get_manifest(digest)
+            try:
+                return job.source.get_manifest(digest)
+            except NotFound as error:
+                of = f" for {child.platform}" if child.platform is not None else ""
+                raise NotFound(
+                    f"{job.subject}: an index lists {digest}{of}, which the source has not",
+                    remedy="the source has only some platforms; choose those with --platform",
+                ) from error
 
         return self._at_once(job, [partial(read, child) for child in level])
 
