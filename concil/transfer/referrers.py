@@ -70,6 +70,7 @@ class Gatherer:
         self._job = job
         self._hands = hands
         self._seen: set[Digest] = set()
+        self._count = 0  # manifests that go along
         self.notes: list[str] = []  # what does not go along, and why
 
     def members(
@@ -147,11 +148,15 @@ class Gatherer:
             reader = GraphReader(self._hands.fetch, self._job.subject)
             node = reader.read(found.manifest, found.digest)
             attached.append(Attached(node, found.reference, len(found.chain)))
+            self._count += sum(1 for _ in node.walk())
         if found.digest in self._seen:
             return []
         self._seen.add(found.digest)
-        if len(self._seen) > MOST:
-            raise InvalidManifest(f"{self._job.subject}: more than {MOST} manifests go along")
+        if max(self._count, len(self._seen)) > MOST:
+            raise InvalidManifest(
+                f"{self._job.subject}: more than {MOST} manifests refer to it",
+                remedy="no image is signed like that; copy without referrers",
+            )
         return [_Subject(found.digest, (*found.chain, found.digest))]
 
     def left_behind(self, whole: Digest) -> None:

@@ -301,6 +301,20 @@ def test_what_refers_in_a_circle_or_without_end_fails_the_image_and_is_named(
     assert lab.origin.requests["GET referrers"] < 30
 
 
+def test_more_referrers_than_any_image_has_fail_it(
+    lab: Lab, source: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("concil.transfer.referrers.MOST", 20)
+    for number in range(3):
+        parts = [make_image(100 * number + n, (10,)) for n in range(9)]
+        load(source, make_index(parts, subject=IMAGE))
+
+    with pytest.raises(InvalidManifest, match="more than 20 manifests refer to it"):
+        lab.copier.copy(copy(lab, source, lab.target()))
+
+    assert lab.target().names == {}
+
+
 def test_signature_that_cannot_be_copied_fails_the_image(lab: Lab, source: MemoryStore) -> None:
     lost = Digest.parse(next(d for d in SIGNED.blobs if d not in CHILD_SBOM.blobs))
     del source.blobs[lost]
