@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from concil.errors import ConcilError
     from concil.progress import Event, State
     from concil.timeline import Timeline
-    from concil.transfer.image import ImageResult
+    from concil.transfer.image import ForeignLayers, ImageResult
     from concil.transfer.journal import Journal
     from concil.transfer.mirror import MirrorItem, MirrorReport
 
@@ -26,6 +26,7 @@ __all__ = [
     "DockerHub",
     "Engine",
     "Event",
+    "ForeignLayers",
     "ImageResult",
     "Journal",
     "Manifest",
@@ -51,7 +52,7 @@ _HOMES = {
     "errors": ("ConcilError",),
     "progress": ("Event", "State"),
     "timeline": ("Timeline",),
-    "transfer.image": ("ImageResult",),
+    "transfer.image": ("ForeignLayers", "ImageResult"),
     "transfer.journal": ("Journal",),
     "transfer.mirror": ("MirrorItem", "MirrorReport"),
 }

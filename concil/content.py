@@ -190,6 +190,19 @@ class Manifest:
         """A descriptor that names it."""
         return Descriptor(self.media_type, self.digest, len(self.body))
 
+    def listed(self, digest: Digest) -> Descriptor:
+        """What a list of referrers says of it.
+
+        Source: distribution-spec, "Listing Referrers".
+        """
+        return Descriptor(
+            self.media_type,
+            digest,
+            len(self.body),
+            annotations=self.annotations,
+            artifact_type=self.artifact_type,
+        )
+
     def children(self) -> tuple[Descriptor, ...]:
         """The manifests an index lists, in its order; none for a manifest."""
         return tuple(_descriptors(self._document, "manifests")) if self.is_index else ()

@@ -23,7 +23,7 @@ from concil.store.remote import RemoteStore
 from concil.stores import Access, Stores, blob_size, reference_of
 from concil.transfer.blob import Begin
 from concil.transfer.fetch import Fetch, spread
-from concil.transfer.image import Copier, ImageJob, ImageResult
+from concil.transfer.image import Copier, ForeignLayers, ImageJob, ImageResult
 from concil.transfer.journal import Journal
 from concil.transfer.mirror import Manner, Mirror, MirrorItem, MirrorReport, Outcome
 from concil.transfer.pool import Rank, WorkerPool, wait
@@ -151,16 +151,33 @@ class Engine:
             wait(fetch.outcome, self._cancel)
         return blob
 
-    def copy(self, source: str, destination: str, *, platforms: Sequence[str] = ()) -> ImageResult:
+    def copy(
+        self,
+        source: str,
+        destination: str,
+        *,
+        platforms: Sequence[str] = (),
+        referrers: bool = False,
+        foreign_layers: ForeignLayers | str = ForeignLayers.SKIP,
+    ) -> ImageResult:
         """Copy one image with all its platforms, or only some; tags and digests stay.
 
         Args:
             source, destination: store addresses.
             platforms: ``os/architecture[/variant]`` each; none: all.
+            referrers: with its signatures, attestations and SBOMs, and theirs.
+            foreign_layers: "skip", "source" or "urls": whether layers that are not to be
+                distributed are copied, and from where.
         Raises:
             NotFound: the source has no such image or platform.
         """
-        item = MirrorItem(source, destination, tuple(platforms))
+        foreign = ForeignLayers(foreign_layers)
+        item = MirrorItem(source, destination, tuple(platforms), referrers, foreign)
+        self._stores.referrers.forget()
+        return self.copy_item(item)
+
+    def copy_item(self, item: MirrorItem) -> ImageResult:
+        """Copy one image of a mirror that somebody else keeps the list of. Raises as `copy`."""
         return self._copier.copy(self._prepare(item))
 
     def mirror(
@@ -185,6 +202,7 @@ class Engine:
         """
         coordinators = max(1, self.config.images if self.config.workers else 1)
         manner = Manner(on_image, keep, fail_fast)
+        self._stores.referrers.forget()
         return Mirror(self._copier, self._prepare, self._cancel, manner).run(items, coordinators)
 
     def tags(self, address: str) -> Iterator[str]:
@@ -309,6 +327,9 @@ class Engine:
             self._stores.destination(destination, self._sides.destination),
             reference_of(destination),
             platforms,
+            item.referrers,
+            item.foreign_layers,
+            self._stores.foreign_layer,
         )
 
     def _meter(self, subject: str, target: str, size: int) -> Meter:

@@ -120,6 +120,7 @@ class StatusError(RegistryError, requests.HTTPError):
         requests.HTTPError.__init__(self, message, response=response)
         self.status: int = response.status_code
         self.retry_after: float | None = None  # seconds, from the answer's Retry-After
+        self.final = False  # the same request would get the same answer, whatever the status
         if remedy:
             self.remedy = remedy
 

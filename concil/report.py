@@ -120,7 +120,10 @@ def _entry(outcome: Outcome) -> dict[str, object]:
                 "present": blobs[State.PRESENT],
             },
             "manifests": result.manifests,
+            "referrers": result.referrers,
+            "foreign_layers_left_out": result.foreign,
             "seconds": round(result.seconds, 3),
+            "notes": list(result.notes),
         }
     if outcome.error is not None:
         entry |= _failure(outcome.error)

@@ -33,7 +33,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, Unreachable):
         return error.answered_before
     if isinstance(error, StatusError):
-        return error.status in TRANSIENT_STATUS
+        return error.status in TRANSIENT_STATUS and not error.final
     return isinstance(error, ConnectionLost)
 
 

@@ -10,17 +10,19 @@ from typing import Self
 import requests
 
 from concil.config import Timeouts, TransferConfig
-from concil.content import Digest
+from concil.content import Descriptor, Digest
 from concil.reference import Address, LayoutAddress, Reference, is_loopback
 from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials, Login
 from concil.registry.endpoint import Endpoint
 from concil.registry.keyring import Keyring, Shelf
 from concil.registry.quirks import Knowledge
+from concil.registry.referrers import SharedReferrers
 from concil.registry.session import Pauses, TLSSettings, Transport, new_session
+from concil.store.foreign import open_elsewhere
 from concil.store.layout import LayoutStore
 from concil.store.layout_directory import Layout
-from concil.store.remote import RemoteStore
+from concil.store.remote import RemoteBlob, RemoteStore
 
 Store = RemoteStore | LayoutStore
 
@@ -59,6 +61,7 @@ class Stores:
         self._cancel = cancel
         self._pauses = Pauses()
         self._knowledge = knowledge or Knowledge()
+        self.referrers = SharedReferrers()
         self._transports: dict[TLSSettings, Transport] = {}
         self._keyrings: dict[str | None, Keyring] = {}  # by file of logins
         self._endpoints: dict[tuple[str, Access, str], Endpoint] = {}
@@ -104,7 +107,16 @@ class Stores:
             name=reference.repository_address,
             knowledge=self._knowledge,
             chunk_size=self._config.chunk_size,
+            referrers=self.referrers,
         )
+
+    def foreign_layer(
+        self, blob: Descriptor, start: int = 0, stop: int | None = None
+    ) -> RemoteBlob:
+        """Open a layer at a URL of its manifest, with nobody's credentials or certificate."""
+        with self._lock:
+            transport = self._transport(TLSSettings())
+        return open_elsewhere(transport, blob, start, stop)
 
     def close(self) -> None:
         """Close every session."""

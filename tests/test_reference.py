@@ -13,8 +13,11 @@ from concil.reference import (
     Reference,
     check_repository,
     check_tag,
+    digest_tag,
+    digest_tag_parts,
     is_loopback,
     parse_address,
+    sibling,
 )
 
 UNTIMED = settings(deadline=None, database=None)
@@ -304,3 +307,43 @@ def test_layouts_that_cannot_be(text: str, named: str) -> None:
 )
 def test_loopback_is_known_by_name(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("tag", "parts"),
+    [
+        (f"sha256-{HEX}", (f"sha256-{HEX}", "")),
+        (f"sha256-{HEX}.sig", (f"sha256-{HEX}", ".sig")),
+        (f"sha512-{HEX}.a.b-c_d", (f"sha512-{HEX}", ".a.b-c_d")),
+        (f"sha256-{HEX}.", None),
+        (f"sha256-{HEX}0", None),
+        (f"sha256-{HEX.upper()}", None),
+        (f"sha1-{HEX}", None),
+        ("v1", None),
+        ("", None),
+    ],
+)
+def test_tags_that_are_named_by_a_digest(tag: str, parts: tuple[str, str] | None) -> None:
+    assert digest_tag_parts(tag) == parts
+
+
+def test_tag_of_a_digest_is_never_too_long() -> None:
+    assert digest_tag(Digest("sha256", HEX)) == f"sha256-{HEX}"
+    assert digest_tag(Digest("sha512", HEX + HEX)) == f"sha512-{HEX}"
+
+
+@pytest.mark.parametrize(
+    ("reference", "found"),
+    [
+        ("v1", "t"),
+        ("", "t"),
+        (f"sha256:{HEX}", "t"),
+        ("docker.io/library/app:v1", "docker.io/library/app:t"),
+        ("localhost:5000/app:v1", "localhost:5000/app:t"),
+        ("localhost:5000/app", "t"),
+        ("app:v1", "app:t"),
+        (f"docker.io/library/app:v1@sha256:{HEX}", "docker.io/library/app:t"),
+    ],
+)
+def test_tag_beside_another(reference: str, found: str) -> None:
+    assert sibling(reference, "t") == found

@@ -20,12 +20,17 @@ DIGEST = Digest.of(b"manifest")
 ITEM = MirrorItem("http://user:secret@q.example/a:1", "h.example/a:1")
 
 
+NOTES = ("1 foreign layer is left out",)
+
+
 def landed(state: State) -> Landed:
     return Landed(Descriptor("x", DIGEST, 100), "h.example/a", "a", state)
 
 
 def result(state: State, *blobs: Landed) -> ImageResult:
-    return ImageResult("q.example/a:1", "h.example/a:1", state, DIGEST, blobs, 2, 1.23456)
+    return ImageResult(
+        "q.example/a:1", "h.example/a:1", state, DIGEST, blobs, 2, 1.23456, NOTES, 3, 1
+    )
 
 
 def test_every_outcome_is_an_entry(tmp_path: Path) -> None:
@@ -47,7 +52,10 @@ def test_every_outcome_is_an_entry(tmp_path: Path) -> None:
         "bytes": 200,
         "blobs": {"sent": 2, "mounted": 1, "present": 1},
         "manifests": 2,
+        "referrers": 3,
+        "foreign_layers_left_out": 1,
         "seconds": 1.235,
+        "notes": ["1 foreign layer is left out"],
     }
     assert (present["outcome"], present["bytes"]) == ("present", 0)
     assert failed["outcome"] == "failed"

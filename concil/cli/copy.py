@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from concil.bars import sized
-from concil.cli import options, results
+from concil.cli import along, options, results
 from concil.cli.command import Command
 from concil.cli.failures import DONE
 from concil.content import Digest
@@ -30,6 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("source", metavar="SRC", help="host/repository:tag or oci:DIR:NAME")
     parser.add_argument("destination", metavar="DST", help="the same")
     options.add_platform(parser, "copy only these platforms of an index")
+    along.add_options(parser)
     options.add_progress(parser)
     options.add_registry(parser, sides=("src", "dest"))
     parser.set_defaults(work=run)
@@ -40,12 +41,21 @@ def run(command: Command) -> int:
     arguments = command.arguments
     platforms = options.platforms_of(arguments)
     with command.engine() as engine:
-        result = engine.copy(arguments.source, arguments.destination, platforms=platforms)
+        result = engine.copy(
+            arguments.source,
+            arguments.destination,
+            platforms=platforms,
+            referrers=arguments.referrers,
+            foreign_layers=arguments.foreign_layers,
+        )
     command.display.close()
+    along.tell(command, result)
     if result.state is State.PRESENT:
         command.tell(f"{result.target} is up to date")
     else:
-        command.tell(f"copied {result.target}: {told_of(result.blobs)}, {result.seconds:.1f} s")
+        count = f"{result.referrers} referrers, " if result.referrers else ""
+        blobs = told_of(result.blobs)
+        command.tell(f"copied {result.target}: {count}{blobs}, {result.seconds:.1f} s")
     results.put_line(pinned(parse_address(arguments.destination), result.digest))
     return DONE
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from concil.cli import options, results
+from concil.cli import along, options, results
 from concil.cli.cluster import cluster_of
 from concil.cli.command import Command
 from concil.cli.copy import told_of
@@ -67,6 +67,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--dask", metavar="ADDRESS", help="copy on the workers of the Dask scheduler at tcp://..."
     )
     options.add_platform(parser, "copy only these platforms of each index")
+    along.add_options(parser)
     options.add_progress(parser)
     options.add_registry(parser, sides=("src", "dest"))
     parser.set_defaults(work=run)
@@ -99,9 +100,13 @@ def run(command: Command) -> int:
         crew = (
             engine if arguments.dask is None else stack.enter_context(cluster_of(command, timeline))
         )
-        report = crew.mirror(
-            wanted, on_image=reports.add, keep=False, fail_fast=arguments.fail_fast
-        )
+
+        def on_image(outcome: Outcome) -> None:
+            reports.add(outcome)
+            if outcome.result is not None:
+                along.tell(command, outcome.result)
+
+        report = crew.mirror(wanted, on_image=on_image, keep=False, fail_fast=arguments.fail_fast)
         for rule, error in wanted.failed:
             reports.add_unlisted(rule.source, error)
     command.display.close()
@@ -122,7 +127,14 @@ def _expansion(arguments: argparse.Namespace, engine: Engine) -> Expansion:
     destination = arguments.dest if arguments.dest is not None else arguments.destination
     below = Below(destination) if destination is not None else None
     rules = tuple(reading.read(arguments.plan))
-    return Expansion(rules, engine.tags, below, options.platforms_of(arguments))
+    return Expansion(
+        rules,
+        engine.tags,
+        below,
+        options.platforms_of(arguments),
+        arguments.referrers,
+        along.foreign_layers(arguments),
+    )
 
 
 def _title(arguments: argparse.Namespace) -> str:

@@ -106,9 +106,7 @@ class Crew(WorkerPlugin):
         """Copy one image; a failure of it is an outcome."""
         try:
             engine = self._begun()
-            return Outcome(
-                item, engine.copy(item.source, item.destination, platforms=item.platforms)
-            )
+            return Outcome(item, engine.copy_item(item))
         except ConcilError as error:
             return Outcome(item, error=error)
         finally:

@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from concil.errors import ConcilError, UsageError, shown
 from concil.plan.rules import Rule
 from concil.plan.targets import Below, key_of
-from concil.reference import Address, LayoutAddress, Reference, parse_address
+from concil.reference import (
+    Address,
+    LayoutAddress,
+    Reference,
+    digest_tag_parts,
+    parse_address,
+)
+from concil.transfer.job import ForeignLayers
 from concil.transfer.mirror import MirrorItem
 
 logger = logging.getLogger(__name__)
@@ -33,6 +40,8 @@ class Expansion:
     list_tags: ListTags  # the tags of a repository, page by page
     below: Below | None = None  # None: every entry names its whole target
     platforms: tuple[str, ...] = ()  # for entries that name none
+    referrers: bool = False  # for entries that do not say
+    foreign_layers: ForeignLayers = ForeignLayers.SKIP
     failed: list[tuple[Rule, ConcilError]] = field(default_factory=list)
     # What was written so far, by target; only of repositories that several entries write to,
     # and in hashes: a plan of a hundred thousand images is checked in little memory.
@@ -128,6 +137,8 @@ class Expansion:
             return
         tags = self.list_tags(rule.source) if rule.tags.needs_listing else iter(())
         for tag in rule.tags.choose(tags):
+            if self._goes_along(rule, tag):
+                continue
             yield self._item(rule, f"{rule.source}:{tag}", platforms)
 
     def _item(self, rule: Rule, source: str, platforms: tuple[str, ...]) -> MirrorItem:
@@ -135,7 +146,18 @@ class Expansion:
         destination = self._destination(rule, address)
         if key_of(parse_address(destination)) == key_of(address):
             raise UsageError(f"{address} would be copied onto itself", remedy=_TARGET_REMEDY)
-        return MirrorItem(source, destination, platforms)
+        return MirrorItem(
+            source, destination, platforms, self._with_referrers(rule), self.foreign_layers
+        )
+
+    def _with_referrers(self, rule: Rule) -> bool:
+        return self.referrers if rule.referrers is None else rule.referrers
+
+    def _goes_along(self, rule: Rule, tag: str) -> bool:
+        """Whether a tag is of a signature, which goes along with its image and not alone."""
+        listed = rule.tags is not None and tag in rule.tags.listed
+        _, suffix = digest_tag_parts(tag.rpartition(":")[2]) or ("", "")
+        return bool(suffix) and not listed and self._with_referrers(rule)
 
     def _destination(self, rule: Rule, source: Address) -> str:
         target = rule.target

@@ -20,7 +20,9 @@ from concil.plan.yaml_nodes import Item
 
 logger = logging.getLogger(__name__)
 
-_KNOWN = ("source", "target", "type", "tags", "platform", "platforms")
+# Here they are one: an image's signatures go along whichever way they are found.
+_ALONG = ("referrers", "digestTags")
+_KNOWN = ("source", "target", "type", "tags", "platform", "platforms", *_ALONG)
 _ENVIRONMENT = re.compile(r"\{\{\s*env\s+\"([A-Za-z_][A-Za-z0-9_]*)\"\s*\}\}")
 _TAG_FIELDS = ("allow", "deny", "semverRange")
 
@@ -35,13 +37,14 @@ def rules(document: Item) -> list[Rule]:
     for name in fields:
         if name not in ("version", "creds", "sync", "defaults") and not name.startswith("x-"):
             _pass_over(fields[name], name)
-    for name, item in (
-        fields.get("defaults", Item(None, document.place)).mapping("defaults").items()
-    ):
-        _pass_over(item, f"defaults: {name}")
+    defaults = fields.get("defaults", Item(None, document.place)).mapping("defaults")
+    for name, item in defaults.items():
+        if name not in _ALONG:
+            _pass_over(item, f"defaults: {name}")
     hosts = dict(_hosts(fields.get("creds", Item(None, document.place))))
+    along = _along(defaults, "defaults")
     entries = fields["sync"].items("sync") if "sync" in fields else []
-    return [_rule(entry, hosts) for entry in entries]
+    return [_rule(entry, hosts, along=along) for entry in entries]
 
 
 def is_one(document: Item) -> bool:
@@ -95,7 +98,19 @@ def _filled(item: Item, name: str) -> str:
     return text
 
 
-def _rule(entry: Item, hosts: Mapping[str, str]) -> Rule:
+def _along(fields: Mapping[str, Item], what: str) -> bool | None:
+    """Whether referrers go along; None if that is not said."""
+    wanted = []
+    for name in _ALONG:
+        if name in fields:
+            value = fields[name].value
+            if not isinstance(value, bool):
+                raise fields[name].place.wrong(f"{what}: {name} is neither true nor false")
+            wanted.append(value)
+    return any(wanted) if wanted else None
+
+
+def _rule(entry: Item, hosts: Mapping[str, str], *, along: bool | None) -> Rule:
     fields = entry.mapping("sync")
     for name, item in fields.items():
         if name not in _KNOWN:
@@ -110,7 +125,9 @@ def _rule(entry: Item, hosts: Mapping[str, str]) -> Rule:
         )
     source, target = (_address(fields[name], name, hosts) for name in ("source", "target"))
     tags = _tags(fields.get("tags")) if kind == "repository" else None
-    return Rule(str(entry.place), source, target, tags, tuple(_platforms(fields)))
+    own = _along(fields, "sync")
+    along = along if own is None else own
+    return Rule(str(entry.place), source, target, tags, tuple(_platforms(fields)), along)
 
 
 def _address(item: Item, name: str, hosts: Mapping[str, str]) -> str:

@@ -86,6 +86,7 @@ class _Table:
             values["target"],
             None if pinned else choice,
             values["platforms"] or (),
+            values["referrers"],
         )
 
     def _read(self, key: str, reader: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - by field
@@ -135,6 +136,12 @@ def _strings(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever TOML giv
     return tuple(values)
 
 
+def _truth(value: Any) -> bool:  # noqa: ANN401 - whatever TOML gives
+    if not isinstance(value, bool):
+        raise UsageError("neither true nor false", remedy="write it without quotes")
+    return value
+
+
 def _number(value: Any) -> int:  # noqa: ANN401 - whatever TOML gives
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UsageError("not a number of 1 or more", remedy="write how many tags are wanted")
@@ -161,5 +168,6 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "latest": _number,
     "exclude": _patterns,
     "platforms": _platforms,
+    "referrers": _truth,
 }
 _CONDITIONS = ("tags", "match", "semver", "latest", "exclude")

@@ -176,7 +176,11 @@ class RegistryClient:
             RegistryNotFound, DigestMismatch, InvalidManifest.
         """
         body, media_type = self.read_manifest(reference, ", ".join(ACCEPTED_TYPES))
-        return Manifest.parse(body, media_type)
+        try:
+            return Manifest.parse(body, media_type)
+        except InvalidManifest as error:
+            what = f"{self.repository}: manifest {reference}"
+            raise InvalidManifest(f"{what}: {error}", remedy=error.remedy) from error
 
     def read_manifest(self, reference: str, accept: str) -> tuple[bytes, str]:
         """Fetch the bytes of a manifest and what the registry calls them; a digest is verified."""
@@ -184,7 +188,7 @@ class RegistryClient:
         headers = {"Accept": accept} if accept else {}
         what = f"{self.repository}: manifest {reference}"
         try:
-            response, body = self._read(
+            response, body = self.read(
                 Call("GET", url, self.pull, headers), self._manifest_limit, what
             )
         except TooLarge as error:
@@ -209,7 +213,7 @@ class RegistryClient:
             body,
             expect=frozenset({200, 201, 202}),
         )
-        return self._read(call, MIB, f"{self.repository}: answer to a manifest")[0]
+        return self.read(call, MIB, f"{self.repository}: answer to a manifest")[0]
 
     def delete_manifest(self, reference: str) -> None:
         """Remove a manifest by digest, or only a tag where the registry can.
@@ -234,14 +238,14 @@ class RegistryClient:
         many = size = 0
         for _ in range(MOST_TAG_PAGES):
             call = Call("GET", url, self.pull)
-            response, content = self._read(call, TAG_PAGE_LIMIT, f"{self.repository}: tags")
+            response, content = self.read(call, TAG_PAGE_LIMIT, f"{self.repository}: tags")
             seen |= {hash(url), hash(response.url)}
             names = _tag_names(content, self.repository)
             many, size = many + len(names), size + len(content)
             if many > MOST_TAGS or size > TAGS_LIMIT:
                 break
             yield from names
-            following = _next_page(response, self.endpoint.base) if names else None
+            following = next_page(response, self.endpoint.base, "tags") if names else None
             if following is None or hash(following) in seen:
                 return
             url = following
@@ -250,7 +254,7 @@ class RegistryClient:
             f" {MOST_TAGS} tags or {TAGS_LIMIT} bytes"
         )
 
-    def _read(self, call: Call, limit: int, what: str) -> tuple[requests.Response, bytes]:
+    def read(self, call: Call, limit: int, what: str) -> tuple[requests.Response, bytes]:
         """Make a small call and read its answer, again if either breaks off."""
 
         def once() -> tuple[requests.Response, bytes]:
@@ -310,9 +314,11 @@ def _tag_names(content: bytes, repository: str) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def _next_page(response: requests.Response, base: str) -> str | None:
-    """The URL of the next page.
+def next_page(response: requests.Response, base: str, what: str) -> str | None:
+    """The URL of the next page of a list; None: this was the last.
 
+    Args:
+        what: what is listed, for messages.
     Raises:
         ProtocolViolation: it is not at the registry. Half a list would be worse: what
             is missing in it is taken for deleted.
@@ -323,7 +329,7 @@ def _next_page(response: requests.Response, base: str) -> str | None:
     target = resolve(response.url, link)
     if origin(target) != origin(base):
         raise ProtocolViolation(
-            f"{redacted(response.url)}: the list of tags goes on elsewhere: {redacted(target)}",
+            f"{redacted(response.url)}: the list of {what} goes on elsewhere: {redacted(target)}",
             remedy="the registry does not know its own address; see its settings",
         )
     return target

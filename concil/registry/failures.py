@@ -242,6 +242,8 @@ def status_error(response: requests.Response, content: bytes, what: str = "") ->
         remedy = "a proxy in front of the registry limits the size of a body"
     error = kind(message, response=response, remedy=remedy)
     error.retry_after = retry_after(response)
+    # Distribution 2.8 says 500 to a manifest whose foreign layers it does not want.
+    error.final = status == 500 and "MANIFEST_BLOB_UNKNOWN" in codes(content)
     return error
 
 

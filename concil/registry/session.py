@@ -185,6 +185,11 @@ class Transport:
         """Whether the host of ``url`` has answered anything so far."""
         return host_of(url) in self._answered
 
+    def is_proxied(self, url: str) -> bool:
+        """Whether a proxy would be asked for ``url``, which then resolves its name."""
+        proxies = self.session.proxies or self._environment_proxies(url)
+        return requests.utils.select_proxy(url, proxies) is not None
+
     def _prepared(self, request: requests.Request) -> requests.PreparedRequest:
         try:
             return self.session.prepare_request(request)

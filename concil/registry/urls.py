@@ -7,6 +7,7 @@ import ipaddress
 import re
 import socket
 import urllib.parse
+from collections.abc import Callable, Iterable
 
 from concil.errors import ProtocolViolation
 
@@ -143,6 +144,35 @@ def check_reachable(target: str, home: str) -> None:
             remedy="somebody may want to look around here; if not, let the registry name "
             "its storage by a host name",
         )
+
+
+def addresses_of(host: str) -> list[str]:
+    """What a name resolves to; nothing where it does not, which is the connection's trouble."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [str(address[0]) for *_, address in found]
+
+
+def check_public(
+    url: str, *, look_up: Callable[[str], Iterable[str]] | None = addresses_of
+) -> None:
+    """Refuse a URL that a stranger wrote unless it is https and leads out of this network.
+
+    Args:
+        look_up: resolves its name, which counts as well; None where a proxy does that.
+    Raises:
+        ProtocolViolation: plain http, a user in it, an odd host, or one inside.
+    """
+    scheme, host, _ = origin(url)
+    if scheme != "https":
+        raise ProtocolViolation(f"{redacted(url)} is no https")
+    if not _PLAIN_NETLOC.fullmatch(urllib.parse.urlsplit(url).netloc):
+        raise ProtocolViolation(f"{redacted(url)} is an odd URL")
+    inside = is_inside(host) or _is_private_name(host)
+    if inside or (look_up is not None and any(map(is_inside, look_up(host)))):
+        raise ProtocolViolation(f"{redacted(url)} is a host inside this network")
 
 
 def is_inside(host: str) -> bool:

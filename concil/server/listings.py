@@ -66,13 +66,7 @@ def _referrer(service: Service, repository: str, digest: Digest) -> Descriptor |
         manifest = Manifest.parse(body, media_type)
     except ConcilError:
         return None
-    return Descriptor(
-        manifest.media_type,
-        digest,
-        len(body),
-        annotations=manifest.annotations,
-        artifact_type=manifest.artifact_type,
-    )
+    return manifest.listed(digest)
 
 
 def _count(service: Service, request: Request) -> int:

@@ -34,9 +34,10 @@ class Names:
         """Read nothing; the directory's name stands in where an entry names no repository."""
         self._layout = layout
         self._fallback = _repository_name(layout.path.resolve().name)
-        self._lock = threading.Lock()  # guards _seen and _named
+        self._lock = threading.Lock()  # guards the three below
         self._seen: tuple[Descriptor, ...] | None = None
         self._named: dict[str, Named] = {}
+        self._nameless: tuple[Descriptor, ...] = ()
 
     def of(self, repository: str) -> Named:
         """What index.json holds for a repository, perhaps nothing; not to be changed."""
@@ -49,9 +50,16 @@ class Names:
             if entries is self._seen:
                 return self._named
         named = self._sorted(entries)
+        nameless = tuple(e for e in entries if not {FULL_NAME, REF_NAME} & e.annotations.keys())
         with self._lock:
-            self._seen, self._named = entries, named
+            self._seen, self._named, self._nameless = entries, named, nameless
         return named
+
+    def nameless(self) -> tuple[Descriptor, ...]:
+        """The entries without any name: referrers of images in other repositories, perhaps."""
+        self.all()
+        with self._lock:
+            return self._nameless
 
     def set_tag(self, repository: str, tag: str, descriptor: Descriptor) -> None:
         """Let a tag mean a manifest, under the name it has or as ``repository:tag``."""

@@ -4,7 +4,9 @@ A repository is a directory ``.concil/repositories/<name>`` with marker files be
 ``_blobs``, ``_manifests`` (the media type inside) and ``_referrers``. No part of a
 repository's name begins with an underscore, so names cannot collide with them.
 What an entry of index.json reaches belongs to the entry's repository without any
-marker, so that a layout somebody else wrote can be served as it is.
+marker, so that a layout somebody else wrote can be served as it is. Entries without a
+name that refer to a manifest of a repository belong to that, too: so signatures are
+found that were copied into the layout.
 """
 
 from __future__ import annotations
@@ -46,8 +48,9 @@ class Repositories:
         self.names = Names(layout)
         self._layout = layout
         self._tree = Tree(layout.path)
-        self._lock = threading.Lock()  # guards _cache
+        self._lock = threading.Lock()  # guards _cache and _subjects
         self._cache: dict[str, tuple[frozenset[Digest], Reached]] = {}
+        self._subjects: dict[Digest, Digest | None] = {}  # of manifests; it never changes
         # Held over disk writes on purpose: it guards files. Only one thread at a time
         # turns what is reached into markers, or removes some.
         self._changing = threading.Lock()
@@ -165,12 +168,16 @@ class Repositories:
             for entry in self.names.of(repository).roots
             if self._tree.size(_marker(repository, "_manifests", entry.digest)) is None
         }
-        state = frozenset(roots)
+        nameless = self.names.nameless()
+        state = frozenset(roots) | frozenset(entry.digest for entry in nameless)
         with self._lock:
             cached = self._cache.get(repository)
             if cached is not None and cached[0] == state:
                 return cached[1]
-        reached = self._walk(list(roots.values()))
+        reached = Reached()
+        self._walk(list(roots.values()), reached)
+        while about := [e for e in nameless if self._refers(repository, e, reached)]:
+            self._walk(about, reached)
         with self._lock:
             if state:
                 self._cache[repository] = (state, reached)
@@ -178,9 +185,33 @@ class Repositories:
                 self._cache.pop(repository, None)
         return reached
 
-    def _walk(self, todo: list[Descriptor]) -> Reached:
+    def _refers(self, repository: str, entry: Descriptor, reached: Reached) -> bool:
+        """Whether an entry that is not reached yet refers to a manifest of the repository."""
+        if entry.digest in reached.manifests:
+            return False
+        subject = self._subject(entry)
+        if subject is None:
+            return False
+        is_marked = self._tree.size(_marker(repository, "_manifests", subject)) is not None
+        return is_marked or subject in reached.manifests
+
+    def _subject(self, entry: Descriptor) -> Digest | None:
+        with self._lock:
+            if entry.digest in self._subjects:
+                return self._subjects[entry.digest]
+        try:
+            body = self._layout.read_blob(entry.digest, _MANIFEST_LIMIT)
+            manifest = Manifest.parse(body, entry.media_type)
+            manifest.blobs(), manifest.children()  # what cannot be read is not reached either
+            found = manifest.subject.digest if manifest.subject is not None else None
+        except ConcilError:
+            found = None
+        with self._lock:
+            self._subjects[entry.digest] = found
+        return found
+
+    def _walk(self, todo: list[Descriptor], reached: Reached) -> None:
         """Find what can be reached, parents before their children; circles do no harm."""
-        reached = Reached()
         while todo:
             entry = todo.pop(0)
             if entry.digest in reached.manifests:
@@ -201,7 +232,6 @@ class Repositories:
             # An index may list blobs as well, as the caches of BuildKit do.
             todo += [child for child in children if child.is_manifest]
             reached.blobs.update(child.digest for child in children if not child.is_manifest)
-        return reached
 
 
 def _marker(repository: str, part: str, digest: Digest) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from concil.config import MIB
 from concil.content import Descriptor, Digest, Manifest
@@ -11,6 +11,7 @@ from concil.errors import (
     ContentError,
     DigestMismatch,
     InvalidDigest,
+    InvalidManifest,
     NotFound,
     SizeMismatch,
     UsageError,
@@ -18,6 +19,7 @@ from concil.errors import (
 )
 from concil.store.files import FileBlob
 from concil.store.layout_directory import Layout
+from concil.store.layout_referrers import LayoutReferrers
 from concil.store.partial import PartialFile
 from concil.store.protocol import WriterState
 
@@ -39,6 +41,7 @@ class LayoutStore:
         self.name = f"oci:{layout.path}"
         self.realm = f"oci:{os.path.realpath(layout.path)}"
         self._manifest_limit = manifest_limit
+        self._referrers = LayoutReferrers(layout, manifest_limit)
 
     def find_manifest(self, reference: str) -> Descriptor | None:
         """Ask what is there; an entry whose manifest is missing counts as none.
@@ -122,6 +125,8 @@ class LayoutStore:
     def put_manifest(self, manifest: Manifest, reference: str) -> None:
         """Write a manifest; its bytes first, then its entry unless it goes by digest.
 
+        One that refers to another has an entry in any case: nothing else leads to it.
+
         Raises:
             DigestMismatch: the manifest is not what the reference says.
             StoreError: the disk refuses; the index is as it was.
@@ -132,9 +137,20 @@ class LayoutStore:
             entry = Descriptor(manifest.media_type, digest, len(manifest.body))
             self.layout.set_entry(reference or None, entry)
         elif Digest.of(manifest.body, digest.algorithm) == digest:
+            subject = manifest.subject
             self.layout.write_blob(manifest.body, digest.algorithm)
+            if subject is not None:
+                self._referrers.add(manifest, digest)
         else:
             raise DigestMismatch(f"the manifest to write to {shown(self.name)} is not {digest}")
+
+    def referrers(self, subject: Digest, beside: str = "", /) -> Sequence[Descriptor]:
+        """What refers to a manifest. See `store.protocol.Referring`."""
+        return self._referrers.of(subject, beside)
+
+    def digest_tags(self, subject: Digest, beside: str = "", /) -> Sequence[str]:
+        """Names that are a digest and a suffix. See `store.protocol.Referring`."""
+        return self._referrers.names(subject, beside)
 
     def delete_manifest(self, reference: str) -> None:
         """Remove the entry of a name; or, by digest, the manifest and all its entries.
@@ -180,7 +196,12 @@ class LayoutStore:
         return next(known, "")
 
     def _read(self, digest: Digest, media_type: str) -> Manifest:
-        return Manifest.parse(self.layout.read_blob(digest, self._manifest_limit), media_type)
+        body = self.layout.read_blob(digest, self._manifest_limit)
+        try:
+            return Manifest.parse(body, media_type)
+        except InvalidManifest as error:
+            what = f"{shown(self.name)}: manifest {digest}"
+            raise InvalidManifest(f"{what}: {error}", remedy=error.remedy) from error
 
     def _missing(self, reference: str) -> NotFound:
         names = shown(", ".join(self.layout.names()), 400)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,7 +71,7 @@ class Index:
         Raises:
             UsageError: several images fit; it lists the names.
         """
-        places = range(len(self.entries)) if name is None else self._places.get(name, ())
+        places = self._images() if name is None else self._places.get(name, ())
         found = [self.entries[place] for place in places]
         if len({entry.digest for entry in found}) > 1:
             which = "holds" if name is None else f"has under {shown(name)}"
@@ -80,6 +80,15 @@ class Index:
                 remedy="name one of them, or its digest: oci:PATH:NAME, oci:PATH@DIGEST",
             )
         return found[0] if found else None
+
+    def _images(self) -> Sequence[int]:
+        """Where the images are: signatures and the like, which have no name, only if alone."""
+        found = [
+            place
+            for place, entry in enumerate(self.entries)
+            if not (entry.artifact_type and _nameless(entry, entry.digest))
+        ]
+        return found or range(len(self.entries))
 
     def names(self) -> Iterator[str]:
         """Yield a name for each entry that has one: a name by which `find` finds it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -258,4 +258,29 @@ class TagLister(Protocol):
 
     def tags(self) -> Iterator[str]:
         """The tags, as they come, page by page."""
+        ...
+
+
+@runtime_checkable
+class Referring(Protocol):
+    """A place that knows what is about a manifest: signatures, attestations, SBOMs.
+
+    A manifest with a ``subject`` that is put there is listed from then on.
+    """
+
+    def get_manifest(self, reference: str) -> Manifest:
+        """Fetch by tag or digest. As in `Source`."""
+        ...
+
+    def referrers(self, subject: Digest, beside: str = "", /) -> Sequence[Descriptor]:
+        """The manifests whose ``subject`` it is said to be, each once; they may be gone.
+
+        Args:
+            beside: the reference of an image of the same repository, where names have
+                that in them.
+        """
+        ...
+
+    def digest_tags(self, subject: Digest, beside: str = "", /) -> Sequence[str]:
+        """References that are named by its digest and a suffix, as cosign does; perhaps there."""
         ...

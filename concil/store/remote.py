@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import requests
 
@@ -22,6 +22,7 @@ from concil.errors import (
 from concil.registry import failures
 from concil.registry.client import RegistryClient
 from concil.registry.quirks import LEAST_PACE, Knowledge, Strategy
+from concil.registry.referrers import Referrers, SharedReferrers
 from concil.registry.session import content_length
 from concil.registry.upload import UploadSession
 from concil.registry.urls import redacted
@@ -126,7 +127,7 @@ def _receive(below: http.client.HTTPResponse, buffer: memoryview) -> int:
 
 
 class RemoteStore:
-    """A repository as Source, Destination, Mounter and TagLister."""
+    """A repository as Source, Destination, Mounter, TagLister and Referring."""
 
     def __init__(
         self,
@@ -135,12 +136,14 @@ class RemoteStore:
         name: str,
         knowledge: Knowledge,
         chunk_size: int | None = None,
+        referrers: SharedReferrers | None = None,
     ) -> None:
         """Speak through ``client``.
 
         Args:
             name: the repository as people write it.
             knowledge: what is known of the hosts; shared by all stores of a run.
+            referrers: what is known of their referrers; shared like that.
             chunk_size: bytes of one PATCH, where the host has no opinion of its own;
                 None: what it carries in about two seconds, 10 to 64 MiB.
         """
@@ -149,6 +152,7 @@ class RemoteStore:
         self.repository = client.repository
         self._knowledge = knowledge
         self._chunk_size = chunk_size
+        self._referrers = Referrers(client, referrers or SharedReferrers())
 
     @property
     def host(self) -> str:
@@ -169,8 +173,24 @@ class RemoteStore:
         return self.client.get_manifest(reference or "latest")
 
     def put_manifest(self, manifest: Manifest, reference: str) -> None:
-        """Write a manifest, bytes unchanged."""
-        self.client.put_manifest(manifest.body, manifest.media_type, reference or "latest")
+        """Write a manifest, bytes unchanged; one that refers to another is listed there.
+
+        Source: distribution-spec, "Pushing Manifests with Subject".
+        """
+        subject = manifest.subject  # an error of the manifest, before anything is written
+        reference = reference or "latest"
+        answer = self.client.put_manifest(manifest.body, manifest.media_type, reference)
+        if subject is not None and "OCI-Subject" not in answer.headers:
+            digest = Digest.parse(reference) if ":" in reference else manifest.digest
+            self._referrers.add(manifest, digest, subject.digest)
+
+    def referrers(self, subject: Digest, _beside: str = "", /) -> Sequence[Descriptor]:
+        """What refers to a manifest. See `store.protocol.Referring`."""
+        return self._referrers.of(subject)
+
+    def digest_tags(self, subject: Digest, _beside: str = "", /) -> Sequence[str]:
+        """Tags that are named by a digest. See `store.protocol.Referring`."""
+        return self._referrers.digest_tags(subject)
 
     def delete_manifest(self, reference: str) -> None:
         """Remove a manifest, and with it every tag that names it.

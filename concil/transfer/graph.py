@@ -32,16 +32,11 @@ class Node:
             yield from child.walk()
         yield self
 
-    def blobs(self) -> dict[Digest, Descriptor]:
-        """Every blob of the graph once, foreign layers left out."""
-        found: dict[Digest, Descriptor] = {}
-        for node in self.walk():
-            # BuildKit's cache exports list layers in an index, without any manifest.
-            listed = (c for c in node.manifest.children() if not c.is_manifest)
-            for blob in (*node.manifest.blobs(), *listed):
-                if not blob.is_foreign:
-                    found.setdefault(blob.digest, blob)
-        return found
+    def listed_blobs(self) -> Iterator[Descriptor]:
+        """Yield the blobs that this manifest lists, foreign layers among them."""
+        yield from self.manifest.blobs()
+        # BuildKit's cache exports list layers in an index, without any manifest.
+        yield from (child for child in self.manifest.children() if not child.is_manifest)
 
 
 Fetcher = Callable[[Sequence[Descriptor]], list[Manifest | None]]
@@ -67,10 +62,15 @@ def chosen(root: Manifest, platforms: Sequence[Platform], name: str) -> Manifest
     if len(kept) == 1:
         return kept[0]
     digests = {str(c.digest) for c in kept}
-    kept += [c for c in children if c.annotations.get(_ATTESTS) in digests and c not in kept]
+    kept += [c for c in children if attests(c) in digests and c not in kept]
     if len(kept) == len(children):
         return root
     return root.keeping(tuple(c for c in children if c in kept))
+
+
+def attests(entry: Descriptor) -> str:
+    """The digest of the manifest that an entry of an index is an attestation of; "" for none."""
+    return entry.annotations.get(_ATTESTS, "")
 
 
 class GraphReader:

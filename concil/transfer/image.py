@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
-from concil.content import Descriptor, Digest, Manifest, Platform
-from concil.errors import ConcilError, StatusError
+from concil.content import Descriptor, Digest, Manifest
+from concil.errors import ConcilError, NotFound, StatusError
 from concil.progress import Event, Meter, ProgressSink, State, emit
 from concil.retry import backoff, sleep
-from concil.store.protocol import Destination, Mounter, Source
+from concil.store.protocol import Mounter
 from concil.transfer.blob import Begin, BlobMove, Landed
-from concil.transfer.graph import GraphReader, Node, check_listed, chosen
+from concil.transfer.foreign import source_of
+from concil.transfer.graph import GraphReader, attests, check_listed, chosen
+from concil.transfer.job import ForeignLayers, ImageJob, Load, Root, counted, joined
 from concil.transfer.pool import Claims, Rank, WorkerPool, wait
+from concil.transfer.putting import put
+from concil.transfer.referrers import Gatherer, Hands, is_list
+
+__all__ = ["Copier", "ForeignLayers", "ImageJob", "ImageResult", "joined"]
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 _ROUNDS = 3  # times that the blobs of an image are looked for
-
-
-@dataclass(frozen=True, slots=True)
-class ImageJob:
-    """One image to copy, its stores open."""
-
-    source: Source
-    source_reference: str  # tag or digest; "" for the only one of a layout
-    destination: Destination
-    destination_reference: str
-    platforms: tuple[Platform, ...] = ()
-
-    @property
-    def subject(self) -> str:
-        """The image as people write it."""
-        return joined(self.source.name, self.source_reference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +42,14 @@ class ImageResult:
     blobs: tuple[Landed, ...] = ()
     manifests: int = 0  # that were put
     seconds: float = 0.0
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())  # what is not as it was at the source
+    referrers: int = 0  # signatures and the like that came along
+    foreign: int = 0  # foreign layers that were left out
 
     @property
     def sent(self) -> int:
         """Bytes of blobs that were moved for this image."""
         return sum(landed.sent for landed in self.blobs)
-
-
-def joined(name: str, reference: str) -> str:
-    """A store's name and a reference in it, as people write it."""
-    if not reference:
-        return name
-    return (
-        f"{name}@{reference}" if ":" in reference and "sha" in reference else f"{name}:{reference}"
-    )
 
 
 class Copier:
@@ -96,42 +81,83 @@ class Copier:
         return result
 
     def _copy(self, job: ImageJob, began: float) -> ImageResult:
-        target = joined(job.destination.name, job.destination_reference)
         source = job.source.find_manifest(job.source_reference)
         if source is None:
             # Reading it says why: a layout lists its names, a registry its own message.
             source = job.source.get_manifest(job.source_reference).descriptor
+        if job.referrers and is_list(job.source_reference, source.digest):
+            note = "a list of referrers, which go along with their image"
+            return ImageResult(job.subject, job.target, State.PRESENT, source.digest, notes=(note,))
         there = job.destination.find_manifest(job.destination_reference)
-        if there is not None and there.digest == source.digest and not job.platforms:
-            return ImageResult(job.subject, target, State.PRESENT, source.digest)
-        self._tell(job, State.STARTED, 0, "")
-        root, digest = self._root(job, source)
-        if there is not None and there.digest == digest:
-            return ImageResult(job.subject, target, State.PRESENT, digest)
-        fetch = partial(self._fetch_level, job, may_be_there=there is not None)
-        node = GraphReader(fetch, job.subject).read(root, digest)
-        landed = self._write(job, node)
+        same = there is not None and there.digest == source.digest and not job.platforms
+        if not same:
+            self._tell(job, State.STARTED, 0, "")
+        root = Root(source) if same else self._root(job, source)
+        load = Load(None, (), root.notes)
+        if root.manifest is not None and (there is None or there.digest != root.entry.digest):
+            fetch = partial(self._fetch_level, job, may_be_there=there is not None)
+            node = GraphReader(fetch, job.subject).read(root.manifest, root.entry.digest)
+            load = replace(load, node=node)
+        load = self._with_referrers(job, load, root)
+        if same and load.attached:
+            self._tell(job, State.STARTED, 0, "")
+        return self._written(job, load, root.entry.digest, began)
+
+    def _written(self, job: ImageJob, load: Load, digest: Digest, began: float) -> ImageResult:
+        """Write what there is to write."""
+        is_there = load.node is None and not load.attached
+        landed = [] if is_there else self._write(job, load)
+        skipped = load.foreign if job.foreign is ForeignLayers.SKIP else 0
+        notes = (f"{counted(skipped, 'foreign layer')} left out",) if skipped else ()
         return ImageResult(
             job.subject,
-            target,
-            State.DONE,
+            job.target,
+            State.PRESENT if is_there else State.DONE,
             digest,
             tuple(landed),
-            manifests=sum(1 for _ in node.walk()),
-            seconds=time.monotonic() - began,
+            manifests=sum(1 for _ in load.nodes()),
+            seconds=0.0 if is_there else time.monotonic() - began,
+            notes=load.notes + notes,
+            referrers=len(load.attached),
+            foreign=skipped,
         )
 
-    def _root(self, job: ImageJob, found: Descriptor) -> tuple[Manifest, Digest]:
-        """The manifest to copy, and the digest it has; of an index for some platforms a part."""
+    def _with_referrers(self, job: ImageJob, load: Load, root: Root) -> Load:
+        """Add what refers to the image, and has come to it since it was copied."""
+        if not job.referrers:
+            return load
+        fetch = partial(self._fetch_level, job, may_be_there=True)
+        gatherer = Gatherer(job, Hands(partial(self._at_once, job), fetch))
+        known = {each.digest: each.manifest for each in load.nodes()}
+        members = gatherer.members([root.entry], known)
+        if root.whole is not None:
+            gatherer.left_behind(root.whole)
+            members.remove(root.entry.digest)
+        attached = gatherer.gather(members)
+        return replace(load, attached=attached, notes=(*load.notes, *gatherer.notes))
+
+    def _at_once(self, job: ImageJob, calls: Sequence[Callable[[], Result]]) -> list[Result]:
+        hosts = (job.source.host, job.destination.host)
+        futures = [self._pool.submit(call, rank=Rank.SMALL, hosts=hosts) for call in calls]
+        return [wait(future, self._pool.cancel) for future in futures]
+
+    def _root(self, job: ImageJob, found: Descriptor) -> Root:
+        """What to copy: all that was asked for, or for some platforms a part of an index."""
         root = job.source.get_manifest(job.source_reference)
         pick = chosen(root, job.platforms, job.subject)
         if isinstance(pick, Descriptor):
             child = job.source.get_manifest(str(pick.digest))
             check_listed(pick, child, job.subject)
-            return child, pick.digest
-        # A registry may name it by another algorithm; its word for the digest is not taken.
-        algorithm = found.digest.algorithm if pick is root else "sha256"
-        return pick, Digest.of(pick.body, algorithm)
+            count = sum(1 for each in root.children() if attests(each) == str(pick.digest))
+            notes = (f"{counted(count, 'attestation')} left behind in the index",) if count else ()
+            return Root(pick, child, notes=notes)
+        if pick is root:
+            # A registry may name it by another algorithm; its word for the digest is not taken.
+            digest = Digest.of(root.body, found.digest.algorithm)
+            return Root(replace(root.descriptor, digest=digest), root)
+        wanted = ", ".join(map(str, job.platforms))
+        note = f"the index is rewritten for {wanted}: {pick.digest} instead of {root.digest}"
+        return Root(pick.descriptor, pick, root.digest, (note,))
 
     def _fetch_level(
         self, job: ImageJob, level: Sequence[Descriptor], *, may_be_there: bool
@@ -142,22 +168,25 @@ class Copier:
             digest = str(child.digest)
             if may_be_there and job.destination.find_manifest(digest) is not None:
                 return None
-            manifest = job.source.get_manifest(digest)
+            try:
+                manifest = job.source.get_manifest(digest)
+            except NotFound as error:
+                of = f" for {child.platform}" if child.platform is not None else ""
+                raise NotFound(
+                    f"{job.subject}: an index lists {digest}{of}, which the source has not",
+                    remedy="the source has only some platforms; choose those with --platform",
+                ) from error
             # Here, not when all of the level are in memory.
             check_listed(child, manifest, job.subject)
             return manifest
 
-        hosts = (job.source.host, job.destination.host)
-        futures = [
-            self._pool.submit(partial(read, child), rank=Rank.SMALL, hosts=hosts) for child in level
-        ]
-        return [wait(future, self._pool.cancel) for future in futures]
+        return self._at_once(job, [partial(read, child) for child in level])
 
-    def _move_blobs(self, job: ImageJob, node: Node) -> list[Landed]:
+    def _move_blobs(self, job: ImageJob, load: Load) -> list[Landed]:
         """Move every blob of the graph; submit all that is ours before waiting for others'."""
         owned: list[tuple[Descriptor, Future[Landed]]] = []
         others: list[tuple[Descriptor, Future[Landed]]] = []
-        blobs = sorted(node.blobs().values(), key=lambda blob: -blob.size)
+        blobs = sorted(load.blobs(job.foreign).values(), key=lambda blob: -blob.size)
         for blob in blobs:
             key = self._key(job, blob)
             mine, future = self._claims.take(key)
@@ -227,7 +256,8 @@ class Copier:
             target=job.destination.name,
             total=blob.size,
         )
-        move = BlobMove(job.source, job.destination, blob, pool=self._pool, meter=meter)
+        source = source_of(job, blob)
+        move = BlobMove(source, job.destination, blob, pool=self._pool, meter=meter)
         return self.begin(move, siblings)
 
     def _source_repository(self, job: ImageJob) -> list[str]:
@@ -237,7 +267,7 @@ class Copier:
             return []
         return [source.repository] if isinstance(source, Mounter) else []
 
-    def _write(self, job: ImageJob, node: Node) -> list[Landed]:
+    def _write(self, job: ImageJob, load: Load) -> list[Landed]:
         """Move the blobs and put the manifests, once more if blobs are gone that were there.
 
         A registry may see them late: distribution 2.8 does, while another client writes
@@ -245,42 +275,30 @@ class Copier:
         """
         landed: list[Landed] = []
         for attempt in range(1, _ROUNDS + 1):
-            landed += [one for one in self._move_blobs(job, node) if attempt == 1 or one.sent]
+            landed += [one for one in self._move_blobs(job, load) if attempt == 1 or one.sent]
             try:
-                self._put(job, node)
+                put(job, load)
                 break
             except StatusError as error:
                 if "BLOB_UNKNOWN" not in str(error) or attempt == _ROUNDS:
                     raise
                 logger.warning("%s: %s; looking at its blobs again", job.subject, error)
                 sleep(backoff(self._pool.run.config.retry, attempt), self._pool.cancel)
-                self._forget_missing(job, node)
+                self._forget_missing(job, load)
         return landed
 
-    def _forget_missing(self, job: ImageJob, node: Node) -> None:
+    def _forget_missing(self, job: ImageJob, load: Load) -> None:
         """Let the blobs be moved again that the destination has not.
 
         Those it has stay: a mount would write their links once more, and another client's
         manifest would miss them then.
         """
-        blobs = list(node.blobs().values())
-        hosts = (job.destination.host,)
-        there = [
-            self._pool.submit(partial(job.destination.has_blob, blob), rank=Rank.SMALL, hosts=hosts)
-            for blob in blobs
-        ]
-        for blob, future in zip(blobs, there, strict=True):
-            if not wait(future, self._pool.cancel):
+        blobs = list(load.blobs(job.foreign).values())
+        there = self._at_once(job, [partial(job.destination.has_blob, blob) for blob in blobs])
+        for blob, is_there in zip(blobs, there, strict=True):
+            if not is_there:
                 for here in (False, True):
                     self._claims.forget(self._key(job, blob, here=here))
 
-    def _put(self, job: ImageJob, node: Node) -> None:
-        """Put the manifests, children before parents, the tag last."""
-        for child in node.children:
-            for one in child.walk():
-                job.destination.put_manifest(one.manifest, str(one.digest))
-        job.destination.put_manifest(node.manifest, job.destination_reference or "")
-
     def _tell(self, job: ImageJob, state: State, sent: int, detail: str) -> None:
-        target = joined(job.destination.name, job.destination_reference)
-        emit(self._progress, Event("image", job.subject, target, state, sent, None, detail))
+        emit(self._progress, Event("image", job.subject, job.target, state, sent, None, detail))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from concil.errors import Cancelled, ConcilError
 from concil.progress import State
-from concil.transfer.image import Copier, ImageJob, ImageResult
+from concil.transfer.image import Copier, ForeignLayers, ImageJob, ImageResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,8 @@ class MirrorItem:
     source: str
     destination: str
     platforms: tuple[str, ...] = ()
+    referrers: bool = False  # signatures, attestations and SBOMs go along
+    foreign_layers: ForeignLayers = ForeignLayers.SKIP
 
 
 @dataclass(frozen=True, slots=True)

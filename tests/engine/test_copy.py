@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from concil.content import Digest, Manifest
+from concil.content import Digest
 from concil.engine import Engine, Sides
 from concil.errors import InvalidManifest, NotFound, TLSFailure
 from concil.progress import State
@@ -15,6 +14,7 @@ from concil.registry.session import TLSSettings
 from concil.server import EmbeddedRegistry
 from concil.stores import Access
 from concil.transfer.journal import Journal
+from tests.engine.places import EITHER, Place, place_of
 from tests.engine.world import QUICK, Registry, blob_path
 from tests.lab.images import (
     DOCKER,
@@ -41,53 +41,6 @@ def image_of(seed: int = 1) -> Image:
         for n, name in enumerate((AMD64, ARM64, V7))
     )
     return make_index([first, second, make_index([third])])
-
-
-@dataclass
-class Place:
-    """Somewhere images are, as an address and as a way to look."""
-
-    address: str
-    url: str = ""
-    repository: str = ""
-    layout: Path | None = None
-
-    def load(self, image: Image, tag: str) -> None:
-        """Put an image there without concil."""
-        if self.layout is not None:
-            write_layout(self.layout, {tag: image})
-        else:
-            put_image(self.url, self.repository, tag, image)
-
-    def assert_same(self, image: Image, tag: str) -> None:
-        """Compare all that is below a tag, byte for byte, without concil."""
-        if self.layout is None:
-            assert_same_image(self.url, self.repository, tag, image)
-            return
-        index = Manifest.parse((self.layout / "index.json").read_bytes())
-        named = {
-            c.annotations["org.opencontainers.image.ref.name"]: str(c.digest)
-            for c in index.children()
-        }
-        assert named[tag] == image.digest
-        for each in image.walk():
-            assert blob_path(self.layout, each.digest).read_bytes() == each.manifest
-        for digest, blob in image.all_blobs().items():
-            assert blob_path(self.layout, digest).read_bytes() == blob
-
-
-EITHER = ["layout", "embedded", pytest.param("docker", marks=pytest.mark.real)]
-
-
-def place_of(request: pytest.FixtureRequest, kind: str, role: str) -> Place:
-    """Return an empty place of some kind."""
-    if kind == "layout":
-        path = request.getfixturevalue("tmp_path") / f"{role}-layout"
-        return Place(f"oci:{path}", layout=path)
-    name = "embedded" if kind == "embedded" else "docker_registry"
-    registry: Registry = request.getfixturevalue(name)
-    repository = f"{request.getfixturevalue('repository')}/{role}"
-    return Place(f"{registry.url}/{repository}", registry.url, repository)
 
 
 @pytest.fixture(params=EITHER)

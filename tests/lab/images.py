@@ -178,13 +178,31 @@ def make_image(
     return Image(types.manifest, _encode(manifest), blobs, platform=platform)
 
 
-def make_index(children: Sequence[Image], *, types: MediaTypes = OCI) -> Image:
-    """Build an index of images, or of indexes."""
-    manifest = {
+def make_index(
+    children: Sequence[Image],
+    *,
+    types: MediaTypes = OCI,
+    subject: Image | None = None,
+    fields: Mapping[str, object] | None = None,
+    entries: Mapping[str, Mapping[str, object]] | None = None,
+) -> Image:
+    """Build an index of images, or of indexes.
+
+    Args:
+        children: What it lists.
+        types: `OCI` or `DOCKER`.
+        subject: What it is a referrer of.
+        fields: More fields of its own.
+        entries: More fields of what it lists, by digest.
+    """
+    manifest: dict[str, object] = {
         "schemaVersion": 2,
         "mediaType": types.index,
-        "manifests": [child.descriptor() for child in children],
+        "manifests": [{**c.descriptor(), **(entries or {}).get(c.digest, {})} for c in children],
+        **(fields or {}),
     }
+    if subject:
+        manifest["subject"] = _descriptor(subject.media_type, subject.manifest)
     return Image(types.index, _encode(manifest), children=tuple(children))
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,6 +32,7 @@ class DockerRegistry:
         users: Passwords by name; with any, every request needs Basic authentication.
         auth: Its configuration of `auth`, where it is not that.
         certificate: Serves https with it.
+        foreign_urls: Regular expressions of the URLs that foreign layers may have.
         in_memory: Keeps the storage in memory, for measurements.
     """
 
@@ -43,6 +44,7 @@ class DockerRegistry:
         users: Mapping[str, str] | None = None,
         auth: Mapping[str, object] | None = None,
         certificate: Certificate | None = None,
+        foreign_urls: Sequence[str] = (),
         in_memory: bool = False,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -58,6 +60,7 @@ class DockerRegistry:
         self._users = dict(users or {})
         self._auth = auth
         self._certificate = certificate
+        self._foreign_urls = list(foreign_urls)
         self._port = 0
         self._process = ServerProcess(
             [require("docker-registry"), "serve", str(self._config)],
@@ -131,6 +134,8 @@ class DockerRegistry:
             },
             "http": http,
         }
+        if self._foreign_urls:
+            configuration["validation"] = {"manifests": {"urls": {"allow": self._foreign_urls}}}
         if self._auth is not None:
             configuration["auth"] = self._auth
         elif self._users:

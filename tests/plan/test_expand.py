@@ -169,3 +169,31 @@ def test_an_entry_has_its_own_platforms_or_those_of_all() -> None:
     ]
     assert found.known
     assert not expand(everything("q.example/a")).known
+
+
+@pytest.mark.parametrize("of_all", [True, False])
+def test_an_entry_says_itself_whether_referrers_go_along(of_all: bool) -> None:
+    entries = tuple(
+        Rule(f"plan:{n}", f"q.example/x:{n}", referrers=own)
+        for n, own in enumerate((True, False, None))
+    )
+    found = Expansion(entries, listing, Below("h.example"), referrers=of_all)
+
+    assert [item.referrers for item in found] == [True, False, of_all]
+
+
+def test_tags_of_signatures_go_along_and_not_alone() -> None:
+    stem = f"sha256-{'a' * 64}"
+    tags = ["v1", f"{stem}.sig", f"{stem}.att", stem, f"sha256-{'b' * 63}.sig"]
+    chosen = Rule("plan:1", "q.example/x", None, TagFilter(), referrers=True)
+    listed = Rule("plan:2", "q.example/y", None, TagFilter((f"{stem}.sig",)), referrers=True)
+    without = Rule("plan:3", "q.example/z", None, TagFilter(), referrers=False)
+
+    found = Expansion((chosen, listed, without), lambda _: iter(tags), Below("h.example"))
+
+    assert [item.source for item in found] == [
+        # The one without suffix may be an image that is named by its digest.
+        *(f"q.example/x:{tag}" for tag in ("v1", stem, f"sha256-{'b' * 63}.sig")),
+        f"q.example/y:{stem}.sig",
+        *(f"q.example/z:{tag}" for tag in tags),
+    ]

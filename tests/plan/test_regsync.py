@@ -25,6 +25,8 @@ defaults:
   ratelimit:
     min: 100
   parallel: 2
+  skipDockerConfig: true
+  referrers: true
 sync:
   - source: busybox:latest
     target: localhost:5000/library/busybox:latest
@@ -42,7 +44,8 @@ sync:
   - source: quay.io/team/app
     target: ocidir://images/app
     type: repository
-    digestTags: true
+    digestTags: false
+    forceRecursive: true
 """
 TAGS = ["latest", "3.1", "3.19", "3.19-x", "edge"]
 
@@ -74,6 +77,22 @@ def test_every_kind_of_entry_is_read(below: Below | None) -> None:
         ),
     ]
     assert {item.platforms for item in items[1:3]} == {("linux/amd64",)}
+    assert [item.referrers for item in items] == [True] * 3 + [False] * len(TAGS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ("", None),
+        (", referrers: true", True),
+        (", digestTags: true, referrers: false", True),
+        (", digestTags: false", False),
+    ],
+)
+def test_referrers_and_digest_tags_are_one(fields: str, wanted: bool | None) -> None:
+    (rule,) = read(f"sync: [{{source: a/b:1, target: h.example/b:1, type: image{fields}}}]")
+
+    assert rule.referrers is wanted
 
 
 @pytest.mark.usefixtures("hub")
@@ -84,7 +103,8 @@ def test_what_is_ignored_is_named(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == [
         "regsync.yml:9: defaults: ratelimit is ignored here",
         "regsync.yml:11: defaults: parallel is ignored here",
-        "regsync.yml:29: sync: digestTags is ignored here",
+        "regsync.yml:12: defaults: skipDockerConfig is ignored here",
+        "regsync.yml:32: sync: forceRecursive is ignored here",
     ]
 
 
@@ -105,6 +125,10 @@ def test_users_go_to_their_registry() -> None:
         ("sync:\n  - source: a", "regsync.yml:2: sync: an entry without target"),
         ("sync:\n  - {source: a, target: b, type: registry}", "type 'registry' cannot be had"),
         ("creds:\n  - user: x\nsync: []", "regsync.yml:2: creds: an entry without registry"),
+        (
+            "sync:\n  - {source: a, target: b, type: image, referrers: 2}",
+            "regsync.yml:2: sync: referrers is neither true nor false",
+        ),
         ("sync:\n  - {source: '{{x}}', target: b, type: image}", "only templates of the form"),
         ("sync:\n  - {source: '{{env \"NONE\"}}', target: b, type: image}", "variable NONE"),
         (

@@ -26,6 +26,7 @@ semver = ">=1.2"
 latest = 3
 exclude = ".*-rc.*"
 platforms = ["linux/amd64"]
+referrers = true
 
 [[mirror]]
 source = "alpine:3"
@@ -50,12 +51,13 @@ def test_every_field_is_read() -> None:
             (re.compile(".*-rc.*"),),
         ),
         ("linux/amd64",),
+        referrers=True,
     )
     assert full.tags is not None
     assert full.tags.versions is not None
     assert full.tags.versions.text == VersionRange.parse(">=1.2").text
-    assert one == Rule("plan.toml:12", "alpine:3")
-    assert all_tags == Rule("plan.toml:15", "alpine", tags=TagFilter())
+    assert one == Rule("plan.toml:13", "alpine:3")
+    assert all_tags == Rule("plan.toml:16", "alpine", tags=TagFilter())
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,7 @@ def test_every_field_is_read() -> None:
         ("exclude = ['a', '[']", "'exclude': not a regular expression"),
         ("semver = 'new'", "'semver': not a range of versions: 'new'"),
         ("platforms = ['arm']", "'platforms'"),
+        ("referrers = 'yes'", "'referrers': neither true nor false"),
         ("target = ''", "'target': not a text"),
     ],
 )

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from concil.errors import ProtocolViolation
-from concil.registry.urls import host_of, is_inside, origin, redacted, resolve, with_query
+from concil.registry.urls import (
+    addresses_of,
+    check_public,
+    host_of,
+    is_inside,
+    origin,
+    redacted,
+    resolve,
+    with_query,
+)
 from tests.registry.wiring import UNTIMED
 
 ANSWERED = "https://reg.example:5000/v2/team/app/blobs/uploads/"
@@ -282,3 +293,50 @@ def test_any_text_can_be_shown(text: str) -> None:
 )
 def test_a_parameter_is_added_and_the_rest_stays_byte_for_byte(url: str, expected: str) -> None:
     assert with_query(url, "digest", "sha256:ab") == expected
+
+
+def resolved(*addresses: str) -> Callable[[str], list[str]]:
+    return lambda host: list(addresses)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://layers.example/x",
+        "ftp://layers.example/x",
+        "https://127.0.0.1/x",
+        "https://localhost/x",
+        "https://registry/x",
+        "https://nas.local/x",
+        "https://10.1.2.3/x",
+        "https://0x7f000001/x",
+        "https://169.254.169.254/latest/meta-data",
+        "https://[::1]/x",
+        "https://[::ffff:10.0.0.1]/x",
+        "https://user:password@layers.example/x",
+        "https://layers.example\\@10.0.0.1/x",
+        "//layers.example/x",
+        "layer.tar",
+        "",
+    ],
+)
+def test_url_of_a_stranger_leads_out_of_the_network_by_https_or_nowhere(url: str) -> None:
+    with pytest.raises(ProtocolViolation) as caught:
+        check_public(url, look_up=resolved("93.184.216.34"))
+
+    assert "password" not in str(caught.value)
+
+
+def test_name_that_resolves_to_an_address_inside_is_inside() -> None:
+    url = "https://layers.example/x"
+
+    with pytest.raises(ProtocolViolation, match="inside this network"):
+        check_public(url, look_up=resolved("93.184.216.34", "fd00::1"))
+    check_public(url, look_up=resolved("93.184.216.34"))
+    check_public(url, look_up=None)
+
+
+def test_names_are_resolved() -> None:
+    assert set(addresses_of("localhost")) <= {"127.0.0.1", "::1"}
+    assert addresses_of("localhost") != []
+    assert addresses_of("." * 300) == []

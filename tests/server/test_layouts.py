@@ -12,6 +12,7 @@ from concil.server import EmbeddedRegistry
 from concil.server.names import place_of
 from concil.store.layout import Layout
 from tests.lab.images import OCI, Image, digest_of, make_image, make_index, write_layout
+from tests.lab.referrers import make_referrer
 from tests.server.client import Client, descriptor, manifest
 
 IMAGE = make_index([make_image(1), make_image(2, platform="linux/arm64")])
@@ -66,6 +67,47 @@ def test_a_layout_that_others_wrote_is_served(directory: Path, read_only: bool) 
             assert client.ask("HEAD", f"blobs/{digest}").status_code == 404
         catalog = client.ask("GET", "/v2/_catalog").json()
         assert catalog == {"repositories": ["docker.io/library/app", "layout"]}
+
+
+def add_nameless(directory: Path, *images: Image) -> None:
+    """List manifests in index.json without a name, as referrers are."""
+    index = json.loads((directory / "index.json").read_text())
+    for image in images:
+        for content in (*image.blobs.values(), image.manifest):
+            (directory / "blobs" / digest_of(content).replace(":", "/")).write_bytes(content)
+        index["manifests"].append(image.descriptor())
+    (directory / "index.json").write_text(json.dumps(index))
+
+
+def listed(client: Client, subject: Image) -> list[str]:
+    """Return the digests of what refers to a manifest."""
+    found = client.ask("GET", f"referrers/{subject.digest}").json()["manifests"]
+    return [str(entry["digest"]) for entry in found]
+
+
+def test_referrers_in_a_layout_are_served_with_their_image(directory: Path) -> None:
+    other = make_image(3)
+    sbom = make_referrer(IMAGE.children[1], b"parts")
+    signed = make_referrer(sbom)
+    stranger = make_referrer(other, b"of another")
+    write_layout(directory, {"docker.io/library/app:v1": IMAGE, "docker.io/library/b:v1": other})
+    add_nameless(directory, signed, sbom, stranger)
+
+    with (
+        EmbeddedRegistry(directory) as registry,
+        Client(registry.url, "docker.io/library/app") as client,
+    ):
+        assert listed(client, IMAGE.children[1]) == [sbom.digest]
+        assert listed(client, sbom) == [signed.digest]
+        assert listed(client, other) == []
+        for each in (sbom, signed):
+            assert_served(client, each, each.digest)
+        assert client.ask("HEAD", f"manifests/{stranger.digest}").status_code == 404
+        assert listed(client.at("docker.io/library/b"), other) == [stranger.digest]
+        # A tag that goes takes neither the image nor what refers to it along.
+        assert client.ask("DELETE", "manifests/v1").status_code == 202
+        assert listed(client, IMAGE.children[1]) == [sbom.digest]
+        assert_served(client, sbom, sbom.digest)
 
 
 @pytest.mark.parametrize("how", ["delete", "replace"])

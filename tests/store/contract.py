@@ -15,7 +15,7 @@ from concil.content import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor, Dige
 from concil.reference import Reference
 from concil.server import EmbeddedRegistry
 from concil.store.layout import Layout, LayoutStore
-from concil.store.protocol import Destination, RangeWriter, Source, TagLister
+from concil.store.protocol import Destination, RangeWriter, Referring, Source, TagLister
 from concil.stores import Stores
 from tests.lab.images import make_blob
 from tests.store.memory import MemoryHost
@@ -25,7 +25,7 @@ CHUNK = 64 * 1024  # bytes of a chunk where a store can be told
 BLOCK = 10_000  # bytes of one write; no divisor of a chunk
 
 
-class Store(Source, Destination, TagLister, Protocol):
+class Store(Source, Destination, TagLister, Referring, Protocol):
     """A store that can do everything the contract is about."""
 
     def delete_manifest(self, reference: str) -> None:
@@ -160,6 +160,22 @@ def put_image(store: Destination, seed: int, reference: str) -> Manifest:
     }
     # Odd white space: bytes must come back as they went.
     return _put(store, json.dumps(document, indent=3).encode() + b"\n", reference)
+
+
+def put_referrer(store: Destination, subject: Manifest, seed: int, reference: str) -> Manifest:
+    """Write an artifact that refers to a manifest; "@" puts it by digest."""
+    empty = Blob.of(b"{}", media_type="application/vnd.oci.empty.v1+json")
+    write(store, empty.content, empty.descriptor.digest)
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": f"application/x-{seed}",
+        "config": empty.descriptor.to_json(),
+        "layers": [empty.descriptor.to_json()],
+        "subject": subject.descriptor.to_json(),
+        "annotations": {"seed": str(seed)},
+    }
+    return _put(store, json.dumps(document).encode(), reference)
 
 
 def put_index(store: Destination, children: list[Manifest], reference: str) -> Manifest:

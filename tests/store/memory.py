@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+import requests
 
 from concil.config import MIB
 from concil.content import Body, Descriptor, Digest, Manifest
@@ -17,6 +19,7 @@ from concil.errors import (
     NotFound,
     ProtocolViolation,
     SessionLost,
+    StatusError,
 )
 from concil.store.protocol import WriterState
 from tests.store.faults import Fault
@@ -71,7 +74,7 @@ class Session:
 
 
 class MemoryStore:
-    """A repository: Source, Destination, Mounter, TagLister. Any thread may call any method."""
+    """A repository: all that a store can be. Any thread may call any method."""
 
     def __init__(self, host: MemoryHost | None = None, repository: str = "memory") -> None:
         self.registry = host or MemoryHost()
@@ -82,6 +85,8 @@ class MemoryStore:
         self.blobs: dict[Digest, bytes] = {}
         self.manifests: dict[Digest, Manifest] = {}
         self.names: dict[str, Digest] = {}
+        self.listed: dict[Digest, list[Descriptor]] = {}  # referrers that are none, by subject
+        self.subjects_first = False  # against the specification, as some registries want it
 
     def find_manifest(self, reference: str) -> Descriptor | None:
         self.registry.asked("HEAD manifest")
@@ -110,11 +115,28 @@ class MemoryStore:
             # What real registries refuse too: it shows an engine that puts things out of order.
             missing = [b.digest for b in manifest.blobs() if b.digest not in self.blobs]
             missing += [c.digest for c in manifest.children() if c.digest not in self.manifests]
+            subject = manifest.subject
+            if self.subjects_first and subject and subject.digest not in self.manifests:
+                raise refusal(400, f"{self.name}: there is no {subject.digest}")
             if missing:
                 raise ProtocolViolation(f"{self.name}: {reference} refers to unknown {missing[0]}")
             self.manifests[digest] = manifest
             if pinned is None:
                 self.names[reference or "latest"] = digest
+
+    def referrers(self, subject: Digest, _beside: str = "", /) -> Sequence[Descriptor]:
+        self.registry.asked("GET referrers")
+        with self.registry.lock:
+            found = [
+                manifest.listed(digest)
+                for digest, manifest in self.manifests.items()
+                if manifest.subject is not None and manifest.subject.digest == subject
+            ]
+            return found + self.listed.get(subject, [])
+
+    def digest_tags(self, subject: Digest, _beside: str = "", /) -> Sequence[str]:
+        with self.registry.lock:
+            return [n for n in self.names if n.startswith(f"{subject.algorithm}-{subject.hex}.")]
 
     def delete_manifest(self, reference: str) -> None:
         self.registry.asked("DELETE manifest")
@@ -294,6 +316,13 @@ class MemoryWriter:
                 self._host.received += len(piece)
             count -= len(piece)
         assert count == 0, "the body ended before its length"
+
+
+def refusal(status: int, text: str) -> StatusError:
+    """Return the error that an answer with a status is."""
+    response = requests.Response()
+    response.status_code = status
+    return StatusError(f"{status} {text}", response=response)
 
 
 def _digest(reference: str) -> Digest | None:

@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from concil.content import Descriptor, Digest
+from concil.content import Descriptor, Digest, Manifest
 from concil.errors import ConcilError, DigestMismatch, NotFound, UsageError
+from concil.reference import digest_tag
 from concil.store.protocol import Destination, Mounter, RangeWriter, Source, TagLister
 from tests.store.contract import (
     CHUNK,
@@ -18,6 +19,7 @@ from tests.store.contract import (
     Window,
     put_image,
     put_index,
+    put_referrer,
     read,
     write,
 )
@@ -37,6 +39,45 @@ def test_store_tells_what_it_is_and_where(store: Store) -> None:
     assert store.name
     assert store.realm
     assert "@" not in store.name
+
+
+# Referrers.
+
+
+def test_what_refers_to_a_manifest_is_listed_with_what_it_is(store: Store) -> None:
+    image = put_image(store, 1, "v1")
+    one, two = put_referrer(store, image, 1, "@"), put_referrer(store, image, 2, "signature")
+    deeper = put_referrer(store, one, 3, "@")
+
+    found = {entry.digest: entry for entry in store.referrers(image.digest)}
+
+    assert found.keys() == {one.digest, two.digest}
+    for each in (one, two):
+        entry = found[each.digest]
+        assert (entry.media_type, entry.size) == (each.media_type, len(each.body))
+    assert found[one.digest].artifact_type == "application/x-1"
+    assert dict(found[one.digest].annotations) == {"seed": "1"}
+    assert [entry.digest for entry in store.referrers(one.digest)] == [deeper.digest]
+    assert store.referrers(deeper.digest) == store.referrers(ABSENT)
+    assert store.get_manifest(str(one.digest)).body == one.body
+
+
+def test_referrer_may_come_before_its_subject_and_twice(store: Store) -> None:
+    image = Manifest.parse(put_image(store, 1, "v1").body.rstrip())
+    one = put_referrer(store, image, 1, "@")
+    store.put_manifest(one, str(one.digest))
+    store.put_manifest(image, "late")
+
+    assert [entry.digest for entry in store.referrers(image.digest)] == [one.digest]
+
+
+def test_tags_that_are_named_by_a_digest_are_found(store: Store) -> None:
+    image = put_image(store, 1, "v1")
+    stem = digest_tag(image.digest)
+    put_image(store, 2, f"{stem}.sig")
+    put_image(store, 3, f"{digest_tag(ABSENT)}.sig")
+
+    assert list(store.digest_tags(image.digest)) == [f"{stem}.sig"]
 
 
 # Manifests.

@@ -87,10 +87,11 @@ class Lab:
         target: Destination,
         reference: str = "v1",
         *platforms: str,
+        referrers: bool = False,
     ) -> ImageJob:
         """Return the job to copy an image under the same reference."""
         wanted = tuple(Platform.parse(text) for text in platforms)
-        return ImageJob(source, reference, target, reference, wanted)
+        return ImageJob(source, reference, target, reference, wanted, referrers)
 
     def prepare(self, item: MirrorItem) -> ImageJob:
         """Open what an item names: ``repository:tag`` on either host."""

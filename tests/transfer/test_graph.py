@@ -10,6 +10,7 @@ import pytest
 from concil.content import OCI_MANIFEST, Descriptor, Digest, Manifest, Platform
 from concil.errors import InvalidManifest, NotFound
 from concil.transfer.graph import DEEPEST, MOST, MOST_BLOBS, MOST_BYTES, GraphReader, Node, chosen
+from concil.transfer.job import ForeignLayers, Load
 from tests.lab.images import Image, make_image, make_index
 from tests.transfer.imaging import index_document, platforms_of
 
@@ -32,6 +33,11 @@ def fetcher(image: Image) -> Callable[[Sequence[Descriptor]], list[Manifest | No
     """Return what fetches manifests below an image."""
     held = {each.digest: Manifest.parse(each.manifest) for each in image.walk()}
     return lambda level: [held[str(each.digest)] for each in level]
+
+
+def blobs_of(node: Node) -> dict[Digest, Descriptor]:
+    """The blobs of an image whose foreign layers stay where they are."""
+    return Load(node).blobs(ForeignLayers.SKIP)
 
 
 def test_without_a_wish_everything_is_copied() -> None:
@@ -136,14 +142,14 @@ def test_children_are_put_before_their_parents() -> None:
     node = GraphReader(fetcher(image), "x").read(root, root.digest)
 
     assert [str(each.digest) for each in node.walk()] == [each.digest for each in image.walk()]
-    assert {str(digest) for digest in node.blobs()} == set(image.all_blobs())
+    assert {str(digest) for digest in blobs_of(node)} == set(image.all_blobs())
 
 
 def test_manifests_that_are_not_needed_are_left_out() -> None:
     node = GraphReader(lambda level: [None for _ in level], "x").read(ROOT, ROOT.digest)
 
     assert node == Node(ROOT, ROOT.digest)
-    assert node.blobs() == {}
+    assert blobs_of(node) == {}
 
 
 def test_layers_listed_in_an_index_are_blobs() -> None:
@@ -156,7 +162,7 @@ def test_layers_listed_in_an_index_are_blobs() -> None:
 
     node = GraphReader(fetcher(child), "x").read(manifest_of(document), Digest.of(b""))
 
-    assert set(node.blobs()) == {layer.digest, *map(Digest.parse, child.all_blobs())}
+    assert set(blobs_of(node)) == {layer.digest, *map(Digest.parse, child.all_blobs())}
     assert len(list(node.walk())) == 2
 
 

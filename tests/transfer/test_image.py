@@ -136,6 +136,20 @@ def test_platform_that_is_not_there_moves_nothing(lab: Lab) -> None:
     assert lab.target().names == {}
 
 
+def test_index_of_which_the_source_has_only_a_part_is_told_with_a_remedy(lab: Lab) -> None:
+    image = platforms_of(AMD64, ARM64)
+    load(lab.source(), image, "v1")
+    gone = image.children[1].digest
+    del lab.source().manifests[Digest.parse(gone)]
+
+    with pytest.raises(NotFound, match=f"app:v1: .* lists {gone} for {ARM64}") as caught:
+        lab.copier.copy(lab.job(lab.source(), lab.target()))
+    part = lab.copier.copy(lab.job(lab.source(), lab.target(), "v1", AMD64))
+
+    assert "--platform" in caught.value.remedy
+    assert str(part.digest) == image.children[0].digest
+
+
 def test_image_that_is_not_there_is_an_error_of_the_source(lab: Lab) -> None:
     with pytest.raises(NotFound, match="origin/app"):
         lab.copier.copy(lab.job(lab.source(), lab.target()))
