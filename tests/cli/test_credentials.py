@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from tests.cli.desk import Desk, Locked
 from tests.cli.runner import assert_fails
 from tests.lab.credential_helper import FakeHelper
 from tests.lab.images import make_image, put_image
+from tests.lab.relay import Relay
+from tests.lab.requests_seen import RequestLog
 from tests.tokens.conftest import PASSWORD, USER
 
 pytestmark = pytest.mark.real
@@ -30,36 +34,52 @@ print(json.dumps(dict(ServerURL=server, Username={USER!r}, Secret=secret)))
 """
 
 
-def attempts(locked: Locked) -> int:
-    """Return how often the registry or its service has refused somebody."""
-    if locked.service is not None:
-        return sum(asked.status != 200 for asked in locked.service.asked)
-    return locked.registry.log.read_text().count("error authenticating user")
+@dataclass(frozen=True)
+class Watched:
+    """The line to a registry, on which passwords are counted."""
+
+    host: str
+    locked: Locked
+    seen: RequestLog
+    asked_before: int
+
+    @property
+    def passwords(self) -> int:
+        """How often one was sent, to the registry or the service for its tokens."""
+        if self.locked.service is not None:
+            asked = self.locked.service.asked[self.asked_before :]
+            return sum(one.grant in ("basic", "password") for one in asked)
+        return sum("authorization" in request.headers for request in self.seen.requests)
 
 
-def test_a_wrong_password_is_sent_once(desk: Desk, locked: Locked) -> None:
-    before = attempts(locked)
+@pytest.fixture
+def watched(locked: Locked) -> Iterator[Watched]:
+    seen = RequestLog()
+    before = 0 if locked.service is None else len(locked.service.asked)
+    with Relay(locked.host, observer=seen) as relay:
+        yield Watched(relay.host, locked, seen, before)
 
-    refused = desk("tags", f"--creds={USER}:{WRONG}", f"{locked.host}/nothing")
+
+def test_a_wrong_password_is_sent_once(desk: Desk, watched: Watched) -> None:
+    refused = desk("tags", f"--creds={USER}:{WRONG}", f"{watched.host}/nothing")
 
     assert_fails(refused, DENIED, "401", USER, "check the credentials")
     assert WRONG not in refused.err
-    assert attempts(locked) == before + 1
+    assert watched.passwords == 1
 
 
 def test_a_password_of_a_helper_that_has_expired_is_sent_once(
-    desk: Desk, locked: Locked, tmp_path: Path
+    desk: Desk, watched: Watched, tmp_path: Path
 ) -> None:
-    desk.logins = {"credHelpers": {locked.host: "lab"}}
+    desk.logins = {"credHelpers": {watched.host: "lab"}}
     helper = FakeHelper(tmp_path, desk.monkeypatch)
-    helper.kept = {locked.host: [USER, WRONG]}
-    before = attempts(locked)
+    helper.kept = {watched.host: [USER, WRONG]}
 
-    refused = desk("tags", f"{locked.host}/nothing")
+    refused = desk("tags", f"{watched.host}/nothing")
 
     assert_fails(refused, DENIED, "401", f"{USER!r} of docker-credential-lab", "check the cred")
     assert WRONG not in refused.err
-    assert attempts(locked) == before + 1
+    assert watched.passwords == 1
     assert len(helper.runs) == 2  # it might have had a new one
 
 

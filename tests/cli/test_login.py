@@ -150,14 +150,13 @@ def test_an_identity_token_that_docker_kept_is_used(desk: Desk, by_token: Locked
 
 
 @real
-def test_a_private_authority_is_named_and_nothing_is_said_to_a_stranger(
+def test_a_private_authority_is_named_and_a_stranger_keeps_nobody(
     desk: Desk, ca: CertificateAuthority, tmp_path: Path
 ) -> None:
     users = {USER: PASSWORD}
     with DockerRegistry(tmp_path / "tls", users=users, certificate=ca.issue()) as registry:
         assert_fails(desk.log_in(registry.host), FAILED, "not trusted", "--cacert")
         assert desk.kept == []
-        assert '"GET /v2/' not in registry.log.read_text()
 
         assert desk.log_in(f"--cacert={ca.path}", registry.host).code == 0
         tags = desk("tags", f"--cacert={ca.path}", f"{registry.host}/nothing")
