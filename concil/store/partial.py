@@ -18,6 +18,7 @@ from concil.store.protocol import WriterState
 
 _CATCH_UP = 8 * MIB  # bytes hashed at most before a thread goes back to its socket
 _BLOCK = MIB
+_MAKE_ROOM = "make room on the disk and run it again"
 
 
 class PartialFile:
@@ -45,7 +46,7 @@ class PartialFile:
                 fills the same one is left alone: this one then gets a name of its own.
             resume: what `state` said of it; anything that does not fit means empty.
         Raises:
-            StoreError: the directory does not take it.
+            StoreError: the directory does not take it, or the disk has no room for it.
         """
         self.final = final
         self.digest = digest
@@ -58,6 +59,7 @@ class PartialFile:
         self._fd, self.path = _open_own(partial, resume)
         _sweep(partial, self.path)
         self._take_up(resume)
+        self._check_room()
 
     def state(self) -> WriterState:
         """Its path, and which stretches are filled."""
@@ -163,6 +165,21 @@ class PartialFile:
         edges = [0, *(edge for stretch in self._done for edge in stretch), self.size]
         gaps = zip(edges[::2], edges[1::2], strict=True)
         self._free = [(start, stop) for start, stop in gaps if start < stop]
+
+    def _check_room(self) -> None:
+        """Refuse what the disk cannot hold; a registry may say a blob has any size."""
+        disk, missing = os.fstatvfs(self._fd), self.size - self.filled
+        free = disk.f_bavail * disk.f_frsize
+        if missing <= free or not disk.f_blocks:  # some file systems do not tell
+            return
+        if self._done:
+            self.close()
+        else:
+            self.abort()
+        raise StoreError(
+            f"{self.final}: {missing} bytes are to come, and the disk has room for {free}",
+            remedy=_MAKE_ROOM,
+        )
 
     def _advance(self, offset: int, piece: memoryview) -> None:
         if not self._hashing.acquire(blocking=False):
@@ -281,5 +298,5 @@ def _sync_directory(path: Path) -> None:
 def _refused(path: Path, error: OSError) -> StoreError:
     remedy = "choose a directory that can be written to"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "make room on the disk and run it again"
+        remedy = _MAKE_ROOM
     return StoreError(f"{path}: {error.strerror}", remedy=remedy)

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from concil.content import Digest
+from concil.errors import StoreError
 from concil.server import EmbeddedRegistry, Personality, Reply, Request
+from concil.store.partial import PartialFile
 from tests.cli.runner import PATIENCE, Cli, Program, assert_fails, assert_one_line
 from tests.lab.images import (
     OCI,
@@ -384,10 +387,24 @@ def test_a_full_disk(cli: Cli, registry: EmbeddedRegistry, small_disk: Path, job
     pulled = cli("blob", "pull", jobs, f"{registry.host}/app@{blob}", "-o", small_disk / "out")
     copied = cli("copy", jobs, f"{registry.host}/app:v1", f"oci:{small_disk}/layout:v1")
 
-    assert_fails(pulled, 1, "No space left", "run it again")
-    assert_fails(copied, 1, "No space left", "run it again")
+    assert_fails(pulled, 1, "4000000 bytes are to come", "make room", "run it again")
+    assert_fails(copied, 1, "bytes are to come", "make room", "run it again")
     assert not (small_disk / "out").exists()
     assert cli("tags", f"oci:{small_disk}/layout").lines == []
+
+
+def test_a_disk_that_fills_up_meanwhile(small_disk: Path) -> None:
+    blob = bytes(1_500_000)
+    file = PartialFile(
+        small_disk / "out", Digest.of(blob), len(blob), partial=small_disk / "out.partial"
+    )
+    (small_disk / "other").write_bytes(bytes(1_000_000))
+
+    with pytest.raises(StoreError, match="No space left") as caught:
+        file.write_at(0, memoryview(blob))
+
+    assert "make room" in caught.value.remedy
+    file.close()
 
 
 @pytest.mark.real
