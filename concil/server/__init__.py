@@ -39,6 +39,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_PATH = 1000  # characters of a path that are remembered
 _REMEMBERED = 20_000  # exchanges; the oldest are forgotten
 
 
@@ -162,11 +163,11 @@ class EmbeddedRegistry:
 
     def _exchange(self, service: Service, connection: Connection, request: Request) -> bool:
         """Answer one request; False if the connection is of no more use."""
-        seen = Exchange(request.method, request.path, 0)
+        seen = Exchange(request.method, request.path[:_LONGEST_PATH], 0)
         try:
             reply = answer(service, request)
         except (BodyBroken, Hangup) as error:
-            logger.info("%s %s: %s", request.method, request.path, str(error) or "hung up")
+            logger.info("%s %s: %s", request.method, request.told, str(error) or "hung up")
             self._remember(seen, request)
             self._tell(seen)
             return False
@@ -197,7 +198,12 @@ class EmbeddedRegistry:
 
     def _tell(self, seen: Exchange) -> None:
         logger.info(
-            "%s %s %d in=%d out=%d", seen.method, seen.path, seen.status, seen.received, seen.sent
+            "%s %s %d in=%d out=%d",
+            seen.method,
+            shown(seen.path, 300)[1:-1],
+            seen.status,
+            seen.received,
+            seen.sent,
         )
         if self.on_request is not None:
             self.on_request(seen)

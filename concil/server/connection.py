@@ -15,6 +15,8 @@ from concil.server.refusal import BodyBroken, Refusal
 
 BLOCK = 1 * MIB  # bytes of one read or write of a body
 _LINE_LIMIT = 4 * KIB  # bytes of a line of the chunked coding
+_TRAILERS = 100  # lines behind the last chunk
+_PATIENCE = 60.0  # seconds for a line, where the socket has no timeout
 _DRAIN_LIMIT = 64 * MIB  # bytes of an unwanted body that are read rather than cut off
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -59,8 +61,13 @@ class Connection:
         return count
 
     def read_until(self, end: bytes, limit: int) -> bytes | None:
-        """Return the bytes in front of ``end``; None if the other side closed first."""
-        searched = 0
+        """Return the bytes in front of ``end``; None if the other side closed first.
+
+        Raises:
+            Refusal: there are more than ``limit``.
+            TimeoutError: they take longer than a silence may, however many come meanwhile.
+        """
+        searched, until = 0, time.monotonic() + (self.sock.gettimeout() or _PATIENCE)
         while True:
             found = self._ahead.find(end, searched)
             if found >= 0 and found <= limit:
@@ -72,6 +79,8 @@ class Connection:
             searched = max(0, len(self._ahead) - len(end))
             if not self.fill():
                 return None
+            if time.monotonic() > until:
+                raise TimeoutError("a line or the headers took too long")
 
     def send(self, piece: bytes | memoryview) -> None:
         """Send all of it; the timeout counts from the last byte that went out."""
@@ -210,8 +219,11 @@ class Body:
             raise Refusal("BLOB_UPLOAD_INVALID", "not the chunked transfer coding")
         self._left = int(found[1], 16)
         if self._left == 0:
-            while self._line():
-                pass  # trailers are allowed and of no interest
+            for _ in range(_TRAILERS):  # they are allowed and of no interest
+                if not self._line():
+                    break
+            else:
+                raise Refusal("BLOB_UPLOAD_INVALID", f"more than {_TRAILERS} trailers")
             self._done = True
         self._senseless = False
         return not self._done

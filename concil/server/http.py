@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from concil.config import KIB
+from concil.errors import shown
 from concil.server.connection import Body, Connection, Stretch
 from concil.server.refusal import JSON, Refusal
 
 _HEAD_LIMIT = 32 * KIB  # bytes of a request line and its headers
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_STRAY = re.compile(r"[\r\n\0]")
 _REQUEST_LINE = re.compile(r"([A-Z]{1,16}) (\S{1,16384}) HTTP/1\.([01])")
 
 
@@ -53,6 +55,11 @@ class Request:
     body: Body
     keep_alive: bool
 
+    @property
+    def told(self) -> str:
+        """The path for a log: one line of ASCII, for a client may write anything."""
+        return shown(self.path, 300)[1:-1]
+
     def first(self, name: str) -> str | None:
         """The first value of a query parameter."""
         values = self.query.get(name)
@@ -74,6 +81,9 @@ def read_request(connection: Connection) -> Request | None:
     if head is None:
         return None
     first, *lines = head.decode("latin-1").lstrip("\r\n").split("\r\n")
+    if any(_STRAY.search(line) for line in lines):
+        # To a proxy in front it may have been the end of a line (RFC 9112, 2.2).
+        raise Refusal("UNSUPPORTED", "a stray CR, LF or NUL in a header", status=400)
     found = _REQUEST_LINE.fullmatch(first)
     if found is None:
         raise Refusal("UNSUPPORTED", "not an HTTP/1.1 request", status=400)

@@ -15,6 +15,7 @@ from concil.server.connection import Connection
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 256
+_MOST = 500  # connections at once: each has a thread, and two or three descriptors
 _JOIN = 30.0  # seconds that a thread gets to end after its socket was shut down
 
 
@@ -94,7 +95,13 @@ class Listener:
         thread = threading.Thread(target=self._run, args=(sock,), name="registry-client")
         thread.daemon = True
         with self._lock:
-            self._open[thread] = sock
+            full = len(self._open) >= _MOST
+            if not full:
+                self._open[thread] = sock
+        if full:
+            logger.warning("more than %d connections: one is closed", _MOST)
+            sock.close()
+            return
         thread.start()
 
     def _run(self, sock: socket.socket) -> None:

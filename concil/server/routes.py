@@ -78,15 +78,15 @@ def _attempt(service: Service, request: Request) -> Reply:
     except (Hangup, BodyBroken):
         raise
     except ConcilError as error:
-        logger.error("%s %s: %s", request.method, request.path, error)  # noqa: TRY400  # one line
+        logger.error("%s %s: %s", request.method, request.told, error)  # noqa: TRY400  # one line
         return _failed("the registry's directory is damaged or refuses; see its log")
     except OSError as error:
-        logger.error("%s %s: %s", request.method, request.path, error)  # noqa: TRY400  # one line
+        logger.error("%s %s: %s", request.method, request.told, error)  # noqa: TRY400  # one line
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return _failed("the registry's disk is full" if full else "the registry's disk refuses")
     except Exception:
         # One bad request must not end the server for all others.
-        logger.exception("%s %s failed", request.method, request.path)
+        logger.exception("%s %s failed", request.method, request.told)
         return _failed("the registry failed; see its log")
 
 

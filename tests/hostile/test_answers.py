@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -13,8 +14,9 @@ import pytest
 import requests
 
 from concil.engine import Engine
-from concil.errors import ConcilError, ConnectionLost, ProtocolViolation
+from concil.errors import AccessDenied, ConcilError, ConnectionLost, ProtocolViolation
 from concil.registry.session import new_session
+from tests.hostile.flood import Flood
 from tests.hostile.world import Hostile, failure
 from tests.registry.scripted import Answer, Seen, reply
 
@@ -160,6 +162,46 @@ def test_a_list_of_tags_without_end_is_given_up(
 
     assert isinstance(tags(hostile, alice), ProtocolViolation)
     assert next(number) < 12
+
+
+# A token service --------------------------------------------------------------------
+
+TOKEN_FLOODS = (
+    "body without a length",
+    "chunks",
+    "headers",
+    "interim answers",
+    "error",
+    "redirect",
+)
+
+
+@pytest.mark.parametrize("way", TOKEN_FLOODS)
+def test_a_token_service_without_end_is_given_up(hostile: Hostile, alice: Engine, way: str) -> None:
+    with Flood(way) as flood:
+        challenge = f'Bearer realm="http://{flood.host}/token",service="s"'
+        hostile.registry.on("*", "/v2/.*", reply(401, WWW_Authenticate=challenge))
+
+        tags(hostile, alice)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"token": "' + b"x" * 70_000 + b'"}',
+        b'{"token": "x", "a": ' + b"[" * 30_000,
+        b'{"token": "x\\r\\nX-Evil: 1"}',
+        '{"token": "\uff58"}'.encode(),
+        b'{"token": ["x"]}',
+        b'{"token": "x", "expires_in": ' + b"9" * 5000 + b"}",
+        gzip.compress(b'{"token": "' + bytes(50_000_000)),
+    ],
+)
+def test_a_token_that_is_none_is_refused(hostile: Hostile, alice: Engine, body: bytes) -> None:
+    encoding = {"Content_Encoding": "gzip"} if body[:2] == b"\x1f\x8b" else {}
+    hostile.registry.on("GET", "/token.*", reply(200, body, **encoding))
+
+    assert isinstance(tags(hostile, alice), (AccessDenied, ProtocolViolation))
 
 
 # Slow ------------------------------------------------------------------------------
