@@ -21,6 +21,7 @@ from concil.store.partial import PartialFile
 from concil.store.protocol import DigestNeeded, Source
 from concil.store.remote import RemoteStore
 from concil.stores import Access, Stores, blob_size, reference_of
+from concil.transfer.blob import upload_places
 from concil.transfer.fetch import Fetch, spread
 from concil.transfer.image import Copier, ImageJob, ImageResult
 from concil.transfer.journal import Journal
@@ -117,7 +118,10 @@ class Engine:
         file = LocalFile(path)
         meter = self._meter(str(path), store.name, file.size)
         job = self._pool.submit(
-            lambda: self._push(file, store, digest, meter), size=file.size, hosts=(store.host,)
+            lambda: self._push(file, store, digest, meter),
+            size=file.size,
+            hosts=(store.host,),
+            places=upload_places(store),
         )
         return wait(job, self._cancel)
 

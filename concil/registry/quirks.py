@@ -42,6 +42,7 @@ class Quirks:
     largest_chunk: int | None = None  # bytes
     smallest_chunk: int = 0  # bytes, of every chunk but the last
     own_offset: bool = False  # the Range of its answers sticks; count what it accepted
+    uploads_at_once: int | None = None  # that it bears; never learned
 
     def chunk_size(self, wanted: int, size: int = 0) -> int:
         """The chunk size nearest to the wanted one, in bytes.
@@ -61,8 +62,10 @@ class Quirks:
         return chunk if self.largest_chunk is None else min(chunk, self.largest_chunk)
 
     def saved(self) -> dict[str, Any]:
-        """What another process can read again."""
-        return {**asdict(self), "learned": time.time()}
+        """What another process can read again; only what can be learned."""
+        learned = asdict(self)
+        del learned["uploads_at_once"]
+        return {**learned, "learned": time.time()}
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> Quirks | None:
@@ -85,12 +88,13 @@ class Quirks:
 
 # Sources: REGISTRIES.md 2.4 (GHCR), 2.8 (ECR), 2.10 (GAR, GCR), 2.11 (ACR).
 _DECLARED: tuple[tuple[re.Pattern[str], Quirks], ...] = (
-    # GHCR answers 416 to a chunk of more than 4 MiB.
-    (re.compile(r"ghcr\.io"), Quirks(largest_chunk=4 * MIB)),
-    # ECR's Range sticks at the first chunk, and it fails an empty closing PUT.
+    # GHCR answers 416 to a chunk of more than 4 MiB, and 500 now and then to many at once.
+    (re.compile(r"ghcr\.io"), Quirks(largest_chunk=4 * MIB, uploads_at_once=4)),
+    # ECR's Range sticks at the first chunk, it fails an empty closing PUT, and it is
+    # swamped by parallel uploads.
     (
         re.compile(r"[0-9]+\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?|public\.ecr\.aws"),
-        Quirks(Strategy.CHUNKS_LAST_IN_PUT, 10 * MIB, 5 * MIB, own_offset=True),
+        Quirks(Strategy.CHUNKS_LAST_IN_PUT, 10 * MIB, 5 * MIB, own_offset=True, uploads_at_once=1),
     ),
     # Google's registries have no chunked uploads at all.
     (
@@ -128,9 +132,10 @@ class _Known:
         """Read what `saved` gave, as far as it makes sense."""
         pace = saved.get("pace")
         pace = pace if isinstance(pace, int) and pace > 0 else 0
-        quirks = Quirks.read(saved)
+        quirks, known = Quirks.read(saved), declared(host)
         if quirks is None:
-            return cls(declared(host), 0.0, pace)
+            return cls(known, 0.0, pace)
+        quirks = replace(quirks, uploads_at_once=known.uploads_at_once)
         return cls(quirks, float(saved["learned"]), pace)
 
 

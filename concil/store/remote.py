@@ -109,7 +109,7 @@ class RemoteBlob:
 
 
 class RemoteStore:
-    """A repository as Source, Destination, Mounter and TagLister."""
+    """A repository as Source, Destination, Mounter, Narrow and TagLister."""
 
     def __init__(
         self,
@@ -142,6 +142,11 @@ class RemoteStore:
     def realm(self) -> str:
         """All repositories of a registry can mount from one another."""
         return self.host
+
+    @property
+    def uploads_at_once(self) -> int | None:
+        """How many uploads the host bears at once. See `store.protocol.Narrow`."""
+        return self._knowledge.of(self.host).uploads_at_once
 
     def find_manifest(self, reference: str) -> Descriptor | None:
         """Ask by tag or digest what is there. See `store.protocol.Source`."""
