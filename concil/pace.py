@@ -15,7 +15,7 @@ class Schedule:
     def __init__(self, rate: float) -> None:
         """Give ``rate`` units a second."""
         self.rate = rate
-        self._next = float("-inf")  # monotonic seconds, when the next turn is due
+        self._next: float | None = None  # monotonic seconds, when the next turn is due
 
     def reserve(self, units: float, now: float) -> float:
         """Take the next turn, for so many units.
@@ -25,10 +25,11 @@ class Schedule:
         Returns:
             When it is, in monotonic seconds; it may be over.
         """
-        turn = max(self._next, now - SLACK)
+        turn = now if self._next is None else max(self._next, now - SLACK)
         self._next = turn + units / self.rate
         return turn
 
     def give_back(self, units: float) -> None:
         """Return units of a turn that were not needed."""
-        self._next -= units / self.rate
+        if self._next is not None:
+            self._next -= units / self.rate

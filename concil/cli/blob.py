@@ -11,6 +11,7 @@ from concil.content import Descriptor, Digest, Verifier
 from concil.engine import OCTETS
 from concil.errors import NotFound, UsageError
 from concil.reference import LayoutAddress, parse_address
+from concil.store.protocol import BlobReader
 from concil.stores import Store, Stores, blob_size
 from concil.transfer.push import ResumingReader
 from concil.transfer.run import Run
@@ -97,7 +98,11 @@ def _pour(command: Command) -> int:
         blob = _found(store, digest)
         run = Run(options.config_of(command.arguments), command.stop.event)
         name = f"{store.name}@{digest}"
-        reader = ResumingReader(lambda start: store.open_blob(blob, start), blob.size, run, name)
+
+        def opener(start: int, /) -> BlobReader:
+            return run.bandwidth.paced(store.open_blob(blob, start), (store.host,), run.abandon)
+
+        reader = ResumingReader(opener, blob.size, run, name)
         verifier = Verifier(digest.algorithm)
         # Two buffers in turn: a reader of the pipe never gets the last piece of wrong bytes.
         buffer, held = bytearray(run.config.block_size), bytearray(run.config.block_size)

@@ -23,6 +23,7 @@ SENSIBLE = range(64 * KIB, 1024 * MIB + 1)
 # so much may be lost with it, and so rarely does a connection stand idle for an answer.
 LEAST_PACE, MOST_PACE = 10 * MIB, 64 * MIB  # bytes
 PACE_TIME = 2.0  # seconds
+LEAST_LIMITED = 1 * MIB  # bytes; with a limit on bandwidth a chunk is what it lets through
 
 
 class Strategy(enum.StrEnum):
@@ -146,13 +147,16 @@ class Knowledge:
         self,
         recall: Callable[[str], Mapping[str, Any]] | None = None,
         record: Callable[[str, dict[str, Any]], None] | None = None,
+        allowed: Callable[[str], int | None] | None = None,
     ) -> None:
         """Know what is declared, and what earlier processes learned.
 
         Args:
             recall: what was recorded of a host; empty: nothing.
             record: told of each lesson.
+            allowed: bytes a second that may go to a host; None: as many as it carries.
         """
+        self._allowed = allowed or (lambda _: None)
         self._recall = recall
         self._record = record
         self._hosts: dict[str, _Known] = {}
@@ -178,13 +182,17 @@ class Knowledge:
         Args:
             wanted: bytes; None: what the host carries in about two seconds.
         """
-        known = self._known(host)
+        known, allowed = self._known(host), self._allowed(host)
         if wanted is None:
             wanted = min(max(known.pace // MIB * MIB, LEAST_PACE), MOST_PACE)
+            if allowed is not None:
+                wanted = min(wanted, max(int(allowed * PACE_TIME), LEAST_LIMITED))
         return known.quirks.chunk_size(wanted, size)
 
     def carried(self, host: str, count: int, seconds: float) -> None:
-        """The host took ``count`` bytes in so many seconds."""
+        """The host took ``count`` bytes in so many seconds; with a limit that tells nothing."""
+        if self._allowed(host) is not None:
+            return
         pace = int(min(count * PACE_TIME / max(seconds, 1e-6), MOST_PACE))
         self._pace(host, pace)
 

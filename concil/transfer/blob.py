@@ -133,11 +133,14 @@ class BlobMove:
         return None
 
     def _push(self, writer: BlobWriter, entry: Entry) -> None:
+        run = self._pool.run
+
         def opener(start: int, /) -> BlobReader:
-            return self._source.open_blob(self._blob, start)
+            reader = self._source.open_blob(self._blob, start)
+            return run.bandwidth.paced(reader, self._hosts, run.abandon)
 
         name = f"{self._source.name}@{self._blob.digest}"
-        push = Push(opener, writer, self._meter, self._pool.run, entry)
+        push = Push(opener, writer, self._meter, run, entry)
         push.run(self._blob.size, self._blob.digest, name)
 
     def _ask_for_help(self, job: Callable[[], None]) -> None:
