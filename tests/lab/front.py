@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import http.server
 import math
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -83,9 +85,10 @@ class Front:
 
     def __init__(self, target: str, limit: Limit, *, tells: bool = True) -> None:
         self._target = target
-        self._limit = limit
+        self._limit = limit  # asked under the lock, too
         self._tells = tells
         self._asked: list[Asked] = []
+        self._open: set[socket.socket] = set()
         self._lock = threading.Lock()  # guards the two above
         self._server = _Server(self)
         self.port: int = self._server.server_address[1]
@@ -130,6 +133,11 @@ class Front:
         with self._lock:
             self._asked.append(Asked(time.monotonic(), method, path, status))
 
+    def keep(self, connection: socket.socket, *, opened: bool) -> None:
+        """Know which connections are open."""
+        with self._lock:
+            (self._open.add if opened else self._open.discard)(connection)
+
     def __enter__(self) -> Self:
         return self
 
@@ -141,11 +149,16 @@ class Front:
     ) -> None:
         self._server.shutdown()
         self._thread.join()
+        with self._lock:
+            left = list(self._open)
+        for connection in left:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._server.server_close()
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Knows its front. Clients close their connections first, so its threads end."""
+    """Knows its front."""
 
     daemon_threads = False
     request_queue_size = 128
@@ -162,10 +175,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
+        self.server.front.keep(self.connection, opened=True)
         self._registry = self.server.front.connect()
 
     def finish(self) -> None:
         self._registry.close()
+        self.server.front.keep(self.connection, opened=False)
         super().finish()
 
     def serve(self) -> None:
