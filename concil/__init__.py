@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from concil.config import RetryPolicy, Timeouts, TransferConfig
+    from concil.config import HostLimits, RetryPolicy, Timeouts, TransferConfig
     from concil.content import Descriptor, Digest, Manifest, Platform
     from concil.dockerhub import DockerHub, parse_docker_url
     from concil.engine import Engine, Sides
@@ -27,6 +27,7 @@ __all__ = [
     "Engine",
     "Event",
     "ForeignLayers",
+    "HostLimits",
     "ImageResult",
     "Journal",
     "Manifest",
@@ -45,7 +46,7 @@ __all__ = [
 # Imported when they are asked for: the command line needs a part of them only, and a
 # tenth of a second more for each command is felt.
 _HOMES = {
-    "config": ("RetryPolicy", "Timeouts", "TransferConfig"),
+    "config": ("HostLimits", "RetryPolicy", "Timeouts", "TransferConfig"),
     "content": ("Descriptor", "Digest", "Manifest", "Platform"),
     "dockerhub": ("DockerHub", "parse_docker_url"),
     "engine": ("Engine", "Sides"),

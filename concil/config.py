@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from concil.errors import UsageError
 
 KIB = 1024
 MIB = 1024 * 1024
+LEAST_BANDWIDTH = 1 * KIB  # bytes a second; with less every connection seems to be dead
+LEAST_REQUESTS = 1 / 60  # a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,34 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class HostLimits:
+    """What one host is asked for at most; None: no limit of its own."""
+
+    jobs: int | None = None
+    requests: float | None = None  # a second
+    bandwidth: int | None = None  # bytes a second
+
+    def __post_init__(self) -> None:
+        """Refuse limits under which nothing would move."""
+        if self.jobs is not None and self.jobs < 1:
+            raise UsageError("a host has 1 job at once or more")
+        check_rates(self.requests, self.bandwidth)
+
+
+def check_rates(requests: float | None, bandwidth: int | None) -> None:
+    """Refuse rates under which nothing would move; None: no limit.
+
+    Args:
+        requests: a second.
+        bandwidth: bytes a second.
+    """
+    if requests is not None and not LEAST_REQUESTS <= requests < math.inf:
+        raise UsageError("a limit on requests is one a minute or more")
+    if bandwidth is not None and bandwidth < LEAST_BANDWIDTH:
+        raise UsageError(f"a limit on bandwidth is {LEAST_BANDWIDTH} bytes a second or more")
+
+
+@dataclass(frozen=True, slots=True)
 class TransferConfig:
     """What an engine does with threads, memory and requests.
 
@@ -51,6 +83,9 @@ class TransferConfig:
     range_size: int = 16 * MIB  # bytes of one range when a blob is fetched in parts
     manifest_limit: int = 4 * MIB  # bytes of a manifest that are accepted
     per_host: int = 8  # jobs that may talk to one host at once
+    requests: float | None = None  # a second, to each host; None: as many as it takes
+    bandwidth: int | None = None  # bytes a second of all workers together; None: no limit
+    hosts: Mapping[str, HostLimits] = field(default_factory=dict)  # by host as people write it
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
     def __post_init__(self) -> None:
@@ -60,3 +95,4 @@ class TransferConfig:
         least = min(self.images, self.block_size, self.range_size, self.per_host)
         if min(least, self.manifest_limit, 1 if self.chunk_size is None else self.chunk_size) < 1:
             raise UsageError("images, sizes and limits of a transfer are 1 or more")
+        check_rates(self.requests, self.bandwidth)

@@ -18,10 +18,10 @@ from concil.reference import Address, LayoutAddress, parse_address
 from concil.registry.quirks import Knowledge
 from concil.store.files import LocalFile
 from concil.store.partial import PartialFile
-from concil.store.protocol import DigestNeeded, Source
+from concil.store.protocol import BlobReader, DigestNeeded, Source
 from concil.store.remote import RemoteStore
 from concil.stores import Access, Stores, blob_size, reference_of
-from concil.transfer.blob import Begin
+from concil.transfer.blob import Begin, upload_places
 from concil.transfer.fetch import Fetch, spread
 from concil.transfer.image import Copier, ForeignLayers, ImageJob, ImageResult
 from concil.transfer.journal import Journal
@@ -79,7 +79,7 @@ class Engine:
             self.config,
             timeouts=timeouts,
             cancel=self._cancel,
-            knowledge=Knowledge(journal.known_of, journal.remember_host),
+            knowledge=Knowledge(journal.known_of, journal.remember_host, self._run.bandwidth.of),
         )
         self._pool = WorkerPool(self._run)
         self._copier = Copier(self._pool, progress)
@@ -118,7 +118,10 @@ class Engine:
         file = LocalFile(path)
         meter = self._meter(str(path), store.name, file.size)
         job = self._pool.submit(
-            lambda: self._push(file, store, digest, meter), size=file.size, hosts=(store.host,)
+            lambda: self._push(file, store, digest, meter),
+            size=file.size,
+            hosts=(store.host,),
+            places=upload_places(store),
         )
         return wait(job, self._cancel)
 
@@ -276,7 +279,12 @@ class Engine:
         except BaseException:
             entry.release()
             raise
-        push = Push(file.open, writer, meter, self._run, entry)
+
+        def opener(start: int, /) -> BlobReader:
+            reader = file.open(start)
+            return self._run.bandwidth.paced(reader, (store.host,), self._run.abandon)
+
+        push = Push(opener, writer, meter, self._run, entry)
         return push.run(file.size, known, str(file.path), check=file.check_unchanged)
 
     def _fetch(self, store: Source, blob: Descriptor, target: Path, meter: Meter) -> Fetch:

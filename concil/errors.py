@@ -11,10 +11,12 @@
     |   `-- InvalidManifest             unreadable, too large, nested too deep
     |-- NotFound                        a name or digest that is not there
     |-- AccessDenied                    not authorised
+    |-- QuotaExceeded                   what a registry allows for some hours is used up
     |-- RegistryError                   the registry, or the way to it
     |   |-- StatusError (requests.HTTPError)   an answer that is an error
     |   |   |-- RegistryNotFound (NotFound)        404
-    |   |   `-- RegistryDenied (AccessDenied)      401 403
+    |   |   |-- RegistryDenied (AccessDenied)      401 403
+    |   |   `-- QuotaRefusal (QuotaExceeded)       429 that no wait of minutes helps
     |   |-- ConnectionLost (requests.ConnectionError)   no answer, or half of one
     |   |   `-- Unreachable             never connected: refused, unknown host
     |   |-- TLSFailure (requests.exceptions.SSLError)
@@ -108,6 +110,10 @@ class AccessDenied(ConcilError):
     """The credentials at hand, or the lack of any, do not allow it."""
 
 
+class QuotaExceeded(ConcilError):
+    """What a registry allows for some hours is used up; to wait for it is a person's decision."""
+
+
 class RegistryError(ConcilError):
     """The registry, or the way to it, failed."""
 
@@ -131,6 +137,10 @@ class RegistryNotFound(StatusError, NotFound):
 
 class RegistryDenied(StatusError, AccessDenied):
     """401 or 403, after every credential at hand was tried."""
+
+
+class QuotaRefusal(StatusError, QuotaExceeded):
+    """429 because of a quota that renews in hours, as Docker Hub's pulls."""
 
 
 class ConnectionLost(RegistryError, requests.ConnectionError):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from concil.config import HostLimits
 from concil.content import Digest
-from concil.errors import InvalidDigest, InvalidReference, shown
+from concil.errors import InvalidDigest, InvalidReference, UsageError, shown
 
 DOCKER_HOST = "registry-1.docker.io"
 _DOCKER_NAMES = frozenset({"docker.io", "index.docker.io", DOCKER_HOST})
@@ -163,6 +165,31 @@ def _parse_layout(text: str) -> LayoutAddress:
             remedy="letters and digits joined by one of - . _ : @ + and /",
         )
     return LayoutAddress(path, name or None, digest)
+
+
+def by_server(limits: Mapping[str, HostLimits]) -> dict[str, HostLimits]:
+    """The limits of hosts as people write them, by the host[:port] that serves their API.
+
+    Raises:
+        UsageError: a name is no host, or two of them are served by one.
+    """
+    found: dict[str, HostLimits] = {}
+    for name, each in limits.items():
+        host = name.lower()
+        if not _HOST.fullmatch(host):
+            raise UsageError(
+                f"limits for {shown(name)}, which is no host", remedy="write host or host:port"
+            )
+        server = DOCKER_HOST if host in _DOCKER_NAMES else host
+        if server in found:
+            raise UsageError(f"limits for {shown(name)} twice", remedy="leave one of them away")
+        found[server] = each
+    return found
+
+
+def written(server: str) -> str:
+    """The host as people write it, of one that serves an API."""
+    return "docker.io" if server == DOCKER_HOST else server
 
 
 def is_loopback(host: str) -> bool:

@@ -16,6 +16,7 @@ from concil.errors import (
     Cancelled,
     ConcilError,
     ConnectionLost,
+    QuotaExceeded,
     SessionLost,
     StatusError,
     Unreachable,
@@ -32,6 +33,8 @@ def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, Unreachable):
         return error.answered_before
+    if isinstance(error, QuotaExceeded):
+        return False
     if isinstance(error, StatusError):
         return error.status in TRANSIENT_STATUS and not error.final
     return isinstance(error, ConnectionLost)

@@ -11,14 +11,15 @@ import requests
 
 from concil.config import Timeouts, TransferConfig
 from concil.content import Descriptor, Digest
-from concil.reference import Address, LayoutAddress, Reference, is_loopback
+from concil.reference import Address, LayoutAddress, Reference, by_server, is_loopback
 from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials, Login
 from concil.registry.endpoint import Endpoint
+from concil.registry.gates import Gates
 from concil.registry.keyring import Keyring, Shelf
 from concil.registry.quirks import Knowledge
 from concil.registry.referrers import SharedReferrers
-from concil.registry.session import Pauses, TLSSettings, Transport, new_session
+from concil.registry.session import TLSSettings, Transport, new_session
 from concil.store.foreign import open_elsewhere
 from concil.store.layout import LayoutStore
 from concil.store.layout_directory import Layout
@@ -59,7 +60,9 @@ class Stores:
         self._config = config
         self._timeouts = timeouts
         self._cancel = cancel
-        self._pauses = Pauses()
+        self._limits = by_server(config.hosts)
+        own = {host: each.requests for host, each in self._limits.items()}
+        self._gates = Gates(config.requests, own)
         self._knowledge = knowledge or Knowledge()
         self.referrers = SharedReferrers()
         self._transports: dict[TLSSettings, Transport] = {}
@@ -184,7 +187,7 @@ class Stores:
             connections = 2 * (self._config.workers + self._config.images) + 2
             session: requests.Session = new_session(tls, connections=connections)
             transport = self._transports[tls] = Transport(
-                session, timeouts=self._timeouts, cancel=self._cancel, pauses=self._pauses
+                session, timeouts=self._timeouts, cancel=self._cancel, gates=self._gates
             )
         return transport
 

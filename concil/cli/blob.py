@@ -110,7 +110,7 @@ def _pour_blob(store: Store, blob: Descriptor, run: Run, meter: Meter) -> None:
     name = f"{store.name}@{blob.digest}"
 
     def opened(start: int) -> BlobReader:
-        return store.open_blob(blob, start)
+        return run.bandwidth.paced(store.open_blob(blob, start), (store.host,), run.abandon)
 
     def lost(error: ConcilError) -> None:
         meter.state(State.RETRYING, detail=str(error))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from concil.bars import MODES
+from concil.cli import rates
 from concil.config import RetryPolicy, TransferConfig
 from concil.content import Platform
 from concil.engine import Sides
@@ -75,6 +76,7 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
         help="blobs and ranges that are moved at once (default: %(default)s); 0: one after "
         "the other, without threads",
     )
+    rates.add_to(parser.add_argument_group("manners"))
 
 
 def add_registry(parser: argparse.ArgumentParser, *, sides: Sequence[str] = ()) -> None:
@@ -176,6 +178,8 @@ def config_of(arguments: argparse.Namespace) -> TransferConfig:
         workers=jobs,
         images=max(normal.images, jobs),
         per_host=max(normal.per_host, jobs),
+        requests=getattr(arguments, "limit_requests", None),
+        bandwidth=getattr(arguments, "limit_rate", None),
         retry=RetryPolicy(attempts=arguments.retry + 1),
     )
 

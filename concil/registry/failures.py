@@ -16,6 +16,7 @@ from concil.errors import (
     ConcilError,
     ConnectionLost,
     ProtocolViolation,
+    QuotaRefusal,
     RegistryDenied,
     RegistryNotFound,
     StatusError,
@@ -24,6 +25,7 @@ from concil.errors import (
     UsageError,
     shown,
 )
+from concil.registry import quota
 from concil.registry.urls import redacted
 from concil.strict_json import InvalidJson, read_json
 
@@ -238,6 +240,8 @@ def status_error(response: requests.Response, content: bytes, what: str = "") ->
         kind, remedy = RegistryNotFound, "check the repository, tag or digest"
     elif status in (401, 403):
         kind, remedy = RegistryDenied, "give credentials, log in, or ask for the right to do this"
+    elif quota.is_spent(status, response.headers, content):
+        kind, remedy = QuotaRefusal, "log in to have more, or run it again when it renews"
     elif status == 413:
         remedy = "a proxy in front of the registry limits the size of a body"
     error = kind(message, response=response, remedy=remedy)

@@ -23,6 +23,7 @@ SENSIBLE = range(64 * KIB, 1024 * MIB + 1)
 # so much may be lost with it, and so rarely does a connection stand idle for an answer.
 LEAST_PACE, MOST_PACE = 10 * MIB, 64 * MIB  # bytes
 PACE_TIME = 2.0  # seconds
+LEAST_LIMITED = 1 * MIB  # bytes; with a limit on bandwidth a chunk is what it lets through
 
 
 class Strategy(enum.StrEnum):
@@ -42,6 +43,7 @@ class Quirks:
     largest_chunk: int | None = None  # bytes
     smallest_chunk: int = 0  # bytes, of every chunk but the last
     own_offset: bool = False  # the Range of its answers sticks; count what it accepted
+    uploads_at_once: int | None = None  # that it bears; never learned
 
     def chunk_size(self, wanted: int, size: int = 0) -> int:
         """The chunk size nearest to the wanted one, in bytes.
@@ -61,8 +63,10 @@ class Quirks:
         return chunk if self.largest_chunk is None else min(chunk, self.largest_chunk)
 
     def saved(self) -> dict[str, Any]:
-        """What another process can read again."""
-        return {**asdict(self), "learned": time.time()}
+        """What another process can read again; only what can be learned."""
+        learned = asdict(self)
+        del learned["uploads_at_once"]
+        return {**learned, "learned": time.time()}
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> Quirks | None:
@@ -85,12 +89,13 @@ class Quirks:
 
 # Sources: REGISTRIES.md 2.4 (GHCR), 2.8 (ECR), 2.10 (GAR, GCR), 2.11 (ACR).
 _DECLARED: tuple[tuple[re.Pattern[str], Quirks], ...] = (
-    # GHCR answers 416 to a chunk of more than 4 MiB.
-    (re.compile(r"ghcr\.io"), Quirks(largest_chunk=4 * MIB)),
-    # ECR's Range sticks at the first chunk, and it fails an empty closing PUT.
+    # GHCR answers 416 to a chunk of more than 4 MiB, and 500 now and then to many at once.
+    (re.compile(r"ghcr\.io"), Quirks(largest_chunk=4 * MIB, uploads_at_once=4)),
+    # ECR's Range sticks at the first chunk, it fails an empty closing PUT, and it is
+    # swamped by parallel uploads.
     (
         re.compile(r"[0-9]+\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?|public\.ecr\.aws"),
-        Quirks(Strategy.CHUNKS_LAST_IN_PUT, 10 * MIB, 5 * MIB, own_offset=True),
+        Quirks(Strategy.CHUNKS_LAST_IN_PUT, 10 * MIB, 5 * MIB, own_offset=True, uploads_at_once=1),
     ),
     # Google's registries have no chunked uploads at all.
     (
@@ -128,9 +133,10 @@ class _Known:
         """Read what `saved` gave, as far as it makes sense."""
         pace = saved.get("pace")
         pace = pace if isinstance(pace, int) and pace > 0 else 0
-        quirks = Quirks.read(saved)
+        quirks, known = Quirks.read(saved), declared(host)
         if quirks is None:
-            return cls(declared(host), 0.0, pace)
+            return cls(known, 0.0, pace)
+        quirks = replace(quirks, uploads_at_once=known.uploads_at_once)
         return cls(quirks, float(saved["learned"]), pace)
 
 
@@ -141,13 +147,16 @@ class Knowledge:
         self,
         recall: Callable[[str], Mapping[str, Any]] | None = None,
         record: Callable[[str, dict[str, Any]], None] | None = None,
+        allowed: Callable[[str], int | None] | None = None,
     ) -> None:
         """Know what is declared, and what earlier processes learned.
 
         Args:
             recall: what was recorded of a host; empty: nothing.
             record: told of each lesson.
+            allowed: bytes a second that may go to a host; None: as many as it carries.
         """
+        self._allowed = allowed or (lambda _: None)
         self._recall = recall
         self._record = record
         self._hosts: dict[str, _Known] = {}
@@ -163,13 +172,17 @@ class Knowledge:
         Args:
             wanted: bytes; None: what the host carries in about two seconds.
         """
-        known = self._known(host)
+        known, allowed = self._known(host), self._allowed(host)
         if wanted is None:
             wanted = min(max(known.pace // MIB * MIB, LEAST_PACE), MOST_PACE)
+            if allowed is not None:
+                wanted = min(wanted, max(int(allowed * PACE_TIME), LEAST_LIMITED))
         return known.quirks.chunk_size(wanted, size)
 
     def carried(self, host: str, count: int, seconds: float) -> None:
-        """The host took ``count`` bytes in so many seconds."""
+        """The host took ``count`` bytes in so many seconds; with a limit that tells nothing."""
+        if self._allowed(host) is not None:
+            return
         pace = int(min(count * PACE_TIME / max(seconds, 1e-6), MOST_PACE))
         self._pace(host, pace)
 

@@ -1,4 +1,4 @@
-"""Sends one request over a requests.Session: timeouts, redirects by hand, TLS, proxies, pauses."""
+"""Sends one request over a requests.Session: timeouts, redirects by hand, TLS, proxies, gates."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from concil.errors import Cancelled, ConcilError, ConnectionLost, ProtocolViolat
 from concil.registry import failures
 from concil.registry.certificates import CertificateDirectories, read_directory
 from concil.registry.connections import Connections, check_proxy
+from concil.registry.gates import Gates
 from concil.registry.urls import host_of, origin, redacted, resolve
 
 logger = logging.getLogger(__name__)
@@ -55,31 +56,6 @@ class Options:
 
 class TooLarge(ProtocolViolation):
     """An answer of more bytes than are read of its kind."""
-
-
-class Pauses:
-    """One pause a host, shared by every thread that talks to it."""
-
-    def __init__(self) -> None:
-        """Begin without any pause."""
-        self._until: dict[str, float] = {}  # monotonic seconds, by host
-        self._lock = threading.Lock()
-
-    def hold(self, host: str, seconds: float) -> None:
-        """Let nobody talk to ``host`` for so long; a longer pause stays."""
-        until = time.monotonic() + seconds
-        with self._lock:
-            self._until[host] = max(until, self._until.get(host, 0.0))
-
-    def wait(self, host: str, cancel: threading.Event) -> None:
-        """Wait until ``host`` may be talked to; raise Cancelled if somebody cancels."""
-        while True:
-            with self._lock:
-                left = self._until.get(host, 0.0) - time.monotonic()
-            if left <= 0:
-                return
-            if cancel.wait(left):
-                raise Cancelled(f"cancelled while {host} asked to wait")
 
 
 class _Session(requests.Session):
@@ -140,13 +116,13 @@ class Transport:
         *,
         timeouts: Timeouts | None = None,
         cancel: threading.Event | None = None,
-        pauses: Pauses | None = None,
+        gates: Gates | None = None,
     ) -> None:
         """Use ``session``, which stays its owner's to close."""
         self.session = session
         self.timeouts = timeouts or Timeouts()
         self.cancel = cancel or threading.Event()
-        self.pauses = pauses or Pauses()
+        self.gates = gates or Gates()
         self._answered: set[str] = set()  # hosts that have answered at least once
         self._proxies: dict[str, Mapping[str, str]] = {}
 
@@ -202,20 +178,22 @@ class Transport:
     ) -> requests.Response:
         url = prepared.url or ""
         host = host_of(url)
-        self.pauses.wait(host, self.cancel)
-        if self.cancel.is_set():
-            raise Cancelled(f"{prepared.method} {redacted(url)}: cancelled")
         settings = {**self._settings(url, options), "stream": True, "allow_redirects": False}
         if not at_home:
             settings["cert"] = None  # nobody else needs to know who asks
-        began = time.monotonic()
+        gate = self.gates.of(host)
+        if self.cancel.is_set():
+            raise Cancelled(f"{prepared.method} {redacted(url)}: cancelled")
+        given = gate.enter(self.cancel, pull=prepared.method == "GET" and "/manifests/" in url)
+        began, response = time.monotonic(), None
         try:
             response = self.session.send(prepared, **settings)
         except (requests.RequestException, OSError, ValueError, failures.HTTP_ERRORS) as error:
             what = f"{prepared.method} {redacted(url)}"
             raise failures.translate(error, what, answered=host in self._answered) from error
+        finally:
+            gate.leave(given, response, _refusal(response))
         self._answered.add(host)
-        self._note(response, host)
         took = (time.monotonic() - began) * 1000
         logger.debug("%s %s %d %.0f ms", prepared.method, redacted(url), response.status_code, took)
         return response
@@ -248,12 +226,12 @@ class Transport:
             self._proxies[key] = found
         return found
 
-    def _note(self, response: requests.Response, host: str) -> None:
-        """Let everybody wait where an answer asks for it."""
-        if response.status_code in (429, 503):
-            asked = failures.retry_after(response)
-            if asked is not None:
-                self.pauses.hold(host, asked)
+
+def _refusal(response: requests.Response | None) -> bytes:
+    """The body of a 429, which may be for a moment or for hours; nothing of other answers."""
+    if response is None or response.status_code != requests.codes.too_many:
+        return b""
+    return read_error(response)
 
 
 def _environment_ca() -> str | None:

@@ -253,6 +253,16 @@ class Mounter(Protocol):
 
 
 @runtime_checkable
+class Narrow(Protocol):
+    """A destination that bears only so many uploads at once."""
+
+    @property
+    def uploads_at_once(self) -> int | None:
+        """How many; None: as many as there are jobs."""
+        ...
+
+
+@runtime_checkable
 class TagLister(Protocol):
     """A place that can tell the names of what it holds."""
 

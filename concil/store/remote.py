@@ -127,7 +127,7 @@ def _receive(below: http.client.HTTPResponse, buffer: memoryview) -> int:
 
 
 class RemoteStore:
-    """A repository as Source, Destination, Mounter, TagLister and Referring."""
+    """A repository as Source, Destination, Mounter, Narrow, TagLister and Referring."""
 
     def __init__(
         self,
@@ -163,6 +163,11 @@ class RemoteStore:
     def realm(self) -> str:
         """All repositories of a registry can mount from one another."""
         return self.host
+
+    @property
+    def uploads_at_once(self) -> int | None:
+        """How many uploads the host bears at once. See `store.protocol.Narrow`."""
+        return self._knowledge.of(self.host).uploads_at_once
 
     def find_manifest(self, reference: str) -> Descriptor | None:
         """Ask by tag or digest what is there. See `store.protocol.Source`."""

@@ -10,10 +10,10 @@ from typing import TypeAlias
 from concil.content import Descriptor
 from concil.errors import Cancelled
 from concil.progress import Meter, State
-from concil.store.protocol import BlobReader, BlobWriter, Destination, Mounter, Source
+from concil.store.protocol import BlobReader, BlobWriter, Destination, Mounter, Narrow, Source
 from concil.transfer.fetch import Fetch, spread
 from concil.transfer.journal import Entry
-from concil.transfer.pool import Rank, WorkerPool
+from concil.transfer.pool import Place, Rank, WorkerPool
 from concil.transfer.push import Push
 
 
@@ -30,6 +30,13 @@ class Landed:
     def sent(self) -> int:
         """Bytes that had to be moved."""
         return self.blob.size if self.state is State.DONE else 0
+
+
+def upload_places(destination: Destination) -> tuple[Place, ...]:
+    """The places that an upload takes where a destination bears only so many of them."""
+    if not isinstance(destination, Narrow) or destination.uploads_at_once is None:
+        return ()
+    return (Place(f"uploads to {destination.host}", destination.uploads_at_once),)
 
 
 class BlobMove:
@@ -96,6 +103,18 @@ class BlobMove:
         if state is not None:
             self._land(state)
             return
+        places = upload_places(self._destination)
+        if not places:
+            self._carry()
+            return
+        # Another job: what is there already waits for nobody's upload.
+        queued = self._pool.submit(
+            self._carry, rank=Rank.BLOB, size=self._blob.size, hosts=self._hosts, places=places
+        )
+        queued.add_done_callback(self._left)
+
+    def _carry(self) -> None:
+        """Move the bytes."""
         self._meter.state(State.STARTED, position=0)
         blob, journal = self._blob, self._pool.run.journal
         entry = journal.entry(self._destination.name, str(blob.digest), blob.size)
@@ -125,11 +144,14 @@ class BlobMove:
         return None
 
     def _push(self, writer: BlobWriter, entry: Entry) -> None:
+        run = self._pool.run
+
         def opener(start: int, /) -> BlobReader:
-            return self._source.open_blob(self._blob, start)
+            reader = self._source.open_blob(self._blob, start)
+            return run.bandwidth.paced(reader, self._hosts, run.abandon)
 
         name = f"{self._source.name}@{self._blob.digest}"
-        push = Push(opener, writer, self._meter, self._pool.run, entry)
+        push = Push(opener, writer, self._meter, run, entry)
         push.run(self._blob.size, self._blob.digest, name)
 
     def _ask_for_help(self, job: Callable[[], None]) -> None:

@@ -43,6 +43,7 @@ class Fetch:
         self._config = run.config
         self._blocks = run.blocks
         self._cancel = run.cancel
+        self._bandwidth = run.bandwidth
         self._lock = threading.Lock()  # guards the fields below
         self._busy = 0  # threads at it
         self._over = False  # the last of them has left
@@ -140,6 +141,7 @@ class Fetch:
         """Read from ``start`` into the writer; return how far it came, at most ``stop``."""
         whole = start == 0 and stop == self._blob.size
         reader = self._source.open_blob(self._blob, start, None if whole else stop)
+        reader = self._bandwidth.paced(reader, (self._source.host,), self._cancel)
         position = reader.start
         try:
             if position > start:

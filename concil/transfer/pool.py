@@ -15,6 +15,7 @@ from enum import IntEnum
 from typing import Generic, TypeVar
 
 from concil.errors import Cancelled
+from concil.reference import by_server
 from concil.transfer.run import Run
 
 Result = TypeVar("Result")
@@ -29,13 +30,21 @@ class Rank(IntEnum):
     HELPER = 2  # more ranges of a blob that somebody is already at
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a job takes while it runs, beside a place at its hosts, of so many that there are."""
+
+    name: str
+    limit: int
+
+
 @dataclass(order=True, slots=True)
 class _Job:
     rank: int
     weight: int  # minus the bytes: the largest first, so that none is last alone
     number: int
     run: Callable[[], None] = field(compare=False)
-    hosts: tuple[str, ...] = field(compare=False)
+    places: tuple[str, ...] = field(compare=False)
     drop: Callable[[], object] = field(compare=False)
 
 
@@ -52,9 +61,11 @@ class WorkerPool:
         self.workers = workers = run.config.workers
         self.cancel = run.cancel
         self._per_host = run.config.per_host
+        own = by_server(run.config.hosts)
+        self._limits = {host: each.jobs for host, each in own.items() if each.jobs is not None}
         self._heap: list[_Job] = []
-        self._blocked: dict[str, list[_Job]] = defaultdict(list)  # heaps, by the full host
-        self._running: dict[str, int] = defaultdict(int)  # jobs, by host
+        self._blocked: dict[str, list[_Job]] = defaultdict(list)  # heaps, by the full place
+        self._running: dict[str, int] = defaultdict(int)  # jobs, by place
         self._closed = False
         self._wake = threading.Condition()
         self._numbers = itertools.count()
@@ -72,8 +83,13 @@ class WorkerPool:
         rank: Rank = Rank.BLOB,
         size: int = 0,
         hosts: tuple[str, ...] = (),
+        places: tuple[Place, ...] = (),
     ) -> Future[Result]:
-        """Run ``job`` when its turn comes; its result or exception is the future's."""
+        """Run ``job`` when its turn comes; its result or exception is the future's.
+
+        Args:
+            hosts: whom it talks to; "": nobody.
+        """
         future: Future[Result] = Future()
 
         def run() -> None:
@@ -89,7 +105,9 @@ class WorkerPool:
                 future.set_exception(Cancelled("the transfer was ended"))
                 return future
             if self._threads:
-                entry = _Job(rank, -size, next(self._numbers), run, _distinct(hosts), future.cancel)
+                self._limits |= {place.name: place.limit for place in places}
+                names = _distinct((*hosts, *(place.name for place in places)))
+                entry = _Job(rank, -size, next(self._numbers), run, names, future.cancel)
                 heapq.heappush(self._heap, entry)
                 self._wake.notify()
                 return future
@@ -132,37 +150,41 @@ class WorkerPool:
                 self._finished(job)
 
     def _next(self) -> _Job | None:
-        """Take the first job whose hosts are below their limits. The caller holds the lock."""
+        """Take the first job whose places are below their limits. The caller holds the lock."""
         while self._heap:
             job = heapq.heappop(self._heap)
-            full = next((h for h in job.hosts if self._running[h] >= self._per_host), None)
+            full = next((name for name in job.places if not self._has_room(name)), None)
             if full is None:
-                for host in job.hosts:
-                    self._running[host] += 1
+                for name in job.places:
+                    self._running[name] += 1
                 return job
             heapq.heappush(self._blocked[full], job)
             # It cannot use the place at its other host: somebody else may.
-            for host in job.hosts:
-                if self._running[host] < self._per_host:
-                    self._look_again(host)
+            for name in job.places:
+                if self._has_room(name):
+                    self._look_again(name)
         return None
 
-    def _finished(self, job: _Job) -> None:
-        """Give the hosts' places back, and one waiting job of each another look."""
-        with self._wake:
-            for host in job.hosts:
-                self._running[host] -= 1
-                self._look_again(host)
+    def _has_room(self, name: str) -> bool:
+        """Whether one more job may run there. The caller holds the lock."""
+        return self._running[name] < self._limits.get(name, self._per_host)
 
-    def _look_again(self, host: str) -> None:
-        """Put the first job that waits for ``host`` among the others. The caller holds the lock."""
-        if self._blocked[host]:
-            heapq.heappush(self._heap, heapq.heappop(self._blocked[host]))
+    def _finished(self, job: _Job) -> None:
+        """Give its places back, and one waiting job of each another look."""
+        with self._wake:
+            for name in job.places:
+                self._running[name] -= 1
+                self._look_again(name)
+
+    def _look_again(self, name: str) -> None:
+        """Put the first job that waits for a place among the others. The caller holds the lock."""
+        if self._blocked[name]:
+            heapq.heappush(self._heap, heapq.heappop(self._blocked[name]))
             self._wake.notify()
 
 
-def _distinct(hosts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(host for host in hosts if host))
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def wait(future: Future[Result], cancel: threading.Event) -> Result:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from concil.config import KIB
 from concil.content import Digest
 from concil.errors import (
     Cancelled,
@@ -24,8 +22,9 @@ from concil.store.protocol import BlobReader, BlobWriter, DigestNeeded
 from concil.transfer.journal import Entry
 from concil.transfer.promise import Promise
 from concil.transfer.run import Run
+from concil.transfer.window import Window
 
-_LEAST_BLOCK = 16 * KIB
+Result = TypeVar("Result")
 
 
 class Opener(Protocol):
@@ -73,21 +72,21 @@ class ResumingReader:
         Raises:
             ConcilError: the source is lost for good.
         """
-        if self.position >= self._size:
-            return 0
-        while True:
-            if self._abandon.is_set():
-                raise Cancelled(f"{self._name}: cancelled")
-            try:
-                count = self._read(buffer)
-            except ConcilError as error:
-                self.close()
-                self._patience.lost(error, self._gained, self._name)
-                continue
-            if count:
-                self.position += count
-                self._gained += count
-                return count
+        count = 0
+        while self.position < self._size and not count:
+            count = self._patiently(lambda: self._read(buffer))
+        self.position += count
+        self._gained += count
+        return count
+
+    def open(self) -> None:
+        """Open the blob where it stands: the source may let itself be waited for.
+
+        Raises:
+            ConcilError: the source is lost for good.
+        """
+        if self.position < self._size:
+            self._patiently(self._opened)
 
     def close(self) -> None:
         """Let go of the connection or file."""
@@ -95,7 +94,18 @@ class ResumingReader:
             self._reader.close()
         self._reader = None
 
-    def _read(self, buffer: memoryview) -> int:
+    def _patiently(self, step: Callable[[], Result]) -> Result:
+        """Do something with the source, again after a loss."""
+        while True:
+            if self._abandon.is_set():
+                raise Cancelled(f"{self._name}: cancelled")
+            try:
+                return step()
+            except ConcilError as error:
+                self.close()
+                self._patience.lost(error, self._gained, self._name)
+
+    def _opened(self) -> BlobReader:
         reader = self._reader
         if reader is None:
             reader = self._reader = self._opener(self.position)
@@ -104,6 +114,10 @@ class ResumingReader:
                 raise ProtocolViolation(
                     f"{self._name}: asked for byte {self.position}, got {reader.start}"
                 )
+        return reader
+
+    def _read(self, buffer: memoryview) -> int:
+        reader = self._opened()
         want = buffer[: min(len(buffer), self._skip or self._size - self.position)]
         count = reader.readinto(want)
         if count == 0:
@@ -112,66 +126,6 @@ class ResumingReader:
             self._skip -= count
             return 0
         return count
-
-
-class Window:
-    """The next stretch of a blob as a request body: hashed and counted while it is sent.
-
-    A write to a socket must end within the idle timeout as a whole, so a block is as
-    large as the link carries in a fraction of a second.
-    """
-
-    def __init__(
-        self,
-        reader: ResumingReader,
-        length: int,
-        buffer: memoryview,
-        seen: Callable[[memoryview, int], None],
-    ) -> None:
-        """Let ``length`` bytes be read from where ``reader`` stands.
-
-        Args:
-            seen: told each piece and its position before it is handed out; what it
-                raises ends the body before its last byte, so that nothing is committed.
-        """
-        self._reader = reader
-        self._length = length
-        self._left = length
-        self._buffer = buffer
-        self._seen = seen
-        self._block = min(len(buffer), 256 * KIB)
-        self._last = time.monotonic()
-        self.failure: ConcilError | None = None  # the source's, not the destination's
-
-    def __len__(self) -> int:
-        """Bytes from the first to the last."""
-        return self._length
-
-    def read(self, size: int = -1, /) -> memoryview:
-        """Return the next block, valid until the next read."""
-        self._adapt()
-        want = min(self._left, self._block if size < 0 else min(size, self._block))
-        if want == 0:
-            return self._buffer[:0]
-        start = self._reader.position
-        try:
-            count = self._reader.readinto(self._buffer[:want])
-            piece = self._buffer[:count]
-            self._seen(piece, start)
-        except ConcilError as error:
-            self.failure = error
-            raise
-        self._left -= count
-        return piece
-
-    def _adapt(self) -> None:
-        """Double or halve the block by how long the last one took to be taken."""
-        now = time.monotonic()
-        took, self._last = now - self._last, now
-        if took < 0.1:
-            self._block = min(len(self._buffer), self._block * 2)
-        elif took > 1.0:
-            self._block = max(_LEAST_BLOCK, self._block // 2)
 
 
 class Push:
@@ -278,6 +232,11 @@ class Push:
             if self._context.cancel.is_set():
                 raise Cancelled("cancelled between two chunks")
             reader.seek(writer.offset)
+            try:
+                # Not from within the request: the destination would wait for its body.
+                reader.open()
+            except ConcilError as error:
+                raise _SourceLost(error) from error
             length = min(writer.chunk_size, size - writer.offset)
             window = Window(reader, length, buffer, seen)
             try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from concil.config import TransferConfig
 from concil.transfer.journal import Journal
+from concil.transfer.pace import Bandwidth
 
 
 class Blocks:
@@ -49,7 +50,9 @@ class Run:
     abandon: threading.Event = field(default_factory=threading.Event)
     journal: Journal = field(default_factory=lambda: Journal(None))
     blocks: Blocks = field(init=False)
+    bandwidth: Bandwidth = field(init=False)
 
     def __post_init__(self) -> None:
         """Make what depends on the settings."""
         object.__setattr__(self, "blocks", Blocks(self.config.block_size))
+        object.__setattr__(self, "bandwidth", Bandwidth(self.config))

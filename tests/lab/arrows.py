@@ -12,7 +12,7 @@ ROOT = "concil"
 # From below; a module may import what stands in its own row or under it.
 LAYERS = (
     ("errors", "config", "progress", "tally"),
-    ("strict_json", "hashing", "digest", "content", "reference", "retry"),
+    ("strict_json", "hashing", "digest", "content", "reference", "retry", "pace"),
     ("registry",),
     ("store",),
     ("transfer",),

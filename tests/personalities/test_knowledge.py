@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,13 @@ def test_a_lesson_goes_before_what_is_declared(journal: Journal) -> None:
     assert over(journal).of("ghcr.io") == replace(declared("ghcr.io"), largest_chunk=2 * MIB)
 
 
+def test_how_many_uploads_a_host_bears_is_no_lesson(journal: Journal) -> None:
+    over(journal).limit_chunk("public.ecr.aws", 6 * MIB)
+
+    assert over(journal).of("public.ecr.aws").uploads_at_once == 1
+    assert "uploads_at_once" not in journal.known_of("public.ecr.aws")
+
+
 def test_a_lesson_is_forgotten_after_a_while() -> None:
     saved = LEARNED.saved()
 
@@ -82,7 +89,7 @@ def test_nonsense_is_passed_over(damage: dict[str, Any]) -> None:
     assert Quirks.read({**LEARNED.saved(), **damage}) is None
 
 
-@pytest.mark.parametrize("name", [*asdict(LEARNED), "learned"])
+@pytest.mark.parametrize("name", [*LEARNED.saved(), "learned"])
 def test_a_gap_is_passed_over(name: str) -> None:
     saved = LEARNED.saved()
     del saved[name]

@@ -15,6 +15,7 @@ from concil.errors import (
     InvalidManifest,
     InvalidReference,
     ProtocolViolation,
+    QuotaExceeded,
     RegistryDenied,
     RegistryNotFound,
     StatusError,
@@ -512,3 +513,23 @@ def test_costs_add_they_never_multiply(server: Scripted, client: RegistryClient)
         with pytest.raises(StatusError, match="503"):
             call()
         assert len(server.requests) == 6 * number
+
+
+# Quotas ------------------------------------------------------------------------------------
+
+PULLS = "You have reached your pull rate limit. You may increase the limit by authenticating"
+
+
+def test_the_pull_limit_is_told_at_once_and_asked_about_once(
+    server: Scripted, client: RegistryClient
+) -> None:
+    server.on("GET", TAG_PATH, reply(429, PULLS, Retry_After="3000"))
+    server.on("HEAD", TAG_PATH, reply(404))
+
+    with pytest.raises(QuotaExceeded, match=r"429 .*You have reached your pull rate limit"):
+        client.get_manifest("v1")
+    with pytest.raises(QuotaExceeded, match="quota is used up"):
+        client.get_manifest("v1")
+
+    assert client.head_manifest("v1") is None  # costs nothing, and is not held up
+    assert [seen.method for seen in server.requests] == ["GET", "HEAD"]

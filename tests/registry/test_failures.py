@@ -21,6 +21,8 @@ from concil.errors import (
     ConcilError,
     ConnectionLost,
     ProtocolViolation,
+    QuotaExceeded,
+    QuotaRefusal,
     RegistryDenied,
     RegistryNotFound,
     StatusError,
@@ -29,6 +31,7 @@ from concil.errors import (
 )
 from concil.registry import failures
 from concil.registry.session import TLSSettings, Transport, new_session
+from concil.retry import is_transient
 from tests.lab.tls import CertificateAuthority
 from tests.registry.scripted import GONE, Answer, Scripted
 from tests.registry.wiring import UNTIMED
@@ -389,3 +392,28 @@ def test_no_body_of_an_error_raises(body: bytes) -> None:
 
 def told_any(error: ConcilError) -> str:
     return str(error)
+
+
+PULLS = "You have reached your pull rate limit. You may increase the limit by authenticating"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (errors({"code": "TOOMANYREQUESTS", "message": PULLS}), QuotaRefusal),
+        (PULLS, QuotaRefusal),
+        (errors({"code": "TOOMANYREQUESTS", "message": "Rate exceeded"}), StatusError),
+        ("Too Many Requests", StatusError),
+    ],
+)
+def test_a_429_for_hours_is_another_one_than_for_a_moment(
+    body: str, kind: type[StatusError]
+) -> None:
+    response, content = answer(429, body)
+
+    error = failures.status_error(response, content)
+
+    assert type(error) is kind
+    assert error.args[0].startswith("429 ")
+    assert isinstance(error, QuotaExceeded) == (kind is QuotaRefusal)
+    assert is_transient(error) == (kind is StatusError)

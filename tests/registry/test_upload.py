@@ -737,23 +737,21 @@ def test_what_a_host_announces_about_chunks_counts(
     assert len(uploads.server.asked("PATCH")) == chunks
 
 
+GHCR = Quirks(largest_chunk=4 * MIB, uploads_at_once=4)
+ECR = Quirks(Strategy.CHUNKS_LAST_IN_PUT, 10 * MIB, 5 * MIB, own_offset=True, uploads_at_once=1)
+
+
 @pytest.mark.parametrize(
     ("host", "quirks"),
     [
-        ("ghcr.io", Quirks(largest_chunk=4 * MIB)),
-        ("ghcr.io:443", Quirks(largest_chunk=4 * MIB)),
+        ("ghcr.io", GHCR),
+        ("ghcr.io:443", GHCR),
         ("europe-west1-docker.pkg.dev", Quirks(Strategy.MONOLITHIC)),
         ("gcr.io", Quirks(Strategy.MONOLITHIC)),
         ("eu.gcr.io", Quirks(Strategy.MONOLITHIC)),
         ("me.azurecr.io", Quirks(largest_chunk=20 * MIB)),
-        (
-            "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
-            Quirks(Strategy.CHUNKS_LAST_IN_PUT, 10 * MIB, 5 * MIB, own_offset=True),
-        ),
-        (
-            "public.ecr.aws",
-            Quirks(Strategy.CHUNKS_LAST_IN_PUT, 10 * MIB, 5 * MIB, own_offset=True),
-        ),
+        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com", ECR),
+        ("public.ecr.aws", ECR),
         ("reg.example", Quirks()),
         ("ghcr.io.evil.example", Quirks()),
         ("[::1]:5000", Quirks()),

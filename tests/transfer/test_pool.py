@@ -13,8 +13,9 @@ from functools import partial
 
 import pytest
 
+from concil.config import HostLimits
 from concil.errors import Cancelled
-from concil.transfer.pool import Rank, WorkerPool, wait
+from concil.transfer.pool import Place, Rank, WorkerPool, wait
 from tests.transfer.world import CONFIG, WAIT, Gate, pool_of
 
 ONE_PER_HOST = replace(CONFIG, per_host=1)
@@ -111,6 +112,38 @@ def test_job_of_two_hosts_needs_a_place_at_both() -> None:
 
         both.opened.set()
         end.result(WAIT)
+
+
+def test_host_with_a_limit_of_its_own_is_counted_by_that() -> None:
+    own = {"docker.io": HostLimits(jobs=1), "wide": HostLimits(jobs=3), "rate": HostLimits()}
+    with pool_of(6, replace(CONFIG, per_host=2, hosts=own)) as pool:
+        for host, room in (("registry-1.docker.io", 1), ("wide", 3), ("rate", 2), ("other", 2)):
+            gates = [busy(pool, host) for _ in range(room)]
+            late = Gate()
+            end = pool.submit(late, rank=Rank.SMALL, hosts=(host,))
+            pool.submit(lambda: None, rank=Rank.HELPER, hosts=("free",)).result(WAIT)
+            assert not late.entered.is_set()
+
+            for gate in (*gates, late):
+                gate.opened.set()
+            end.result(WAIT)
+
+
+def test_job_that_waits_for_a_place_keeps_nobody_else_waiting() -> None:
+    alone = (Place("uploads to a", 1),)
+    with pool_of(4, replace(CONFIG, per_host=2)) as pool:
+        first, second = Gate(), Gate()
+        ends = [pool.submit(gate, hosts=("a",), places=alone) for gate in (first, second)]
+        assert first.entered.wait(WAIT)
+
+        pool.submit(lambda: None, rank=Rank.HELPER, hosts=("a",)).result(WAIT)
+        assert not second.entered.is_set()
+        first.opened.set()
+        assert second.entered.wait(WAIT)
+
+        second.opened.set()
+        for end in ends:
+            end.result(WAIT)
 
 
 def test_same_host_twice_takes_one_place_and_no_host_none() -> None:

@@ -11,8 +11,9 @@ import pytest
 from concil.config import KIB, RetryPolicy, TransferConfig
 from concil.errors import AccessDenied, Cancelled, ConnectionLost, DigestMismatch
 from concil.store.protocol import BlobReader
-from concil.transfer.push import ResumingReader, Window
+from concil.transfer.push import ResumingReader
 from concil.transfer.run import Run
+from concil.transfer.window import Window
 from tests.lab.images import make_blob
 from tests.transfer.world import CONFIG, BytesReader
 
@@ -200,12 +201,28 @@ class Endless:
         """Nothing is open."""
 
 
-def blocks(took: float, count: int = 12) -> list[int]:
-    """Return the sizes of the blocks that a window gives when each takes so many seconds."""
-    reader = ResumingReader(lambda start: Endless(), 1 << 40, Run(CONFIG), "zeros")
-    with mock.patch("time.monotonic", side_effect=[took * n for n in range(count + 1)]):
+def blocks(took: float, count: int = 12, source: float = 0) -> list[int]:
+    """Return the sizes of the blocks that a window gives.
+
+    Args:
+        took: seconds until each is taken.
+        source: seconds that the source needs for each.
+    """
+    now = [0.0]
+
+    class Slow(Endless):
+        def readinto(self, buffer: memoryview, /) -> int:
+            now[0] += source
+            return super().readinto(buffer)
+
+    reader = ResumingReader(lambda start: Slow(), 1 << 40, Run(CONFIG), "zeros")
+    sizes = []
+    with mock.patch("time.monotonic", side_effect=lambda: now[0]):
         window = window_of(reader, 1 << 40)
-        return [len(window.read()) for _ in range(count)]
+        for _ in range(count):
+            now[0] += took
+            sizes.append(len(window.read()))
+    return sizes
 
 
 def test_block_grows_on_a_fast_link_up_to_the_buffer() -> None:
@@ -218,3 +235,37 @@ def test_block_shrinks_on_a_slow_link_so_that_each_is_written_in_time() -> None:
 
 def test_block_stays_where_it_is_right() -> None:
     assert set(blocks(took=0.5)) == {256 * KIB}
+
+
+def test_block_does_not_shrink_because_the_source_is_slow() -> None:
+    assert blocks(took=0.01, source=5) == blocks(took=0.01)
+
+
+def test_it_can_be_opened_before_its_bytes_are_wanted() -> None:
+    opener = Opener()
+    reader = reader_of(opener)
+    reader.seek(100)
+
+    reader.open()
+    reader.open()
+
+    assert opener.starts == [100]
+    assert read_all(reader) == CONTENT[100:]
+    assert opener.starts == [100]
+    reader.close()
+
+
+def test_an_opening_that_fails_is_repeated_as_a_read_is() -> None:
+    opener, failures = Opener(), [ConnectionLost("one"), ConnectionLost("two")]
+
+    def fail_first(start: int, /) -> BlobReader:
+        if failures:
+            raise failures.pop()
+        return opener(start)
+
+    reader = reader_of(fail_first)
+
+    reader.open()
+
+    assert (opener.starts, failures) == ([0], [])
+    reader.close()

@@ -1,0 +1,168 @@
+"""What stands before every request to a host: its rate, its pause, its quota; for all threads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import requests
+
+from concil.errors import Cancelled
+from concil.pace import Schedule
+from concil.reference import written
+from concil.registry import quota
+from concil.registry.allowance import Allowance
+from concil.registry.failures import retry_after
+from concil.registry.learned import LearnedRate
+
+logger = logging.getLogger(__name__)
+
+PAUSE = 0.5  # seconds after a refusal that asks for none; doubled until a request is accepted
+MOST_DOUBLINGS = 6
+_BUSY = frozenset({429, 503})
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One request that was let through; `Gate.leave` wants it back."""
+
+    refusals: int  # that the gate knew of: a refusal of an older request tells nothing new
+    counts: bool  # in the host's quota
+
+
+class Gate:
+    """The gate of one host. Any thread may call any method.
+
+    A pause belongs to the answer that asked for it, and is everybody's. After it they do
+    not come all at once: a rate was learned from the refusal.
+    """
+
+    def __init__(self, host: str, limit: float | None = None) -> None:
+        """Let ``limit`` requests a second through; None: as many as come."""
+        self._host = host
+        self._lock = threading.Lock()  # guards all below
+        self._fixed = None if limit is None else Schedule(limit)
+        self._learned = LearnedRate()
+        self._allowance = Allowance(host)
+        self._until = 0.0  # monotonic seconds; nobody passes before
+        self._refusals = 0
+        self._row = 0  # refusals since a request was accepted
+
+    def enter(self, cancel: threading.Event, *, pull: bool = False) -> Pass:
+        """Wait until the next request may go; whoever waits holds nothing.
+
+        Args:
+            pull: it is a GET of a manifest.
+        Raises:
+            QuotaExceeded: it would be refused, and for longer than anybody should wait.
+            Cancelled: somebody cancelled meanwhile.
+        """
+        while True:
+            now = time.monotonic()
+            with self._lock:
+                given, due = self._ask(now, pull=pull)
+            if given is not None and due <= now:
+                return given
+            cancelled = cancel.wait(due - now)
+            with self._lock:
+                if given is not None:
+                    # A turn from before a refusal is none: it is taken anew behind the pause.
+                    good = given.refusals == self._refusals and self._until <= time.monotonic()
+                    if good and not cancelled:
+                        return given
+                    self._allowance.flying -= given.counts
+            if cancelled:
+                raise Cancelled(f"cancelled while {self._host} was to be left alone")
+
+    def leave(self, given: Pass, response: requests.Response | None, content: bytes = b"") -> None:
+        """Take note of an answer.
+
+        Args:
+            response: None: there was none.
+            content: the body of a 429.
+        """
+        now = time.monotonic()
+        with self._lock:
+            self._allowance.flying -= given.counts
+            if response is None:
+                return
+            status, told = response.status_code, quota.read(response.headers)
+            if quota.is_spent(status, response.headers, content):
+                self._allowance.spend(told, now)
+                return
+            if told is not None:
+                self._allowance.note(told, now)
+            asked = retry_after(response) if status in _BUSY else None
+            if status == requests.codes.too_many or asked is not None:
+                self._refuse(given, asked, now)
+            elif given.refusals == self._refusals and status not in _BUSY:
+                self._row = 0
+                self._learned.accepted(now)
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody pass for so long; a longer pause stays."""
+        with self._lock:
+            self._pause(seconds, time.monotonic())
+
+    def _ask(self, now: float, *, pull: bool) -> tuple[Pass | None, float]:
+        """A pass and when it is good, or none and when to ask again. The caller holds the lock."""
+        if self._until > now:
+            return None, self._until
+        counts = self._allowance.counts(pull=pull)
+        wait = self._allowance.look(now) if counts else 0.0
+        if wait > 0:
+            return None, now + wait
+        self._allowance.flying += counts
+        turn = self._learned.reserve(now)
+        if self._fixed is not None:
+            turn = max(turn, self._fixed.reserve(1, now))
+        return Pass(self._refusals, counts), turn
+
+    def _pause(self, seconds: float, now: float) -> None:
+        """Let nobody pass for so long. The caller holds the lock."""
+        self._until = max(self._until, now + seconds)
+
+    def _refuse(self, given: Pass, asked: float | None, now: float) -> None:
+        """Pause, and slow down, once for all that was under way together. As above."""
+        if asked is not None:
+            self._pause(asked, now)
+        if given.refusals != self._refusals:
+            return
+        self._refusals += 1
+        if asked is None:
+            asked = PAUSE * 2 ** min(self._row, MOST_DOUBLINGS)
+            self._pause(asked, now)
+        self._row += 1
+        rate = self._learned.refused(now)
+        logger.info("%s: too many requests; in %.1f s on with %.1f/s", self._host, asked, rate)
+
+
+class Gates:
+    """The gates of all hosts of a run. Any thread may call any method."""
+
+    def __init__(
+        self, every: float | None = None, own: Mapping[str, float | None] | None = None
+    ) -> None:
+        """Make a gate for each host that is asked for.
+
+        Args:
+            every: requests a second to each host; None: as many as come.
+            own: the same of single hosts, by the host[:port] that serves the API.
+        """
+        self._every = every
+        self._own = own or {}
+        self._gates: dict[str, Gate] = {}
+        self._lock = threading.Lock()  # guards _gates
+
+    def of(self, host: str) -> Gate:
+        """The gate of a host[:port]."""
+        gate = self._gates.get(host)
+        if gate is None:
+            own = self._own.get(host)
+            limit = self._every if own is None else own
+            with self._lock:
+                gate = self._gates.setdefault(host, Gate(written(host), limit))
+        return gate

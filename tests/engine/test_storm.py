@@ -1,0 +1,50 @@
+"""A mirror through a front that allows so many requests a second: few are refused, none fails."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+
+from concil.config import TransferConfig
+from concil.transfer.mirror import MirrorItem
+from tests.engine.world import engine_of
+from tests.lab.front import FixedWindow, Front, Limit, TokenBucket
+from tests.lab.images import assert_same_image, make_image, make_layer, put_image
+from tests.lab.registry import DockerRegistry
+
+pytestmark = pytest.mark.real
+
+RATE = 40  # requests a second
+SHARED = make_layer(1, 5_000)
+IMAGES = [make_image(100 + n, [SHARED, 500 + n]) for n in range(30)]
+SOURCE = "storm/from"
+
+
+@pytest.fixture(scope="module")
+def full(docker_registry: DockerRegistry) -> DockerRegistry:
+    """Put the images into the registry."""
+    with requests.Session() as session:
+        session.trust_env = False
+        for number, image in enumerate(IMAGES):
+            put_image(docker_registry.url, SOURCE, f"v{number}", image, session=session)
+    return docker_registry
+
+
+@pytest.mark.parametrize(("kind", "tells"), [("window", True), ("bucket", False)])
+def test_few_requests_of_a_mirror_are_refused(
+    full: DockerRegistry, repository: str, workers: int, kind: str, tells: bool
+) -> None:
+    limit: Limit = FixedWindow(RATE) if kind == "window" else TokenBucket(RATE, RATE // 2)
+    config = TransferConfig(workers=workers, images=4)
+
+    with Front(full.host, limit, tells=tells) as front, engine_of(config) as engine:
+        report = engine.mirror(
+            MirrorItem(f"{front.url}/{SOURCE}:v{n}", f"{front.url}/{repository}:v{n}")
+            for n in range(len(IMAGES))
+        )
+
+    assert report.failed == []
+    assert_same_image(full.url, repository, "v29", IMAGES[29])
+    assert len(front.asked) >= 5 * len(IMAGES)
+    # When the first is refused, up to eight are under way.
+    assert len(front.refused) <= 0.06 * len(front.asked)

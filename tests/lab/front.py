@@ -1,0 +1,213 @@
+"""An HTTP front before a real registry that allows so many requests a second and counts all."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import http.server
+import math
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+TIMEOUT = 60  # seconds
+_HOP = frozenset({"connection", "keep-alive", "transfer-encoding"})
+
+
+class Limit(Protocol):
+    """What a front allows. One thread at a time."""
+
+    def ask(self, now: float) -> float:
+        """Take a request; return 0, or the seconds until another one is allowed."""
+
+
+class TokenBucket:
+    """So many requests a second, and a burst of so many more: as nginx and Envoy count."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._level = float(burst)
+        self._last: float | None = None
+
+    def ask(self, now: float) -> float:
+        """See `Limit`."""
+        passed = 0.0 if self._last is None else now - self._last
+        self._last = now
+        self._level = min(self._burst, self._level + passed * self._rate)
+        if self._level >= 1:
+            self._level -= 1
+            return 0.0
+        return (1 - self._level) / self._rate
+
+
+class FixedWindow:
+    """So many requests within each second of the clock: as counters in a database do it."""
+
+    def __init__(self, count: int, seconds: float = 1.0) -> None:
+        self._count = count
+        self._seconds = seconds
+        self._window = 0
+        self._used = 0
+
+    def ask(self, now: float) -> float:
+        """See `Limit`."""
+        window = int(now / self._seconds)
+        if window != self._window:
+            self._window, self._used = window, 0
+        if self._used < self._count:
+            self._used += 1
+            return 0.0
+        return (window + 1) * self._seconds - now
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request."""
+
+    when: float  # monotonic seconds
+    method: str
+    path: str
+    status: int
+
+
+class Front:
+    """Passes requests on to a registry, as many as are allowed; it ends with its `with` block.
+
+    Args:
+        target: Host and port of the registry.
+        limit: What is allowed.
+        tells: Whether a refusal has a Retry-After, in whole seconds.
+    """
+
+    def __init__(self, target: str, limit: Limit, *, tells: bool = True) -> None:
+        self._target = target
+        self._limit = limit  # asked under the lock, too
+        self._tells = tells
+        self._asked: list[Asked] = []
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()  # guards the two above
+        self._server = _Server(self)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    @property
+    def host(self) -> str:
+        """Host and port, as in an image reference."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address for plain http."""
+        return f"http://{self.host}"
+
+    @property
+    def asked(self) -> list[Asked]:
+        """All requests, in the order of their answers."""
+        with self._lock:
+            return list(self._asked)
+
+    @property
+    def refused(self) -> list[Asked]:
+        """Those that were refused."""
+        return [each for each in self.asked if each.status == http.client.TOO_MANY_REQUESTS]
+
+    def connect(self) -> http.client.HTTPConnection:
+        """Connect to the registry."""
+        return http.client.HTTPConnection(self._target, timeout=TIMEOUT)
+
+    def admit(self) -> dict[str, str] | None:
+        """Return None for a request that may pass, else the headers of its refusal."""
+        with self._lock:
+            wait = self._limit.ask(time.monotonic())
+        if not wait:
+            return None
+        return {"Retry-After": str(math.ceil(wait))} if self._tells else {}
+
+    def note(self, method: str, path: str, status: int) -> None:
+        """Count a request."""
+        with self._lock:
+            self._asked.append(Asked(time.monotonic(), method, path, status))
+
+    def keep(self, connection: socket.socket, *, opened: bool) -> None:
+        """Know which connections are open."""
+        with self._lock:
+            (self._open.add if opened else self._open.discard)(connection)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        with self._lock:
+            left = list(self._open)
+        for connection in left:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._server.server_close()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Knows its front."""
+
+    daemon_threads = False
+    request_queue_size = 128
+
+    def __init__(self, front: Front) -> None:
+        self.front = front
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = TIMEOUT
+    server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.front.keep(self.connection, opened=True)
+        self._registry = self.server.front.connect()
+
+    def finish(self) -> None:
+        self._registry.close()
+        self.server.front.keep(self.connection, opened=False)
+        super().finish()
+
+    def serve(self) -> None:
+        """Pass a request on, or refuse it."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        refusal = self.server.front.admit()
+        if refusal is not None:
+            self._answer(http.client.TOO_MANY_REQUESTS, refusal, b"slow down\n")
+            return
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
+        self._registry.request(self.command, self.path, body or None, headers)
+        answer = self._registry.getresponse()
+        self._answer(answer.status, dict(answer.getheaders()), answer.read())
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815 - its names
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+        """Say nothing."""
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.server.front.note(self.command, self.path, status)
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in _HOP:
+                self.send_header(name, value)
+        if "content-length" not in {name.lower() for name in headers}:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)

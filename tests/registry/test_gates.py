@@ -1,0 +1,376 @@
+"""Rates, pauses and quotas of a host, for all who want to talk to it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+import requests
+
+from concil.errors import Cancelled, QuotaExceeded
+from concil.registry.gates import MOST_DOUBLINGS, PAUSE, Gate, Gates
+from concil.registry.learned import BACK, CUT, FIRST
+from tests.lab.front import FixedWindow, Limit, TokenBucket
+from tests.registry.clock import Clock
+from tests.transfer.world import at_once
+
+WINDOW = "100;w=21600"
+
+
+@pytest.fixture
+def cancel() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, cancel: threading.Event) -> Clock:
+    return Clock(monkeypatch, cancel)
+
+
+def answer(status: int = 200, **headers: str) -> requests.Response:
+    """Return an answer without a body."""
+    made = requests.Response()
+    made.status_code = status
+    made.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    return made
+
+
+def ask(
+    gate: Gate,
+    cancel: threading.Event,
+    got: requests.Response | None = None,
+    *,
+    pull: bool = False,
+    content: bytes = b"",
+) -> None:
+    """Make one request that is answered at once."""
+    given = gate.enter(cancel, pull=pull)
+    gate.leave(given, got if got is not None else answer(), content)
+
+
+# A limit that somebody set -----------------------------------------------------------------
+
+
+def test_requests_keep_their_distance(clock: Clock, cancel: threading.Event) -> None:
+    gate, began = Gate("h", 5), clock.now
+
+    for _ in range(51):
+        ask(gate, cancel)
+
+    assert clock.now - began == pytest.approx(10, abs=0.2)
+    assert max(clock.waits) <= 0.2 + 1e-6
+
+
+def test_what_was_not_used_is_not_saved_up(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("h", 5)
+    ask(gate, cancel)
+    clock.now += 3600
+    began = clock.now
+
+    for _ in range(11):
+        ask(gate, cancel)
+
+    assert clock.now - began == pytest.approx(2, abs=0.2)
+
+
+def test_without_a_limit_nobody_waits(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("h")
+
+    for _ in range(1000):
+        ask(gate, cancel)
+
+    assert clock.waits == []
+
+
+def test_a_host_of_its_own_has_its_own_limit(clock: Clock, cancel: threading.Event) -> None:
+    gates = Gates(10, {"slow": 1, "unsaid": None})
+
+    spent = []
+    for host in ("slow", "unsaid", "other"):
+        began = clock.now
+        for _ in range(11):
+            ask(gates.of(host), cancel)
+        spent.append(clock.now - began)
+
+    assert spent == pytest.approx([10, 1, 1], abs=0.2)
+    assert gates.of("slow") is gates.of("slow")
+
+
+# A pause that an answer asked for ----------------------------------------------------------
+
+
+def test_a_pause_is_for_everybody(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("h")
+    ask(gate, cancel, answer(429, Retry_After="20"))
+
+    gate.enter(cancel)
+
+    assert clock.waits == [20]
+
+
+def test_a_shorter_pause_does_not_end_a_longer_one(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("h")
+    gate.hold(30)
+    gate.hold(5)
+
+    gate.enter(cancel)
+
+    assert clock.waits == [30]
+
+
+def test_a_refusal_without_a_time_is_a_pause_too(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("h")
+    paused = []
+
+    for _ in range(MOST_DOUBLINGS + 3):
+        ask(gate, cancel, answer(429))
+        began = clock.now
+        given = gate.enter(cancel)
+        paused.append(clock.now - began)
+        gate.leave(given, None)
+
+    doubled = [PAUSE * 2**n for n in range(MOST_DOUBLINGS + 1)]
+    # The next turn may come a little after the pause, at the slower rate.
+    assert paused[: len(doubled)] == pytest.approx(doubled, abs=2.1)
+    assert paused[-1] == pytest.approx(doubled[-1], abs=2.1)
+    assert paused == sorted(paused)
+
+
+def test_a_success_ends_the_doubling(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("h")
+    for _ in range(5):
+        ask(gate, cancel, answer(429))
+    ask(gate, cancel, answer(200))
+    ask(gate, cancel, answer(429))
+    clock.waits.clear()
+
+    gate.enter(cancel)
+
+    assert clock.waits[0] == PAUSE
+
+
+def test_503_alone_is_nobodys_pause(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("h")
+
+    ask(gate, cancel, answer(503))
+    gate.enter(cancel)
+
+    assert clock.waits == []
+
+
+def test_what_was_under_way_together_is_one_refusal(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("h")
+    together = [gate.enter(cancel) for _ in range(30)]
+    for given in together:
+        gate.leave(given, answer(429))
+    clock.waits.clear()
+
+    gate.enter(cancel)
+    began = clock.now
+    for _ in range(10):
+        ask(gate, cancel)
+
+    assert clock.waits[0] == PAUSE
+    assert clock.now - began == pytest.approx(10 / (FIRST * CUT), rel=0.3)
+
+
+def test_a_turn_from_before_a_refusal_is_taken_anew(
+    clock: Clock, cancel: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate("h", 1)
+    early = gate.enter(cancel)
+
+    def meanwhile(seconds: float | None = None) -> bool:
+        monkeypatch.setattr(cancel, "wait", clock.wait)
+        gate.leave(early, answer(429, Retry_After="50"))
+        return clock.wait(seconds)
+
+    monkeypatch.setattr(cancel, "wait", meanwhile)
+    began = clock.now
+    gate.enter(cancel)
+
+    assert clock.now - began >= 50
+
+
+def test_a_pause_can_be_cancelled(cancel: threading.Event) -> None:
+    gate = Gate("h")
+    gate.hold(300)
+    threading.Timer(0.01, cancel.set).start()
+
+    with pytest.raises(Cancelled, match="h was to be left alone"):
+        gate.enter(cancel)
+
+
+# A rate that was learned -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize("rate", [2, 20, 300])
+@pytest.mark.parametrize("kind", ["bucket", "window"])
+def test_few_requests_are_refused_and_little_is_left_unused(
+    clock: Clock, cancel: threading.Event, kind: str, rate: int, tells: bool
+) -> None:
+    limit: Limit = TokenBucket(rate, rate) if kind == "bucket" else FixedWindow(rate)
+    gate, began, seconds = Gate("h"), clock.now, 60 if rate > 100 else 300
+    accepted = refused = 0
+    while clock.now - began < seconds:
+        given = gate.enter(cancel)
+        clock.now += 0.001  # a request takes its time
+        wait = limit.ask(clock.now)
+        asked = {"Retry_After": str(int(wait) + 1)} if tells and wait else {}
+        gate.leave(given, answer(429 if wait else 200, **asked))
+        accepted, refused = accepted + (not wait), refused + bool(wait)
+
+    # A host that allows 2 a second shows it by few answers: there it takes longer.
+    assert refused <= (accepted + refused) * (0.03 if rate > 2 else 0.10)
+    assert accepted >= seconds * rate * 0.75
+
+
+def test_an_old_refusal_is_forgotten(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("h")
+    ask(gate, cancel, answer(429))
+    busy = clock.now
+    while clock.now - busy < 6 * BACK:
+        ask(gate, cancel)
+        clock.now += 0.01
+    clock.waits.clear()
+
+    for _ in range(1000):
+        ask(gate, cancel)
+
+    assert clock.waits == []
+
+
+def test_a_quiet_hour_tells_nothing(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("h")
+    ask(gate, cancel, answer(429))
+    ask(gate, cancel)
+    clock.now += 3600
+    began = clock.now
+
+    for _ in range(10):
+        ask(gate, cancel)
+
+    assert clock.now - began == pytest.approx(10 / (FIRST * CUT), rel=0.3)
+
+
+# A quota -----------------------------------------------------------------------------------
+
+
+def pulls(left: int, status: int = 200) -> requests.Response:
+    """Return an answer of Docker Hub's."""
+    return answer(
+        status,
+        RateLimit_Limit=WINDOW,
+        RateLimit_Remaining=f"{left};w=21600",
+        Docker_RateLimit_Source="192.0.2.1",
+    )
+
+
+def test_the_request_after_the_last_of_a_quota_is_not_made(
+    clock: Clock, cancel: threading.Event
+) -> None:
+    gate = Gate("docker.io")
+    ask(gate, cancel, pulls(1), pull=True)
+    ask(gate, cancel, pulls(0), pull=True)
+
+    with pytest.raises(QuotaExceeded) as caught:
+        ask(gate, cancel, pull=True)
+
+    assert str(caught.value) == (
+        "docker.io: the quota is used up (0 of 100 pulls in 6 h left): not asked for more"
+    )
+    assert caught.value.remedy.endswith("within 6 h")
+    assert clock.waits == []
+
+
+def test_what_does_not_count_goes_on(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("docker.io")
+    ask(gate, cancel, pulls(0), pull=True)
+
+    ask(gate, cancel, pulls(0))
+
+    assert clock.waits == []
+
+
+def test_renewal_is_seen_by_what_does_not_count(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("docker.io")
+    ask(gate, cancel, pulls(0), pull=True)
+    with pytest.raises(QuotaExceeded):
+        gate.enter(cancel, pull=True)
+
+    ask(gate, cancel, pulls(100))
+
+    ask(gate, cancel, pulls(99), pull=True)
+
+
+def test_a_spent_quota_is_tried_again_in_a_while(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("docker.io")
+    ask(gate, cancel, answer(429), pull=True, content=b"You have reached your pull rate limit.")
+    with pytest.raises(QuotaExceeded, match=r"docker\.io"):
+        gate.enter(cancel, pull=True)
+    ask(gate, cancel)  # a HEAD
+
+    clock.now += 301
+
+    ask(gate, cancel, pull=True)
+    assert clock.waits == []
+
+
+def test_a_known_renewal_is_told_and_waited_for_by_nobody(
+    clock: Clock, cancel: threading.Event
+) -> None:
+    gate = Gate("h")
+    ask(gate, cancel, answer(RateLimit_Remaining="0", RateLimit_Reset="7800"))
+
+    with pytest.raises(QuotaExceeded) as caught:
+        gate.enter(cancel)
+
+    assert caught.value.remedy.endswith("in 2 h 10 min")
+    clock.now += 7801
+    gate.enter(cancel)
+    assert clock.waits == []
+
+
+def test_a_short_quota_is_waited_for(clock: Clock, cancel: threading.Event) -> None:
+    gate = Gate("h")
+    ask(gate, cancel, answer(RateLimit_Remaining="0", RateLimit_Reset="30"))
+
+    gate.enter(cancel)
+
+    assert sum(clock.waits) == pytest.approx(30)
+
+
+def test_no_more_are_under_way_than_are_left(cancel: threading.Event) -> None:
+    gate, lock = Gate("docker.io"), threading.Lock()
+    left, refused, failed = [8], [0], [0]
+    ask(gate, cancel, pulls(8))
+
+    def pull() -> None:
+        try:
+            given = gate.enter(cancel, pull=True)
+        except QuotaExceeded:
+            with lock:
+                failed[0] += 1
+            return
+        with lock:
+            refused[0] += left[0] == 0
+            left[0] = max(0, left[0] - 1)
+            told = left[0]
+        gate.leave(given, pulls(told))
+
+    at_once(*[pull] * 20)
+
+    assert (left, refused, failed) == ([0], [0], [12])
+
+
+def test_a_low_quota_is_told_once(
+    clock: Clock, cancel: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate("docker.io")
+    with caplog.at_level(logging.WARNING, "concil"):
+        for left in (50, 11, 10, 9, 8):
+            ask(gate, cancel, pulls(left), pull=True)
+
+    assert caplog.messages == ["docker.io: 10 of 100 pulls in 6 h left"]
