@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -49,14 +49,15 @@ class BlobMove:
         self._blob = blob
         self._pool = pool
         self._meter = meter
-        self._siblings: Sequence[str] = ()
+        self._siblings: Iterable[str] = ()
         self.outcome: Future[Landed] = Future()
 
-    def start(self, siblings: Sequence[str] = ()) -> Future[Landed]:
+    def start(self, siblings: Iterable[str] = ()) -> Future[Landed]:
         """Submit the job.
 
         Args:
-            siblings: repositories of the same registry that have the blob.
+            siblings: repositories of the same registry that may have the blob; read when
+                its turn comes.
         """
         self._siblings = siblings
         self._meter.state(State.WAITING, position=0)
@@ -105,7 +106,7 @@ class BlobMove:
     def _without_bytes(self) -> State | None:
         """PRESENT or MOUNTED, if nothing has to be moved."""
         destination = self._destination
-        if self._siblings and isinstance(destination, Mounter):
+        if isinstance(destination, Mounter):
             for sibling in self._siblings:
                 if sibling != destination.repository and destination.mount(self._blob, sibling):
                     return State.MOUNTED

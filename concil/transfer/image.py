@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
 from concil.content import Descriptor, Digest, Manifest, Platform
 from concil.errors import ConcilError, StatusError
-from concil.progress import Event, Meter, ProgressSink, State, emit
+from concil.progress import Event, ProgressSink, State, emit
 from concil.retry import backoff, sleep
 from concil.store.protocol import Destination, Mounter, Source
-from concil.transfer.blob import BlobMove, Landed
+from concil.transfer.blob import Landed
+from concil.transfer.blobs import Blobs
 from concil.transfer.graph import GraphReader, Node, check_listed, chosen
-from concil.transfer.pool import Claims, Rank, WorkerPool, wait
+from concil.transfer.manifests import Manifests
+from concil.transfer.past import Brought, ImageKey, Past
+from concil.transfer.pool import Claims, Rank, WorkerPool, turn, wait
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +34,23 @@ class ImageJob:
     destination: Destination
     destination_reference: str
     platforms: tuple[Platform, ...] = ()
+    immutable: bool = False  # once it was brought nobody is asked about it again
 
     @property
     def subject(self) -> str:
         """The image as people write it."""
         return joined(self.source.name, self.source_reference)
+
+    @property
+    def target(self) -> str:
+        """Where it goes, as people write it."""
+        return joined(self.destination.name, self.destination_reference)
+
+    @property
+    def key(self) -> ImageKey:
+        """What the journal knows it by."""
+        platforms = ",".join(sorted(map(str, self.platforms)))
+        return ImageKey(self.subject, self.target, platforms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +88,10 @@ class Copier:
         """Share ``pool`` and what is learned about blobs among all copies of a run."""
         self._pool = pool
         self._progress = progress
-        self._claims: Claims[Landed] = Claims()
+        self._images: Claims[None] = Claims()
+        self._manifests = Manifests()
+        self._past = Past(pool.run.journal)
+        self._blobs = Blobs(pool, progress, self._past)
 
     def copy(self, job: ImageJob) -> ImageResult:
         """Copy one image; nothing is moved if both sides have the same digest already.
@@ -95,37 +112,84 @@ class Copier:
         return result
 
     def _copy(self, job: ImageJob, began: float) -> ImageResult:
-        target = joined(job.destination.name, job.destination_reference)
+        before = self._past.image(job.key) if job.immutable or job.platforms else None
+        if job.immutable and before is not None and _still_there(job, before):
+            return ImageResult(job.subject, job.target, State.PRESENT, before.target)
         source = job.source.find_manifest(job.source_reference)
         if source is None:
             # Reading it says why: a layout lists its names, a registry its own message.
             source = job.source.get_manifest(job.source_reference).descriptor
         there = job.destination.find_manifest(job.destination_reference)
-        if there is not None and there.digest == source.digest and not job.platforms:
-            return ImageResult(job.subject, target, State.PRESENT, source.digest)
+        same = there is not None and there.digest == source.digest and not job.platforms
+        if there is not None and (same or before == Brought(source.digest, there.digest)):
+            if job.immutable:
+                self._past.remember_image(job.key, Brought(source.digest, there.digest))
+            return ImageResult(job.subject, job.target, State.PRESENT, there.digest)
         self._tell(job, State.STARTED, 0, "")
-        root, digest = self._root(job, source)
+        image = (job.destination.realm, job.destination.name, source.digest, job.platforms)
+        with turn(self._images, image, self._pool.cancel):
+            whole = self._whole(job, source)
+            root, digest = self._part(job, whole, source)
+            result = self._bring(job, Node(root, digest), there, began)
+        if whole.digest == source.digest:  # else the tag has moved since it was asked for
+            self._past.remember_image(job.key, Brought(source.digest, digest))
+        return result
+
+    def _bring(
+        self, job: ImageJob, wanted: Node, there: Descriptor | None, began: float
+    ) -> ImageResult:
+        """Copy an image whose tag is not there, or another's."""
+        root, digest = wanted.manifest, wanted.digest
         if there is not None and there.digest == digest:
-            return ImageResult(job.subject, target, State.PRESENT, digest)
-        fetch = partial(self._fetch_level, job, may_be_there=there is not None)
-        node = GraphReader(fetch, job.subject).read(root, digest)
-        landed = self._write(job, node)
+            return ImageResult(job.subject, job.target, State.PRESENT, digest)
+        landed: list[Landed] = []
+        manifests = 1
+        if not self._tag(job, root, digest):
+            fetch = partial(self._fetch_level, job, may_be_there=there is not None)
+            node = GraphReader(fetch, job.subject).read(root, digest)
+            landed, manifests = self._write(job, node), sum(1 for _ in node.walk())
+            self._note(job, node)
+        seconds = time.monotonic() - began
         return ImageResult(
-            job.subject,
-            target,
-            State.DONE,
-            digest,
-            tuple(landed),
-            manifests=sum(1 for _ in node.walk()),
-            seconds=time.monotonic() - began,
+            job.subject, job.target, State.DONE, digest, tuple(landed), manifests, seconds
         )
 
-    def _root(self, job: ImageJob, found: Descriptor) -> tuple[Manifest, Digest]:
+    def _tag(self, job: ImageJob, root: Manifest, digest: Digest) -> bool:
+        """Only write the tag, if the image itself is known to be there; return whether it is."""
+        destination = job.destination
+        if not isinstance(destination, Mounter) or ":" in job.destination_reference:
+            return False
+        place = destination.realm, destination.repository, digest
+        if not self._past.was_put(*place):
+            known = self._is_known(destination, digest)
+            if not known or destination.find_manifest(str(digest)) is None:
+                return False
+        try:
+            destination.put_manifest(root, job.destination_reference)
+        except StatusError as error:
+            logger.info("%s: %s; looking at all of it", job.target, error)
+            return False
+        return True
+
+    def _note(self, job: ImageJob, node: Node) -> None:
+        """Remember where the manifests of an image have been put."""
+        destination = job.destination
+        if isinstance(destination, Mounter):
+            for each in node.walk():
+                self._past.put(destination.realm, destination.repository, each.digest)
+
+    def _whole(self, job: ImageJob, found: Descriptor) -> Manifest:
+        """The manifest of a reference, read at most once for all that name the same."""
+        read = partial(job.source.get_manifest, job.source_reference)
+        return self._manifests.get(job.source.host, found.digest, read)
+
+    def _part(self, job: ImageJob, root: Manifest, found: Descriptor) -> tuple[Manifest, Digest]:
         """The manifest to copy, and the digest it has; of an index for some platforms a part."""
-        root = job.source.get_manifest(job.source_reference)
         pick = chosen(root, job.platforms, job.subject)
         if isinstance(pick, Descriptor):
-            child = job.source.get_manifest(str(pick.digest))
+            child = self._manifests.get(
+                job.source.host, pick.digest, partial(job.source.get_manifest, str(pick.digest))
+            )
             check_listed(pick, child, job.subject)
             return child, pick.digest
         same = pick is root and found.digest.algorithm != "sha256"
@@ -138,9 +202,11 @@ class Copier:
 
         def read(child: Descriptor) -> Manifest | None:
             digest = str(child.digest)
-            if may_be_there and job.destination.find_manifest(digest) is not None:
+            likely = may_be_there or self._is_known(job.destination, child.digest)
+            if likely and job.destination.find_manifest(digest) is not None:
                 return None
-            return job.source.get_manifest(digest)
+            get = partial(job.source.get_manifest, digest)
+            return self._manifests.get(job.source.host, child.digest, get)
 
         hosts = (job.source.host, job.destination.host)
         futures = [
@@ -148,89 +214,11 @@ class Copier:
         ]
         return [wait(future, self._pool.cancel) for future in futures]
 
-    def _move_blobs(self, job: ImageJob, node: Node) -> list[Landed]:
-        """Move every blob of the graph; submit all that is ours before waiting for others'."""
-        owned: list[tuple[Descriptor, Future[Landed]]] = []
-        others: list[tuple[Descriptor, Future[Landed]]] = []
-        blobs = sorted(node.blobs().values(), key=lambda blob: -blob.size)
-        for blob in blobs:
-            key = self._key(job, blob)
-            mine, future = self._claims.take(key)
-            if mine:
-                self._own(job, blob, key, future)
-            (owned if mine else others).append((blob, future))
-        landed = [wait(future, self._pool.cancel) for _, future in owned]
-        follow = [self._follow(job, blob, future) for blob, future in others]
-        return landed + [wait(future, self._pool.cancel) for future in follow]
-
-    def _key(self, job: ImageJob, blob: Descriptor, *, here: bool = False) -> tuple[str, str, str]:
-        """The claim on a blob: the first in its realm, and then the first in its repository."""
-        realm, name = job.destination.realm, job.destination.name
-        return realm, name if here else "", str(blob.digest)
-
-    def _own(
-        self,
-        job: ImageJob,
-        blob: Descriptor,
-        key: tuple[str, str, str],
-        claim: Future[Landed],
-        siblings: Sequence[str] | None = None,
-    ) -> None:
-        """Move the blob, and complete the claim for everybody who waits for it."""
-        outcome = self._move(
-            job, blob, self._source_repository(job) if siblings is None else siblings
-        )
-
-        def complete(done: Future[Landed]) -> None:
-            error = done.exception()
-            if error is None:
-                claim.set_result(done.result())
-            else:
-                self._claims.release(key, claim)
-                claim.set_exception(error)
-
-        outcome.add_done_callback(complete)
-
-    def _follow(self, job: ImageJob, blob: Descriptor, claim: Future[Landed]) -> Future[Landed]:
-        """A blob that another image brought, or tried to: mount it, or bring it after all."""
-        siblings: Sequence[str] | None = None
-        key = self._key(job, blob)
-        try:
-            landed = wait(claim, self._pool.cancel)
-        except ConcilError:
-            if self._pool.cancel.is_set():
-                raise
-        else:
-            if landed.place == job.destination.name:
-                here: Future[Landed] = Future()
-                here.set_result(Landed(blob, landed.place, landed.repository, State.PRESENT))
-                return here
-            # Of the images that follow into this repository one mounts it, or sends it again.
-            siblings = [landed.repository] if landed.repository else []
-            key = self._key(job, blob, here=True)
-        mine, again = self._claims.take(key)
-        if not mine:
-            return self._follow(job, blob, again)
-        self._own(job, blob, key, again, siblings)
-        return again
-
-    def _move(self, job: ImageJob, blob: Descriptor, siblings: Sequence[str]) -> Future[Landed]:
-        meter = Meter(
-            self._progress,
-            kind="blob",
-            subject=str(blob.digest),
-            target=job.destination.name,
-            total=blob.size,
-        )
-        move = BlobMove(job.source, job.destination, blob, pool=self._pool, meter=meter)
-        return move.start(siblings)
-
-    def _source_repository(self, job: ImageJob) -> list[str]:
-        """A copy within one registry needs no bytes: mount from where it is copied."""
-        source, destination = job.source, job.destination
-        if not source.host or source.host != destination.host:
-            return []
-        return [source.repository] if isinstance(source, Mounter) else []
+    def _is_known(self, destination: Destination, digest: Digest) -> bool:
+        """Whether some run has put a manifest there."""
+        if not isinstance(destination, Mounter):
+            return False
+        return self._past.repository_of(destination.realm, digest) == destination.repository
 
     def _write(self, job: ImageJob, node: Node) -> list[Landed]:
         """Move the blobs and put the manifests, once more if blobs are gone that were there.
@@ -240,7 +228,11 @@ class Copier:
         """
         landed: list[Landed] = []
         for attempt in range(1, _ROUNDS + 1):
-            landed += [one for one in self._move_blobs(job, node) if attempt == 1 or one.sent]
+            landed += [
+                one
+                for one in self._blobs.move(job, node.blobs().values())
+                if attempt == 1 or one.sent
+            ]
             try:
                 self._put(job, node)
                 break
@@ -249,25 +241,8 @@ class Copier:
                     raise
                 logger.warning("%s: %s; looking at its blobs again", job.subject, error)
                 sleep(backoff(self._pool.run.config.retry, attempt), self._pool.cancel)
-                self._forget_missing(job, node)
+                self._blobs.forget_missing(job, node.blobs().values())
         return landed
-
-    def _forget_missing(self, job: ImageJob, node: Node) -> None:
-        """Let the blobs be moved again that the destination has not.
-
-        Those it has stay: a mount would write their links once more, and another client's
-        manifest would miss them then.
-        """
-        blobs = list(node.blobs().values())
-        hosts = (job.destination.host,)
-        there = [
-            self._pool.submit(partial(job.destination.has_blob, blob), rank=Rank.SMALL, hosts=hosts)
-            for blob in blobs
-        ]
-        for blob, future in zip(blobs, there, strict=True):
-            if not wait(future, self._pool.cancel):
-                for here in (False, True):
-                    self._claims.forget(self._key(job, blob, here=here))
 
     def _put(self, job: ImageJob, node: Node) -> None:
         """Put the manifests, children before parents, the tag last."""
@@ -277,5 +252,12 @@ class Copier:
         job.destination.put_manifest(node.manifest, job.destination_reference or "")
 
     def _tell(self, job: ImageJob, state: State, sent: int, detail: str) -> None:
-        target = joined(job.destination.name, job.destination_reference)
-        emit(self._progress, Event("image", job.subject, target, state, sent, None, detail))
+        emit(self._progress, Event("image", job.subject, job.target, state, sent, None, detail))
+
+
+def _still_there(job: ImageJob, before: Brought) -> bool:
+    """Whether an immutable image need not be looked at; a look at a local place costs nothing."""
+    if job.destination.host:
+        return True
+    found = job.destination.find_manifest(job.destination_reference)
+    return found is not None and found.digest == before.target
