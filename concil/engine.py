@@ -296,6 +296,7 @@ class Engine:
             self._stores.destination(destination, self._sides.destination),
             reference_of(destination),
             platforms,
+            item.immutable,
         )
 
     def _meter(self, subject: str, target: str, size: int) -> Meter:

@@ -11,6 +11,7 @@
     |   `-- InvalidManifest             unreadable, too large, nested too deep
     |-- NotFound                        a name or digest that is not there
     |-- AccessDenied                    not authorised
+    |   `-- NotTried                    its host has refused this user already
     |-- RegistryError                   the registry, or the way to it
     |   |-- StatusError (requests.HTTPError)   an answer that is an error
     |   |   |-- RegistryNotFound (NotFound)        404
@@ -90,6 +91,10 @@ class AccessDenied(ConcilError):
     """The credentials at hand, or the lack of any, do not allow it."""
 
 
+class NotTried(AccessDenied):
+    """An image of a mirror that was not begun: its host refuses whatever this user asks."""
+
+
 class RegistryError(ConcilError):
     """The registry, or the way to it, failed."""
 
@@ -112,6 +117,8 @@ class RegistryNotFound(StatusError, NotFound):
 
 class RegistryDenied(StatusError, AccessDenied):
     """401 or 403, after every credential at hand was tried."""
+
+    everywhere: str = ""  # the host[:port] that refuses this user whatever is asked
 
 
 class ConnectionLost(RegistryError, requests.ConnectionError):

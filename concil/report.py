@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from concil import __version__
-from concil.errors import ConcilError, StoreError
+from concil.errors import ConcilError, NotTried, StoreError
 from concil.progress import State
 from concil.reference import parse_address
 from concil.transfer.mirror import Outcome
@@ -93,7 +93,7 @@ class JSONReport:
             StoreError: the disk does not take it.
         """
         summary = {
-            **{name: self._counts[name] for name in ("copied", "present", "failed")},
+            **{name: self._counts[name] for name in ("copied", "present", "failed", "untried")},
             "bytes": self._sent,
             "complete": complete,
         }
@@ -138,6 +138,8 @@ def _entry(outcome: Outcome) -> dict[str, object]:
         }
     if outcome.error is not None:
         entry |= _failure(outcome.error)
+    if isinstance(outcome.error, NotTried):
+        entry["outcome"] = "untried"
     return entry
 
 

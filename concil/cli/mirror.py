@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ from concil.cli.command import Command
 from concil.cli.copy import told_of
 from concil.cli.failures import DONE, FAILED, SOME_FAILED, cleaned, exit_code, told
 from concil.engine import Engine
-from concil.errors import ConcilError, UsageError
+from concil.errors import ConcilError, NotTried, UsageError
 from concil.plan import reading
+from concil.plan.again import Failures
 from concil.plan.expand import Expansion
 from concil.plan.targets import Below
 from concil.reference import Reference, parse_address
@@ -55,6 +57,15 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--fail-fast", action="store_true", help="begin no more images after one that failed"
     )
+    parser.add_argument(
+        "--retry-failed",
+        metavar="REPORT",
+        type=Path,
+        help="copy only what failed, or was not tried, in the run of this report",
+    )
+    parser.add_argument(
+        "--recheck", action="store_true", help="look at immutable tags that are known to be done"
+    )
     options.add_platform(parser, "copy only these platforms of each index")
     options.add_progress(parser)
     options.add_registry(parser, sides=("src", "dest"))
@@ -68,6 +79,9 @@ def run(command: Command) -> int:
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(command.engine())
         wanted = _expansion(arguments, engine)
+        if not wanted.rules and arguments.retry_failed is not None:
+            results.put_line(f"nothing failed in {cleaned(str(arguments.retry_failed))}")
+            return DONE
         probes = wanted.check()
         if not probes:
             raise UsageError(
@@ -86,7 +100,11 @@ def run(command: Command) -> int:
     command.display.close()
     order = {item: place for place, item in enumerate(probes)}
     for outcome in sorted(report.failed, key=lambda o: order.get(o.item, len(order))):
-        command.display.write(_failure(outcome), "error")
+        if not isinstance(outcome.error, NotTried):
+            command.display.write(_failure(outcome), "error")
+    for error, count in Counter(o.error for o in report.untried if o.error).items():
+        line = f"concil: failed: {count} more images were not tried: {told(error)}"
+        command.display.write(cleaned(line), "error")
     for rule, error in wanted.failed:
         command.display.write(cleaned(f"concil: failed: {rule.place}: {told(error)}"), "error")
     if not arguments.quiet:
@@ -101,15 +119,33 @@ def _expansion(arguments: argparse.Namespace, engine: Engine) -> Expansion:
     destination = arguments.dest if arguments.dest is not None else arguments.destination
     below = Below(destination) if destination is not None else None
     rules = tuple(reading.read(arguments.plan))
-    return Expansion(rules, engine.tags, below, options.platforms_of(arguments))
+    platforms = options.platforms_of(arguments)
+    expansion = Expansion(rules, engine.tags, below, platforms, arguments.recheck)
+    if arguments.retry_failed is not None:
+        _cut_down(expansion, arguments.retry_failed)
+    return expansion
+
+
+def _cut_down(expansion: Expansion, report: Path) -> None:
+    """Leave what failed in the run of a report."""
+    expansion.check()  # all of it, not only what failed
+    failures = Failures.read(report)
+    expansion.rules = tuple(failures.of(expansion.rules))
+    expansion.wanted = failures.has
+    if failures and not expansion.rules:
+        raise UsageError(
+            f"nothing that failed in {cleaned(str(report))} is in the plan",
+            remedy="name the report of a run of this plan",
+        )
 
 
 def summary(report: MirrorReport, seconds: float) -> str:
     """One line that says what became of all the images."""
     blobs = [landed for result in report.copied for landed in result.blobs]
+    untried = f", {len(report.untried)} not tried" if report.untried else ""
     return (
-        f"{report.images} images: {len(report.copied)} copied, "
-        f"{report.up_to_date} up to date, {len(report.failed)} failed; "
+        f"{report.images} images: {len(report.copied)} copied, {report.up_to_date} up to date, "
+        f"{len(report.failed) - len(report.untried)} failed{untried}; "
         f"{told_of(blobs)}; {seconds:.1f} s"
     )
 

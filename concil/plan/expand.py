@@ -33,6 +33,8 @@ class Expansion:
     list_tags: ListTags  # the tags of a repository, page by page
     below: Below | None = None  # None: every entry names its whole target
     platforms: tuple[str, ...] = ()  # for entries that name none
+    recheck: bool = False  # look at immutable tags, too
+    wanted: Callable[[MirrorItem], bool] | None = None  # None: every image
     failed: list[tuple[Rule, ConcilError]] = field(default_factory=list)
     # What was written so far, by target; only of repositories that several entries write to,
     # and in hashes: a plan of a hundred thousand images is checked in little memory.
@@ -84,7 +86,7 @@ class Expansion:
             try:
                 for item in self._items(rule):
                     found = True
-                    if self._is_new(item):
+                    if self._is_new(item) and (self.wanted is None or self.wanted(item)):
                         yield item
             except ConcilError as error:
                 self.failed.append((rule, error))
@@ -135,7 +137,14 @@ class Expansion:
         destination = self._destination(rule, address)
         if key_of(parse_address(destination)) == key_of(address):
             raise UsageError(f"{address} would be copied onto itself", remedy=_TARGET_REMEDY)
-        return MirrorItem(source, destination, platforms)
+        return MirrorItem(source, destination, platforms, immutable=self._is_done(rule, address))
+
+    def _is_done(self, rule: Rule, source: Address) -> bool:
+        """Whether an image need not be looked at once it was brought."""
+        if self.recheck or rule.tags is None:
+            return False
+        tag = source.name if isinstance(source, LayoutAddress) else source.tag
+        return rule.tags.is_immutable(tag or "")
 
     def _destination(self, rule: Rule, source: Address) -> str:
         target = rule.target

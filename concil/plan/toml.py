@@ -74,6 +74,7 @@ class _Table:
             values["semver"],
             values["latest"],
             values["exclude"] or (),
+            values["immutable"] or (),
         )
         pinned = self._pinned(values["source"])
         if pinned and choice != TagFilter():
@@ -161,5 +162,6 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "latest": _number,
     "exclude": _patterns,
     "platforms": _platforms,
+    "immutable": _patterns,
 }
-_CONDITIONS = ("tags", "match", "semver", "latest", "exclude")
+_CONDITIONS = ("tags", "match", "semver", "latest", "exclude", "immutable")

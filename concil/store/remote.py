@@ -168,6 +168,10 @@ class RemoteStore:
             )
         self.client.delete_manifest(str(found.digest))
 
+    def is_shut(self) -> bool:
+        """Whether the registry has refused this user altogether. See `store.protocol.Guarded`."""
+        return self.client.endpoint.auth.is_shut()
+
     def tags(self) -> Iterator[str]:
         """Yield the tags, page by page."""
         return self.client.tags()

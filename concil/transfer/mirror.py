@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from concil.errors import Cancelled, ConcilError
+from concil.errors import Cancelled, ConcilError, NotTried, RegistryDenied
 from concil.progress import State
+from concil.store.protocol import Guarded
 from concil.transfer.image import Copier, ImageJob, ImageResult
 
 
@@ -18,6 +19,7 @@ class MirrorItem:
     source: str
     destination: str
     platforms: tuple[str, ...] = ()
+    immutable: bool = False  # once it was brought nobody is asked about it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,13 @@ class MirrorReport:
 
     @property
     def failed(self) -> list[Outcome]:
-        """Images that could not be copied."""
+        """Images that could not be copied, or were not tried."""
         return [outcome for outcome in self.outcomes if outcome.error is not None]
+
+    @property
+    def untried(self) -> list[Outcome]:
+        """Images whose host had refused the user already; of the failed ones."""
+        return [outcome for outcome in self.failed if isinstance(outcome.error, NotTried)]
 
     @property
     def sent(self) -> int:
@@ -102,6 +109,7 @@ class Mirror:
         self._lock = threading.Lock()  # guards the iterator, the manner's call and the fields below
         self._broken: BaseException | None = None  # raised by the iterator of items, or a bug
         self._report = MirrorReport()
+        self._shut: dict[str, NotTried] = {}  # by host that refuses whatever is asked
 
     def run(self, items: Iterable[MirrorItem], coordinators: int) -> MirrorReport:
         """Copy every item; one that fails is an entry in the report, the others go on.
@@ -162,7 +170,36 @@ class Mirror:
             return None if ended else next(waiting, None)
 
     def _attempt(self, item: MirrorItem) -> Outcome:
+        job: ImageJob | None = None
         try:
-            return Outcome(item, result=self._copier.copy(self._prepare(item)))
+            job = self._prepare(item)
+            untried = self._untried(job)
+            if untried is not None:
+                return Outcome(item, error=untried)
+            return Outcome(item, result=self._copier.copy(job))
         except ConcilError as error:
-            return Outcome(item, error=error)
+            return Outcome(item, error=self._cause(job, error))
+
+    def _untried(self, job: ImageJob) -> NotTried | None:
+        """Why an image need not be begun; None: it may do."""
+        host = _shut_host(job)
+        with self._lock:
+            return self._shut.get(host) if host is not None else None
+
+    def _cause(self, job: ImageJob | None, error: ConcilError) -> ConcilError:
+        """The error of an image; of those that a host has refused together, the first has it."""
+        known = _shut_host(job) if job is not None else None
+        host = known or (error.everywhere if isinstance(error, RegistryDenied) else "")
+        if not host:
+            return error
+        with self._lock:
+            if host in self._shut:
+                return self._shut[host]
+            self._shut[host] = NotTried(str(error), remedy=error.remedy)
+        return error
+
+
+def _shut_host(job: ImageJob) -> str | None:
+    """The host of an image, on either side, that refuses whatever this user asks."""
+    sides = (job.source, job.destination)
+    return next((s.host for s in sides if isinstance(s, Guarded) and s.is_shut()), None)
