@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,12 +12,12 @@ from typing import Self
 from concil.config import Timeouts, TransferConfig
 from concil.content import Descriptor, Digest, Platform
 from concil.errors import NotFound, UsageError
-from concil.progress import Meter, ProgressSink, State
-from concil.reference import LayoutAddress, parse_address
+from concil.progress import Meter, ProgressSink, State, told
+from concil.reference import Address, LayoutAddress, parse_address
 from concil.registry.quirks import Knowledge
-from concil.store.files import LocalFile
+from concil.store.files import LocalFile, writable
 from concil.store.partial import PartialFile
-from concil.store.protocol import DigestNeeded, Source
+from concil.store.protocol import Destination, DigestNeeded, Source
 from concil.store.remote import RemoteStore
 from concil.stores import Access, Stores, blob_size, reference_of
 from concil.transfer.fetch import Fetch, spread
@@ -26,8 +25,10 @@ from concil.transfer.image import Copier, ImageJob, ImageResult
 from concil.transfer.journal import Journal
 from concil.transfer.mirror import Manner, Mirror, MirrorItem, MirrorReport, Outcome
 from concil.transfer.pool import Rank, WorkerPool, wait
+from concil.transfer.prune import Pruned, Pruner, Pruning
 from concil.transfer.push import Push
 from concil.transfer.run import Run
+from concil.transfer.survey import Surveyor, Untouched
 
 OCTETS = "application/octet-stream"
 GRACE = 10.0  # seconds for chunks in flight after an error
@@ -82,6 +83,7 @@ class Engine:
         )
         self._pool = WorkerPool(self._run)
         self._copier = Copier(self._pool, progress)
+        self._pruner = Pruner(self._pool, self._find)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -134,13 +136,13 @@ class Engine:
         if reference.digest is None:
             raise UsageError(f"{address}: no digest", remedy="write REPOSITORY@sha256:...")
         store = self._stores.source(reference, self._sides.source)
-        target = _target(Path(path))
+        target = writable(Path(path))
         size = blob_size(store, reference.digest)
         if size is None:
             raise NotFound(f"{address} is not there", remedy="check the repository and digest")
         blob = Descriptor(OCTETS, reference.digest, size)
         meter = self._meter(str(reference.digest), str(target), size)
-        with _told(meter, size):
+        with told(meter, size):
             fetch = wait(
                 self._pool.submit(
                     lambda: self._fetch(store, blob, target, meter), size=size, hosts=(store.host,)
@@ -169,6 +171,7 @@ class Engine:
         on_image: Callable[[Outcome], object] | None = None,
         keep: bool = True,
         fail_fast: bool = False,
+        dry_run: bool = False,
     ) -> MirrorReport:
         """Copy many images; one that fails is an entry of the report.
 
@@ -179,12 +182,32 @@ class Engine:
             keep: False: images that were up to date are only counted, so that the report
                 stays small however many they are.
             fail_fast: begin no more images after one that failed.
+            dry_run: write nothing; what would be copied is in state WAITING, with the blobs
+                that are not there.
         Raises:
             Cancelled: somebody cancelled; run it again to go on.
         """
         coordinators = max(1, self.config.images if self.config.workers else 1)
         manner = Manner(on_image, keep, fail_fast)
-        return Mirror(self._copier, self._prepare, self._cancel, manner).run(items, coordinators)
+        if dry_run:
+            mirror = Mirror(Surveyor(self._pool), self._prepare_survey, self._cancel, manner)
+        else:
+            mirror = Mirror(self._copier, self._prepare, self._cancel, manner)
+        return mirror.run(items, coordinators)
+
+    def prune(self, repository: str, pruning: Pruning) -> Pruned:
+        """Delete tags of a repository or layout whose source is gone; blobs stay.
+
+        Args:
+            repository: ``[docker://|http://]host[:port]/name`` or ``oci:DIR``.
+        Returns:
+            What became of it; an error of the registry is in it.
+        Raises:
+            NotFound: there is no such layout.
+            Cancelled: somebody cancelled.
+        """
+        store = self._stores.source(parse_address(repository), self._sides.destination)
+        return self._pruner.prune(store, pruning)
 
     def tags(self, address: str) -> Iterator[str]:
         """Yield the tags of a repository, or the names in a layout, page by page.
@@ -228,7 +251,7 @@ class Engine:
         if known is not None and store.has_blob(Descriptor(OCTETS, known, file.size)):
             meter.state(State.PRESENT, position=file.size)
             return Descriptor(OCTETS, known, file.size)
-        with _told(meter, file.size):
+        with told(meter, file.size):
             try:
                 found = self._send(file, store, known, meter)
             except DigestNeeded:  # only now did the registry show that it takes no chunks
@@ -282,20 +305,35 @@ class Engine:
             raise UsageError(f"{text}: not a registry", remedy="write host[:port]/repository")
         return self._stores.repository(address, access)
 
+    def _find(self, text: str) -> Descriptor | None:
+        address = parse_address(text)
+        store = self._stores.source(address, self._sides.source)
+        return store.find_manifest(reference_of(address))
+
     def _prepare(self, item: MirrorItem) -> ImageJob:
-        source, destination = parse_address(item.source), parse_address(item.destination)
-        platforms = tuple(Platform.parse(text) for text in item.platforms)
-        store, reference = self._stores.source(source, self._sides.source), reference_of(source)
-        new = isinstance(destination, LayoutAddress) and not Path(destination.path).exists()
-        if new and store.find_manifest(reference) is None:
+        destination = parse_address(item.destination)
+        job = self._job(item, Untouched(None, ""))
+        if _is_new(destination) and job.source.find_manifest(job.source_reference) is None:
             # Said before the layout is made: a wrong name leaves no empty one behind.
-            store.get_manifest(reference)
+            job.source.get_manifest(job.source_reference)
+        store = self._stores.destination(destination, self._sides.destination)
+        return replace(job, destination=store)
+
+    def _prepare_survey(self, item: MirrorItem) -> ImageJob:
+        """Open both sides of an image, and make nothing."""
+        address = parse_address(item.destination)
+        new = _is_new(address)
+        place = None if new else self._stores.source(address, self._sides.destination)
+        return self._job(item, Untouched(place, str(address) if place is None else place.name))
+
+    def _job(self, item: MirrorItem, destination: Destination) -> ImageJob:
+        source = parse_address(item.source)
         return ImageJob(
-            store,
-            reference,
-            self._stores.destination(destination, self._sides.destination),
-            reference_of(destination),
-            platforms,
+            self._stores.source(source, self._sides.source),
+            reference_of(source),
+            destination,
+            reference_of(parse_address(item.destination)),
+            tuple(Platform.parse(text) for text in item.platforms),
             item.immutable,
         )
 
@@ -303,24 +341,9 @@ class Engine:
         return Meter(self._progress, kind="blob", subject=subject, target=target, total=size)
 
 
-@contextlib.contextmanager
-def _told(meter: Meter, size: int) -> Iterator[None]:
-    """Tell the beginning and the end of one blob."""
-    meter.state(State.STARTED, position=0)
-    try:
-        yield
-    except BaseException as error:  # told, then raised again
-        meter.state(State.FAILED, detail=str(error))
-        raise
-    meter.state(State.DONE, position=size)
-
-
-def _target(path: Path) -> Path:
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory", remedy="name the file to write")
-    if path.exists() and not path.is_file() and not path.is_symlink():
-        # A rename would put a file in the place of the device or pipe.
-        raise UsageError(f"{path} is not a regular file", remedy="name the file to write")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent} is not a directory", remedy="make it first")
-    return path
+def _is_new(destination: Address) -> bool:
+    """Whether it is a layout that has to be made."""
+    if not isinstance(destination, LayoutAddress):
+        return False
+    path = Path(destination.path)
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))

@@ -16,6 +16,10 @@ from concil.errors import ConcilError, NotTried, StoreError
 from concil.progress import State
 from concil.reference import parse_address
 from concil.transfer.mirror import Outcome
+from concil.transfer.prune import Pruned
+
+_OUTCOMES = {State.DONE: "copied", State.PRESENT: "present", State.WAITING: "would-copy"}
+_ALWAYS = ("copied", "present", "failed", "untried")
 
 
 class JSONReport:
@@ -76,6 +80,24 @@ class JSONReport:
         name = str(parse_address(source))
         self._put({"source": name, "outcome": "failed", **_failure(error)})
 
+    def add_pruned(self, pruned: Pruned, *, dry_run: bool = False) -> None:
+        """Write down what was deleted in a repository, what could not be, and why.
+
+        Raises:
+            StoreError: the disk does not take it.
+        """
+        gone = "would-prune" if dry_run else "pruned"
+        for one in pruned.removals:
+            entry: dict[str, object] = {
+                "target": f"{pruned.name}:{one.tag}",
+                "outcome": "kept" if one.kept else gone,
+                "digest": str(one.digest),
+            }
+            self._put(entry | ({"error": one.kept} if one.kept else {}))
+        if pruned.error is not None:
+            failure = _failure(pruned.error)
+            self._put({"target": pruned.name, "outcome": "prune-failed", **failure})
+
     def _put(self, entry: dict[str, object]) -> None:
         self._counts[str(entry["outcome"])] += 1
         comma, self._first = ("" if self._first else ","), False
@@ -93,7 +115,8 @@ class JSONReport:
             StoreError: the disk does not take it.
         """
         summary = {
-            **{name: self._counts[name] for name in ("copied", "present", "failed", "untried")},
+            **{name: self._counts[name] for name in _ALWAYS},
+            **{name: count for name, count in self._counts.items() if name not in _ALWAYS},
             "bytes": self._sent,
             "complete": complete,
         }
@@ -125,7 +148,7 @@ def _entry(outcome: Outcome) -> dict[str, object]:
     if result is not None:
         blobs = Counter(landed.state for landed in result.blobs)
         entry |= {
-            "outcome": "present" if result.state is State.PRESENT else "copied",
+            "outcome": _OUTCOMES[result.state],
             "digest": str(result.digest),
             "bytes": result.sent,
             "blobs": {
@@ -134,6 +157,7 @@ def _entry(outcome: Outcome) -> dict[str, object]:
                 "present": blobs[State.PRESENT],
             },
             "manifests": result.manifests,
+            **({"missing": result.missing} if result.state is State.WAITING else {}),
             "seconds": round(result.seconds, 3),
         }
     if outcome.error is not None:

@@ -6,7 +6,8 @@ import argparse
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +15,17 @@ from concil.cli import options, results
 from concil.cli.command import Command
 from concil.cli.copy import told_of
 from concil.cli.failures import DONE, FAILED, SOME_FAILED, cleaned, exit_code, told
+from concil.cli.outlook import Tally, outlook, prune, put_outlook
 from concil.engine import Engine
 from concil.errors import ConcilError, NotTried, UsageError
 from concil.plan import reading
 from concil.plan.again import Failures
 from concil.plan.expand import Expansion
+from concil.plan.prune import Ledger
 from concil.plan.targets import Below
 from concil.reference import Reference, parse_address
 from concil.report import JSONReport
-from concil.transfer.mirror import MirrorReport, Outcome
+from concil.transfer.mirror import MirrorItem, MirrorReport, Outcome
 
 if TYPE_CHECKING:
     from concil.cli.options import Subparsers
@@ -64,6 +67,22 @@ def add_parser(subparsers: Subparsers) -> None:
         help="copy only what failed, or was not tried, in the run of this report",
     )
     parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say what would be copied and pruned, and how many bytes that is",
+    )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="delete the tags at the destination that are gone at the source, as with prune = "
+        "true in every entry of a plan that chooses tags",
+    )
+    parser.add_argument(
+        "--prune-all",
+        action="store_true",
+        help="the same, even if more than a quarter of a repository's tags, or all of them, go",
+    )
+    parser.add_argument(
         "--recheck", action="store_true", help="look at immutable tags that are known to be done"
     )
     options.add_platform(parser, "copy only these platforms of each index")
@@ -92,24 +111,58 @@ def run(command: Command) -> int:
         if wanted.known:
             command.display.expect(len(probes))
         written = stack.enter_context(JSONReport(arguments.report)) if arguments.report else None
-        on_image = written.add if written is not None else None
-        report = engine.mirror(wanted, on_image=on_image, keep=False, fail_fast=arguments.fail_fast)
-        if written is not None:
-            for rule, error in wanted.failed:
-                written.add_unlisted(rule.source, error)
+        report = _mirror(arguments, engine, wanted, written)
+        pruned = Tally()
+        if wanted.ledger is not None and not (arguments.fail_fast and report.failed):
+            pruned = prune(command, engine, wanted.ledger, written)
     command.display.close()
+    failed = [error for _, error in wanted.failed]
+    for line in [*_failures(report, probes), *_unlisted(wanted), *pruned.lines()]:
+        command.display.write(line, "error")
+    if not arguments.quiet:
+        line = summary(report, time.monotonic() - began, pruned.removed)
+        results.put_line(outlook(report, pruned.removed) if arguments.dry_run else line)
+    code = _code(report, failed)
+    return SOME_FAILED if code == DONE and pruned.errors else code
+
+
+def _mirror(
+    arguments: argparse.Namespace, engine: Engine, wanted: Expansion, written: JSONReport | None
+) -> MirrorReport:
+    """Copy the images, or look at them, and write down what became of each."""
+
+    def note(outcome: Outcome) -> None:
+        if written is not None:
+            written.add(outcome)
+        if arguments.dry_run:
+            put_outlook(outcome)
+
+    report = engine.mirror(
+        wanted,
+        on_image=note,
+        keep=False,
+        fail_fast=arguments.fail_fast,
+        dry_run=arguments.dry_run,
+    )
+    if written is not None:
+        for rule, error in wanted.failed:
+            written.add_unlisted(rule.source, error)
+    return report
+
+
+def _failures(report: MirrorReport, probes: Sequence[MirrorItem]) -> Iterator[str]:
+    """The images that failed, in the order of the plan as far as that is known."""
     order = {item: place for place, item in enumerate(probes)}
     for outcome in sorted(report.failed, key=lambda o: order.get(o.item, len(order))):
         if not isinstance(outcome.error, NotTried):
-            command.display.write(_failure(outcome), "error")
+            yield _failure(outcome)
     for error, count in Counter(o.error for o in report.untried if o.error).items():
-        line = f"concil: failed: {count} more images were not tried: {told(error)}"
-        command.display.write(cleaned(line), "error")
+        yield cleaned(f"concil: failed: {count} more images were not tried: {told(error)}")
+
+
+def _unlisted(wanted: Expansion) -> Iterator[str]:
     for rule, error in wanted.failed:
-        command.display.write(cleaned(f"concil: failed: {rule.place}: {told(error)}"), "error")
-    if not arguments.quiet:
-        results.put_line(summary(report, time.monotonic() - began))
-    return _code(report, [error for _, error in wanted.failed])
+        yield cleaned(f"concil: failed: {rule.place}: {told(error)}")
 
 
 def _expansion(arguments: argparse.Namespace, engine: Engine) -> Expansion:
@@ -119,10 +172,20 @@ def _expansion(arguments: argparse.Namespace, engine: Engine) -> Expansion:
     destination = arguments.dest if arguments.dest is not None else arguments.destination
     below = Below(destination) if destination is not None else None
     rules = tuple(reading.read(arguments.plan))
+    if arguments.prune or arguments.prune_all:
+        rules = tuple(replace(rule, prune=True) for rule in rules)
     platforms = options.platforms_of(arguments)
     expansion = Expansion(rules, engine.tags, below, platforms, arguments.recheck)
     if arguments.retry_failed is not None:
+        if arguments.prune or arguments.prune_all:
+            raise UsageError(
+                "--retry-failed does not look at all of the plan, and cannot prune",
+                remedy="leave --prune away, or mirror all of it",
+            )
         _cut_down(expansion, arguments.retry_failed)
+    elif any(rule.prune for rule in rules):
+        expansion.check()
+        expansion.ledger = Ledger(rules, expansion.destination, empty=arguments.prune_all)
     return expansion
 
 
@@ -139,14 +202,14 @@ def _cut_down(expansion: Expansion, report: Path) -> None:
         )
 
 
-def summary(report: MirrorReport, seconds: float) -> str:
+def summary(report: MirrorReport, seconds: float, pruned: int = 0) -> str:
     """One line that says what became of all the images."""
     blobs = [landed for result in report.copied for landed in result.blobs]
     untried = f", {len(report.untried)} not tried" if report.untried else ""
     return (
         f"{report.images} images: {len(report.copied)} copied, {report.up_to_date} up to date, "
         f"{len(report.failed) - len(report.untried)} failed{untried}; "
-        f"{told_of(blobs)}; {seconds:.1f} s"
+        f"{told_of(blobs)}; {f'{pruned} pruned; ' if pruned else ''}{seconds:.1f} s"
     )
 
 

@@ -40,7 +40,7 @@ class Failures:
         images, unlisted = set(), set()
         try:
             for entry in document["images"]:
-                if entry["outcome"] in ("failed", "untried"):
+                if entry["outcome"] in ("failed", "untried"):  # not what failed to be pruned
                     source, target = str(entry["source"]), entry.get("target")
                     if target is None:
                         unlisted.add(source)

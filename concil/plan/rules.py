@@ -16,4 +16,5 @@ class Rule:
     target: str | None = None  # an address, a name below the destination, or a template of one
     tags: TagFilter | None = None  # None: the one image that ``source`` names
     platforms: tuple[str, ...] = ()  # none: all
+    prune: bool = False  # delete at the destination what is gone at the source
     below: bool = False  # the target is no whole address: there must be a destination

@@ -59,6 +59,17 @@ class TagFilter:
         version = Version.parse(tag)
         return version is not None and version in self.versions
 
+    def covers(self, tag: str) -> bool:
+        """Whether a tag is one of those that a listing is searched for.
+
+        Not so a tag that is named, which is wanted whatever a listing says, and one that is
+        declared immutable.
+        """
+        if not self.needs_listing or tag in self.listed or self.is_immutable(tag):
+            return False
+        numbered = self.latest is None or Version.parse(tag) is not None
+        return numbered and self._meets(tag)
+
     def is_immutable(self, tag: str) -> bool:
         """Whether a tag is declared to name the same image for ever."""
         return any(pattern.fullmatch(tag) for pattern in self.immutable)

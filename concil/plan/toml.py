@@ -80,6 +80,8 @@ class _Table:
         if pinned and choice != TagFilter():
             key = next(key for key in _CONDITIONS if key in self._table)
             raise self._wrong(key, "the source names one image already", "leave its tag away")
+        if values["prune"] and (pinned or not choice.needs_listing):
+            raise self._wrong("prune", "what an entry names is wanted, and never pruned")
         place = f"{self._name}:{self._first}"
         return Rule(
             place,
@@ -87,6 +89,7 @@ class _Table:
             values["target"],
             None if pinned else choice,
             values["platforms"] or (),
+            prune=bool(values["prune"]),
         )
 
     def _read(self, key: str, reader: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - by field
@@ -136,6 +139,12 @@ def _strings(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever TOML giv
     return tuple(values)
 
 
+def _switch(value: Any) -> bool:  # noqa: ANN401 - whatever TOML gives
+    if not isinstance(value, bool):
+        raise UsageError("neither true nor false", remedy="write it without quotes")
+    return value
+
+
 def _number(value: Any) -> int:  # noqa: ANN401 - whatever TOML gives
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UsageError("not a number of 1 or more", remedy="write how many tags are wanted")
@@ -163,5 +172,6 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "exclude": _patterns,
     "platforms": _platforms,
     "immutable": _patterns,
+    "prune": _switch,
 }
 _CONDITIONS = ("tags", "match", "semver", "latest", "exclude", "immutable")

@@ -15,7 +15,7 @@ from concil.retry import backoff, sleep
 from concil.store.protocol import Destination, Mounter, Source
 from concil.transfer.blob import Landed
 from concil.transfer.blobs import Blobs
-from concil.transfer.graph import GraphReader, Node, check_listed, chosen
+from concil.transfer.graph import GraphReader, Node
 from concil.transfer.manifests import Manifests
 from concil.transfer.past import Brought, ImageKey, Past
 from concil.transfer.pool import Claims, Rank, WorkerPool, turn, wait
@@ -67,6 +67,11 @@ class ImageResult:
     notes: tuple[str, ...] = field(default=())
 
     @property
+    def missing(self) -> int:
+        """Bytes of blobs that a dry run did not find at the destination."""
+        return sum(one.blob.size for one in self.blobs if one.state is State.WAITING)
+
+    @property
     def sent(self) -> int:
         """Bytes of blobs that were moved for this image."""
         return sum(landed.sent for landed in self.blobs)
@@ -112,24 +117,17 @@ class Copier:
         return result
 
     def _copy(self, job: ImageJob, began: float) -> ImageResult:
-        before = self._past.image(job.key) if job.immutable or job.platforms else None
-        if job.immutable and before is not None and _still_there(job, before):
-            return ImageResult(job.subject, job.target, State.PRESENT, before.target)
-        source = job.source.find_manifest(job.source_reference)
-        if source is None:
-            # Reading it says why: a layout lists its names, a registry its own message.
-            source = job.source.get_manifest(job.source_reference).descriptor
-        there = job.destination.find_manifest(job.destination_reference)
-        same = there is not None and there.digest == source.digest and not job.platforms
-        if there is not None and (same or before == Brought(source.digest, there.digest)):
-            if job.immutable:
-                self._past.remember_image(job.key, Brought(source.digest, there.digest))
-            return ImageResult(job.subject, job.target, State.PRESENT, there.digest)
+        source, there, digest = compare(job, self._past)
+        if digest is not None:
+            if job.immutable and source is not None:
+                self._past.remember_image(job.key, Brought(source.digest, digest))
+            return ImageResult(job.subject, job.target, State.PRESENT, digest)
+        assert source is not None  # noqa: S101 - for the type checker
         self._tell(job, State.STARTED, 0, "")
         image = (job.destination.realm, job.destination.name, source.digest, job.platforms)
         with turn(self._images, image, self._pool.cancel):
-            whole = self._whole(job, source)
-            root, digest = self._part(job, whole, source)
+            whole = self._manifests.whole(job, source)
+            root, digest = self._manifests.part(job, whole, source)
             result = self._bring(job, Node(root, digest), there, began)
         if whole.digest == source.digest:  # else the tag has moved since it was asked for
             self._past.remember_image(job.key, Brought(source.digest, digest))
@@ -177,23 +175,6 @@ class Copier:
         if isinstance(destination, Mounter):
             for each in node.walk():
                 self._past.put(destination.realm, destination.repository, each.digest)
-
-    def _whole(self, job: ImageJob, found: Descriptor) -> Manifest:
-        """The manifest of a reference, read at most once for all that name the same."""
-        read = partial(job.source.get_manifest, job.source_reference)
-        return self._manifests.get(job.source.host, found.digest, read)
-
-    def _part(self, job: ImageJob, root: Manifest, found: Descriptor) -> tuple[Manifest, Digest]:
-        """The manifest to copy, and the digest it has; of an index for some platforms a part."""
-        pick = chosen(root, job.platforms, job.subject)
-        if isinstance(pick, Descriptor):
-            child = self._manifests.get(
-                job.source.host, pick.digest, partial(job.source.get_manifest, str(pick.digest))
-            )
-            check_listed(pick, child, job.subject)
-            return child, pick.digest
-        same = pick is root and found.digest.algorithm != "sha256"
-        return pick, found.digest if same else pick.digest
 
     def _fetch_level(
         self, job: ImageJob, level: Sequence[Descriptor], *, may_be_there: bool
@@ -253,6 +234,33 @@ class Copier:
 
     def _tell(self, job: ImageJob, state: State, sent: int, detail: str) -> None:
         emit(self._progress, Event("image", job.subject, job.target, state, sent, None, detail))
+
+
+def compare(
+    job: ImageJob, past: Past
+) -> tuple[Descriptor | None, Descriptor | None, Digest | None]:
+    """Look what an image is on both sides.
+
+    Returns:
+        What it is at the source, None for an immutable one that is known to be done; what
+        its reference is at the destination; and the digest if that is up to date.
+    Raises:
+        NotFound: the source has no such image.
+    """
+    before = past.image(job.key) if job.immutable or job.platforms else None
+    if job.immutable and before is not None and _still_there(job, before):
+        return None, None, before.target
+    source = job.source.find_manifest(job.source_reference)
+    if source is None:
+        # Reading it says why: a layout lists its names, a registry its own message.
+        source = job.source.get_manifest(job.source_reference).descriptor
+    there = job.destination.find_manifest(job.destination_reference)
+    if there is None:
+        return source, None, None
+    same = there.digest == source.digest and not job.platforms
+    if same or before == Brought(source.digest, there.digest):
+        return source, there, there.digest
+    return source, there, None
 
 
 def _still_there(job: ImageJob, before: Brought) -> bool:

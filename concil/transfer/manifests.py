@@ -5,12 +5,39 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 from concil.config import MIB
-from concil.content import Manifest
-from concil.digest import Digest
+from concil.content import Descriptor, Digest, Manifest, Platform
+from concil.store.protocol import Source
+from concil.transfer.graph import check_listed, chosen
 
 _LIMIT = 8 * MIB  # bytes of bodies
+
+
+class Wanted(Protocol):
+    """An image, as far as it is read."""
+
+    @property
+    def source(self) -> Source:
+        """Where it is."""
+        ...
+
+    @property
+    def source_reference(self) -> str:
+        """Its tag or digest."""
+        ...
+
+    @property
+    def platforms(self) -> tuple[Platform, ...]:
+        """Those that are wanted; none: all."""
+        ...
+
+    @property
+    def subject(self) -> str:
+        """The image as people write it."""
+        ...
 
 
 class Manifests:
@@ -38,6 +65,22 @@ class Manifests:
         manifest = read()
         self._hold(host, manifest)
         return manifest
+
+    def whole(self, job: Wanted, found: Descriptor) -> Manifest:
+        """The manifest of an image's reference, read once for all that name the same."""
+        read = partial(job.source.get_manifest, job.source_reference)
+        return self.get(job.source.host, found.digest, read)
+
+    def part(self, job: Wanted, whole: Manifest, found: Descriptor) -> tuple[Manifest, Digest]:
+        """The manifest to copy, and the digest it has; of an index for some platforms a part."""
+        pick = chosen(whole, job.platforms, job.subject)
+        if isinstance(pick, Descriptor):
+            read = partial(job.source.get_manifest, str(pick.digest))
+            child = self.get(job.source.host, pick.digest, read)
+            check_listed(pick, child, job.subject)
+            return child, pick.digest
+        same = pick is whole and found.digest.algorithm != "sha256"
+        return pick, found.digest if same else pick.digest
 
     def _hold(self, host: str, manifest: Manifest) -> None:
         key = host, manifest.digest

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from concil.errors import Cancelled, ConcilError, NotTried, RegistryDenied
 from concil.progress import State
 from concil.store.protocol import Guarded
-from concil.transfer.image import Copier, ImageJob, ImageResult
+from concil.transfer.image import ImageJob, ImageResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,11 @@ class MirrorReport:
         return self.of(State.DONE)
 
     @property
+    def pending(self) -> list[ImageResult]:
+        """Images that a dry run has found to be out of date."""
+        return self.of(State.WAITING)
+
+    @property
     def present(self) -> list[ImageResult]:
         """Images that were up to date."""
         return self.of(State.PRESENT)
@@ -90,12 +96,20 @@ class Manner:
     fail_fast: bool = False  # after a failure no image is begun any more
 
 
+class Copying(Protocol):
+    """What brings one image, or says what that would take."""
+
+    def copy(self, job: ImageJob) -> ImageResult:
+        """Bring it; any thread."""
+        ...
+
+
 class Mirror:
     """Runs the coordinators of one mirror. One thread calls `run`."""
 
     def __init__(
         self,
-        copier: Copier,
+        copier: Copying,
         prepare: Callable[[MirrorItem], ImageJob],
         cancel: threading.Event,
         manner: Manner | None = None,
