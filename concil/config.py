@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from concil.errors import UsageError
@@ -36,6 +37,15 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class HostLimits:
+    """What one host is asked for at most; None: no limit of its own."""
+
+    jobs: int | None = None
+    requests: float | None = None  # a second
+    bandwidth: int | None = None  # bytes a second
+
+
+@dataclass(frozen=True, slots=True)
 class TransferConfig:
     """What an engine does with threads, memory and requests.
 
@@ -51,6 +61,7 @@ class TransferConfig:
     range_size: int = 16 * MIB  # bytes of one range when a blob is fetched in parts
     manifest_limit: int = 4 * MIB  # bytes of a manifest that are accepted
     per_host: int = 8  # jobs that may talk to one host at once
+    hosts: Mapping[str, HostLimits] = field(default_factory=dict)  # as people write them: docker.io
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
     def __post_init__(self) -> None:

@@ -84,7 +84,7 @@ class Reference:
     @property
     def api_host(self) -> str:
         """The host[:port] that serves the API."""
-        return DOCKER_HOST if self.host in _DOCKER_NAMES else self.host
+        return api_host(self.host)
 
     @property
     def api_scheme(self) -> str:
@@ -162,6 +162,11 @@ def _parse_layout(text: str) -> LayoutAddress:
             remedy="letters and digits joined by one of - . _ : @ + and /",
         )
     return LayoutAddress(path, name or None, digest)
+
+
+def api_host(host: str) -> str:
+    """The host[:port] that serves the API of a host as people write it."""
+    return DOCKER_HOST if host in _DOCKER_NAMES else host
 
 
 def is_loopback(host: str) -> bool:

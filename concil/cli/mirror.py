@@ -22,6 +22,7 @@ from concil.plan import reading
 from concil.plan.again import Failures
 from concil.plan.expand import Expansion
 from concil.plan.prune import Ledger
+from concil.plan.rules import Rule
 from concil.plan.targets import Below
 from concil.reference import Reference, parse_address
 from concil.report import JSONReport
@@ -96,8 +97,10 @@ def run(command: Command) -> int:
     arguments = command.arguments
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
+        plan = reading.read(arguments.plan)
+        arguments.hosts = plan.hosts
         engine = stack.enter_context(command.engine())
-        wanted = _expansion(arguments, engine)
+        wanted = _expansion(arguments, engine, plan.rules)
         if not wanted.rules and arguments.retry_failed is not None:
             results.put_line(f"nothing failed in {cleaned(str(arguments.retry_failed))}")
             return DONE
@@ -165,13 +168,12 @@ def _unlisted(wanted: Expansion) -> Iterator[str]:
         yield cleaned(f"concil: failed: {rule.place}: {told(error)}")
 
 
-def _expansion(arguments: argparse.Namespace, engine: Engine) -> Expansion:
+def _expansion(arguments: argparse.Namespace, engine: Engine, rules: tuple[Rule, ...]) -> Expansion:
     """The plan as images; where they go is said by ``--dest``, the argument, or the plan."""
     if arguments.dest is not None and arguments.destination is not None:
         raise UsageError("two destinations are given", remedy="leave one of them away")
     destination = arguments.dest if arguments.dest is not None else arguments.destination
     below = Below(destination) if destination is not None else None
-    rules = tuple(reading.read(arguments.plan))
     if arguments.prune or arguments.prune_all:
         rules = tuple(replace(rule, prune=True) for rule in rules)
     platforms = options.platforms_of(arguments)

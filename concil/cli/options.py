@@ -160,6 +160,7 @@ def config_of(arguments: argparse.Namespace) -> TransferConfig:
         workers=jobs,
         images=max(normal.images, jobs),
         per_host=max(normal.per_host, jobs),
+        hosts=getattr(arguments, "hosts", {}),  # of the plan of a mirror
         retry=RetryPolicy(attempts=arguments.retry + 1),
     )
 

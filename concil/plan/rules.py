@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from concil.config import HostLimits
 from concil.plan.tags import TagFilter
 
 
@@ -18,3 +20,11 @@ class Rule:
     platforms: tuple[str, ...] = ()  # none: all
     prune: bool = False  # delete at the destination what is gone at the source
     below: bool = False  # the target is no whole address: there must be a destination
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that the file of a plan says."""
+
+    rules: tuple[Rule, ...]
+    hosts: Mapping[str, HostLimits] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from enum import IntEnum
 from typing import Generic, TypeVar
 
 from concil.errors import Cancelled
+from concil.reference import api_host
 from concil.transfer.run import Run
 
 Result = TypeVar("Result")
@@ -52,6 +53,8 @@ class WorkerPool:
         self.workers = workers = run.config.workers
         self.cancel = run.cancel
         self._per_host = run.config.per_host
+        limits = run.config.hosts.items()
+        self._limits = {api_host(name): each.jobs for name, each in limits if each.jobs is not None}
         self._heap: list[_Job] = []
         self._blocked: dict[str, list[_Job]] = defaultdict(list)  # heaps, by the full host
         self._running: dict[str, int] = defaultdict(int)  # jobs, by host
@@ -135,7 +138,7 @@ class WorkerPool:
         """Take the first job whose hosts are below their limits. The caller holds the lock."""
         while self._heap:
             job = heapq.heappop(self._heap)
-            full = next((h for h in job.hosts if self._running[h] >= self._per_host), None)
+            full = next((h for h in job.hosts if self._is_full(h)), None)
             if full is None:
                 for host in job.hosts:
                     self._running[host] += 1
@@ -143,9 +146,13 @@ class WorkerPool:
             heapq.heappush(self._blocked[full], job)
             # It cannot use the place at its other host: somebody else may.
             for host in job.hosts:
-                if self._running[host] < self._per_host:
+                if not self._is_full(host):
                     self._look_again(host)
         return None
+
+    def _is_full(self, host: str) -> bool:
+        """Whether no more jobs may talk to a host. The caller holds the lock."""
+        return self._running[host] >= self._limits.get(host, self._per_host)
 
     def _finished(self, job: _Job) -> None:
         """Give the hosts' places back, and one waiting job of each another look."""
