@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import plan
+from benchmarks import plan, tags
 from benchmarks.__main__ import CASES, main, run_case, size_of
 from benchmarks.cases import Bench
 from benchmarks.measure import MIB, Measured, ProgramFailedError, measure
@@ -121,3 +121,13 @@ def test_a_plan_costs_what_it_must_and_no_more(
     assert killed["PUT manifest"] >= 12
     assert resumed["PUT manifest"] < 24
     assert resumed["GET manifest"] == resumed["PUT manifest"]
+
+
+def test_very_many_tags_are_listed_and_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tags.main(["--tags", "1001"]) == 0
+
+    rows = capsys.readouterr().out.splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    asked = {row[0]: int(row[2]) for row in cells}
+    # Two pages, and what is asked of both sides.
+    assert asked == {"immutable, again": 2, "immutable, first": 2004, "two HEADs a tag": 2004}
