@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 ListTags = Callable[[str], Iterator[str]]
 _FIELD = re.compile(r"\{([^{}]*)\}")
+_ITSELF_REMEDY = "give it another target"
 _TARGET_REMEDY = "give one of them another target"
 
 
@@ -143,7 +144,9 @@ class Expansion:
         address = parse_address(source)
         destination = self.destination(rule, address)
         if key_of(parse_address(destination)) == key_of(address):
-            raise UsageError(f"{address} would be copied onto itself", remedy=_TARGET_REMEDY)
+            # Not the address: it may have the tag that stands for all of them.
+            name = parse_address(rule.source)
+            raise UsageError(f"{name} would be copied onto itself", remedy=_ITSELF_REMEDY)
         return MirrorItem(source, destination, platforms, immutable=self._is_done(rule, address))
 
     def _is_done(self, rule: Rule, source: Address) -> bool:
