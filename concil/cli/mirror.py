@@ -111,7 +111,7 @@ def run(command: Command) -> int:
             )
         _check_hosts("--src-creds", arguments.src_creds, [item.source for item in probes])
         _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in probes])
-        if wanted.known:
+        if wanted.known and not arguments.dry_run:
             command.display.expect(len(probes))
         written = stack.enter_context(JSONReport(arguments.report)) if arguments.report else None
         report = _mirror(arguments, engine, wanted, written)

@@ -12,6 +12,7 @@ from concil.errors import InvalidDigest
 from concil.transfer.journal import Journal
 
 _RECENT = 20_000  # manifests of this run that are remembered without a journal
+_KEPT = 180 * 24 * 3600  # seconds that a place is remembered
 _VAIN = 3  # mounts that may fail before none is tried any more on the word of the journal
 
 
@@ -44,6 +45,7 @@ class Past:
         self._lock = threading.Lock()  # guards the fields below
         self._recent: OrderedDict[tuple[str, str, Digest], None] = OrderedDict()
         self._vain: Counter[str] = Counter()  # mounts that failed, by realm
+        self._is_tidy = False
 
     # Images ------------------------------------------------------------------------
 
@@ -113,6 +115,7 @@ class Past:
     def landed(self, realm: str, repository: str, digest: Digest) -> None:
         """Remember that a blob or manifest is in a repository."""
         if self.repository_of(realm, digest) != repository:
+            self._tidy()
             self._journal.execute(
                 "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?)",
                 realm,
@@ -120,6 +123,14 @@ class Past:
                 repository,
                 time.time(),
             )
+
+    def _tidy(self) -> None:
+        """Forget what is old, once a run: what is still there is found out by a request."""
+        with self._lock:
+            tidy, self._is_tidy = self._is_tidy, True
+        if not tidy:
+            since = time.time() - _KEPT
+            self._journal.execute("DELETE FROM places WHERE updated < ?", since)
 
     def tried(self, realm: str, *, mounted: bool) -> None:
         """Take note of a mount that was tried on the word of the journal."""
