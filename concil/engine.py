@@ -4,43 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from concil.config import Timeouts, TransferConfig
-from concil.content import Descriptor, Digest, Platform
+from concil.content import Descriptor, Digest
 from concil.errors import NotFound, UsageError
+from concil.opening import Opening, Sides
 from concil.progress import Meter, ProgressSink, State, told
-from concil.reference import Address, LayoutAddress, parse_address
+from concil.reference import LayoutAddress, parse_address
 from concil.registry.quirks import Knowledge
 from concil.store.files import LocalFile, writable
 from concil.store.partial import PartialFile
-from concil.store.protocol import Destination, DigestNeeded, Source
+from concil.store.protocol import DigestNeeded, Source
 from concil.store.remote import RemoteStore
-from concil.stores import Access, Stores, blob_size, reference_of
+from concil.stores import Access, Stores, blob_size
 from concil.transfer.fetch import Fetch, spread
-from concil.transfer.image import Copier, ImageJob, ImageResult
+from concil.transfer.image import Copier, ImageResult
 from concil.transfer.journal import Journal
 from concil.transfer.mirror import Manner, Mirror, MirrorItem, MirrorReport, Outcome
 from concil.transfer.pool import Rank, WorkerPool, wait
 from concil.transfer.prune import Pruned, Pruner, Pruning
 from concil.transfer.push import Push
+from concil.transfer.refusals import Refusals
 from concil.transfer.run import Run
-from concil.transfer.survey import Surveyor, Untouched
+from concil.transfer.survey import Surveyor
+
+__all__ = ["Engine", "Sides"]
 
 OCTETS = "application/octet-stream"
 GRACE = 10.0  # seconds for chunks in flight after an error
 LAST_GRACE = 2.0  # seconds for threads to notice that they are abandoned
-
-
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """How the source and the destination are reached."""
-
-    source: Access = field(default_factory=Access)
-    destination: Access = field(default_factory=Access)
 
 
 class Engine:
@@ -81,9 +76,11 @@ class Engine:
             cancel=self._cancel,
             knowledge=Knowledge(journal.known_of, journal.remember_host),
         )
+        self._opening = Opening(self._stores, self._sides)
         self._pool = WorkerPool(self._run)
         self._copier = Copier(self._pool, progress)
-        self._pruner = Pruner(self._pool, self._find)
+        self._refusals = Refusals()
+        self._pruner = Pruner(self._pool, self._opening.find)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -162,7 +159,7 @@ class Engine:
             NotFound: the source has no such image or platform.
         """
         item = MirrorItem(source, destination, tuple(platforms))
-        return self._copier.copy(self._prepare(item))
+        return self._copier.copy(self._opening.image(item))
 
     def mirror(
         self,
@@ -188,11 +185,11 @@ class Engine:
             Cancelled: somebody cancelled; run it again to go on.
         """
         coordinators = max(1, self.config.images if self.config.workers else 1)
-        manner = Manner(on_image, keep, fail_fast)
+        manner = Manner(on_image, keep, fail_fast, self._refusals)
         if dry_run:
-            mirror = Mirror(Surveyor(self._pool), self._prepare_survey, self._cancel, manner)
+            mirror = Mirror(Surveyor(self._pool), self._opening.survey, self._cancel, manner)
         else:
-            mirror = Mirror(self._copier, self._prepare, self._cancel, manner)
+            mirror = Mirror(self._copier, self._opening.image, self._cancel, manner)
         return mirror.run(items, coordinators)
 
     def prune(self, repository: str, pruning: Pruning) -> Pruned:
@@ -217,7 +214,7 @@ class Engine:
         Raises:
             NotFound: there is no such repository or layout.
         """
-        yield from self._stores.source(parse_address(address), self._sides.source).tags()
+        yield from self._opening.tags(parse_address(address), self._refusals)
 
     def cancel(self) -> None:
         """Stop soon; calls under way raise Cancelled, chunks in flight may end until `close`."""
@@ -305,45 +302,5 @@ class Engine:
             raise UsageError(f"{text}: not a registry", remedy="write host[:port]/repository")
         return self._stores.repository(address, access)
 
-    def _find(self, text: str) -> Descriptor | None:
-        address = parse_address(text)
-        store = self._stores.source(address, self._sides.source)
-        return store.find_manifest(reference_of(address))
-
-    def _prepare(self, item: MirrorItem) -> ImageJob:
-        destination = parse_address(item.destination)
-        job = self._job(item, Untouched(None, ""))
-        if _is_new(destination) and job.source.find_manifest(job.source_reference) is None:
-            # Said before the layout is made: a wrong name leaves no empty one behind.
-            job.source.get_manifest(job.source_reference)
-        store = self._stores.destination(destination, self._sides.destination)
-        return replace(job, destination=store)
-
-    def _prepare_survey(self, item: MirrorItem) -> ImageJob:
-        """Open both sides of an image, and make nothing."""
-        address = parse_address(item.destination)
-        new = _is_new(address)
-        place = None if new else self._stores.source(address, self._sides.destination)
-        return self._job(item, Untouched(place, str(address) if place is None else place.name))
-
-    def _job(self, item: MirrorItem, destination: Destination) -> ImageJob:
-        source = parse_address(item.source)
-        return ImageJob(
-            self._stores.source(source, self._sides.source),
-            reference_of(source),
-            destination,
-            reference_of(parse_address(item.destination)),
-            tuple(Platform.parse(text) for text in item.platforms),
-            item.immutable,
-        )
-
     def _meter(self, subject: str, target: str, size: int) -> Meter:
         return Meter(self._progress, kind="blob", subject=subject, target=target, total=size)
-
-
-def _is_new(destination: Address) -> bool:
-    """Whether it is a layout that has to be made."""
-    if not isinstance(destination, LayoutAddress):
-        return False
-    path = Path(destination.path)
-    return not path.exists() or (path.is_dir() and not any(path.iterdir()))

@@ -78,7 +78,8 @@ class JSONReport:
             StoreError: the disk does not take it.
         """
         name = str(parse_address(source))
-        self._put({"source": name, "outcome": "failed", **_failure(error)})
+        outcome = "untried" if isinstance(error, NotTried) else "failed"
+        self._put({"source": name, "outcome": outcome, **_failure(error)})
 
     def add_pruned(self, pruned: Pruned, *, dry_run: bool = False) -> None:
         """Write down what was deleted in a repository, what could not be, and why.

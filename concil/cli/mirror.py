@@ -165,7 +165,11 @@ def _failures(report: MirrorReport, probes: Sequence[MirrorItem]) -> Iterator[st
 
 def _unlisted(wanted: Expansion) -> Iterator[str]:
     for rule, error in wanted.failed:
-        yield cleaned(f"concil: failed: {rule.place}: {told(error)}")
+        if not isinstance(error, NotTried):
+            yield cleaned(f"concil: failed: {rule.place}: {told(error)}")
+    untried = Counter(error for _, error in wanted.failed if isinstance(error, NotTried))
+    for error, count in untried.items():
+        yield cleaned(f"concil: failed: {count} more repositories were not tried: {told(error)}")
 
 
 def _expansion(arguments: argparse.Namespace, engine: Engine, rules: tuple[Rule, ...]) -> Expansion:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from concil.errors import Cancelled, ConcilError, NotTried, RegistryDenied
+from concil.errors import Cancelled, ConcilError, NotTried
 from concil.progress import State
-from concil.store.protocol import Guarded
 from concil.transfer.image import ImageJob, ImageResult
+from concil.transfer.refusals import Refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,7 @@ class Manner:
     told: Callable[[Outcome], object] | None = None  # gets each outcome, one at a time
     keep: bool = True  # images that were up to date are in the report, not only counted
     fail_fast: bool = False  # after a failure no image is begun any more
+    refusals: Refusals = field(default_factory=Refusals)  # what hosts have refused before
 
 
 class Copying(Protocol):
@@ -123,7 +124,6 @@ class Mirror:
         self._lock = threading.Lock()  # guards the iterator, the manner's call and the fields below
         self._broken: BaseException | None = None  # raised by the iterator of items, or a bug
         self._report = MirrorReport()
-        self._shut: dict[str, NotTried] = {}  # by host that refuses whatever is asked
 
     def run(self, items: Iterable[MirrorItem], coordinators: int) -> MirrorReport:
         """Copy every item; one that fails is an entry in the report, the others go on.
@@ -184,36 +184,14 @@ class Mirror:
             return None if ended else next(waiting, None)
 
     def _attempt(self, item: MirrorItem) -> Outcome:
-        job: ImageJob | None = None
+        refusals = self._manner.refusals
+        places: tuple[object, ...] = ()
         try:
             job = self._prepare(item)
-            untried = self._untried(job)
+            places = job.source, job.destination
+            untried = refusals.untried(*places)
             if untried is not None:
                 return Outcome(item, error=untried)
             return Outcome(item, result=self._copier.copy(job))
         except ConcilError as error:
-            return Outcome(item, error=self._cause(job, error))
-
-    def _untried(self, job: ImageJob) -> NotTried | None:
-        """Why an image need not be begun; None: it may do."""
-        host = _shut_host(job)
-        with self._lock:
-            return self._shut.get(host) if host is not None else None
-
-    def _cause(self, job: ImageJob | None, error: ConcilError) -> ConcilError:
-        """The error of an image; of those that a host has refused together, the first has it."""
-        known = _shut_host(job) if job is not None else None
-        host = known or (error.everywhere if isinstance(error, RegistryDenied) else "")
-        if not host:
-            return error
-        with self._lock:
-            if host in self._shut:
-                return self._shut[host]
-            self._shut[host] = NotTried(str(error), remedy=error.remedy)
-        return error
-
-
-def _shut_host(job: ImageJob) -> str | None:
-    """The host of an image, on either side, that refuses whatever this user asks."""
-    sides = (job.source, job.destination)
-    return next((s.host for s in sides if isinstance(s, Guarded) and s.is_shut()), None)
+            return Outcome(item, error=refusals.cause(error, *places))
