@@ -200,11 +200,11 @@ class Engine:
         Returns:
             What became of it; an error of the registry is in it.
         Raises:
-            NotFound: there is no such layout.
             Cancelled: somebody cancelled.
         """
-        store = self._stores.source(parse_address(repository), self._sides.destination)
-        return self._pruner.prune(store, pruning)
+        address = parse_address(repository)
+        store = self._opening.written(address)
+        return Pruned(str(address)) if store is None else self._pruner.prune(store, pruning)
 
     def tags(self, address: str) -> Iterator[str]:
         """Yield the tags of a repository, or the names in a layout, page by page.

@@ -10,7 +10,7 @@ from concil.content import Descriptor, Platform
 from concil.errors import ConcilError
 from concil.reference import Address, LayoutAddress, parse_address
 from concil.store.protocol import Destination
-from concil.stores import Access, Stores, reference_of
+from concil.stores import Access, Store, Stores, reference_of
 from concil.transfer.image import ImageJob
 from concil.transfer.mirror import MirrorItem
 from concil.transfer.refusals import Refusals
@@ -50,9 +50,14 @@ class Opening:
     def survey(self, item: MirrorItem) -> ImageJob:
         """Open both sides of an image to look at them; nothing is made."""
         address = parse_address(item.destination)
-        new = _is_new(address)
-        place = None if new else self._stores.source(address, self._sides.destination)
+        place = self.written(address)
         return self._job(item, Untouched(place, str(address) if place is None else place.name))
+
+    def written(self, destination: Address) -> Store | None:
+        """Open what was written to before; None: a layout that was not."""
+        if _is_new(destination):
+            return None
+        return self._stores.source(destination, self._sides.destination)
 
     def find(self, source: str) -> Descriptor | None:
         """Ask a source for an image, by its address; None: it is not there."""

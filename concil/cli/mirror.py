@@ -116,7 +116,9 @@ def run(command: Command) -> int:
         written = stack.enter_context(JSONReport(arguments.report)) if arguments.report else None
         report = _mirror(arguments, engine, wanted, written)
         pruned = Tally()
-        if wanted.ledger is not None and not (arguments.fail_fast and report.failed):
+        if wanted.ledger is not None and arguments.fail_fast and report.failed:
+            command.tell("nothing was pruned: the run ended early")
+        elif wanted.ledger is not None:
             pruned = prune(command, engine, wanted.ledger, written)
     command.display.close()
     failed = [error for _, error in wanted.failed]

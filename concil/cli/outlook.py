@@ -17,6 +17,8 @@ from concil.report import JSONReport
 from concil.transfer.mirror import MirrorReport, Outcome
 from concil.transfer.prune import Pruned, Pruning
 
+_MOST = 5  # failures to prune that are told one by one
+
 
 def put_outlook(outcome: Outcome) -> None:
     """Print what a dry run found out about one image; failures are told in the end."""
@@ -73,7 +75,12 @@ class Tally:
 
     def lines(self) -> list[str]:
         """The failures, one line each."""
-        return [cleaned(f"concil: prune failed: {told(error)}") for error in self.errors]
+        lines = [f"concil: prune failed: {told(error)}" for error in self.errors[:_MOST]]
+        if self.errors[_MOST:]:
+            lines.append(
+                f"concil: prune failed: {len(self.errors) - _MOST} more, see --report FILE"
+            )
+        return [cleaned(line) for line in lines]
 
 
 def _tell(done: Pruned, put: Callable[[str], object], *, dry_run: bool) -> None:

@@ -300,6 +300,38 @@ def test_in_a_layout_only_the_names_of_the_entry_go(
     assert set(cli("tags", f"oci:{layout}").lines) == {f"{prefix}:v1", f"{prefix}-b:gone", "gone"}
 
 
+def test_a_layout_that_is_not_there_has_nothing_to_prune(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    put_image(registry.url, NAME, "v1", OLD)
+    written = tmp_path / "plan.toml"
+    written.write_text(f'[[mirror]]\nsource = "{registry.url}/{NAME}"\nprune = true\n')
+
+    shown = cli("mirror", jobs, written, f"oci:{tmp_path}/layout", "--dry-run")
+
+    assert shown.code == 0, shown.err
+    assert shown.lines[-1].endswith("0 to prune; nothing was changed")
+    assert not (tmp_path / "layout").exists()
+
+
+def test_many_failures_to_prune_are_told_in_a_few_lines(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    put_image(registry.url, "last", "v1", OLD)
+    written = tmp_path / "plan.toml"
+    sources = [f"{registry.url}/none-{n}" for n in range(9)] + [f"{registry.url}/last"]
+    written.write_text(
+        "".join(f'[[mirror]]\nsource = "{source}"\nprune = true\n' for source in sources)
+    )
+
+    done = cli("mirror", written, f"{registry.url}/copy")
+
+    assert done.code == 3
+    lines = [line for line in done.err.splitlines() if "prune failed" in line]
+    assert len(lines) == 6
+    assert lines[-1] == "concil: prune failed: 4 more, see --report FILE"
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
@@ -324,5 +356,6 @@ def test_a_run_that_ends_early_prunes_nothing(cli: Cli, pair: Pair, tmp_path: Pa
     done = cli("mirror", "-j0", written, pair.to, "--prune", "--fail-fast")
 
     assert done.code == 4
+    assert "nothing was pruned" in done.err
     assert pair.there() == ["gone"]
     assert_fails(cli("mirror", written, pair.to, "--prune", "--retry-failed=x"), 2, "cannot prune")
