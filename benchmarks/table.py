@@ -79,19 +79,24 @@ def _row(case: str, program: str, size: int, runs: Sequence[Measured]) -> tuple[
 
 def text(compared: Sequence[Compared]) -> str:
     """A Markdown table; the first two columns to the left, numbers to the right."""
-    rows = [HEADINGS, *(row for one in compared for row in one.rows())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    return markdown(HEADINGS, [row for one in compared for row in one.rows()], left=2)
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
+    """A Markdown table; the first ``left`` columns to the left, the others to the right."""
+    rows = [headings, *rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
     lines = [
         "| "
         + " | ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         + " |"
         for row in rows
     ]
     marks = [
-        "-" * (width + 2) if column < 2 else "-" * (width + 1) + ":"
+        "-" * (width + 2) if column < left else "-" * (width + 1) + ":"
         for column, width in enumerate(widths)
     ]
     lines.insert(1, "|" + "|".join(marks) + "|")

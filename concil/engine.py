@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from concil.config import Timeouts, TransferConfig
-from concil.content import Descriptor, Digest, Platform
+from concil.content import Descriptor, Digest
 from concil.errors import ConcilError, NotFound, UsageError
-from concil.progress import Event, Meter, ProgressSink, State, emit
-from concil.reference import Address, LayoutAddress, parse_address
+from concil.opening import Opening, Sides
+from concil.progress import Event, Meter, ProgressSink, State, emit, told
+from concil.reference import LayoutAddress, parse_address
 from concil.registry.quirks import Knowledge
-from concil.store.files import LocalFile
+from concil.store.files import LocalFile, writable
 from concil.store.partial import PartialFile
 from concil.store.protocol import BlobReader, DigestNeeded, Source
 from concil.store.remote import RemoteStore
-from concil.stores import Access, Stores, blob_size, reference_of
+from concil.stores import Access, Stores, blob_size
 from concil.transfer.blob import Begin, upload_places
 from concil.transfer.fetch import Fetch, spread
-from concil.transfer.image import Copier, ForeignLayers, ImageJob, ImageResult
+from concil.transfer.image import Copier, ImageResult
+from concil.transfer.job import ForeignLayers, ImageJob
 from concil.transfer.journal import Journal
 from concil.transfer.mirror import Manner, Mirror, MirrorItem, MirrorReport, Outcome
 from concil.transfer.pool import Rank, WorkerPool, wait
+from concil.transfer.prune import Pruned, Pruner, Pruning
 from concil.transfer.push import Push
+from concil.transfer.refusals import Refusals
 from concil.transfer.run import Run
+from concil.transfer.survey import Surveyor
+
+__all__ = ["Engine", "Sides"]
 
 OCTETS = "application/octet-stream"
 GRACE = 10.0  # seconds for chunks in flight after an error
 LAST_GRACE = 2.0  # seconds for threads to notice that they are abandoned
-
-
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """How the source and the destination are reached."""
-
-    source: Access = field(default_factory=Access)
-    destination: Access = field(default_factory=Access)
 
 
 class Engine:
@@ -81,8 +78,11 @@ class Engine:
             cancel=self._cancel,
             knowledge=Knowledge(journal.known_of, journal.remember_host, self._run.bandwidth.of),
         )
+        self._opening = Opening(self._stores, self._sides)
         self._pool = WorkerPool(self._run)
         self._copier = Copier(self._pool, progress)
+        self._refusals = Refusals()
+        self._pruner = Pruner(self._pool, self._opening.find)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -138,13 +138,13 @@ class Engine:
         if reference.digest is None:
             raise UsageError(f"{address}: no digest", remedy="write REPOSITORY@sha256:...")
         store = self._stores.source(reference, self._sides.source)
-        target = _target(Path(path))
+        target = writable(Path(path))
         size = blob_size(store, reference.digest)
         if size is None:
             raise NotFound(f"{address} is not there", remedy="check the repository and digest")
         blob = Descriptor(OCTETS, reference.digest, size)
         meter = self._meter(str(reference.digest), str(target), size)
-        with telling(meter, size):
+        with told(meter, size):
             fetch = wait(
                 self._pool.submit(
                     lambda: self._fetch(store, blob, target, meter), size=size, hosts=(store.host,)
@@ -190,6 +190,7 @@ class Engine:
         on_image: Callable[[Outcome], object] | None = None,
         keep: bool = True,
         fail_fast: bool = False,
+        dry_run: bool = False,
     ) -> MirrorReport:
         """Copy many images; one that fails is an entry of the report.
 
@@ -200,13 +201,33 @@ class Engine:
             keep: False: images that were up to date are only counted, so that the report
                 stays small however many they are.
             fail_fast: begin no more images after one that failed.
+            dry_run: write nothing; what would be copied is in state WAITING, with the blobs
+                that are not there.
         Raises:
             Cancelled: somebody cancelled; run it again to go on.
         """
         coordinators = max(1, self.config.images if self.config.workers else 1)
-        manner = Manner(on_image, keep, fail_fast)
+        manner = Manner(on_image, keep, fail_fast, self._refusals)
         self._stores.referrers.forget()
-        return Mirror(self._copier, self._prepare, self._cancel, manner).run(items, coordinators)
+        if dry_run:
+            mirror = Mirror(Surveyor(self._pool), self._opening.survey, self._cancel, manner)
+        else:
+            mirror = Mirror(self._copier, self._prepare, self._cancel, manner)
+        return mirror.run(items, coordinators)
+
+    def prune(self, repository: str, pruning: Pruning) -> Pruned:
+        """Delete tags of a repository or layout whose source is gone; blobs stay.
+
+        Args:
+            repository: ``[docker://|http://]host[:port]/name`` or ``oci:DIR``.
+        Returns:
+            What became of it; an error of the registry is in it.
+        Raises:
+            Cancelled: somebody cancelled.
+        """
+        address = parse_address(repository)
+        store = self._opening.written(address)
+        return Pruned(str(address)) if store is None else self._pruner.prune(store, pruning)
 
     def tags(self, address: str) -> Iterator[str]:
         """Yield the tags of a repository, or the names in a layout, page by page.
@@ -216,11 +237,11 @@ class Engine:
         Raises:
             NotFound: there is no such repository or layout.
         """
-        yield from self._stores.source(parse_address(address), self._sides.source).tags()
+        yield from self._opening.tags(parse_address(address), self._refusals)
 
     def begin_blobs_by(self, begin: Begin) -> None:
         """Let ``begin`` decide when a blob of an image is moved, beside other engines."""
-        self._copier.begin = begin
+        self._copier.blobs.begin = begin
 
     def cancel(self) -> None:
         """Stop soon; calls under way raise Cancelled, chunks in flight may end until `close`."""
@@ -254,7 +275,7 @@ class Engine:
         if known is not None and store.has_blob(Descriptor(OCTETS, known, file.size)):
             meter.state(State.PRESENT, position=file.size)
             return Descriptor(OCTETS, known, file.size)
-        with telling(meter, file.size):
+        with told(meter, file.size):
             try:
                 found = self._send(file, store, known, meter)
             except DigestNeeded:  # only now did the registry show that it takes no chunks
@@ -307,61 +328,19 @@ class Engine:
         spread(fetch, help_wanted)
         return fetch
 
+    def _prepare(self, item: MirrorItem) -> ImageJob:
+        try:
+            return self._opening.image(item)
+        except ConcilError as error:  # told as any image that fails, then raised again
+            names = (str(parse_address(item.source)), str(parse_address(item.destination)))
+            emit(self._progress, Event("image", *names, State.FAILED, 0, None, str(error)))
+            raise
+
     def _repository(self, text: str, access: Access) -> RemoteStore:
         address = parse_address(text)
         if isinstance(address, LayoutAddress):
             raise UsageError(f"{text}: not a registry", remedy="write host[:port]/repository")
         return self._stores.repository(address, access)
 
-    def _prepare(self, item: MirrorItem) -> ImageJob:
-        source, destination = parse_address(item.source), parse_address(item.destination)
-        try:
-            return self._open(item, source, destination)
-        except ConcilError as error:  # told as any image that fails, then raised again
-            names = (str(source), str(destination))
-            emit(self._progress, Event("image", *names, State.FAILED, 0, None, str(error)))
-            raise
-
-    def _open(self, item: MirrorItem, source: Address, destination: Address) -> ImageJob:
-        platforms = tuple(Platform.parse(text) for text in item.platforms)
-        store, reference = self._stores.source(source, self._sides.source), reference_of(source)
-        new = isinstance(destination, LayoutAddress) and not Path(destination.path).exists()
-        if new and store.find_manifest(reference) is None:
-            # Said before the layout is made: a wrong name leaves no empty one behind.
-            store.get_manifest(reference)
-        return ImageJob(
-            store,
-            reference,
-            self._stores.destination(destination, self._sides.destination),
-            reference_of(destination),
-            platforms,
-            item.referrers,
-            item.foreign_layers,
-            self._stores.foreign_layer,
-        )
-
     def _meter(self, subject: str, target: str, size: int) -> Meter:
         return Meter(self._progress, kind="blob", subject=subject, target=target, total=size)
-
-
-@contextlib.contextmanager
-def telling(meter: Meter, size: int) -> Iterator[None]:
-    """Tell the beginning and the end of one blob."""
-    meter.state(State.STARTED, position=0)
-    try:
-        yield
-    except BaseException as error:  # told, then raised again
-        meter.state(State.FAILED, detail=str(error))
-        raise
-    meter.state(State.DONE, position=size)
-
-
-def _target(path: Path) -> Path:
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory", remedy="name the file to write")
-    if path.exists() and not path.is_file() and not path.is_symlink():
-        # A rename would put a file in the place of the device or pipe.
-        raise UsageError(f"{path} is not a regular file", remedy="name the file to write")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent} is not a directory", remedy="make it first")
-    return path

@@ -11,6 +11,7 @@
     |   `-- InvalidManifest             unreadable, too large, nested too deep
     |-- NotFound                        a name or digest that is not there
     |-- AccessDenied                    not authorised
+    |   `-- NotTried                    its host has refused this user already
     |-- QuotaExceeded                   what a registry allows for some hours is used up
     |-- RegistryError                   the registry, or the way to it
     |   |-- StatusError (requests.HTTPError)   an answer that is an error
@@ -114,6 +115,10 @@ class QuotaExceeded(ConcilError):
     """What a registry allows for some hours is used up; to wait for it is a person's decision."""
 
 
+class NotTried(AccessDenied):
+    """An image of a mirror that was not begun: its host refuses whatever this user asks."""
+
+
 class RegistryError(ConcilError):
     """The registry, or the way to it, failed."""
 
@@ -137,6 +142,8 @@ class RegistryNotFound(StatusError, NotFound):
 
 class RegistryDenied(StatusError, AccessDenied):
     """401 or 403, after every credential at hand was tried."""
+
+    everywhere: str = ""  # the host[:port] that refuses this user whatever is asked
 
 
 class QuotaRefusal(StatusError, QuotaExceeded):

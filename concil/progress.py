@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -151,3 +153,15 @@ class Meter:
             self._sink,
             Event(self._kind, self._subject, self._target, state, position, self._total, detail),
         )
+
+
+@contextlib.contextmanager
+def told(meter: Meter, size: int) -> Iterator[None]:
+    """Tell the beginning and the end of one blob."""
+    meter.state(State.STARTED, position=0)
+    try:
+        yield
+    except BaseException as error:  # told, then raised again
+        meter.state(State.FAILED, detail=str(error))
+        raise
+    meter.state(State.DONE, position=size)

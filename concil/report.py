@@ -12,11 +12,15 @@ from types import TracebackType
 from typing import Self
 
 from concil import __version__
-from concil.errors import ConcilError, StoreError
+from concil.errors import ConcilError, NotTried, StoreError
 from concil.progress import State
 from concil.reference import parse_address
 from concil.report_file import ReportFile
 from concil.transfer.mirror import Outcome
+from concil.transfer.prune import Pruned
+
+_OUTCOMES = {State.DONE: "copied", State.PRESENT: "present", State.WAITING: "would-copy"}
+_ALWAYS = ("copied", "present", "failed", "untried")
 
 
 class JSONReport:
@@ -70,7 +74,26 @@ class JSONReport:
             StoreError: the disk does not take it.
         """
         name = str(parse_address(source))
-        self._put({"source": name, "outcome": "failed", **_failure(error)})
+        outcome = "untried" if isinstance(error, NotTried) else "failed"
+        self._put({"source": name, "outcome": outcome, **_failure(error)})
+
+    def add_pruned(self, pruned: Pruned, *, dry_run: bool = False) -> None:
+        """Write down what was deleted in a repository, what could not be, and why.
+
+        Raises:
+            StoreError: the disk does not take it.
+        """
+        gone = "would-prune" if dry_run else "pruned"
+        for one in pruned.removals:
+            entry: dict[str, object] = {
+                "target": f"{pruned.name}:{one.tag}",
+                "outcome": "kept" if one.kept else gone,
+                "digest": str(one.digest),
+            }
+            self._put(entry | ({"error": one.kept} if one.kept else {}))
+        if pruned.error is not None:
+            failure = _failure(pruned.error)
+            self._put({"target": pruned.name, "outcome": "prune-failed", **failure})
 
     def _put(self, entry: dict[str, object]) -> None:
         with self._lock:
@@ -88,7 +111,8 @@ class JSONReport:
         """
         with self._lock, self._file as file:
             summary = {
-                **{name: self._counts[name] for name in ("copied", "present", "failed")},
+                **{name: self._counts[name] for name in _ALWAYS},
+                **{name: count for name, count in self._counts.items() if name not in _ALWAYS},
                 "bytes": self._sent,
                 "complete": complete,
             }
@@ -111,7 +135,7 @@ def _entry(outcome: Outcome) -> dict[str, object]:
     if result is not None:
         blobs = Counter(landed.state for landed in result.blobs)
         entry |= {
-            "outcome": "present" if result.state is State.PRESENT else "copied",
+            "outcome": _OUTCOMES[result.state],
             "digest": str(result.digest),
             "bytes": result.sent,
             "blobs": {
@@ -122,11 +146,14 @@ def _entry(outcome: Outcome) -> dict[str, object]:
             "manifests": result.manifests,
             "referrers": result.referrers,
             "foreign_layers_left_out": result.foreign,
+            **({"missing": result.missing} if result.state is State.WAITING else {}),
             "seconds": round(result.seconds, 3),
             "notes": list(result.notes),
         }
     if outcome.error is not None:
         entry |= _failure(outcome.error)
+    if isinstance(outcome.error, NotTried):
+        entry["outcome"] = "untried"
     return entry
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import plan, tags
 from benchmarks.__main__ import CASES, main, run_case, size_of
 from benchmarks.cases import Bench
 from benchmarks.measure import MIB, Measured, ProgramFailedError, measure
@@ -100,3 +101,33 @@ def test_ratios_are_medians_of_pairs() -> None:
 
 def test_sizes_are_read_as_people_write_them() -> None:
     assert [size_of(text) for text in ("7", "3K", "512M", "1GiB")] == [7, 3072, 512 * MIB, 2**30]
+
+
+@pytest.mark.real
+def test_a_plan_costs_what_it_must_and_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--repositories", "6", "--tags", "4", "--memory", str(tmp_path), "--json"]
+
+    assert plan.main(arguments) == 0
+
+    first, again, changed, killed, resumed = json.loads(capsys.readouterr().out)
+    assert again == {"run": "again", "tags": 6, "HEAD manifest": 48}
+    assert first["GET manifest"] == first["PUT manifest"] == 24
+    # Every blob once: of all, of a repository, and two of each image.
+    assert first["GET blob"] == 1 + 6 + 2 * 24
+    assert first["mount"] == 5
+    assert (changed["GET manifest"], changed["GET blob"], changed["PUT manifest"]) == (1, 2, 1)
+    assert killed["PUT manifest"] >= 12
+    assert resumed["PUT manifest"] < 24
+    assert resumed["GET manifest"] == resumed["PUT manifest"]
+
+
+def test_very_many_tags_are_listed_and_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tags.main(["--tags", "1001"]) == 0
+
+    rows = capsys.readouterr().out.splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    asked = {row[0]: int(row[2]) for row in cells}
+    # Two pages, and what is asked of both sides.
+    assert asked == {"immutable, again": 2, "immutable, first": 2004, "two HEADs a tag": 2004}

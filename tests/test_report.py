@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from concil.content import Descriptor, Digest
-from concil.errors import NotFound, StoreError
+from concil.errors import NotFound, NotTried, StoreError
 from concil.progress import State
 from concil.report import JSONReport
 from concil.transfer.blob import Landed
@@ -39,11 +39,12 @@ def test_every_outcome_is_an_entry(tmp_path: Path) -> None:
         report.add(Outcome(ITEM, result(State.DONE, *blobs)))
         report.add(Outcome(ITEM, result(State.PRESENT)))
         report.add(Outcome(ITEM, error=NotFound("q.example/a:1 is not there")))
+        report.add(Outcome(ITEM, error=NotTried("401 for h.example")))
         report.add_unlisted("http://user:secret@q.example/b", NotFound("gone"))
 
     text = (tmp_path / "report.json").read_text()
     document = json.loads(text)
-    copied, present, failed, unlisted = document["images"]
+    copied, present, failed, untried, unlisted = document["images"]
     assert copied == {
         "source": "http://q.example/a:1",
         "target": "h.example/a:1",
@@ -60,11 +61,13 @@ def test_every_outcome_is_an_entry(tmp_path: Path) -> None:
     assert (present["outcome"], present["bytes"]) == ("present", 0)
     assert failed["outcome"] == "failed"
     assert (failed["error"], failed["kind"]) == ("q.example/a:1 is not there", "NotFound")
+    assert (untried["outcome"], untried["error"]) == ("untried", "401 for h.example")
     assert (unlisted["source"], unlisted["error"]) == ("http://q.example/b", "gone")
     assert document["summary"] == {
         "copied": 1,
         "present": 1,
         "failed": 2,
+        "untried": 1,
         "bytes": 200,
         "complete": True,
     }

@@ -8,9 +8,9 @@ from concil.cli import options, results
 from concil.cli.command import Command
 from concil.cli.failures import DONE
 from concil.content import Descriptor, Digest, Verifier
-from concil.engine import OCTETS, telling
+from concil.engine import OCTETS
 from concil.errors import ConcilError, NotFound, UsageError
-from concil.progress import Meter, State
+from concil.progress import Meter, State, told
 from concil.reference import LayoutAddress, parse_address
 from concil.store.protocol import BlobReader
 from concil.stores import Store, Stores, blob_size
@@ -101,7 +101,7 @@ def _pour(command: Command) -> int:
         # Bars would go through what the reader of the pipe shows: only for who asks for them.
         sink = command.display if command.arguments.progress else None
         meter = Meter(sink, kind="blob", subject=str(digest), target="-", total=blob.size)
-        with telling(meter, blob.size):
+        with told(meter, blob.size):
             _pour_blob(store, blob, run, meter)
     return DONE
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +17,19 @@ from concil.cli.cluster import cluster_of
 from concil.cli.command import Command
 from concil.cli.copy import told_of
 from concil.cli.failures import DONE, FAILED, SOME_FAILED, cleaned, exit_code, told
+from concil.cli.outlook import Tally, outlook, prune, put_outlook
 from concil.cli.reports import Reports, is_page
 from concil.engine import Engine
-from concil.errors import ConcilError, UsageError
+from concil.errors import ConcilError, NotTried, UsageError
 from concil.plan import reading
+from concil.plan.again import Failures
 from concil.plan.expand import Expansion
+from concil.plan.prune import Ledger
+from concil.plan.rules import Rule
 from concil.plan.targets import Below
 from concil.reference import Reference, parse_address
 from concil.timeline import Timeline
-from concil.transfer.mirror import MirrorReport, Outcome
+from concil.transfer.mirror import MirrorItem, MirrorReport, Outcome
 
 if TYPE_CHECKING:
     from concil.cli.options import Subparsers
@@ -66,6 +73,31 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--dask", metavar="ADDRESS", help="copy on the workers of the Dask scheduler at tcp://..."
     )
+    parser.add_argument(
+        "--retry-failed",
+        metavar="REPORT",
+        type=Path,
+        help="copy only what failed, or was not tried, in the run of this report",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say what would be copied and pruned, and how many bytes that is",
+    )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="delete the tags at the destination that are gone at the source, as with prune = "
+        "true in every entry of a plan that chooses tags",
+    )
+    parser.add_argument(
+        "--prune-all",
+        action="store_true",
+        help="the same, even if more than a quarter of a repository's tags, or all of them, go",
+    )
+    parser.add_argument(
+        "--recheck", action="store_true", help="look at immutable tags that are known to be done"
+    )
     options.add_platform(parser, "copy only these platforms of each index")
     along.add_options(parser)
     options.add_progress(parser)
@@ -78,63 +110,132 @@ def run(command: Command) -> int:
     arguments = command.arguments
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
+        plan = reading.read(arguments.plan)
+        arguments.hosts = plan.hosts
         timeline = Timeline() if any(map(is_page, arguments.report)) else None
         if timeline is not None:
             command.stop.also(timeline.interrupt)  # before the engine, which fails by it
         engine = stack.enter_context(command.engine(watch=timeline))
-        wanted = _expansion(arguments, engine)
-        probes = wanted.check()
-        if not probes:
-            raise UsageError(
-                f"no images in {cleaned(arguments.plan)}", remedy="a list has one image a line"
-            )
-        _check_hosts("--src-creds", arguments.src_creds, [item.source for item in probes])
-        _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in probes])
-        if wanted.known:
+        wanted = _expansion(arguments, engine, plan.rules)
+        if not wanted.rules and arguments.retry_failed is not None:
+            results.put_line(f"nothing failed in {cleaned(str(arguments.retry_failed))}")
+            return DONE
+        probes = _checked(arguments, wanted)
+        if wanted.known and not arguments.dry_run:
             command.display.expect(len(probes))
             if timeline is not None:
                 timeline.expect(len(probes))
         reports = Reports(arguments.report, timeline, _title(arguments))
         command.stop.before_exit(reports.abandon)
         stack.enter_context(reports)
-        crew = (
-            engine if arguments.dask is None else stack.enter_context(cluster_of(command, timeline))
-        )
-
-        def on_image(outcome: Outcome) -> None:
-            reports.add(outcome)
-            if outcome.result is not None:
-                along.tell(command, outcome.result)
-
-        report = crew.mirror(wanted, on_image=on_image, keep=False, fail_fast=arguments.fail_fast)
-        for rule, error in wanted.failed:
-            reports.add_unlisted(rule.source, error)
+        mirror: Callable[..., MirrorReport] = engine.mirror
+        if arguments.dry_run:
+            mirror = partial(engine.mirror, dry_run=True)
+        elif arguments.dask is not None:
+            mirror = stack.enter_context(cluster_of(command, timeline)).mirror
+        report = _mirror(command, mirror, wanted, reports)
+        pruned = _prune(command, engine, wanted, report, reports)
     command.display.close()
+    for line in [*_failures(report, probes), *_unlisted(wanted), *pruned.lines()]:
+        command.display.write(line, "error")
+    if not arguments.quiet:
+        line = summary(report, time.monotonic() - began, pruned.removed)
+        results.put_line(outlook(report, pruned.removed) if arguments.dry_run else line)
+    code = _code(report, [error for _, error in wanted.failed])
+    return SOME_FAILED if code == DONE and pruned.errors else code
+
+
+def _checked(arguments: argparse.Namespace, wanted: Expansion) -> list[MirrorItem]:
+    """Check the plan; return what it comes to as far as that is known."""
+    probes = wanted.check()
+    if not probes:
+        raise UsageError(
+            f"no images in {cleaned(arguments.plan)}", remedy="a list has one image a line"
+        )
+    _check_hosts("--src-creds", arguments.src_creds, [item.source for item in probes])
+    _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in probes])
+    return probes
+
+
+def _mirror(
+    command: Command, mirror: Callable[..., MirrorReport], wanted: Expansion, reports: Reports
+) -> MirrorReport:
+    """Copy the images, or look at them, and write down what became of each."""
+    arguments = command.arguments
+
+    def note(outcome: Outcome) -> None:
+        reports.add(outcome)
+        if arguments.dry_run:
+            put_outlook(outcome)
+        if outcome.result is not None:
+            along.tell(command, outcome.result)
+
+    report = mirror(wanted, on_image=note, keep=False, fail_fast=arguments.fail_fast)
+    for rule, error in wanted.failed:
+        reports.add_unlisted(rule.source, error)
+    return report
+
+
+def _prune(
+    command: Command, engine: Engine, wanted: Expansion, report: MirrorReport, reports: Reports
+) -> Tally:
+    """Delete what is gone, if anything is to be deleted and all is known of it."""
+    if wanted.ledger is None:
+        return Tally()
+    if command.arguments.fail_fast and report.failed:
+        command.tell("nothing was pruned: the run ended early")
+        return Tally()
+    return prune(command, engine, wanted.ledger, reports)
+
+
+def _failures(report: MirrorReport, probes: Sequence[MirrorItem]) -> Iterator[str]:
+    """The images that failed, in the order of the plan as far as that is known."""
     order = {item: place for place, item in enumerate(probes)}
     for outcome in sorted(report.failed, key=lambda o: order.get(o.item, len(order))):
-        command.display.write(_failure(outcome), "error")
+        if not isinstance(outcome.error, NotTried):
+            yield _failure(outcome)
+    for error, count in Counter(o.error for o in report.untried if o.error).items():
+        yield cleaned(f"concil: failed: {count} more images were not tried: {told(error)}")
+
+
+def _unlisted(wanted: Expansion) -> Iterator[str]:
     for rule, error in wanted.failed:
-        command.display.write(cleaned(f"concil: failed: {rule.place}: {told(error)}"), "error")
-    if not arguments.quiet:
-        results.put_line(summary(report, time.monotonic() - began))
-    return _code(report, [error for _, error in wanted.failed])
+        if not isinstance(error, NotTried):
+            yield cleaned(f"concil: failed: {rule.place}: {told(error)}")
+    untried = Counter(error for _, error in wanted.failed if isinstance(error, NotTried))
+    for error, count in untried.items():
+        yield cleaned(f"concil: failed: {count} more repositories were not tried: {told(error)}")
 
 
-def _expansion(arguments: argparse.Namespace, engine: Engine) -> Expansion:
+def _expansion(arguments: argparse.Namespace, engine: Engine, rules: tuple[Rule, ...]) -> Expansion:
     """The plan as images; where they go is said by ``--dest``, the argument, or the plan."""
     if arguments.dest is not None and arguments.destination is not None:
         raise UsageError("two destinations are given", remedy="leave one of them away")
     destination = arguments.dest if arguments.dest is not None else arguments.destination
     below = Below(destination) if destination is not None else None
-    rules = tuple(reading.read(arguments.plan))
-    return Expansion(
+    if arguments.prune or arguments.prune_all:
+        rules = tuple(replace(rule, prune=True) for rule in rules)
+    platforms = options.platforms_of(arguments)
+    expansion = Expansion(
         rules,
         engine.tags,
         below,
-        options.platforms_of(arguments),
+        platforms,
         arguments.referrers,
         along.foreign_layers(arguments),
+        arguments.recheck,
     )
+    if arguments.retry_failed is not None:
+        if arguments.prune or arguments.prune_all:
+            raise UsageError(
+                "--retry-failed does not look at all of the plan, and cannot prune",
+                remedy="leave --prune away, or mirror all of it",
+            )
+        _cut_down(expansion, arguments.retry_failed)
+    elif any(rule.prune for rule in rules):
+        expansion.check()
+        expansion.ledger = Ledger(rules, expansion.destination, empty=arguments.prune_all)
+    return expansion
 
 
 def _title(arguments: argparse.Namespace) -> str:
@@ -148,13 +249,27 @@ def _title(arguments: argparse.Namespace) -> str:
     return f"Mirror of {plan} to {destination}"
 
 
-def summary(report: MirrorReport, seconds: float) -> str:
+def _cut_down(expansion: Expansion, report: Path) -> None:
+    """Leave what failed in the run of a report."""
+    expansion.check()  # all of it, not only what failed
+    failures = Failures.read(report)
+    expansion.rules = tuple(failures.of(expansion.rules))
+    expansion.wanted = failures.has
+    if failures and not expansion.rules:
+        raise UsageError(
+            f"nothing that failed in {cleaned(str(report))} is in the plan",
+            remedy="name the report of a run of this plan",
+        )
+
+
+def summary(report: MirrorReport, seconds: float, pruned: int = 0) -> str:
     """One line that says what became of all the images."""
     blobs = [landed for result in report.copied for landed in result.blobs]
+    untried = f", {len(report.untried)} not tried" if report.untried else ""
     return (
-        f"{report.images} images: {len(report.copied)} copied, "
-        f"{report.up_to_date} up to date, {len(report.failed)} failed; "
-        f"{told_of(blobs)}; {seconds:.1f} s"
+        f"{report.images} images: {len(report.copied)} copied, {report.up_to_date} up to date, "
+        f"{len(report.failed) - len(report.untried)} failed{untried}; "
+        f"{told_of(blobs)}; {f'{pruned} pruned; ' if pruned else ''}{seconds:.1f} s"
     )
 
 

@@ -180,6 +180,7 @@ def config_of(arguments: argparse.Namespace) -> TransferConfig:
         per_host=max(normal.per_host, jobs),
         requests=getattr(arguments, "limit_requests", None),
         bandwidth=getattr(arguments, "limit_rate", None),
+        hosts=getattr(arguments, "hosts", {}),  # of the plan of a mirror
         retry=RetryPolicy(attempts=arguments.retry + 1),
     )
 

@@ -14,6 +14,7 @@ from concil.report import JSONReport
 from concil.report_file import ReportFile
 from concil.timeline import Timeline
 from concil.transfer.mirror import Outcome
+from concil.transfer.prune import Pruned
 
 _PAGES = (".html", ".htm")
 
@@ -78,6 +79,13 @@ class Reports:
             document.add_unlisted(source, error)
         if self._timeline is not None:
             self._timeline.add_failure(str(parse_address(source)), str(error))
+
+    def add_pruned(self, pruned: Pruned, *, dry_run: bool) -> None:
+        """Write down what was deleted in a repository, and what could not be."""
+        for document in self._documents:
+            document.add_pruned(pruned, dry_run=dry_run)
+        if self._timeline is not None and pruned.error is not None:
+            self._timeline.add_failure(pruned.name, str(pruned.error))
 
     def abandon(self) -> None:
         """Finish them while the mirror still runs: the program is about to end."""

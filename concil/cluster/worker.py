@@ -6,9 +6,10 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import astuple, dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from distributed import get_worker
@@ -122,21 +123,27 @@ class Crew(WorkerPlugin):
                 self._engine.begin_blobs_by(self._begin)
             return self._engine
 
-    def _begin(self, move: BlobMove, siblings: Sequence[str]) -> Future[Landed]:
+    def _begin(self, move: BlobMove, siblings: Iterable[str]) -> Future[Landed]:
         """Begin a small blob at once, and a large one when no other worker moves it."""
-        if siblings or move.blob.size < LARGE:
+        brought = isinstance(siblings, Sequence) and bool(siblings)  # by another image here
+        if brought or move.blob.size < LARGE:
             return move.start(siblings)
         landed: Future[Landed] = Future()
         waiting = threading.Thread(
-            target=self._begin_in_turn, args=(move, landed), name="concil-turn", daemon=True
+            target=self._begin_in_turn,
+            args=(move, siblings, landed),
+            name="concil-turn",
+            daemon=True,
         )
         waiting.start()
         return landed
 
-    def _begin_in_turn(self, move: BlobMove, landed: Future[Landed]) -> None:
+    def _begin_in_turn(
+        self, move: BlobMove, siblings: Iterable[str], landed: Future[Landed]
+    ) -> None:
         blob = f"{move.realm} {move.blob.digest}"
         try:
-            outcome = move.start(self._wait_for_turn(blob))
+            outcome = move.start(chain(self._wait_for_turn(blob), siblings))
         except BaseException as error:  # noqa: BLE001 - raised by whoever waits for the blob
             landed.set_exception(error)
             return

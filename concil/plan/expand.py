@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from concil.errors import ConcilError, UsageError, shown
+from concil.plan.prune import Ledger
 from concil.plan.rules import Rule
-from concil.plan.targets import Below, key_of
+from concil.plan.targets import Below, key_of, short, where_of
 from concil.reference import (
     Address,
     LayoutAddress,
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 ListTags = Callable[[str], Iterator[str]]
 _FIELD = re.compile(r"\{([^{}]*)\}")
+_ITSELF_REMEDY = "give it another target"
 _TARGET_REMEDY = "give one of them another target"
 
 
@@ -42,6 +43,9 @@ class Expansion:
     platforms: tuple[str, ...] = ()  # for entries that name none
     referrers: bool = False  # for entries that do not say
     foreign_layers: ForeignLayers = ForeignLayers.SKIP
+    recheck: bool = False  # look at immutable tags, too
+    ledger: Ledger | None = None  # takes down what prune has to know
+    wanted: Callable[[MirrorItem], bool] | None = None  # None: every image
     failed: list[tuple[Rule, ConcilError]] = field(default_factory=list)
     # What was written so far, by target; only of repositories that several entries write to,
     # and in hashes: a plan of a hundred thousand images is checked in little memory.
@@ -77,7 +81,7 @@ class Expansion:
         """Find the repositories that more than one entry writes to."""
         seen: set[tuple[str, ...]] = set()
         for item in items:
-            where = _where(key_of(parse_address(item.destination)))
+            where = where_of(key_of(parse_address(item.destination)))
             (self._contested if where in seen else seen).add(where)
 
     @property
@@ -93,11 +97,15 @@ class Expansion:
             try:
                 for item in self._items(rule):
                     found = True
-                    if self._is_new(item):
+                    if self.ledger is not None:
+                        self.ledger.writes(item.destination)
+                    if self._is_new(item) and (self.wanted is None or self.wanted(item)):
                         yield item
             except ConcilError as error:
                 self.failed.append((rule, error))
                 continue
+            if self.ledger is not None:
+                self.ledger.complete(rule)
             if not found:
                 source = parse_address(rule.source)
                 logger.warning("%s: no tag of %s matches", rule.place, source)
@@ -119,9 +127,9 @@ class Expansion:
             UsageError: another image was.
         """
         target = parse_address(item.destination)
-        if _where(key_of(target)) not in self._contested:
+        if where_of(key_of(target)) not in self._contested:
             return True  # a repository has each of its tags once
-        key, source = _short(key_of(target)), _short(key_of(parse_address(item.source)))
+        key, source = short(*key_of(target)), short(*key_of(parse_address(item.source)))
         before = self._taken.setdefault(key, source)
         if before != source:
             raise UsageError(
@@ -136,6 +144,8 @@ class Expansion:
             yield self._item(rule, rule.source, platforms)
             return
         tags = self.list_tags(rule.source) if rule.tags.needs_listing else iter(())
+        if self.ledger is not None:
+            tags = self.ledger.listed(rule, tags)
         for tag in rule.tags.choose(tags):
             if self._goes_along(rule, tag):
                 continue
@@ -143,11 +153,18 @@ class Expansion:
 
     def _item(self, rule: Rule, source: str, platforms: tuple[str, ...]) -> MirrorItem:
         address = parse_address(source)
-        destination = self._destination(rule, address)
+        destination = self.destination(rule, address)
         if key_of(parse_address(destination)) == key_of(address):
-            raise UsageError(f"{address} would be copied onto itself", remedy=_TARGET_REMEDY)
+            # Not the address: it may have the tag that stands for all of them.
+            name = parse_address(rule.source)
+            raise UsageError(f"{name} would be copied onto itself", remedy=_ITSELF_REMEDY)
         return MirrorItem(
-            source, destination, platforms, self._with_referrers(rule), self.foreign_layers
+            source,
+            destination,
+            platforms,
+            self._with_referrers(rule),
+            self.foreign_layers,
+            self._is_done(rule, address),
         )
 
     def _with_referrers(self, rule: Rule) -> bool:
@@ -159,7 +176,19 @@ class Expansion:
         _, suffix = digest_tag_parts(tag.rpartition(":")[2]) or ("", "")
         return bool(suffix) and not listed and self._with_referrers(rule)
 
-    def _destination(self, rule: Rule, source: Address) -> str:
+    def _is_done(self, rule: Rule, source: Address) -> bool:
+        """Whether an image need not be looked at once it was brought."""
+        if self.recheck or rule.tags is None:
+            return False
+        tag = source.name if isinstance(source, LayoutAddress) else source.tag
+        return rule.tags.is_immutable(tag or "")
+
+    def destination(self, rule: Rule, source: Address) -> str:
+        """Return where an image of an entry goes.
+
+        Raises:
+            UsageError: nobody says so, or its target cannot be written.
+        """
         target = rule.target
         if target is not None:
             if rule.tags is not None and "{tag}" not in target:
@@ -209,16 +238,6 @@ def _tag_of(source: Reference) -> str:
     if source.tag is None and source.digest is not None:
         return f"sha256-{source.digest.hex}"
     return source.tag or "latest"
-
-
-def _where(key: tuple[str, ...]) -> tuple[str, ...]:
-    """The repository of a target; in a layout what its names begin with."""
-    *repository, name = key
-    return (*repository, name.rpartition(":")[0]) if key[0] == "oci" else tuple(repository)
-
-
-def _short(key: tuple[str, ...]) -> bytes:
-    return hashlib.blake2b("\0".join(key).encode(), digest_size=16).digest()
 
 
 def _at(rule: Rule, error: ConcilError) -> UsageError:

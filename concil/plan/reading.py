@@ -7,12 +7,12 @@ from pathlib import Path
 
 from concil.errors import StoreError, UsageError, shown
 from concil.plan import plain, regsync, skopeo, toml, yaml_nodes
-from concil.plan.rules import Rule
+from concil.plan.rules import Plan
 
 _LIMIT = 64 * 1024 * 1024  # bytes
 
 
-def read(path: str) -> list[Rule]:
+def read(path: str) -> Plan:
     """Read a plan: by its suffix TOML or YAML, else a list with one image a line.
 
     YAML is the file of `skopeo sync` or of regsync, told apart by what is in it.
@@ -36,12 +36,12 @@ def read(path: str) -> list[Rule]:
         ) from error
     suffix = Path(path).suffix.lower()
     if suffix == ".toml":
-        return toml.rules(text, shown_name)
+        return toml.plan(text, shown_name)
     if suffix in (".yaml", ".yml"):
         document = yaml_nodes.load(text, shown_name)
         is_regsync = regsync.is_one(document)
-        return regsync.rules(document) if is_regsync else skopeo.rules(document)
-    return plain.rules(text, shown_name)
+        return Plan(tuple(regsync.rules(document) if is_regsync else skopeo.rules(document)))
+    return Plan(tuple(plain.rules(text, shown_name)))
 
 
 def _content(path: str, name: str) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from concil.config import HostLimits
 from concil.plan.tags import TagFilter
 
 
@@ -17,4 +19,13 @@ class Rule:
     tags: TagFilter | None = None  # None: the one image that ``source`` names
     platforms: tuple[str, ...] = ()  # none: all
     referrers: bool | None = None  # None: as for all of the mirror
+    prune: bool = False  # delete at the destination what is gone at the source
     below: bool = False  # the target is no whole address: there must be a destination
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that the file of a plan says."""
+
+    rules: tuple[Rule, ...]
+    hosts: Mapping[str, HostLimits] = field(default_factory=dict)

@@ -23,6 +23,7 @@ class TagFilter:
     versions: VersionRange | None = None
     latest: int | None = None  # so many of the highest versions among those that match
     exclude: tuple[re.Pattern[str], ...] = ()  # the whole tag, each
+    immutable: tuple[re.Pattern[str], ...] = ()  # of what is chosen: never another image
 
     @property
     def needs_listing(self) -> bool:
@@ -57,6 +58,21 @@ class TagFilter:
             return True
         version = Version.parse(tag)
         return version is not None and version in self.versions
+
+    def covers(self, tag: str) -> bool:
+        """Whether a tag is one of those that a listing is searched for.
+
+        Not so a tag that is named, which is wanted whatever a listing says, and one that is
+        declared immutable.
+        """
+        if not self.needs_listing or tag in self.listed or self.is_immutable(tag):
+            return False
+        numbered = self.latest is None or Version.parse(tag) is not None
+        return numbered and self._meets(tag)
+
+    def is_immutable(self, tag: str) -> bool:
+        """Whether a tag is declared to name the same image for ever."""
+        return any(pattern.fullmatch(tag) for pattern in self.immutable)
 
     def _excluded(self, tag: str) -> bool:
         return any(pattern.fullmatch(tag) for pattern in self.exclude)

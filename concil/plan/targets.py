@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 
@@ -87,6 +88,17 @@ def key_of(address: Address) -> tuple[str, ...]:
     if isinstance(address, LayoutAddress):
         return ("oci", os.path.realpath(address.path), address.name or str(address.digest or ""))
     return (address.api_host, address.repository, address.target)
+
+
+def where_of(key: tuple[str, ...]) -> tuple[str, ...]:
+    """The repository of a target's key; in a layout what its names begin with."""
+    *repository, name = key
+    return (*repository, name.rpartition(":")[0]) if key[0] == "oci" else tuple(repository)
+
+
+def short(*key: str) -> bytes:
+    """Sixteen bytes that stand for a text, where there may be a hundred thousand of them."""
+    return hashlib.blake2b("\0".join(key).encode(), digest_size=16).digest()
 
 
 def hidden(text: str) -> str:

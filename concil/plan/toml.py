@@ -9,7 +9,8 @@ from typing import Any
 
 from concil.content import Platform
 from concil.errors import ConcilError, UsageError, shown
-from concil.plan.rules import Rule
+from concil.plan.hosts import HOSTS, limits
+from concil.plan.rules import Plan, Rule
 from concil.plan.tags import TagFilter
 from concil.plan.versions import VersionRange
 from concil.reference import LayoutAddress, parse_address
@@ -18,7 +19,7 @@ _TABLE = "mirror"
 _HEADER = re.compile(r"\s*\[\[\s*mirror\s*\]\]")
 
 
-def rules(text: str, name: str) -> list[Rule]:
+def plan(text: str, name: str) -> Plan:
     """Read the tables of a plan.
 
     Args:
@@ -32,15 +33,17 @@ def rules(text: str, name: str) -> list[Rule]:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{name}: {error}", remedy="a plan is TOML: see docs/plans.md") from error
     tables = document.pop(_TABLE, [])
+    hosts = limits(document.pop(HOSTS, {}), text, name)
     for key in document:
         raise UsageError(
             f"{name}:{_line(text, key)}: unknown field {shown(key)}",
-            remedy="a plan has [[mirror]] tables: see docs/plans.md",
+            remedy='a plan has [[mirror]] and [hosts."HOST"] tables: see docs/plans.md',
         )
     if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
         raise UsageError(f"{name}: mirror is no list of tables", remedy="write [[mirror]]")
     starts = [n for n, line in enumerate(text.splitlines(), 1) if _HEADER.match(line)]
-    return [_Table(text, name, starts, number, table).rule() for number, table in enumerate(tables)]
+    entries = (_Table(text, name, starts, number, one) for number, one in enumerate(tables))
+    return Plan(tuple(entry.rule() for entry in entries), hosts)
 
 
 class _Table:
@@ -74,11 +77,14 @@ class _Table:
             values["semver"],
             values["latest"],
             values["exclude"] or (),
+            values["immutable"] or (),
         )
         pinned = self._pinned(values["source"])
         if pinned and choice != TagFilter():
             key = next(key for key in _CONDITIONS if key in self._table)
             raise self._wrong(key, "the source names one image already", "leave its tag away")
+        if values["prune"] and (pinned or not choice.needs_listing):
+            raise self._wrong("prune", "what an entry names is wanted, and never pruned")
         place = f"{self._name}:{self._first}"
         return Rule(
             place,
@@ -86,7 +92,8 @@ class _Table:
             values["target"],
             None if pinned else choice,
             values["platforms"] or (),
-            values["referrers"],
+            referrers=values["referrers"],
+            prune=bool(values["prune"]),
         )
 
     def _read(self, key: str, reader: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - by field
@@ -169,5 +176,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "exclude": _patterns,
     "platforms": _platforms,
     "referrers": _truth,
+    "immutable": _patterns,
+    "prune": _truth,
 }
-_CONDITIONS = ("tags", "match", "semver", "latest", "exclude")
+_CONDITIONS = ("tags", "match", "semver", "latest", "exclude", "immutable")

@@ -54,6 +54,7 @@ class Authenticator:
         self._service = TokenService(transport)
         self._basic = False  # the registry wants Basic on every request
         self._root: list[Challenge] | None = None  # what GET /v2/ is answered
+        self._wants_a_password = False  # where there is none
         self._known: dict[Scopes, Known] = {}
         self._guard = threading.Lock()  # for the dictionary, never held over I/O
         self._trouble: tuple[float, ConcilError] | None = None  # of the token service, and when
@@ -126,6 +127,21 @@ class Authenticator:
             self._identity.check(wider)
             return self._fresh(known, wider)
         return None
+
+    def is_shut(self) -> bool:
+        """Whether nothing at all can be had of the registry, as it has shown already.
+
+        Its credentials were refused; or there are none, and not even GET /v2/ goes without a
+        password. A token service may let nobody see one repository, and the next.
+        """
+        if self._identity.current is not None or not self._wants_a_password:
+            return self._identity.is_refused
+        if self._root is None:
+            try:
+                self._root = root_challenges(self._transport, self.home)
+            except (StatusError, ConnectionLost):
+                return False
+        return bool(self._root) and all(one.scheme == "basic" for one in self._root)
 
     def is_aged(self, scopes: Scopes, sent: str | None) -> bool:
         """Whether a refusal may only mean that what was sent with the request has expired."""
@@ -267,7 +283,7 @@ class Authenticator:
                     looked = not forbidden or self._identity.may_have_expired()
                     if not looked or not self._identity.replaced(credentials):
                         wrong = self._is_wrong(known, credentials, error)
-                        self._identity.deny(credentials, error, None if wrong else scopes)
+                        self._deny(credentials, error, None if wrong else scopes)
                         raise
                     continue
                 except (StatusError, ConnectionLost) as error:
@@ -323,6 +339,7 @@ class Authenticator:
     def _begin_basic(self, refusal: Refusal) -> bool:
         """Send user and password along from here on, unless the registry has refused them."""
         if refusal.renewed or not self._identity.prompt():
+            self._wants_a_password = True
             return False
         refusal.renewed = True
         while True:
@@ -335,7 +352,7 @@ class Authenticator:
                     self._basic = True
                     return refusal.sent != credentials.basic()
                 if not self._identity.replaced(credentials):
-                    self._identity.deny(credentials, error, None)
+                    self._deny(credentials, error, None)
                     raise error
 
     def _refused_basic(self, credentials: Credentials, refusal: Refusal) -> RegistryDenied | None:
@@ -343,6 +360,11 @@ class Authenticator:
         if worked and refusal.sent != credentials.basic():
             return None
         return password_refusal(self._transport, self.home, credentials, worked=worked)
+
+    def _deny(self, credentials: Credentials, error: RegistryDenied, scopes: Scopes | None) -> None:
+        if scopes is None:
+            error.everywhere = host_of(self.home)
+        self._identity.deny(credentials, error, scopes)
 
     def _of(self, scopes: Scopes) -> Known:
         with self._guard:

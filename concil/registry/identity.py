@@ -61,6 +61,14 @@ class Identity:
             if one is not None and one[0] == credentials:
                 raise one[1].with_traceback(None)  # or it would grow with each thread
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the current credentials were refused for anything, or cannot be read."""
+        credentials = self.current
+        with self._guard:
+            known = [self._denied.get(None), self._broken]
+        return any(one is not None and one[0] == credentials for one in known)
+
     def search(self) -> None:
         """Look once for what a login left, if nobody gave credentials."""
         with self._searching:

@@ -252,3 +252,19 @@ class LocalFile:
             f"{shown(str(self.path))} changed while it was read: {cause}",
             remedy="let nothing write to the file meanwhile, then run it again",
         )
+
+
+def writable(path: Path) -> Path:
+    """Return the path of a file that can be made, or put in the place of another file.
+
+    Raises:
+        UsageError: there is something else, or no directory for it.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory", remedy="name the file to write")
+    if path.exists() and not path.is_file() and not path.is_symlink():
+        # A rename would put a file in the place of the device or pipe.
+        raise UsageError(f"{path} is not a regular file", remedy="name the file to write")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is not a directory", remedy="make it first")
+    return path

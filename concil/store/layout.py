@@ -176,6 +176,10 @@ class LayoutStore:
         elif not removed:
             raise self._missing(reference)
 
+    def delete_tag(self, tag: str) -> None:
+        """Remove the entry of a name; what it named stays."""
+        self.layout.remove_entry(tag)
+
     def tags(self) -> Iterator[str]:
         """Yield the names of the images."""
         return self.layout.names()

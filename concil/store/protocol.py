@@ -263,6 +263,15 @@ class Narrow(Protocol):
 
 
 @runtime_checkable
+class Guarded(Protocol):
+    """A place that lets not everybody in."""
+
+    def is_shut(self) -> bool:
+        """Whether it has refused this user altogether; a right that is missing is not that."""
+        ...
+
+
+@runtime_checkable
 class TagLister(Protocol):
     """A place that can tell the names of what it holds."""
 

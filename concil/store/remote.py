@@ -210,6 +210,19 @@ class RemoteStore:
             )
         self.client.delete_manifest(str(found.digest))
 
+    def delete_tag(self, tag: str) -> None:
+        """Remove a tag and leave its manifest.
+
+        Raises:
+            StatusError: the registry cannot; distribution 2.8 answers 400.
+        Source: distribution-spec, "Deleting tags".
+        """
+        self.client.delete_manifest(tag)
+
+    def is_shut(self) -> bool:
+        """Whether the registry has refused this user altogether. See `store.protocol.Guarded`."""
+        return self.client.endpoint.auth.is_shut()
+
     def tags(self) -> Iterator[str]:
         """Yield the tags, page by page."""
         return self.client.tags()

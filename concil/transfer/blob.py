@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -57,14 +57,15 @@ class BlobMove:
         self._blob = blob
         self._pool = pool
         self._meter = meter
-        self._siblings: Sequence[str] = ()
+        self._siblings: Iterable[str] = ()
         self.outcome: Future[Landed] = Future()
 
-    def start(self, siblings: Sequence[str] = ()) -> Future[Landed]:
+    def start(self, siblings: Iterable[str] = ()) -> Future[Landed]:
         """Submit the job.
 
         Args:
-            siblings: repositories of the same registry that have the blob.
+            siblings: repositories of the same registry that may have the blob; read when
+                its turn comes.
         """
         self._siblings = siblings
         self._meter.state(State.WAITING, position=0)
@@ -135,7 +136,7 @@ class BlobMove:
     def _without_bytes(self) -> State | None:
         """PRESENT or MOUNTED, if nothing has to be moved."""
         destination = self._destination
-        if self._siblings and isinstance(destination, Mounter):
+        if isinstance(destination, Mounter):
             for sibling in self._siblings:
                 if sibling != destination.repository and destination.mount(self._blob, sibling):
                     return State.MOUNTED
@@ -174,4 +175,4 @@ class BlobMove:
 
 
 # Begins the move of a blob, by `BlobMove.start`, and returns what completes with it.
-Begin: TypeAlias = Callable[[BlobMove, Sequence[str]], Future[Landed]]
+Begin: TypeAlias = Callable[[BlobMove, Iterable[str]], Future[Landed]]

@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
 from concil.content import Descriptor, Digest, Manifest
 from concil.errors import ConcilError, NotFound, StatusError
-from concil.progress import Event, Meter, ProgressSink, State, emit
+from concil.progress import Event, ProgressSink, State, emit
 from concil.retry import backoff, sleep
-from concil.store.protocol import Mounter
-from concil.transfer.blob import Begin, BlobMove, Landed
-from concil.transfer.foreign import source_of
-from concil.transfer.graph import GraphReader, attests, check_listed, chosen
+from concil.store.protocol import Destination, Mounter
+from concil.transfer.blob import Landed
+from concil.transfer.blobs import Blobs
+from concil.transfer.graph import GraphReader, check_listed
 from concil.transfer.job import ForeignLayers, ImageJob, Load, Root, counted, joined
-from concil.transfer.pool import Claims, Rank, WorkerPool, wait
+from concil.transfer.manifests import Manifests
+from concil.transfer.past import Brought, Past
+from concil.transfer.pool import Claims, Rank, WorkerPool, turn, wait
 from concil.transfer.putting import put
 from concil.transfer.referrers import Gatherer, Hands, is_list
 
@@ -37,7 +38,7 @@ class ImageResult:
 
     subject: str
     target: str
-    state: State  # DONE or PRESENT
+    state: State  # DONE or PRESENT; WAITING: a dry run says that there is something to do
     digest: Digest  # of the manifest under the destination's reference
     blobs: tuple[Landed, ...] = ()
     manifests: int = 0  # that were put
@@ -45,6 +46,11 @@ class ImageResult:
     notes: tuple[str, ...] = field(default=())  # what is not as it was at the source
     referrers: int = 0  # signatures and the like that came along
     foreign: int = 0  # foreign layers that were left out
+
+    @property
+    def missing(self) -> int:
+        """Bytes of blobs that a dry run did not find at the destination."""
+        return sum(one.blob.size for one in self.blobs if one.state is State.WAITING)
 
     @property
     def sent(self) -> int:
@@ -59,8 +65,10 @@ class Copier:
         """Share ``pool`` and what is learned about blobs among all copies of a run."""
         self._pool = pool
         self._progress = progress
-        self._claims: Claims[Landed] = Claims()
-        self.begin: Begin = BlobMove.start  # when a blob that nobody here moves is begun
+        self._images: Claims[None] = Claims()
+        self._manifests = Manifests()
+        self._past = Past(pool.run.journal)
+        self.blobs = Blobs(pool, progress, self._past)
 
     def copy(self, job: ImageJob) -> ImageResult:
         """Copy one image; nothing is moved if both sides have the same digest already.
@@ -81,32 +89,52 @@ class Copier:
         return result
 
     def _copy(self, job: ImageJob, began: float) -> ImageResult:
-        source = job.source.find_manifest(job.source_reference)
-        if source is None:
-            # Reading it says why: a layout lists its names, a registry its own message.
-            source = job.source.get_manifest(job.source_reference).descriptor
+        source, there, digest = compare(job, self._past)
+        if source is None or (digest is not None and not job.referrers):
+            assert digest is not None  # noqa: S101 - for the type checker
+            if job.immutable and source is not None:
+                self._past.remember_image(job.key, Brought(source.digest, digest))
+            return ImageResult(job.subject, job.target, State.PRESENT, digest)
         if job.referrers and is_list(job.source_reference, source.digest):
             note = "a list of referrers, which go along with their image"
             return ImageResult(job.subject, job.target, State.PRESENT, source.digest, notes=(note,))
-        there = job.destination.find_manifest(job.destination_reference)
-        same = there is not None and there.digest == source.digest and not job.platforms
-        if not same:
+        if digest is None:
             self._tell(job, State.STARTED, 0, "")
-        root = Root(source) if same else self._root(job, source)
+        image = (job.destination.realm, job.destination.name, source.digest, job.platforms)
+        with turn(self._images, image, self._pool.cancel):
+            same = digest is not None
+            root = Root(source, read=source.digest) if same else self._manifests.root(job, source)
+            result = self._bring(job, root, there, began)
+        if root.read == source.digest:  # else the tag has moved since it was asked for
+            self._past.remember_image(job.key, Brought(source.digest, root.entry.digest))
+        return result
+
+    def _bring(
+        self, job: ImageJob, root: Root, there: Descriptor | None, began: float
+    ) -> ImageResult:
+        """Copy an image whose tag is not there, or another's, and what refers to it."""
         load = Load(None, (), root.notes)
-        if root.manifest is not None and (there is None or there.digest != root.entry.digest):
+        digest = root.entry.digest
+        if root.manifest is not None and (there is None or there.digest != digest):
+            # With referrers these come first: nobody may see the image by its tag without them.
+            if not job.referrers and self._tag(job, root.manifest, digest):
+                seconds = time.monotonic() - began
+                return ImageResult(
+                    job.subject, job.target, State.DONE, digest, (), 1, seconds, root.notes
+                )
             fetch = partial(self._fetch_level, job, may_be_there=there is not None)
-            node = GraphReader(fetch, job.subject).read(root.manifest, root.entry.digest)
+            node = GraphReader(fetch, job.subject).read(root.manifest, digest)
             load = replace(load, node=node)
         load = self._with_referrers(job, load, root)
-        if same and load.attached:
+        if root.manifest is None and load.attached:
             self._tell(job, State.STARTED, 0, "")
-        return self._written(job, load, root.entry.digest, began)
+        return self._written(job, load, digest, began)
 
     def _written(self, job: ImageJob, load: Load, digest: Digest, began: float) -> ImageResult:
         """Write what there is to write."""
         is_there = load.node is None and not load.attached
         landed = [] if is_there else self._write(job, load)
+        self._note(job, load)
         skipped = load.foreign if job.foreign is ForeignLayers.SKIP else 0
         notes = (f"{counted(skipped, 'foreign layer')} left out",) if skipped else ()
         return ImageResult(
@@ -136,28 +164,34 @@ class Copier:
         attached = gatherer.gather(members)
         return replace(load, attached=attached, notes=(*load.notes, *gatherer.notes))
 
+    def _tag(self, job: ImageJob, root: Manifest, digest: Digest) -> bool:
+        """Only write the tag, if the image itself is known to be there; return whether it is."""
+        destination = job.destination
+        if not isinstance(destination, Mounter) or ":" in job.destination_reference:
+            return False
+        place = destination.realm, destination.repository, digest
+        if not self._past.was_put(*place):
+            known = self._is_known(destination, digest)
+            if not known or destination.find_manifest(str(digest)) is None:
+                return False
+        try:
+            destination.put_manifest(root, job.destination_reference)
+        except StatusError as error:
+            logger.info("%s: %s; looking at all of it", job.target, error)
+            return False
+        return True
+
+    def _note(self, job: ImageJob, load: Load) -> None:
+        """Remember where the manifests of an image have been put."""
+        destination = job.destination
+        if isinstance(destination, Mounter):
+            for each in load.nodes():
+                self._past.put(destination.realm, destination.repository, each.digest)
+
     def _at_once(self, job: ImageJob, calls: Sequence[Callable[[], Result]]) -> list[Result]:
         hosts = (job.source.host, job.destination.host)
         futures = [self._pool.submit(call, rank=Rank.SMALL, hosts=hosts) for call in calls]
         return [wait(future, self._pool.cancel) for future in futures]
-
-    def _root(self, job: ImageJob, found: Descriptor) -> Root:
-        """What to copy: all that was asked for, or for some platforms a part of an index."""
-        root = job.source.get_manifest(job.source_reference)
-        pick = chosen(root, job.platforms, job.subject)
-        if isinstance(pick, Descriptor):
-            child = job.source.get_manifest(str(pick.digest))
-            check_listed(pick, child, job.subject)
-            count = sum(1 for each in root.children() if attests(each) == str(pick.digest))
-            notes = (f"{counted(count, 'attestation')} left behind in the index",) if count else ()
-            return Root(pick, child, notes=notes)
-        if pick is root:
-            # A registry may name it by another algorithm; its word for the digest is not taken.
-            digest = Digest.of(root.body, found.digest.algorithm)
-            return Root(replace(root.descriptor, digest=digest), root)
-        wanted = ", ".join(map(str, job.platforms))
-        note = f"the index is rewritten for {wanted}: {pick.digest} instead of {root.digest}"
-        return Root(pick.descriptor, pick, root.digest, (note,))
 
     def _fetch_level(
         self, job: ImageJob, level: Sequence[Descriptor], *, may_be_there: bool
@@ -165,107 +199,22 @@ class Copier:
         """Get the manifests of one level, all at once; None for what the destination has."""
 
         def read(child: Descriptor) -> Manifest | None:
-            digest = str(child.digest)
-            if may_be_there and job.destination.find_manifest(digest) is not None:
+            likely = may_be_there or self._is_known(job.destination, child.digest)
+            if likely and job.destination.find_manifest(str(child.digest)) is not None:
                 return None
-            try:
-                manifest = job.source.get_manifest(digest)
-            except NotFound as error:
-                of = f" for {child.platform}" if child.platform is not None else ""
-                raise NotFound(
-                    f"{job.subject}: an index lists {digest}{of}, which the source has not",
-                    remedy="the source has only some platforms; choose those with --platform",
-                ) from error
+            get = partial(_listed, job, child)
+            manifest = self._manifests.get(job.source.host, child.digest, get)
             # Here, not when all of the level are in memory.
             check_listed(child, manifest, job.subject)
             return manifest
 
         return self._at_once(job, [partial(read, child) for child in level])
 
-    def _move_blobs(self, job: ImageJob, load: Load) -> list[Landed]:
-        """Move every blob of the graph; submit all that is ours before waiting for others'."""
-        owned: list[tuple[Descriptor, Future[Landed]]] = []
-        others: list[tuple[Descriptor, Future[Landed]]] = []
-        blobs = sorted(load.blobs(job.foreign).values(), key=lambda blob: -blob.size)
-        for blob in blobs:
-            key = self._key(job, blob)
-            mine, future = self._claims.take(key)
-            if mine:
-                self._own(job, blob, key, future)
-            (owned if mine else others).append((blob, future))
-        landed = [wait(future, self._pool.cancel) for _, future in owned]
-        follow = [self._follow(job, blob, future) for blob, future in others]
-        return landed + [wait(future, self._pool.cancel) for future in follow]
-
-    def _key(self, job: ImageJob, blob: Descriptor, *, here: bool = False) -> tuple[str, str, str]:
-        """The claim on a blob: the first in its realm, and then the first in its repository."""
-        realm, name = job.destination.realm, job.destination.name
-        return realm, name if here else "", str(blob.digest)
-
-    def _own(
-        self,
-        job: ImageJob,
-        blob: Descriptor,
-        key: tuple[str, str, str],
-        claim: Future[Landed],
-        siblings: Sequence[str] | None = None,
-    ) -> None:
-        """Move the blob, and complete the claim for everybody who waits for it."""
-        outcome = self._move(
-            job, blob, self._source_repository(job) if siblings is None else siblings
-        )
-
-        def complete(done: Future[Landed]) -> None:
-            error = done.exception()
-            if error is None:
-                claim.set_result(done.result())
-            else:
-                self._claims.release(key, claim)
-                claim.set_exception(error)
-
-        outcome.add_done_callback(complete)
-
-    def _follow(self, job: ImageJob, blob: Descriptor, claim: Future[Landed]) -> Future[Landed]:
-        """A blob that another image brought, or tried to: mount it, or bring it after all."""
-        siblings: Sequence[str] | None = None
-        key = self._key(job, blob)
-        try:
-            landed = wait(claim, self._pool.cancel)
-        except ConcilError:
-            if self._pool.cancel.is_set():
-                raise
-        else:
-            if landed.place == job.destination.name:
-                here: Future[Landed] = Future()
-                here.set_result(Landed(blob, landed.place, landed.repository, State.PRESENT))
-                return here
-            # Of the images that follow into this repository one mounts it, or sends it again.
-            siblings = [landed.repository] if landed.repository else []
-            key = self._key(job, blob, here=True)
-        mine, again = self._claims.take(key)
-        if not mine:
-            return self._follow(job, blob, again)
-        self._own(job, blob, key, again, siblings)
-        return again
-
-    def _move(self, job: ImageJob, blob: Descriptor, siblings: Sequence[str]) -> Future[Landed]:
-        meter = Meter(
-            self._progress,
-            kind="blob",
-            subject=str(blob.digest),
-            target=job.destination.name,
-            total=blob.size,
-        )
-        source = source_of(job, blob)
-        move = BlobMove(source, job.destination, blob, pool=self._pool, meter=meter)
-        return self.begin(move, siblings)
-
-    def _source_repository(self, job: ImageJob) -> list[str]:
-        """A copy within one registry needs no bytes: mount from where it is copied."""
-        source, destination = job.source, job.destination
-        if not source.host or source.host != destination.host:
-            return []
-        return [source.repository] if isinstance(source, Mounter) else []
+    def _is_known(self, destination: Destination, digest: Digest) -> bool:
+        """Whether some run has put a manifest there."""
+        if not isinstance(destination, Mounter):
+            return False
+        return self._past.repository_of(destination.realm, digest) == destination.repository
 
     def _write(self, job: ImageJob, load: Load) -> list[Landed]:
         """Move the blobs and put the manifests, once more if blobs are gone that were there.
@@ -274,8 +223,9 @@ class Copier:
         the same ones. Or it has lost them since this run brought them.
         """
         landed: list[Landed] = []
+        blobs = load.blobs(job.foreign).values()
         for attempt in range(1, _ROUNDS + 1):
-            landed += [one for one in self._move_blobs(job, load) if attempt == 1 or one.sent]
+            landed += [one for one in self.blobs.move(job, blobs) if attempt == 1 or one.sent]
             try:
                 put(job, load)
                 break
@@ -284,21 +234,57 @@ class Copier:
                     raise
                 logger.warning("%s: %s; looking at its blobs again", job.subject, error)
                 sleep(backoff(self._pool.run.config.retry, attempt), self._pool.cancel)
-                self._forget_missing(job, load)
+                self.blobs.forget_missing(job, blobs)
         return landed
-
-    def _forget_missing(self, job: ImageJob, load: Load) -> None:
-        """Let the blobs be moved again that the destination has not.
-
-        Those it has stay: a mount would write their links once more, and another client's
-        manifest would miss them then.
-        """
-        blobs = list(load.blobs(job.foreign).values())
-        there = self._at_once(job, [partial(job.destination.has_blob, blob) for blob in blobs])
-        for blob, is_there in zip(blobs, there, strict=True):
-            if not is_there:
-                for here in (False, True):
-                    self._claims.forget(self._key(job, blob, here=here))
 
     def _tell(self, job: ImageJob, state: State, sent: int, detail: str) -> None:
         emit(self._progress, Event("image", job.subject, job.target, state, sent, None, detail))
+
+
+def _listed(job: ImageJob, child: Descriptor) -> Manifest:
+    """Read a manifest that an index lists."""
+    try:
+        return job.source.get_manifest(str(child.digest))
+    except NotFound as error:
+        of = f" for {child.platform}" if child.platform is not None else ""
+        raise NotFound(
+            f"{job.subject}: an index lists {child.digest}{of}, which the source has not",
+            remedy="the source has only some platforms; choose those with --platform",
+        ) from error
+
+
+def compare(
+    job: ImageJob, past: Past
+) -> tuple[Descriptor | None, Descriptor | None, Digest | None]:
+    """Look what an image is on both sides.
+
+    Returns:
+        What it is at the source, None for an immutable one that is known to be done; what
+        its reference is at the destination; and the digest if that is up to date.
+    Raises:
+        NotFound: the source has no such image.
+    """
+    # With referrers the image is looked at: it may have been signed since.
+    is_asked = (job.immutable or bool(job.platforms)) and not job.referrers
+    before = past.image(job.key) if is_asked else None
+    if job.immutable and before is not None and _still_there(job, before):
+        return None, None, before.target
+    source = job.source.find_manifest(job.source_reference)
+    if source is None:
+        # Reading it says why: a layout lists its names, a registry its own message.
+        source = job.source.get_manifest(job.source_reference).descriptor
+    there = job.destination.find_manifest(job.destination_reference)
+    if there is None:
+        return source, None, None
+    same = there.digest == source.digest and not job.platforms
+    if same or before == Brought(source.digest, there.digest):
+        return source, there, there.digest
+    return source, there, None
+
+
+def _still_there(job: ImageJob, before: Brought) -> bool:
+    """Whether an immutable image need not be looked at; a look at a local place costs nothing."""
+    if job.destination.host:
+        return True
+    found = job.destination.find_manifest(job.destination_reference)
+    return found is not None and found.digest == before.target

@@ -9,6 +9,7 @@ from enum import StrEnum
 from concil.content import Descriptor, Digest, Manifest, Platform
 from concil.store.protocol import BlobReader, Destination, Source
 from concil.transfer.graph import Node
+from concil.transfer.past import ImageKey
 
 Opener = Callable[[Descriptor, int, int | None], BlobReader]
 
@@ -33,6 +34,7 @@ class ImageJob:
     referrers: bool = False  # signatures, attestations and SBOMs go along
     foreign: ForeignLayers = ForeignLayers.SKIP
     elsewhere: Opener | None = None  # opens a foreign layer at one of its URLs
+    immutable: bool = False  # once it was brought nobody is asked about it again
 
     @property
     def subject(self) -> str:
@@ -43,6 +45,12 @@ class ImageJob:
     def target(self) -> str:
         """Where it goes, as people write it."""
         return joined(self.destination.name, self.destination_reference)
+
+    @property
+    def key(self) -> ImageKey:
+        """What the journal knows it by."""
+        platforms = ",".join(sorted(map(str, self.platforms)))
+        return ImageKey(self.subject, self.target, platforms)
 
 
 def joined(name: str, reference: str) -> str:
@@ -65,6 +73,7 @@ class Root:
 
     entry: Descriptor
     manifest: Manifest | None = None  # None: nobody had to read it
+    read: Digest | None = None  # of what the source's reference named when it was read
     whole: Digest | None = None  # of the index of which it is a part, with a digest of its own
     notes: tuple[str, ...] = ()
 

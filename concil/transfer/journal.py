@@ -44,6 +44,22 @@ CREATE TABLE IF NOT EXISTS hosts (
     known TEXT NOT NULL,
     updated REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS images (
+    source TEXT NOT NULL,
+    target TEXT NOT NULL,
+    platforms TEXT NOT NULL,
+    source_digest TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    updated REAL NOT NULL,
+    PRIMARY KEY (source, target, platforms)
+);
+CREATE TABLE IF NOT EXISTS places (
+    realm TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    repository TEXT NOT NULL,
+    updated REAL NOT NULL,
+    PRIMARY KEY (realm, digest)
+);
 """
 
 
@@ -88,15 +104,13 @@ class Entry:
     def done(self) -> None:
         """Forget the transfer: it is finished, or can never be."""
         if self._number is not None:
-            self._journal._execute("DELETE FROM transfers WHERE id = ?", self._number)  # noqa: SLF001
+            self._journal.execute("DELETE FROM transfers WHERE id = ?", self._number)
         self._number = None
 
     def release(self) -> None:
         """Let another process go on with it."""
         if self._number is not None:
-            self._journal._execute(  # noqa: SLF001
-                "UPDATE transfers SET owner = '' WHERE id = ?", self._number
-            )
+            self._journal.execute("UPDATE transfers SET owner = '' WHERE id = ?", self._number)
 
 
 class Journal:
@@ -149,7 +163,7 @@ class Journal:
             subject: a digest, or the identity of a file whose digest is not known.
         """
         entry = Entry(self, (target, subject, size), None)
-        rows = self._query(
+        rows = self.query(
             "SELECT id, state, owner FROM transfers"
             " WHERE target = ? AND subject = ? AND size = ? ORDER BY updated DESC",
             target,
@@ -167,7 +181,7 @@ class Journal:
 
     def digest_of(self, path: str, identity: str) -> Digest | None:
         """The digest of a file, if it is still the one that was hashed."""
-        rows = self._query(
+        rows = self.query(
             "SELECT digest FROM digests WHERE path = ? AND identity = ?", path, identity
         )
         with contextlib.suppress(InvalidDigest):
@@ -176,7 +190,7 @@ class Journal:
 
     def remember_digest(self, path: str, identity: str, digest: Digest) -> None:
         """Remember what a file hashes to."""
-        self._execute(
+        self.execute(
             "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)",
             path,
             identity,
@@ -186,7 +200,7 @@ class Journal:
 
     def known_of(self, host: str) -> dict[str, Any]:
         """What a host taught; empty if nothing."""
-        rows = self._query("SELECT known FROM hosts WHERE host = ?", host)
+        rows = self.query("SELECT known FROM hosts WHERE host = ?", host)
         with contextlib.suppress(ValueError):
             known = json.loads(rows[0][0]) if rows else {}
             return known if isinstance(known, dict) else {}
@@ -195,11 +209,11 @@ class Journal:
     def remember_host(self, host: str, known: dict[str, Any]) -> None:
         """Remember what a host taught."""
         text = json.dumps(known)
-        self._execute("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?)", host, text, time.time())
+        self.execute("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?)", host, text, time.time())
 
     def unfinished(self) -> list[Unfinished]:
         """Every transfer that could be gone on with, the newest first."""
-        rows = self._query(
+        rows = self.query(
             "SELECT id, target, subject, size, state, owner, updated FROM transfers"
             " ORDER BY updated DESC"
         )
@@ -213,12 +227,12 @@ class Journal:
 
     def forget(self, number: int) -> None:
         """Forget one transfer."""
-        self._execute("DELETE FROM transfers WHERE id = ?", number)
+        self.execute("DELETE FROM transfers WHERE id = ?", number)
 
     def _claim(self, number: int, owner: str) -> bool:
         """Become the owner, unless another process was quicker."""
         return bool(
-            self._execute(
+            self.execute(
                 "UPDATE transfers SET owner = ? WHERE id = ? AND owner = ?",
                 self._owner,
                 number,
@@ -231,7 +245,7 @@ class Journal:
     ) -> int | None:
         text = json.dumps(asdict(state))
         if number is not None:
-            changed = self._execute(
+            changed = self.execute(
                 "UPDATE transfers SET state = ?, updated = ? WHERE id = ?",
                 text,
                 time.time(),
@@ -249,13 +263,14 @@ class Journal:
                 return row.lastrowid
         return None
 
-    def _query(self, statement: str, *values: object) -> list[Any]:
+    def query(self, statement: str, *values: object) -> list[Any]:
+        """Run a statement and return its rows; none if it did not run."""
         with self._tolerant(), self._lock:
             if self._db is not None:
                 return self._db.execute(statement, values).fetchall()
         return []
 
-    def _execute(self, statement: str, *values: object) -> int:
+    def execute(self, statement: str, *values: object) -> int:
         """Run one statement; return the number of rows it changed, 0 if it did not run."""
         with self._tolerant(), self._lock:
             if self._db is not None:

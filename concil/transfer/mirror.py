@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from concil.errors import Cancelled, ConcilError
+from concil.errors import Cancelled, ConcilError, NotTried
 from concil.progress import State
-from concil.transfer.image import Copier, ForeignLayers, ImageJob, ImageResult
+from concil.transfer.image import ImageResult
+from concil.transfer.job import ForeignLayers, ImageJob
+from concil.transfer.refusals import Refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class MirrorItem:
     platforms: tuple[str, ...] = ()
     referrers: bool = False  # signatures, attestations and SBOMs go along
     foreign_layers: ForeignLayers = ForeignLayers.SKIP
+    immutable: bool = False  # once it was brought nobody is asked about it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +65,24 @@ class MirrorReport:
         return self.of(State.DONE)
 
     @property
+    def pending(self) -> list[ImageResult]:
+        """Images that a dry run has found to be out of date."""
+        return self.of(State.WAITING)
+
+    @property
     def present(self) -> list[ImageResult]:
         """Images that were up to date."""
         return self.of(State.PRESENT)
 
     @property
     def failed(self) -> list[Outcome]:
-        """Images that could not be copied."""
+        """Images that could not be copied, or were not tried."""
         return [outcome for outcome in self.outcomes if outcome.error is not None]
+
+    @property
+    def untried(self) -> list[Outcome]:
+        """Images whose host had refused the user already; of the failed ones."""
+        return [outcome for outcome in self.failed if isinstance(outcome.error, NotTried)]
 
     @property
     def sent(self) -> int:
@@ -83,6 +97,15 @@ class Manner:
     told: Callable[[Outcome], object] | None = None  # gets each outcome, one at a time
     keep: bool = True  # images that were up to date are in the report, not only counted
     fail_fast: bool = False  # after a failure no image is begun any more
+    refusals: Refusals = field(default_factory=Refusals)  # what hosts have refused before
+
+
+class Copying(Protocol):
+    """What brings one image, or says what that would take."""
+
+    def copy(self, job: ImageJob) -> ImageResult:
+        """Bring it; any thread."""
+        ...
 
 
 class Mirror:
@@ -90,7 +113,7 @@ class Mirror:
 
     def __init__(
         self,
-        copier: Copier,
+        copier: Copying,
         prepare: Callable[[MirrorItem], ImageJob],
         cancel: threading.Event,
         manner: Manner | None = None,
@@ -164,7 +187,14 @@ class Mirror:
             return None if ended else next(waiting, None)
 
     def _attempt(self, item: MirrorItem) -> Outcome:
+        refusals = self._manner.refusals
+        places: tuple[object, ...] = ()
         try:
-            return Outcome(item, result=self._copier.copy(self._prepare(item)))
+            job = self._prepare(item)
+            places = job.source, job.destination
+            untried = refusals.untried(*places)
+            if untried is not None:
+                return Outcome(item, error=untried)
+            return Outcome(item, result=self._copier.copy(job))
         except ConcilError as error:
-            return Outcome(item, error=error)
+            return Outcome(item, error=refusals.cause(error, *places))

@@ -8,7 +8,7 @@ import itertools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -228,3 +228,18 @@ class Claims(Generic[Result]):
             future = self._futures.get(key)
             if future is not None and future.done():
                 del self._futures[key]
+
+
+@contextlib.contextmanager
+def turn(claims: Claims[None], key: Hashable, cancel: threading.Event) -> Iterator[None]:
+    """Let the first coordinator that comes go ahead; others go when it has ended, all at once."""
+    first, ended = claims.take(key)
+    if not first:
+        wait(ended, cancel)
+        yield
+        return
+    try:
+        yield
+    finally:
+        claims.release(key, ended)
+        ended.set_result(None)

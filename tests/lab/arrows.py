@@ -19,6 +19,7 @@ LAYERS = (
     ("plan",),
     (
         "stores",
+        "opening",
         "engine",
         "dockerhub",
         "docker_path",

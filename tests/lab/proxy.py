@@ -8,7 +8,7 @@ import selectors
 import socket
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -34,9 +34,13 @@ class Proxy:
     Args:
         password: ``user:password`` that it wants; "" for none.
         refuses: The status of every CONNECT; 0 lets them pass.
+        ports: Where on loopback a ``host:port`` is, if not at its own port.
     """
 
-    def __init__(self, *, password: str = "", refuses: int = 0) -> None:
+    def __init__(
+        self, *, password: str = "", refuses: int = 0, ports: Mapping[str, int] | None = None
+    ) -> None:
+        self._ports = dict(ports or {})
         self._wanted = "Basic " + base64.b64encode(password.encode()).decode() if password else ""
         self._refuses = refuses
         self._user = f"{password}@" if password else ""
@@ -119,7 +123,8 @@ class Proxy:
             elif method == "CONNECT" and self._refuses:
                 _answer(client, f"{self._refuses} \x1b[31mRefused")
             elif method == "CONNECT":
-                with self._known(_loopback(int(target.rpartition(":")[2]))) as server:
+                port = self._ports.get(target, int(target.rpartition(":")[2]))
+                with self._known(_loopback(port)) as server:
                     client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
                     _pass_on(client, server)
             else:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from concil.errors import UsageError
 from concil.plan.rules import Rule
 from concil.plan.tags import TagFilter
-from concil.plan.toml import rules
+from concil.plan.toml import plan
 from concil.plan.versions import VersionRange
 
 PLAN = """\
@@ -25,6 +25,8 @@ match = '1\\..*'
 semver = ">=1.2"
 latest = 3
 exclude = ".*-rc.*"
+immutable = ["1\\\\.2.*"]
+prune = true
 platforms = ["linux/amd64"]
 referrers = true
 
@@ -37,7 +39,7 @@ source = "alpine"
 
 
 def test_every_field_is_read() -> None:
-    full, one, all_tags = rules(PLAN, "plan.toml")
+    full, one, all_tags = plan(PLAN, "plan.toml").rules
 
     assert full == Rule(
         "plan.toml:2",
@@ -49,15 +51,17 @@ def test_every_field_is_read() -> None:
             full.tags.versions if full.tags else None,
             3,
             (re.compile(".*-rc.*"),),
+            (re.compile(r"1\.2.*"),),
         ),
         ("linux/amd64",),
         referrers=True,
+        prune=True,
     )
     assert full.tags is not None
     assert full.tags.versions is not None
     assert full.tags.versions.text == VersionRange.parse(">=1.2").text
-    assert one == Rule("plan.toml:13", "alpine:3")
-    assert all_tags == Rule("plan.toml:16", "alpine", tags=TagFilter())
+    assert one == Rule("plan.toml:14", "alpine:3")
+    assert all_tags == Rule("plan.toml:17", "alpine", tags=TagFilter())
 
 
 @pytest.mark.parametrize(
@@ -80,7 +84,7 @@ def test_every_field_is_read() -> None:
 )
 def test_a_wrong_field_is_named_with_its_line(line: str, words: str) -> None:
     with pytest.raises(UsageError) as caught:
-        rules(f'[[mirror]]\nsource = "a.example/x"\n{line}\n', "plan.toml")
+        plan(f'[[mirror]]\nsource = "a.example/x"\n{line}\n', "plan.toml")
 
     said = f"{caught.value}; {caught.value.remedy}"
     assert said.startswith("plan.toml:3: ")
@@ -105,7 +109,7 @@ def test_a_wrong_field_is_named_with_its_line(line: str, words: str) -> None:
 )
 def test_a_wrong_plan_is_refused(text: str, words: str) -> None:
     with pytest.raises(UsageError) as caught:
-        rules(text, "plan.toml")
+        plan(text, "plan.toml")
 
     assert words in str(caught.value)
 
@@ -114,4 +118,4 @@ def test_a_wrong_plan_is_refused(text: str, words: str) -> None:
 def test_any_text_is_a_plan_or_refused(text: str) -> None:
     for content in (text, f"[[mirror]]\nsource = {text}", f"[[mirror]]\n{text}"):
         with contextlib.suppress(UsageError):
-            rules(content, "plan.toml")
+            plan(content, "plan.toml")

@@ -150,6 +150,9 @@ class MemoryStore:
             else:
                 del self.names[reference or "latest"]
 
+    def delete_tag(self, tag: str) -> None:
+        self.delete_manifest(tag)
+
     def tags(self) -> Iterator[str]:
         self.registry.asked("GET tags")
         with self.registry.lock:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 
 from concil import Engine, MirrorItem, TransferConfig
-from concil.errors import AccessDenied, RegistryDenied
+from concil.errors import AccessDenied, NotTried, RegistryDenied
 from concil.progress import State
 from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials, Login
 from concil.registry.endpoint import Endpoint
 from concil.registry.session import Transport, new_session
+from concil.transfer.mirror import MirrorReport
 from tests.lab.images import make_image, put_image, write_layout
 from tests.lab.registry import DockerRegistry
 from tests.lab.relay import Relay
@@ -41,6 +43,13 @@ def fill(place: Place, repository: str, *tags: str) -> None:
             put_image(place.registry.url, repository, tag, make_image(1), session=session)
 
 
+def assert_one_is_told_for_all(report: MirrorReport, images: int) -> None:
+    """Look for one failure, and for images that were not tried for the same cause."""
+    kinds = Counter(type(outcome.error) for outcome in report.failed)
+    assert kinds == {RegistryDenied: 1, NotTried: images - 1}
+    assert len({str(outcome.error) for outcome in report.failed}) == 1
+
+
 def test_a_wrong_password_is_tried_once_for_all_images_and_threads(
     place: Place, engine: Engine, tmp_path: Path
 ) -> None:
@@ -51,7 +60,7 @@ def test_a_wrong_password_is_tried_once_for_all_images_and_threads(
 
     report = engine.mirror(items)
 
-    assert [type(outcome.error) for outcome in report.failed] == [RegistryDenied] * 20
+    assert_one_is_told_for_all(report, 20)
     assert {str(outcome.error).count(repr(USER)) for outcome in report.failed} == {1}
     assert not any("wr0ng" in str(outcome.error) for outcome in report.failed)
     [only] = passwords(place)
@@ -73,9 +82,35 @@ def test_a_wrong_password_is_tried_once_where_there_are_no_tokens(
 
         report = engine.mirror(items)
 
-    assert [type(outcome.error) for outcome in report.failed] == [RegistryDenied] * 20
+    assert_one_is_told_for_all(report, 20)
     [tried] = [request.path for request in seen.requests if "authorization" in request.headers]
     assert tried == "/v2/"
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_without_a_password_a_registry_that_lets_nobody_in_is_left_alone(
+    engine: Engine, tmp_path: Path, side: str
+) -> None:
+    seen, other = RequestLog(), RequestLog()
+    write_layout(tmp_path / "layout", {"v1": make_image(1)})
+    with (
+        DockerRegistry(tmp_path / "closed", users={USER: PASSWORD}) as closed,
+        DockerRegistry(tmp_path / "open") as opened,
+        Relay(closed.host, observer=seen) as shut,
+        Relay(opened.host, observer=other) as relay,
+    ):
+        first, second = (shut, relay) if side == "source" else (relay, shut)
+        put_image(opened.url, "repo", "v1", make_image(1))
+        items = [
+            MirrorItem(f"{first.url}/repo:v1", f"{second.url}/copy-{n}:v1") for n in range(200)
+        ]
+
+        report = engine.mirror(items)
+
+    assert_one_is_told_for_all(report, 200)
+    # What was under way when the first answer came, and GET /v2/.
+    assert len(seen.requests) <= 16 * 2
+    assert len(other.requests) <= 16
 
 
 def test_an_identity_token_of_a_login_is_enough(place: Place) -> None:

@@ -1,0 +1,106 @@
+"""Opens the places that images are copied between, and asks sources what they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from concil.content import Descriptor, Platform
+from concil.errors import ConcilError
+from concil.reference import Address, LayoutAddress, parse_address
+from concil.store.protocol import Destination
+from concil.stores import Access, Store, Stores, reference_of
+from concil.transfer.job import ImageJob
+from concil.transfer.mirror import MirrorItem
+from concil.transfer.refusals import Refusals
+from concil.transfer.survey import Untouched
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """How the source and the destination are reached."""
+
+    source: Access = field(default_factory=Access)
+    destination: Access = field(default_factory=Access)
+
+
+class Opening:
+    """Turns addresses into open places. Any thread may call any method."""
+
+    def __init__(self, stores: Stores, sides: Sides) -> None:
+        """Open them by ``stores``."""
+        self._stores = stores
+        self._sides = sides
+
+    def image(self, item: MirrorItem) -> ImageJob:
+        """Open both sides of an image; a layout to write to is made if it is missing.
+
+        Raises:
+            NotFound: there is no such image, where that has to be known before a layout is made.
+        """
+        destination = parse_address(item.destination)
+        job = self._job(item, Untouched(None, ""))
+        if _is_new(destination) and job.source.find_manifest(job.source_reference) is None:
+            # Said before the layout is made: a wrong name leaves no empty one behind.
+            job.source.get_manifest(job.source_reference)
+        store = self._stores.destination(destination, self._sides.destination)
+        return replace(job, destination=store)
+
+    def survey(self, item: MirrorItem) -> ImageJob:
+        """Open both sides of an image to look at them; nothing is made."""
+        address = parse_address(item.destination)
+        place = self.written(address)
+        return self._job(item, Untouched(place, str(address) if place is None else place.name))
+
+    def written(self, destination: Address) -> Store | None:
+        """Open what was written to before; None: a layout that was not."""
+        if _is_new(destination):
+            return None
+        return self._stores.source(destination, self._sides.destination)
+
+    def find(self, source: str) -> Descriptor | None:
+        """Ask a source for an image, by its address; None: it is not there."""
+        address = parse_address(source)
+        store = self._stores.source(address, self._sides.source)
+        return store.find_manifest(reference_of(address))
+
+    def tags(self, source: Address, refusals: Refusals) -> Iterator[str]:
+        """Yield the tags of a source.
+
+        Raises:
+            NotTried: its host has refused the user before.
+        """
+        store = self._stores.source(source, self._sides.source)
+        untried = refusals.untried(store)
+        if untried is not None:
+            raise untried.with_traceback(None)
+        try:
+            yield from store.tags()
+        except ConcilError as error:
+            cause = refusals.cause(error, store)
+            if cause is error:
+                raise
+            raise cause.with_traceback(None) from error
+
+    def _job(self, item: MirrorItem, destination: Destination) -> ImageJob:
+        source = parse_address(item.source)
+        return ImageJob(
+            self._stores.source(source, self._sides.source),
+            reference_of(source),
+            destination,
+            reference_of(parse_address(item.destination)),
+            tuple(Platform.parse(text) for text in item.platforms),
+            item.referrers,
+            item.foreign_layers,
+            self._stores.foreign_layer,
+            item.immutable,
+        )
+
+
+def _is_new(destination: Address) -> bool:
+    """Whether it is a layout that has to be made."""
+    if not isinstance(destination, LayoutAddress):
+        return False
+    path = Path(destination.path)
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))

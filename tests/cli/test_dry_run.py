@@ -1,0 +1,140 @@
+"""`concil mirror --dry-run`: what would be done, with sizes, and nothing of it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from concil.server import EmbeddedRegistry
+from tests.cli.runner import Cli
+from tests.cli.test_plan import tags_of
+from tests.lab.images import Image, make_image, make_index, make_layer, put_image
+from tests.lab.registry import DockerRegistry
+from tests.lab.relay import Relay
+from tests.lab.requests_seen import RequestLog
+
+SHARED = make_layer(50, 40_000)
+FIRST, SECOND = make_image(1, (SHARED, 3000)), make_image(2, (SHARED, 2000))
+ARM = make_image(4, (500,), platform="linux/arm64")
+
+
+@pytest.fixture
+def source(registry: EmbeddedRegistry) -> EmbeddedRegistry:
+    put_image(registry.url, "team/app", "v1", FIRST)
+    put_image(registry.url, "team/app", "v2", SECOND)
+    put_image(registry.url, "team/app", "both", make_index([FIRST, ARM]))
+    return registry
+
+
+@pytest.fixture
+def seen() -> RequestLog:
+    return RequestLog()
+
+
+@pytest.fixture
+def relay(fresh_docker_registry: DockerRegistry, seen: RequestLog) -> Iterator[Relay]:
+    with Relay(fresh_docker_registry.host, observer=seen) as relay:
+        yield relay
+
+
+@pytest.fixture
+def plan(source: EmbeddedRegistry, tmp_path: Path) -> Path:
+    path = tmp_path / "plan.toml"
+    path.write_text(f'[[mirror]]\nsource = "{source.url}/team/app"\n')
+    return path
+
+
+def sizes(*images: Image) -> int:
+    """Bytes of the blobs of all images, each once."""
+    blobs = {digest: blob for image in images for digest, blob in image.all_blobs().items()}
+    return sum(map(len, blobs.values()))
+
+
+@pytest.mark.real
+def test_a_first_run_is_foretold_to_the_byte_and_changes_nothing(  # noqa: PLR0917 - fixtures
+    cli: Cli,
+    fresh_docker_registry: DockerRegistry,
+    relay: Relay,
+    seen: RequestLog,
+    plan: Path,
+    jobs: str,
+) -> None:
+    report = plan.with_name("report.json")
+    command = ("mirror", jobs, plan, f"{relay.url}/m", f"--report={report}")
+
+    shown = cli(*command, "--dry-run")
+
+    assert shown.code == 0, shown.err
+    assert {each.method for each in seen.requests} <= {"GET", "HEAD"}
+    assert tags_of(fresh_docker_registry.url, "m/team/app") == []
+    document = json.loads(report.read_text())
+    assert {entry["outcome"] for entry in document["images"]} == {"would-copy"}
+    assert sum(entry["missing"] for entry in document["images"]) == sizes(FIRST, SECOND, ARM)
+    assert len(shown.lines) == 4
+    assert sum(line.startswith("copy http") for line in shown.lines) == 3
+    assert shown.lines[-1].startswith("3 images: 3 to copy (")
+
+    done = cli(*command)
+    assert done.out.startswith("3 images: 3 copied"), done.err
+    assert json.loads(report.read_text())["summary"]["bytes"] == sizes(FIRST, SECOND, ARM)
+
+
+@pytest.mark.real
+def test_what_is_there_is_not_counted(
+    cli: Cli, fresh_docker_registry: DockerRegistry, relay: Relay, plan: Path, jobs: str
+) -> None:
+    put_image(fresh_docker_registry.url, "m/team/app", "v1", FIRST)
+    report = plan.with_name("report.json")
+
+    shown = cli("mirror", jobs, plan, f"{relay.url}/m", f"--report={report}", "--dry-run")
+
+    assert shown.code == 0, shown.err
+    entries = {e["source"].rpartition(":")[2]: e for e in json.loads(report.read_text())["images"]}
+    assert entries["v1"]["outcome"] == "present"
+    assert entries["v2"]["missing"] == sizes(SECOND) - len(SHARED.blob)
+    assert entries["both"]["missing"] == sizes(ARM)
+    assert entries["both"]["manifests"] == 2  # itself and the one for arm64
+
+
+def test_a_layout_that_is_not_there_is_not_made(
+    cli: Cli, plan: Path, tmp_path: Path, jobs: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+
+    for name in ("layout", "empty"):
+        shown = cli("mirror", jobs, plan, f"oci:{tmp_path / name}", "--dry-run")
+        assert shown.code == 0, shown.err
+        assert shown.lines[-1].startswith("3 images: 3 to copy (")
+
+    assert not (tmp_path / "layout").exists()
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_dry_run_is_not_remembered_as_a_mirror(
+    cli: Cli, source: EmbeddedRegistry, plan: Path, jobs: str
+) -> None:
+    plan.write_text(plan.read_text() + 'immutable = ".*"\n')
+    command = ("mirror", jobs, plan, f"{source.url}/copy")
+
+    cli(*command, "--dry-run")
+
+    assert cli(*command).out.startswith("3 images: 3 copied")
+    shown = cli(*command, "--dry-run")
+    assert [line.partition(" ")[0] for line in shown.lines[:-1]] == ["present"] * 3
+
+
+def test_what_cannot_be_copied_fails_in_a_dry_run_too(
+    cli: Cli, source: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    listed = tmp_path / "list"
+    listed.write_text(f"{source.host}/team/none:1\n{source.host}/team/app:v1\n")
+
+    shown = cli("mirror", jobs, listed, f"{source.host}/copy", "--dry-run")
+
+    assert shown.code == 3
+    assert "1 to copy" in shown.lines[-1]
+    assert "1 failed" in shown.lines[-1]
+    assert "team/none" in shown.err
