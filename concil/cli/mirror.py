@@ -109,6 +109,8 @@ def run(command: Command) -> int:
     """Copy them; the failures of single images are told at the end."""
     arguments = command.arguments
     began = time.monotonic()
+    if arguments.dest is not None and arguments.destination is not None:
+        raise UsageError("two destinations are given", remedy="leave one of them away")
     with contextlib.ExitStack() as stack:
         plan = reading.read(arguments.plan)
         arguments.hosts = plan.hosts
@@ -209,8 +211,6 @@ def _unlisted(wanted: Expansion) -> Iterator[str]:
 
 def _expansion(arguments: argparse.Namespace, engine: Engine, rules: tuple[Rule, ...]) -> Expansion:
     """The plan as images; where they go is said by ``--dest``, the argument, or the plan."""
-    if arguments.dest is not None and arguments.destination is not None:
-        raise UsageError("two destinations are given", remedy="leave one of them away")
     destination = arguments.dest if arguments.dest is not None else arguments.destination
     below = Below(destination) if destination is not None else None
     if arguments.prune or arguments.prune_all:

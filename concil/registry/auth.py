@@ -18,6 +18,7 @@ from concil.errors import (
     RegistryDenied,
     StatusError,
 )
+from concil.registry import asking
 from concil.registry.challenge import Challenge
 from concil.registry.credentials import Credentials, Login
 from concil.registry.held import Held, Known, Refusal
@@ -26,13 +27,10 @@ from concil.registry.realms import check_realm
 from concil.registry.root import password_refusal, root_challenges
 from concil.registry.scopes import Scopes, joined, merged, pushing
 from concil.registry.session import Transport
-from concil.registry.tokens import Realm, Token, TokenService, bearer_of_login
+from concil.registry.tokens import Realm, TokenService, bearer_of_login
 from concil.registry.urls import host_of
 
 logger = logging.getLogger(__name__)
-
-# A service that knows only one repository at a time answers so to a mount's two.
-_REFUSES_THE_SET = frozenset({400, 401, 403})
 
 
 class Authenticator:
@@ -274,7 +272,7 @@ class Authenticator:
                 if self._trouble is not None and self._trouble[0] > since:
                     raise self._trouble[1].with_traceback(None)
                 try:
-                    token = self._ask(known, credentials)
+                    token = asking.ask(self._service, self._identity, known, credentials)
                 except RegistryDenied as error:
                     if credentials is None:
                         raise
@@ -282,7 +280,9 @@ class Authenticator:
                     forbidden = proven and error.status == requests.codes.forbidden
                     looked = not forbidden or self._identity.may_have_expired()
                     if not looked or not self._identity.replaced(credentials):
-                        wrong = self._is_wrong(known, credentials, error)
+                        wrong = asking.is_wrong(
+                            self._service, self._identity, known, credentials, error
+                        )
                         self._deny(credentials, error, None if wrong else scopes)
                         raise
                     continue
@@ -292,47 +292,6 @@ class Authenticator:
                 self._identity.prove(credentials)
             known.held = Held(token, credentials, known.realm.scopes if known.realm else ())
             return
-
-    def _is_wrong(self, known: Known, credentials: Credentials, error: RegistryDenied) -> bool:
-        """Whether a refusal means the user, and not what was asked for.
-
-        401 says so of a password that was never any good, 403 says no of one that was. In
-        between (GitLab's 403 for a wrong password, Docker Hub's 401 for a read-only one) a
-        token for nothing tells.
-        """
-        proven, status = self._identity.is_proven(credentials), error.status
-        if proven is (status == requests.codes.forbidden):
-            return not proven
-        realm = known.realm
-        if realm is None or not realm.scopes:
-            return True
-        try:
-            self._service.fetch(Realm(realm.url, realm.service, (), realm.home), credentials)
-        except RegistryDenied:
-            return True
-        except (StatusError, AccessDenied):
-            return False  # it does not give tokens for nothing
-        self._identity.prove(credentials)
-        return False
-
-    def _ask(self, known: Known, credentials: Credentials | None) -> Token:
-        """Ask for all scopes, or for ours alone where the service refuses the set of them."""
-        realm = known.realm
-        assert realm is not None  # noqa: S101 - for the type checker
-        first = Realm(realm.url, realm.service, realm.scopes[:1], realm.home)
-        if known.narrow:
-            return self._service.fetch(first, credentials)
-        try:
-            return self._service.fetch(realm, credentials)
-        except StatusError as error:
-            # A password that was never any good is not tried a second time.
-            known_user = credentials is None or self._identity.is_proven(credentials)
-            several = len(realm.scopes) > 1 and error.status in _REFUSES_THE_SET
-            if not several or (error.status == requests.codes.unauthorized and not known_user):
-                raise
-        token = self._service.fetch(first, credentials)
-        known.narrow = True
-        return token
 
     # Basic -------------------------------------------------------------------------
 

@@ -17,50 +17,12 @@ from typing import Any
 from concil.digest import Digest
 from concil.errors import InvalidDigest
 from concil.store.protocol import WriterState
+from concil.transfer.journal_schema import SCHEMA
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
 _BUSY = 5.0  # seconds to wait for another process's write
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS transfers (
-    id INTEGER PRIMARY KEY,
-    target TEXT NOT NULL,
-    subject TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    updated REAL NOT NULL
-);
-CREATE INDEX IF NOT EXISTS transfers_by_subject ON transfers (target, subject);
-CREATE TABLE IF NOT EXISTS digests (
-    path TEXT PRIMARY KEY,
-    identity TEXT NOT NULL,
-    digest TEXT NOT NULL,
-    updated REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS hosts (
-    host TEXT PRIMARY KEY,
-    known TEXT NOT NULL,
-    updated REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS images (
-    source TEXT NOT NULL,
-    target TEXT NOT NULL,
-    platforms TEXT NOT NULL,
-    source_digest TEXT NOT NULL,
-    digest TEXT NOT NULL,
-    updated REAL NOT NULL,
-    PRIMARY KEY (source, target, platforms)
-);
-CREATE TABLE IF NOT EXISTS places (
-    realm TEXT NOT NULL,
-    digest TEXT NOT NULL,
-    repository TEXT NOT NULL,
-    updated REAL NOT NULL,
-    PRIMARY KEY (realm, digest)
-);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +273,7 @@ def _open(path: Path) -> sqlite3.Connection:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
             raise _Foreign(f"its version is {version}, this program writes {VERSION}")  # noqa: TRY301
-        db.executescript(_SCHEMA)
+        db.executescript(SCHEMA)
         db.execute(f"PRAGMA user_version = {VERSION}")
     except BaseException:
         db.close()

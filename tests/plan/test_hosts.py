@@ -21,7 +21,7 @@ bandwidth = "50M"
 rate = "90/m"
 
 [hosts."q.example"]
-bandwidth = 1000
+bandwidth = 10000
 
 [[mirror]]
 source = "alpine"
@@ -32,7 +32,7 @@ def test_limits_are_read_with_their_units() -> None:
     assert plan(TEXT, "p").hosts == {
         "docker.io": HostLimits(2, 20.0, 50 * 1024 * 1024),
         "h.example:5000": HostLimits(requests=1.5),
-        "q.example": HostLimits(bandwidth=1000),
+        "q.example": HostLimits(bandwidth=10000),
     }
     assert plan('[[mirror]]\nsource = "alpine"\n', "p").hosts == {}
 

@@ -60,8 +60,8 @@ def test_every_field_is_read() -> None:
     assert full.tags is not None
     assert full.tags.versions is not None
     assert full.tags.versions.text == VersionRange.parse(">=1.2").text
-    assert one == Rule("plan.toml:14", "alpine:3")
-    assert all_tags == Rule("plan.toml:17", "alpine", tags=TagFilter())
+    assert one == Rule("plan.toml:15", "alpine:3")
+    assert all_tags == Rule("plan.toml:18", "alpine", tags=TagFilter())
 
 
 @pytest.mark.parametrize(
