@@ -160,7 +160,8 @@ class Engine:
             NotFound: the source has no such image or platform.
         """
         item = MirrorItem(source, destination, tuple(platforms))
-        return self._copier.copy(self._prepare(item))
+        with self._stores.writing():
+            return self._copier.copy(self._prepare(item))
 
     def mirror(
         self,
@@ -184,15 +185,17 @@ class Engine:
         """
         coordinators = max(1, self.config.images if self.config.workers else 1)
         manner = Manner(on_image, keep, fail_fast)
-        return Mirror(self._copier, self._prepare, self._cancel, manner).run(items, coordinators)
+        mirror = Mirror(self._copier, self._prepare, self._cancel, manner)
+        with self._stores.writing():
+            return mirror.run(items, coordinators)
 
     def tags(self, address: str) -> Iterator[str]:
-        """Yield the tags of a repository, or the names in a layout, page by page.
+        """Yield the tags of a repository, or the names in a layout or archive, page by page.
 
         Args:
-            address: ``[docker://|http://]host[:port]/name`` or ``oci:DIR``.
+            address: ``[docker://|http://]host[:port]/name`` or ``oci:DIR``, or an archive.
         Raises:
-            NotFound: there is no such repository or layout.
+            NotFound: there is no such repository, layout or archive.
         """
         yield from self._stores.source(parse_address(address), self._sides.source).tags()
 

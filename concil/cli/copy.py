@@ -12,7 +12,7 @@ from concil.cli.command import Command
 from concil.cli.failures import DONE
 from concil.content import Digest
 from concil.progress import State
-from concil.reference import Address, LayoutAddress, parse_address
+from concil.reference import DOCKER_ARCHIVE, Address, LayoutAddress, parse_address
 from concil.transfer.blob import Landed
 
 if TYPE_CHECKING:
@@ -51,9 +51,11 @@ def run(command: Command) -> int:
 
 
 def pinned(address: Address, digest: Digest) -> str:
-    """The address of what has just been written, by its digest."""
+    """The address of what has just been written, by its digest where that is kept."""
     if isinstance(address, LayoutAddress):
-        return str(LayoutAddress(address.path, None, digest))
+        if address.kind == DOCKER_ARCHIVE:  # it keeps no digests
+            return str(address)
+        return str(LayoutAddress(address.path, None, digest, address.kind))
     return str(address.at(digest=digest))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from concil.errors import ConcilError, UsageError, shown
 from concil.plan.rules import Rule
 from concil.plan.targets import Below, key_of
-from concil.reference import Address, LayoutAddress, Reference, parse_address
+from concil.reference import LOCAL_SCHEMES, Address, LayoutAddress, Reference, parse_address
 from concil.transfer.mirror import MirrorItem
 
 logger = logging.getLogger(__name__)
@@ -154,12 +154,12 @@ class Expansion:
 
 def _probe(source: str) -> str:
     """A tag, or a name of a layout, that stands for all of them."""
-    return "probe.example/probe:probe" if source.startswith("oci:") else "probe"
+    return "probe.example/probe:probe" if source.startswith(LOCAL_SCHEMES) else "probe"
 
 
 def _with_tag(target: str) -> str:
     """A template without tag, with one; a layout gets names as people write images."""
-    if target.startswith("oci:"):
+    if target.startswith(LOCAL_SCHEMES):
         return f"{target}:{{host}}/{{repository}}:{{tag}}"
     return f"{target}:{{tag}}"
 
@@ -192,7 +192,9 @@ def _tag_of(source: Reference) -> str:
 def _where(key: tuple[str, ...]) -> tuple[str, ...]:
     """The repository of a target; in a layout what its names begin with."""
     *repository, name = key
-    return (*repository, name.rpartition(":")[0]) if key[0] == "oci" else tuple(repository)
+    if f"{key[0]}:" in LOCAL_SCHEMES:
+        return (*repository, name.rpartition(":")[0])
+    return tuple(repository)
 
 
 def _short(key: tuple[str, ...]) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
 
 from concil.config import MIB
 from concil.content import Descriptor, Digest, Manifest
@@ -18,10 +20,70 @@ from concil.errors import (
 )
 from concil.store.files import FileBlob
 from concil.store.layout_directory import Layout
-from concil.store.partial import PartialFile
-from concil.store.protocol import WriterState
+from concil.store.protocol import BlobWriter, RangeWriter, WriterState
 
-__all__ = ["Layout", "LayoutStore"]
+__all__ = ["Contents", "Layout", "LayoutStore"]
+
+
+class Contents(Protocol):
+    """What a layout consists of, in a directory or in an archive. Any thread may call."""
+
+    kind: str  # of its address
+    path: Path
+
+    def blob_path(self, digest: Digest) -> Path:
+        """Name the place of a blob, for messages."""
+        ...
+
+    def blob_size(self, digest: Digest) -> int | None:
+        """Bytes of a blob; None: not there."""
+        ...
+
+    def open_blob(self, digest: Digest) -> FileBlob:
+        """Open a blob, unverified; the caller closes it. Raises NotFound."""
+        ...
+
+    def read_blob(self, digest: Digest, limit: int) -> bytes:
+        """Read a small blob and verify it. Raises NotFound, DigestMismatch."""
+        ...
+
+    def begin_blob(
+        self, size: int, digest: Digest, resume: WriterState | None
+    ) -> BlobWriter | RangeWriter:
+        """Begin to write a blob."""
+        ...
+
+    def write_blob(self, content: bytes, algorithm: str = "sha256") -> Digest:
+        """Write a small blob."""
+        ...
+
+    def remove_blob(self, digest: Digest) -> bool:
+        """Remove a blob; False if there is none."""
+        ...
+
+    def entries(self) -> tuple[Descriptor, ...]:
+        """What the index lists."""
+        ...
+
+    def names(self) -> Iterator[str]:
+        """A name for every entry that has one."""
+        ...
+
+    def find(self, name: str | None) -> Descriptor | None:
+        """The entry of a name; None for the name: the only one. Raises UsageError."""
+        ...
+
+    def set_entry(self, name: str | None, descriptor: Descriptor) -> None:
+        """Add an entry, or replace the one of the name."""
+        ...
+
+    def remove_entry(self, name: str) -> None:
+        """Remove the entry of a name. Raises NotFound."""
+        ...
+
+    def remove_digest(self, digest: Digest) -> int:
+        """Remove all entries of a digest; return how many there were."""
+        ...
 
 
 class LayoutStore:
@@ -33,11 +95,11 @@ class LayoutStore:
 
     host = ""
 
-    def __init__(self, layout: Layout, *, manifest_limit: int = 4 * MIB) -> None:
+    def __init__(self, layout: Contents, *, manifest_limit: int = 4 * MIB) -> None:
         """Use an open layout; ``manifest_limit`` is in bytes."""
         self.layout = layout
-        self.name = f"oci:{layout.path}"
-        self.realm = f"oci:{os.path.realpath(layout.path)}"
+        self.name = f"{layout.kind}:{layout.path}"
+        self.realm = f"{layout.kind}:{os.path.realpath(layout.path)}"
         self._manifest_limit = manifest_limit
 
     def find_manifest(self, reference: str) -> Descriptor | None:
@@ -99,13 +161,13 @@ class LayoutStore:
 
     def begin_blob(
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
-    ) -> PartialFile:
-        """Begin to fill the file of a blob, or go on with what is there of it.
+    ) -> BlobWriter | RangeWriter:
+        """Begin to write a blob, or go on with what is there of it.
 
         Args:
             size: bytes.
             digest: needed: the file is named by it.
-            resume: what a partial file's `state` said.
+            resume: what `state` of such a writer said.
 
         Raises:
             UsageError: there is no digest.
@@ -116,8 +178,7 @@ class LayoutStore:
                 f"a blob for {shown(self.name)} needs its digest before the first byte",
                 remedy="hash the file first",
             )
-        final, partial = self.layout.writing_paths(digest)
-        return PartialFile(final, digest, size, partial=partial, resume=resume)
+        return self.layout.begin_blob(size, digest, resume)
 
     def put_manifest(self, manifest: Manifest, reference: str) -> None:
         """Write a manifest; its bytes first, then its entry unless it goes by digest.

@@ -253,6 +253,19 @@ class Mounter(Protocol):
 
 
 @runtime_checkable
+class Choosy(Protocol):
+    """A destination that does not take every image."""
+
+    def check(self, manifest: Manifest) -> None:
+        """Refuse an image before any of it is moved.
+
+        Raises:
+            UsageError: what it is that cannot be held there.
+        """
+        ...
+
+
+@runtime_checkable
 class TagLister(Protocol):
     """A place that can tell the names of what it holds."""
 

@@ -13,7 +13,7 @@ from concil.content import Descriptor, Digest, Manifest, Platform
 from concil.errors import ConcilError, StatusError
 from concil.progress import Event, Meter, ProgressSink, State, emit
 from concil.retry import backoff, sleep
-from concil.store.protocol import Destination, Mounter, Source
+from concil.store.protocol import Choosy, Destination, Mounter, Source
 from concil.transfer.blob import BlobMove, Landed
 from concil.transfer.graph import GraphReader, Node, check_listed, chosen
 from concil.transfer.pool import Claims, Rank, WorkerPool, wait
@@ -105,6 +105,8 @@ class Copier:
             return ImageResult(job.subject, target, State.PRESENT, source.digest)
         self._tell(job, State.STARTED, 0, "")
         root, digest = self._root(job, source)
+        if isinstance(job.destination, Choosy):
+            job.destination.check(root)
         if there is not None and there.digest == digest:
             return ImageResult(job.subject, target, State.PRESENT, digest)
         fetch = partial(self._fetch_level, job, may_be_there=there is not None)

@@ -18,6 +18,7 @@ LAYERS = (
     ("transfer",),
     ("plan",),
     (
+        "archives",
         "stores",
         "engine",
         "dockerhub",

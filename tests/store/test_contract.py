@@ -320,6 +320,10 @@ def test_unfinished_writer_is_gone_on_with(store: Store) -> None:
         writer.append(Window(blob.content[:CHUNK]))
         state = writer.state()
         writer.close()
+        if state is None:  # an archive keeps nothing of a writer
+            write(store, blob.content, blob.descriptor.digest)
+            assert read(store, blob.descriptor) == blob.content
+            return
 
         later = store.begin_blob(len(blob.content), blob.descriptor.digest, state)
         assert not isinstance(later, RangeWriter)
