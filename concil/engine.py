@@ -20,7 +20,7 @@ from concil.store.files import LocalFile
 from concil.store.partial import PartialFile
 from concil.store.protocol import DigestNeeded, Source
 from concil.store.remote import RemoteStore
-from concil.stores import Access, Stores, blob_size, reference_of
+from concil.stores import Access, Stores, blob_size, listing, reference_of
 from concil.transfer.fetch import Fetch, spread
 from concil.transfer.image import Copier, ImageJob, ImageResult
 from concil.transfer.journal import Journal
@@ -198,6 +198,13 @@ class Engine:
             NotFound: there is no such repository, layout or archive.
         """
         yield from self._stores.source(parse_address(address), self._sides.source).tags()
+
+    def listing(self, address: str) -> Iterator[tuple[str, Digest | None]]:
+        """Yield every image by name as `tags` does, and "" for each that has none.
+
+        With its digest where that costs nothing, as in a layout.
+        """
+        yield from listing(self._stores.source(parse_address(address), self._sides.source))
 
     def cancel(self) -> None:
         """Stop soon; calls under way raise Cancelled, chunks in flight may end until `close`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -20,6 +21,7 @@ from concil.registry.endpoint import Endpoint
 from concil.registry.keyring import Keyring, Shelf
 from concil.registry.quirks import Knowledge
 from concil.registry.session import Pauses, TLSSettings, Transport, new_session
+from concil.store.docker_archive import DockerArchive
 from concil.store.layout import LayoutStore
 from concil.store.layout_directory import Layout
 from concil.store.remote import RemoteStore
@@ -197,6 +199,28 @@ def blob_size(store: Store, digest: Digest) -> int | None:
     if isinstance(store, LayoutStore):
         return store.layout.blob_size(digest)
     return store.blob_size(digest)
+
+
+def listing(store: Store) -> Iterator[tuple[str, Digest | None]]:
+    """Yield every image of a store by name, "" for those that have none.
+
+    Digests are told where that costs nothing.
+    """
+    if not isinstance(store, LayoutStore):
+        for tag in store.tags():
+            yield tag, None
+        if isinstance(store, DockerArchive):
+            yield from [("", None)] * store.untagged
+        return
+    named = set()
+    for name in store.tags():
+        entry = store.layout.find(name)
+        if entry is not None:
+            named.add(entry.digest)
+            yield name, entry.digest
+    for entry in store.layout.entries():
+        if entry.digest not in named:
+            yield "", entry.digest
 
 
 def reference_of(address: Address) -> str:

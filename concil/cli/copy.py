@@ -27,7 +27,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Copy one image, with all its platforms and its digests as they are. "
         "Prints the address of the copy by digest.",
     )
-    parser.add_argument("source", metavar="SRC", help="host/repository:tag or oci:DIR:NAME")
+    parser.add_argument("source", metavar="SRC", help=options.REF_HELP)
     parser.add_argument("destination", metavar="DST", help="the same")
     options.add_platform(parser, "copy only these platforms of an index")
     options.add_progress(parser)

@@ -17,8 +17,6 @@ from concil.transfer.graph import chosen
 if TYPE_CHECKING:
     from concil.cli.options import Subparsers
 
-REF_HELP = "host/repository:tag, oci:DIR:NAME, oci-archive:FILE:NAME or docker-archive:FILE:TAG"
-
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the verbs to the command line."""
@@ -38,7 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Print the manifest or index of an image, byte for byte.",
     )
     for parser, work in ((digest, run_digest), (manifest, run_manifest)):
-        parser.add_argument("address", metavar="REF", help=REF_HELP)
+        parser.add_argument("address", metavar="REF", help=options.REF_HELP)
         options.add_platform(parser, "the image of an index for this platform")
         parser.set_defaults(work=work)
     delete = subparsers.add_parser(

@@ -32,7 +32,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Print what an image is as JSON: an index by its platforms, an image by "
         "its layers and the main parts of its config.",
     )
-    parser.add_argument("address", metavar="REF", help=images.REF_HELP)
+    parser.add_argument("address", metavar="REF", help=options.REF_HELP)
     options.add_platform(parser, "the image of an index for this platform")
     options.add_registry(parser)
     parser.set_defaults(work=run)

@@ -134,6 +134,11 @@ class DockerArchive:
         """Yield the tags in full."""
         yield from dict.fromkeys(tag for image in self._images for tag in image.tags)
 
+    @property
+    def untagged(self) -> int:
+        """Images without any tag."""
+        return sum(not image.tags for image in self._images)
+
     def delete_manifest(self, reference: str) -> None:
         """Refuse: an archive is written once.
 
