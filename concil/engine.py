@@ -16,9 +16,13 @@ from concil.errors import NotFound, UsageError
 from concil.progress import Meter, ProgressSink, State
 from concil.reference import LayoutAddress, parse_address
 from concil.registry.quirks import Knowledge
+from concil.store.elsewhere import Elsewhere
 from concil.store.files import LocalFile
+from concil.store.held import Held
+from concil.store.lacking import LackingStore
+from concil.store.layout import LayoutStore
 from concil.store.partial import PartialFile
-from concil.store.protocol import DigestNeeded, Source
+from concil.store.protocol import Destination, DigestNeeded, Source
 from concil.store.remote import RemoteStore
 from concil.stores import Access, Stores, blob_size, listing, reference_of
 from concil.transfer.fetch import Fetch, spread
@@ -40,6 +44,7 @@ class Sides:
 
     source: Access = field(default_factory=Access)
     destination: Access = field(default_factory=Access)
+    held: Held | None = None  # what is left out of layouts: they are carried to where it is
 
 
 class Engine:
@@ -300,12 +305,12 @@ class Engine:
         if new and store.find_manifest(reference) is None:
             # Said before the layout is made: a wrong name leaves no empty one behind.
             store.get_manifest(reference)
+        target: Destination = self._stores.destination(destination, self._sides.destination)
+        if self._sides.held is not None and isinstance(target, LayoutStore):
+            target = LackingStore(target, self._sides.held)
+        elsewhere = Elsewhere(store, reference, target)
         return ImageJob(
-            store,
-            reference,
-            self._stores.destination(destination, self._sides.destination),
-            reference_of(destination),
-            platforms,
+            store, reference, target, reference_of(destination), platforms, elsewhere.repositories
         )
 
     def _meter(self, subject: str, target: str, size: int) -> Meter:

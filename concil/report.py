@@ -133,6 +133,7 @@ def _entry(outcome: Outcome) -> dict[str, object]:
                 "mounted": blobs[State.MOUNTED],
                 "present": blobs[State.PRESENT],
             },
+            "contents": list(dict.fromkeys(str(landed.blob.digest) for landed in result.blobs)),
             "manifests": result.manifests,
             "seconds": round(result.seconds, 3),
         }

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,10 @@ from concil.errors import ConcilError, UsageError
 from concil.plan import reading
 from concil.plan.expand import Expansion
 from concil.plan.targets import Below
-from concil.reference import Reference, parse_address
+from concil.reference import DOCKER_ARCHIVE, LayoutAddress, Reference, parse_address
 from concil.report import JSONReport
-from concil.transfer.mirror import MirrorReport, Outcome
+from concil.since import held_by
+from concil.transfer.mirror import MirrorItem, MirrorReport, Outcome
 
 if TYPE_CHECKING:
     from concil.cli.options import Subparsers
@@ -53,6 +55,14 @@ def add_parser(subparsers: Subparsers) -> None:
         "--report", metavar="FILE", type=Path, help="write what became of each image, as JSON"
     )
     parser.add_argument(
+        "--since",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="leave out what an earlier run has carried over: its report, oci:DIR or "
+        "oci-archive:FILE; may be repeated",
+    )
+    parser.add_argument(
         "--fail-fast", action="store_true", help="begin no more images after one that failed"
     )
     options.add_platform(parser, "copy only these platforms of each index")
@@ -66,13 +76,18 @@ def run(command: Command) -> int:
     arguments = command.arguments
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        engine = stack.enter_context(command.engine())
+        sides = options.sides_of(arguments)
+        if arguments.since:
+            sides = replace(sides, held=held_by(arguments.since))
+        engine = stack.enter_context(command.engine(sides))
         wanted = _expansion(arguments, engine)
         probes = wanted.check()
         if not probes:
             raise UsageError(
                 f"no images in {cleaned(arguments.plan)}", remedy="a list has one image a line"
             )
+        if arguments.since:
+            _check_since(arguments.since, probes)
         _check_hosts("--src-creds", arguments.src_creds, [item.source for item in probes])
         _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in probes])
         if wanted.known:
@@ -134,6 +149,20 @@ def _code(report: MirrorReport, unlisted: Sequence[ConcilError]) -> int:
         return SOME_FAILED
     codes = {exit_code(error) for error in errors}
     return codes.pop() if len(codes) == 1 else FAILED
+
+
+def _check_since(runs: Sequence[str], items: Iterable[MirrorItem]) -> None:
+    """What is left out must be somewhere: in no registry, and not in the layout itself."""
+    for target in (parse_address(item.destination) for item in items):
+        if not isinstance(target, LayoutAddress) or target.kind == DOCKER_ARCHIVE:
+            raise UsageError(
+                f"--since leaves blobs out, and {target} needs them all",
+                remedy="mirror to oci:DIR or oci-archive:FILE",
+            )
+        if {target.place, target.path} & set(runs):
+            raise UsageError(
+                f"{target.place} cannot lack what it holds itself", remedy="mirror to a new one"
+            )
 
 
 def _check_hosts(option: str, creds: str | None, addresses: Iterable[str]) -> None:

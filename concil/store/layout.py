@@ -159,6 +159,19 @@ class LayoutStore:
         """Whether there is a regular file of the blob with its size."""
         return self.layout.blob_size(blob.digest) == blob.size
 
+    def check_blob(self, blob: Descriptor) -> None:
+        """See that the blob is there, before a destination that has it not begins with it.
+
+        Raises:
+            NotFound: it is not.
+        """
+        if self.layout.blob_size(blob.digest) is None:
+            raise NotFound(
+                f"blob {blob.digest} is neither in {shown(self.name)} nor at the destination",
+                remedy="bring what was carried over before, or write the layout again, without "
+                "--since if it was left out",
+            )
+
     def begin_blob(
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
     ) -> BlobWriter | RangeWriter:

@@ -266,6 +266,19 @@ class Choosy(Protocol):
 
 
 @runtime_checkable
+class Lacking(Protocol):
+    """A source that may lack blobs, because the destination is to have them."""
+
+    def check_blob(self, blob: Descriptor) -> None:
+        """See that it has a blob, before the destination begins to write it.
+
+        Raises:
+            NotFound: it has not; what to do about it.
+        """
+        ...
+
+
+@runtime_checkable
 class TagLister(Protocol):
     """A place that can tell the names of what it holds."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from concil.content import Descriptor
 from concil.errors import Cancelled
 from concil.progress import Meter, State
-from concil.store.protocol import BlobReader, BlobWriter, Destination, Mounter, Source
+from concil.store.protocol import BlobReader, BlobWriter, Destination, Lacking, Mounter, Source
 from concil.transfer.fetch import Fetch, spread
 from concil.transfer.journal import Entry
 from concil.transfer.pool import Rank, WorkerPool
@@ -85,6 +85,8 @@ class BlobMove:
         if state is not None:
             self._land(state)
             return
+        if isinstance(self._source, Lacking):
+            self._source.check_blob(self._blob)
         self._meter.state(State.STARTED, position=0)
         blob, journal = self._blob, self._pool.run.journal
         entry = journal.entry(self._destination.name, str(blob.digest), blob.size)

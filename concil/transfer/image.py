@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,8 @@ class ImageJob:
     destination: Destination
     destination_reference: str
     platforms: tuple[Platform, ...] = ()
+    # Repositories at the destination that have a blob which the source lacks.
+    elsewhere: Callable[[Descriptor], Sequence[str]] = lambda _blob: ()
 
     @property
     def subject(self) -> str:
@@ -179,9 +181,9 @@ class Copier:
         siblings: Sequence[str] | None = None,
     ) -> None:
         """Move the blob, and complete the claim for everybody who waits for it."""
-        outcome = self._move(
-            job, blob, self._source_repository(job) if siblings is None else siblings
-        )
+        if siblings is None:
+            siblings = [*self._source_repository(job), *job.elsewhere(blob)]
+        outcome = self._move(job, blob, siblings)
 
         def complete(done: Future[Landed]) -> None:
             error = done.exception()

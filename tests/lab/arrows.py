@@ -19,6 +19,7 @@ LAYERS = (
     ("plan",),
     (
         "archives",
+        "since",
         "stores",
         "engine",
         "dockerhub",

@@ -161,6 +161,11 @@ def put_image(store: Destination, seed: int, reference: str) -> Manifest:
     layer = Blob.random(2000, seed)
     for blob in (config, layer):
         write(store, blob.content, blob.descriptor.digest)
+    return _put(store, manifest_of(config, layer).body, reference)
+
+
+def manifest_of(config: Blob, layer: Blob) -> Manifest:
+    """Return the manifest of an image."""
     document = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
@@ -168,7 +173,7 @@ def put_image(store: Destination, seed: int, reference: str) -> Manifest:
         "layers": [layer.descriptor.to_json()],
     }
     # Odd white space: bytes must come back as they went.
-    return _put(store, json.dumps(document, indent=3).encode() + b"\n", reference)
+    return Manifest.parse(json.dumps(document, indent=3).encode() + b"\n")
 
 
 def put_index(store: Destination, children: list[Manifest], reference: str) -> Manifest:
