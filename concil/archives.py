@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ from concil.store.docker_archive import DockerArchive
 from concil.store.docker_archive_writer import DockerArchiveWriter
 from concil.store.layout import LayoutStore
 from concil.store.oci_archive import OCIArchive
+from concil.store.tar_draft import state_of
 
 LocalSource = LayoutStore | DockerArchive
 LocalTarget = LayoutStore | DockerArchiveWriter
+_Reader = OCIArchive | DockerArchive
 _Writer = OCIArchive | DockerArchiveWriter
 
 
@@ -30,22 +33,27 @@ class Archives:
         """
         self._config = config
         self._cancel = cancel
-        # Guards the fields below. Held while an archive is opened, on purpose: who else wants
-        # it has to wait for its headers anyway.
-        self._lock = threading.Lock()
-        self._read: dict[LayoutAddress, tuple[OCIArchive | DockerArchive, LocalSource]] = {}
+        # Each guards the fields below it, and on purpose is held over the disk: who else wants
+        # an archive has to wait for its headers, and for its end before it is opened anew.
+        self._reading = threading.Lock()
+        self._read: dict[LayoutAddress, tuple[_Reader, LocalSource]] = {}
+        self._outdated: list[_Reader] = []  # somebody may still read from them
+        self._writing = threading.Lock()
         self._written: dict[LayoutAddress, tuple[_Writer, LocalTarget]] = {}
         self._writers = 0
 
     def source(self, address: LayoutAddress) -> LocalSource:
-        """Open an archive to read from, or return it if it is open.
+        """Open an archive to read from, or return it if it is open and still what it was.
 
         Raises:
             NotFound: there is none.
             StoreError, UsageError, InvalidManifest: it cannot be read.
         """
         key = _key(address)
-        with self._lock:
+        with self._reading:
+            known = self._read.get(key)
+            if known is not None and known[0].state != state_of(Path(address.path)):
+                self._outdated.append(self._read.pop(key)[0])
             if key not in self._read:
                 path = Path(address.path)
                 if address.kind == DOCKER_ARCHIVE:
@@ -63,7 +71,7 @@ class Archives:
             StoreError, UsageError, InvalidManifest: it cannot be written, or added to.
         """
         key = _key(address)
-        with self._lock:
+        with self._writing:
             if key not in self._written:
                 path = Path(address.path)
                 if address.kind == DOCKER_ARCHIVE:
@@ -81,7 +89,7 @@ class Archives:
         Raises:
             StoreError: one of them could not; it is as it was.
         """
-        with self._lock:
+        with self._writing:
             self._writers += 1
         try:
             yield
@@ -90,10 +98,13 @@ class Archives:
 
     def close(self) -> None:
         """Let go of all; what is not finished is thrown away."""
-        with self._lock:
-            opened = [one for one, _ in (*self._read.values(), *self._written.values())]
-            self._read, self._written = {}, {}
-        for archive in opened:
+        with self._reading:
+            readers = [*self._outdated, *(one for one, _ in self._read.values())]
+            self._read, self._outdated = {}, []
+        with self._writing:
+            writers = [one for one, _ in self._written.values()]
+            self._written = {}
+        for archive in (*readers, *writers):
             archive.close()
 
     def _leave(self) -> None:
@@ -101,13 +112,12 @@ class Archives:
 
         Whoever comes next opens them anew.
         """
-        with self._lock:
+        with self._writing, contextlib.ExitStack() as stack:
             self._writers -= 1
             if self._writers:
                 return
             written = [one for one, _ in self._written.values()]
             self._written = {}
-        with contextlib.ExitStack() as stack:
             for archive in written:
                 stack.callback(archive.close)
             if not self._cancel.is_set():
@@ -119,5 +129,5 @@ class Archives:
 
 
 def _key(address: LayoutAddress) -> LayoutAddress:
-    """The archive of an address."""
-    return LayoutAddress(address.path, kind=address.kind)
+    """The archive of an address, however its path is written."""
+    return LayoutAddress(os.path.realpath(address.path), kind=address.kind)

@@ -22,9 +22,10 @@ from concil.errors import (
     UsageError,
     shown,
 )
-from concil.reference import DOCKER_ARCHIVE, tagged_name
+from concil.reference import DOCKER_ARCHIVE, OCI_ARCHIVE, tagged_name
 from concil.store.files import FileBlob
 from concil.store.inflate import GZIP, MAGIC_SIZE, other_packing
+from concil.store.tar_draft import State
 from concil.store.tar_file import TarFile
 from concil.store.tar_members import Member
 from concil.strict_json import InvalidJson, read_json
@@ -135,6 +136,11 @@ class DockerArchive:
         yield from dict.fromkeys(tag for image in self._images for tag in image.tags)
 
     @property
+    def state(self) -> State | None:
+        """What tells this state of the file from another."""
+        return self._tar.state
+
+    @property
     def untagged(self) -> int:
         """Images without any tag."""
         return sum(not image.tags for image in self._images)
@@ -238,10 +244,10 @@ class DockerArchive:
         try:
             document = read_json(self._tar.read(MANIFEST, _LIST_LIMIT))
         except NotFound as error:
-            raise StoreError(
-                f"not a docker-archive: {error}",
-                remedy="it holds manifest.json at its top, as docker save writes it",
-            ) from error
+            remedy = "it holds manifest.json at its top, as docker save writes it"
+            if self._tar.members.find("oci-layout") is not None:
+                remedy = f"read it as {OCI_ARCHIVE}:FILE"
+            raise StoreError(f"not a docker-archive: {error}", remedy=remedy) from error
         except InvalidJson as error:
             raise InvalidManifest(f"{subject} is {error}", remedy=_REMEDY) from error
         if not isinstance(document, list):

@@ -15,7 +15,7 @@ from concil.reference import DOCKER_ARCHIVE
 from concil.store.docker_archive import CONFIG_LIMIT, MANIFEST, diff_ids_of
 from concil.store.docker_blob import DockerBlobWriter, Stored
 from concil.store.protocol import WriterState
-from concil.store.tar_draft import Draft, check_place, refuse_change
+from concil.store.tar_draft import Draft, check_place, refuse_change, state_of
 from concil.store.tar_file import whole
 
 
@@ -49,7 +49,7 @@ class DockerArchiveWriter:
         self.name = f"{DOCKER_ARCHIVE}:{path}"
         self.realm = f"{DOCKER_ARCHIVE}:{os.path.realpath(path)}"
         self._path = path
-        self._before = _state(path)
+        self._before = state_of(path)
         if self._before is not None and self._before[1]:
             raise UsageError(
                 f"{shown(str(path))} is there already, and a docker-archive is not added to",
@@ -202,13 +202,3 @@ class DockerArchiveWriter:
         if stored is None:
             raise NotFound(f"{shown(self.name)} has no blob {blob.digest}", remedy="run it again")
         return stored
-
-
-def _state(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StoreError(f"cannot look at {shown(str(path))}: {error.strerror}") from error
-    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -20,13 +20,13 @@ from concil.errors import (
     UsageError,
     shown,
 )
-from concil.reference import OCI_ARCHIVE
+from concil.reference import DOCKER_ARCHIVE, OCI_ARCHIVE
 from concil.store.files import FileBlob
 from concil.store.layout_directory import INDEX_LIMIT, VERSION, VERSION_LIMIT, check_version
 from concil.store.layout_index import Index
 from concil.store.member_writer import MemberWriter
 from concil.store.protocol import WriterState
-from concil.store.tar_draft import Draft, Region, check_place, refuse_change
+from concil.store.tar_draft import Draft, Region, State, check_place, refuse_change
 from concil.store.tar_file import TarFile, whole
 
 _DAMAGED = "the archive is damaged; write it again from its source"
@@ -68,6 +68,11 @@ class OCIArchive:
         self._over = False  # blobs of an image that failed may still want to begin
         self._fresh: dict[Digest, Region] = {}  # in the draft
         self._gone: set[Digest] = set()  # of the old archive
+
+    @property
+    def state(self) -> State | None:
+        """What tells this state of the file from another; None: there was none."""
+        return self._old.state if self._old is not None else None
 
     def blob_path(self, digest: Digest) -> Path:
         """Return what messages call a blob."""
@@ -199,7 +204,7 @@ class OCIArchive:
         self._carry(draft)
         draft.add("oci-layout", VERSION)
         draft.add("index.json", self._index.body())
-        refuse_change(draft.final, self._old.state if self._old is not None else None)
+        refuse_change(draft.final, self.state)
         with self._lock:
             self._draft, self._over = None, True
         draft.commit()
@@ -272,8 +277,10 @@ class OCIArchive:
             check_version(old.read("oci-layout", VERSION_LIMIT), old.subject)
             body = old.read("index.json", INDEX_LIMIT)
         except NotFound as error:
+            saved = old.members.find("manifest.json") is not None
+            remedy = f"read it as {DOCKER_ARCHIVE}:FILE" if saved else _FORM
             old.close()
-            raise StoreError(f"not an archive of a layout: {error}", remedy=_FORM) from error
+            raise StoreError(f"not an archive of a layout: {error}", remedy=remedy) from error
         except BaseException:  # raised again: nobody else could close it
             old.close()
             raise

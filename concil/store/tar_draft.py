@@ -18,6 +18,7 @@ from concil.config import MIB
 from concil.errors import StoreError, UsageError, shown
 from concil.store.files import FileBlob, disk_error
 
+State = tuple[int, int, int]  # inode, size and time
 _BLOCK = tarfile.BLOCKSIZE
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -235,18 +236,22 @@ def _remove_unlocked(path: Path) -> None:
         os.close(descriptor)
 
 
-def refuse_change(path: Path, state: tuple[int, int, int] | None) -> None:
+def state_of(path: Path) -> State | None:
+    """What tells a state of a file from another, None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def refuse_change(path: Path, state: State | None) -> None:
     """See that an archive is still what it was when it was opened; None: it was not there.
 
     Raises:
         StoreError: somebody else wrote it meanwhile, and would lose it.
     """
-    try:
-        found = path.stat()
-        there: tuple[int, int, int] | None = (found.st_ino, found.st_size, found.st_mtime_ns)
-    except OSError:
-        there = None
-    if there != state:
+    if state_of(path) != state:
         raise StoreError(
             f"archive {shown(str(path))} was written by somebody else meanwhile",
             remedy="run it again; it adds to what is there",

@@ -6,6 +6,8 @@ import bz2
 import gzip
 import json
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from concil.store.layout import LayoutStore
 from concil.store.oci_archive import OCIArchive
 from concil.store.protocol import RangeWriter
 from concil.transfer.mirror import MirrorItem, Outcome
-from tests.engine.world import blob_path
+from tests.engine.world import WAIT, blob_path
 from tests.lab.images import (
     DOCKER,
     Image,
@@ -152,6 +154,51 @@ def test_a_mirror_into_one_archive_holds_all_its_images_and_shared_layers_once(
     assert sorted(engine.tags(f"oci-archive:{out}")) == sorted(images)
     for image in images.values():
         assert_holds(out, image)
+
+
+def test_copies_at_the_same_time_land_in_one_archive(
+    engine: Engine, tmp_path: Path, out: Path
+) -> None:
+    names = [f"v{n}" for n in range(6)]
+    source = layout_of(tmp_path / "in", **{name: make_image(int(name[1:])) for name in names})
+    # However its path is written it is one archive.
+    paths = (out, out.parent / ".." / "out" / out.name)
+    together = threading.Barrier(len(names))
+
+    def copy(number: int) -> None:
+        together.wait(WAIT)
+        target = f"oci-archive:{paths[number % 2]}:{names[number]}"
+        engine.copy(f"{source}:{names[number]}", target)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(copy, range(len(names))))
+
+    assert sorted(engine.tags(f"oci-archive:{out}")) == names
+    assert left_beside(out) == []
+
+
+def test_an_archive_that_changed_is_read_anew(engine: Engine, tmp_path: Path, out: Path) -> None:
+    source = layout_of(tmp_path / "in", v1=make_image(1), v2=make_image(2))
+    engine.copy(f"{source}:v1", f"oci-archive:{out}:v1")
+    assert list(engine.tags(f"oci-archive:{out}")) == ["v1"]
+
+    engine.copy(f"{source}:v2", f"oci-archive:{out}:v2")
+
+    assert list(engine.tags(f"oci-archive:{out}")) == ["v1", "v2"]
+
+
+def test_each_kind_is_told_for_the_other(engine: Engine, tmp_path: Path) -> None:
+    files = layout_members(tmp_path / "in", {"v1": make_image(1)})
+    write_tar(tmp_path / "layout.tar", [member(n, c) for n, c in files.items()])
+    write_tar(tmp_path / "saved.tar", [manifest_member()])
+
+    for scheme, name, other in (
+        ("docker-archive", "layout.tar", "oci-archive:FILE"),
+        ("oci-archive", "saved.tar", "docker-archive:FILE"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            list(engine.tags(f"{scheme}:{tmp_path}/{name}"))
+        assert other in caught.value.remedy
 
 
 def test_members_may_stand_in_any_order_and_with_a_dot_in_front(
