@@ -72,12 +72,15 @@ class Everything:
             # Its names are in memory anyway: what two would write is told before all else.
             yield from list(self._named())
             return
-        for tag, _ in self.listing(self.source):
-            source = f"{self.source}:{tag}"
-            target = f"{self.destination}:{tag}"
-            if self._below is not None:
-                target = self._below.of(parse_address(source), None)
-            yield MirrorItem(source, target, self.platforms)
+        try:
+            for tag, _ in self.listing(self.source):
+                source = f"{self.source}:{tag}"
+                target = f"{self.destination}:{tag}"
+                if self._below is not None:
+                    target = self._below.of(parse_address(source), None)
+                yield MirrorItem(source, target, self.platforms)
+        except ConcilError as error:  # the tags that came before are copied
+            self.failed.append((self.source, error))
 
     def _named(self) -> Iterator[MirrorItem]:
         below = self._below or Below(self.destination)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from concil.config import MIB
 from concil.content import OCI_MANIFEST, Descriptor, Digest, Manifest
 from concil.errors import ContentError, InvalidDigest, InvalidReference, NotFound, StoreError
 from concil.reference import Reference
@@ -15,7 +16,7 @@ from concil.strict_json import InvalidJson, read_json
 # Of an entry in index.json: the blobs that are not in the layout, and repositories that have them.
 LEFT_OUT = "concil.left-out"
 _MOST_REPOSITORIES = 3  # of a blob: one is enough to mount it from, if it is still there
-_MANIFEST_LIMIT = 4 * 1024 * 1024  # bytes
+_MANIFEST_LIMIT = 4 * MIB  # bytes
 
 Repositories = Mapping[Digest, tuple[str, ...]]  # of blobs; as people write them
 

@@ -68,6 +68,7 @@ class OCIArchive:
         self._over = False  # blobs of an image that failed may still want to begin
         self._fresh: dict[Digest, Region] = {}  # in the draft
         self._gone: set[Digest] = set()  # of the old archive
+        self._changed = False  # a manifest came or went, with an entry or without
 
     @property
     def state(self) -> State | None:
@@ -129,12 +130,13 @@ class OCIArchive:
         )
 
     def write_blob(self, content: bytes, algorithm: str = "sha256") -> Digest:
-        """Write a small blob, unless it is there and whole."""
+        """Write a manifest, unless it is there and whole."""
         digest = Digest.of(content, algorithm)
         try:
             self.read_blob(digest, len(content))
         except ConcilError:
             self._landed(digest, self._growing().add(_name(digest), content))
+            self._changed = True
         return digest
 
     def remove_blob(self, digest: Digest) -> bool:
@@ -143,6 +145,7 @@ class OCIArchive:
         with self._lock:
             region = self._fresh.pop(digest, None)
             self._gone.add(digest)
+            self._changed = True
         if region is not None:
             region.whole = False
         return there
@@ -198,7 +201,7 @@ class OCIArchive:
             StoreError: the disk refuses, or somebody else wrote the archive meanwhile; it
                 is as it was.
         """
-        if self._index == self._before:
+        if self._index == self._before and not self._changed:
             return  # blobs of images that failed are of no use
         draft = self._growing()
         self._carry(draft)

@@ -168,6 +168,16 @@ def test_all_tags_of_a_repository_go_to_another(
     assert sorted(cli("tags", f"oci:{tmp_path}/out").lines) == [f"{source}:{tag}" for tag in made]
 
 
+def test_a_repository_that_cannot_be_listed_is_told(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    done = cli("copy", "--all", "-q", f"{registry.host}/none", f"{registry.host}/other")
+    assert_fails(done, 4, f"failed: {registry.host}/none", "404")
+
+    missing = cli("copy", "--all", f"oci:{tmp_path}/none", f"{registry.host}/other")
+    assert_fails(missing, 4, "no layout")
+
+
 @pytest.mark.parametrize(
     "case",
     [

@@ -177,6 +177,19 @@ def test_copies_at_the_same_time_land_in_one_archive(
     assert left_beside(out) == []
 
 
+def test_an_image_without_a_name_is_found_by_its_digest(
+    engine: Engine, tmp_path: Path, out: Path
+) -> None:
+    image = make_image(1)
+    source = layout_of(tmp_path / "in", v1=image)
+    address = f"oci-archive:{out}@{image.digest}"
+
+    engine.copy(f"{source}:v1", address)
+
+    assert_holds(out, image)
+    assert str(engine.copy(address, f"oci:{tmp_path}/back:v1").digest) == image.digest
+
+
 def test_an_archive_that_changed_is_read_anew(engine: Engine, tmp_path: Path, out: Path) -> None:
     source = layout_of(tmp_path / "in", v1=make_image(1), v2=make_image(2))
     engine.copy(f"{source}:v1", f"oci-archive:{out}:v1")
