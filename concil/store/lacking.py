@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
+from collections.abc import Iterator
 
 from concil.content import Descriptor, Digest, Manifest
+from concil.errors import NotFound
 from concil.store.held import Held, with_left_out
 from concil.store.layout import LayoutStore
 from concil.store.protocol import BlobWriter, RangeWriter, WriterState
@@ -25,8 +27,6 @@ class LackingStore:
         self.realm = store.realm
         self._store = store
         self._held = held
-        self._lock = threading.Lock()  # guards the field below
-        self._left: dict[Digest, dict[Digest, tuple[str, ...]]] = {}  # by manifest
 
     def find_manifest(self, reference: str) -> Descriptor | None:
         """Ask the layout; what it has not under a name may be held elsewhere."""
@@ -45,15 +45,18 @@ class LackingStore:
     def put_manifest(self, manifest: Manifest, reference: str) -> None:
         """Write a manifest; its entry has a note of what was left out below it."""
         self._store.put_manifest(manifest, reference)
-        left = {
-            blob.digest: self._held.blobs[blob.digest]
-            for blob in (*manifest.blobs(), *manifest.children())
-            if blob.digest in self._held.blobs and not self._store.has_blob(blob)
-        }
-        with self._lock:
-            for child in manifest.children():
-                left |= self._left.get(child.digest, {})
-            self._left[manifest.digest] = left
-        entry = self._store.layout.find(reference) if left and reference else None
+        named = reference and not reference.startswith(("sha256:", "sha512:"))
+        entry = self._store.layout.find(reference) if named else None
         if entry is not None and entry.digest == manifest.digest:
-            self._store.layout.set_entry(reference, with_left_out(entry, left))
+            left = {blob.digest: self._held.blobs[blob.digest] for blob in self._lacking(manifest)}
+            if left:
+                self._store.layout.set_entry(reference, with_left_out(entry, left))
+
+    def _lacking(self, manifest: Manifest) -> Iterator[Descriptor]:
+        """Yield the blobs below a manifest that were left out."""
+        for blob in (*manifest.blobs(), *manifest.children()):
+            if blob.is_manifest:
+                with contextlib.suppress(NotFound):  # of a platform that is not in the index
+                    yield from self._lacking(self._store.get_manifest(str(blob.digest)))
+            elif blob.digest in self._held.blobs and not self._store.has_blob(blob):
+                yield blob
