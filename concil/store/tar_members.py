@@ -11,11 +11,12 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from concil.config import KIB
+from concil.config import KIB, MIB
 from concil.errors import NotFound, StoreError, shown
 
 BLOCK = tarfile.BLOCKSIZE
 MOST_MEMBERS = 500_000
+MOST_NAMES = 128 * MIB  # characters of all names, which are in memory
 _MOST_HOPS = 8  # links that lead to one another
 _EXTRA_LIMIT = 64 * KIB  # bytes of a header that belongs to the next one
 _REMEDY = "the archive is damaged or no archive of images; write it again from its source"
@@ -62,6 +63,7 @@ class Members:
         self._subject = subject
         self._members: dict[str, Member] = {}
         self._count = 0
+        self._named = 0  # characters
         position: int | None = 0
         extra = _Extra()
         while position is not None:
@@ -148,6 +150,9 @@ class Members:
             link = _resolved(above, target)
             if link is None:
                 return  # it leads out of the archive, where nobody looks
+        self._named += len(name) + len(link or "")
+        if self._named > MOST_NAMES:
+            raise self._bad(f"has names of more than {MOST_NAMES} characters")
         several = name in self._members
         self._members[name] = Member(-1 if several else body, size, None if several else link)
 

@@ -235,6 +235,14 @@ def test_there_is_a_most_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
         members_of(packed(*(member(str(n)) for n in range(4))))
 
 
+def test_names_have_a_most_of_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_members, "MOST_NAMES", 1000)
+    content = packed(*(member(f"{'n' * 400}{number}") for number in range(3)))
+
+    with pytest.raises(StoreError, match="more than 1000 characters"):
+        members_of(content)
+
+
 @settings(max_examples=200, deadline=None, database=None)
 @given(st.integers(0, 4095), st.binary(min_size=1, max_size=40))
 def test_damage_anywhere_is_an_error_or_harmless(place: int, damage: bytes) -> None:
