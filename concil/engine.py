@@ -13,13 +13,13 @@ from concil.content import Descriptor, Digest
 from concil.errors import ConcilError, NotFound, UsageError
 from concil.opening import Opening, Sides
 from concil.progress import Event, Meter, ProgressSink, State, emit, told
-from concil.reference import LayoutAddress, parse_address
+from concil.reference import parse_address
 from concil.registry.quirks import Knowledge
 from concil.store.files import LocalFile, writable
 from concil.store.partial import PartialFile
 from concil.store.protocol import BlobReader, DigestNeeded, Source
 from concil.store.remote import RemoteStore
-from concil.stores import Access, Stores, blob_size
+from concil.stores import Stores, blob_size, listing
 from concil.transfer.blob import Begin, upload_places
 from concil.transfer.fetch import Fetch, spread
 from concil.transfer.image import Copier, ImageResult
@@ -114,7 +114,7 @@ class Engine:
             UsageError: no such file, or no such kind of address.
             DigestMismatch, FileChanged: nothing was committed.
         """
-        store = self._repository(repository, self._sides.destination)
+        store = self._opening.repository(repository)
         file = LocalFile(path)
         meter = self._meter(str(path), store.name, file.size)
         job = self._pool.submit(
@@ -181,7 +181,8 @@ class Engine:
 
     def copy_item(self, item: MirrorItem) -> ImageResult:
         """Copy one image of a mirror that somebody else keeps the list of. Raises as `copy`."""
-        return self._copier.copy(self._prepare(item))
+        with self._stores.writing():
+            return self._copier.copy(self._prepare(item))
 
     def mirror(
         self,
@@ -213,7 +214,8 @@ class Engine:
             mirror = Mirror(Surveyor(self._pool), self._opening.survey, self._cancel, manner)
         else:
             mirror = Mirror(self._copier, self._prepare, self._cancel, manner)
-        return mirror.run(items, coordinators)
+        with self._stores.writing():
+            return mirror.run(items, coordinators)
 
     def prune(self, repository: str, pruning: Pruning) -> Pruned:
         """Delete tags of a repository or layout whose source is gone; blobs stay.
@@ -230,18 +232,25 @@ class Engine:
         return Pruned(str(address)) if store is None else self._pruner.prune(store, pruning)
 
     def tags(self, address: str) -> Iterator[str]:
-        """Yield the tags of a repository, or the names in a layout, page by page.
+        """Yield the tags of a repository, or the names in a layout or archive, page by page.
 
         Args:
-            address: ``[docker://|http://]host[:port]/name`` or ``oci:DIR``.
+            address: ``[docker://|http://]host[:port]/name`` or ``oci:DIR``, or an archive.
         Raises:
-            NotFound: there is no such repository or layout.
+            NotFound: there is no such repository, layout or archive.
         """
         yield from self._opening.tags(parse_address(address), self._refusals)
 
     def begin_blobs_by(self, begin: Begin) -> None:
         """Let ``begin`` decide when a blob of an image is moved, beside other engines."""
         self._copier.blobs.begin = begin
+
+    def listing(self, address: str) -> Iterator[tuple[str, Digest | None]]:
+        """Yield every image by name as `tags` does, and "" for each that has none.
+
+        With its digest where that costs nothing, as in a layout.
+        """
+        yield from listing(self._stores.source(parse_address(address), self._sides.source))
 
     def cancel(self) -> None:
         """Stop soon; calls under way raise Cancelled, chunks in flight may end until `close`."""
@@ -335,12 +344,6 @@ class Engine:
             names = (str(parse_address(item.source)), str(parse_address(item.destination)))
             emit(self._progress, Event("image", *names, State.FAILED, 0, None, str(error)))
             raise
-
-    def _repository(self, text: str, access: Access) -> RemoteStore:
-        address = parse_address(text)
-        if isinstance(address, LayoutAddress):
-            raise UsageError(f"{text}: not a registry", remedy="write host[:port]/repository")
-        return self._stores.repository(address, access)
 
     def _meter(self, subject: str, target: str, size: int) -> Meter:
         return Meter(self._progress, kind="blob", subject=subject, target=target, total=size)

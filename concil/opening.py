@@ -7,10 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from concil.content import Descriptor, Platform
-from concil.errors import ConcilError
+from concil.errors import ConcilError, UsageError
 from concil.reference import Address, LayoutAddress, parse_address
+from concil.store.docker_archive import DockerArchive
+from concil.store.docker_archive_writer import is_taken
+from concil.store.elsewhere import Elsewhere
+from concil.store.held import Held
+from concil.store.lacking import LackingStore
+from concil.store.layout import LayoutStore
 from concil.store.protocol import Destination
-from concil.stores import Access, Store, Stores, reference_of
+from concil.store.remote import RemoteStore
+from concil.stores import Access, Stores, reference_of
 from concil.transfer.job import ImageJob
 from concil.transfer.mirror import MirrorItem
 from concil.transfer.refusals import Refusals
@@ -23,6 +30,7 @@ class Sides:
 
     source: Access = field(default_factory=Access)
     destination: Access = field(default_factory=Access)
+    held: Held | None = None  # what is left out of layouts: they are carried to where it is
 
 
 class Opening:
@@ -44,8 +52,11 @@ class Opening:
         if _is_new(destination) and job.source.find_manifest(job.source_reference) is None:
             # Said before the layout is made: a wrong name leaves no empty one behind.
             job.source.get_manifest(job.source_reference)
-        store = self._stores.destination(destination, self._sides.destination)
-        return replace(job, destination=store)
+        store: Destination = self._stores.destination(destination, self._sides.destination)
+        if self._sides.held is not None and isinstance(store, LayoutStore):
+            store = LackingStore(store, self._sides.held)
+        carried = Elsewhere(job.source, job.source_reference, store)
+        return replace(job, destination=store, carried=carried.repositories)
 
     def survey(self, item: MirrorItem) -> ImageJob:
         """Open both sides of an image to look at them; nothing is made."""
@@ -53,11 +64,25 @@ class Opening:
         place = self.written(address)
         return self._job(item, Untouched(place, str(address) if place is None else place.name))
 
-    def written(self, destination: Address) -> Store | None:
-        """Open what was written to before; None: a layout that was not."""
+    def written(self, destination: Address) -> RemoteStore | LayoutStore | None:
+        """Open what was written to before; None: a layout that was not.
+
+        Raises:
+            UsageError: it is an archive that is not written to twice.
+        """
         if _is_new(destination):
             return None
-        return self._stores.source(destination, self._sides.destination)
+        store = self._stores.source(destination, self._sides.destination)
+        if isinstance(store, DockerArchive):
+            raise is_taken(Path(store.name.partition(":")[2]))
+        return store
+
+    def repository(self, text: str) -> RemoteStore:
+        """Open a repository to write to."""
+        address = parse_address(text)
+        if isinstance(address, LayoutAddress):
+            raise UsageError(f"{text}: not a registry", remedy="write host[:port]/repository")
+        return self._stores.repository(address, self._sides.destination)
 
     def find(self, source: str) -> Descriptor | None:
         """Ask a source for an image, by its address; None: it is not there."""
@@ -94,7 +119,7 @@ class Opening:
             item.referrers,
             item.foreign_layers,
             self._stores.foreign_layer,
-            item.immutable,
+            immutable=item.immutable,
         )
 
 

@@ -12,6 +12,8 @@ from concil.config import HostLimits
 from concil.content import Digest
 from concil.errors import InvalidDigest, InvalidReference, UsageError, shown
 
+LAYOUT, OCI_ARCHIVE, DOCKER_ARCHIVE = "oci", "oci-archive", "docker-archive"
+LOCAL_SCHEMES = ("oci:", "oci-archive:", "docker-archive:")
 DOCKER_HOST = "registry-1.docker.io"
 _DOCKER_NAMES = frozenset({"docker.io", "index.docker.io", DOCKER_HOST})
 
@@ -24,7 +26,7 @@ _HOST = re.compile(rf"((?:{_LABEL}(?:\.{_LABEL})*\.?)|\[[0-9a-fA-F:.]+\])(?::([0
 # Source: image-spec, annotations, org.opencontainers.image.ref.name.
 _WORD = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
 _LAYOUT_NAME = re.compile(rf"{_WORD}(?:/{_WORD})*")
-_DIGEST_TAG = re.compile(r"(sha(?:256|512)-[0-9a-f]{64})(\.[a-zA-Z0-9._-]+)?")
+_PLACE = re.compile(r"@[0-9]{1,6}")
 _PINNED = re.compile(r"@(sha(?:256|512):.*)\Z", re.DOTALL)
 
 
@@ -114,16 +116,30 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class LayoutAddress:
-    """An OCI image layout directory, and the name of an image in it (``oci:PATH[:TAG]``)."""
+    """A local place that holds images by name, and one of them: ``oci:PATH[:NAME]``.
+
+    It is a layout directory, or an archive of one or the other kind.
+    """
 
     path: str
-    name: str | None = None  # org.opencontainers.image.ref.name
+    name: str | None = None  # org.opencontainers.image.ref.name; in a docker-archive a tag
     digest: Digest | None = None
+    kind: str = LAYOUT  # or OCI_ARCHIVE, DOCKER_ARCHIVE
+
+    @property
+    def place(self) -> str:
+        """The place without the image in it, as people write it."""
+        return f"{self.kind}:{self.path}"
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether it is one file."""
+        return self.kind != LAYOUT
 
     def __str__(self) -> str:
         """Return it as people write it."""
         name = f":{self.name}" if self.name else ""
-        return f"oci:{self.path}{name}" + (f"@{self.digest}" if self.digest else "")
+        return f"{self.place}{name}" + (f"@{self.digest}" if self.digest else "")
 
 
 Address = Reference | LayoutAddress
@@ -132,10 +148,12 @@ Address = Reference | LayoutAddress
 def parse_address(text: str) -> Address:
     """Read a store address: a reference, or ``oci:PATH[:NAME][@DIGEST]``.
 
+    Instead of ``oci:`` there may be ``oci-archive:`` or ``docker-archive:``.
+
     Raises:
         InvalidReference: it names the part that is wrong.
     """
-    layout = text.startswith("oci:")
+    layout = text.startswith(LOCAL_SCHEMES)
     odd = any(ord(c) < 32 if layout else ord(c) < 33 or ord(c) == 127 for c in text)
     if not text or odd:
         raise InvalidReference(
@@ -148,7 +166,8 @@ def parse_address(text: str) -> Address:
 
 
 def _parse_layout(text: str) -> LayoutAddress:
-    place, digest = text.removeprefix("oci:"), None
+    kind, _, place = text.partition(":")
+    digest = None
     pinned = _PINNED.search(place)
     if pinned:
         place = place[: pinned.start()]
@@ -156,15 +175,46 @@ def _parse_layout(text: str) -> LayoutAddress:
             digest = Digest.parse(pinned[1])
         except InvalidDigest as error:
             raise InvalidReference(f"{error} in {shown(text)}", remedy=error.remedy) from error
+    # The first colon ends the path, as in skopeo: a path with one cannot be written.
     path, colon, name = place.partition(":")
     if not path:
-        raise InvalidReference(f"no path in {shown(text)}", remedy="write oci:PATH or oci:PATH:TAG")
-    if (colon and not name) or (name and not _LAYOUT_NAME.fullmatch(name)):
+        raise InvalidReference(
+            f"no path in {shown(text)}", remedy=f"write {kind}:PATH or {kind}:PATH:TAG"
+        )
+    if kind == DOCKER_ARCHIVE:
+        name = tagged_name(name, text) if colon else ""
+    elif (colon and not name) or (name and not _LAYOUT_NAME.fullmatch(name)):
         raise InvalidReference(
             f"not an image name of a layout: {shown(name)} in {shown(text)}",
             remedy="letters and digits joined by one of - . _ : @ + and /",
         )
-    return LayoutAddress(path, name or None, digest)
+    return LayoutAddress(path, name or None, digest, kind)
+
+
+def tagged_name(name: str, text: str = "") -> str:
+    """Return a tag of a docker-archive in full: alpine is docker.io/library/alpine:latest.
+
+    ``@2`` is the third image of an archive, as in skopeo.
+
+    Args:
+        text: what it stands in, for messages.
+    Raises:
+        InvalidReference: it is no name of an image.
+    """
+    if _PLACE.fullmatch(name):
+        return name
+    try:
+        found = Reference.parse(name)
+    except InvalidReference:
+        found = None
+    # A user, a scheme or a digest is none of a tag.
+    if found is None or "@" in name or "://" in name:
+        where = f" in {shown(text)}" if text else ""
+        raise InvalidReference(
+            f"not a tag of a docker-archive: {shown(name)}{where}",
+            remedy="write docker-archive:FILE:REPOSITORY:TAG",
+        )
+    return str(found.at(tag=found.tag or "latest"))
 
 
 def by_server(limits: Mapping[str, HostLimits]) -> dict[str, HostLimits]:
@@ -287,29 +337,3 @@ def _hidden(text: str) -> str:
     if not slash and host.startswith("sha"):
         host = front  # name@digest
     return f"{scheme}{mark}{host}{slash}{path}"
-
-
-def digest_tag(digest: Digest) -> str:
-    """The tag that stands for a digest: what refers to that manifest is listed under it.
-
-    Source: distribution-spec, "Referrers Tag Schema".
-    """
-    return f"{digest.algorithm[:32]}-{digest.hex[:64]}"
-
-
-def digest_tag_parts(tag: str) -> tuple[str, str] | None:
-    """The digest's tag in a tag, and the suffix that cosign has put behind it; None: neither."""
-    found = _DIGEST_TAG.fullmatch(tag)
-    return None if found is None else (found[1], found[2] or "")
-
-
-def sibling(reference: str, tag: str) -> str:
-    """What a tag is called beside an image of the same repository.
-
-    In a layout the names of images may have the repository in front; in a registry a
-    reference is a tag or a digest, and the tag stays as it is.
-    """
-    if _PINNED.fullmatch(f"@{reference}"):
-        return tag
-    repository, colon, last = reference.partition("@")[0].rpartition(":")
-    return f"{repository}:{tag}" if colon and "/" not in last else tag

@@ -143,6 +143,7 @@ def _entry(outcome: Outcome) -> dict[str, object]:
                 "mounted": blobs[State.MOUNTED],
                 "present": blobs[State.PRESENT],
             },
+            "contents": list(dict.fromkeys(str(landed.blob.digest) for landed in result.blobs)),
             "manifests": result.manifests,
             "referrers": result.referrers,
             "foreign_layers_left_out": result.foreign,

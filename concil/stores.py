@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 import requests
 
+from concil.archives import Archives, LocalSource, LocalTarget
 from concil.config import Timeouts, TransferConfig
 from concil.content import Descriptor, Digest
 from concil.reference import Address, LayoutAddress, Reference, by_server, is_loopback
@@ -20,12 +23,14 @@ from concil.registry.keyring import Keyring, Shelf
 from concil.registry.quirks import Knowledge
 from concil.registry.referrers import SharedReferrers
 from concil.registry.session import TLSSettings, Transport, new_session
+from concil.store.docker_archive import DockerArchive
 from concil.store.foreign import open_elsewhere
 from concil.store.layout import LayoutStore
 from concil.store.layout_directory import Layout
 from concil.store.remote import RemoteBlob, RemoteStore
 
-Store = RemoteStore | LayoutStore
+Store = RemoteStore | LocalSource
+Target = RemoteStore | LocalTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ class Stores:
         self._keyrings: dict[str | None, Keyring] = {}  # by file of logins
         self._endpoints: dict[tuple[str, Access, str], Endpoint] = {}
         self._layouts: dict[str, LayoutStore] = {}
+        self._archives = Archives(config, cancel)
         self._lock = threading.Lock()  # guards the dictionaries above
 
     def __enter__(self) -> Self:
@@ -88,13 +94,21 @@ class Stores:
         """Open a store to read from.
 
         Raises:
-            StoreError, NotFound: a layout that is not there, or is none.
+            StoreError, NotFound: a layout or archive that is not there, or is none.
         """
-        return self._open(address, access or Access(), create=False)
+        if isinstance(address, Reference):
+            return self.repository(address, access)
+        if address.is_archive:
+            return self._archives.source(address)
+        return self._layout(address.path, create=False)
 
-    def destination(self, address: Address, access: Access | None = None) -> Store:
-        """Open a store to write to; a layout is made if it is missing."""
-        return self._open(address, access or Access(), create=True)
+    def destination(self, address: Address, access: Access | None = None) -> Target:
+        """Open a store to write to; a layout or archive is made if it is missing."""
+        if isinstance(address, Reference):
+            return self.repository(address, access)
+        if address.is_archive:
+            return self._archives.destination(address)
+        return self._layout(address.path, create=True)
 
     def repository(self, reference: Reference, access: Access | None = None) -> RemoteStore:
         """Open a repository of a registry."""
@@ -122,7 +136,8 @@ class Stores:
         return open_elsewhere(transport, blob, start, stop)
 
     def close(self) -> None:
-        """Close every session."""
+        """Close every session, and every archive."""
+        self._archives.close()
         with self._lock:
             transports = list(self._transports.values())
             self._transports.clear()
@@ -130,16 +145,18 @@ class Stores:
         for transport in transports:
             transport.session.close()
 
-    def _open(self, address: Address, access: Access, *, create: bool) -> Store:
-        if isinstance(address, Reference):
-            return self.repository(address, access)
+    def _layout(self, path: str, *, create: bool) -> LayoutStore:
         with self._lock:
-            store = self._layouts.get(address.path)
+            store = self._layouts.get(path)
             if store is None:
-                layout = Layout(address.path, create=create)
+                layout = Layout(path, create=create)
                 store = LayoutStore(layout, manifest_limit=self._config.manifest_limit)
-                self._layouts[address.path] = store
+                self._layouts[path] = store
             return store
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Hold while images are copied: archives appear when the last of those who do lets go."""
+        return self._archives.writing()
 
     def endpoint(self, reference: Reference, access: Access | None = None) -> Endpoint:
         """Open the registry of a reference, as the user whom its repository is for."""
@@ -194,11 +211,31 @@ class Stores:
 
 def blob_size(store: Store, digest: Digest) -> int | None:
     """Bytes of a blob in a store; None: not there."""
-    return (
-        store.blob_size(digest)
-        if isinstance(store, RemoteStore)
-        else store.layout.blob_size(digest)
-    )
+    if isinstance(store, LayoutStore):
+        return store.layout.blob_size(digest)
+    return store.blob_size(digest)
+
+
+def listing(store: Store) -> Iterator[tuple[str, Digest | None]]:
+    """Yield every image of a store by name, "" for those that have none.
+
+    Digests are told where that costs nothing.
+    """
+    if not isinstance(store, LayoutStore):
+        for tag in store.tags():
+            yield tag, None
+        if isinstance(store, DockerArchive):
+            yield from [("", None)] * store.untagged
+        return
+    named = set()
+    for name in store.tags():
+        entry = store.layout.find(name)
+        if entry is not None:
+            named.add(entry.digest)
+            yield name, entry.digest
+    for entry in store.layout.entries():
+        if entry.digest not in named:
+            yield "", entry.digest
 
 
 def reference_of(address: Address) -> str:

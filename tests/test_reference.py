@@ -7,17 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from concil.content import Digest
+from concil.digest_tags import digest_tag, digest_tag_parts, sibling
 from concil.errors import ConcilError, InvalidReference
 from concil.reference import (
+    DOCKER_ARCHIVE,
+    OCI_ARCHIVE,
     LayoutAddress,
     Reference,
     check_repository,
     check_tag,
-    digest_tag,
-    digest_tag_parts,
     is_loopback,
     parse_address,
-    sibling,
 )
 
 UNTIMED = settings(deadline=None, database=None)
@@ -137,7 +137,7 @@ def test_another_tag_of_the_same_repository() -> None:
         ("a\n", "not a reference"),
         ("a\x7f", "not a reference"),
         ("ftp://host/a", "unknown scheme 'ftp'"),
-        ("oci-archive://x/y", "unknown scheme"),
+        ("ftp://x/y", "unknown scheme"),
         ("host.example/", "repository name"),
         ("host.example/Upper", "repository name: 'Upper'"),
         ("host.example/a//b", "repository name"),
@@ -260,6 +260,13 @@ def test_names_are_checked_before_they_are_part_of_a_url(text: str) -> None:
         (f"oci:dir@{DIGEST}", LayoutAddress("dir", None, Digest.parse(DIGEST))),
         (f"oci:dir:v1@{DIGEST}", LayoutAddress("dir", "v1", Digest.parse(DIGEST))),
         ("oci:a@b", LayoutAddress("a@b")),
+        ("oci-archive:a b.tar", LayoutAddress("a b.tar", kind=OCI_ARCHIVE)),
+        ("oci-archive:f:v1", LayoutAddress("f", "v1", kind=OCI_ARCHIVE)),
+        (f"oci-archive:f@{DIGEST}", LayoutAddress("f", None, Digest.parse(DIGEST), OCI_ARCHIVE)),
+        ("docker-archive:f", LayoutAddress("f", kind=DOCKER_ARCHIVE)),
+        ("docker-archive:f:@2", LayoutAddress("f", "@2", kind=DOCKER_ARCHIVE)),
+        # The first colon ends the path, as in skopeo.
+        ("oci-archive:a:b/c:1", LayoutAddress("a", "b/c:1", kind=OCI_ARCHIVE)),
     ],
 )
 def test_layouts(text: str, expected: LayoutAddress) -> None:
@@ -278,11 +285,35 @@ def test_layouts(text: str, expected: LayoutAddress) -> None:
         ("oci:dir@sha256:12", "not a digest"),
         ("oci:a\nb", "not a reference"),
         ("oci:\x00", "not a reference"),
+        ("oci-archive:", "no path"),
+        ("oci-archive:f:", "not an image name"),
+        ("docker-archive::a", "no path"),
+        ("docker-archive:f:", "not a tag"),
+        ("docker-archive:f:UPPER", "not a tag"),
+        ("docker-archive:f:user@host/a", "not a tag"),
+        ("docker-archive:f:http://host/a", "not a tag"),
+        ("docker-archive:f:a@sha256:12", "not a digest"),
+        ("docker-archive:a\nb", "not a reference"),
     ],
 )
 def test_layouts_that_cannot_be(text: str, named: str) -> None:
     with pytest.raises(InvalidReference, match=named):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "full"),
+    [
+        ("alpine", "docker.io/library/alpine:latest"),
+        ("alpine:3", "docker.io/library/alpine:3"),
+        ("localhost/app:1", "localhost/app:1"),
+        ("host:5000/app", "host:5000/app:latest"),
+    ],
+)
+def test_tags_of_a_docker_archive_are_known_in_full(written: str, full: str) -> None:
+    address = parse_address(f"docker-archive:f.tar:{written}")
+
+    assert address == LayoutAddress("f.tar", full, kind=DOCKER_ARCHIVE)
 
 
 @pytest.mark.parametrize(

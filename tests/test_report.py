@@ -52,6 +52,7 @@ def test_every_outcome_is_an_entry(tmp_path: Path) -> None:
         "digest": str(DIGEST),
         "bytes": 200,
         "blobs": {"sent": 2, "mounted": 1, "present": 1},
+        "contents": [str(DIGEST)],
         "manifests": 2,
         "referrers": 3,
         "foreign_layers_left_out": 1,

@@ -15,7 +15,7 @@ from concil import __version__
 from concil.bars import Display, open_display
 from concil.cli import (
     blob,
-    copy,
+    copy_all,
     demo,
     images,
     inspect,
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"concil {__version__}")
     options.add_common(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for group in (copy, mirror, blob, images, inspect, login, transfers, serve, demo):
+    for group in (copy_all, mirror, blob, images, inspect, login, transfers, serve, demo):
         group.add_parser(verbs)
     for name, each in verbs.choices.items():
         each.allow_abbrev = False

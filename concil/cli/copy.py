@@ -12,7 +12,7 @@ from concil.cli.command import Command
 from concil.cli.failures import DONE
 from concil.content import Digest
 from concil.progress import State
-from concil.reference import Address, LayoutAddress, parse_address
+from concil.reference import DOCKER_ARCHIVE, Address, LayoutAddress, parse_address
 from concil.transfer.blob import Landed
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Copy one image, with all its platforms and its digests as they are. "
         "Prints the address of the copy by digest.",
     )
-    parser.add_argument("source", metavar="SRC", help="host/repository:tag or oci:DIR:NAME")
+    parser.add_argument("source", metavar="SRC", help=options.REF_HELP)
     parser.add_argument("destination", metavar="DST", help="the same")
     options.add_platform(parser, "copy only these platforms of an index")
     along.add_options(parser)
@@ -61,9 +61,11 @@ def run(command: Command) -> int:
 
 
 def pinned(address: Address, digest: Digest) -> str:
-    """The address of what has just been written, by its digest."""
+    """The address of what has just been written, by its digest where that is kept."""
     if isinstance(address, LayoutAddress):
-        return str(LayoutAddress(address.path, None, digest))
+        if address.kind == DOCKER_ARCHIVE:  # it keeps no digests
+            return str(address)
+        return str(LayoutAddress(address.path, None, digest, address.kind))
     return str(address.at(digest=digest))
 
 

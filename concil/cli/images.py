@@ -25,7 +25,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="list the tags of a repository",
         description="Print the tags of a repository, or the names in a layout, one a line.",
     )
-    tags.add_argument("address", metavar="REPO", help="host/repository or oci:DIR")
+    tags.add_argument("address", metavar="REPO", help="host/repository, oci:DIR or an archive")
     tags.set_defaults(work=run_tags)
     digest = subparsers.add_parser(
         "digest", help="print an image's digest", description="Print the digest of an image."
@@ -36,7 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Print the manifest or index of an image, byte for byte.",
     )
     for parser, work in ((digest, run_digest), (manifest, run_manifest)):
-        parser.add_argument("address", metavar="REF", help="host/repository:tag or oci:DIR:NAME")
+        parser.add_argument("address", metavar="REF", help=options.REF_HELP)
         options.add_platform(parser, "the image of an index for this platform")
         parser.set_defaults(work=work)
     delete = subparsers.add_parser(

@@ -9,7 +9,7 @@ from concil.cli import images, options, results
 from concil.cli.command import Command
 from concil.cli.failures import DONE
 from concil.config import MIB
-from concil.content import OCI_CONFIG, Descriptor, Digest, Manifest, Verifier
+from concil.content import DOCKER_CONFIG, OCI_CONFIG, Descriptor, Digest, Manifest, Verifier
 from concil.errors import InvalidManifest
 from concil.reference import Address, parse_address
 from concil.stores import Store
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from concil.cli.options import Subparsers
 
 _CONFIG_LIMIT = 4 * MIB  # bytes of an image's config
-_CONFIGS = frozenset({OCI_CONFIG, "application/vnd.docker.container.image.v1+json"})
+_CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -32,7 +32,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Print what an image is as JSON: an index by its platforms, an image by "
         "its layers and the main parts of its config.",
     )
-    parser.add_argument("address", metavar="REF", help="host/repository:tag or oci:DIR:NAME")
+    parser.add_argument("address", metavar="REF", help=options.REF_HELP)
     options.add_platform(parser, "the image of an index for this platform")
     options.add_registry(parser)
     parser.set_defaults(work=run)

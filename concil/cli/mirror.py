@@ -27,7 +27,8 @@ from concil.plan.expand import Expansion
 from concil.plan.prune import Ledger
 from concil.plan.rules import Rule
 from concil.plan.targets import Below
-from concil.reference import Reference, parse_address
+from concil.reference import DOCKER_ARCHIVE, LayoutAddress, Reference, parse_address
+from concil.since import held_by
 from concil.timeline import Timeline
 from concil.transfer.mirror import MirrorItem, MirrorReport, Outcome
 
@@ -68,6 +69,14 @@ def add_parser(subparsers: Subparsers) -> None:
         "may be repeated",
     )
     parser.add_argument(
+        "--since",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="leave out what an earlier run has carried over: its report, oci:DIR or "
+        "oci-archive:FILE; may be repeated",
+    )
+    parser.add_argument(
         "--fail-fast", action="store_true", help="begin no more images after one that failed"
     )
     parser.add_argument(
@@ -79,6 +88,16 @@ def add_parser(subparsers: Subparsers) -> None:
         type=Path,
         help="copy only what failed, or was not tried, in the run of this report",
     )
+    _add_pruning(parser)
+    options.add_platform(parser, "copy only these platforms of each index")
+    along.add_options(parser)
+    options.add_progress(parser)
+    options.add_registry(parser, sides=("src", "dest"))
+    parser.set_defaults(work=run)
+
+
+def _add_pruning(parser: argparse.ArgumentParser) -> None:
+    """Add what is looked at only, deleted, or not looked at."""
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -98,11 +117,6 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--recheck", action="store_true", help="look at immutable tags that are known to be done"
     )
-    options.add_platform(parser, "copy only these platforms of each index")
-    along.add_options(parser)
-    options.add_progress(parser)
-    options.add_registry(parser, sides=("src", "dest"))
-    parser.set_defaults(work=run)
 
 
 def run(command: Command) -> int:
@@ -117,7 +131,10 @@ def run(command: Command) -> int:
         timeline = Timeline() if any(map(is_page, arguments.report)) else None
         if timeline is not None:
             command.stop.also(timeline.interrupt)  # before the engine, which fails by it
-        engine = stack.enter_context(command.engine(watch=timeline))
+        sides = options.sides_of(arguments)
+        if arguments.since:
+            sides = replace(sides, held=held_by(arguments.since))
+        engine = stack.enter_context(command.engine(sides, watch=timeline))
         wanted = _expansion(arguments, engine, plan.rules)
         if not wanted.rules and arguments.retry_failed is not None:
             results.put_line(f"nothing failed in {cleaned(str(arguments.retry_failed))}")
@@ -154,6 +171,8 @@ def _checked(arguments: argparse.Namespace, wanted: Expansion) -> list[MirrorIte
         raise UsageError(
             f"no images in {cleaned(arguments.plan)}", remedy="a list has one image a line"
         )
+    if arguments.since:
+        _check_since(arguments.since, probes)
     _check_hosts("--src-creds", arguments.src_creds, [item.source for item in probes])
     _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in probes])
     return probes
@@ -293,6 +312,20 @@ def _code(report: MirrorReport, unlisted: Sequence[ConcilError]) -> int:
         return SOME_FAILED
     codes = {exit_code(error) for error in errors}
     return codes.pop() if len(codes) == 1 else FAILED
+
+
+def _check_since(runs: Sequence[str], items: Iterable[MirrorItem]) -> None:
+    """What is left out must be somewhere: in no registry, and not in the layout itself."""
+    for target in (parse_address(item.destination) for item in items):
+        if not isinstance(target, LayoutAddress) or target.kind == DOCKER_ARCHIVE:
+            raise UsageError(
+                f"--since leaves blobs out, and {target} needs them all",
+                remedy="mirror to oci:DIR or oci-archive:FILE",
+            )
+        if {target.place, target.path} & set(runs):
+            raise UsageError(
+                f"{target.place} cannot lack what it holds itself", remedy="mirror to a new one"
+            )
 
 
 def _check_hosts(option: str, creds: str | None, addresses: Iterable[str]) -> None:

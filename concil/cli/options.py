@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse has no public name for it
 
 MOST_JOBS = 256
+REF_HELP = "host/repository:tag, oci:DIR:NAME, oci-archive:FILE:NAME or docker-archive:FILE:TAG"
 _SWITCHES = ("--tls-verify", "--src-tls-verify", "--dest-tls-verify")
 _SIDES = {"src-": " of the source", "dest-": " of the destination"}
 _WORDS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}

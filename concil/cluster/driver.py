@@ -21,7 +21,7 @@ from concil.cluster.turns import PLUGIN, Turns
 from concil.cluster.worker import Crew, Order, Settings, copy_image, topic_of
 from concil.errors import Cancelled, ConcilError, ConnectionLost, Unreachable, UsageError, shown
 from concil.progress import Event, ProgressSink, State, emit
-from concil.reference import LayoutAddress, is_loopback, parse_address
+from concil.reference import LAYOUT, LayoutAddress, is_loopback, parse_address
 from concil.transfer.mirror import MirrorItem, MirrorReport, Outcome
 
 logger = logging.getLogger(__name__)
@@ -155,6 +155,12 @@ class Cluster:
             emit(self._progress, Event(kind, subject, target, State(state), *more))
 
     def _checked(self, item: MirrorItem) -> MirrorItem:
+        target = parse_address(item.destination)
+        if isinstance(target, LayoutAddress) and target.kind != LAYOUT:
+            raise UsageError(
+                f"{target}: each worker would write an archive of its own",
+                remedy="mirror to a registry or an oci:DIR that all workers share",
+            )
         for text in (item.source, item.destination):
             address = parse_address(text)
             if not isinstance(address, LayoutAddress) and address.username:

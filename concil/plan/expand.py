@@ -7,17 +7,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from concil.digest_tags import digest_tag_parts
 from concil.errors import ConcilError, UsageError, shown
 from concil.plan.prune import Ledger
 from concil.plan.rules import Rule
 from concil.plan.targets import Below, key_of, short, where_of
-from concil.reference import (
-    Address,
-    LayoutAddress,
-    Reference,
-    digest_tag_parts,
-    parse_address,
-)
+from concil.reference import LOCAL_SCHEMES, Address, LayoutAddress, Reference, parse_address
 from concil.transfer.job import ForeignLayers
 from concil.transfer.mirror import MirrorItem
 
@@ -205,12 +200,12 @@ class Expansion:
 
 def _probe(source: str) -> str:
     """A tag, or a name of a layout, that stands for all of them."""
-    return "probe.example/probe:probe" if source.startswith("oci:") else "probe"
+    return "probe.example/probe:probe" if source.startswith(LOCAL_SCHEMES) else "probe"
 
 
 def _with_tag(target: str) -> str:
     """A template without tag, with one; a layout gets names as people write images."""
-    if target.startswith("oci:"):
+    if target.startswith(LOCAL_SCHEMES):
         return f"{target}:{{host}}/{{repository}}:{{tag}}"
     return f"{target}:{{tag}}"
 

@@ -8,10 +8,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from concil.digest_tags import digest_tag_parts
 from concil.errors import ConcilError, UsageError
 from concil.plan.rules import Rule
 from concil.plan.targets import key_of, short, where_of
-from concil.reference import Address, LayoutAddress, digest_tag_parts, parse_address
+from concil.reference import LAYOUT, Address, LayoutAddress, parse_address
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _PROBE = "concil-probe.tag"  # a tag that stands for all of a repository
@@ -156,6 +157,10 @@ def _is_list(tag: str) -> bool:
 
 def _entry(rule: Rule, destination: Callable[[Rule, Address], str]) -> _Entry:
     source = parse_address(rule.source)
+    probe = source if isinstance(source, LayoutAddress) else source.at(tag=_PROBE)
+    into = parse_address(destination(rule, probe))
+    if rule.prune and isinstance(into, LayoutAddress) and into.kind != LAYOUT:
+        raise _cannot(rule, "its target is an archive; mirror to a new one instead")
     if rule.tags is None:
         target = parse_address(destination(rule, source))
         return _Entry(rule, where_of(key_of(target)), target)

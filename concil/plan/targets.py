@@ -7,9 +7,9 @@ import os
 import re
 
 from concil.errors import UsageError, shown
-from concil.reference import Address, LayoutAddress, Reference, parse_address
+from concil.reference import LOCAL_SCHEMES, Address, LayoutAddress, Reference, parse_address
 
-_SCHEMES = ("docker://", "https://", "http://", "oci:")
+_SCHEMES = ("docker://", "https://", "http://", *LOCAL_SCHEMES)
 
 
 class Below:
@@ -19,16 +19,16 @@ class Below:
         """Read the destination.
 
         Raises:
-            UsageError: it is neither a registry's prefix nor a layout directory.
+            UsageError: it is neither a registry's prefix nor a layout or archive.
         """
         self._text = destination
-        self._layout = destination.startswith("oci:")
+        self._layout = destination.startswith(LOCAL_SCHEMES)
         if self._layout:
             address = parse_address(destination)
             if not isinstance(address, LayoutAddress) or address.name or address.digest:
                 raise UsageError(
                     f"a mirror goes to a whole layout, not to one image: {shown(destination)}",
-                    remedy="write oci:DIR",
+                    remedy="write oci:DIR, or oci-archive:FILE",
                 )
             return
         self._base = destination.rstrip("/")
@@ -86,14 +86,17 @@ class Below:
 def key_of(address: Address) -> tuple[str, ...]:
     """What tells two targets apart, however they are written."""
     if isinstance(address, LayoutAddress):
-        return ("oci", os.path.realpath(address.path), address.name or str(address.digest or ""))
+        name = address.name or str(address.digest or "")
+        return (address.kind, os.path.realpath(address.path), name)
     return (address.api_host, address.repository, address.target)
 
 
 def where_of(key: tuple[str, ...]) -> tuple[str, ...]:
     """The repository of a target's key; in a layout what its names begin with."""
     *repository, name = key
-    return (*repository, name.rpartition(":")[0]) if key[0] == "oci" else tuple(repository)
+    if f"{key[0]}:" in LOCAL_SCHEMES:
+        return (*repository, name.rpartition(":")[0])
+    return tuple(repository)
 
 
 def short(*key: str) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 import requests
 
 from concil.content import ACCEPTED_TYPES, OCI_INDEX, Descriptor, Digest, Manifest
+from concil.digest_tags import digest_tag, digest_tag_parts
 from concil.errors import (
     ConcilError,
     InvalidManifest,
@@ -20,7 +21,6 @@ from concil.errors import (
     StatusError,
     shown,
 )
-from concil.reference import digest_tag, digest_tag_parts
 from concil.registry.client import RegistryClient, next_page
 from concil.registry.endpoint import Call
 from concil.registry.session import Options, read_error

@@ -45,7 +45,13 @@ class FileBlob:
     """Some bytes of an open local file, read in order. One thread at a time."""
 
     def __init__(
-        self, descriptor: int, path: Path, start: int = 0, stop: int | None = None
+        self,
+        descriptor: int,
+        path: Path,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        inside: tuple[int, int] | None = None,
     ) -> None:
         """Take over an open file descriptor; `close` closes it, and so does an error here.
 
@@ -53,12 +59,13 @@ class FileBlob:
             path: the file's name, for messages.
             start: first byte to read.
             stop: the byte behind the last one to read; None: the file's end.
+            inside: offset and size of a part of the file that stands for the whole.
         Raises:
             UsageError: the range does not lie within the file.
         """
         self._descriptor = descriptor
         self._path = path
-        self.size = os.fstat(descriptor).st_size  # bytes of the whole file
+        self._offset, self.size = inside or (0, os.fstat(descriptor).st_size)  # bytes
         self.between(start, stop)
 
     def between(self, start: int, stop: int | None = None) -> Self:
@@ -88,7 +95,7 @@ class FileBlob:
         if not wanted.nbytes:
             return 0
         try:
-            count = os.preadv(self._descriptor, [wanted], self._position)
+            count = os.preadv(self._descriptor, [wanted], self._offset + self._position)
         except OSError as error:
             raise disk_error("cannot read", self._path, error) from error
         if not count:

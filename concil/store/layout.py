@@ -17,13 +17,13 @@ from concil.errors import (
     UsageError,
     shown,
 )
+from concil.store.contents import Contents
 from concil.store.files import FileBlob
 from concil.store.layout_directory import Layout
 from concil.store.layout_referrers import LayoutReferrers
-from concil.store.partial import PartialFile
-from concil.store.protocol import WriterState
+from concil.store.protocol import BlobWriter, RangeWriter, WriterState
 
-__all__ = ["Layout", "LayoutStore"]
+__all__ = ["Contents", "Layout", "LayoutStore"]
 
 
 class LayoutStore:
@@ -35,11 +35,11 @@ class LayoutStore:
 
     host = ""
 
-    def __init__(self, layout: Layout, *, manifest_limit: int = 4 * MIB) -> None:
+    def __init__(self, layout: Contents, *, manifest_limit: int = 4 * MIB) -> None:
         """Use an open layout; ``manifest_limit`` is in bytes."""
         self.layout = layout
-        self.name = f"oci:{layout.path}"
-        self.realm = f"oci:{os.path.realpath(layout.path)}"
+        self.name = f"{layout.kind}:{layout.path}"
+        self.realm = f"{layout.kind}:{os.path.realpath(layout.path)}"
         self._manifest_limit = manifest_limit
         self._referrers = LayoutReferrers(layout, manifest_limit)
 
@@ -100,15 +100,28 @@ class LayoutStore:
         """Whether there is a regular file of the blob with its size."""
         return self.layout.blob_size(blob.digest) == blob.size
 
+    def check_blob(self, blob: Descriptor) -> None:
+        """See that the blob is there, before a destination that has it not begins with it.
+
+        Raises:
+            NotFound: it is not.
+        """
+        if self.layout.blob_size(blob.digest) is None:
+            raise NotFound(
+                f"blob {blob.digest} is neither in {shown(self.name)} nor at the destination",
+                remedy="bring what was carried over before, or write the layout again, without "
+                "--since if it was left out",
+            )
+
     def begin_blob(
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
-    ) -> PartialFile:
-        """Begin to fill the file of a blob, or go on with what is there of it.
+    ) -> BlobWriter | RangeWriter:
+        """Begin to write a blob, or go on with what is there of it.
 
         Args:
             size: bytes.
             digest: needed: the file is named by it.
-            resume: what a partial file's `state` said.
+            resume: what `state` of such a writer said.
 
         Raises:
             UsageError: there is no digest.
@@ -119,8 +132,7 @@ class LayoutStore:
                 f"a blob for {shown(self.name)} needs its digest before the first byte",
                 remedy="hash the file first",
             )
-        final, partial = self.layout.writing_paths(digest)
-        return PartialFile(final, digest, size, partial=partial, resume=resume)
+        return self.layout.begin_blob(size, digest, resume)
 
     def put_manifest(self, manifest: Manifest, reference: str) -> None:
         """Write a manifest; its bytes first, then its entry unless it goes by digest.

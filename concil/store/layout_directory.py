@@ -18,14 +18,17 @@ from concil.errors import (
     StoreError,
     shown,
 )
+from concil.reference import LAYOUT
 from concil.store.files import FileBlob, disk_error
 from concil.store.layout_disk import OWN, State, Tree
 from concil.store.layout_index import Index
+from concil.store.partial import PartialFile
+from concil.store.protocol import WriterState
 from concil.strict_json import InvalidJson, read_json
 
 INDEX_LIMIT = 32 * MIB  # bytes of an index.json; a hundred thousand entries
-_VERSION_LIMIT = 4096  # bytes of an oci-layout file
-_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
+VERSION_LIMIT = 4096  # bytes of an oci-layout file
+VERSION = b'{"imageLayoutVersion":"1.0.0"}'
 _MAKE_REMEDY = "check the path; a layout holds oci-layout, index.json and blobs/"
 
 
@@ -45,6 +48,8 @@ class Layout:
     of them adds to the index is never lost to another. Links below the directory
     are refused. Source: image-spec, image-layout.
     """
+
+    kind = LAYOUT
 
     def __init__(self, path: str | os.PathLike[str], *, create: bool = False) -> None:
         """Open the directory, or make what is missing of it.
@@ -131,6 +136,11 @@ class Layout:
         self._tree.make(OWN)
         partial = f"{digest.algorithm}-{digest.hex}.partial"
         return self.blob_path(digest), self.path / OWN / partial
+
+    def begin_blob(self, size: int, digest: Digest, resume: WriterState | None) -> PartialFile:
+        """Begin to fill the file of a blob, or go on with what is there. Raises StoreError."""
+        final, partial = self.writing_paths(digest)
+        return PartialFile(final, digest, size, partial=partial, resume=resume)
 
     def entries(self) -> tuple[Descriptor, ...]:
         """Return what index.json lists, in its order.
@@ -256,23 +266,32 @@ class Layout:
             self._tree.make("blobs/sha256")
             if self._tree.size("index.json") is None:
                 self._tree.replace("index.json", Index.empty().body())
-            self._tree.replace("oci-layout", _VERSION)
+            self._tree.replace("oci-layout", VERSION)
 
     def _check_version(self) -> None:
-        place = shown(str(self.path))
         try:
-            body, _ = self._tree.read("oci-layout", _VERSION_LIMIT)
-            document = read_json(body)
+            body, _ = self._tree.read("oci-layout", VERSION_LIMIT)
         except NotFound as error:
             raise StoreError(f"not a layout: {error}", remedy=_MAKE_REMEDY) from error
-        except InvalidJson as error:
-            raise StoreError(f"oci-layout in {place} is {error}", remedy=_MAKE_REMEDY) from error
-        version = document.get("imageLayoutVersion") if isinstance(document, dict) else None
-        if not isinstance(version, str) or not version.startswith("1."):
-            raise StoreError(
-                f"layout {place} has version {shown(version)}",
-                remedy="concil reads version 1 of the image layout",
-            )
+        check_version(body, f"layout {shown(str(self.path))}")
+
+
+def check_version(body: bytes, subject: str) -> None:
+    """Read the file oci-layout of a layout.
+
+    Raises:
+        StoreError: it is of another version, or none.
+    """
+    try:
+        document = read_json(body)
+    except InvalidJson as error:
+        raise StoreError(f"oci-layout in {subject} is {error}", remedy=_MAKE_REMEDY) from error
+    version = document.get("imageLayoutVersion") if isinstance(document, dict) else None
+    if not isinstance(version, str) or not version.startswith("1."):
+        raise StoreError(
+            f"{subject} has version {shown(version)}",
+            remedy="concil reads version 1 of the image layout",
+        )
 
 
 def _blob_name(digest: Digest) -> str:

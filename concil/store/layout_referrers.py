@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator
 
 from concil.content import Descriptor, Digest, Manifest
+from concil.digest_tags import digest_tag, sibling
 from concil.errors import ConcilError, ContentError, NotFound
-from concil.reference import digest_tag, sibling
-from concil.store.layout_directory import Layout
+from concil.store.contents import Contents
 
 
 class LayoutReferrers:
@@ -20,7 +20,7 @@ class LayoutReferrers:
     keeps under the name ``sha256-<hex>``, as clients do in a registry without a list.
     """
 
-    def __init__(self, layout: Layout, manifest_limit: int) -> None:
+    def __init__(self, layout: Contents, manifest_limit: int) -> None:
         """Look into an open layout; ``manifest_limit`` is in bytes."""
         self._layout = layout
         self._limit = manifest_limit

@@ -303,3 +303,29 @@ class Referring(Protocol):
     def digest_tags(self, subject: Digest, beside: str = "", /) -> Sequence[str]:
         """References that are named by its digest and a suffix, as cosign does; perhaps there."""
         ...
+
+
+@runtime_checkable
+class Choosy(Protocol):
+    """A destination that does not take every image."""
+
+    def check(self, manifest: Manifest) -> None:
+        """Refuse an image before any of it is moved.
+
+        Raises:
+            UsageError: what it is that cannot be held there.
+        """
+        ...
+
+
+@runtime_checkable
+class Lacking(Protocol):
+    """A source that may lack blobs, because the destination is to have them."""
+
+    def check_blob(self, blob: Descriptor) -> None:
+        """See that it has a blob, before the destination begins to write it.
+
+        Raises:
+            NotFound: it has not; what to do about it.
+        """
+        ...

@@ -10,7 +10,15 @@ from typing import TypeAlias
 from concil.content import Descriptor
 from concil.errors import Cancelled
 from concil.progress import Meter, State
-from concil.store.protocol import BlobReader, BlobWriter, Destination, Mounter, Narrow, Source
+from concil.store.protocol import (
+    BlobReader,
+    BlobWriter,
+    Destination,
+    Lacking,
+    Mounter,
+    Narrow,
+    Source,
+)
 from concil.transfer.fetch import Fetch, spread
 from concil.transfer.journal import Entry
 from concil.transfer.pool import Place, Rank, WorkerPool
@@ -104,6 +112,8 @@ class BlobMove:
         if state is not None:
             self._land(state)
             return
+        if isinstance(self._source, Lacking):
+            self._source.check_blob(self._blob)
         places = upload_places(self._destination)
         if not places:
             self._carry()

@@ -136,6 +136,7 @@ class Blobs:
         source, destination = job.source, job.destination
         if not isinstance(destination, Mounter):
             return
+        yield from job.carried(blob)
         if source.host == destination.host and isinstance(source, Mounter):
             yield source.repository  # a copy within one registry needs no bytes
             return

@@ -13,7 +13,7 @@ from concil.content import Descriptor, Digest, Manifest
 from concil.errors import ConcilError, NotFound, StatusError
 from concil.progress import Event, ProgressSink, State, emit
 from concil.retry import backoff, sleep
-from concil.store.protocol import Destination, Mounter
+from concil.store.protocol import Choosy, Destination, Mounter
 from concil.transfer.blob import Landed
 from concil.transfer.blobs import Blobs
 from concil.transfer.graph import GraphReader, check_listed
@@ -104,6 +104,8 @@ class Copier:
         with turn(self._images, image, self._pool.cancel):
             same = digest is not None
             root = Root(source, read=source.digest) if same else self._manifests.root(job, source)
+            if root.manifest is not None and isinstance(job.destination, Choosy):
+                job.destination.check(root.manifest)
             result = self._bring(job, root, there, began)
         if root.read == source.digest:  # else the tag has moved since it was asked for
             self._past.remember_image(job.key, Brought(source.digest, root.entry.digest))

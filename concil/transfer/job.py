@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -34,6 +34,8 @@ class ImageJob:
     referrers: bool = False  # signatures, attestations and SBOMs go along
     foreign: ForeignLayers = ForeignLayers.SKIP
     elsewhere: Opener | None = None  # opens a foreign layer at one of its URLs
+    # Repositories at the destination that have a blob which the source lacks.
+    carried: Callable[[Descriptor], Sequence[str]] = lambda _blob: ()
     immutable: bool = False  # once it was brought nobody is asked about it again
 
     @property

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from concil.content import INDEX_TYPES, Descriptor, Digest, Manifest
+from concil.digest_tags import digest_tag, digest_tag_parts, sibling
 from concil.errors import InvalidManifest, NotFound
-from concil.reference import digest_tag, digest_tag_parts, sibling
 from concil.store.protocol import Referring
 from concil.transfer.graph import DEEPEST, MOST, Fetcher, GraphReader, check_listed
 from concil.transfer.job import Attached, ImageJob, counted

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from tarfile import GNU_FORMAT, PAX_FORMAT, TarInfo
 
 from concil.content import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Manifest
 from concil.digest import Digest
 from concil.errors import ConcilError
-from concil.reference import Reference, parse_address
+from concil.reference import LayoutAddress, Reference, parse_address
 from concil.registry import challenge
 from concil.registry.client import first_byte
 from concil.registry.links import next_link
 from concil.registry.upload import acknowledged
 from concil.registry.urls import host_of, is_inside, origin, redacted, resolve
 from concil.store.layout_index import Index
+from concil.store.tar_members import Members
 
 Target = Callable[[bytes], None]
 _TYPES = ("", *sorted(INDEX_TYPES | MANIFEST_TYPES))
@@ -34,6 +36,8 @@ def references(content: bytes) -> None:
     text = content.decode("utf-8", "surrogateescape")
     with contextlib.suppress(ConcilError):
         address = parse_address(text)
+        if isinstance(address, LayoutAddress):
+            assert parse_address(str(address)) == address
         if isinstance(address, Reference):
             again = Reference.parse(str(address))
             assert (again.host, again.repository) == (address.host, address.repository)
@@ -83,6 +87,21 @@ def locations(content: bytes) -> None:
         assert not is_inside(host)
 
 
+def archives(content: bytes) -> None:
+    """The headers of a tar archive: what is found lies within it."""
+
+    def read(offset: int, size: int) -> bytes:
+        return content[offset : offset + size]
+
+    with contextlib.suppress(ConcilError):
+        members = Members(read, len(content), "archive")
+        for name in members.names():
+            assert not name.startswith("/")
+            assert ".." not in name.split("/")
+            found = members.find(name)
+            assert found is None or 0 <= found.offset <= found.offset + found.size <= len(content)
+
+
 def _used(manifest: Manifest) -> None:
     assert all(child.size >= 0 for child in manifest.children())
     assert all(str(blob.digest) for blob in manifest.blobs())
@@ -94,10 +113,19 @@ def _used(manifest: Manifest) -> None:
 
 _ENTRY = Descriptor("a/b", Digest.of(b""), 0)
 TARGETS: Mapping[str, Target] = {
-    one.__name__: one for one in (challenges, references, manifests, ranges, links, locations)
+    one.__name__: one
+    for one in (challenges, references, manifests, ranges, links, locations, archives)
 }
 _DIGEST = "sha256:" + "0123456789abcdef" * 4
 _DESCRIPTOR = f'{{"mediaType":"application/x","digest":"{_DIGEST}","size":7}}'
+_TAR = "".join(
+    block.decode("latin-1")
+    for block in (
+        *(TarInfo("a" * 120).tobuf(form) for form in (GNU_FORMAT, PAX_FORMAT)),
+        TarInfo.create_pax_global_header({"comment": "c"}),
+        bytes(1024),
+    )
+)
 # Whence the search begins.
 SEEDS: Mapping[str, tuple[str, ...]] = {
     "challenges": (
@@ -108,6 +136,8 @@ SEEDS: Mapping[str, tuple[str, ...]] = {
         f"docker://user:pw@reg.example:5000/team/app:v1@{_DIGEST}",
         "http://[::1]:5000/a/b",
         f"oci:dir/sub:name@{_DIGEST}",
+        f"oci-archive:dir/file.tar:name@{_DIGEST}",
+        "docker-archive:file.tar:alpine:3",
     ),
     "manifests": (
         f'\x02{{"config":{_DESCRIPTOR},"layers":[{_DESCRIPTOR}],"subject":{_DESCRIPTOR}}}',
@@ -116,6 +146,7 @@ SEEDS: Mapping[str, tuple[str, ...]] = {
     ),
     "ranges": ("0-99", "bytes=0-99", "bytes 0-99/100", "bytes 5-9/*"),
     "links": ('</v2/a/tags/list?n=1>; rel="next"', "<a>; rel=prev, b; rel=next"),
+    "archives": (_TAR,),
     "locations": ("/v2/a?b=c", "https://storage.example:443/k?X-Sig=a", "//[::1]/x", "?a"),
 }
 # Words that a search by chance would need long for.

@@ -12,12 +12,14 @@ ROOT = "concil"
 # From below; a module may import what stands in its own row or under it.
 LAYERS = (
     ("errors", "config", "progress", "tally"),
-    ("strict_json", "hashing", "digest", "content", "reference", "retry", "pace"),
+    ("strict_json", "hashing", "digest", "digest_tags", "content", "reference", "retry", "pace"),
     ("registry",),
     ("store",),
     ("transfer",),
     ("plan",),
     (
+        "archives",
+        "since",
         "stores",
         "opening",
         "engine",

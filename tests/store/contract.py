@@ -15,6 +15,7 @@ from concil.content import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor, Dige
 from concil.reference import Reference
 from concil.server import EmbeddedRegistry
 from concil.store.layout import Layout, LayoutStore
+from concil.store.oci_archive import OCIArchive
 from concil.store.protocol import Destination, RangeWriter, Referring, Source, TagLister
 from concil.stores import Stores
 from tests.lab.images import make_blob
@@ -46,6 +47,13 @@ def layout_store(request: pytest.FixtureRequest) -> Store:
     return LayoutStore(Layout(path, create=True))
 
 
+def oci_archive_store(request: pytest.FixtureRequest) -> Store:
+    """Return an empty archive that is being written."""
+    archive = OCIArchive(request.getfixturevalue("tmp_path") / "archive.tar", writing=True)
+    request.addfinalizer(archive.close)
+    return LayoutStore(archive)
+
+
 def embedded_registry_store(request: pytest.FixtureRequest) -> Store:
     """Return an empty repository of the embedded registry."""
     registry = EmbeddedRegistry(request.getfixturevalue("tmp_path") / "served")
@@ -63,6 +71,7 @@ def docker_registry_store(request: pytest.FixtureRequest) -> Store:
 FACTORIES = [
     pytest.param(memory_store, id="memory"),
     pytest.param(layout_store, id="layout"),
+    pytest.param(oci_archive_store, id="oci-archive"),
     pytest.param(embedded_registry_store, id="embedded-registry"),
     pytest.param(docker_registry_store, id="docker-registry", marks=pytest.mark.real),
 ]
@@ -152,6 +161,11 @@ def put_image(store: Destination, seed: int, reference: str) -> Manifest:
     layer = Blob.random(2000, seed)
     for blob in (config, layer):
         write(store, blob.content, blob.descriptor.digest)
+    return _put(store, manifest_of(config, layer).body, reference)
+
+
+def manifest_of(config: Blob, layer: Blob) -> Manifest:
+    """Return the manifest of an image."""
     document = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
@@ -159,7 +173,7 @@ def put_image(store: Destination, seed: int, reference: str) -> Manifest:
         "layers": [layer.descriptor.to_json()],
     }
     # Odd white space: bytes must come back as they went.
-    return _put(store, json.dumps(document, indent=3).encode() + b"\n", reference)
+    return Manifest.parse(json.dumps(document, indent=3).encode() + b"\n")
 
 
 def put_referrer(store: Destination, subject: Manifest, seed: int, reference: str) -> Manifest:

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from concil.content import Descriptor, Digest, Manifest
+from concil.digest_tags import digest_tag
 from concil.errors import ConcilError, DigestMismatch, NotFound, UsageError
-from concil.reference import digest_tag
 from concil.store.protocol import Destination, Mounter, RangeWriter, Source, TagLister
 from tests.store.contract import (
     CHUNK,
@@ -361,6 +361,10 @@ def test_unfinished_writer_is_gone_on_with(store: Store) -> None:
         writer.append(Window(blob.content[:CHUNK]))
         state = writer.state()
         writer.close()
+        if state is None:  # an archive keeps nothing of a writer
+            write(store, blob.content, blob.descriptor.digest)
+            assert read(store, blob.descriptor) == blob.content
+            return
 
         later = store.begin_blob(len(blob.content), blob.descriptor.digest, state)
         assert not isinstance(later, RangeWriter)

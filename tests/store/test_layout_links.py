@@ -81,12 +81,13 @@ def test_linked_blob_is_neither_read_nor_written_through(place: Path, tmp_path: 
 
 
 def test_linked_lock_and_partial_file_are_not_followed(place: Path, tmp_path: Path) -> None:
-    store, blob = LayoutStore(Layout(place)), Blob.random(10)
+    layout, blob = Layout(place), Blob.random(10)
+    store = LayoutStore(layout)
     outside = tmp_path / "outside"
     outside.write_bytes(b"precious")
     (place / ".concil" / "lock").unlink()
     (place / ".concil" / "lock").symlink_to(outside)
-    _, partial = store.layout.writing_paths(blob.descriptor.digest)
+    _, partial = layout.writing_paths(blob.descriptor.digest)
     partial.symlink_to(outside)
 
     with pytest.raises(StoreError):
@@ -114,8 +115,9 @@ def test_partial_file_with_another_name_elsewhere_is_not_written_to(
     place: Path, tmp_path: Path
 ) -> None:
     """An archive may hold hard links: what is truncated here would be lost there."""
-    store, blob = LayoutStore(Layout(place)), Blob.random(10)
-    _, partial = store.layout.writing_paths(blob.descriptor.digest)
+    layout, blob = Layout(place), Blob.random(10)
+    store = LayoutStore(layout)
+    _, partial = layout.writing_paths(blob.descriptor.digest)
     (tmp_path / "outside").write_bytes(b"precious")
     os.link(tmp_path / "outside", partial)
 

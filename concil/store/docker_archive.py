@@ -1,0 +1,305 @@
+"""What ``docker save`` and ``podman save`` write, as a place that images are read from."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from concil.config import MIB
+from concil.content import DOCKER_CONFIG, DOCKER_MANIFEST, Descriptor, Digest, Manifest, Verifier
+from concil.errors import (
+    InvalidDigest,
+    InvalidManifest,
+    InvalidReference,
+    NotFound,
+    SizeMismatch,
+    StoreError,
+    UsageError,
+    shown,
+)
+from concil.reference import DOCKER_ARCHIVE, OCI_ARCHIVE, tagged_name
+from concil.store.files import FileBlob
+from concil.store.inflate import GZIP, MAGIC_SIZE, other_packing
+from concil.store.tar_draft import State
+from concil.store.tar_file import TarFile
+from concil.store.tar_members import Member
+from concil.strict_json import InvalidJson, read_json
+
+MANIFEST = "manifest.json"
+LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+CONFIG_LIMIT = 8 * MIB  # bytes
+_LIST_LIMIT = 32 * MIB  # bytes of a manifest.json
+_REMEDY = "the archive is damaged; save the image again"
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """One entry of a manifest.json: names of members, and tags in full."""
+
+    config: str
+    layers: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
+class DockerArchive:
+    """A docker-archive as a source. Any thread may call any method.
+
+    It has no manifests of the kind that registries have; they are made of what it holds,
+    always the same for the same archive: schema 2, config and layers as they lie there.
+    A reference is a tag in full, ``@0`` for the first image, a digest, or "": the only image.
+    """
+
+    host = ""
+
+    def __init__(self, path: Path, cancel: threading.Event | None = None) -> None:
+        """Open an archive.
+
+        Args:
+            cancel: ends what takes long.
+        Raises:
+            NotFound: there is none.
+            StoreError, InvalidManifest: it is no such archive, or damaged.
+        """
+        self.name = f"{DOCKER_ARCHIVE}:{path}"
+        self.realm = f"{DOCKER_ARCHIVE}:{os.path.realpath(path)}"
+        self._tar = TarFile(path, cancel)
+        self._lock = threading.Lock()  # guards the two below; held while layers are hashed
+        self._made: dict[_Image, Manifest] = {}
+        self._blobs: dict[Digest, Member] = {}
+        try:
+            self._images = self._listed()
+        except BaseException:  # raised again: nobody else could close it
+            self._tar.close()
+            raise
+
+    def find_manifest(self, reference: str) -> Descriptor | None:
+        """Ask what is there; None also where several images could be meant.
+
+        Raises:
+            StoreError, InvalidManifest: the archive is damaged.
+        """
+        try:
+            return self.get_manifest(reference).descriptor
+        except (NotFound, UsageError):
+            return None
+
+    def get_manifest(self, reference: str) -> Manifest:
+        """Make the manifest of an image.
+
+        Raises:
+            NotFound: there is no such image.
+            UsageError: several could be meant; it lists them.
+            StoreError, InvalidManifest: the archive is damaged.
+        """
+        if reference.startswith(("sha256:", "sha512:")):
+            digest = Digest.parse(reference)
+            for image in self._images:
+                manifest = self._manifest(image)
+                if Digest.of(manifest.body, digest.algorithm) == digest:
+                    return manifest
+            raise self._missing(reference)
+        return self._manifest(self._find(reference))
+
+    def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> FileBlob:
+        """Open the bytes from ``start`` up to ``stop``, half-open; unverified.
+
+        Raises:
+            NotFound: no manifest that was made has it.
+            SizeMismatch: it has not the size that the descriptor says.
+        """
+        with self._lock:
+            member = self._blobs.get(blob.digest)
+        if member is None:
+            raise NotFound(f"{shown(self.name)} has no blob {blob.digest}", remedy=_REMEDY)
+        if member.size != blob.size:
+            raise SizeMismatch(
+                f"{shown(self.name)}@{blob.digest} has {member.size} bytes instead of {blob.size}",
+                remedy=_REMEDY,
+            )
+        return self._tar.open_member(member).between(start, stop)
+
+    def blob_size(self, digest: Digest) -> int | None:
+        """Bytes of a blob; None: not there. Makes every manifest, to know."""
+        for image in self._images:
+            self._manifest(image)
+        with self._lock:
+            member = self._blobs.get(digest)
+        return member.size if member is not None else None
+
+    def tags(self) -> Iterator[str]:
+        """Yield the tags in full."""
+        yield from dict.fromkeys(tag for image in self._images for tag in image.tags)
+
+    @property
+    def state(self) -> State | None:
+        """What tells this state of the file from another."""
+        return self._tar.state
+
+    @property
+    def untagged(self) -> int:
+        """Images without any tag."""
+        return sum(not image.tags for image in self._images)
+
+    def delete_manifest(self, reference: str) -> None:
+        """Refuse: an archive is written once.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            f"{shown(self.name)} is not changed in place, so {shown(reference)} stays",
+            remedy="copy what you want to keep into a new one",
+        )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._tar.close()
+
+    def _find(self, reference: str) -> _Image:
+        if reference.startswith("@"):
+            number = int(reference[1:])
+            if number >= len(self._images):
+                raise NotFound(
+                    f"{shown(self.name)} has {len(self._images)} images, no {reference}",
+                    remedy="the first one is @0",
+                )
+            return self._images[number]
+        found = [image for image in self._images if not reference or reference in image.tags]
+        if len(set(found)) > 1:
+            which = f"several under {shown(reference)}" if reference else f"{len(found)} images"
+            raise UsageError(
+                f"{shown(self.name)} holds {which}: {self._told()}",
+                remedy="name one of them: docker-archive:FILE:TAG, or :@0 for the first",
+            )
+        if not found:
+            raise self._missing(reference)
+        return found[0]
+
+    def _missing(self, reference: str) -> NotFound:
+        what = shown(reference) if reference else "image"
+        return NotFound(f"{shown(self.name)} has no {what}", remedy=f"it has {self._told()}")
+
+    def _told(self) -> str:
+        names = (image.tags[0] if image.tags else f"@{n}" for n, image in enumerate(self._images))
+        return shown(", ".join(names), 400)
+
+    def _manifest(self, image: _Image) -> Manifest:
+        """Make a manifest, once; packed layers have to be hashed for it."""
+        with self._lock:
+            made = self._made.get(image)
+            if made is None:
+                made = self._made[image] = self._make(image)
+            return made
+
+    def _make(self, image: _Image) -> Manifest:
+        config = self._tar.members.get(image.config)
+        content = self._tar.read(image.config, CONFIG_LIMIT)
+        diff_ids = diff_ids_of(content, f"{shown(image.config)} in {self._tar.subject}")
+        if len(diff_ids) != len(image.layers):
+            raise InvalidManifest(
+                f"{shown(image.config)} in {self._tar.subject} is for {len(diff_ids)} layers, and "
+                f"the image has {len(image.layers)}",
+                remedy=_REMEDY,
+            )
+        digest = Digest.of(content)
+        self._blobs[digest] = config
+        layers = [self._layer(*pair) for pair in zip(image.layers, diff_ids, strict=True)]
+        document = {
+            "schemaVersion": 2,
+            "mediaType": DOCKER_MANIFEST,
+            "config": _described(DOCKER_CONFIG, len(content), digest),
+            "layers": layers,
+        }
+        return Manifest.parse(json.dumps(document, separators=(",", ":")).encode())
+
+    def _layer(self, name: str, diff_id: Digest) -> dict[str, Any]:
+        """Describe a layer: what is not packed has the digest that the config knows."""
+        member = self._tar.members.get(name)
+        start = self._tar.start_of(member, MAGIC_SIZE)
+        other = other_packing(start)
+        if other is not None:
+            raise StoreError(
+                f"layer {shown(name)} in {self._tar.subject} is packed with {other[0]}",
+                remedy="a docker-archive has plain layers, or gzip; save the image again",
+            )
+        packed = start.startswith(GZIP)
+        digest = self._hash(member) if packed else diff_id
+        self._blobs[digest] = member
+        return _described(f"{LAYER}.gzip" if packed else LAYER, member.size, digest)
+
+    def _hash(self, member: Member) -> Digest:
+        verifier, buffer = Verifier(), memoryview(bytearray(MIB))
+        with self._tar.open_member(member) as blob:
+            while count := blob.readinto(buffer):
+                verifier.update(buffer[:count])
+        return verifier.digest()
+
+    def _listed(self) -> list[_Image]:
+        subject = f"{MANIFEST} in {self._tar.subject}"
+        try:
+            document = read_json(self._tar.read(MANIFEST, _LIST_LIMIT))
+        except NotFound as error:
+            remedy = "it holds manifest.json at its top, as docker save writes it"
+            if self._tar.members.find("oci-layout") is not None:
+                remedy = f"read it as {OCI_ARCHIVE}:FILE"
+            raise StoreError(f"not a docker-archive: {error}", remedy=remedy) from error
+        except InvalidJson as error:
+            raise InvalidManifest(f"{subject} is {error}", remedy=_REMEDY) from error
+        if not isinstance(document, list):
+            raise InvalidManifest(f"{subject} is not a list", remedy=_REMEDY)
+        return [_image(entry, subject) for entry in document]
+
+
+def diff_ids_of(config: bytes, subject: str) -> list[Digest]:
+    """Return what an image's config says of its layers: the digests of what is not packed.
+
+    Raises:
+        InvalidManifest: it is no config of an image.
+    Source: image-spec, config, "rootfs".
+    """
+    try:
+        document = read_json(config)
+    except InvalidJson as error:
+        raise InvalidManifest(f"{subject} is {error}", remedy=_REMEDY) from error
+    rootfs = document.get("rootfs") if isinstance(document, dict) else None
+    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(rootfs, dict) or not isinstance(found or [], list):
+        raise InvalidManifest(f"{subject} is no config of an image", remedy=_REMEDY)
+    try:
+        return [Digest.parse(text) for text in found or []]
+    except InvalidDigest as error:
+        raise InvalidManifest(f"{subject}: {error}", remedy=_REMEDY) from error
+
+
+def _image(entry: object, subject: str) -> _Image:
+    known = entry if isinstance(entry, dict) else {}
+    config, layers, tags = (known.get(name) for name in ("Config", "Layers", "RepoTags"))
+    if not isinstance(config, str) or not _texts(layers) or not _texts(tags):
+        raise InvalidManifest(f"{subject} has an entry without sense", remedy=_REMEDY)
+    return _Image(_plain(config), tuple(map(_plain, layers or ())), tuple(_tags(tags or [])))
+
+
+def _texts(value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("./")
+
+
+def _tags(found: list[str]) -> Iterator[str]:
+    """The tags that are any: images without are saved as <none>:<none> by some."""
+    for tag in found:
+        try:
+            yield tagged_name(tag)
+        except InvalidReference:
+            continue
+
+
+def _described(media_type: str, size: int, digest: Digest) -> dict[str, Any]:
+    return {"mediaType": media_type, "size": size, "digest": str(digest)}

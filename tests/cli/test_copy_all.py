@@ -1,0 +1,200 @@
+"""`concil copy --all`: out of a layout or archive, and from repository to repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from concil.server import EmbeddedRegistry
+from tests.cli.runner import Cli, assert_fails, assert_one_line
+from tests.lab.images import Image, get_manifest, make_image, make_index, put_image, write_layout
+
+
+def images() -> dict[str, Image]:
+    """Images by the names that a mirror gives them."""
+    pinned = make_image(5)
+    return {
+        "docker.io/library/alpine:3": make_index([make_image(1), make_image(2)]),
+        "docker.io/library/alpine:4": make_image(3),
+        "quay.io/team/app:v1": make_image(4),
+        f"ghcr.io/team/tool:sha256-{pinned.digest[7:]}": pinned,
+        # The tag of a list of signatures: it says of what, not what it is.
+        f"ghcr.io/team/signed:sha256-{'ab' * 32}": make_image(6),
+    }
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> str:
+    write_layout(tmp_path / "carried", images())
+    return f"oci:{tmp_path}/carried"
+
+
+TARGETS = {
+    "docker.io/library/alpine:3": "library/alpine:3",
+    "docker.io/library/alpine:4": "library/alpine:4",
+    "quay.io/team/app:v1": "team/app:v1",
+    f"ghcr.io/team/signed:sha256-{'ab' * 32}": f"team/signed:sha256-{'ab' * 32}",
+}
+
+
+@pytest.fixture(params=["oci", "oci-archive"])
+def carried(request: pytest.FixtureRequest, cli: Cli, layout: str, tmp_path: Path) -> str:
+    """Return a layout, and one in an archive."""
+    if request.param == "oci":
+        return layout
+    assert cli("copy", "--all", layout, f"oci-archive:{tmp_path}/carried.tar").code == 0
+    return f"oci-archive:{tmp_path}/carried.tar"
+
+
+def test_every_name_goes_out_as_a_mirror_would_have_named_it(
+    cli: Cli, carried: str, registry: EmbeddedRegistry, jobs: str
+) -> None:
+    source = carried
+    known = images()
+    pinned = make_image(5)
+
+    done = cli("copy", "--all", jobs, source, f"{registry.host}/prefix")
+
+    assert done.code == 0
+    wanted = [
+        f"{registry.host}/prefix/{target}@{known[name].digest}" for name, target in TARGETS.items()
+    ]
+    wanted.append(f"{registry.host}/prefix/team/tool@{pinned.digest}")
+    assert sorted(done.lines) == sorted(wanted)
+    for name, target in TARGETS.items():
+        repository, _, tag = target.rpartition(":")
+        found = get_manifest(registry.url, f"prefix/{repository}", tag)
+        assert found == known[name].manifest
+    assert get_manifest(registry.url, "prefix/team/tool", pinned.digest) == pinned.manifest
+    assert "5 copied" in done.err
+
+    again = cli("copy", "--all", jobs, source, f"{registry.host}/prefix")
+    assert again.lines == done.lines
+    assert "0 copied, 5 up to date" in again.err
+
+
+def test_what_was_mirrored_into_a_layout_comes_out_on_the_other_side(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    image = make_image(1)
+    put_image(registry.url, "team/app", "v1", image)
+    (tmp_path / "list").write_text(
+        f"{registry.host}/team/app:v1\n{registry.host}/team/app@{image.digest}\n"
+    )
+    assert cli("mirror", jobs, tmp_path / "list", f"oci:{tmp_path}/carried").code == 0
+
+    done = cli("copy", "--all", jobs, f"oci:{tmp_path}/carried", f"{registry.host}/inside")
+
+    assert sorted(done.lines) == [
+        f"{registry.host}/inside/team/app:v1@{image.digest}",
+        f"{registry.host}/inside/team/app@{image.digest}",
+    ]
+
+
+def test_names_of_no_repository_fail_alone(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    write_layout(tmp_path / "in", {"v1": make_image(1), "quay.io/team/app:v1": make_image(2)})
+
+    done = cli("copy", "--all", "-q", jobs, f"oci:{tmp_path}/in", f"{registry.host}/prefix")
+
+    assert done.code == 3
+    assert len(done.lines) == 1
+    assert_one_line(done.err, f"{tmp_path}/in:v1", "names no repository")
+
+
+def test_one_image_that_fails_leaves_the_others_alone(
+    cli: Cli, layout: str, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    broken = make_image(3)
+    blob = next(iter(broken.all_blobs())).replace(":", "/")
+    (tmp_path / "carried" / "blobs" / blob).unlink()
+
+    done = cli("copy", "--all", "-q", jobs, layout, f"{registry.host}/prefix")
+
+    assert done.code == 3
+    assert len(done.lines) == 4
+    assert_one_line(done.err, "docker.io/library/alpine:4", blob.partition("/")[2])
+
+
+def test_two_names_for_one_target_are_told_before_anything_is_copied(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    names = ("docker.io/team/app:1", "quay.io/team/app:1")
+    write_layout(tmp_path / "in", {name: make_image(n) for n, name in enumerate(names)})
+
+    done = cli("copy", "--all", f"oci:{tmp_path}/in", f"{registry.host}/prefix")
+
+    assert_fails(done, 2, *names, "prefix/team/app:1")
+    assert cli("tags", f"{registry.host}/prefix/team/app").code == 4
+
+
+def test_images_without_a_name_are_told_of(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    write_layout(tmp_path / "in", {"quay.io/team/app:1": make_image(1)})
+    cli("copy", jobs, f"oci:{tmp_path}/in", f"oci:{tmp_path}/more")
+
+    nothing = cli("copy", "--all", jobs, f"oci:{tmp_path}/more", f"{registry.host}/prefix")
+    cli("copy", jobs, f"oci:{tmp_path}/in", f"oci:{tmp_path}/more:quay.io/team/other:1")
+    write_layout(tmp_path / "third", {"x": make_image(3)})
+    cli("copy", jobs, f"oci:{tmp_path}/third", f"oci:{tmp_path}/more")
+    some = cli("copy", "--all", jobs, f"oci:{tmp_path}/more", f"{registry.host}/prefix")
+
+    assert nothing.code == 4
+    assert "1 images without a name" in nothing.err
+    assert some.code == 0
+    assert "1 images without a name" in some.err
+    assert len(some.lines) == 1
+
+
+def test_all_tags_of_a_repository_go_to_another(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    made = {f"v{n}": make_image(n) for n in range(3)}
+    for tag, image in made.items():
+        put_image(registry.url, "team/app", tag, image)
+    source = f"{registry.host}/team/app"
+
+    done = cli("copy", "--all", jobs, source, f"{registry.host}/other/place")
+    cli("copy", "--all", jobs, source, f"oci:{tmp_path}/out")
+
+    assert sorted(done.lines) == [
+        f"{registry.host}/other/place:{tag}@{image.digest}" for tag, image in made.items()
+    ]
+    for tag, image in made.items():
+        assert get_manifest(registry.url, "other/place", tag) == image.manifest
+    assert sorted(cli("tags", f"oci:{tmp_path}/out").lines) == [f"{source}:{tag}" for tag in made]
+
+
+def test_a_repository_that_cannot_be_listed_is_told(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    done = cli("copy", "--all", "-q", f"{registry.host}/none", f"{registry.host}/other")
+    assert_fails(done, 4, f"failed: {registry.host}/none", "404")
+
+    missing = cli("copy", "--all", f"oci:{tmp_path}/none", f"{registry.host}/other")
+    assert_fails(missing, 4, "no layout")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("oci:{tmp}/carried:quay.io/team/app:v1", "{host}/prefix", "is one image"),
+        ("{host}/a:v1", "{host}/b", "is one image"),
+        ("{host}/a", "{host}/b:v1", "cannot go to one"),
+        ("oci:{tmp}/carried", "{host}/b:v1", "not to one tag"),
+        ("oci:{tmp}/carried", "oci:{tmp}/out:v1", "not to one image"),
+        ("oci:{tmp}/carried", "oci:{tmp}/carried", "onto itself"),
+        ("{host}/a", "{host}/a", "onto itself"),
+    ],
+)
+@pytest.mark.usefixtures("layout")
+def test_what_makes_no_sense_is_told_at_once(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, case: tuple[str, str, str]
+) -> None:
+    *places, words = case
+    source, target = (one.format(tmp=tmp_path, host=registry.host) for one in places)
+
+    assert_fails(cli("copy", "--all", source, target), 2, words)
