@@ -34,7 +34,7 @@ LIMITS = {
     "lists, objects and commas of a document": str(MOST_PARTS),
     "indexes in indexes": str(graph.DEEPEST),
     "manifests of an image": f"{graph.MOST}, {mib(graph.MOST_BYTES)} below one index",
-    "blobs of an image": str(graph.MOST_BLOBS),
+    "different blobs of an image": str(graph.MOST_BLOBS),
     "answer of a token service": kib(tokens.TOKEN_LIMIT),
     "body of an error that is read": kib(session.ERROR_LIMIT),
     "tags of a repository": (

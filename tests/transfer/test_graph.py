@@ -206,12 +206,30 @@ def test_index_that_lists_itself_over_and_over_is_refused_before_it_is_fetched()
     assert fetched <= MOST
 
 
-def test_an_image_of_more_blobs_than_any_is_refused() -> None:
-    layer = {"mediaType": "a/b", "digest": f"sha256:{'0' * 64}", "size": 1}
-    child = manifest_of({"layers": [layer] * (MOST_BLOBS + 1)})
+def layers(first: int, count: int) -> dict[str, object]:
+    """A manifest of layers that are numbered."""
+    digests = (f"sha256:{number:064x}" for number in range(first, first + count))
+    return {"layers": [{"mediaType": "a/b", "digest": one, "size": 1} for one in digests]}
 
-    with pytest.raises(InvalidManifest, match=f"over {MOST_BLOBS} blobs"):
-        GraphReader(lambda _: [], "x").read(child, child.digest)
+
+@pytest.mark.parametrize(("first", "fits"), [(0, True), (1, False)])
+def test_an_image_of_more_blobs_than_any_is_refused(first: int, fits: bool) -> None:
+    """What several platforms have in common counts once."""
+    children = [manifest_of(layers(0, MOST_BLOBS)), manifest_of(layers(first, MOST_BLOBS))]
+    entries = [
+        {"mediaType": c.media_type, "digest": str(c.digest), "size": len(c.body)} for c in children
+    ]
+    root = manifest_of(index_document(entries))
+
+    def fetch(level: Sequence[Descriptor]) -> list[Manifest | None]:
+        return [*children] if level else []
+
+    reader = GraphReader(fetch, "x")
+    if fits:
+        assert len(reader.read(root, root.digest).blobs()) == MOST_BLOBS
+        return
+    with pytest.raises(InvalidManifest, match=f"over {MOST_BLOBS} different blobs"):
+        reader.read(root, root.digest)
 
 
 def test_manifests_that_would_fill_the_memory_are_not_fetched() -> None:
