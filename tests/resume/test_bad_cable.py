@@ -18,7 +18,7 @@ from tests.resume.account import Account
 from tests.resume.children import FULL, MIB, run
 from tests.resume.conftest import Content
 
-SIZE = (300 if FULL else 40) * MIB + 7
+SIZE = (300 if FULL else 24) * MIB + 7
 LASTS = 7 * MIB  # bytes that a connection carries: less than a chunk
 CHUNK = 10 * MIB
 WORKERS = 4

@@ -17,7 +17,7 @@ from tests.lab.relay import Relay
 from tests.resume.account import Account
 from tests.resume.children import FULL, MIB
 
-SIZE = (1024 if FULL else 12) * MIB + 7
+SIZE = (1024 if FULL else 6) * MIB + 7
 CHUNK = (10 if FULL else 1) * MIB
 WORKERS = 4
 OVERHEAD = 256 * 1024  # bytes of heads of requests and answers
@@ -100,22 +100,22 @@ def test_a_pull_goes_on_after_a_silence(
 
 
 @pytest.mark.real
-def test_a_copy_goes_on_after_a_silence_of_either_side(
+def test_a_copy_goes_on_after_a_silence_of_its_source(
     docker_registry: DockerRegistry,
-    embedded: EmbeddedRegistry,
+    fresh_docker_registry: DockerRegistry,
     engine: Engine,
     account: Account,
 ) -> None:
     image = make_image(9, (SIZE,))
     put_image(docker_registry.url, "silent/source", "1", image)
     total = sum(map(len, image.blobs.values()))
-    with Relay(docker_registry.host) as source, Relay(embedded.host) as target:
-        source.add(Fault(action="stall", after=SIZE // 3, total=True))
-        target.add(Fault(action="stall", after=2 * SIZE // 3, direction="up", total=True))
+    with Relay(docker_registry.host) as source, Relay(fresh_docker_registry.host) as target:
+        source.add(Fault(action="stall", after=SIZE // 2, total=True))
 
         copied = engine.copy(f"{source.url}/silent/source:1", f"{target.url}/copied:1")
 
-        assert (source.fired, target.fired) == (1, 1)
-        account.most("sent", target.bytes_up, total, OVERHEAD + CHUNK)
-        account.most("received", source.bytes_down, total, OVERHEAD + 2 * CHUNK)
+        assert source.fired == 1
+        # The upload waits: this registry would forget it otherwise.
+        account.most("sent", target.bytes_up, total, OVERHEAD)
+        account.most("received", source.bytes_down, total, OVERHEAD + CHUNK)
     assert str(copied.digest) == image.digest
