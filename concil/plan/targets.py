@@ -90,5 +90,5 @@ def key_of(address: Address) -> tuple[str, ...]:
 
 
 def hidden(text: str) -> str:
-    """The text without the user and password of a URL in it."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
+    """The text without the user and password of a URL or address in it."""
+    return re.sub(r"(?<=//)[^/@\s]*@|(?<![^\s>])[^/@\s]*:[^/@\s]*@", "", text)

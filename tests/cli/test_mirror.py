@@ -245,6 +245,25 @@ def test_one_password_goes_to_one_host_only(cli: Cli, tmp_path: Path) -> None:
     assert "secret" not in done.err
 
 
+@pytest.mark.parametrize(
+    ("line", "destination"),
+    [
+        ("a.example/x:1", "user:secret@h.example/x:1"),
+        ("a.example/x:1", "docker://user:secret@h.example/x:1"),
+        ("user:secret@a.example/x:1 -> -> y", "h.example"),
+        ("a.example/x:1->user:secret@h.example/y -> z", "h.example"),
+        ("a.example/x:1 -> http://user:secret@h.example/y -> z", "h.example"),
+    ],
+)
+def test_a_password_that_cannot_be_used_is_not_told(
+    cli: Cli, tmp_path: Path, line: str, destination: str
+) -> None:
+    done = cli("mirror", write(tmp_path / "list", line), destination)
+
+    assert_fails(done, 2, "a mirror goes" if "secret" in destination else "list:1")
+    assert "secret" not in done.err
+
+
 def test_a_password_in_a_list_is_never_told(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:
