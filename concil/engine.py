@@ -12,9 +12,9 @@ from typing import Self
 
 from concil.config import Timeouts, TransferConfig
 from concil.content import Descriptor, Digest, Platform
-from concil.errors import NotFound, UsageError
-from concil.progress import Meter, ProgressSink, State
-from concil.reference import LayoutAddress, parse_address
+from concil.errors import ConcilError, NotFound, UsageError
+from concil.progress import Event, Meter, ProgressSink, State, emit
+from concil.reference import Address, LayoutAddress, parse_address
 from concil.registry.quirks import Knowledge
 from concil.store.files import LocalFile
 from concil.store.partial import PartialFile
@@ -284,6 +284,14 @@ class Engine:
 
     def _prepare(self, item: MirrorItem) -> ImageJob:
         source, destination = parse_address(item.source), parse_address(item.destination)
+        try:
+            return self._open(item, source, destination)
+        except ConcilError as error:  # told as any image that fails, then raised again
+            names = (str(source), str(destination))
+            emit(self._progress, Event("image", *names, State.FAILED, 0, None, str(error)))
+            raise
+
+    def _open(self, item: MirrorItem, source: Address, destination: Address) -> ImageJob:
         platforms = tuple(Platform.parse(text) for text in item.platforms)
         store, reference = self._stores.source(source, self._sides.source), reference_of(source)
         new = isinstance(destination, LayoutAddress) and not Path(destination.path).exists()
