@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from concil.engine import Engine, Sides
     from concil.errors import ConcilError
     from concil.progress import Event, State
+    from concil.timeline import Timeline
     from concil.transfer.image import ImageResult
     from concil.transfer.journal import Journal
     from concil.transfer.mirror import MirrorItem, MirrorReport
@@ -34,6 +35,7 @@ __all__ = [
     "RetryPolicy",
     "Sides",
     "State",
+    "Timeline",
     "Timeouts",
     "TransferConfig",
     "parse_docker_url",
@@ -48,6 +50,7 @@ _HOMES = {
     "engine": ("Engine", "Sides"),
     "errors": ("ConcilError",),
     "progress": ("Event", "State"),
+    "timeline": ("Timeline",),
     "transfer.image": ("ImageResult",),
     "transfer.journal": ("Journal",),
     "transfer.mirror": ("MirrorItem", "MirrorReport"),

@@ -67,6 +67,16 @@ def emit(sink: ProgressSink | None, event: Event) -> None:
         logger.exception("a progress callback failed; the transfer goes on")
 
 
+def tee(*sinks: ProgressSink) -> ProgressSink:
+    """Return a sink that hands each event to all of these; one that is broken hides none."""
+
+    def hand_on(event: Event, /) -> None:
+        for sink in sinks:
+            emit(sink, event)
+
+    return hand_on
+
+
 class Meter:
     """The progress of one subject; thins MOVING events to ten a second.
 

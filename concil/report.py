@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
+import threading
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Self
 
 from concil import __version__
 from concil.errors import ConcilError, StoreError
 from concil.progress import State
 from concil.reference import parse_address
+from concil.report_file import ReportFile
 from concil.transfer.mirror import Outcome
 
 
@@ -22,7 +23,7 @@ class JSONReport:
     """One JSON document with an entry for each image, in the order in which they ended.
 
     It is written beside its place and appears there when it is closed, also after an
-    interrupt. One thread at a time. Memory does not grow with the images.
+    interrupt. Any thread may call any method. Memory does not grow with the images.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,18 +32,12 @@ class JSONReport:
         Raises:
             StoreError: the place cannot be written to; better said before a mirror begins.
         """
-        self._path = path
         self._counts: Counter[str] = Counter()
         self._sent = 0  # bytes
         self._first = True
-        try:
-            if path.is_dir():
-                raise IsADirectoryError(21, "Is a directory")
-            self._growing = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            self._file: TextIO = self._growing.open("x", encoding="utf-8")
-            self._write(f'{{"concil": {json.dumps(__version__)}, "began": {_now()}, "images": [')
-        except OSError as error:
-            raise self._refused(error) from error
+        self._lock = threading.Lock()  # a second signal closes it while an image is added
+        self._file = ReportFile(path)
+        self._file.write(f'{{"concil": {json.dumps(__version__)}, "began": {_now()}, "images": [')
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -64,7 +59,8 @@ class JSONReport:
         Raises:
             StoreError: the disk does not take it.
         """
-        self._sent += outcome.result.sent if outcome.result is not None else 0
+        with self._lock:
+            self._sent += outcome.result.sent if outcome.result is not None else 0
         self._put(_entry(outcome))
 
     def add_unlisted(self, source: str, error: ConcilError) -> None:
@@ -77,12 +73,10 @@ class JSONReport:
         self._put({"source": name, "outcome": "failed", **_failure(error)})
 
     def _put(self, entry: dict[str, object]) -> None:
-        self._counts[str(entry["outcome"])] += 1
-        comma, self._first = ("" if self._first else ","), False
-        try:
-            self._write(f"{comma}\n{json.dumps(entry)}")
-        except OSError as error:
-            raise self._refused(error) from error
+        with self._lock:
+            self._counts[str(entry["outcome"])] += 1
+            comma, self._first = ("" if self._first else ","), False
+            self._file.write(f"{comma}\n{json.dumps(entry)}")
 
     def close(self, *, complete: bool = True) -> None:
         """Let it appear in its place.
@@ -92,26 +86,18 @@ class JSONReport:
         Raises:
             StoreError: the disk does not take it.
         """
-        summary = {
-            **{name: self._counts[name] for name in ("copied", "present", "failed")},
-            "bytes": self._sent,
-            "complete": complete,
-        }
-        try:
-            self._write(f'\n], "ended": {_now()}, "summary": {json.dumps(summary)}}}\n')
-            self._file.close()
-            self._growing.replace(self._path)
-        except OSError as error:
-            raise self._refused(error) from error
+        with self._lock, self._file as file:
+            summary = {
+                **{name: self._counts[name] for name in ("copied", "present", "failed")},
+                "bytes": self._sent,
+                "complete": complete,
+            }
+            file.write(f'\n], "ended": {_now()}, "summary": {json.dumps(summary)}}}\n')
 
-    def _write(self, text: str) -> None:
-        self._file.write(text)
-
-    def _refused(self, error: OSError) -> StoreError:
-        return StoreError(
-            f"cannot write the report {self._path}: {error.strerror}",
-            remedy="choose another place with --report",
-        )
+    def discard(self) -> None:
+        """Leave nothing behind; what was in its place before stays."""
+        with self._lock:
+            self._file.discard()
 
 
 def _entry(outcome: Outcome) -> dict[str, object]:

@@ -224,5 +224,11 @@ def test_missing_programs_are_named_with_what_to_type(monkeypatch: pytest.Monkey
 
     with pytest.raises(system.MissingProgramError, match="skopeo"):
         system.require("skopeo")
-    assert system.missing() == ["docker-registry", "nginx", "skopeo"]
+    assert system.missing() == [
+        "chromedriver",
+        "chromium",
+        "docker-registry",
+        "nginx",
+        "skopeo",
+    ]
     assert "nginx-light" in system.remedy(["nginx"])

@@ -20,6 +20,7 @@ from concil.bars import Display
 from concil.cli import options
 from concil.cli.failures import INTERRUPTED, INTERRUPTED_LINE
 from concil.engine import Engine, Sides
+from concil.progress import ProgressSink, tee
 from concil.stores import Stores
 from concil.transfer.journal import Journal
 
@@ -84,17 +85,21 @@ class Command:
 
     @contextlib.contextmanager
     def engine(
-        self, sides: Sides | None = None, journal: Journal | None = None
+        self,
+        sides: Sides | None = None,
+        journal: Journal | None = None,
+        watch: ProgressSink | None = None,
     ) -> Iterator[Engine]:
         """Open an engine with the options of the command; a stop cancels it.
 
         Args:
             sides: how registries are reached; None: as the options say.
             journal: where it remembers; None: the user's own.
+            watch: gets the progress events beside the display.
         """
         engine = Engine(
             options.config_of(self.arguments),
-            progress=self.display,
+            progress=self.display if watch is None else tee(self.display, watch),
             sides=sides or options.sides_of(self.arguments),
             journal=journal,
         )

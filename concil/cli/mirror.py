@@ -13,13 +13,14 @@ from concil.cli import options, results
 from concil.cli.command import Command
 from concil.cli.copy import told_of
 from concil.cli.failures import DONE, FAILED, SOME_FAILED, cleaned, exit_code, told
+from concil.cli.reports import Reports, is_page
 from concil.engine import Engine
 from concil.errors import ConcilError, UsageError
 from concil.plan import reading
 from concil.plan.expand import Expansion
 from concil.plan.targets import Below
 from concil.reference import Reference, parse_address
-from concil.report import JSONReport
+from concil.timeline import Timeline
 from concil.transfer.mirror import MirrorReport, Outcome
 
 if TYPE_CHECKING:
@@ -50,7 +51,13 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--dest", metavar="DST", help="the same")
     parser.add_argument(
-        "--report", metavar="FILE", type=Path, help="write what became of each image, as JSON"
+        "--report",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="write what became of each image, as JSON; FILE.html: a page with the timeline; "
+        "may be repeated",
     )
     parser.add_argument(
         "--fail-fast", action="store_true", help="begin no more images after one that failed"
@@ -66,7 +73,8 @@ def run(command: Command) -> int:
     arguments = command.arguments
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        engine = stack.enter_context(command.engine())
+        timeline = Timeline() if any(map(is_page, arguments.report)) else None
+        engine = stack.enter_context(command.engine(watch=timeline))
         wanted = _expansion(arguments, engine)
         probes = wanted.check()
         if not probes:
@@ -77,12 +85,16 @@ def run(command: Command) -> int:
         _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in probes])
         if wanted.known:
             command.display.expect(len(probes))
-        written = stack.enter_context(JSONReport(arguments.report)) if arguments.report else None
-        on_image = written.add if written is not None else None
-        report = engine.mirror(wanted, on_image=on_image, keep=False, fail_fast=arguments.fail_fast)
-        if written is not None:
-            for rule, error in wanted.failed:
-                written.add_unlisted(rule.source, error)
+            if timeline is not None:
+                timeline.expect(len(probes))
+        reports = Reports(arguments.report, timeline, _title(arguments))
+        command.stop.before_exit(reports.abandon)
+        stack.enter_context(reports)
+        report = engine.mirror(
+            wanted, on_image=reports.add, keep=False, fail_fast=arguments.fail_fast
+        )
+        for rule, error in wanted.failed:
+            reports.add_unlisted(rule.source, error)
     command.display.close()
     order = {item: place for place, item in enumerate(probes)}
     for outcome in sorted(report.failed, key=lambda o: order.get(o.item, len(order))):
@@ -102,6 +114,17 @@ def _expansion(arguments: argparse.Namespace, engine: Engine) -> Expansion:
     below = Below(destination) if destination is not None else None
     rules = tuple(reading.read(arguments.plan))
     return Expansion(rules, engine.tags, below, options.platforms_of(arguments))
+
+
+def _title(arguments: argparse.Namespace) -> str:
+    """What runs, without a password of the destination."""
+    plan = "standard input" if arguments.plan == "-" else Path(arguments.plan).name
+    destination: str | None = arguments.dest or arguments.destination
+    if destination is None:
+        return f"Mirror of {plan}"
+    if not destination.startswith("oci:"):
+        destination = destination.rpartition("@")[2]
+    return f"Mirror of {plan} to {destination}"
 
 
 def summary(report: MirrorReport, seconds: float) -> str:

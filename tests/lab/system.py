@@ -11,7 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # The Debian package of each program. nginx-light begins no service that is not wanted.
-PROGRAMS = {"docker-registry": "docker-registry", "nginx": "nginx-light", "skopeo": "skopeo"}
+PROGRAMS = {
+    "chromedriver": "chromium-driver",
+    "chromium": "chromium",
+    "docker-registry": "docker-registry",
+    "nginx": "nginx-light",
+    "skopeo": "skopeo",
+}
 # Where Debian has nginx: not on the PATH of ordinary users.
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 POLICY = Path("/usr/sbin/policy-rc.d")

@@ -1,0 +1,103 @@
+"""The files of `--report`: JSON for programs, and a page for people."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from concil.errors import ConcilError, UsageError
+from concil.reference import parse_address
+from concil.report import JSONReport
+from concil.report_file import ReportFile
+from concil.timeline import Timeline
+from concil.transfer.mirror import Outcome
+
+_PAGES = (".html", ".htm")
+
+
+def is_page(path: Path) -> bool:
+    """Whether a report is the page; by the suffix, and JSON is whatever has another."""
+    return path.suffix.lower() in _PAGES
+
+
+class Reports:
+    """All reports of one mirror; they appear when the ``with`` ends, however it ends."""
+
+    def __init__(self, paths: Sequence[Path], timeline: Timeline | None, title: str) -> None:
+        """Begin them.
+
+        Args:
+            timeline: what the page is made from; None where none is asked for.
+            title: of the page.
+        Raises:
+            StoreError: one of the places cannot be written to.
+            UsageError: two reports would have one place.
+        """
+        for n, path in enumerate(paths):
+            if path.absolute() in [other.absolute() for other in paths[:n]]:
+                raise UsageError(f"two reports go to {path}", remedy="leave one of them away")
+        self._timeline = timeline
+        self._title = title
+        self._documents: list[JSONReport] = []
+        self._pages: list[ReportFile] = []
+        try:
+            for path in paths:
+                if is_page(path):
+                    self._pages.append(ReportFile(path))
+                else:
+                    self._documents.append(JSONReport(path))
+        except ConcilError:
+            self._discard()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Finish them; what went wrong before is more important than a report that did."""
+        with contextlib.suppress(ConcilError) if error is not None else contextlib.nullcontext():
+            self._finish(complete=error is None)
+
+    def add(self, outcome: Outcome) -> None:
+        """Write down what became of an image; the page knows from its events."""
+        for document in self._documents:
+            document.add(outcome)
+
+    def add_unlisted(self, source: str, error: ConcilError) -> None:
+        """Write down that the tags of a repository could not be had, or not all."""
+        for document in self._documents:
+            document.add_unlisted(source, error)
+        if self._timeline is not None:
+            self._timeline.add_failure(str(parse_address(source)), str(error))
+
+    def abandon(self) -> None:
+        """Finish them while the mirror still runs: the program is about to end."""
+        self._finish(complete=False)
+
+    def _finish(self, *, complete: bool) -> None:
+        """Finish every one, also behind one that cannot be; the first failure is raised."""
+        with contextlib.ExitStack() as stack:  # the last one in is the first out
+            for page in self._pages:
+                stack.callback(self._write_page, page, complete=complete)
+            for document in self._documents:
+                stack.callback(document.close, complete=complete)
+
+    def _write_page(self, file: ReportFile, *, complete: bool) -> None:
+        if self._timeline is not None:
+            with file:
+                file.write(self._timeline.page(title=self._title, complete=complete))
+
+    def _discard(self) -> None:
+        for page in self._pages:
+            page.discard()
+        for document in self._documents:
+            document.discard()

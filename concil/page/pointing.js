@@ -1,0 +1,200 @@
+// How people move in the timeline: zoom, pan, point, choose; by pointer, touch and keys.
+
+const pointing = (() => {
+  const { canvas, tip, rows, TOP, STRIP, rowHeight, rowOf } = timeline;
+  const CLOSEST = Math.min(RUN, 5); // milliseconds across the whole width
+  const fingers = new Map(); // pointers that are down: their places
+  let drag = null;
+
+  function show(from, to) {
+    const span = Math.min(RUN, Math.max(CLOSEST, to - from));
+    const middle = (from + to) / 2;
+    const left = Math.min(Math.max(0, middle - span / 2), RUN - span);
+    timeline.view = { from: left, to: left + span };
+  }
+
+  function zoom(factor, at) {
+    const { from, to } = timeline.view;
+    const centre = at ?? (from + to) / 2;
+    const span = Math.min(RUN, Math.max(CLOSEST, (to - from) * factor));
+    const left = centre - ((centre - from) / (to - from)) * span;
+    show(left, left + span);
+  }
+
+  function pan(ms) {
+    const { from, to } = timeline.view;
+    show(from + ms, to + ms);
+  }
+
+  function place(event) {
+    const box = canvas.getBoundingClientRect();
+    return { x: event.clientX - box.left, y: event.clientY - box.top };
+  }
+
+  // The transfer under a place, or within a few pixels of it; one that matches first.
+  function under({ x, y }) {
+    const row = rows[Math.floor((y - TOP) / rowHeight)];
+    if (y < TOP || !row) return null;
+    let best = null;
+    let nearest = 7;
+    for (const one of row) {
+      if (filtered() && !matches(one)) continue;
+      const [from, to] = [timeline.x(one.begin), timeline.x(one.end)];
+      const away = x < from ? from - x : Math.max(0, x - to);
+      if (away < nearest || (away === nearest && best && one.end - one.begin < best.end - best.begin)) {
+        [best, nearest] = [one, away];
+      }
+    }
+    return best;
+  }
+
+  function hint(one, at) {
+    tip.hidden = !one;
+    timeline.hovered = one;
+    if (!one) return;
+    const took = one.took === null ? `at ${duration(one.end)}` : duration(one.took);
+    const waited = one.waited >= 1 ? `, waited ${duration(one.waited)}` : "";
+    const again = one.lost ? `, tried again ${several(one.lost, "time")}` : "";
+    tip.replaceChildren(
+      make("div", "", one.short),
+      make("div", "", `${stateOf(one)}, ${size(one.total)}, ${took}${waited}${again}`),
+      make("div", "", one.target),
+    );
+    const why = one.why || (one.losses.length ? one.losses[one.losses.length - 1].why : "");
+    if (why) tip.append(make("div", "why", why.slice(0, 160)));
+    const stage = canvas.parentElement;
+    tip.style.left = `${Math.max(4, Math.min(at.x + 14, stage.clientWidth - tip.offsetWidth - 6))}px`;
+    const below = at.y + 18 + tip.offsetHeight < stage.clientHeight;
+    tip.style.top = `${below ? at.y + 18 : Math.max(4, at.y - tip.offsetHeight - 12)}px`;
+  }
+
+  function pinched() {
+    const [a, b] = [...fingers.values()];
+    return { apart: Math.max(10, Math.abs(a.x - b.x)), middle: (a.x + b.x) / 2 };
+  }
+
+  canvas.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    canvas.setPointerCapture(event.pointerId);
+    const at = place(event);
+    fingers.set(event.pointerId, at);
+    drag = { at, last: at, moved: false, brush: at.y < STRIP && fingers.size === 1 };
+    if (fingers.size === 2) drag.pinch = pinched();
+  });
+
+  canvas.addEventListener("pointermove", (event) => {
+    const at = place(event);
+    if (!fingers.has(event.pointerId)) {
+      hint(under(at), at);
+      return;
+    }
+    fingers.set(event.pointerId, at);
+    if (drag.pinch && fingers.size === 2) {
+      const now = pinched();
+      zoom(drag.pinch.apart / now.apart, timeline.timeAt(now.middle));
+      drag.pinch = now;
+      drag.moved = true;
+      return;
+    }
+    if (!drag.moved && Math.abs(at.x - drag.at.x) < 4) return;
+    drag.moved = true;
+    hint(null);
+    if (drag.brush) {
+      const [a, b] = [timeline.timeAt(drag.at.x), timeline.timeAt(at.x)];
+      timeline.band = { from: Math.max(0, Math.min(a, b)), to: Math.min(RUN, Math.max(a, b)) };
+    } else {
+      pan(timeline.timeAt(drag.last.x) - timeline.timeAt(at.x));
+      drag.last = at;
+    }
+  });
+
+  function lift(event) {
+    if (!fingers.delete(event.pointerId)) return;
+    const at = place(event);
+    timeline.band = null;
+    if (event.type === "pointerup" && drag.moved && drag.brush) {
+      const [a, b] = [timeline.timeAt(drag.at.x), timeline.timeAt(at.x)].sort((p, q) => p - q);
+      show(a, b);
+    } else if (event.type === "pointerup" && !drag.moved) {
+      choose(under(at));
+      if (event.pointerType === "touch") hint(null);
+    }
+  }
+
+  canvas.addEventListener("pointerup", lift);
+  canvas.addEventListener("pointercancel", lift);
+  canvas.addEventListener("pointerleave", () => hint(null));
+  canvas.addEventListener("dblclick", (event) => zoom(0.25, timeline.timeAt(place(event).x)));
+  canvas.addEventListener("wheel", (event) => {
+    // A wheel alone scrolls the page, as everywhere.
+    if (event.ctrlKey || event.metaKey) {
+      event.preventDefault();
+      zoom(Math.exp(event.deltaY * 0.0025), timeline.timeAt(place(event).x));
+    } else if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) {
+      event.preventDefault();
+      pan(timeline.timeAt(event.deltaX) - timeline.timeAt(0));
+    }
+  }, { passive: false });
+
+  // ---- keys ----
+
+  const all = transfers.filter((one) => one.lane >= 0 && one.begin !== null);
+
+  // The next one in a direction: along its row, or at the same time in a row above or below.
+  function neighbour(key) {
+    const open = (one) => !filtered() || matches(one);
+    const now = timeline.chosen;
+    if (!now || now.lane < 0) {
+      const inside = ({ begin }) => begin >= timeline.view.from && begin <= timeline.view.to;
+      return rows.flat().find((one) => open(one) && inside(one)) ?? all.find(open);
+    }
+    if (key === "ArrowLeft" || key === "ArrowRight") {
+      const row = rows[rowOf[now.lane]].filter((one) => one === now || open(one));
+      return row[row.indexOf(now) + (key === "ArrowRight" ? 1 : -1)];
+    }
+    const step = key === "ArrowDown" ? 1 : -1;
+    for (let n = rowOf[now.lane] + step; rows[n]; n += step) {
+      const near = rows[n].filter(open);
+      if (near.length) {
+        return near.reduce((a, b) => (
+          Math.abs(b.begin - now.begin) < Math.abs(a.begin - now.begin) ? b : a
+        ));
+      }
+    }
+    return undefined;
+  }
+
+  function reveal(one) {
+    const { from, to } = timeline.view;
+    if (one.begin < from || one.begin > to) pan((one.begin + one.end - from - to) / 2);
+  }
+
+  canvas.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key.startsWith("Arrow")) {
+      const one = neighbour(event.key);
+      if (one) {
+        reveal(one);
+        choose(one);
+      }
+    } else if (event.key === "+" || event.key === "=") zoom(0.5, timeline.chosen?.begin);
+    else if (event.key === "-") zoom(2, timeline.chosen?.begin);
+    else if (event.key === "0") show(0, RUN);
+    else if (event.key === "Escape") choose(null);
+    else return;
+    event.preventDefault();
+  });
+
+  $("zoom-in").addEventListener("click", () => zoom(0.5, timeline.chosen?.begin));
+  $("zoom-out").addEventListener("click", () => zoom(2, timeline.chosen?.begin));
+  $("zoom-all").addEventListener("click", () => show(0, RUN));
+
+  // Bring one into view with some of what was around it.
+  function zoomTo(one) {
+    if (one.begin === null) return;
+    const room = Math.max((one.end - one.begin) * 2, (timeline.view.to - timeline.view.from) / 8, 20);
+    show(one.begin - room, one.end + room);
+  }
+
+  return { zoomTo, show };
+})();
