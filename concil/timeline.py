@@ -46,6 +46,7 @@ class Timeline:
         self._waiting = Depth()
         self._losses = 0
         self._expected = 0  # images
+        self._interrupted = False
 
     def __call__(self, event: Event) -> None:
         """Take note of an event, in the thread that does the work."""
@@ -64,6 +65,11 @@ class Timeline:
     def add_failure(self, source: str, why: str) -> None:
         """Take note of something that failed and is no image: a repository without its list."""
         self(Event("image", source, "", State.FAILED, 0, None, why))
+
+    def interrupt(self) -> None:
+        """Take note that somebody asked to stop: what fails from now on is only unfinished."""
+        with self._lock:
+            self._interrupted = True
 
     def write_page(self, path: Path | str, *, title: str = "", complete: bool = True) -> None:
         """Write everything so far as one HTML page.
@@ -119,6 +125,9 @@ class Timeline:
         if span is None:
             span = ImageSpan(clipped(event.subject), clipped(event.target))
             self._images[key] = span
+        if self._interrupted and event.state is State.FAILED:
+            span.why = clipped(event.detail)
+            return
         span.state = event.state
         if not event.state.final:
             span.started = now
@@ -137,6 +146,9 @@ class Timeline:
         if event.state is State.WAITING:
             one.waited, one.total = True, event.total
             self._waiting.change(now, 1)
+            return
+        if self._interrupted and event.state is State.FAILED:
+            one.why = clipped(event.detail)
             return
         lane = self._lane()
         if one.lane < 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,12 @@ def test_a_place_that_cannot_be_written_to_is_told_at_once(tmp_path: Path, name:
         JSONReport(tmp_path / name)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_or_device_stays_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(StoreError, match="not a regular file"):
+        JSONReport(tmp_path / "pipe")
+
+    assert (tmp_path / "pipe").is_fifo()

@@ -74,6 +74,8 @@ def run(command: Command) -> int:
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         timeline = Timeline() if any(map(is_page, arguments.report)) else None
+        if timeline is not None:
+            command.stop.also(timeline.interrupt)  # before the engine, which fails by it
         engine = stack.enter_context(command.engine(watch=timeline))
         wanted = _expansion(arguments, engine)
         probes = wanted.check()

@@ -126,6 +126,27 @@ def test_what_has_not_ended_is_shown_as_it_stands(story: Story) -> None:
     assert data["complete"] is False
 
 
+def test_what_an_interrupt_ends_is_unfinished_and_no_failure(story: Story) -> None:
+    story.image(0, "app:v1", State.STARTED)
+    story.blob(1, 0, "a", State.STARTED)
+    story.blob(1, 0, "b", State.WAITING)
+    story.blob(2, 1, "c", State.FAILED, 0, 1000, "404")
+    story.timeline.interrupt()
+    story.blob(3, 0, "a", State.FAILED, 10, 1000, "cancelled")
+    story.blob(3, 0, "b", State.FAILED, 0, 1000, "cancelled")
+    story.image(3, "app:v1", State.FAILED, 0, "cancelled")
+
+    data = story.data(4, complete=False)
+    transfers = data["transfers"]
+    assert dict(zip(transfers["digest"], transfers["state"], strict=True)) == {
+        digest("a"): "started",
+        digest("b"): "waiting",
+        digest("c"): "failed",
+    }
+    assert data["images"]["state"] == ["started"]
+    assert (data["totals"]["blobs"]["failed"], data["totals"]["images"]["failed"]) == (1, 0)
+
+
 def test_a_blob_that_is_moved_twice_is_two_transfers(story: Story) -> None:
     for at in (0, 10):
         story.blob(at, 0, "a", State.STARTED)
