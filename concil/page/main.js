@@ -28,7 +28,7 @@ function headTotals() {
     ["Images failed", count(image.failed), "", image.failed],
     ["Blobs sent", count(blobs.done), size(bytes.done)],
     ["Blobs mounted", count(blobs.mounted), blobs.mounted ? `${size(bytes.mounted)} not sent` : ""],
-    ["Blobs there already", count(blobs.present)],
+    ["Already there", count(blobs.present)],
     ["Blobs failed", count(blobs.failed), "", blobs.failed],
     ["Tried again", count(totals.losses), totals.losses ? "after a loss" : ""],
     ["Mean throughput", `${size((moved * 1000) / RUN)}/s`, `${size(moved)} moved`],

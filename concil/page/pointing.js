@@ -61,7 +61,9 @@ const pointing = (() => {
       make("div", "", one.target),
     );
     const why = one.why || (one.losses.length ? one.losses[one.losses.length - 1].why : "");
-    if (why) tip.append(make("div", "why", why.slice(0, 160)));
+    // The end of a message is its reason; the details have all of it.
+    const short = why.length > 90 ? `\u2026 ${why.slice(-88).replace(/^\S*\s/, "")}` : why;
+    if (why) tip.append(make("div", "why", short));
     const stage = canvas.parentElement;
     tip.style.left = `${Math.max(4, Math.min(at.x + 14, stage.clientWidth - tip.offsetWidth - 6))}px`;
     const below = at.y + 18 + tip.offsetHeight < stage.clientHeight;

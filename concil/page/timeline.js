@@ -198,6 +198,7 @@ const timeline = (() => {
     pen.beginPath();
     pen.rect(gutter - 5, TOP, width - gutter + 5, height - TOP);
     pen.clip();
+    if (!lanes.length) label("nothing had to be moved", gutter + 4, TOP + rowHeight / 2);
     const some = filtered();
     rows.forEach((row, n) => {
       const y = TOP + n * rowHeight;
@@ -282,10 +283,12 @@ const timeline = (() => {
       pen.fillStyle = colours.retry;
       pen.fillRect(px, y - 2, 2, tall + 4);
     }
-    if (to - from > 84 && rowHeight > 14 && one.kind === "done" && !one.lost) {
+    const left = Math.max(from, gutter) + 5;
+    if (to - left > 60 && rowHeight > 14 && one.kind === "done" && !one.lost
+      && pen.measureText(one.short).width < to - left - 5) {
       pen.fillStyle = colours.surface;
       pen.textAlign = "left";
-      pen.fillText(one.short, Math.max(from, gutter) + 5, y + tall / 2 + 0.5);
+      pen.fillText(one.short, left, y + tall / 2 + 0.5);
     }
     if (one.kind === "failed" && to - from > 3) {
       pen.fillStyle = colours.surface;

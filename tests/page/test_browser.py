@@ -118,7 +118,7 @@ def test_the_head_says_what_became_of_it(browser: Browser, tmp_path: Path) -> No
     assert facts["Images copied"] == "1"
     assert facts["Blobs sent"] == "2"
     assert facts["Blobs mounted"] == "1"
-    assert facts["Blobs there already"] == "1"
+    assert facts["Already there"] == "1"
     assert facts["Tried again"] == "1"
     failed = text_of(browser, "#failed")
     assert "404 not there" in failed
