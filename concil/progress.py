@@ -16,7 +16,7 @@ class State(enum.StrEnum):
     """What has become of a subject."""
 
     WAITING = "waiting"  # known and not begun; so that totals are right from early on
-    STARTED = "started"
+    STARTED = "started"  # once more where it goes on, if that is not the beginning
     MOVING = "moving"
     RETRYING = "retrying"
     DONE = "done"
@@ -106,6 +106,11 @@ class Meter:
     def position(self) -> int:
         """Bytes, as last told."""
         return self._position
+
+    def goes_on(self, position: int) -> None:
+        """Tell where a transfer goes on that an earlier one had begun."""
+        if position:
+            self.state(State.STARTED, position=position)
 
     def at(self, position: int) -> None:
         """Tell the position; the event may be held back."""

@@ -167,7 +167,7 @@ class Timeline:
 
     def _advance(self, one: Transfer, event: Event, now: float) -> None:
         """Count what has moved since the last event."""
-        if one.resumed is None and event.state is State.MOVING:
+        if event.state is State.STARTED:
             one.resumed = one.position = event.position
         gained = event.position - one.position
         if gained > 0 and event.state in (State.MOVING, State.RETRYING, State.DONE):

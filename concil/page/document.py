@@ -91,7 +91,7 @@ def _transfers(transfers: Sequence[Transfer], texts: _Texts) -> dict[str, object
         "state": [str(one.state) for one in transfers],
         "total": [one.total for one in transfers],
         "position": [one.position for one in transfers],
-        "resumed": [one.resumed or 0 for one in transfers],
+        "resumed": [one.resumed for one in transfers],
         "lane": [one.lane for one in transfers],
         "seen": [_ms(one.seen) for one in transfers],
         "started": [_ms(one.started) for one in transfers],

@@ -35,7 +35,7 @@ class Transfer:
     ended: float | None = None
     last: float = 0.0  # when it was last told of
     position: int = 0  # bytes
-    resumed: int | None = None  # bytes that were there from an earlier run
+    resumed: int = 0  # bytes that were there from an earlier run
     lost: int = 0  # tries that broke off
     losses: list[Loss] = field(default_factory=list)
     helped: dict[int, tuple[float, float]] = field(default_factory=dict)  # other workers: from, to

@@ -63,7 +63,7 @@ class Fetch:
 
     def run(self) -> None:
         """Take part until nothing is left to take; the primary thread's job."""
-        self._meter.at(self._writer.filled)
+        self._meter.goes_on(self._writer.filled)
         self._take_part()
 
     def help(self) -> None:

@@ -227,6 +227,7 @@ class Push:
         reader = ResumingReader(self._opener, size, self._context, name, self._lost)
         promise = Promise(size, digest, name, check)
         resumed = self._entry.state if self._writer.offset else None
+        self._meter.goes_on(self._writer.offset)
         try:
             promise.begin(reader, self._writer.offset, resumed.hashed if resumed else "")
             while True:

@@ -102,12 +102,14 @@ def test_workers_that_help_are_named(story: Story) -> None:
 
 def test_what_an_earlier_run_brought_is_no_throughput(story: Story) -> None:
     story.blob(0, 0, "a", State.STARTED)
-    story.blob(0, 0, "a", State.MOVING, 700)
+    story.blob(0, 0, "a", State.STARTED, 700)
+    story.blob(1, 0, "a", State.MOVING, 800)
     story.blob(2, 0, "a", State.DONE, 1000)
 
     data = story.data(3)
     assert sum(data["throughput"]["bytes"]) == pytest.approx(300, rel=0.01)
-    assert only(data["transfers"])["resumed"] == 700
+    one = only(data["transfers"])
+    assert (one["resumed"], one["started"]) == (700, 0)
 
 
 def test_what_has_not_ended_is_shown_as_it_stands(story: Story) -> None:
