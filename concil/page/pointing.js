@@ -49,22 +49,44 @@ const pointing = (() => {
   }
 
   function hint(one, at) {
-    tip.hidden = !one;
     timeline.hovered = one;
-    if (!one) return;
+    if (!one) {
+      tip.hidden = true;
+      return;
+    }
     const took = one.took === null ? `at ${duration(one.end)}` : duration(one.took);
     const waited = one.waited >= 1 ? `, waited ${duration(one.waited)}` : "";
     const again = one.lost ? `, tried again ${several(one.lost, "time")}` : "";
-    tip.replaceChildren(
-      make("div", "", one.short),
+    const lines = [
+      make("div", "mono", one.short),
       make("div", "", `${stateOf(one)}, ${size(one.total)}, ${took}${waited}${again}`),
       make("div", "", one.target),
-    );
+    ];
     const why = one.why || (one.losses.length ? one.losses[one.losses.length - 1].why : "");
     // The end of a message is its reason; the details have all of it.
     const short = why.length > 90 ? `\u2026 ${why.slice(-88).replace(/^\S*\s/, "")}` : why;
-    if (why) tip.append(make("div", "why", short));
+    if (why) lines.push(make("div", "why", short));
+    float(lines, at);
+  }
+
+  // Over the curves: what they are there.
+  function hintCurves(at) {
+    const [from, to] = [timeline.timeAt(at.x), timeline.timeAt(at.x + 1)];
+    timeline.hovered = null;
+    if (from < 0 || from > RUN) {
+      tip.hidden = true;
+      return;
+    }
+    float([make("div", "", duration(from)), make("div", "", [
+      `${size(throughput.between(from, to))}/s`,
+      `${count(queue.between(from, to))} waiting`,
+    ].join(", "))], at);
+  }
+
+  function float(lines, at) {
     const stage = canvas.parentElement;
+    tip.replaceChildren(...lines);
+    tip.hidden = false;
     tip.style.left = `${Math.max(4, Math.min(at.x + 14, stage.clientWidth - tip.offsetWidth - 6))}px`;
     const below = at.y + 18 + tip.offsetHeight < stage.clientHeight;
     tip.style.top = `${below ? at.y + 18 : Math.max(4, at.y - tip.offsetHeight - 12)}px`;
@@ -87,7 +109,8 @@ const pointing = (() => {
   canvas.addEventListener("pointermove", (event) => {
     const at = place(event);
     if (!fingers.has(event.pointerId)) {
-      hint(under(at), at);
+      if (at.y < TOP) hintCurves(at);
+      else hint(under(at), at);
       return;
     }
     fingers.set(event.pointerId, at);

@@ -35,7 +35,8 @@ def render(document: Mapping[str, object], title: str) -> str:
     )
     parts = {
         "POLICY": policy,
-        "TITLE": html.escape(title),
+        # Also what no encoding has, as parts of a file's name that is not UTF-8.
+        "TITLE": html.escape(title).encode("ascii", "xmlcharrefreplace").decode(),
         "STYLE": style,
         "DATA": embedded(document),
         "SCRIPT": script,

@@ -199,6 +199,20 @@ def test_pointing_at_a_transfer_tells_about_it(browser: Browser, tmp_path: Path)
         assert words in details
 
 
+def test_pointing_at_the_throughput_tells_how_much_it_was(browser: Browser, tmp_path: Path) -> None:
+    opened(browser, small_story(), tmp_path)
+    place = stage(browser)
+    second = (place["width"] - 92) / 10
+
+    browser.point((place["left"] + 84 + 3.5 * second, place["top"] + 40))
+    browser.wait("!document.getElementById('tip').hidden")
+
+    # One blob moved its 1000 bytes within three seconds.
+    rate, waiting = text_of(browser, "#tip").splitlines()[-1].split(", ")
+    assert int(rate.removesuffix(" B/s")) == pytest.approx(1000 / 3, rel=0.01)
+    assert waiting == "4 waiting"
+
+
 def test_dragging_over_the_throughput_zooms_and_a_key_goes_back(
     browser: Browser, tmp_path: Path
 ) -> None:
