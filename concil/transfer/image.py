@@ -21,7 +21,7 @@ from concil.transfer.graph import GraphReader, attests, check_listed, chosen
 from concil.transfer.job import ForeignLayers, ImageJob, Load, Root, counted, joined
 from concil.transfer.pool import Claims, Rank, WorkerPool, wait
 from concil.transfer.putting import put
-from concil.transfer.referrers import Gatherer, Hands, is_list
+from concil.transfer.referrers import Gatherer, Hands, ListOfReferrers, is_list
 
 __all__ = ["Copier", "ForeignLayers", "ImageJob", "ImageResult", "joined"]
 
@@ -68,11 +68,14 @@ class Copier:
 
         Raises:
             NotFound: the source has no such image or platform.
+            ListOfReferrers: it is none, and referrers were to go along.
             ConcilError: it could not be copied; its tag was not written.
         """
         began = time.monotonic()
         try:
             result = self._copy(job, began)
+        except ListOfReferrers:
+            raise  # in a mirror it is no failure
         except ConcilError as error:
             self._tell(job, State.FAILED, 0, str(error))
             raise
@@ -85,8 +88,7 @@ class Copier:
             # Reading it says why: a layout lists its names, a registry its own message.
             source = job.source.get_manifest(job.source_reference).descriptor
         if job.referrers and is_list(job.source_reference, source.digest):
-            note = "a list of referrers, which go along with their image"
-            return ImageResult(job.subject, job.target, State.PRESENT, source.digest, notes=(note,))
+            raise ListOfReferrers(source.digest, job.subject)
         there = job.destination.find_manifest(job.destination_reference)
         same = there is not None and there.digest == source.digest and not job.platforms
         if not same:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from concil.errors import Cancelled, ConcilError
 from concil.progress import State
 from concil.transfer.image import Copier, ForeignLayers, ImageJob, ImageResult
+from concil.transfer.referrers import ListOfReferrers
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,14 @@ class Mirror:
 
     def _attempt(self, item: MirrorItem) -> Outcome:
         try:
-            return Outcome(item, result=self._copier.copy(self._prepare(item)))
+            return Outcome(item, result=self._copied(self._prepare(item)))
         except ConcilError as error:
             return Outcome(item, error=error)
+
+    def _copied(self, job: ImageJob) -> ImageResult:
+        try:
+            return self._copier.copy(job)
+        except ListOfReferrers as error:
+            # A plan for all tags meets it: what it lists goes along, so nothing is left to do.
+            notes = (str(error),)
+            return ImageResult(job.subject, job.target, State.PRESENT, error.digest, notes=notes)
