@@ -25,7 +25,7 @@ from concil.transfer.fetch import Fetch, spread
 from concil.transfer.image import Copier, ImageResult
 from concil.transfer.job import ForeignLayers, ImageJob
 from concil.transfer.journal import Journal
-from concil.transfer.mirror import Manner, Mirror, MirrorItem, MirrorReport, Outcome
+from concil.transfer.mirror import Manner, Mirror, MirrorItem, MirrorReport, Outcome, copied
 from concil.transfer.pool import Rank, WorkerPool, wait
 from concil.transfer.prune import Pruned, Pruner, Pruning
 from concil.transfer.push import Push
@@ -177,12 +177,12 @@ class Engine:
         foreign = ForeignLayers(foreign_layers)
         item = MirrorItem(source, destination, tuple(platforms), referrers, foreign)
         self._stores.referrers.forget()
-        return self.copy_item(item)
+        with self._stores.writing():
+            return self._copier.copy(self._prepare(item))
 
     def copy_item(self, item: MirrorItem) -> ImageResult:
         """Copy one image of a mirror that somebody else keeps the list of. Raises as `copy`."""
-        with self._stores.writing():
-            return self._copier.copy(self._prepare(item))
+        return copied(self._copier, self._prepare(item))
 
     def mirror(
         self,

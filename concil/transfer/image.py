@@ -22,7 +22,7 @@ from concil.transfer.manifests import Manifests
 from concil.transfer.past import Brought, Past
 from concil.transfer.pool import Claims, Rank, WorkerPool, turn, wait
 from concil.transfer.putting import put
-from concil.transfer.referrers import Gatherer, Hands, is_list
+from concil.transfer.referrers import Gatherer, Hands, ListOfReferrers, is_list
 
 __all__ = ["Copier", "ForeignLayers", "ImageJob", "ImageResult", "joined"]
 
@@ -77,11 +77,14 @@ class Copier:
 
         Raises:
             NotFound: the source has no such image or platform.
+            ListOfReferrers: it is none, and referrers were to go along.
             ConcilError: it could not be copied; its tag was not written.
         """
         began = time.monotonic()
         try:
             result = self._copy(job, began)
+        except ListOfReferrers:
+            raise  # in a mirror it is no failure
         except ConcilError as error:
             self._tell(job, State.FAILED, 0, str(error))
             raise
@@ -96,8 +99,7 @@ class Copier:
                 self._past.remember_image(job.key, Brought(source.digest, digest))
             return ImageResult(job.subject, job.target, State.PRESENT, digest)
         if job.referrers and is_list(job.source_reference, source.digest):
-            note = "a list of referrers, which go along with their image"
-            return ImageResult(job.subject, job.target, State.PRESENT, source.digest, notes=(note,))
+            raise ListOfReferrers(source.digest, job.subject)
         if digest is None:
             self._tell(job, State.STARTED, 0, "")
         image = (job.destination.realm, job.destination.name, source.digest, job.platforms)

@@ -11,6 +11,7 @@ from concil.errors import Cancelled, ConcilError, NotTried
 from concil.progress import State
 from concil.transfer.image import ImageResult
 from concil.transfer.job import ForeignLayers, ImageJob
+from concil.transfer.referrers import ListOfReferrers
 from concil.transfer.refusals import Refusals
 
 
@@ -195,6 +196,16 @@ class Mirror:
             untried = refusals.untried(*places)
             if untried is not None:
                 return Outcome(item, error=untried)
-            return Outcome(item, result=self._copier.copy(job))
+            return Outcome(item, result=copied(self._copier, job))
         except ConcilError as error:
             return Outcome(item, error=refusals.cause(error, *places))
+
+
+def copied(copier: Copying, job: ImageJob) -> ImageResult:
+    """Copy one image of many; a list of referrers is none. Raises as the copier does."""
+    try:
+        return copier.copy(job)
+    except ListOfReferrers as error:
+        # A plan for all tags meets it: what it lists goes along, so nothing is left to do.
+        notes = (str(error),)
+        return ImageResult(job.subject, job.target, State.PRESENT, error.digest, notes=notes)

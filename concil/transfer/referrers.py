@@ -8,10 +8,22 @@ from functools import partial
 
 from concil.content import INDEX_TYPES, Descriptor, Digest, Manifest
 from concil.digest_tags import digest_tag, digest_tag_parts, sibling
-from concil.errors import InvalidManifest, NotFound
+from concil.errors import InvalidManifest, NotFound, UsageError
 from concil.store.protocol import Referring
 from concil.transfer.graph import DEEPEST, MOST, Fetcher, GraphReader, check_listed
 from concil.transfer.job import Attached, ImageJob, counted
+
+
+class ListOfReferrers(UsageError):
+    """A tag that was to be copied as an image and is a list of referrers of another one."""
+
+    def __init__(self, digest: Digest, subject: str) -> None:
+        """Keep its digest; ``subject`` is what people call it."""
+        super().__init__(
+            f"{subject} is a list of referrers, which go along with their image",
+            remedy="copy the image that they refer to, or this without --referrers",
+        )
+        self.digest = digest
 
 
 def is_list(reference: str, digest: Digest) -> bool:

@@ -97,9 +97,8 @@ class Lab:
         """Open what an item names: ``repository:tag`` on either host."""
         source, target = item.source.split(":"), item.destination.split(":")
         wanted = tuple(Platform.parse(text) for text in item.platforms)
-        return ImageJob(
-            self.source(source[0]), source[1], self.target(target[0]), target[1], wanted
-        )
+        stores = (self.source(source[0]), source[1], self.target(target[0]), target[1])
+        return ImageJob(*stores, wanted, item.referrers)
 
     def mirror(self) -> Mirror:
         """Return a mirror of this lab."""

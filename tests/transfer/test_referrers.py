@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from concil.content import Descriptor, Digest, Manifest
-from concil.errors import AccessDenied, InvalidManifest
+from concil.errors import AccessDenied, InvalidManifest, UsageError
 from concil.progress import State
 from concil.transfer.job import ImageJob
+from concil.transfer.mirror import MirrorItem
 from tests.lab.images import Image, make_image, make_index
 from tests.lab.referrers import SBOM, make_referrer, make_tagged, tag_of
 from tests.store.faults import RefusesRequests
@@ -338,13 +339,17 @@ def test_tag_that_lists_referrers_is_no_image(lab: Lab, source: MemoryStore) -> 
     load(source, make_index([SIGNED]), tag_of(IMAGE))
     load(source, CHILD_SBOM, tag_of(CHILD_SBOM))
 
-    listing = lab.copier.copy(lab.job(source, lab.target(), tag_of(IMAGE), referrers=True))
+    with pytest.raises(UsageError, match=r"origin/app:sha256-.* is a list of referrers"):
+        lab.copier.copy(lab.job(source, lab.target(), tag_of(IMAGE), referrers=True))
+    tags = ("v1", tag_of(IMAGE))
+    items = [MirrorItem(f"app:{tag}", f"app:{tag}", referrers=True) for tag in tags]
+    report = lab.mirror().run(items, 1)
     image = lab.copier.copy(lab.job(source, lab.target(), tag_of(CHILD_SBOM), referrers=True))
 
-    assert listing.state is State.PRESENT
-    assert listing.notes == ("a list of referrers, which go along with their image",)
+    assert (report.images, report.up_to_date, report.failed) == (2, 1, [])
     assert image.state is State.DONE
-    assert set(lab.target().names) == {tag_of(CHILD_SBOM)}
+    assert set(lab.target().names) == {"v1", tag_of(CHILD_SBOM)}
+    assert_there(lab.target(), *ALL)
 
 
 class Plain:
