@@ -123,9 +123,8 @@ def run(command: Command) -> int:
     """Copy them; the failures of single images are told at the end."""
     arguments = command.arguments
     began = time.monotonic()
-    if arguments.dest is not None and arguments.destination is not None:
-        raise UsageError("two destinations are given", remedy="leave one of them away")
     with contextlib.ExitStack() as stack:
+        below = _below(arguments)
         plan = reading.read(arguments.plan)
         arguments.hosts = plan.hosts
         timeline = Timeline() if any(map(is_page, arguments.report)) else None
@@ -135,7 +134,7 @@ def run(command: Command) -> int:
         if arguments.since:
             sides = replace(sides, held=held_by(arguments.since))
         engine = stack.enter_context(command.engine(sides, watch=timeline))
-        wanted = _expansion(arguments, engine, plan.rules)
+        wanted = _expansion(arguments, engine, plan.rules, below)
         if not wanted.rules and arguments.retry_failed is not None:
             results.put_line(f"nothing failed in {cleaned(str(arguments.retry_failed))}")
             return DONE
@@ -228,10 +227,18 @@ def _unlisted(wanted: Expansion) -> Iterator[str]:
         yield cleaned(f"concil: failed: {count} more repositories were not tried: {told(error)}")
 
 
-def _expansion(arguments: argparse.Namespace, engine: Engine, rules: tuple[Rule, ...]) -> Expansion:
-    """The plan as images; where they go is said by ``--dest``, the argument, or the plan."""
+def _below(arguments: argparse.Namespace) -> Below | None:
+    """The destination, said by ``--dest`` or the argument; None: the plan says where all goes."""
+    if arguments.dest is not None and arguments.destination is not None:
+        raise UsageError("two destinations are given", remedy="leave one of them away")
     destination = arguments.dest if arguments.dest is not None else arguments.destination
-    below = Below(destination) if destination is not None else None
+    return Below(destination) if destination is not None else None
+
+
+def _expansion(
+    arguments: argparse.Namespace, engine: Engine, rules: tuple[Rule, ...], below: Below | None
+) -> Expansion:
+    """The plan as images, cut down or with all that prune has to know, as the options say."""
     if arguments.prune or arguments.prune_all:
         rules = tuple(replace(rule, prune=True) for rule in rules)
     platforms = options.platforms_of(arguments)

@@ -82,7 +82,7 @@ class Blobs:
             error = done.exception()
             if error is None:
                 self._learn(job, done.result(), tried)
-                claim.set_result(done.result())
+                self._claims.complete(key, claim, done.result())
             else:
                 self._claims.release(key, claim)
                 claim.set_exception(error)

@@ -199,35 +199,53 @@ def wait(future: Future[Result], cancel: threading.Event) -> Result:
     return future.result()
 
 
+@dataclass(frozen=True, slots=True)
+class _Settled(Generic[Result]):
+    """What an owner has left: a future is a thousand bytes, and a mirror has many."""
+
+    result: Result
+
+
 class Claims(Generic[Result]):
     """Gives each key one owner at a time, whose result everybody shares. Any thread."""
 
     def __init__(self) -> None:
         """Begin with nothing claimed."""
-        self._futures: dict[Hashable, Future[Result]] = {}
+        self._held: dict[Hashable, Future[Result] | _Settled[Result]] = {}
         self._lock = threading.Lock()
 
     def take(self, key: Hashable) -> tuple[bool, Future[Result]]:
         """Return whether the caller is the owner now, and the future the owner completes."""
+        future: Future[Result] = Future()
         with self._lock:
-            future = self._futures.get(key)
-            if future is not None:
-                return False, future
-            future = self._futures[key] = Future()
-            return True, future
+            held = self._held.get(key)
+            if held is None:
+                self._held[key] = future
+                return True, future
+        if isinstance(held, Future):
+            return False, held
+        future.set_result(held.result)
+        return False, future
+
+    def complete(self, key: Hashable, future: Future[Result], result: Result) -> None:
+        """Complete the future of a key, and keep no more than the result."""
+        with self._lock:
+            if self._held.get(key) is future:
+                self._held[key] = _Settled(result)
+        future.set_result(result)
 
     def release(self, key: Hashable, future: Future[Result]) -> None:
         """Let somebody else try: the owner failed. Call it before the future is completed."""
         with self._lock:
-            if self._futures.get(key) is future:
-                del self._futures[key]
+            if self._held.get(key) is future:
+                del self._held[key]
 
     def forget(self, key: Hashable) -> None:
         """Let somebody else try although the owner succeeded, unless one is still at it."""
         with self._lock:
-            future = self._futures.get(key)
-            if future is not None and future.done():
-                del self._futures[key]
+            held = self._held.get(key)
+            if held is not None and (isinstance(held, _Settled) or held.done()):
+                del self._held[key]
 
 
 @contextlib.contextmanager

@@ -96,3 +96,29 @@ def test_failing_owners_follow_each_other_until_one_succeeds() -> None:
     at_once(*[follow] * 6)
 
     assert claims.take("blob")[1].result() == "there"
+
+
+def test_completed_claim_has_its_result_for_whoever_waits_and_whoever_comes_later() -> None:
+    claims: Claims[int] = Claims()
+    _, future = claims.take("a")
+    _, waiting = claims.take("a")
+
+    claims.complete("a", future, 7)
+
+    mine, later = claims.take("a")
+    assert not mine
+    assert waiting.result(0) == later.result(0) == 7
+    claims.forget("a")
+    assert claims.take("a")[0]
+
+
+def test_claim_that_was_forgotten_is_not_settled_by_its_old_owner() -> None:
+    claims: Claims[int] = Claims()
+    _, first = claims.take("a")
+    claims.release("a", first)
+    _, second = claims.take("a")
+
+    claims.complete("a", first, 1)
+
+    assert first.result(0) == 1
+    assert claims.take("a") == (False, second)
