@@ -213,6 +213,15 @@ def test_what_is_no_address_is_an_error(address: str) -> None:
         Cluster(address)
 
 
+def test_an_archive_has_only_one_writer(dask: DaskCluster, origin: Origin, tmp_path: Path) -> None:
+    item = MirrorItem(f"{origin.registry.url}/app0:v0", f"oci-archive:{tmp_path}/all.tar:app0:v0")
+
+    with cluster_of(dask) as cluster, pytest.raises(UsageError, match="an archive of its own"):
+        cluster.mirror([item])
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_passwords_do_not_travel_in_the_clear() -> None:
     access = Access(credentials=Credentials("alice", "pa55word"))
     settings = Settings(QUICK, Sides(access, Access()))

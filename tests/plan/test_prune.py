@@ -75,6 +75,21 @@ def test_bare_tags_in_a_layout_are_no_other_names(tmp_path: Path) -> None:
     assert target.judge("docker.io/library/alpine:3") is None
 
 
+def test_lists_of_referrers_are_kept_where_the_source_keeps_none_as_a_tag() -> None:
+    """A registry with the API has no such tags; the destination without it would lose them."""
+    named = f"sha256-{'0' * 64}"
+
+    [target] = targets(ALL, tags=listing("v1"))
+
+    assert target.judge(named) is None
+    assert target.judge(f"{named}.sig") == [f"q.example/a:{named}.sig"]
+
+
+def test_an_archive_is_not_pruned(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="plan:1: 'prune': .* an archive"):
+        targets(ALL, tags=listing("v1"), to=f"oci-archive:{tmp_path}/all.tar")
+
+
 def test_list_that_breaks_off_is_none() -> None:
     [target] = targets(ALL, tags=breaks_off)
 
