@@ -86,7 +86,7 @@ def test_lists_of_referrers_are_kept_where_the_source_keeps_none_as_a_tag() -> N
 
 
 def test_an_archive_is_not_pruned(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="plan:1: 'prune': .* an archive"):
+    with pytest.raises(UsageError, match=r"plan:1: 'prune': .* an archive"):
         targets(ALL, tags=listing("v1"), to=f"oci-archive:{tmp_path}/all.tar")
 
 
