@@ -124,7 +124,7 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_begins(
 
     done = cli("mirror", written, f"{source.host}/copy", f"--report={tmp_path}/no/report.json")
 
-    assert_fails(done, 1, "cannot write the report", "--report")
+    assert_fails(done, 1, "cannot write the report", "choose another place")
     assert len(source.requests) == asked
 
 
