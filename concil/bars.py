@@ -100,7 +100,10 @@ class _Direct:
     def __call__(self, event: Event) -> None:
         """Write the event, as a JSON object."""
         if self._as_json:
-            self._put_json(dataclasses.asdict(event))
+            document = dataclasses.asdict(event)
+            if not event.worker:  # on one machine there is nobody else to name
+                del document["worker"]
+            self._put_json(document)
 
     def write(self, line: str, level: str = "") -> None:
         """Write the line; in JSON it is an event of kind "log"."""

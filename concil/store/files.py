@@ -16,8 +16,9 @@ from concil.config import MIB
 from concil.content import Digest, Verifier
 from concil.errors import Cancelled, FileChanged, StoreError, UsageError, shown
 
+FREE_SPACE = "free some space on that disk, then run it again"
 _REMEDIES = {
-    errno.ENOSPC: "free some space on that disk, then run it again",
+    errno.ENOSPC: FREE_SPACE,
     errno.EDQUOT: "free some of your quota on that disk, then run it again",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f), or choose another file system",
     errno.EACCES: "check the owner and the permissions",

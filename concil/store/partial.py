@@ -13,12 +13,11 @@ from pathlib import Path
 from concil.config import MIB
 from concil.content import Digest, Verifier
 from concil.errors import StoreError
-from concil.store.files import disk_error
+from concil.store.files import FREE_SPACE, disk_error
 from concil.store.protocol import WriterState
 
 _CATCH_UP = 8 * MIB  # bytes hashed at most before a thread goes back to its socket
 _BLOCK = MIB
-_MAKE_ROOM = "make room on the disk and run it again"
 
 
 class PartialFile:
@@ -178,7 +177,7 @@ class PartialFile:
             self.abort()
         raise StoreError(
             f"{self.final}: {missing} bytes are to come, and the disk has room for {free}",
-            remedy=_MAKE_ROOM,
+            remedy=FREE_SPACE,
         )
 
     def _advance(self, offset: int, piece: memoryview) -> None:

@@ -345,7 +345,7 @@ def test_a_target_that_may_not_be_written(
     words = ("blob", "pull", f"{registry.host}/app@{blob}", "-o", tmp_path / "closed" / "out")
     done = program(*words, before=FORBIDDING)
 
-    assert_fails(done, 1, "closed", "Permission denied", "can be written to")
+    assert_fails(done, 1, "closed", "Permission denied", "owner and the permissions")
 
 
 def test_a_file_that_may_not_grow(
@@ -387,8 +387,8 @@ def test_a_full_disk(cli: Cli, registry: EmbeddedRegistry, small_disk: Path, job
     pulled = cli("blob", "pull", jobs, f"{registry.host}/app@{blob}", "-o", small_disk / "out")
     copied = cli("copy", jobs, f"{registry.host}/app:v1", f"oci:{small_disk}/layout:v1")
 
-    assert_fails(pulled, 1, "4000000 bytes are to come", "make room", "run it again")
-    assert_fails(copied, 1, "bytes are to come", "make room", "run it again")
+    assert_fails(pulled, 1, "4000000 bytes are to come", "free some space", "run it again")
+    assert_fails(copied, 1, "bytes are to come", "free some space", "run it again")
     assert not (small_disk / "out").exists()
     assert cli("tags", f"oci:{small_disk}/layout").lines == []
 
@@ -403,7 +403,7 @@ def test_a_disk_that_fills_up_meanwhile(small_disk: Path) -> None:
     with pytest.raises(StoreError, match="No space left") as caught:
         file.write_at(0, memoryview(blob))
 
-    assert "make room" in caught.value.remedy
+    assert "free some space" in caught.value.remedy
     file.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -244,6 +245,16 @@ def test_json_is_an_object_a_line() -> None:
         "detail": "",
     }
     assert log == {"kind": "log", "level": "warning", "message": "words"}
+
+
+def test_json_names_the_worker_of_a_cluster() -> None:
+    stream = io.StringIO()
+
+    display = open_display("json", stream)
+    display(replace(blob("a"), worker="tcp://10.0.0.5:4000 concil-1"))
+    display.close()
+
+    assert json.loads(stream.getvalue())["worker"] == "tcp://10.0.0.5:4000 concil-1"
 
 
 def test_none_is_lines_only() -> None:

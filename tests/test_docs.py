@@ -1,0 +1,116 @@
+"""What the documents say of each other and of the code's shape is so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from tests.lab import arrows
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+MODULES = sorted(
+    str(path.relative_to(ROOT / "concil"))
+    for path in (ROOT / "concil").rglob("*.py")
+    if not path.name.startswith("__")
+)
+
+
+def links(page: Path) -> list[str]:
+    """The targets of a page's links, code apart."""
+    text = re.sub(r"^```.*?^```|`[^`\n]+`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+def anchors(page: Path) -> set[str]:
+    """What may stand behind `#`: the headings, as GitHub writes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def dead_links(page: Path) -> Iterator[str]:
+    for link in links(page):
+        name, _, anchor = link.partition("#")
+        if ":" in name:
+            continue
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            yield link
+
+
+def block(heading: str) -> list[str]:
+    """The lines of the first block of code under a heading of the architecture."""
+    section = ARCHITECTURE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return section.split("```")[1].strip("\n").splitlines()
+
+
+def drawn() -> set[str]:
+    """The files and directories of the tree, as paths below the package; with globs."""
+    found, package = set(), ""
+    for line in block("The tree")[1:]:
+        depth = len(line) - len(line.lstrip())
+        if depth == 2:
+            package = ""
+        names = re.findall(r"[\w*]+(?:\.py\b|/(?= ))", line)
+        found |= {package + name for name in names}
+        if depth == 2 and names[0].endswith("/"):
+            package = names[0]
+    return found
+
+
+def is_drawn(module: str, tree: set[str]) -> bool:
+    """Whether the tree has a module, or its package without any modules."""
+    package = module.rpartition("/")[0]
+    alone = f"{package}/" in tree and not any(re.match(f"{package}/.", name) for name in tree)
+    return alone or any(fnmatchcase(module, name) for name in tree)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    assert list(dead_links(page)) == []
+
+
+def test_a_dead_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    (tmp_path / "other.md").write_text("# The `other`, page\n```\n# no heading\n```\n")
+    page.write_text(
+        "[a](other.md) [b](other.md#the-other-page) [c](https://example.com/no)\n`[d](code.md)`\n"
+        "[e](gone.md) [f](other.md#no-heading) [g](#gone)\n"
+    )
+
+    assert list(dead_links(page)) == ["gone.md", "other.md#no-heading", "#gone"]
+
+
+def test_the_tree_of_the_architecture_has_every_module() -> None:
+    tree = drawn()
+
+    assert [module for module in MODULES if not is_drawn(module, tree)] == []
+
+
+def test_all_that_the_tree_of_the_architecture_has_is_there() -> None:
+    assert [name for name in sorted(drawn()) if not list((ROOT / "concil").glob(name))] == []
+
+
+def test_a_module_that_is_not_drawn_is_found() -> None:
+    tree = {"errors.py", "docker*.py", "store/", "store/layout*.py", "cli/"}
+    modules = ["errors.py", "dockerhub.py", "store/layout_disk.py", "cli/copy.py"]
+
+    assert all(is_drawn(module, tree) for module in modules)
+    assert not any(is_drawn(module, tree) for module in ("retry.py", "store/files.py"))
+
+
+def test_the_import_rule_of_the_architecture_is_the_one_that_is_checked() -> None:
+    drawing = [line.replace("<-", "").split() for line in block("The import rule")]
+    # What nobody imports is no row of the drawing.
+    layers = [names for names in arrows.LAYERS if names != ("__main__",)]
+    everything = [name for names in layers for name in names]
+
+    assert [{n for n in everything if any(fnmatchcase(n, g) for g in row)} for row in drawing] == [
+        set(names) for names in layers
+    ]
