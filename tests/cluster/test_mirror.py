@@ -22,7 +22,8 @@ from concil.transfer.journal import Journal
 from concil.transfer.mirror import MirrorItem, MirrorReport, Outcome
 from tests.cluster.conftest import IMAGES, LARGE, Origin, Target
 from tests.lab.dask import DaskCluster
-from tests.lab.images import assert_same_image, digest_of
+from tests.lab.images import assert_same_image, digest_of, make_image, put_image
+from tests.lab.referrers import list_by_tag, make_referrer, put_referrer, tag_of
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -109,6 +110,22 @@ def test_progress_comes_back(dask: DaskCluster, origin: Origin, target: Target) 
     # Which worker, and which of its threads: a timeline has a lane for each.
     assert all(event.worker.startswith("tcp://127.0.0.1:") for event in events)
     assert len({event.worker for event in events}) > 3
+
+
+def test_signatures_go_along(dask: DaskCluster, origin: Origin, target: Target) -> None:
+    image = make_image(40, [1_000])
+    signature = make_referrer(image)
+    put_image(origin.registry.url, "signed", "v1", image)
+    put_referrer(origin.registry.url, "signed", signature)
+    source, there = f"{origin.registry.url}/signed:v1", f"{target.relay.url}/m/signed:v1"
+
+    with cluster_of(dask) as cluster:
+        report = cluster.mirror([MirrorItem(source, there, referrers=True)])
+
+    assert report.failed == []
+    listed = list_by_tag(target.registry.url, "m/signed", tag_of(image))
+    assert [entry["digest"] for entry in listed] == [signature.digest]
+    assert_same_image(target.registry.url, "m/signed", signature.digest, signature)
 
 
 def test_an_image_that_fails_is_an_outcome(
