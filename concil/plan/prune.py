@@ -157,10 +157,6 @@ def _is_list(tag: str) -> bool:
 
 def _entry(rule: Rule, destination: Callable[[Rule, Address], str]) -> _Entry:
     source = parse_address(rule.source)
-    probe = source if isinstance(source, LayoutAddress) else source.at(tag=_PROBE)
-    into = parse_address(destination(rule, probe))
-    if rule.prune and isinstance(into, LayoutAddress) and into.kind != LAYOUT:
-        raise _cannot(rule, "its target is an archive; mirror to a new one instead")
     if rule.tags is None:
         target = parse_address(destination(rule, source))
         return _Entry(rule, where_of(key_of(target)), target)
@@ -169,6 +165,8 @@ def _entry(rule: Rule, destination: Callable[[Rule, Address], str]) -> _Entry:
             raise _cannot(rule, "its source is a layout, whose names may come from anywhere")
         return _Entry(rule, None, source)
     target = parse_address(destination(rule, source.at(tag=_PROBE)))
+    if rule.prune and isinstance(target, LayoutAddress) and target.kind != LAYOUT:
+        raise _cannot(rule, "its target is an archive; mirror to a new one instead")
     *repository, name = key_of(target)
     head, found, tail = name.partition(_PROBE)
     if _PROBE in "\0".join(repository) or not found or _PROBE in tail:

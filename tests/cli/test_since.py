@@ -244,7 +244,7 @@ def test_what_makes_no_sense_in_a_report_is_carried_over_again(gap: Gap, tmp_pat
     gap.carry(new)  # it holds all that it names
 
 
-def test_a_note_without_sense_is_none(gap: Gap) -> None:
+def test_a_note_without_sense_is_none(gap: Gap, monkeypatch: pytest.MonkeyPatch) -> None:
     gap.carry(f"oci:{gap.directory}/full")
     gap.publish({"team/new:1": AFTER["team/new:1"]})
     new = gap.mirror("new", f"--since={gap.directory}/full")
@@ -253,6 +253,9 @@ def test_a_note_without_sense_is_none(gap: Gap) -> None:
     assert entry["annotations"]["concil.left-out"].startswith('{"sha256:')
     entry["annotations"]["concil.left-out"] = "nonsense"
     (gap.directory / "new" / "index.json").write_text(json.dumps(index))
+
+    # The journal would know where the blob is.
+    monkeypatch.setenv("XDG_STATE_HOME", str(gap.directory / "forgetful"))
 
     done = gap.cli("copy", "--all", "-q", new, f"{gap.inside.host}/in")
 
