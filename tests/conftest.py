@@ -46,6 +46,13 @@ def pytest_configure() -> None:
             signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what the number of workers makes a difference to: the serial run is of those."""
+    for item in items:
+        if "workers" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.workers)
+
+
 def _worker_count() -> int:
     return int(os.environ.get(WORKERS, "4"))
 

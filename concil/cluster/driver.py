@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Self
 
@@ -251,15 +252,19 @@ class _Run:
         return self._outcome(future, item)
 
     def _outcome(self, future: Any, item: MirrorItem) -> Outcome:  # noqa: ANN401
+        try:
+            return self._told(future, item)
+        except (CancelledError, OSError) as error:
+            raise _scheduler_gone() from error
+
+    def _told(self, future: Any, item: MirrorItem) -> Outcome:  # noqa: ANN401
+        """What came back. Raises an error of Dask's if the scheduler is gone meanwhile."""
         if future.status == "finished":
             found: Outcome = future.result()
             # What came back knows its item, but as a copy.
             return Outcome(item, found.result, found.error)
         if future.status != "error":
-            raise ConnectionLost(
-                "the scheduler is gone, or has dropped the mirror",
-                remedy="look after it, and run the mirror again: it goes on",
-            )
+            raise _scheduler_gone()
         error = future.exception()
         if isinstance(error, distributed.scheduler.KilledWorker):
             return Outcome(
@@ -294,3 +299,10 @@ class _Run:
         """Let chunks in flight end, and give up the rest."""
         self._client.unregister_worker_plugin(self._name)
         raise Cancelled("cancelled; run it again to go on")
+
+
+def _scheduler_gone() -> ConnectionLost:
+    return ConnectionLost(
+        "the scheduler is gone, or has dropped the mirror",
+        remedy="look after it, and run the mirror again: it goes on",
+    )

@@ -139,7 +139,8 @@ class Connections(requests.adapters.HTTPAdapter):
         manager = super().proxy_manager_for(
             proxy, blocksize=MIB, ssl_minimum_version=ssl.TLSVersion.TLSv1_2, **kwargs
         )
-        manager.pool_classes_by_scheme = _POOLS
+        if not proxy.lower().startswith("socks"):  # those need connections of their own
+            manager.pool_classes_by_scheme = _POOLS
         return manager
 
     def build_connection_pool_key_attributes(
