@@ -270,6 +270,7 @@ class Engine:
             self._run.abandon.set()
             ended = self._pool.close(LAST_GRACE)
         self._stores.close()
+        self._run.journal.flush()
         if self._owns_journal:
             self._run.journal.close()
         return ended

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 _BUSY = 5.0  # seconds to wait for another process's write
+_LATER = 1.0  # seconds, and statements, until what is for later is written
+_MOST_LATER = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class Journal:
         self._lock = threading.Lock()
         self._owner = f"{os.getpid()}:{_started(os.getpid())}"
         self._db: sqlite3.Connection | None = None
+        self._later: list[tuple[str, tuple[object, ...]]] = []
+        self._flushed = time.monotonic()
         if path is not None:
             with self._tolerant():
                 self._db = _open(path)
@@ -112,6 +116,7 @@ class Journal:
 
     def close(self) -> None:
         """Close the file."""
+        self.flush()
         with self._lock:
             if self._db is not None:
                 self._db.close()
@@ -238,6 +243,29 @@ class Journal:
             if self._db is not None:
                 return self._db.execute(statement, values).rowcount
         return 0
+
+    def later(self, statement: str, *values: object) -> None:
+        """Run a statement with others in one transaction: soon, or when the journal is closed.
+
+        For what is cheap to lose: a transaction for each blob would cost as much as its requests.
+        """
+        with self._lock:
+            self._later.append((statement, values))
+            since = time.monotonic() - self._flushed
+            due = len(self._later) >= _MOST_LATER or since > _LATER
+        if due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Run what was to be run later."""
+        with self._tolerant(), self._lock:
+            waiting, self._later = self._later, []
+            self._flushed = time.monotonic()
+            if self._db is not None and waiting:
+                self._db.execute("BEGIN")
+                for statement, values in waiting:
+                    self._db.execute(statement, values)
+                self._db.execute("COMMIT")
 
     @contextlib.contextmanager
     def _tolerant(self) -> Iterator[None]:

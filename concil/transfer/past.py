@@ -44,6 +44,7 @@ class Past:
         self._journal = journal
         self._lock = threading.Lock()  # guards the fields below
         self._recent: OrderedDict[tuple[str, str, Digest], None] = OrderedDict()
+        self._places: OrderedDict[tuple[str, Digest], str | None] = OrderedDict()
         self._vain: Counter[str] = Counter()  # mounts that failed, by realm
         self._is_tidy = False
 
@@ -95,10 +96,16 @@ class Past:
 
     def repository_of(self, realm: str, digest: Digest) -> str | None:
         """A repository of a registry that had a blob or manifest; None: not known."""
+        key = realm, digest
+        with self._lock:
+            if key in self._places:
+                return self._places[key]
         rows = self._journal.query(
             "SELECT repository FROM places WHERE realm = ? AND digest = ?", realm, str(digest)
         )
-        return str(rows[0][0]) if rows else None
+        found = str(rows[0][0]) if rows else None
+        with self._lock:
+            return self._hold(key, self._places.get(key, found))
 
     def siblings(self, realm: str, digest: Digest, but: str) -> list[str]:
         """Where to mount a blob from, if that has not turned out to be in vain.
@@ -116,13 +123,24 @@ class Past:
         """Remember that a blob or manifest is in a repository."""
         if self.repository_of(realm, digest) != repository:
             self._tidy()
-            self._journal.execute(
+            with self._lock:
+                self._hold((realm, digest), repository)
+            self._journal.later(
                 "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?)",
                 realm,
                 str(digest),
                 repository,
                 time.time(),
             )
+
+    def _hold(self, key: tuple[str, Digest], repository: str | None) -> str | None:
+        """Keep what the journal knows, for this run. The caller holds the lock."""
+        if not self._journal.usable:
+            return repository
+        self._places[key] = repository
+        if len(self._places) > _RECENT:
+            self._places.popitem(last=False)
+        return repository
 
     def _tidy(self) -> None:
         """Forget what is old, once a run: what is still there is found out by a request."""

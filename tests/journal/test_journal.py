@@ -293,3 +293,35 @@ def test_the_default_place_is_the_users_state_directory(
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Journal.default_path() == tmp_path / ".local/state/concil/journal.sqlite"
+
+
+def test_what_is_for_later_is_written_when_there_is_enough_of_it_or_at_the_end(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "journal.sqlite"
+    statement = "INSERT OR REPLACE INTO hosts VALUES (?, '{}', 0)"
+
+    def there() -> int:
+        with closing(sqlite3.connect(path)) as db:
+            return int(db.execute("SELECT count(*) FROM hosts").fetchone()[0])
+
+    journal = Journal(path)
+    for number in range(1000):
+        journal.later(statement, f"h{number}")
+    enough = there()
+    journal.close()
+
+    assert enough >= 1000 - 256
+    assert there() == 1000
+
+
+def test_a_statement_for_later_that_fails_ends_the_journal_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    journal.later("INSERT INTO nowhere VALUES (1)")
+
+    journal.flush()
+
+    assert not journal.usable
+    assert "cannot be used" in caplog.text

@@ -66,6 +66,7 @@ def test_blob_is_known_where_it_was_last(journal: Journal) -> None:
     past.landed("h.example", "a", DIGEST)
     past.landed("h.example", "b", DIGEST)
 
+    journal.flush()
     again = Past(journal)
 
     assert again.siblings("h.example", DIGEST, "c") == ["b"]
