@@ -172,15 +172,15 @@ class Endpoint:
         return self.transport.send(request, call.options)
 
     def _falls_back(self, tried: str, error: TLSFailure | ConnectionLost) -> bool:
-        if self.absolute(tried) != tried:
-            return True  # another thread has found it out meanwhile
-        if not self._may_be_plain or not tried.startswith("https://") or not self._is_home(tried):
-            return False
-        if isinstance(error, Unreachable) or getattr(error, "untrusted", False):
-            return False
-        if isinstance(error, ConnectionLost) and self.transport.has_answered(tried):
-            return False
-        with self._lock:
+        with self._lock:  # several threads find it out at once
+            if self.absolute(tried) != tried:
+                return True  # another one has found it out meanwhile
+            if not (self._may_be_plain and tried.startswith("https://") and self._is_home(tried)):
+                return False
+            if isinstance(error, Unreachable) or getattr(error, "untrusted", False):
+                return False
+            if isinstance(error, ConnectionLost) and self.transport.has_answered(tried):
+                return False
             self._base = "http" + self._base.removeprefix("https")
             self.auth.home = self._base
-        return True
+            return True

@@ -66,6 +66,27 @@ def test_threads_find_out_together(server: Scripted) -> None:
         assert list(pool.map(one, range(8))) == [b"plain"] * 8
 
 
+def test_who_finds_it_out_while_another_does_goes_over_too(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.on("GET", "/v2/", reply(200, b"plain"))
+    with reached(server.host) as endpoint:
+        is_home = endpoint._is_home
+        asked = 0
+
+        def meanwhile(url: str) -> bool:
+            """Let another thread be quicker whenever it may be."""
+            nonlocal asked
+            asked += 1
+            if asked > 1 and not endpoint._lock.locked():
+                endpoint._base = f"http://{server.host}"
+            return is_home(url)
+
+        monkeypatch.setattr(endpoint, "_is_home", meanwhile)
+
+        assert ask(endpoint) == b"plain"
+
+
 def test_a_host_that_hangs_up_on_tls_is_taken_as_plain() -> None:
     with Scripted(plain=b"SSH-2.0-nothing\r\n") as server, reached(server.host) as endpoint:
         with pytest.raises(ConnectionLost):
