@@ -148,7 +148,8 @@ class Cluster:
                 client.unsubscribe_topic(topic_of(name))
                 if not gone:
                     client.unregister_worker_plugin(name)
-                    sync(client.loop, client.scheduler.concil_forget, run=name)
+                    forget = client.scheduler.concil_forget
+                    sync(client.loop, forget, run=name, callback_timeout=_CONNECT)
 
     def _told(self, event: tuple[float, list[list[Any]]]) -> None:
         """Pass on what a worker told."""

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 LARGE = 8 * MIB  # bytes; a smaller blob may be sent by two workers that meet it at once
 GRACE = 10.0  # seconds for chunks in flight when a run is ended
+_SILENCE = 30.0  # seconds for the scheduler to answer
 _WAIT = 2.0  # seconds until a worker that waits for its turn looks whether it is to stop
 _PACE = 0.2  # seconds between two messages of progress
 
@@ -171,7 +172,8 @@ class Crew(WorkerPlugin):
         worker = self._worker
         try:
             call = getattr(worker.scheduler, f"concil_{what}")
-            return sync(worker.loop, call, run=self.name, worker=worker.address, **words)
+            words |= {"run": self.name, "worker": worker.address}
+            return sync(worker.loop, call, callback_timeout=_SILENCE, **words)
         except OSError as error:  # distributed's own errors of connections are of this kind
             logger.warning("the scheduler does not answer: %s", error)
             return None
