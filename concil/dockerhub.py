@@ -21,16 +21,10 @@ from concil.registry import failures
 from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials, Login, Prompt
 from concil.registry.endpoint import Call, Endpoint
+from concil.registry.http_session import TLSSettings, new_session
 from concil.registry.keyring import Keyring, Shelf
 from concil.registry.scopes import Scopes
-from concil.registry.session import (
-    TLSSettings,
-    Transport,
-    content_length,
-    discard,
-    new_session,
-    read_error,
-)
+from concil.registry.session import Transport, content_length, discard, read_error
 from concil.registry.urls import redacted
 from concil.store.files import LocalFile
 from concil.store.protocol import BlobReader

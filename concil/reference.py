@@ -27,6 +27,8 @@ _HOST = re.compile(rf"((?:{_LABEL}(?:\.{_LABEL})*\.?)|\[[0-9a-fA-F:.]+\])(?::([0
 _WORD = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
 _LAYOUT_NAME = re.compile(rf"{_WORD}(?:/{_WORD})*")
 _PLACE = re.compile(r"@[0-9]{1,6}")
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_CONTROL_OR_SPACE = re.compile(r"[\x00-\x20\x7f]")
 _PINNED = re.compile(r"@(sha(?:256|512):.*)\Z", re.DOTALL)
 
 
@@ -154,8 +156,7 @@ def parse_address(text: str) -> Address:
         InvalidReference: it names the part that is wrong.
     """
     layout = text.startswith(LOCAL_SCHEMES)
-    odd = any(ord(c) < 32 if layout else ord(c) < 33 or ord(c) == 127 for c in text)
-    if not text or odd:
+    if not text or (_CONTROL if layout else _CONTROL_OR_SPACE).search(text):
         raise InvalidReference(
             f"not a reference: {shown(_hidden(text))}",
             remedy="a reference is [host/]repository[:tag] without spaces, or oci:PATH[:TAG]",

@@ -61,12 +61,36 @@ def sleep(seconds: float, cancel: threading.Event) -> None:
 
 
 def call(
-    request: Callable[[], Result], policy: RetryPolicy, cancel: threading.Event, what: str
+    request: Callable[[], Result],
+    policy: RetryPolicy,
+    cancel: threading.Event,
+    what: Callable[[], str],
 ) -> Result:
     """Call ``request``, again after a transient error; the last error is raised as it is.
 
     For small requests that can be repeated as they are; bodies have `Patience`.
+
+    Args:
+        what: the request in words, for the log.
     """
+    try:
+        return request()
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        first = [error]
+
+    def again() -> Result:
+        if first:
+            raise first.pop()
+        return request()
+
+    return _repeat(again, policy, cancel, what())
+
+
+def _repeat(
+    request: Callable[[], Result], policy: RetryPolicy, cancel: threading.Event, what: str
+) -> Result:
 
     def pause(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

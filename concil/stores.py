@@ -19,10 +19,11 @@ from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials, Login
 from concil.registry.endpoint import Endpoint
 from concil.registry.gates import Gates
+from concil.registry.http_session import TLSSettings, new_session
 from concil.registry.keyring import Keyring, Shelf
 from concil.registry.quirks import Knowledge
 from concil.registry.referrers import SharedReferrers
-from concil.registry.session import TLSSettings, Transport, new_session
+from concil.registry.session import Transport
 from concil.store.docker_archive import DockerArchive
 from concil.store.foreign import open_elsewhere
 from concil.store.layout import LayoutStore

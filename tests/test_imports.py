@@ -81,7 +81,7 @@ def test_a_forbidden_import_is_found(
     [
         ("content.py", "from concil.errors import ConcilError"),
         ("content.py", "from concil import errors"),
-        ("registry/session.py", "from concil import __version__"),
+        ("registry/http_session.py", "from concil import __version__"),
         ("transfer/push.py", "from concil.store.protocol import Destination"),
         ("transfer/push.py", "from concil.store import partial"),
         ("transfer/push.py", "from concil.retry import Retrier"),
@@ -126,7 +126,7 @@ def test_a_circle_inside_a_layer_is_found(tmp_path: Path) -> None:
     ],
 )
 def test_a_session_built_elsewhere_is_found(tmp_path: Path, source: str) -> None:
-    root = package(tmp_path, {"dockerhub.py": source, "registry/session.py": source})
+    root = package(tmp_path, {"dockerhub.py": source, "registry/http_session.py": source})
 
     assert len(arrows.foreign_sessions(root)) == 1
 

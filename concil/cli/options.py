@@ -17,7 +17,7 @@ from concil.errors import ConcilError, UsageError, shown
 from concil.registry import auth_disk
 from concil.registry.certificates import check_pair, read_directory
 from concil.registry.credentials import Credentials
-from concil.registry.session import TLSSettings
+from concil.registry.http_session import TLSSettings
 from concil.stores import Access
 
 if TYPE_CHECKING:

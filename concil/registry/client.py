@@ -261,7 +261,7 @@ class RegistryClient:
             response = self.endpoint.send(call)
             return response, read_limited(response, limit, what)
 
-        return retry.call(once, self.policy, self.endpoint.cancel, what)
+        return retry.call(once, self.policy, self.endpoint.cancel, lambda: what)
 
     def _delete(self, path: str) -> None:
         scopes = (repository_scope(self.repository, "pull", "delete"),)

@@ -43,6 +43,8 @@ class _Stream(io.BufferedReader):
             if now > self._until:
                 raise http.client.HTTPException("the headers take too long")
             end = ahead.find(b"\n") + 1
+            if 0 < end <= left and not pieces:
+                return self.read(end)  # nearly every line
             piece = self.read(min(end or len(ahead), left))
             pieces.append(piece)
             left -= len(piece)
@@ -142,6 +144,26 @@ class Connections(requests.adapters.HTTPAdapter):
         if not proxy.lower().startswith("socks"):  # those need connections of their own
             manager.pool_classes_by_scheme = _POOLS
         return manager
+
+    def get_connection_with_tls_context(
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str | None,  # noqa: FBT001 - requests'
+        proxies: Any = None,  # noqa: ANN401 - requests'
+        cert: Any = None,  # noqa: ANN401 - requests'
+    ) -> Any:  # noqa: ANN401 - requests'
+        """Find the connections for a request; without proxies none needs to be looked for."""
+        if proxies or verify is None:
+            return super().get_connection_with_tls_context(request, verify, proxies, cert)
+        host, settings = self.build_connection_pool_key_attributes(request, verify, cert)
+        return self.poolmanager.connection_from_host(**host, pool_kwargs=settings)
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> Any:  # noqa: ANN401 - requests'
+        """What is asked for; only a proxy wants more than the path."""
+        path = request.path_url
+        if proxies or path.startswith("//"):
+            return super().request_url(request, proxies)
+        return path
 
     def build_connection_pool_key_attributes(
         self,

@@ -78,7 +78,10 @@ class Endpoint:
 
     def repeat(self, call: Call, policy: RetryPolicy) -> requests.Response:
         """Make a small call, again after transient errors: the one place for these."""
-        what = f"{call.method} {redacted(self.absolute(call.url))}"
+
+        def what() -> str:
+            return f"{call.method} {redacted(self.absolute(call.url))}"
+
         return retry.call(lambda: self.send(call), policy, self.cancel, what)
 
     def send(self, call: Call) -> requests.Response:

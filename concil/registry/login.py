@@ -36,7 +36,7 @@ def verify(endpoint: Endpoint, policy: RetryPolicy) -> bool:
         lambda: password_refusal(endpoint.transport, endpoint.base, credentials, worked=False),
         policy,
         endpoint.cancel,
-        f"GET {endpoint.base}/v2/",
+        lambda: f"GET {endpoint.base}/v2/",
     )
     if refusal is not None:
         raise refusal

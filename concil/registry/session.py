@@ -1,28 +1,24 @@
-"""Sends one request over a requests.Session: timeouts, redirects by hand, TLS, proxies, gates."""
+"""Sends one request over a session: timeouts, redirects by hand, TLS, proxies, gates."""
 
 from __future__ import annotations
 
 import contextlib
-import http.cookiejar
 import io
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import requests
 import requests.utils
 
-from concil import __version__
 from concil.config import Timeouts
 from concil.errors import Cancelled, ConcilError, ConnectionLost, ProtocolViolation, shown
 from concil.registry import failures
-from concil.registry.certificates import CertificateDirectories, read_directory
-from concil.registry.connections import Connections, check_proxy
+from concil.registry.connections import check_proxy
 from concil.registry.gates import Gates
 from concil.registry.urls import host_of, origin, redacted, resolve
 
@@ -33,15 +29,6 @@ ERROR_LIMIT = 64 * 1024  # bytes of an error's body that are read
 PATIENCE = 300.0  # seconds for all of a small answer: one byte a minute is no silence
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SECRET_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
-
-
-@dataclass(frozen=True, slots=True)
-class TLSSettings:
-    """Whom to trust, and what to show the other side."""
-
-    verify: bool | str = True  # False: trust anybody; a path: a CA file or directory
-    cert: str | tuple[str, str] | None = None  # client certificate, or (certificate, key)
-    cert_dir: str | None = None  # has *.crt, *.cert and *.key; used instead of any certs.d
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,55 +43,6 @@ class Options:
 
 class TooLarge(ProtocolViolation):
     """An answer of more bytes than are read of its kind."""
-
-
-class _Session(requests.Session):
-    """A session that leaves the body of a redirect alone where none is to be followed.
-
-    The one of requests reads all of it, in memory and however long it is, only to know what
-    ``Response.next`` would be.
-    """
-
-    def resolve_redirects(
-        self,
-        resp: requests.Response,
-        req: requests.PreparedRequest,
-        *args: Any,  # noqa: ANN401 - requests'
-        yield_requests: bool = False,
-        **kwargs: Any,  # noqa: ANN401 - requests'
-    ) -> Iterator[Any]:
-        """Follow redirects for who uses the session by hand."""
-        if not yield_requests:
-            yield from super().resolve_redirects(resp, req, *args, **kwargs)
-
-
-def new_session(tls: TLSSettings | None = None, *, connections: int = 64) -> requests.Session:
-    """Return a session as a registry client needs one; the caller closes it.
-
-    No cookies (Harbor answers them with CSRF checks), no .netrc (it replaces a bearer
-    token), no decoding of bodies (the digest is of what is on the wire).
-
-    Raises:
-        UsageError: the certificate directory cannot be used.
-    """
-    tls = tls or TLSSettings()
-    everywhere = read_directory(Path(tls.cert_dir)) if tls.cert_dir is not None else None
-    session: requests.Session = _Session()
-    session.trust_env = False
-    session.verify = tls.verify
-    session.cert = tls.cert or (everywhere.pair if everywhere is not None else None)
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    session.headers["Accept-Encoding"] = "identity"
-    session.headers["User-Agent"] = f"concil/{__version__}"
-    adapter = Connections(
-        connections,
-        directories=CertificateDirectories(),
-        everywhere=everywhere,
-        trusting=not isinstance(tls.verify, str),
-    )
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session
 
 
 class Transport:
@@ -195,7 +133,9 @@ class Transport:
             gate.leave(given, response, _refusal(response))
         self._answered.add(host)
         took = (time.monotonic() - began) * 1000
-        logger.debug("%s %s %d %.0f ms", prepared.method, redacted(url), response.status_code, took)
+        if logger.isEnabledFor(logging.DEBUG):
+            what = f"{prepared.method} {redacted(url)}"
+            logger.debug("%s %d %.0f ms", what, response.status_code, took)
         return response
 
     def _settings(self, url: str, options: Options) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import re
 import socket
@@ -15,6 +16,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SHOWN_PATH = 300  # characters of a path in a message
 # What every parser of URLs takes for the same host: no user info, no backslash, ASCII only.
 _PLAIN_NETLOC = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# A URL's origin is asked for several times a request: it is remembered by what is before the path.
+_PLAIN_FRONT = re.compile(r"(https?://[A-Za-z0-9.-]{1,255}(?::[0-9]{1,5})?)[/?]")
 # What hosts files and resolvers call the loopback interface.
 _LOOPBACK_NAMES = frozenset(
     {
@@ -46,6 +49,11 @@ def origin(url: str) -> Origin:
     Raises:
         ProtocolViolation: no URL of http or https.
     """
+    front = _PLAIN_FRONT.match(url)
+    return _known_origin(front[1]) if front else _origin(url)
+
+
+def _origin(url: str) -> Origin:
     try:
         parts = urllib.parse.urlsplit(url)
         scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
@@ -54,6 +62,9 @@ def origin(url: str) -> Origin:
     if scheme not in _DEFAULT_PORTS or not host:
         raise ProtocolViolation(f"not a URL of a registry: {redacted(url)}")
     return scheme, host.rstrip("."), port or _DEFAULT_PORTS[scheme]
+
+
+_known_origin = functools.lru_cache(maxsize=256)(_origin)
 
 
 def host_of(url: str) -> str:

@@ -10,7 +10,7 @@ from concil.content import Digest
 from concil.engine import Engine, Sides
 from concil.errors import InvalidManifest, NotFound, TLSFailure
 from concil.progress import State
-from concil.registry.session import TLSSettings
+from concil.registry.http_session import TLSSettings
 from concil.server import EmbeddedRegistry
 from concil.stores import Access
 from concil.transfer.journal import Journal

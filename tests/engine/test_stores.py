@@ -12,7 +12,7 @@ from concil.content import Digest
 from concil.errors import ConcilError
 from concil.reference import parse_address
 from concil.registry.credentials import Credentials
-from concil.registry.session import TLSSettings
+from concil.registry.http_session import TLSSettings
 from concil.server import EmbeddedRegistry
 from concil.store.layout import LayoutStore
 from concil.store.remote import RemoteStore

@@ -15,7 +15,7 @@ import requests
 
 from concil.engine import Engine
 from concil.errors import AccessDenied, ConcilError, ConnectionLost, ProtocolViolation
-from concil.registry.session import new_session
+from concil.registry.http_session import new_session
 from tests.hostile.flood import Flood
 from tests.hostile.world import Hostile, failure
 from tests.registry.scripted import Answer, Seen, reply

@@ -52,7 +52,7 @@ OWNERS = {
     "distributed": "concil.cluster",
 }
 OUTSIDE = {"requests", "urllib3", "tenacity", "tqdm", "yaml", "distributed", "dask"}
-SESSION_OWNER = "concil.registry.session"
+SESSION_OWNER = "concil.registry.http_session"
 # Each of these functions builds a Session for one request.
 SHORTCUTS = {"get", "head", "post", "put", "patch", "delete", "options", "request", "session"}
 

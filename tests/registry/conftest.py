@@ -9,7 +9,8 @@ import pytest
 from concil.config import Timeouts
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Endpoint
-from concil.registry.session import Transport, new_session
+from concil.registry.http_session import new_session
+from concil.registry.session import Transport
 from tests.registry.scripted import Scripted
 from tests.registry.wiring import FAST
 

@@ -21,7 +21,8 @@ from concil.errors import (
     Unreachable,
 )
 from concil.registry.endpoint import Call, Endpoint
-from concil.registry.session import TLSSettings, Transport, new_session
+from concil.registry.http_session import TLSSettings, new_session
+from concil.registry.session import Transport
 from tests.lab.tls import CertificateAuthority
 from tests.registry.guarded import REALM
 from tests.registry.scripted import GONE, Answer, Scripted, Seen, reply

@@ -30,7 +30,8 @@ from concil.errors import (
     Unreachable,
 )
 from concil.registry import failures
-from concil.registry.session import TLSSettings, Transport, new_session
+from concil.registry.http_session import TLSSettings, new_session
+from concil.registry.session import Transport
 from concil.retry import is_transient
 from tests.lab.tls import CertificateAuthority
 from tests.registry.scripted import GONE, Answer, Scripted

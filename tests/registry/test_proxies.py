@@ -8,7 +8,8 @@ import pytest
 import requests
 
 from concil.errors import ConcilError, Unreachable, UsageError
-from concil.registry.session import TLSSettings, Transport, new_session
+from concil.registry.http_session import TLSSettings, new_session
+from concil.registry.session import Transport
 from tests.lab.proxy import Proxy
 from tests.lab.tls import CertificateAuthority
 from tests.registry.scripted import Scripted, reply

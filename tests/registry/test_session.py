@@ -11,14 +11,13 @@ import requests
 
 from concil.config import Timeouts
 from concil.errors import Cancelled, ConnectionLost, ProtocolViolation, TLSFailure
+from concil.registry.http_session import TLSSettings, new_session
 from concil.registry.session import (
     ERROR_LIMIT,
     MAX_REDIRECTS,
     Options,
-    TLSSettings,
     Transport,
     discard,
-    new_session,
     read_limited,
 )
 from tests.lab.tls import CertificateAuthority

@@ -11,7 +11,8 @@ import pytest
 import requests
 
 from concil.errors import TLSFailure
-from concil.registry.session import Options, TLSSettings, Transport, new_session
+from concil.registry.http_session import TLSSettings, new_session
+from concil.registry.session import Options, Transport
 from tests.lab.nginx import TLSFront
 from tests.lab.registry import DockerRegistry
 from tests.lab.tls import Certificate, CertificateAuthority

@@ -25,7 +25,8 @@ from concil.errors import (
     StatusError,
 )
 from concil.registry.credentials import Credentials
-from concil.registry.session import Transport, new_session
+from concil.registry.http_session import new_session
+from concil.registry.session import Transport
 from concil.registry.tokens import Realm, Token, TokenService, read_token
 from tests.registry.guarded import basic
 from tests.registry.scripted import Answer, Elsewhere, Scripted, Seen, reply

@@ -14,7 +14,8 @@ from concil.progress import State
 from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials, Login
 from concil.registry.endpoint import Endpoint
-from concil.registry.session import Transport, new_session
+from concil.registry.http_session import new_session
+from concil.registry.session import Transport
 from concil.transfer.mirror import MirrorReport
 from tests.lab.images import make_image, put_image, write_layout
 from tests.lab.registry import DockerRegistry
