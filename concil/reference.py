@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 import urllib.parse
@@ -147,6 +148,8 @@ class LayoutAddress:
 Address = Reference | LayoutAddress
 
 
+# A mirror reads the addresses of an image on each of its ways, some six times.
+@functools.lru_cache(maxsize=1024)
 def parse_address(text: str) -> Address:
     """Read a store address: a reference, or ``oci:PATH[:NAME][@DIGEST]``.
 
