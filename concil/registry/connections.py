@@ -17,6 +17,7 @@ import urllib3.connectionpool
 from concil.config import KIB, MIB
 from concil.registry import failures
 from concil.registry.certificates import CertificateDirectories, HostCertificates
+from concil.registry.trust import Trust
 from concil.registry.urls import host_of
 
 _INTERIM_ANSWERS = 16  # of the kind "100 Continue", before an answer
@@ -93,6 +94,13 @@ class _Http(urllib3.connection.HTTPConnection):
 
 class _Https(urllib3.connection.HTTPSConnection):
     response_class = _Response
+    trust: Trust | None = None
+
+    def connect(self) -> None:
+        """Connect, with the context of the other connections."""
+        if self.trust is not None:
+            self.trust.share(self)
+        super().connect()
 
 
 class _HttpPool(urllib3.connectionpool.HTTPConnectionPool):
@@ -101,6 +109,17 @@ class _HttpPool(urllib3.connectionpool.HTTPConnectionPool):
 
 class _HttpsPool(urllib3.connectionpool.HTTPSConnectionPool):
     ConnectionCls = _Https
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's
+        super().__init__(*args, **kwargs)
+        self._trust = Trust()
+
+    def _new_conn(self) -> Any:  # noqa: ANN401 - urllib3's
+        connection = super()._new_conn()
+        # A proxy that speaks TLS itself is checked by what is written at the connection.
+        if isinstance(connection, _Https) and (self.proxy is None or self.proxy.scheme != "https"):
+            connection.trust = self._trust
+        return connection
 
 
 _POOLS = {"http": _HttpPool, "https": _HttpsPool}
