@@ -67,7 +67,6 @@ class Engine:
         """
         self.config = config or TransferConfig()
         self._progress = progress
-        self._sides = sides or Sides()
         self._owns_journal = journal is None
         journal = journal or Journal(Journal.default_path())
         self._run = Run(self.config, journal=journal)
@@ -78,7 +77,7 @@ class Engine:
             cancel=self._cancel,
             knowledge=Knowledge(journal.known_of, journal.remember_host, self._run.bandwidth.of),
         )
-        self._opening = Opening(self._stores, self._sides)
+        self._opening = Opening(self._stores, sides or Sides())
         self._pool = WorkerPool(self._run)
         self._copier = Copier(self._pool, progress)
         self._refusals = Refusals()
@@ -137,7 +136,7 @@ class Engine:
         reference = parse_address(address)
         if reference.digest is None:
             raise UsageError(f"{address}: no digest", remedy="write REPOSITORY@sha256:...")
-        store = self._stores.source(reference, self._sides.source)
+        store = self._opening.source(reference)
         target = writable(Path(path))
         size = blob_size(store, reference.digest)
         if size is None:
@@ -234,23 +233,22 @@ class Engine:
     def tags(self, address: str) -> Iterator[str]:
         """Yield the tags of a repository, or the names in a layout or archive, page by page.
 
-        Args:
-            address: ``[docker://|http://]host[:port]/name`` or ``oci:DIR``, or an archive.
         Raises:
             NotFound: there is no such repository, layout or archive.
         """
         yield from self._opening.tags(parse_address(address), self._refusals)
+
+    def repositories(self, registry: str) -> Iterator[str]:
+        """Yield the repositories of ``[http://]host[:port]``, if it lists them."""
+        return self._opening.repositories(registry, self._refusals)
 
     def begin_blobs_by(self, begin: Begin) -> None:
         """Let ``begin`` decide when a blob of an image is moved, beside other engines."""
         self._copier.blobs.begin = begin
 
     def listing(self, address: str) -> Iterator[tuple[str, Digest | None]]:
-        """Yield every image by name as `tags` does, and "" for each that has none.
-
-        With its digest where that costs nothing, as in a layout.
-        """
-        yield from listing(self._stores.source(parse_address(address), self._sides.source))
+        """Yield images by name as `tags` does, "" for none; digests where that costs nothing."""
+        yield from listing(self._opening.source(parse_address(address)))
 
     def cancel(self) -> None:
         """Stop soon; calls under way raise Cancelled, chunks in flight may end until `close`."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from concil.content import Descriptor, Platform
 from concil.errors import ConcilError, UsageError
-from concil.reference import Address, LayoutAddress, parse_address
+from concil.plan.registries import PROBE
+from concil.reference import Address, LayoutAddress, Reference, parse_address
+from concil.registry.catalog import repositories
+from concil.registry.http_session import TLSSettings
 from concil.store.docker_archive import DockerArchive
 from concil.store.docker_archive_writer import is_taken
 from concil.store.elsewhere import Elsewhere
@@ -17,7 +20,7 @@ from concil.store.lacking import LackingStore
 from concil.store.layout import LayoutStore
 from concil.store.protocol import Destination
 from concil.store.remote import RemoteStore
-from concil.stores import Access, Stores, reference_of
+from concil.stores import Access, Store, Stores, reference_of
 from concil.transfer.job import ImageJob
 from concil.transfer.mirror import MirrorItem
 from concil.transfer.refusals import Refusals
@@ -31,6 +34,15 @@ class Sides:
     source: Access = field(default_factory=Access)
     destination: Access = field(default_factory=Access)
     held: Held | None = None  # what is left out of layouts: they are carried to where it is
+    # Of single hosts, as people write them, instead of those of either side.
+    tls: Mapping[str, TLSSettings] = field(default_factory=dict)
+
+    def to(self, side: Access, address: Address) -> Access:
+        """How an address is reached on one of the sides."""
+        own = self.tls.get(address.host) if isinstance(address, Reference) else None
+        if own is None:
+            return side
+        return replace(side, tls=replace(own, cert=own.cert or side.tls.cert))
 
 
 class Opening:
@@ -52,7 +64,9 @@ class Opening:
         if _is_new(destination) and job.source.find_manifest(job.source_reference) is None:
             # Said before the layout is made: a wrong name leaves no empty one behind.
             job.source.get_manifest(job.source_reference)
-        store: Destination = self._stores.destination(destination, self._sides.destination)
+        store: Destination = self._stores.destination(
+            destination, self._sides.to(self._sides.destination, destination)
+        )
         if self._sides.held is not None and isinstance(store, LayoutStore):
             store = LackingStore(store, self._sides.held)
         carried = Elsewhere(job.source, job.source_reference, store)
@@ -72,7 +86,9 @@ class Opening:
         """
         if _is_new(destination):
             return None
-        store = self._stores.source(destination, self._sides.destination)
+        store = self._stores.source(
+            destination, self._sides.to(self._sides.destination, destination)
+        )
         if isinstance(store, DockerArchive):
             raise is_taken(Path(store.name.partition(":")[2]))
         return store
@@ -82,12 +98,12 @@ class Opening:
         address = parse_address(text)
         if isinstance(address, LayoutAddress):
             raise UsageError(f"{text}: not a registry", remedy="write host[:port]/repository")
-        return self._stores.repository(address, self._sides.destination)
+        return self._stores.repository(address, self._sides.to(self._sides.destination, address))
 
     def find(self, source: str) -> Descriptor | None:
         """Ask a source for an image, by its address; None: it is not there."""
         address = parse_address(source)
-        store = self._stores.source(address, self._sides.source)
+        store = self.source(address)
         return store.find_manifest(reference_of(address))
 
     def tags(self, source: Address, refusals: Refusals) -> Iterator[str]:
@@ -96,22 +112,25 @@ class Opening:
         Raises:
             NotTried: its host has refused the user before.
         """
-        store = self._stores.source(source, self._sides.source)
-        untried = refusals.untried(store)
-        if untried is not None:
-            raise untried.with_traceback(None)
-        try:
-            yield from store.tags()
-        except ConcilError as error:
-            cause = refusals.cause(error, store)
-            if cause is error:
-                raise
-            raise cause.with_traceback(None) from error
+        store = self.source(source)
+        yield from _asked(store, store.tags(), refusals)
+
+    def repositories(self, registry: str, refusals: Refusals) -> Iterator[str]:
+        """Yield the repositories of a registry. As `tags`."""
+        store = self.source(parse_address(f"{registry.rstrip('/')}/{PROBE}"))
+        if not isinstance(store, RemoteStore):
+            raise UsageError(f"{registry}: not a registry", remedy="write host[:port]")
+        found = repositories(store.client.endpoint, store.client.policy)
+        yield from _asked(store, found, refusals)
+
+    def source(self, address: Address) -> Store:
+        """Open a place to read from."""
+        return self._stores.source(address, self._sides.to(self._sides.source, address))
 
     def _job(self, item: MirrorItem, destination: Destination) -> ImageJob:
         source = parse_address(item.source)
         return ImageJob(
-            self._stores.source(source, self._sides.source),
+            self.source(source),
             reference_of(source),
             destination,
             reference_of(parse_address(item.destination)),
@@ -121,6 +140,20 @@ class Opening:
             self._stores.foreign_layer,
             immutable=item.immutable,
         )
+
+
+def _asked(store: Store, names: Iterator[str], refusals: Refusals) -> Iterator[str]:
+    """What a place lists, unless its host has refused the user before."""
+    untried = refusals.untried(store)
+    if untried is not None:
+        raise untried.with_traceback(None)
+    try:
+        yield from names
+    except ConcilError as error:
+        cause = refusals.cause(error, store)
+        if cause is error:
+            raise
+        raise cause.with_traceback(None) from error
 
 
 def _is_new(destination: Address) -> bool:

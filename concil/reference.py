@@ -102,7 +102,7 @@ class Reference:
     @property
     def repository_address(self) -> str:
         """The repository without tag, digest and user, as people write it."""
-        plain = "" if _reads_as_host(self.host) else "https://"
+        plain = "" if reads_as_host(self.host) else "https://"
         prefix = "http://" if self.scheme == "http" else plain
         return f"{prefix}{self.host}/{self.repository}"
 
@@ -312,7 +312,7 @@ def _split_host(rest: str, *, explicit: bool) -> tuple[str, str]:
             f"no repository behind the host: {shown(_hidden(rest))}",
             remedy="write host/repository:tag",
         )
-    if not slash or not (explicit or _reads_as_host(first)):
+    if not slash or not (explicit or reads_as_host(first)):
         return "docker.io", rest
     found = _HOST.fullmatch(first)
     if found is None or (found[2] is not None and not 0 < int(found[2]) < 65536):
@@ -324,13 +324,17 @@ def _split_host(rest: str, *, explicit: bool) -> tuple[str, str]:
             ipaddress.IPv6Address(found[1][1:-1])
         except ValueError as error:
             raise InvalidReference(f"not an IPv6 address: {shown(first)}") from error
-    host = first.lower()
-    return ("docker.io" if host in _DOCKER_NAMES else host), name
+    return same_docker(first.lower()), name
 
 
-def _reads_as_host(first: str) -> bool:
+def reads_as_host(first: str) -> bool:
     """Whether a first part is a host by its looks. Source: distribution/reference."""
     return any(c in first for c in ".:") or first.lower() == "localhost" or first != first.lower()
+
+
+def same_docker(host: str) -> str:
+    """The host, by the name that people use for Docker Hub."""
+    return "docker.io" if host in _DOCKER_NAMES else host
 
 
 def _hidden(text: str) -> str:

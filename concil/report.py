@@ -13,6 +13,7 @@ from typing import Self
 
 from concil import __version__
 from concil.errors import ConcilError, NotTried, StoreError
+from concil.plan.registries import named
 from concil.progress import State
 from concil.reference import parse_address
 from concil.report_file import ReportFile
@@ -68,12 +69,12 @@ class JSONReport:
         self._put(_entry(outcome))
 
     def add_unlisted(self, source: str, error: ConcilError) -> None:
-        """Write down that the tags of a repository could not be had, or not all.
+        """Write down that a repository or registry could not be listed, or not to its end.
 
         Raises:
             StoreError: the disk does not take it.
         """
-        name = str(parse_address(source))
+        name = named(source)
         outcome = "untried" if isinstance(error, NotTried) else "failed"
         self._put({"source": name, "outcome": outcome, **_failure(error)})
 

@@ -130,7 +130,7 @@ def run(command: Command) -> int:
         timeline = Timeline() if any(map(is_page, arguments.report)) else None
         if timeline is not None:
             command.stop.also(timeline.interrupt)  # before the engine, which fails by it
-        sides = options.sides_of(arguments)
+        sides = replace(options.sides_of(arguments), tls=plan.tls)
         if arguments.since:
             sides = replace(sides, held=held_by(arguments.since))
         engine = stack.enter_context(command.engine(sides, watch=timeline))
@@ -250,6 +250,7 @@ def _expansion(
         arguments.referrers,
         along.foreign_layers(arguments),
         arguments.recheck,
+        list_repositories=engine.repositories,
     )
     if arguments.retry_failed is not None:
         if arguments.prune or arguments.prune_all:

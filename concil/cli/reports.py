@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from concil.errors import ConcilError, UsageError
-from concil.reference import parse_address
+from concil.plan.registries import named
 from concil.report import JSONReport
 from concil.report_file import ReportFile
 from concil.timeline import Timeline
@@ -78,7 +78,7 @@ class Reports:
         for document in self._documents:
             document.add_unlisted(source, error)
         if self._timeline is not None:
-            self._timeline.add_failure(str(parse_address(source)), str(error))
+            self._timeline.add_failure(named(source), str(error))
 
     def add_pruned(self, pruned: Pruned, *, dry_run: bool) -> None:
         """Write down what was deleted in a repository, and what could not be."""

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from concil.errors import ConcilError, StoreError, UsageError, shown
+from concil.plan.registries import registry_of
 from concil.plan.rules import Rule
 from concil.plan.tags import TagFilter
-from concil.reference import Address, LayoutAddress, parse_address
+from concil.reference import Address, LayoutAddress, Reference, parse_address
 from concil.transfer.mirror import MirrorItem
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,13 @@ class Failures:
             if address is not None:
                 tags.setdefault(_repository(address), []).append(_tag(address))
         whole = {source for source, _ in self.images}
+        repositories = {*tags, *self.unlisted}
         for rule in rules:
+            if rule.repositories is not None:
+                registry = registry_of(rule.source)
+                if any(f"{name}/".startswith(f"{registry}/") for name in repositories):
+                    yield rule
+                continue
             address = parse_address(rule.source)
             repository = _repository(address)
             if rule.tags is None:
@@ -87,8 +94,9 @@ class Failures:
     def has(self, item: MirrorItem) -> bool:
         """Whether an image is among them."""
         source, target = parse_address(item.source), parse_address(item.destination)
-        pair = str(source), str(target)
-        return pair in self.images or _repository(source) in self.unlisted
+        if (str(source), str(target)) in self.images or _repository(source) in self.unlisted:
+            return True
+        return isinstance(source, Reference) and registry_of(item.source) in self.unlisted
 
 
 def _repository(address: Address) -> str:

@@ -8,11 +8,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from concil.digest_tags import digest_tag_parts
-from concil.errors import ConcilError, UsageError, shown
+from concil.errors import ConcilError, InvalidReference, NotFound, UsageError, shown
 from concil.plan.prune import Ledger
-from concil.plan.rules import Rule
+from concil.plan.registries import PROBE, one_of, registry_of
+from concil.plan.rules import NameFilter, Rule
 from concil.plan.targets import Below, key_of, short, where_of
-from concil.reference import LOCAL_SCHEMES, Address, LayoutAddress, Reference, parse_address
+from concil.reference import (
+    LOCAL_SCHEMES,
+    Address,
+    LayoutAddress,
+    Reference,
+    check_repository,
+    parse_address,
+)
 from concil.transfer.job import ForeignLayers
 from concil.transfer.mirror import MirrorItem
 
@@ -41,11 +49,13 @@ class Expansion:
     recheck: bool = False  # look at immutable tags, too
     ledger: Ledger | None = None  # takes down what prune has to know
     wanted: Callable[[MirrorItem], bool] | None = None  # None: every image
+    list_repositories: ListTags | None = None  # of a registry; None: no entry asks for that
     failed: list[tuple[Rule, ConcilError]] = field(default_factory=list)
     # What was written so far, by target; only of repositories that several entries write to,
     # and in hashes: a plan of a hundred thousand images is checked in little memory.
     _taken: dict[bytes, bytes] = field(default_factory=dict)
     _contested: set[tuple[str, ...]] = field(default_factory=set)
+    _all_contested: bool = False
 
     def check(self) -> list[MirrorItem]:
         """See that every entry makes sense, as far as that can be told without asking anybody.
@@ -58,7 +68,8 @@ class Expansion:
         """
         single: dict[tuple[str, ...], str] = {}
         found = []
-        for rule in self.rules:
+        for entry in self.rules:
+            rule = entry if entry.repositories is None else one_of(entry, PROBE)
             platforms = rule.platforms or self.platforms
             listed = [f"{rule.source}:{tag}" for tag in rule.tags.listed] if rule.tags else []
             probe = rule.source if rule.tags is None else f"{rule.source}:{_probe(rule.source)}"
@@ -78,6 +89,9 @@ class Expansion:
         for item in items:
             where = where_of(key_of(parse_address(item.destination)))
             (self._contested if where in seen else seen).add(where)
+        # What repositories a registry has is not known yet.
+        whole = any(rule.repositories is not None for rule in self.rules)
+        self._all_contested = whole and len(self.rules) > 1
 
     @property
     def known(self) -> bool:
@@ -88,22 +102,57 @@ class Expansion:
         """Yield what is to be copied."""
         self.check()
         for rule in self.rules:
-            found = False
-            try:
-                for item in self._items(rule):
-                    found = True
-                    if self.ledger is not None:
-                        self.ledger.writes(item.destination)
-                    if self._is_new(item) and (self.wanted is None or self.wanted(item)):
-                        yield item
-            except ConcilError as error:
-                self.failed.append((rule, error))
+            if rule.repositories is None:
+                yield from self._images(rule)
                 continue
-            if self.ledger is not None:
-                self.ledger.complete(rule)
-            if not found:
-                source = parse_address(rule.source)
-                logger.warning("%s: no tag of %s matches", rule.place, source)
+            for one in self._repositories(rule, rule.repositories):
+                yield from self._images(one, among_others=True)
+
+    def _images(self, rule: Rule, *, among_others: bool = False) -> Iterator[MirrorItem]:
+        """Yield what is to be copied for an image or a repository.
+
+        Args:
+            among_others: it is one of a registry's, which may have no tags.
+        """
+        found = False
+        try:
+            for item in self._items(rule):
+                found = True
+                if self.ledger is not None:
+                    self.ledger.writes(item.destination)
+                if self._is_new(item) and (self.wanted is None or self.wanted(item)):
+                    yield item
+        except ConcilError as error:
+            # Distribution lists repositories whose tags have all been deleted.
+            if not (among_others and isinstance(error, NotFound) and not found):
+                self.failed.append((rule, error))
+            return
+        if self.ledger is not None:
+            self.ledger.complete(rule)
+        if not found and not among_others:
+            source = parse_address(rule.source)
+            logger.warning("%s: no tag of %s matches", rule.place, source)
+
+    def _repositories(self, rule: Rule, wanted: NameFilter) -> Iterator[Rule]:
+        """Yield an entry for each repository of a registry; one of an odd name fails alone."""
+        assert self.list_repositories is not None  # noqa: S101 - whoever reads such plans has it
+        found = False
+        try:
+            for name in self.list_repositories(rule.source):
+                if not wanted.wants(name):
+                    continue
+                found = True
+                try:
+                    check_repository(name)
+                except InvalidReference as error:
+                    self.failed.append((rule, error))
+                else:
+                    yield one_of(rule, name)
+        except ConcilError as error:
+            self.failed.append((rule, error))
+            return
+        if not found:
+            logger.warning("%s: no repository of %s matches", rule.place, registry_of(rule.source))
 
     def _check_single(
         self, item: MirrorItem, rule: Rule, single: dict[tuple[str, ...], str]
@@ -122,7 +171,7 @@ class Expansion:
             UsageError: another image was.
         """
         target = parse_address(item.destination)
-        if where_of(key_of(target)) not in self._contested:
+        if not self._all_contested and where_of(key_of(target)) not in self._contested:
             return True  # a repository has each of its tags once
         key, source = short(*key_of(target)), short(*key_of(parse_address(item.source)))
         before = self._taken.setdefault(key, source)
@@ -151,7 +200,7 @@ class Expansion:
         destination = self.destination(rule, address)
         if key_of(parse_address(destination)) == key_of(address):
             # Not the address: it may have the tag that stands for all of them.
-            name = parse_address(rule.source)
+            name = str(parse_address(rule.source)).removesuffix(f"/{PROBE}")
             raise UsageError(f"{name} would be copied onto itself", remedy=_ITSELF_REMEDY)
         return MirrorItem(
             source,

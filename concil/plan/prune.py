@@ -68,9 +68,17 @@ class Ledger:
             destination: where an image of an entry goes.
             empty: prune a repository even if its source lists no tags at all.
         Raises:
-            UsageError: an entry that prunes has a target that cannot be told from others'.
+            UsageError: an entry that prunes has a target that cannot be told from others',
+                or there is one for a whole registry.
         """
         self._empty = empty
+        rules = tuple(rules)
+        for rule in rules:
+            if rule.repositories is not None:
+                raise UsageError(
+                    f"{rule.place}: a whole registry is not pruned",
+                    remedy="name its repositories, or leave --prune away",
+                )
         self._entries = {id(rule): _entry(rule, destination) for rule in rules}
         self._pruned = {e.where for e in self._entries.values() if e.prunes}
         self._written: set[bytes] = set()

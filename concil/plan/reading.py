@@ -39,8 +39,7 @@ def read(path: str) -> Plan:
         return toml.plan(text, shown_name)
     if suffix in (".yaml", ".yml"):
         document = yaml_nodes.load(text, shown_name)
-        is_regsync = regsync.is_one(document)
-        return Plan(tuple(regsync.rules(document) if is_regsync else skopeo.rules(document)))
+        return regsync.plan(document) if regsync.is_one(document) else skopeo.plan(document)
     return Plan(tuple(plain.rules(text, shown_name)))
 
 

@@ -1,101 +1,62 @@
-"""The file of regsync: a list of images and repositories with their targets.
+"""The file of regsync: images, repositories and registries with their targets.
 
 Source: regclient, docs/regsync.md.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import re
-import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from concil.content import Platform
 from concil.errors import ConcilError, UsageError
-from concil.plan.rules import Rule
+from concil.plan.regsync_hosts import Hosts, filled, pass_over
+from concil.plan.rules import NameFilter, Plan, Rule
 from concil.plan.tags import TagFilter
 from concil.plan.versions import VersionRange
 from concil.plan.yaml_nodes import Item
 
-logger = logging.getLogger(__name__)
-
 # Here they are one: an image's signatures go along whichever way they are found.
 _ALONG = ("referrers", "digestTags")
-_KNOWN = ("source", "target", "type", "tags", "platform", "platforms", *_ALONG)
-_ENVIRONMENT = re.compile(r"\{\{\s*env\s+\"([A-Za-z_][A-Za-z0-9_]*)\"\s*\}\}")
+_KNOWN = ("source", "target", "type", "tags", "repos", "platform", "platforms", *_ALONG)
 _TAG_FIELDS = ("allow", "deny", "semverRange")
+_REPOSITORY_FIELDS = ("allow", "deny")
+_KINDS = ("image", "repository", "registry")
+# What is said on the command line here.
+_ELSEWHERE = {"parallel": "--jobs", "skipDockerConfig": "--authfile"}
 
 
-def rules(document: Item) -> list[Rule]:
-    """Read the entries of a file.
+def plan(document: Item) -> Plan:
+    """Read a file.
 
     Raises:
-        UsageError: an entry makes no sense, or is of a kind that cannot be had here.
+        UsageError: an entry makes no sense; its line is named.
     """
     fields = document.mapping("the file")
     for name in fields:
         if name not in ("version", "creds", "sync", "defaults") and not name.startswith("x-"):
-            _pass_over(fields[name], name)
+            pass_over(fields[name], name)
+    if "version" in fields and fields["version"].text("version") != "1":
+        raise fields["version"].place.wrong("version: only 1 is known")
     defaults = fields.get("defaults", Item(None, document.place)).mapping("defaults")
     for name, item in defaults.items():
         if name not in _ALONG:
-            _pass_over(item, f"defaults: {name}")
-    hosts = dict(_hosts(fields.get("creds", Item(None, document.place))))
+            pass_over(item, f"defaults: {name}", _ELSEWHERE.get(name, ""))
+    hosts = Hosts.read(fields.get("creds", Item(None, document.place)))
     along = _along(defaults, "defaults")
     entries = fields["sync"].items("sync") if "sync" in fields else []
-    return [_rule(entry, hosts, along=along) for entry in entries]
+    rules = tuple(_rule(entry, hosts, along=along) for entry in entries)
+    return Plan(rules, hosts.limits, hosts.tls)
 
 
 def is_one(document: Item) -> bool:
     """Whether a document is a file of regsync, and not one of skopeo."""
-    return isinstance(document.value, dict) and isinstance(
-        getattr(document.value.get("sync"), "value", None), list
+    if not isinstance(document.value, dict):
+        return False
+    return any(
+        isinstance(getattr(document.value.get(name), "value", None), list)
+        for name in ("sync", "creds")
     )
-
-
-def _pass_over(item: Item, name: str) -> None:
-    logger.warning("%s: %s is ignored here", item.place, name)
-
-
-def _hosts(creds: Item) -> Iterator[tuple[str, str]]:
-    """What stands in front of each registry's name in an address."""
-    for entry in creds.items("creds"):
-        fields = entry.mapping("creds")
-        if "registry" not in fields:
-            raise entry.place.wrong("creds: an entry without registry")
-        host = fields["registry"].text("registry")
-        for name, item in fields.items():
-            if name not in ("registry", "user", "pass", "tls"):
-                _pass_over(item, f"creds: {host}: {name}")
-        tls = fields["tls"].text("tls") if "tls" in fields else "enabled"
-        if tls == "insecure":
-            logger.warning("%s: tls is ignored here; say it with --insecure", fields["tls"].place)
-        scheme = "http://" if tls == "disabled" else "docker://"
-        yield host, f"{scheme}{_user(fields)}"
-
-
-def _user(fields: Mapping[str, Item]) -> str:
-    if not {"user", "pass"} <= set(fields):
-        return ""
-    user, password = (
-        urllib.parse.quote(_filled(fields[name], name), safe="") for name in ("user", "pass")
-    )
-    return f"{user}:{password}@"
-
-
-def _filled(item: Item, name: str) -> str:
-    """A text with its environment variables; other templates are not understood."""
-
-    def value(found: re.Match[str]) -> str:
-        if found[1] not in os.environ:
-            raise item.place.wrong(f"{name}: there is no environment variable {found[1]}")
-        return os.environ[found[1]]
-
-    text = _ENVIRONMENT.sub(value, item.text(name))
-    if "{{" in item.text(name) and "{{" in text:
-        raise item.place.wrong(f'{name}: only templates of the form {{{{env "NAME"}}}} are known')
-    return text
 
 
 def _along(fields: Mapping[str, Item], what: str) -> bool | None:
@@ -110,44 +71,55 @@ def _along(fields: Mapping[str, Item], what: str) -> bool | None:
     return any(wanted) if wanted else None
 
 
-def _rule(entry: Item, hosts: Mapping[str, str], *, along: bool | None) -> Rule:
+def _rule(entry: Item, hosts: Hosts, *, along: bool | None) -> Rule:
     fields = entry.mapping("sync")
     for name, item in fields.items():
         if name not in _KNOWN:
-            _pass_over(item, f"sync: {name}")
+            pass_over(item, f"sync: {name}")
     for name in ("source", "target", "type"):
         if name not in fields:
             raise entry.place.wrong(f"sync: an entry without {name}")
     kind = fields["type"].text("type")
-    if kind not in ("image", "repository"):
+    if kind not in _KINDS:
         raise fields["type"].place.wrong(
-            f"sync: type {kind!r} cannot be had here", "name the repositories: type: repository"
+            f"sync: type {kind!r} is not known", f"it is one of {', '.join(_KINDS)}"
         )
-    source, target = (_address(fields[name], name, hosts) for name in ("source", "target"))
-    tags = _tags(fields.get("tags")) if kind == "repository" else None
+    source, target = _sides(fields)
+    if kind == "registry" and "/" in source:
+        raise fields["source"].place.wrong(f"sync: {source} is no registry", "write host[:port]")
+    place = hosts.registry if kind == "registry" else hosts.address
     own = _along(fields, "sync")
-    along = along if own is None else own
-    return Rule(str(entry.place), source, target, tags, tuple(_platforms(fields)), along)
+    return Rule(
+        str(entry.place),
+        _address(source, place),
+        _address(target, place),
+        None if kind == "image" else _tags(fields.get("tags")),
+        tuple(_platforms(fields)),
+        along if own is None else own,
+        repositories=_repositories(fields.get("repos")) if kind == "registry" else None,
+    )
 
 
-def _address(item: Item, name: str, hosts: Mapping[str, str]) -> str:
-    """An address with what is known of its host in front; ocidir:// is a layout."""
-    text = _filled(item, name)
+def _sides(fields: Mapping[str, Item]) -> tuple[str, str]:
+    """Source and target with their templates filled in: a target may name its source."""
+    names = ("source", "target", "type", "interval", "schedule")
+    known = {f"Sync.{n.title()}": fields[n].written for n in names if n in fields}
+    source = filled(fields["source"], "source", known)
+    return source, filled(fields["target"], "target", {**known, "Sync.Source": source})
+
+
+def _address(text: str, place: Callable[[str], str]) -> str:
+    """An address; ocidir:// is a layout."""
     layout, found, path = text.partition("ocidir://")
-    if found and not layout:
-        return f"oci:{path}"
-    host = text.partition("/")[0]
-    # With its scheme it is a whole address, also where a destination is given.
-    named = "docker://" if {".", ":"} & set(host) and "/" in text else ""
-    return f"{hosts.get(host, named)}{text}"
+    return f"oci:{path}" if found and not layout else place(text)
 
 
 def _tags(item: Item | None) -> TagFilter:
     fields = item.mapping("tags") if item is not None else {}
     for name, found in fields.items():
         if name not in _TAG_FIELDS:
-            _pass_over(found, f"tags: {name}")
-    allow = _patterns(fields.get("allow"))
+            pass_over(found, f"tags: {name}")
+    allow = _patterns(fields.get("allow"), "tags")
     versions = None
     ranges = [] if "semverRange" not in fields else list(fields["semverRange"].texts("semverRange"))
     if ranges:
@@ -156,16 +128,26 @@ def _tags(item: Item | None) -> TagFilter:
         except UsageError as error:
             raise fields["semverRange"].place.wrong(str(error), error.remedy) from error
     match = re.compile("|".join(f"(?:{one.pattern})" for one in allow)) if allow else None
-    return TagFilter(match=match, versions=versions, exclude=_patterns(fields.get("deny")))
+    return TagFilter(match=match, versions=versions, exclude=_patterns(fields.get("deny"), "tags"))
 
 
-def _patterns(item: Item | None) -> tuple[re.Pattern[str], ...]:
+def _repositories(item: Item | None) -> NameFilter:
+    fields = item.mapping("repos") if item is not None else {}
+    for name, found in fields.items():
+        if name not in _REPOSITORY_FIELDS:
+            pass_over(found, f"repos: {name}")
+    return NameFilter(
+        _patterns(fields.get("allow"), "repos"), _patterns(fields.get("deny"), "repos")
+    )
+
+
+def _patterns(item: Item | None, what: str) -> tuple[re.Pattern[str], ...]:
     if item is None:
         return ()
     try:
-        return tuple(re.compile(text) for text in item.texts("tags"))
+        return tuple(re.compile(text) for text in item.texts(what))
     except re.error as error:
-        raise item.place.wrong(f"tags: not a regular expression: {error}") from error
+        raise item.place.wrong(f"{what}: not a regular expression: {error}") from error
 
 
 def _platforms(fields: Mapping[str, Item]) -> Iterator[str]:

@@ -8,46 +8,66 @@ from __future__ import annotations
 import logging
 import re
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from concil.errors import UsageError
-from concil.plan.rules import Rule
+from concil.errors import UsageError, shown
+from concil.plan.rules import Plan, Rule
 from concil.plan.tags import TagFilter
 from concil.plan.versions import VersionRange
 from concil.plan.yaml_nodes import Item
+from concil.reference import same_docker
+from concil.registry.certificates import read_directory
+from concil.registry.http_session import TLSSettings
 
 logger = logging.getLogger(__name__)
 
-_FIELDS = ("images", "images-by-tag-regex", "images-by-semver", "credentials")
-# What is said on the command line here, for all registries of a side.
-_ELSEWHERE = {"tls-verify": "--src-tls-verify", "cert-dir": "--src-cacert"}
+_FIELDS = (
+    *("images", "images-by-tag-regex", "images-by-semver"),
+    *("credentials", "tls-verify", "cert-dir"),
+)
 TARGET = "{name}"  # as skopeo names images without --scoped
 
 
-def rules(document: Item) -> list[Rule]:
+def plan(document: Item) -> Plan:
     """Read the registries of a file.
 
     Raises:
         UsageError: an entry is unknown or makes no sense; its line is named.
     """
-    found = []
+    rules: list[Rule] = []
+    settings = {}
     for host, registry in document.mapping("the file").items():
         fields = registry.mapping(host)
         for name, item in fields.items():
-            if name in _ELSEWHERE:
-                _pass_over(name, item)
-            elif name not in _FIELDS:
+            if name not in _FIELDS:
                 raise item.place.wrong(
                     f"{host}: unknown field {name!r}", f"known are: {', '.join(_FIELDS)}"
                 )
-        found += list(_registry(f"{_user(fields.get('credentials'), host)}{host}", fields))
-    return found
+        tls = _tls(host, fields)
+        if tls != TLSSettings():
+            settings[same_docker(host.lower())] = tls
+        rules += _registry(f"{_user(fields.get('credentials'), host)}{host}", fields)
+    return Plan(tuple(rules), tls=settings)
 
 
-def _pass_over(name: str, item: Item) -> None:
-    if name == "tls-verify" and item.value is True:
-        return
-    logger.warning("%s: %s is ignored here; say it with %s", item.place, name, _ELSEWHERE[name])
+def _tls(host: str, fields: Mapping[str, Item]) -> TLSSettings:
+    """How a registry is to be trusted; without verification it may speak plain http."""
+    verify, directory = fields.get("tls-verify"), fields.get("cert-dir")
+    if verify is not None and not isinstance(verify.value, bool):
+        raise verify.place.wrong(f"{host}: tls-verify is neither true nor false")
+    path = None
+    if directory is not None:
+        path = directory.text(f"{host}: cert-dir")
+        if not Path(path).exists():  # to skopeo, too, it is one without certificates
+            logger.warning("%s: cert-dir: there is no directory %s", directory.place, shown(path))
+            path = None
+        else:
+            try:
+                read_directory(Path(path))
+            except UsageError as error:
+                raise directory.place.wrong(f"{host}: {error}", error.remedy) from error
+    return TLSSettings(verify=verify is None or verify.value, cert_dir=path)
 
 
 def _user(credentials: Item | None, host: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from concil.errors import UsageError, shown
@@ -31,6 +31,7 @@ class Item:
 
     value: Any
     place: Place
+    written: str = ""  # of a scalar: 1.10 is a tag, and no number
 
     def mapping(self, what: str) -> dict[str, Item]:
         """The mapping that it must be; nothing at all is an empty one."""
@@ -49,10 +50,10 @@ class Item:
         return self.value if isinstance(self.value, list) else [self]
 
     def text(self, what: str) -> str:
-        """The text that it must be."""
-        if not isinstance(self.value, str) or not self.value:
+        """The text that it must be; a number or a date is what is written, as in Go."""
+        if self.value is None or isinstance(self.value, (dict, list)) or not self.written:
             raise self.place.wrong(f"{what}: not a text", "put it into quotes")
-        return self.value
+        return self.written
 
     def texts(self, what: str) -> Iterator[str]:
         """The texts of a list."""
@@ -109,11 +110,12 @@ class _Reader:
             for key, child in node.value:
                 # People look for the key: its value may begin in the next line.
                 line = Place(self._name, key.start_mark.line + 1)
-                value[str(key.value)] = Item(self.read(child).value, line)
+                value[str(key.value)] = replace(self.read(child), place=line)
         elif node.id == "sequence":
             value = []
             item = self._known[id(node)] = Item(value, place)
             value += [self.read(child) for child in node.value]
         else:
-            item = self._known[id(node)] = Item(self._loader.construct_object(node), place)
+            value = self._loader.construct_object(node)
+            item = self._known[id(node)] = Item(value, place, node.value)
         return item

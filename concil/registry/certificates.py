@@ -95,6 +95,18 @@ def read_directory(directory: Path) -> HostCertificates:
     return HostCertificates("\n".join(authorities), pairs[0] if pairs else None)
 
 
+def check_authorities(text: str) -> None:
+    """Read certificates of authorities once.
+
+    Raises:
+        ValueError: there is none in PEM.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except ssl.SSLError as error:
+        raise ValueError(_cause(error)) from error
+
+
 def check_pair(certificate: str, key: str | None = None) -> None:
     """Try a client certificate and its key before they are needed.
 

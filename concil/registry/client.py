@@ -20,18 +20,12 @@ from concil.errors import (
     shown,
 )
 from concil.reference import check_tag
+from concil.registry import lists
 from concil.registry.endpoint import Call, Endpoint
-from concil.registry.links import next_link
 from concil.registry.scopes import Scopes, repository_scope
 from concil.registry.session import TooLarge, content_length, discard, read_limited
-from concil.registry.urls import origin, redacted, resolve
-from concil.strict_json import InvalidJson, read_json
+from concil.registry.urls import redacted, resolve
 
-TAG_PAGE = 1000  # ECR refuses to list more at once
-TAG_PAGE_LIMIT = 8 * MIB  # bytes; distribution 2.8 sends all tags in one page
-MOST_TAG_PAGES = 10_000
-MOST_TAGS = 500_000  # of a repository: a list without end would fill the memory of who keeps it
-TAGS_LIMIT = 24 * MIB  # bytes of all pages
 # No more digits than a size has: Python refuses to read numbers of thousands of digits.
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
@@ -229,30 +223,16 @@ class RegistryClient:
         """Yield the repository's tags, page by page as the registry orders them.
 
         Raises:
-            ProtocolViolation: a page is no list, the next one is at another origin, or
-                there is no end to them.
-        Source: distribution-spec, "Listing Tags"; odd Links in REGISTRIES.md 2.20.
+            ProtocolViolation: as `lists.names`.
+        Source: distribution-spec, "Listing Tags".
         """
-        url = self.path(f"tags/list?n={TAG_PAGE}")
-        seen: set[int] = set()  # hashes: ten thousand long URLs are a lot of memory
-        many = size = 0
-        for _ in range(MOST_TAG_PAGES):
-            call = Call("GET", url, self.pull)
-            response, content = self.read(call, TAG_PAGE_LIMIT, f"{self.repository}: tags")
-            seen |= {hash(url), hash(response.url)}
-            names = _tag_names(content, self.repository)
-            many, size = many + len(names), size + len(content)
-            if many > MOST_TAGS or size > TAGS_LIMIT:
-                break
-            yield from names
-            following = next_page(response, self.endpoint.base, "tags") if names else None
-            if following is None or hash(following) in seen:
-                return
-            url = following
-        raise ProtocolViolation(
-            f"{self.repository}: the list of tags goes on after {MOST_TAG_PAGES} pages,"
-            f" {MOST_TAGS} tags or {TAGS_LIMIT} bytes"
-        )
+
+        def read(url: str) -> tuple[requests.Response, bytes]:
+            return self.read(Call("GET", url, self.pull), lists.PAGE_LIMIT, what)
+
+        what = f"{self.repository}: tags"
+        url = self.path(f"tags/list?n={lists.PAGE}")
+        yield from lists.names(read, url, self.endpoint.base, self.repository, "tags")
 
     def read(self, call: Call, limit: int, what: str) -> tuple[requests.Response, bytes]:
         """Make a small call and read its answer, again if either breaks off."""
@@ -300,36 +280,3 @@ def first_byte(content_range: str) -> int | None:
     """
     found = _CONTENT_RANGE.fullmatch(content_range)
     return int(found[1]) if found else None
-
-
-def _tag_names(content: bytes, repository: str) -> list[str]:
-    try:
-        document = read_json(content, most=MOST_TAGS + 3)
-    except InvalidJson as error:
-        raise ProtocolViolation(f"{repository}: the list of tags is {error}") from error
-    # Distribution says null where there are none.
-    names = document.get("tags") or [] if isinstance(document, dict) else None
-    if not isinstance(names, list):
-        raise ProtocolViolation(f"{repository}: the list of tags is no list")
-    return [name for name in names if isinstance(name, str)]
-
-
-def next_page(response: requests.Response, base: str, what: str) -> str | None:
-    """The URL of the next page of a list; None: this was the last.
-
-    Args:
-        what: what is listed, for messages.
-    Raises:
-        ProtocolViolation: it is not at the registry. Half a list would be worse: what
-            is missing in it is taken for deleted.
-    """
-    link = next_link(response.headers.get("Link", ""))
-    if link is None:
-        return None
-    target = resolve(response.url, link)
-    if origin(target) != origin(base):
-        raise ProtocolViolation(
-            f"{redacted(response.url)}: the list of {what} goes on elsewhere: {redacted(target)}",
-            remedy="the registry does not know its own address; see its settings",
-        )
-    return target

@@ -17,7 +17,7 @@ from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from concil import __version__
-from concil.registry.certificates import CertificateDirectories, read_directory
+from concil.registry.certificates import CertificateDirectories, HostCertificates, read_directory
 from concil.registry.connections import Connections
 
 # The URLs and headers that requests leaves as they are, after a long look at each character:
@@ -41,6 +41,7 @@ class TLSSettings:
     verify: bool | str = True  # False: trust anybody; a path: a CA file or directory
     cert: str | tuple[str, str] | None = None  # client certificate, or (certificate, key)
     cert_dir: str | None = None  # has *.crt, *.cert and *.key; used instead of any certs.d
+    authorities: str = ""  # PEM; trusted beside the system's, instead of any certs.d
 
 
 def new_session(tls: TLSSettings | None = None, *, connections: int = 64) -> requests.Session:
@@ -53,7 +54,9 @@ def new_session(tls: TLSSettings | None = None, *, connections: int = 64) -> req
         UsageError: the certificate directory cannot be used.
     """
     tls = tls or TLSSettings()
-    everywhere = read_directory(Path(tls.cert_dir)) if tls.cert_dir is not None else None
+    everywhere = HostCertificates(tls.authorities) if tls.authorities else None
+    if tls.cert_dir is not None:
+        everywhere = read_directory(Path(tls.cert_dir))
     session: requests.Session = _Session()
     session.trust_env = False
     session.verify = tls.verify

@@ -21,8 +21,9 @@ from concil.errors import (
     StatusError,
     shown,
 )
-from concil.registry.client import RegistryClient, next_page
+from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call
+from concil.registry.lists import next_page
 from concil.registry.session import Options, read_error
 from concil.registry.urls import origin, resolve
 from concil.strict_json import InvalidJson, read_json

@@ -9,7 +9,7 @@ import pytest
 
 from concil.cli import inspect
 from concil.config import KIB, MIB, RetryPolicy, TransferConfig
-from concil.registry import client, connections, session, tokens
+from concil.registry import connections, lists, session, tokens
 from concil.store import layout_directory
 from concil.strict_json import MOST_PARTS
 from concil.transfer import graph
@@ -37,9 +37,7 @@ LIMITS = {
     "different blobs of an image": str(graph.MOST_BLOBS),
     "answer of a token service": kib(tokens.TOKEN_LIMIT),
     "body of an error that is read": kib(session.ERROR_LIMIT),
-    "tags of a repository": (
-        f"{client.MOST_TAGS}, {mib(client.TAGS_LIMIT)}, {client.MOST_TAG_PAGES} pages"
-    ),
+    "tags of a repository": (f"{lists.MOST_NAMES}, {mib(lists.LIMIT)}, {lists.MOST_PAGES} pages"),
     "headers of an answer": (
         f"100 lines of {kib(connections._LONGEST_LINE)}, {connections._INTERIM_ANSWERS} interim "
         f"answers, {connections._PATIENCE:.0f} s"

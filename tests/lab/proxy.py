@@ -133,7 +133,9 @@ class Proxy:
                 place = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
                 # One request a connection, so that each is seen.
                 ours = [f"{method} {place} HTTP/1.1", *kept, "Connection: close", "", ""]
-                with self._known(_loopback(parts.port or 80)) as server:
+                port = parts.port or 80
+                port = self._ports.get(f"{parts.hostname}:{port}", port)
+                with self._known(_loopback(port)) as server:
                     server.sendall("\r\n".join(ours).encode("latin-1") + rest)
                     _pass_on(client, server)
 

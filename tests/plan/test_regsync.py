@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
+from concil.config import HostLimits
 from concil.errors import UsageError
 from concil.plan.expand import Expansion
-from concil.plan.regsync import is_one, rules
+from concil.plan.regsync import is_one, plan
 from concil.plan.rules import Rule
 from concil.plan.targets import Below
 from concil.plan.yaml_nodes import load
+from concil.registry.http_session import TLSSettings
+from tests.lab.tls import CertificateAuthority
 
 FILE = """\
 version: 1
@@ -47,6 +51,7 @@ sync:
     digestTags: false
     forceRecursive: true
 """
+HUB = "docker://me:s3cr%3At@docker.io"
 TAGS = ["latest", "3.1", "3.19", "3.19-x", "edge"]
 
 
@@ -57,7 +62,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(text: str) -> list[Rule]:
-    return rules(load(text, "regsync.yml"))
+    return list(plan(load(text, "regsync.yml")).rules)
 
 
 @pytest.mark.usefixtures("hub")
@@ -68,9 +73,9 @@ def test_every_kind_of_entry_is_read(below: Below | None) -> None:
     items = list(found)
 
     assert [(item.source, item.destination) for item in items] == [
-        ("busybox:latest", "http://localhost:5000/library/busybox:latest"),
-        ("alpine:latest", "http://localhost:5000/library/alpine:latest"),
-        ("alpine:3.19", "http://localhost:5000/library/alpine:3.19"),
+        (f"{HUB}/busybox:latest", "http://localhost:5000/library/busybox:latest"),
+        (f"{HUB}/alpine:latest", "http://localhost:5000/library/alpine:latest"),
+        (f"{HUB}/alpine:3.19", "http://localhost:5000/library/alpine:3.19"),
         *(
             (f"docker://quay.io/team/app:{tag}", f"oci:images/app:quay.io/team/app:{tag}")
             for tag in TAGS
@@ -102,8 +107,8 @@ def test_what_is_ignored_is_named(caplog: pytest.LogCaptureFixture) -> None:
 
     assert caplog.messages == [
         "regsync.yml:9: defaults: ratelimit is ignored here",
-        "regsync.yml:11: defaults: parallel is ignored here",
-        "regsync.yml:12: defaults: skipDockerConfig is ignored here",
+        "regsync.yml:11: defaults: parallel is ignored here; say it with --jobs",
+        "regsync.yml:12: defaults: skipDockerConfig is ignored here; say it with --authfile",
         "regsync.yml:32: sync: forceRecursive is ignored here",
     ]
 
@@ -119,18 +124,116 @@ def test_users_go_to_their_registry() -> None:
     assert rule.target == "docker://h.example/b:1"
 
 
+def test_hosts_without_a_name_are_docker_hub() -> None:
+    creds = "creds: [{registry: docker.io, user: me, pass: x}]\n"
+    sources = ("alpine", "team/app", "index.docker.io/a/b", "localhost/a", "q.example/a")
+    entries = ", ".join(
+        f"{{source: {name}, target: h.example/{n}, type: image}}" for n, name in enumerate(sources)
+    )
+
+    found = read(f"{creds}sync: [{entries}]\n")
+
+    assert [rule.source for rule in found] == [
+        "docker://me:x@docker.io/alpine",
+        "docker://me:x@docker.io/team/app",
+        "docker://me:x@index.docker.io/a/b",
+        "docker://localhost/a",
+        "docker://q.example/a",
+    ]
+
+
+def test_what_registries_bear_and_are_trusted_by(ca: CertificateAuthority) -> None:
+    pem = ca.path.read_text().replace("\n", "\\n")
+    found = plan(
+        load(
+            "creds:\n"
+            "  - {registry: a.example, reqPerSec: 2.5, reqConcurrent: 3}\n"
+            "  - {registry: b.example, tls: insecure, reqPerSec: 0}\n"
+            f'  - {{registry: "c.example:5000", regcert: "{pem}"}}\n',
+            "regsync.yml",
+        )
+    )
+
+    assert found.hosts == {"a.example": HostLimits(jobs=3, requests=2.5)}
+    assert found.tls == {
+        "b.example": TLSSettings(verify=False),
+        "c.example:5000": TLSSettings(authorities=ca.path.read_text()),
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ("user: '{{env \"NOBODY\"}}', pass: x", "there is no environment variable 'NOBODY'"),
+        ("user: x, pass: '{{file \"/nowhere/t\"}}'", "cannot read '/nowhere/t': No such file"),
+        ("user: x", "user and pass go together"),
+    ],
+)
+def test_a_login_that_is_not_there_is_named(
+    caplog: pytest.LogCaptureFixture, fields: str, why: str
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        (rule,) = read(
+            f"creds:\n  - {{registry: docker.io, {fields}}}\n"
+            "sync: [{source: alpine, target: h.example/a, type: image}]\n"
+        )
+
+    assert rule.source == "docker://docker.io/alpine"
+    [message] = caplog.messages
+    assert message.startswith("regsync.yml:2: creds: docker.io: ")
+    assert why in message
+
+
+def test_a_token_is_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cr:t\n")
+    (rule,) = read(
+        f"creds: [{{registry: docker.io, user: me, pass: '{{{{file \"{tmp_path}/token\"}}}}'}}]\n"
+        "sync: [{source: alpine, target: h.example/a, type: image}]\n"
+    )
+
+    assert rule.source == f"{HUB}/alpine"
+
+
+def test_a_target_may_name_its_source() -> None:
+    found = read(
+        "x-hub: &hub\n  target: h.example/hub/{{ .Sync.Source }}\n  type: repository\n"
+        "sync:\n"
+        "  - {<<: *hub, source: alpine, tags: {allow: [3, 3.10]}}\n"
+        "  - source: gcr.io/team/app\n"
+        '    target: h.example/gcr/{{ index (split .Sync.Source "gcr.io/") 1 }}\n'
+        "    type: repository\n"
+    )
+
+    assert [rule.target for rule in found] == [
+        "docker://h.example/hub/alpine",
+        "docker://h.example/gcr/team/app",
+    ]
+    items = Expansion(tuple(found[:1]), lambda _: iter(["3", "3.1", "3.10", "3x"]))
+    assert [item.source for item in items] == ["alpine:3", "alpine:3.10"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("sync:\n  - source: a", "regsync.yml:2: sync: an entry without target"),
-        ("sync:\n  - {source: a, target: b, type: registry}", "type 'registry' cannot be had"),
+        ("sync:\n  - {source: a, target: b, type: all}", "sync: type 'all' is not known"),
+        (
+            "sync:\n  - {source: 'ocidir://a', target: b, type: registry}",
+            "ocidir://a is no registry",
+        ),
+        ("version: 2\nsync: []", "regsync.yml:1: version: only 1 is known"),
+        ("creds:\n  - {registry: a, tls: on}", "regsync.yml:2: creds: a: tls is 'on'"),
+        ("creds:\n  - {registry: a, regcert: x}", "regsync.yml:2: creds: a: regcert is no cert"),
+        ("creds:\n  - {registry: a, reqPerSec: x}", "regsync.yml:2: creds: a: reqPerSec is no n"),
+        ("creds:\n  - {registry: a, reqPerSec: .001}", "creds: a: reqPerSec: a limit on requests"),
+        ("creds:\n  - {registry: a, reqConcurrent: -1}", "creds: a: reqConcurrent is no number"),
         ("creds:\n  - user: x\nsync: []", "regsync.yml:2: creds: an entry without registry"),
         (
             "sync:\n  - {source: a, target: b, type: image, referrers: 2}",
             "regsync.yml:2: sync: referrers is neither true nor false",
         ),
-        ("sync:\n  - {source: '{{x}}', target: b, type: image}", "only templates of the form"),
-        ("sync:\n  - {source: '{{env \"NONE\"}}', target: b, type: image}", "variable NONE"),
+        ("sync:\n  - {source: '{{x}}', target: b, type: image}", "regsync.yml:2: source: the temp"),
+        ("sync:\n  - {source: '{{env \"NONE\"}}', target: b, type: image}", "variable 'NONE'"),
         (
             "sync:\n  - {source: a, target: b, type: repository, tags: {allow: ['(']}}",
             "regsync.yml:2: tags: not a regular expression",
@@ -154,5 +257,6 @@ def test_what_makes_no_sense_is_told_with_its_line(text: str, words: str) -> Non
 
 def test_files_are_told_apart_by_what_is_in_them() -> None:
     assert is_one(load("sync: []", "x"))
+    assert is_one(load("creds: [{registry: x}]", "x"))
     assert not is_one(load("sync: {images: {}}", "x"))
     assert not is_one(load("- sync", "x"))

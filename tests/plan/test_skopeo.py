@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,9 +12,11 @@ from hypothesis import strategies as st
 
 from concil.errors import UsageError
 from concil.plan.expand import Expansion
-from concil.plan.skopeo import rules
+from concil.plan.skopeo import plan
 from concil.plan.targets import Below
 from concil.plan.yaml_nodes import load
+from concil.registry.http_session import TLSSettings
+from tests.lab.tls import CertificateAuthority
 
 DIGEST = "sha256:" + "a" * 64
 FILE = f"""\
@@ -45,7 +49,7 @@ def listing(address: str) -> list[str]:
 
 def images(text: str, to: str = "h.example/m") -> list[tuple[str, str]]:
     found = Expansion(
-        tuple(rules(load(text, "sync.yml"))), lambda address: iter(listing(address)), Below(to)
+        plan(load(text, "sync.yml")).rules, lambda address: iter(listing(address)), Below(to)
     )
     return [(item.source, item.destination) for item in found]
 
@@ -73,18 +77,46 @@ def test_a_regular_expression_need_not_meet_the_whole_tag() -> None:
     ]
 
 
-def test_what_is_said_elsewhere_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        rules(load("a.example:\n  tls-verify: false\n  cert-dir: /x\n", "sync.yml"))
+def test_numbers_are_tags_as_they_are_written() -> None:
+    found = images("a.example:\n  images:\n    busybox: [1.10, 3, 2024-01-02, 0x10, on]\n")
 
-    assert caplog.messages == [
-        "sync.yml:2: tls-verify is ignored here; say it with --src-tls-verify",
-        "sync.yml:3: cert-dir is ignored here; say it with --src-cacert",
-    ]
+    tags = [source.rpartition(":")[2] for source, _ in found]
+    assert tags == ["1.10", "3", "2024-01-02", "0x10", "on"]
+
+
+def test_a_registry_may_do_without_verification() -> None:
+    found = plan(load("a.example:\n  tls-verify: false\nb.example:\n  tls-verify: true\n", "s.yml"))
+
+    assert found.tls == {"a.example": TLSSettings(verify=False)}
+
+
+def test_a_registry_has_certificates_of_its_own(ca: CertificateAuthority, tmp_path: Path) -> None:
+    shutil.copy(ca.path, tmp_path / "ca.crt")
+
+    found = plan(load(f"a.example:5000:\n  cert-dir: {tmp_path}\n", "s.yml"))
+
+    assert found.tls == {"a.example:5000": TLSSettings(cert_dir=str(tmp_path))}
+
+
+def test_a_directory_of_certificates_that_is_broken_is_told(tmp_path: Path) -> None:
+    (tmp_path / "client.cert").touch()
+
+    with pytest.raises(UsageError, match=r"s\.yml:2: a\.example: cannot use certificates"):
+        plan(load(f"a.example:\n  cert-dir: {tmp_path}\n", "s.yml"))
+
+
+def test_a_directory_of_certificates_that_is_not_there_has_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = plan(load("a.example:\n  cert-dir: /nowhere/certs\n", "s.yml"))
+
+    assert found.tls == {}
+    assert caplog.messages == ["s.yml:2: cert-dir: there is no directory '/nowhere/certs'"]
 
 
 def test_names_need_a_destination() -> None:
-    found = Expansion(tuple(rules(load(FILE, "sync.yml"))), lambda _: iter(()))
+    found = Expansion(plan(load(FILE, "sync.yml")).rules, lambda _: iter(()))
 
     with pytest.raises(UsageError, match="nobody says where it goes"):
         found.check()
@@ -97,7 +129,9 @@ def test_names_need_a_destination() -> None:
         ("a.example: 3", "sync.yml:1: a.example: not a mapping"),
         ("a.example:\n  image: {}", "sync.yml:2: a.example: unknown field 'image'"),
         ("a.example:\n  images:\n    b: {c: d}", "sync.yml:3: b: not a list"),
-        ("a.example:\n  images:\n    b: [1.0]", "sync.yml:3: b: not a text"),
+        ("a.example:\n  images:\n    b: [[x]]", "sync.yml:3: b: not a text"),
+        ("a.example:\n  images:\n    b: [~]", "sync.yml:3: b: not a text"),
+        ("a.example:\n  tls-verify: maybe", "sync.yml:2: a.example: tls-verify is neither"),
         ("a.example:\n  images-by-tag-regex:\n    b: '('", "sync.yml:3: b: not a regular"),
         ("a.example:\n  images-by-semver:\n    b: new", "sync.yml:3: b: not a range"),
         ("a.example:\n  credentials:\n    username: x", "credentials are a username and a"),
@@ -108,7 +142,7 @@ def test_names_need_a_destination() -> None:
 )
 def test_what_makes_no_sense_is_told_with_its_line(text: str, words: str) -> None:
     with pytest.raises(UsageError) as caught:
-        rules(load(text, "sync.yml"))
+        plan(load(text, "sync.yml"))
 
     assert words in str(caught.value)
 
@@ -117,13 +151,13 @@ def test_aliases_of_aliases_stay_small() -> None:
     levels = "\n".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 30))
 
     with pytest.raises(UsageError):
-        rules(load(f"l0: &l0 [x]\n{levels}", "sync.yml"))
+        plan(load(f"l0: &l0 [x]\n{levels}", "sync.yml"))
 
 
 @given(st.text(alphabet="abc:[]{}-&*!<>|\n \t\"'#1.0", max_size=60))
 def test_any_text_is_a_file_or_refused(text: str) -> None:
     try:
-        rules(load(text, "sync.yml"))
+        plan(load(text, "sync.yml"))
     except UsageError as error:
         said = str(error)
     else:

@@ -437,7 +437,7 @@ def test_a_list_that_goes_on_elsewhere_is_refused(
 def test_pages_without_end_are_refused(
     server: Scripted, client: RegistryClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("concil.registry.client.MOST_TAG_PAGES", 5)
+    monkeypatch.setattr("concil.registry.lists.MOST_PAGES", 5)
     count = itertools.count()
     server.on("GET", ".*", lambda _: page("a", link=f"<list?last={next(count)}>; rel=next"))
 
