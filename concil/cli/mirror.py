@@ -150,7 +150,7 @@ def run(command: Command) -> int:
         if arguments.dry_run:
             mirror = partial(engine.mirror, dry_run=True)
         elif arguments.dask is not None:
-            mirror = stack.enter_context(cluster_of(command, timeline)).mirror
+            mirror = stack.enter_context(cluster_of(command, sides, timeline)).mirror
         report = _mirror(command, mirror, wanted, reports)
         pruned = _prune(command, engine, wanted, report, reports)
     command.display.close()

@@ -7,10 +7,14 @@ import signal
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.cli.runner import Program, assert_fails
 from tests.cluster.conftest import IMAGES, LARGE, Origin, Target
 from tests.lab.dask import DaskCluster
+from tests.lab.images import assert_same_image, make_image, put_image
+from tests.lab.registry import DockerRegistry
+from tests.lab.tls import CertificateAuthority
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -43,6 +47,22 @@ def test_summary_report_and_exit_code_are_those_of_one_machine(
     assert "/none:v1" in failures[0]
     images = json.loads(report.read_text())["images"]
     assert sorted(image["outcome"] for image in images) == [*["copied"] * IMAGES, "failed"]
+
+
+def test_workers_trust_whom_the_plan_trusts(
+    program: Program, dask: DaskCluster, target: Target, ca: CertificateAuthority, tmp_path: Path
+) -> None:
+    image, plan = make_image(1, (1000,)), tmp_path / "sync.yml"
+    with DockerRegistry(tmp_path / "closed", certificate=ca.issue("127.0.0.1")) as closed:
+        with requests.Session() as session:
+            session.trust_env, session.verify = False, str(ca.path)
+            put_image(closed.url, "app", "v1", image, session=session)
+        plan.write_text(f'"{closed.host}":\n  tls-verify: false\n  images: {{app: [v1]}}\n')
+
+        done = program("mirror", plan, f"{target.relay.url}/m", "--dask", dask.address)
+
+    assert (done.code, done.err) == (0, "")
+    assert_same_image(target.registry.url, "m/app", "v1", image)
 
 
 def test_ctrl_c_ends_the_workers_part_too(
