@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 PAUSE = 0.5  # seconds after a refusal that asks for none; doubled until a request is accepted
 MOST_DOUBLINGS = 6
+# A 503 that asks for no pause may be one broken blob, or a front of nginx that has had enough:
+# so many are a refusal, and each answer of another kind takes a part of one away.
+BARE = 3
+_FORGIVEN = 0.05
 _BUSY = frozenset({429, 503})
 
 
@@ -50,6 +54,7 @@ class Gate:
         self._until = 0.0  # monotonic seconds; nobody passes before
         self._refusals = 0
         self._row = 0  # refusals since a request was accepted
+        self._bare = 0.0  # 503s that asked for no pause, lately
 
     def enter(self, cancel: threading.Event, *, pull: bool = False) -> Pass:
         """Wait until the next request may go; whoever waits holds nothing.
@@ -96,7 +101,8 @@ class Gate:
             if told is not None:
                 self._allowance.note(told, now)
             asked = retry_after(response) if status in _BUSY else None
-            if status == requests.codes.too_many or asked is not None:
+            flood = asked is None and self._is_flood(status, given)
+            if status == requests.codes.too_many or asked is not None or flood:
                 self._refuse(given, asked, now)
             elif given.refusals == self._refusals and status not in _BUSY:
                 self._row = 0
@@ -120,6 +126,15 @@ class Gate:
         if self._fixed is not None:
             turn = max(turn, self._fixed.reserve(1, now))
         return Pass(self._refusals, counts), turn
+
+    def _is_flood(self, status: int, given: Pass) -> bool:
+        """Whether an answer is one 503 too many. The caller holds the lock."""
+        if status != requests.codes.unavailable:
+            self._bare = max(0.0, self._bare - _FORGIVEN)
+            return False
+        if given.refusals == self._refusals:  # else it was under way with the last of a flood
+            self._bare = min(BARE, self._bare + 1)
+        return self._bare >= BARE
 
     def _pause(self, seconds: float, now: float) -> None:
         """Let nobody pass for so long. The caller holds the lock."""

@@ -81,9 +81,11 @@ class Front:
         target: Host and port of the registry.
         limit: What is allowed.
         tells: Whether a refusal has a Retry-After, in whole seconds.
+        status: Of a refusal; nginx has 503 unless it is told otherwise.
     """
 
-    def __init__(self, target: str, limit: Limit, *, tells: bool = True) -> None:
+    def __init__(self, target: str, limit: Limit, *, tells: bool = True, status: int = 429) -> None:
+        self.status = status
         self._target = target
         self._limit = limit  # asked under the lock, too
         self._tells = tells
@@ -114,7 +116,7 @@ class Front:
     @property
     def refused(self) -> list[Asked]:
         """Those that were refused."""
-        return [each for each in self.asked if each.status == http.client.TOO_MANY_REQUESTS]
+        return [each for each in self.asked if each.status == self.status]
 
     def connect(self) -> http.client.HTTPConnection:
         """Connect to the registry."""
@@ -188,7 +190,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         refusal = self.server.front.admit()
         if refusal is not None:
-            self._answer(http.client.TOO_MANY_REQUESTS, refusal, b"slow down\n")
+            self._answer(self.server.front.status, refusal, b"slow down\n")
             return
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
         self._registry.request(self.command, self.path, body or None, headers)

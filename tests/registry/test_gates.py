@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from concil.errors import Cancelled, QuotaExceeded
-from concil.registry.gates import MOST_DOUBLINGS, PAUSE, Gate, Gates
+from concil.registry.gates import BARE, MOST_DOUBLINGS, PAUSE, Gate, Gates
 from concil.registry.learned import BACK, CUT, FIRST
 from tests.lab.front import FixedWindow, Limit, TokenBucket
 from tests.registry.clock import Clock
@@ -155,6 +155,32 @@ def test_503_alone_is_nobodys_pause(clock: Clock, cancel: threading.Event) -> No
 
     ask(gate, cancel, answer(503))
     gate.enter(cancel)
+
+    assert clock.waits == []
+
+
+def test_several_503_in_a_row_are_a_refusal(clock: Clock, cancel: threading.Event) -> None:
+    """A front of nginx that limits requests answers so, and asks for no pause."""
+    gate = Gate("h")
+    for _ in range(BARE):
+        ask(gate, cancel, answer(503))
+
+    began = clock.now
+    for _ in range(10):
+        ask(gate, cancel)
+
+    assert clock.waits[0] == PAUSE
+    assert clock.now - began == pytest.approx(PAUSE + 10 / (FIRST * CUT), rel=0.3)
+
+
+def test_a_503_now_and_then_is_none(clock: Clock, cancel: threading.Event) -> None:
+    """One blob that cannot be had must not slow down all others."""
+    gate = Gate("h")
+
+    for _ in range(20):
+        ask(gate, cancel, answer(503))
+        for _ in range(30):
+            ask(gate, cancel)
 
     assert clock.waits == []
 
