@@ -66,9 +66,7 @@ class Stores:
         self._config = config
         self._timeouts = timeouts
         self._cancel = cancel
-        self._limits = by_server(config.hosts)
-        own = {host: each.requests for host, each in self._limits.items()}
-        self._gates = Gates(config.requests, own)
+        self._gates = Gates(config.requests, by_server(config.hosts))
         self._knowledge = knowledge or Knowledge()
         self.referrers = SharedReferrers()
         self._transports: dict[TLSSettings, Transport] = {}

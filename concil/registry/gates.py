@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import requests
 
+from concil.config import HostLimits
 from concil.errors import Cancelled
 from concil.pace import Schedule
 from concil.reference import written
@@ -27,6 +28,7 @@ MOST_DOUBLINGS = 6
 BARE = 3
 _FORGIVEN = 0.05
 _BUSY = frozenset({429, 503})
+_GLANCE = 0.2  # seconds between looks whether somebody has cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,15 @@ class Gate:
     not come all at once: a rate was learned from the refusal.
     """
 
-    def __init__(self, host: str, limit: float | None = None) -> None:
-        """Let ``limit`` requests a second through; None: as many as come."""
+    def __init__(self, host: str, limit: float | None = None, at_once: int | None = None) -> None:
+        """Let requests through.
+
+        Args:
+            limit: how many a second; None: as many as come.
+            at_once: how many may wait for their answer; None: as many as come.
+        """
         self._host = host
+        self._places = None if at_once is None else threading.Semaphore(at_once)
         self._lock = threading.Lock()  # guards all below
         self._fixed = None if limit is None else Schedule(limit)
         self._learned = LearnedRate()
@@ -65,6 +73,19 @@ class Gate:
             QuotaExceeded: it would be refused, and for longer than anybody should wait.
             Cancelled: somebody cancelled meanwhile.
         """
+        if self._places is None:
+            return self._admitted(cancel, pull=pull)
+        while not self._places.acquire(timeout=_GLANCE):
+            if cancel.is_set():
+                raise self._cancelled()
+        try:
+            return self._admitted(cancel, pull=pull)
+        except BaseException:
+            self._places.release()
+            raise
+
+    def _admitted(self, cancel: threading.Event, *, pull: bool) -> Pass:
+        """Wait for a turn. As `enter`."""
         while True:
             now = time.monotonic()
             with self._lock:
@@ -80,7 +101,7 @@ class Gate:
                         return given
                     self._allowance.flying -= given.counts
             if cancelled:
-                raise Cancelled(f"cancelled while {self._host} was to be left alone")
+                raise self._cancelled()
 
     def leave(self, given: Pass, response: requests.Response | None, content: bytes = b"") -> None:
         """Take note of an answer.
@@ -89,6 +110,8 @@ class Gate:
             response: None: there was none.
             content: the body of a 429.
         """
+        if self._places is not None:
+            self._places.release()
         now = time.monotonic()
         with self._lock:
             self._allowance.flying -= given.counts
@@ -112,6 +135,9 @@ class Gate:
         """Let nobody pass for so long; a longer pause stays."""
         with self._lock:
             self._pause(seconds, time.monotonic())
+
+    def _cancelled(self) -> Cancelled:
+        return Cancelled(f"cancelled while {self._host} was to be left alone")
 
     def _ask(self, now: float, *, pull: bool) -> tuple[Pass | None, float]:
         """A pass and when it is good, or none and when to ask again. The caller holds the lock."""
@@ -159,13 +185,13 @@ class Gates:
     """The gates of all hosts of a run. Any thread may call any method."""
 
     def __init__(
-        self, every: float | None = None, own: Mapping[str, float | None] | None = None
+        self, every: float | None = None, own: Mapping[str, HostLimits] | None = None
     ) -> None:
         """Make a gate for each host that is asked for.
 
         Args:
             every: requests a second to each host; None: as many as come.
-            own: the same of single hosts, by the host[:port] that serves the API.
+            own: limits of single hosts, by the host[:port] that serves the API.
         """
         self._every = every
         self._own = own or {}
@@ -176,8 +202,8 @@ class Gates:
         """The gate of a host[:port]."""
         gate = self._gates.get(host)
         if gate is None:
-            own = self._own.get(host)
-            limit = self._every if own is None else own
+            own = self._own.get(host, HostLimits())
+            limit = self._every if own.requests is None else own.requests
             with self._lock:
-                gate = self._gates.setdefault(host, Gate(written(host), limit))
+                gate = self._gates.setdefault(host, Gate(written(host), limit, own.jobs))
         return gate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import requests
 
-from concil.config import TransferConfig
+from concil.config import HostLimits, TransferConfig
 from concil.transfer.mirror import MirrorItem
 from tests.engine.world import engine_of
 from tests.lab.front import FixedWindow, Front, Limit, TokenBucket
@@ -53,3 +53,21 @@ def test_few_requests_of_a_mirror_are_refused(
     assert len(front.asked) >= 5 * len(IMAGES)
     # When the first is refused, up to eight are under way; of 503s it takes three each time.
     assert len(front.refused) <= (0.06 if status == 429 else 0.1) * len(front.asked)
+
+
+def test_a_host_gets_no_more_requests_at_once_than_its_jobs(
+    full: DockerRegistry, repository: str, workers: int
+) -> None:
+    """Those of all images that are looked at count, and not only blobs."""
+    limit = TokenBucket(100_000, 100_000)
+    with Front(full.host, limit) as source, Front(full.host, limit) as destination:
+        config = TransferConfig(workers=workers, images=16, hosts={source.host: HostLimits(jobs=2)})
+        with engine_of(config) as engine:
+            report = engine.mirror(
+                MirrorItem(f"{source.url}/{SOURCE}:v{n}", f"{destination.url}/{repository}:v{n}")
+                for n in range(len(IMAGES))
+            )
+
+    assert report.failed == []
+    assert source.most <= 2
+    assert len(source.asked) >= 3 * len(IMAGES)

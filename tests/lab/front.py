@@ -9,6 +9,7 @@ import math
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -91,7 +92,9 @@ class Front:
         self._tells = tells
         self._asked: list[Asked] = []
         self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()  # guards the two above
+        self._serving = 0
+        self._most = 0
+        self._lock = threading.Lock()  # guards all above
         self._server = _Server(self)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
@@ -117,6 +120,24 @@ class Front:
     def refused(self) -> list[Asked]:
         """Those that were refused."""
         return [each for each in self.asked if each.status == self.status]
+
+    @property
+    def most(self) -> int:
+        """How many requests were under way at once, at most."""
+        with self._lock:
+            return self._most
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Count a request as under way."""
+        with self._lock:
+            self._serving += 1
+            self._most = max(self._most, self._serving)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._serving -= 1
 
     def connect(self) -> http.client.HTTPConnection:
         """Connect to the registry."""
@@ -193,9 +214,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._answer(self.server.front.status, refusal, b"slow down\n")
             return
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
-        self._registry.request(self.command, self.path, body or None, headers)
-        answer = self._registry.getresponse()
-        self._answer(answer.status, dict(answer.getheaders()), answer.read())
+        with self.server.front.serving():
+            self._registry.request(self.command, self.path, body or None, headers)
+            answer = self._registry.getresponse()
+            content = answer.read()
+        self._answer(answer.status, dict(answer.getheaders()), content)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815 - its names
 

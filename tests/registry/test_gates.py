@@ -8,6 +8,7 @@ import threading
 import pytest
 import requests
 
+from concil.config import HostLimits
 from concil.errors import Cancelled, QuotaExceeded
 from concil.registry.gates import BARE, MOST_DOUBLINGS, PAUSE, Gate, Gates
 from concil.registry.learned import BACK, CUT, FIRST
@@ -49,6 +50,50 @@ def ask(
     gate.leave(given, got if got is not None else answer(), content)
 
 
+# Requests at once --------------------------------------------------------------------------
+
+
+def test_so_many_requests_wait_for_their_answer(cancel: threading.Event) -> None:
+    gate, most, under_way, lock = Gate("h", at_once=3), [0], [0], threading.Lock()
+
+    def request() -> None:
+        given = gate.enter(cancel)
+        with lock:
+            under_way[0] += 1
+            most[0] = max(most[0], under_way[0])
+        with lock:
+            under_way[0] -= 1
+        gate.leave(given, answer())
+
+    at_once(*[request] * 20)
+
+    assert 0 < most[0] <= 3
+
+
+def test_who_waits_for_others_can_be_cancelled(cancel: threading.Event) -> None:
+    gate = Gate("h", at_once=1)
+    first = gate.enter(cancel)
+    cancel.set()
+
+    with pytest.raises(Cancelled):
+        gate.enter(cancel)
+
+    cancel.clear()
+    gate.leave(first, None)
+    gate.leave(gate.enter(cancel), answer())
+
+
+def test_one_that_was_not_let_through_takes_no_place(cancel: threading.Event) -> None:
+    gate = Gate("h", at_once=1)
+    gate.hold(0.2)
+    cancel.set()
+    with pytest.raises(Cancelled):
+        gate.enter(cancel)
+    cancel.clear()
+
+    gate.leave(gate.enter(cancel), answer())
+
+
 # A limit that somebody set -----------------------------------------------------------------
 
 
@@ -84,7 +129,7 @@ def test_without_a_limit_nobody_waits(clock: Clock, cancel: threading.Event) -> 
 
 
 def test_a_host_of_its_own_has_its_own_limit(clock: Clock, cancel: threading.Event) -> None:
-    gates = Gates(10, {"slow": 1, "unsaid": None})
+    gates = Gates(10, {"slow": HostLimits(requests=1), "unsaid": HostLimits()})
 
     spent = []
     for host in ("slow", "unsaid", "other"):
