@@ -18,7 +18,7 @@ from concil.cli.command import Command
 from concil.cli.copy import told_of
 from concil.cli.failures import DONE, FAILED, SOME_FAILED, cleaned, exit_code, told
 from concil.cli.outlook import Tally, outlook, prune, put_outlook
-from concil.cli.reports import Reports, is_page
+from concil.cli.reports import Reports, is_page, title_of
 from concil.engine import Engine
 from concil.errors import ConcilError, NotTried, UsageError
 from concil.plan import reading
@@ -143,7 +143,7 @@ def run(command: Command) -> int:
             command.display.expect(len(probes))
             if timeline is not None:
                 timeline.expect(len(probes))
-        reports = Reports(arguments.report, timeline, _title(arguments))
+        reports = Reports(arguments.report, timeline, title_of(arguments))
         command.stop.before_exit(reports.abandon)
         stack.enter_context(reports)
         mirror: Callable[..., MirrorReport] = engine.mirror
@@ -154,13 +154,16 @@ def run(command: Command) -> int:
         report = _mirror(command, mirror, wanted, reports)
         pruned = _prune(command, engine, wanted, report, reports)
     command.display.close()
-    for line in [*_failures(report, probes), *_unlisted(wanted), *pruned.lines()]:
+    unwritten = [f"concil: {told(error)}" for error in reports.errors]
+    for line in [*_failures(report, probes), *_unlisted(wanted), *pruned.lines(), *unwritten]:
         command.display.write(line, "error")
     if not arguments.quiet:
         line = summary(report, time.monotonic() - began, pruned.removed)
         results.put_line(outlook(report, pruned.removed) if arguments.dry_run else line)
     code = _code(report, [error for _, error in wanted.failed])
-    return SOME_FAILED if code == DONE and pruned.errors else code
+    if code == DONE and pruned.errors:
+        return SOME_FAILED
+    return FAILED if code == DONE and unwritten else code
 
 
 def _checked(arguments: argparse.Namespace, wanted: Expansion) -> list[MirrorItem]:
@@ -262,17 +265,6 @@ def _expansion(
         expansion.check()
         expansion.ledger = Ledger(rules, expansion.destination, empty=arguments.prune_all)
     return expansion
-
-
-def _title(arguments: argparse.Namespace) -> str:
-    """What runs, without a password of the destination."""
-    plan = "standard input" if arguments.plan == "-" else Path(arguments.plan).name
-    destination: str | None = arguments.dest or arguments.destination
-    if destination is None:
-        return f"Mirror of {plan}"
-    if not destination.startswith("oci:"):
-        destination = destination.rpartition("@")[2]
-    return f"Mirror of {plan} to {destination}"
 
 
 def _cut_down(expansion: Expansion, report: Path) -> None:

@@ -411,6 +411,28 @@ def test_a_layer_that_a_full_disk_does_not_take_fails_once(small_disk: Path) -> 
     assert "free some space" in caught.value.remedy
 
 
+def test_a_disk_without_room_for_the_reports_does_not_end_the_mirror(
+    cli: Cli, registry: EmbeddedRegistry, small_disk: Path, tmp_path: Path, jobs: str
+) -> None:
+    count = 40  # their entries are more than a file object buffers
+    for number in range(count):
+        put_image(registry.url, "app", f"v{number}", make_image(number))
+    lines = [f"{registry.host}/app:v{number}" for number in range(count)]
+    (tmp_path / "list").write_text("\n".join(lines))
+    reports = (f"--report={small_disk}/r.json", f"--report={small_disk}/r.html")
+    with suppress(OSError):
+        (small_disk / "other").write_bytes(bytes(3_000_000))
+
+    done = cli("mirror", jobs, *reports, tmp_path / "list", f"{registry.host}/to")
+
+    assert done.code == 1
+    assert f"{count} copied" in done.out
+    for name in ("r.json", "r.html"):
+        assert f"concil: cannot write the report {small_disk}/{name}: No space left" in done.err
+    assert sorted(path.name for path in small_disk.iterdir()) == ["other"]
+    assert len(cli("tags", f"{registry.host}/to/app").lines) == count
+
+
 def test_a_disk_that_fills_up_meanwhile(small_disk: Path) -> None:
     blob = bytes(1_500_000)
     file = PartialFile(
