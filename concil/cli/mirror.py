@@ -152,13 +152,14 @@ def run(command: Command) -> int:
         elif arguments.dask is not None:
             mirror = stack.enter_context(cluster_of(command, timeline)).mirror
         report = _mirror(command, mirror, wanted, reports)
-        pruned = _prune(command, engine, wanted, report, reports)
+        pruned = _prune(command, engine, wanted, reports)
     command.display.close()
     unwritten = [f"concil: {told(error)}" for error in reports.errors]
     for line in [*_failures(report, probes), *_unlisted(wanted), *pruned.lines(), *unwritten]:
         command.display.write(line, "error")
     if not arguments.quiet:
         line = summary(report, time.monotonic() - began, pruned.removed)
+        line += "; ended early by --fail-fast" * reports.cut_short
         results.put_line(outlook(report, pruned.removed) if arguments.dry_run else line)
     code = _code(report, [error for _, error in wanted.failed])
     if code == DONE and pruned.errors:
@@ -194,18 +195,17 @@ def _mirror(
             along.tell(command, outcome.result)
 
     report = mirror(wanted, on_image=note, keep=False, fail_fast=arguments.fail_fast)
+    reports.cut_short = arguments.fail_fast and bool(report.failed)
     for rule, error in wanted.failed:
         reports.add_unlisted(rule.source, error)
     return report
 
 
-def _prune(
-    command: Command, engine: Engine, wanted: Expansion, report: MirrorReport, reports: Reports
-) -> Tally:
+def _prune(command: Command, engine: Engine, wanted: Expansion, reports: Reports) -> Tally:
     """Delete what is gone, if anything is to be deleted and all is known of it."""
     if wanted.ledger is None:
         return Tally()
-    if command.arguments.fail_fast and report.failed:
+    if reports.cut_short:
         command.tell("nothing was pruned: the run ended early")
         return Tally()
     return prune(command, engine, wanted.ledger, reports)

@@ -47,6 +47,7 @@ class Reports:
         self._timeline = timeline
         self._title = title
         self.errors: list[ConcilError] = []
+        self.cut_short = False  # the mirror has ended before it came to all images
         self._documents: list[JSONReport] = []
         self._pages: list[ReportFile] = []
         try:
@@ -70,7 +71,7 @@ class Reports:
         trace: TracebackType | None,
     ) -> None:
         """Finish them."""
-        self._finish(complete=error is None)
+        self._finish(complete=error is None and not self.cut_short)
 
     def add(self, outcome: Outcome) -> None:
         """Write down what became of an image; the page knows from its events."""
