@@ -119,6 +119,11 @@ def _add_pruning(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def lacks_destination(arguments: argparse.Namespace) -> bool:
+    """Whether it is a mirror without the argument that says where to."""
+    return arguments.verb == "mirror" and arguments.destination is None
+
+
 def run(command: Command) -> int:
     """Copy them; the failures of single images are told at the end."""
     arguments = command.arguments
