@@ -76,7 +76,11 @@ class Opening:
         """Open both sides of an image to look at them; nothing is made."""
         address = parse_address(item.destination)
         place = self.written(address)
-        return self._job(item, Untouched(place, str(address) if place is None else place.name))
+        # Only of layouts anything is left out, and only a layout may not be there yet.
+        layout = address if isinstance(address, LayoutAddress) else None
+        held = self._sides.held if layout is not None else None
+        name = place.name if place is not None else layout.place if layout is not None else ""
+        return self._job(item, Untouched(place, name, held))
 
     def written(self, destination: Address) -> RemoteStore | LayoutStore | None:
         """Open what was written to before; None: a layout that was not.

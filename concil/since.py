@@ -42,6 +42,8 @@ def held_by(runs: Iterable[str]) -> Held:
     for run in runs:
         one = _held(run)
         held.images |= one.images
+        for subject, referrers in one.referrers.items():
+            held.referrers[subject] = (*held.referrers.get(subject, ()), *referrers)
         for digest, repositories in one.blobs.items():
             known = held.blobs.get(digest, ())
             held.blobs[digest] = tuple(dict.fromkeys((*known, *repositories)))[:3]

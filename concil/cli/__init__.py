@@ -121,7 +121,14 @@ def _flush() -> None:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    return _parser().parse_args(options.spelt_out(argv), argparse.Namespace(verbose=0, quiet=False))
+    parser, empty = _parser(), argparse.Namespace(verbose=0, quiet=False)
+    arguments, rest = parser.parse_known_args(options.spelt_out(argv), empty)
+    # argparse of 3.11 takes an argument that may be missing for missing behind any option.
+    if len(rest) == 1 and not rest[0].startswith("-") and mirror.lacks_destination(arguments):
+        arguments.destination = rest.pop()
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

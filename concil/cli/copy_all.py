@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from concil.cli import copy, options, results
+from concil.cli import along, copy, options, results
 from concil.cli.failures import DONE, SOME_FAILED, cleaned, exit_code, told
 from concil.cli.mirror import summary
 from concil.errors import ConcilError, NotFound
@@ -44,6 +44,8 @@ def run(command: Command) -> int:
             arguments.destination,
             engine.listing,
             options.platforms_of(arguments),
+            arguments.referrers,
+            along.foreign_layers(arguments),
         )
         wanted.check()
         report = engine.mirror(wanted, on_image=outcomes.append)
@@ -51,6 +53,9 @@ def run(command: Command) -> int:
     for address in sorted(_address(one) for one in outcomes if one.result is not None):
         results.put_line(address)
     failed = [(o.item.source, o.error) for o in outcomes if o.error is not None] + wanted.failed
+    for one in outcomes:
+        if one.result is not None:
+            along.tell(command, one.result)
     for source, error in failed:
         line = f"concil: failed: {parse_address(source)}: {told(error)}"
         command.display.write(cleaned(line), "error")

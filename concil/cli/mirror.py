@@ -18,7 +18,7 @@ from concil.cli.command import Command
 from concil.cli.copy import told_of
 from concil.cli.failures import DONE, FAILED, SOME_FAILED, cleaned, exit_code, told
 from concil.cli.outlook import Tally, outlook, prune, put_outlook
-from concil.cli.reports import Reports, is_page
+from concil.cli.reports import Reports, is_page, title_of
 from concil.engine import Engine
 from concil.errors import ConcilError, NotTried, UsageError
 from concil.plan import reading
@@ -119,6 +119,11 @@ def _add_pruning(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def lacks_destination(arguments: argparse.Namespace) -> bool:
+    """Whether it is a mirror without the argument that says where to."""
+    return arguments.verb == "mirror" and arguments.destination is None
+
+
 def run(command: Command) -> int:
     """Copy them; the failures of single images are told at the end."""
     arguments = command.arguments
@@ -143,7 +148,7 @@ def run(command: Command) -> int:
             command.display.expect(len(probes))
             if timeline is not None:
                 timeline.expect(len(probes))
-        reports = Reports(arguments.report, timeline, _title(arguments))
+        reports = Reports(arguments.report, timeline, title_of(arguments))
         command.stop.before_exit(reports.abandon)
         stack.enter_context(reports)
         mirror: Callable[..., MirrorReport] = engine.mirror
@@ -152,15 +157,19 @@ def run(command: Command) -> int:
         elif arguments.dask is not None:
             mirror = stack.enter_context(cluster_of(command, sides, timeline)).mirror
         report = _mirror(command, mirror, wanted, reports)
-        pruned = _prune(command, engine, wanted, report, reports)
+        pruned = _prune(command, engine, wanted, reports)
     command.display.close()
-    for line in [*_failures(report, probes), *_unlisted(wanted), *pruned.lines()]:
+    unwritten = [f"concil: {told(error)}" for error in reports.errors]
+    for line in [*_failures(report, probes), *_unlisted(wanted), *pruned.lines(), *unwritten]:
         command.display.write(line, "error")
     if not arguments.quiet:
         line = summary(report, time.monotonic() - began, pruned.removed)
+        line += "; ended early by --fail-fast" * reports.cut_short
         results.put_line(outlook(report, pruned.removed) if arguments.dry_run else line)
     code = _code(report, [error for _, error in wanted.failed])
-    return SOME_FAILED if code == DONE and pruned.errors else code
+    if code == DONE and pruned.errors:
+        return SOME_FAILED
+    return FAILED if code == DONE and unwritten else code
 
 
 def _checked(arguments: argparse.Namespace, wanted: Expansion) -> list[MirrorItem]:
@@ -191,18 +200,17 @@ def _mirror(
             along.tell(command, outcome.result)
 
     report = mirror(wanted, on_image=note, keep=False, fail_fast=arguments.fail_fast)
+    reports.cut_short = arguments.fail_fast and bool(report.failed)
     for rule, error in wanted.failed:
         reports.add_unlisted(rule.source, error)
     return report
 
 
-def _prune(
-    command: Command, engine: Engine, wanted: Expansion, report: MirrorReport, reports: Reports
-) -> Tally:
+def _prune(command: Command, engine: Engine, wanted: Expansion, reports: Reports) -> Tally:
     """Delete what is gone, if anything is to be deleted and all is known of it."""
     if wanted.ledger is None:
         return Tally()
-    if command.arguments.fail_fast and report.failed:
+    if reports.cut_short:
         command.tell("nothing was pruned: the run ended early")
         return Tally()
     return prune(command, engine, wanted.ledger, reports)
@@ -263,17 +271,6 @@ def _expansion(
         expansion.check()
         expansion.ledger = Ledger(rules, expansion.destination, empty=arguments.prune_all)
     return expansion
-
-
-def _title(arguments: argparse.Namespace) -> str:
-    """What runs, without a password of the destination."""
-    plan = "standard input" if arguments.plan == "-" else Path(arguments.plan).name
-    destination: str | None = arguments.dest or arguments.destination
-    if destination is None:
-        return f"Mirror of {plan}"
-    if not destination.startswith("oci:"):
-        destination = destination.rpartition("@")[2]
-    return f"Mirror of {plan} to {destination}"
 
 
 def _cut_down(expansion: Expansion, report: Path) -> None:

@@ -52,8 +52,8 @@ class Failures:
             raise UsageError(f"{shown(str(path))} is no report", remedy=_REMEDY) from error
         if not complete:
             logger.warning(
-                "%s is of a run that was interrupted: what that had not begun is not in it; run "
-                "the whole plan for that",
+                "%s is of a run that was interrupted or ended early: what that had not begun is "
+                "not in it; run the whole plan for that",
                 shown(str(path)),
             )
         return cls(frozenset(images), frozenset(unlisted))

@@ -11,6 +11,7 @@ from concil.content import Digest
 from concil.errors import ConcilError, UsageError, shown
 from concil.plan.targets import Below, key_of
 from concil.reference import LOCAL_SCHEMES, Address, LayoutAddress, Reference, parse_address
+from concil.transfer.job import ForeignLayers
 from concil.transfer.mirror import MirrorItem
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ class Everything:
     destination: str
     listing: Listing  # names, with their digests where that costs nothing; "": no name
     platforms: tuple[str, ...] = ()
+    referrers: bool = False  # of each image
+    foreign_layers: ForeignLayers = ForeignLayers.SKIP
     failed: list[tuple[str, ConcilError]] = field(default_factory=list)  # by source
     _below: Below | None = None
 
@@ -78,7 +81,7 @@ class Everything:
                 target = f"{self.destination}:{tag}"
                 if self._below is not None:
                     target = self._below.of(parse_address(source), None)
-                yield MirrorItem(source, target, self.platforms)
+                yield self._item(source, target)
         except ConcilError as error:  # the tags that came before are copied
             self.failed.append((self.source, error))
 
@@ -104,13 +107,25 @@ class Everything:
                     f"{parse_address(target)}",
                     remedy="mirror them by a list, with targets of their own",
                 )
-            yield MirrorItem(source, target, self.platforms)
+            yield self._item(source, target)
         if nameless:
             logger.warning(
-                "%s: %d images without a name are left out; copy them by digest",
+                "%s: %d images without a name are left out%s; copy them by digest",
                 self.source,
                 nameless,
+                ", but for what refers to those with one"
+                if self.referrers
+                else ", which signatures are too without --referrers",
             )
+
+    def _item(self, source: str, target: str) -> MirrorItem:
+        return MirrorItem(
+            source,
+            target,
+            self.platforms,
+            referrers=self.referrers,
+            foreign_layers=self.foreign_layers,
+        )
 
     def _pinned(self, name: str, digest: Digest | None) -> str | None:
         """The digest by which an image goes that a mirror named after it; None: its name.

@@ -160,7 +160,8 @@ class _Unpacked:
         self._inflater = Inflater(size, f"layer {digest}")
         self._verifier = Verifier()
         try:
-            self._file: IO[bytes] = tempfile.TemporaryFile(dir=draft.final.parent)  # noqa: SIM115 - closed by `close`
+            # Without a buffer: what a full disk has not taken would fail once more in `close`.
+            self._file: IO[bytes] = tempfile.TemporaryFile(buffering=0, dir=draft.final.parent)  # noqa: SIM115 - closed by `close`
         except OSError as error:
             raise disk_error("cannot unpack beside", draft.final, error) from error
 
@@ -184,8 +185,9 @@ class _Unpacked:
 
     def _put(self, out: bytes) -> None:
         self._verifier.update(out)
+        rest = memoryview(out)
         try:
-            self._file.write(out)
-            self._file.flush()
+            while rest:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise disk_error("cannot unpack beside", self._draft.final, error) from error

@@ -11,6 +11,7 @@ from concil.content import OCI_MANIFEST, Descriptor, Digest, Manifest
 from concil.errors import ContentError, InvalidDigest, InvalidReference, NotFound, StoreError
 from concil.reference import Reference
 from concil.store.layout import Contents
+from concil.store.layout_referrers import LayoutReferrers
 from concil.strict_json import InvalidJson, read_json
 
 # Of an entry in index.json: the blobs that are not in the layout, and repositories that have them.
@@ -27,6 +28,7 @@ class Held:
 
     images: dict[str, Digest] = field(default_factory=dict)  # by the name in a layout
     blobs: dict[Digest, tuple[str, ...]] = field(default_factory=dict)  # and their repositories
+    referrers: dict[Digest, tuple[Descriptor, ...]] = field(default_factory=dict)  # by subject
 
     def add(self, name: str, image: Digest, blobs: Iterable[Digest]) -> None:
         """Add an image, by its name in a layout, with blobs of it."""
@@ -70,6 +72,8 @@ def held_in(contents: Contents) -> Held:
             if blob.digest in left or contents.blob_size(blob.digest) == blob.size
         )
         held.add(name, entry.digest, there)
+    for subject, entry in LayoutReferrers(contents, _MANIFEST_LIMIT).listed():
+        held.referrers[subject] = (*held.referrers.get(subject, ()), entry)
     return held
 
 

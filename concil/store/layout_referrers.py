@@ -39,6 +39,12 @@ class LayoutReferrers:
             listed.setdefault(entry.digest, entry)
         return tuple(listed.values())
 
+    def listed(self) -> Iterator[tuple[Digest, Descriptor]]:
+        """Every referrer that has an entry in index.json, behind the subject it is about."""
+        for subject, digests in self._listed().items():
+            known = (self._known[digest] for digest in digests)
+            yield from ((subject, entry) for entry in known if entry is not None)
+
     def names(self, subject: Digest, beside: str) -> tuple[str, ...]:
         """Names that are a digest and a suffix: of the image's repository, else of any."""
         stem = f"{digest_tag(subject)}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -328,4 +328,17 @@ class Lacking(Protocol):
         Raises:
             NotFound: it has not; what to do about it.
         """
+        ...
+
+
+@runtime_checkable
+class Promising(Protocol):
+    """A destination that counts an image as there which an earlier run has taken elsewhere."""
+
+    def is_promised(self, reference: str) -> bool:
+        """Whether an image is up to date by that alone, and not here."""
+        ...
+
+    def promise(self, reference: str, blobs: Iterable[Digest]) -> None:
+        """Let the blobs of such an image count as there, too."""
         ...

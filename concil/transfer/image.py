@@ -13,7 +13,7 @@ from concil.content import Descriptor, Digest, Manifest
 from concil.errors import ConcilError, NotFound, StatusError
 from concil.progress import Event, ProgressSink, State, emit
 from concil.retry import backoff, sleep
-from concil.store.protocol import Choosy, Destination, Mounter
+from concil.store.protocol import Choosy, Destination, Mounter, Promising
 from concil.transfer.blob import Landed
 from concil.transfer.blobs import Blobs
 from concil.transfer.graph import GraphReader, check_listed
@@ -132,6 +132,8 @@ class Copier:
         load = self._with_referrers(job, load, root)
         if root.manifest is None and load.attached:
             self._tell(job, State.STARTED, 0, "")
+        if load.node is None and load.attached:
+            load = self._with_promised(job, load, root)
         return self._written(job, load, digest, began)
 
     def _written(self, job: ImageJob, load: Load, digest: Digest, began: float) -> ImageResult:
@@ -167,6 +169,19 @@ class Copier:
             members.remove(root.entry.digest)
         attached = gatherer.gather(members)
         return replace(load, attached=attached, notes=(*load.notes, *gatherer.notes))
+
+    def _with_promised(self, job: ImageJob, load: Load, root: Root) -> Load:
+        """Add the image itself where it only counts as there: it leads to what refers to it."""
+        destination, reference = job.destination, job.destination_reference
+        if not isinstance(destination, Promising) or not destination.is_promised(reference):
+            return load
+        manifest = root.manifest or self._manifests.root(job, root.entry).manifest
+        assert manifest is not None  # noqa: S101 - for the type checker
+        fetch = partial(self._fetch_level, job, may_be_there=False)
+        node = GraphReader(fetch, job.subject).read(manifest, root.entry.digest)
+        blobs = (blob.digest for each in node.walk() for blob in each.listed_blobs())
+        destination.promise(reference, blobs)
+        return replace(load, node=node)
 
     def _tag(self, job: ImageJob, root: Manifest, digest: Digest) -> bool:
         """Only write the tag, if the image itself is known to be there; return whether it is."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
+from typing import Protocol, TypeVar
 
 from concil.content import Descriptor, Digest, Manifest
-from concil.errors import UsageError
+from concil.errors import NotFound, UsageError
 from concil.progress import State
-from concil.store.protocol import BlobWriter, Destination, Guarded, WriterState
+from concil.store.protocol import BlobWriter, Destination, Guarded, Referring, WriterState
 from concil.transfer.blob import Landed
 from concil.transfer.graph import GraphReader, Node, check_listed
 from concil.transfer.image import ImageResult, compare
-from concil.transfer.job import ImageJob, Load
+from concil.transfer.job import Attached, ImageJob, Load, Root
 from concil.transfer.manifests import Manifests
 from concil.transfer.past import Past
 from concil.transfer.pool import Rank, WorkerPool, wait
+from concil.transfer.referrers import Gatherer, Hands, ListOfReferrers, is_list
+
+Result = TypeVar("Result")
 
 
 class Surveyor:
@@ -43,21 +47,39 @@ class Surveyor:
             ConcilError: it could not be looked at.
         """
         source, there, digest = compare(job, self._past)
-        if source is not None and digest is None:
-            root = self._manifests.root(job, source)
-            digest = root.entry.digest
-            if root.manifest is not None and (there is None or there.digest != digest):
-                return self._missing(job, root.manifest, digest)
-        assert digest is not None  # noqa: S101 - for the type checker
-        return ImageResult(job.subject, job.target, State.PRESENT, digest)
+        if source is None or (digest is not None and not job.referrers):
+            assert digest is not None  # noqa: S101 - for the type checker
+            return ImageResult(job.subject, job.target, State.PRESENT, digest)
+        if job.referrers and is_list(job.source_reference, source.digest):
+            raise ListOfReferrers(source.digest, job.subject)
+        root = Root(source) if digest is not None else self._manifests.root(job, source)
+        node = None
+        if root.manifest is not None and (there is None or there.digest != root.entry.digest):
+            reader = GraphReader(partial(self._level, job), job.subject)
+            node = reader.read(root.manifest, root.entry.digest)
+        load = Load(node, self._attached(job, node, root) if job.referrers else ())
+        return self._result(job, load, root.entry.digest)
 
-    def _missing(self, job: ImageJob, root: Manifest, digest: Digest) -> ImageResult:
-        node = GraphReader(partial(self._level, job), job.subject).read(root, digest)
-        blobs = tuple(self._missing_blobs(job, node))
-        manifests = sum(1 for _ in node.walk())
+    def _result(self, job: ImageJob, load: Load, digest: Digest) -> ImageResult:
+        manifests = sum(1 for _ in load.nodes())
         return ImageResult(
-            job.subject, job.target, State.WAITING, digest, blobs, manifests=manifests
+            job.subject,
+            job.target,
+            State.WAITING if manifests else State.PRESENT,
+            digest,
+            tuple(self._missing_blobs(job, load)),
+            manifests=manifests,
+            referrers=len(load.attached),
         )
+
+    def _attached(self, job: ImageJob, node: Node | None, root: Root) -> tuple[Attached, ...]:
+        """What refers to the image and is not there yet."""
+        gatherer = Gatherer(job, Hands(partial(self._at_once, job), partial(self._level, job)))
+        known = {each.digest: each.manifest for each in node.walk()} if node is not None else {}
+        members = gatherer.members([root.entry], known)
+        if root.whole is not None:
+            members.remove(root.entry.digest)
+        return gatherer.gather(members)
 
     def _level(self, job: ImageJob, level: Sequence[Descriptor]) -> list[Manifest | None]:
         """The manifests of one level; None for what the destination has."""
@@ -70,16 +92,17 @@ class Surveyor:
             check_listed(child, manifest, job.subject)
             return manifest
 
+        return self._at_once(job, [partial(read, child) for child in level])
+
+    def _at_once(self, job: ImageJob, calls: Sequence[Callable[[], Result]]) -> list[Result]:
         hosts = (job.source.host, job.destination.host)
-        futures = [
-            self._pool.submit(partial(read, child), rank=Rank.SMALL, hosts=hosts) for child in level
-        ]
+        futures = [self._pool.submit(call, rank=Rank.SMALL, hosts=hosts) for call in calls]
         return [wait(future, self._pool.cancel) for future in futures]
 
-    def _missing_blobs(self, job: ImageJob, node: Node) -> list[Landed]:
+    def _missing_blobs(self, job: ImageJob, load: Load) -> list[Landed]:
         """The blobs that would have to be brought, and that no image before it brings."""
         destination = job.destination
-        listed = Load(node).blobs(job.foreign).values()
+        listed = load.blobs(job.foreign).values()
         blobs = [blob for blob in listed if not self._is_counted(destination, blob)]
         futures = [
             self._pool.submit(
@@ -103,23 +126,67 @@ class Surveyor:
             return (destination.realm, blob.digest) in self._counted
 
 
+class Carried(Protocol):
+    """What counts as there because an earlier run has taken it to the other side."""
+
+    @property
+    def blobs(self) -> Container[Digest]:
+        """Blobs."""
+        ...
+
+    @property
+    def referrers(self) -> Mapping[Digest, Sequence[Descriptor]]:
+        """Manifests, by what they refer to."""
+        ...
+
+    def find(self, name: str) -> Descriptor | None:
+        """An image, by its name in a layout."""
+        ...
+
+
 class Untouched:
     """A destination that is only asked; one that is not there yet has nothing. Any thread."""
 
-    def __init__(self, place: Destination | None, name: str) -> None:
+    def __init__(
+        self, place: Destination | None, name: str, carried: Carried | None = None
+    ) -> None:
         """Ask ``place``; None: nothing is at ``name``."""
         self._place = place
+        self._carried = carried
         self.name = name
         self.host = place.host if place is not None else ""
         self.realm = place.realm if place is not None else name
 
     def find_manifest(self, reference: str) -> Descriptor | None:
         """Ask what is there. See `store.protocol.Destination`."""
-        return self._place.find_manifest(reference) if self._place is not None else None
+        found = self._place.find_manifest(reference) if self._place is not None else None
+        if found is None and self._carried is not None:
+            found = self._carried.find(reference)
+        return found
 
     def has_blob(self, blob: Descriptor) -> bool:
         """Whether the blob is there."""
+        if self._carried is not None and blob.digest in self._carried.blobs:
+            return True
         return self._place is not None and self._place.has_blob(blob)
+
+    def get_manifest(self, reference: str) -> Manifest:
+        """Fetch what is there. See `store.protocol.Referring`, as the next two."""
+        place: object = self._place
+        if isinstance(place, Referring):
+            return place.get_manifest(reference)
+        raise NotFound(f"{self.name} has no {reference}")
+
+    def referrers(self, subject: Digest, beside: str = "", /) -> Sequence[Descriptor]:
+        """What refers to a manifest there."""
+        place, carried = self._place, self._carried
+        there = place.referrers(subject, beside) if isinstance(place, Referring) else ()
+        return (*there, *(carried.referrers.get(subject, ()) if carried is not None else ()))
+
+    def digest_tags(self, subject: Digest, beside: str = "", /) -> Sequence[str]:
+        """Tags that are named by a digest."""
+        place = self._place
+        return place.digest_tags(subject, beside) if isinstance(place, Referring) else ()
 
     def is_shut(self) -> bool:
         """See `store.protocol.Guarded`."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from concil.content import Digest
 from concil.errors import StoreError
 from concil.server import EmbeddedRegistry, Personality, Reply, Request
+from concil.store.docker_archive_writer import DockerArchiveWriter
 from concil.store.partial import PartialFile
 from tests.cli.runner import FORBIDDING, PATIENCE, Cli, Program, assert_fails, assert_one_line
 from tests.lab.images import (
@@ -30,6 +32,7 @@ from tests.lab.images import (
 )
 from tests.lab.registry import DockerRegistry
 from tests.lab.tls import CertificateAuthority
+from tests.store.contract import Window
 
 GOOD = digest_of(b"")
 REFUSED = "127.0.0.1:1"
@@ -392,6 +395,43 @@ def test_a_full_disk(cli: Cli, registry: EmbeddedRegistry, small_disk: Path, job
     assert_fails(copied, 1, "bytes are to come", "free some space", "run it again")
     assert not (small_disk / "out").exists()
     assert cli("tags", f"oci:{small_disk}/layout").lines == []
+
+
+def test_a_layer_that_a_full_disk_does_not_take_fails_once(small_disk: Path) -> None:
+    layer = gzip.compress(make_blob(1, 3000))  # less than a file object would buffer
+    with closing(DockerArchiveWriter(small_disk / "a.tar")) as archive:
+        writer = archive.begin_blob(len(layer), Digest.of(layer))
+        with suppress(OSError):
+            (small_disk / "other").write_bytes(bytes(3_000_000))
+
+        with pytest.raises(StoreError, match="No space left") as caught:
+            writer.append(Window(layer))
+        writer.close()
+
+    assert "a.tar" in str(caught.value)
+    assert "free some space" in caught.value.remedy
+
+
+def test_a_disk_without_room_for_the_reports_does_not_end_the_mirror(
+    cli: Cli, registry: EmbeddedRegistry, small_disk: Path, tmp_path: Path, jobs: str
+) -> None:
+    count = 40  # their entries are more than a file object buffers
+    for number in range(count):
+        put_image(registry.url, "app", f"v{number}", make_image(number))
+    lines = [f"{registry.host}/app:v{number}" for number in range(count)]
+    (tmp_path / "list").write_text("\n".join(lines))
+    reports = (f"--report={small_disk}/r.json", f"--report={small_disk}/r.html")
+    with suppress(OSError):
+        (small_disk / "other").write_bytes(bytes(3_000_000))
+
+    done = cli("mirror", jobs, *reports, tmp_path / "list", f"{registry.host}/to")
+
+    assert done.code == 1
+    assert f"{count} copied" in done.out
+    for name in ("r.json", "r.html"):
+        assert f"concil: cannot write the report {small_disk}/{name}: No space left" in done.err
+    assert sorted(path.name for path in small_disk.iterdir()) == ["other"]
+    assert len(cli("tags", f"{registry.host}/to/app").lines) == count
 
 
 def test_a_disk_that_fills_up_meanwhile(small_disk: Path) -> None:

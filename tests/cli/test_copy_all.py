@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from concil.server import EmbeddedRegistry
 from tests.cli.runner import Cli, assert_fails, assert_one_line
-from tests.lab.images import Image, get_manifest, make_image, make_index, put_image, write_layout
+from tests.lab.images import (
+    Image,
+    assert_same_image,
+    get_manifest,
+    make_image,
+    make_index,
+    put_image,
+    write_layout,
+)
+from tests.lab.referrers import list_referrers, make_referrer, make_tagged, put_referrer, tag_of
 
 
 def images() -> dict[str, Image]:
@@ -198,3 +209,46 @@ def test_what_makes_no_sense_is_told_at_once(
     source, target = (one.format(tmp=tmp_path, host=registry.host) for one in places)
 
     assert_fails(cli("copy", "--all", source, target), 2, words)
+
+
+def test_signatures_cross_the_gap_with_their_images(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    image = make_image(1)
+    signed = make_referrer(image)
+    put_image(registry.url, "team/app", "v1", image)
+    put_referrer(registry.url, "team/app", signed)
+    put_image(registry.url, "team/app", tag_of(image, ".sig"), make_tagged())
+    (tmp_path / "list").write_text(f"{registry.host}/team/app:v1\n")
+    cli("mirror", jobs, "--referrers", tmp_path / "list", f"oci:{tmp_path}/carried")
+
+    done = cli(
+        "copy", "--all", "--referrers", jobs, f"oci:{tmp_path}/carried", f"{registry.host}/in"
+    )
+
+    assert done.code == 0
+    listed = list_referrers(registry.url, "in/team/app", image.digest)
+    assert [entry["digest"] for entry in listed] == [signed.digest]
+    assert_same_image(registry.url, "in/team/app", tag_of(image, ".sig"), make_tagged())
+    without = cli("copy", "--all", jobs, f"oci:{tmp_path}/carried", f"{registry.host}/out")
+    assert "--referrers" in without.err
+    assert not list_referrers(registry.url, "out/team/app", image.digest)
+
+
+def test_foreign_layers_are_treated_as_asked(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    plain = make_image(3)
+    document = json.loads(plain.manifest)
+    layer = document["layers"][0]
+    layer["mediaType"] = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+    image = replace(plain, manifest=json.dumps(document).encode())
+    write_layout(tmp_path / "in", {"quay.io/team/app:1": image})
+    command = "copy", "--all", jobs, f"oci:{tmp_path}/in"
+
+    left = cli(*command, f"{registry.host}/out")
+    cli(*command, "--foreign-layers=source", f"{registry.host}/with")
+
+    assert f"concil: note: {registry.host}/out/team/app:1: 1 foreign layer is left out" in left.err
+    assert cli("blob", "head", f"{registry.host}/out/team/app@{layer['digest']}").code == 4
+    assert cli("blob", "head", f"{registry.host}/with/team/app@{layer['digest']}").code == 0

@@ -12,6 +12,7 @@ from concil.server import EmbeddedRegistry
 from tests.cli.runner import Cli
 from tests.cli.test_plan import tags_of
 from tests.lab.images import Image, make_image, make_index, make_layer, put_image
+from tests.lab.referrers import make_referrer, make_tagged, put_referrer, tag_of
 from tests.lab.registry import DockerRegistry
 from tests.lab.relay import Relay
 from tests.lab.requests_seen import RequestLog
@@ -138,3 +139,39 @@ def test_what_cannot_be_copied_fails_in_a_dry_run_too(
     assert "1 to copy" in shown.lines[-1]
     assert "1 failed" in shown.lines[-1]
     assert "team/none" in shown.err
+
+
+@pytest.mark.parametrize("since", [False, True], ids=["", "since"])
+def test_signatures_are_foretold_as_they_are_copied(
+    cli: Cli, source: EmbeddedRegistry, tmp_path: Path, plan: Path, jobs: str, *, since: bool
+) -> None:
+    before = f"oci:{tmp_path}/to"
+    cli("mirror", jobs, plan, "--referrers", before)
+    options = ["--referrers", f"oci:{tmp_path}/new", f"--since={before}"]
+    if not since:
+        options = ["--referrers", before]
+    signed = make_referrer(FIRST)
+    put_referrer(source.url, "team/app", make_referrer(signed, b"again"))
+    put_referrer(source.url, "team/app", signed)
+    put_image(source.url, "team/app", tag_of(SECOND, ".sig"), make_tagged())
+    # A list of referrers, as clients write it where a registry has none.
+    put_image(source.url, "team/app", tag_of(FIRST), make_index([signed]))
+
+    shown = cli("mirror", jobs, plan, *options, f"--report={tmp_path}/shown.json", "--dry-run")
+    done = cli("mirror", jobs, plan, *options, f"--report={tmp_path}/done.json")
+
+    assert (shown.code, done.code) == (0, 0)
+    shown_json, done_json = (
+        {
+            entry["source"]: (entry["outcome"].endswith("present"), entry["referrers"])
+            for entry in json.loads((tmp_path / name).read_text())["images"]
+        }
+        for name in ("shown.json", "done.json")
+    )
+    assert shown_json == done_json
+    assert sum(referrers for _, referrers in done_json.values()) > 2
+    missing = sum(
+        entry.get("missing", 0)
+        for entry in json.loads((tmp_path / "shown.json").read_text())["images"]
+    )
+    assert missing == json.loads((tmp_path / "done.json").read_text())["summary"]["bytes"]

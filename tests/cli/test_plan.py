@@ -143,6 +143,22 @@ def test_after_a_failure_nothing_is_begun_if_so_wished(
     assert tags_of(source.url, "copy/team/app") == []
 
 
+def test_the_destination_may_stand_behind_options(
+    cli: Cli, source: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    written = tmp_path / "list"
+    written.write_text(f"{source.host}/team/app:1.0\n")
+
+    done = cli("mirror", written, "--referrers", "-j", "2", f"{source.host}/copy", "--retry=1")
+    more = cli("mirror", written, "--referrers", f"{source.host}/copy", "more")
+    unknown = cli("mirror", written, "--refers", f"{source.host}/copy")
+
+    assert done.code == 0
+    assert tags_of(source.url, "copy/team/app") == ["1.0"]
+    assert_fails(more, 2, "too many arguments")
+    assert_fails(unknown, 2, "unrecognized arguments: --refers")
+
+
 def test_a_wrong_plan_is_told_before_anything_starts(
     cli: Cli, source: EmbeddedRegistry, tmp_path: Path
 ) -> None:

@@ -127,6 +127,22 @@ def test_a_report_of_an_interrupted_run_says_that_it_has_not_all(
     assert "was interrupted" in done.err
 
 
+def test_a_run_that_stopped_at_a_failure_says_that_its_report_has_not_all(
+    cli: Cli, source: EmbeddedRegistry, tmp_path: Path, report: Path
+) -> None:
+    written = tmp_path / "list"
+    written.write_text("".join(f"http://{source.host}/team/app:{t}\n" for t in ("never", "1.0")))
+    command = "mirror", "-j0", written, f"{source.host}/copy"
+
+    first = cli(*command, "--fail-fast", f"--report={report}")
+    again = cli(*command, f"--retry-failed={report}")
+
+    assert outcomes(report) == [("app:never", "failed")]
+    assert json.loads(report.read_text())["summary"]["complete"] is False
+    assert "ended early" in first.out
+    assert "what that had not begun is not in it" in again.err
+
+
 def test_immutable_tags_that_are_done_are_not_asked_for_unless_wished(
     cli: Cli, source: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:

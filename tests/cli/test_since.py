@@ -20,6 +20,13 @@ from tests.lab.images import (
     make_layer,
     put_image,
 )
+from tests.lab.referrers import (
+    list_referrers,
+    make_referrer,
+    make_tagged,
+    put_referrer,
+    tag_of,
+)
 from tests.lab.registry import DockerRegistry
 
 BASE = make_layer(1, 50_000)
@@ -68,9 +75,9 @@ class Gap:
         assert done.code == 0, done.err
         return address
 
-    def carry(self, address: str) -> None:
+    def carry(self, address: str, *options: str) -> None:
         """Copy a layout into the registry inside."""
-        done = self.cli("copy", "--all", address, f"{self.inside.host}/in")
+        done = self.cli("copy", "--all", *options, address, f"{self.inside.host}/in")
         assert done.code == 0, done.err
 
     def assert_inside(self, images: dict[str, Image]) -> None:
@@ -260,3 +267,99 @@ def test_a_note_without_sense_is_none(gap: Gap, monkeypatch: pytest.MonkeyPatch)
     done = gap.cli("copy", "--all", "-q", new, f"{gap.inside.host}/in")
 
     assert_fails(done, 4, "team/new:1", "neither in")
+
+
+SIGNED_RUNS = pytest.mark.parametrize("run", ["oci:{}/full", "{}/first"], ids=["layout", "report"])
+
+
+def sign(gap: Gap, name: str, image: Image) -> tuple[Image, ...]:
+    """Sign an image outside, and the signature, and once more as cosign does."""
+    repository = name.rpartition(":")[0]
+    signed = make_referrer(image, name.encode())
+    again = make_referrer(signed, b"again " + name.encode())
+    for referrer in (signed, again):
+        put_referrer(gap.outside.url, repository, referrer)
+    put_image(gap.outside.url, repository, tag_of(image, ".sig"), make_tagged(name.encode()))
+    return signed, again
+
+
+def assert_signed(gap: Gap, name: str, image: Image, signatures: tuple[Image, ...]) -> None:
+    """Assert that the registry inside has them all."""
+    repository = f"in/{name.rpartition(':')[0]}"
+    for subject, referrer in zip((image, signatures[0]), signatures, strict=True):
+        listed = list_referrers(gap.inside.url, repository, subject.digest)
+        assert referrer.digest in [entry["digest"] for entry in listed]
+        assert_same_image(gap.inside.url, repository, referrer.digest, referrer)
+    tag = tag_of(image, ".sig")
+    assert_same_image(gap.inside.url, repository, tag, make_tagged(name.encode()))
+
+
+@SIGNED_RUNS
+def test_a_new_image_takes_its_signatures_over(gap: Gap, run: str) -> None:
+    gap.carry(f"oci:{gap.directory}/full")
+    gap.publish(AFTER)
+    signatures = {name: sign(gap, name, image) for name, image in AFTER.items()}
+
+    gap.carry(
+        gap.mirror("new", "--referrers", f"--since={run.format(gap.directory)}"), "--referrers"
+    )
+
+    gap.assert_inside(AFTER)
+    for name, image in AFTER.items():
+        assert_signed(gap, name, image, signatures[name])
+
+
+@SIGNED_RUNS
+def test_a_new_signature_of_an_old_image_is_carried_over_without_its_layers(
+    gap: Gap, run: str
+) -> None:
+    gap.carry(f"oci:{gap.directory}/full")
+    name, image = "team/app:1", BEFORE["team/app:1"]
+    signatures = sign(gap, name, image)
+
+    new = gap.mirror("new", "--referrers", f"--since={run.format(gap.directory)}")
+    gap.carry(new, "--referrers")
+
+    assert_signed(gap, name, image, signatures)
+    assert f"{gap.outside.host}/{name}" in gap.cli("tags", new).lines
+    assert not gap.blobs("new") & set(image.all_blobs())
+
+
+def test_an_image_that_a_report_knows_by_its_digest_alone_is_not_sent_for_a_signature(
+    gap: Gap,
+) -> None:
+    gap.carry(f"oci:{gap.directory}/full")
+    gap.mirror("full", f"--report={gap.directory}/second")  # all of it is up to date
+    name, image = "team/other:1", BEFORE["team/other:1"]
+    signatures = sign(gap, name, image)
+
+    new = gap.mirror("new", "--referrers", f"--since={gap.directory}/second")
+    gap.carry(new, "--referrers")
+
+    assert_signed(gap, name, image, signatures)
+    assert not gap.blobs("new") & set(image.all_blobs())
+
+
+def test_a_signature_whose_image_a_kill_has_kept_out_of_the_layout_is_found_again(
+    gap: Gap,
+) -> None:
+    name, image = "team/app:1", BEFORE["team/app:1"]
+    signatures = sign(gap, name, image)
+    options = "--referrers", f"--since=oci:{gap.directory}/full"
+    new = gap.mirror("new", *options)
+    assert gap.cli("delete", f"{new}:{gap.outside.host}/{name}").code == 0
+
+    gap.mirror("new", *options)
+
+    gap.carry(f"oci:{gap.directory}/full")
+    gap.carry(new, "--referrers")
+    assert_signed(gap, name, image, signatures)
+
+
+def test_signatures_that_a_layout_has_carried_over_are_not_carried_again(gap: Gap) -> None:
+    sign(gap, "team/app:1", BEFORE["team/app:1"])
+    gap.mirror("signed", "--referrers")
+
+    new = gap.mirror("new", "--referrers", f"--since=oci:{gap.directory}/signed")
+
+    assert gap.cli("tags", new).lines == []
