@@ -23,9 +23,11 @@ logger = logging.getLogger(__name__)
 
 PAUSE = 0.5  # seconds after a refusal that asks for none; doubled until a request is accepted
 MOST_DOUBLINGS = 6
-# A 503 that asks for no pause may be one broken blob, or a front of nginx that has had enough:
-# so many are a refusal, and each answer of another kind takes a part of one away.
+# A 503 that asks for no pause may be one broken blob, a registry that is down, or a front of
+# nginx that has had enough: so many are a refusal while others are accepted, in so many seconds
+# before, and each answer of another kind takes a part of one away.
 BARE = 3
+LATELY = 2.0
 _FORGIVEN = 0.05
 _BUSY = frozenset({429, 503})
 _GLANCE = 0.2  # seconds between looks whether somebody has cancelled
@@ -63,6 +65,7 @@ class Gate:
         self._refusals = 0
         self._row = 0  # refusals since a request was accepted
         self._bare = 0.0  # 503s that asked for no pause, lately
+        self._fine = -LATELY  # monotonic seconds of the last answer that is none
 
     def enter(self, cancel: threading.Event, *, pull: bool = False) -> Pass:
         """Wait until the next request may go; whoever waits holds nothing.
@@ -124,7 +127,7 @@ class Gate:
             if told is not None:
                 self._allowance.note(told, now)
             asked = retry_after(response) if status in _BUSY else None
-            flood = asked is None and self._is_flood(status, given)
+            flood = asked is None and self._is_flood(status, given, now)
             if status == requests.codes.too_many or asked is not None or flood:
                 self._refuse(given, asked, now)
             elif given.refusals == self._refusals and status not in _BUSY:
@@ -153,14 +156,14 @@ class Gate:
             turn = max(turn, self._fixed.reserve(1, now))
         return Pass(self._refusals, counts), turn
 
-    def _is_flood(self, status: int, given: Pass) -> bool:
+    def _is_flood(self, status: int, given: Pass, now: float) -> bool:
         """Whether an answer is one 503 too many. The caller holds the lock."""
         if status != requests.codes.unavailable:
-            self._bare = max(0.0, self._bare - _FORGIVEN)
+            self._bare, self._fine = max(0.0, self._bare - _FORGIVEN), now
             return False
         if given.refusals == self._refusals:  # else it was under way with the last of a flood
             self._bare = min(BARE, self._bare + 1)
-        return self._bare >= BARE
+        return self._bare >= BARE and now - self._fine < LATELY
 
     def _pause(self, seconds: float, now: float) -> None:
         """Let nobody pass for so long. The caller holds the lock."""

@@ -145,6 +145,8 @@ def test_what_cannot_be_copied_fails_in_a_dry_run_too(
 def test_signatures_are_foretold_as_they_are_copied(
     cli: Cli, source: EmbeddedRegistry, tmp_path: Path, plan: Path, jobs: str, *, since: bool
 ) -> None:
+    # The index has v1 in it: which of them brings what refers to it is a matter of order.
+    plan.write_text(f"{plan.read_text()}exclude = ['both']\n")
     before = f"oci:{tmp_path}/to"
     cli("mirror", jobs, plan, "--referrers", before)
     options = ["--referrers", f"oci:{tmp_path}/new", f"--since={before}"]

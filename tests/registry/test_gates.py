@@ -207,6 +207,7 @@ def test_503_alone_is_nobodys_pause(clock: Clock, cancel: threading.Event) -> No
 def test_several_503_in_a_row_are_a_refusal(clock: Clock, cancel: threading.Event) -> None:
     """A front of nginx that limits requests answers so, and asks for no pause."""
     gate = Gate("h")
+    ask(gate, cancel)
     for _ in range(BARE):
         ask(gate, cancel, answer(503))
 
@@ -216,6 +217,16 @@ def test_several_503_in_a_row_are_a_refusal(clock: Clock, cancel: threading.Even
 
     assert clock.waits[0] == PAUSE
     assert clock.now - began == pytest.approx(PAUSE + 10 / (FIRST * CUT), rel=0.3)
+
+
+def test_a_registry_that_is_down_is_no_flood(clock: Clock, cancel: threading.Event) -> None:
+    """Nobody has to wait longer and longer to be told so."""
+    gate = Gate("h")
+
+    for _ in range(50):
+        ask(gate, cancel, answer(503))
+
+    assert clock.waits == []
 
 
 def test_a_503_now_and_then_is_none(clock: Clock, cancel: threading.Event) -> None:
