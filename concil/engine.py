@@ -198,8 +198,8 @@ class Engine:
             items: taken lazily, a few at a time.
             on_image: gets what became of each image, as soon as it has; from several
                 threads, never two at a time. What it raises ends the mirror.
-            keep: False: images that were up to date are only counted, so that the report
-                stays small however many they are.
+            keep: False: images that did not fail are only counted, so that the report stays
+                small however many they are.
             fail_fast: begin no more images after one that failed.
             dry_run: write nothing; what would be copied is in state WAITING, with the blobs
                 that are not there.

@@ -9,11 +9,11 @@ from pathlib import Path
 from concil.content import Descriptor, Platform
 from concil.errors import ConcilError, UsageError
 from concil.plan.registries import PROBE
-from concil.reference import Address, LayoutAddress, Reference, parse_address
+from concil.reference import DOCKER_ARCHIVE, Address, LayoutAddress, Reference, parse_address
 from concil.registry.catalog import repositories
 from concil.registry.http_session import TLSSettings
 from concil.store.docker_archive import DockerArchive
-from concil.store.docker_archive_writer import is_taken
+from concil.store.docker_archive_writer import DockerArchiveWriter, is_taken
 from concil.store.elsewhere import Elsewhere
 from concil.store.held import Held
 from concil.store.lacking import LackingStore
@@ -75,9 +75,11 @@ class Opening:
     def survey(self, item: MirrorItem) -> ImageJob:
         """Open both sides of an image to look at them; nothing is made."""
         address = parse_address(item.destination)
-        place = self.written(address)
+        place: Destination | None = self.written(address)
         # Only of layouts anything is left out, and only a layout may not be there yet.
         layout = address if isinstance(address, LayoutAddress) else None
+        if place is None and layout is not None and layout.kind == DOCKER_ARCHIVE:
+            place = DockerArchiveWriter(Path(layout.path))  # writes nothing until it is given some
         held = self._sides.held if layout is not None else None
         name = place.name if place is not None else layout.place if layout is not None else ""
         return self._job(item, Untouched(place, name, held))

@@ -11,10 +11,16 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from concil.errors import StoreError
+from concil.leftovers import hold, sweep
+
+_GROWING = "[0-9a-f]{8}"  # behind the report's name
 
 
 class ReportFile:
-    """Text that appears under its name when the ``with`` ends well. One thread at a time."""
+    """Text that appears under its name when the ``with`` ends well. One thread at a time.
+
+    What a killed process left of one is removed by the next for the same place.
+    """
 
     def __init__(self, path: Path) -> None:
         """Begin it.
@@ -25,8 +31,10 @@ class ReportFile:
         self.path = path
         try:
             _check_place(path)
+            sweep(path, _GROWING)
             self._growing = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             self._file: TextIO = self._growing.open("x", encoding="utf-8")
+            hold(self._file.fileno())
         except OSError as error:
             raise self._refused(error) from error
 

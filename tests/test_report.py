@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,34 @@ def test_a_pipe_or_device_stays_what_it_is(tmp_path: Path) -> None:
         JSONReport(tmp_path / "pipe")
 
     assert (tmp_path / "pipe").is_fifo()
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from concil.report import JSONReport
+
+report = JSONReport(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_report(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    other = tmp_path / ".report.json.notes"
+    other.write_text("of somebody else")
+    command = [sys.executable, "-c", CHILD, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        (theirs,) = set(tmp_path.iterdir()) - {other}
+
+        JSONReport(path).discard()
+        assert theirs.exists()  # somebody is at it
+        child.kill()
+        child.wait()
+
+    JSONReport(path).close()
+
+    assert set(tmp_path.iterdir()) == {path, other}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from concil.bars import sized
@@ -13,7 +11,7 @@ from concil.cli.failures import DONE
 from concil.content import Digest
 from concil.progress import State
 from concil.reference import DOCKER_ARCHIVE, Address, LayoutAddress, parse_address
-from concil.transfer.blob import Landed
+from concil.transfer.mirror import Arrivals
 
 if TYPE_CHECKING:
     from concil.cli.options import Subparsers
@@ -54,7 +52,7 @@ def run(command: Command) -> int:
         command.tell(f"{result.target} is up to date")
     else:
         count = f"{result.referrers} referrers, " if result.referrers else ""
-        blobs = told_of(result.blobs)
+        blobs = told_of(Arrivals(result.blobs))
         command.tell(f"copied {result.target}: {count}{blobs}, {result.seconds:.1f} s")
     results.put_line(pinned(parse_address(arguments.destination), result.digest))
     return DONE
@@ -69,16 +67,10 @@ def pinned(address: Address, digest: Digest) -> str:
     return str(address.at(digest=digest))
 
 
-def told_of(blobs: Iterable[Landed]) -> str:
-    """How blobs arrived, in words; a blob that was sent is not counted as there, too."""
-    arrived: dict[tuple[str, Digest], Landed] = {}
-    for each in blobs:
-        known = arrived.setdefault((each.place, each.blob.digest), each)
-        if known.state is State.PRESENT:
-            arrived[each.place, each.blob.digest] = each
-    count = Counter(each.state for each in arrived.values())
-    sent = sum(each.sent for each in arrived.values())
-    parts = [f"{count[State.DONE]} blobs sent ({sized(sent)})"]
+def told_of(arrivals: Arrivals) -> str:
+    """How blobs arrived, in words."""
+    count = arrivals.count()
+    parts = [f"{count[State.DONE]} blobs sent ({sized(arrivals.sent)})"]
     if count[State.MOUNTED]:
         parts.append(f"{count[State.MOUNTED]} mounted")
     if count[State.PRESENT]:

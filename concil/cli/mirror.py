@@ -288,12 +288,11 @@ def _cut_down(expansion: Expansion, report: Path) -> None:
 
 def summary(report: MirrorReport, seconds: float, pruned: int = 0) -> str:
     """One line that says what became of all the images."""
-    blobs = [landed for result in report.copied for landed in result.blobs]
     untried = f", {len(report.untried)} not tried" if report.untried else ""
     return (
-        f"{report.images} images: {len(report.copied)} copied, {report.up_to_date} up to date, "
+        f"{report.images} images: {report.brought} copied, {report.up_to_date} up to date, "
         f"{len(report.failed) - len(report.untried)} failed{untried}; "
-        f"{told_of(blobs)}; {f'{pruned} pruned; ' if pruned else ''}{seconds:.1f} s"
+        f"{told_of(report.arrivals)}; {f'{pruned} pruned; ' if pruned else ''}{seconds:.1f} s"
     )
 
 

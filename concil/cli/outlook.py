@@ -35,9 +35,8 @@ def put_outlook(outcome: Outcome) -> None:
 
 def outlook(report: MirrorReport, pruned: int) -> str:
     """One line that sums up a dry run."""
-    size = sum(result.missing for result in report.pending)
     return (
-        f"{report.images} images: {len(report.pending)} to copy ({sized(size)} at most), "
+        f"{report.images} images: {report.brought} to copy ({sized(report.missing)} at most), "
         f"{report.up_to_date} up to date, {len(report.failed)} failed; {pruned} to prune; "
         "nothing was changed"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import urllib.parse
 from collections import defaultdict
@@ -13,6 +14,8 @@ from concil.errors import ConcilError, UsageError
 from concil.plan.rules import Rule
 from concil.plan.targets import key_of, short, where_of
 from concil.reference import LAYOUT, Address, LayoutAddress, parse_address
+
+logger = logging.getLogger(__name__)
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _PROBE = "concil-probe.tag"  # a tag that stands for all of a repository
@@ -81,6 +84,8 @@ class Ledger:
                 )
         self._entries = {id(rule): _entry(rule, destination) for rule in rules}
         self._pruned = {e.where for e in self._entries.values() if e.prunes}
+        if not self._pruned:
+            logger.warning("nothing is pruned: no entry of the plan asks a repository for its tags")
         self._written: set[bytes] = set()
         self._pinned: dict[tuple[str, ...], list[str]] = defaultdict(list)
 

@@ -18,6 +18,8 @@ from concil.store.protocol import WriterState
 from concil.store.tar_draft import Draft, check_place, refuse_change, state_of
 from concil.store.tar_file import whole
 
+_TAKEN = "remove it, name another file, or use oci-archive:FILE"
+
 
 @dataclass(slots=True)
 class _Image:
@@ -33,7 +35,7 @@ def is_taken(path: Path) -> UsageError:
     """What is said of a docker-archive that is there already."""
     return UsageError(
         f"{shown(str(path))} is there already, and a docker-archive is not added to",
-        remedy="remove it, name another file, or use oci-archive:FILE",
+        remedy=_TAKEN,
     )
 
 
@@ -173,7 +175,7 @@ class DockerArchiveWriter:
         ]
         draft = self._growing()
         draft.add(MANIFEST, json.dumps(document, separators=(",", ":")).encode())
-        refuse_change(draft.final, self._before)
+        refuse_change(draft.final, self._before, _TAKEN)
         with self._lock:
             self._draft, self._over = None, True
         draft.commit()

@@ -207,7 +207,7 @@ class OCIArchive:
         self._carry(draft)
         draft.add("oci-layout", VERSION)
         draft.add("index.json", self._index.body())
-        refuse_change(draft.final, self.state)
+        refuse_change(draft.final, self.state, "run it again; it adds to what is there")
         with self._lock:
             self._draft, self._over = None, True
         draft.commit()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import re
 import secrets
 import stat
 import tarfile
@@ -16,10 +14,12 @@ from pathlib import Path
 
 from concil.config import MIB
 from concil.errors import StoreError, UsageError, shown
+from concil.leftovers import hold, sweep
 from concil.store.files import FileBlob, disk_error
 
 State = tuple[int, int, int]  # inode, size and time
 _BLOCK = tarfile.BLOCKSIZE
+_DRAFT = r"[0-9a-f]{16}\.new"  # behind the archive's name
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -54,12 +54,11 @@ class Draft:
             StoreError: the directory does not take it.
         """
         self.final = Path(os.path.realpath(path))  # a link stays, and leads to the new archive
-        _sweep(self.final)
+        sweep(self.final, _DRAFT)
         self._growing = self.final.with_name(f".{self.final.name}.{secrets.token_hex(8)}.new")
         try:
             self._descriptor = os.open(self._growing, _CREATE, 0o666)
-            with contextlib.suppress(OSError):  # where locks are no good nobody sweeps either
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold(self._descriptor)
         except OSError as error:
             raise disk_error("cannot write", self.final, error) from error
         self._lock = threading.Condition()  # guards the fields below
@@ -218,24 +217,6 @@ def check_place(path: Path) -> None:
         raise UsageError(f"there is no directory for {name}", remedy="make it first")
 
 
-def _sweep(final: Path) -> None:
-    """Remove the drafts of processes that were killed: nobody holds their locks."""
-    left = re.compile(rf"\.{re.escape(final.name)}\.[0-9a-f]{{16}}\.new")
-    with contextlib.suppress(OSError), os.scandir(final.parent) as found:
-        for path in [Path(one.path) for one in found if left.fullmatch(one.name)]:
-            with contextlib.suppress(OSError):
-                _remove_unlocked(path)
-
-
-def _remove_unlocked(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
-    finally:
-        os.close(descriptor)
-
-
 def state_of(path: Path) -> State | None:
     """What tells a state of a file from another, None where there is none."""
     try:
@@ -245,7 +226,7 @@ def state_of(path: Path) -> State | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def refuse_change(path: Path, state: State | None) -> None:
+def refuse_change(path: Path, state: State | None, remedy: str) -> None:
     """See that an archive is still what it was when it was opened; None: it was not there.
 
     Raises:
@@ -253,6 +234,5 @@ def refuse_change(path: Path, state: State | None) -> None:
     """
     if state_of(path) != state:
         raise StoreError(
-            f"archive {shown(str(path))} was written by somebody else meanwhile",
-            remedy="run it again; it adds to what is there",
+            f"archive {shown(str(path))} was written by somebody else meanwhile", remedy=remedy
         )

@@ -104,7 +104,7 @@ class TarFile:
         if not start.startswith(GZIP):
             return False
         with tempfile.TemporaryFile() as plain:
-            inflater, position = Inflater(size, self.subject), 0
+            inflater, position = Inflater(size, f"archive {self.path}"), 0
             while piece := self._read(position, MIB):
                 if cancel is not None and cancel.is_set():
                     raise Cancelled(f"stopped while {self.subject} was unpacked")

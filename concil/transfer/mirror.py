@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from concil.errors import Cancelled, ConcilError, NotTried
 from concil.progress import State
+from concil.transfer.blob import Landed
 from concil.transfer.image import ImageResult
 from concil.transfer.job import ForeignLayers, ImageJob
 from concil.transfer.referrers import ListOfReferrers
@@ -36,6 +38,28 @@ class Outcome:
     error: ConcilError | None = None
 
 
+class Arrivals:
+    """How many blobs came in which way, each of a place once; one number is kept of each."""
+
+    def __init__(self, blobs: Iterable[Landed] = ()) -> None:
+        """Begin with some blobs."""
+        self.sent = 0  # bytes
+        self._states: dict[int, State] = {}  # by a hash: a name would take ten times the memory
+        self.add(blobs)
+
+    def add(self, blobs: Iterable[Landed]) -> None:
+        """Add those of an image; one that was sent does not count as there, too."""
+        for each in blobs:
+            self.sent += each.sent
+            key = hash((each.place, each.blob.digest))
+            if self._states.setdefault(key, each.state) is State.PRESENT:
+                self._states[key] = each.state
+
+    def count(self) -> Counter[State]:
+        """How many there are in each state."""
+        return Counter(self._states.values())
+
+
 @dataclass(slots=True)
 class MirrorReport:
     """What became of every image, in the order in which they ended."""
@@ -43,17 +67,25 @@ class MirrorReport:
     outcomes: list[Outcome] = field(default_factory=list)  # all that are kept
     images: int = 0  # that ended
     up_to_date: int = 0  # of these
+    brought: int = 0  # of these: they were copied, or would be
+    missing: int = 0  # bytes that a dry run did not find at the destination
+    arrivals: Arrivals = field(default_factory=Arrivals)
 
     def add(self, outcome: Outcome, *, keep: bool) -> None:
-        """Count an image, and keep it unless nothing had to be done for it.
+        """Count an image, and keep it if it failed.
 
         Args:
-            keep: keep it even then; memory grows with every image.
+            keep: keep it in any case; memory grows with every image.
         """
         self.images += 1
-        present = outcome.result is not None and outcome.result.state is State.PRESENT
-        self.up_to_date += present
-        if keep or not present:
+        result = outcome.result
+        if result is not None:
+            present = result.state is State.PRESENT
+            self.up_to_date += present
+            self.brought += not present
+            self.missing += result.missing
+            self.arrivals.add(result.blobs)
+        if keep or result is None:
             self.outcomes.append(outcome)
 
     def of(self, state: State) -> list[ImageResult]:
@@ -88,7 +120,7 @@ class MirrorReport:
     @property
     def sent(self) -> int:
         """Bytes of blobs that were moved."""
-        return sum(o.result.sent for o in self.outcomes if o.result is not None)
+        return self.arrivals.sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +128,7 @@ class Manner:
     """How a mirror goes about its images."""
 
     told: Callable[[Outcome], object] | None = None  # gets each outcome, one at a time
-    keep: bool = True  # images that were up to date are in the report, not only counted
+    keep: bool = True  # images that did not fail are in the report, not only counted
     fail_fast: bool = False  # after a failure no image is begun any more
     refusals: Refusals = field(default_factory=Refusals)  # what hosts have refused before
 

@@ -7,7 +7,7 @@ import heapq
 import itertools
 import threading
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from concil.reference import by_server
 from concil.transfer.run import Run
 
 Result = TypeVar("Result")
+_SETTLED = 16_384  # results of claims that are kept: some 20 MiB of blobs
 _TICK = 0.2  # seconds between two looks at the cancel event while waiting for a future
 
 
@@ -199,39 +200,40 @@ def wait(future: Future[Result], cancel: threading.Event) -> Result:
     return future.result()
 
 
-@dataclass(frozen=True, slots=True)
-class _Settled(Generic[Result]):
-    """What an owner has left: a future is a thousand bytes, and a mirror has many."""
-
-    result: Result
-
-
 class Claims(Generic[Result]):
-    """Gives each key one owner at a time, whose result everybody shares. Any thread."""
+    """Gives each key one owner at a time, whose result everybody shares. Any thread.
 
-    def __init__(self) -> None:
-        """Begin with nothing claimed."""
-        self._held: dict[Hashable, Future[Result] | _Settled[Result]] = {}
+    Of the results those are kept that were asked for last: whoever comes later than that for
+    a blob finds it at the destination, by a request.
+    """
+
+    def __init__(self, most: int = _SETTLED) -> None:
+        """Begin with nothing claimed, and keep ``most`` results."""
+        self._most = most
+        self._held: dict[Hashable, Future[Result]] = {}
+        # What owners have left: a future is a thousand bytes, and a mirror has many.
+        self._settled: OrderedDict[Hashable, Result] = OrderedDict()
         self._lock = threading.Lock()
 
     def take(self, key: Hashable) -> tuple[bool, Future[Result]]:
         """Return whether the caller is the owner now, and the future the owner completes."""
         future: Future[Result] = Future()
         with self._lock:
-            held = self._held.get(key)
-            if held is None:
-                self._held[key] = future
-                return True, future
-        if isinstance(held, Future):
-            return False, held
-        future.set_result(held.result)
-        return False, future
+            if key in self._settled:
+                self._settled.move_to_end(key)
+                future.set_result(self._settled[key])
+                return False, future
+            held = self._held.setdefault(key, future)
+            return held is future, held
 
     def complete(self, key: Hashable, future: Future[Result], result: Result) -> None:
         """Complete the future of a key, and keep no more than the result."""
         with self._lock:
             if self._held.get(key) is future:
-                self._held[key] = _Settled(result)
+                del self._held[key]
+                self._settled[key] = result
+                if len(self._settled) > self._most:
+                    self._settled.popitem(last=False)
         future.set_result(result)
 
     def release(self, key: Hashable, future: Future[Result]) -> None:
@@ -243,8 +245,9 @@ class Claims(Generic[Result]):
     def forget(self, key: Hashable) -> None:
         """Let somebody else try although the owner succeeded, unless one is still at it."""
         with self._lock:
+            self._settled.pop(key, None)
             held = self._held.get(key)
-            if held is not None and (isinstance(held, _Settled) or held.done()):
+            if held is not None and held.done():
                 del self._held[key]
 
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from concil.content import Descriptor, Digest, Manifest
 from concil.errors import NotFound, UsageError
 from concil.progress import State
-from concil.store.protocol import BlobWriter, Destination, Guarded, Referring, WriterState
+from concil.store.protocol import BlobWriter, Choosy, Destination, Guarded, Referring, WriterState
 from concil.transfer.blob import Landed
 from concil.transfer.graph import GraphReader, Node, check_listed
 from concil.transfer.image import ImageResult, compare
@@ -53,6 +53,8 @@ class Surveyor:
         if job.referrers and is_list(job.source_reference, source.digest):
             raise ListOfReferrers(source.digest, job.subject)
         root = Root(source) if digest is not None else self._manifests.root(job, source)
+        if root.manifest is not None and isinstance(job.destination, Choosy):
+            job.destination.check(root.manifest)  # as the copy would begin
         node = None
         if root.manifest is not None and (there is None or there.digest != root.entry.digest):
             reader = GraphReader(partial(self._level, job), job.subject)
@@ -187,6 +189,12 @@ class Untouched:
         """Tags that are named by a digest."""
         place = self._place
         return place.digest_tags(subject, beside) if isinstance(place, Referring) else ()
+
+    def check(self, manifest: Manifest) -> None:
+        """See `store.protocol.Choosy`."""
+        place: object = self._place
+        if isinstance(place, Choosy):
+            place.check(manifest)
 
     def is_shut(self) -> bool:
         """See `store.protocol.Guarded`."""

@@ -177,3 +177,19 @@ def test_signatures_are_foretold_as_they_are_copied(
         for entry in json.loads((tmp_path / "shown.json").read_text())["images"]
     )
     assert missing == json.loads((tmp_path / "done.json").read_text())["summary"]["bytes"]
+
+
+def test_what_a_docker_archive_cannot_hold_is_foretold(
+    cli: Cli, source: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    (tmp_path / "list").write_text(f"{source.host}/team/app:v1\n{source.host}/team/app:both\n")
+    command = ("mirror", jobs, tmp_path / "list", f"docker-archive:{tmp_path}/a.tar")
+
+    shown = cli(*command, "--dry-run")
+
+    assert not (tmp_path / "a.tar").exists()
+    done = cli(*command)
+    assert shown.code == done.code == 3
+    assert shown.err == done.err
+    assert "choose one with --platform" in done.err
+    assert shown.lines[0].startswith(f"copy {source.host}/team/app:v1 -> ")

@@ -143,6 +143,20 @@ def test_after_a_failure_nothing_is_begun_if_so_wished(
     assert tags_of(source.url, "copy/team/app") == []
 
 
+def test_prune_without_any_tags_to_compare_says_that_it_does_nothing(
+    cli: Cli, source: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    (tmp_path / "list").write_text(f"{source.host}/team/app:1.0\n")
+    listed = plan(tmp_path / "plan.toml", f'source = "{source.host}/team/app"')
+
+    vain = cli("mirror", "--prune", tmp_path / "list", f"{source.host}/copy")
+    done = cli("mirror", "--prune", listed, f"{source.host}/copy")
+
+    assert (vain.code, done.code) == (0, 0)
+    assert "nothing is pruned" in vain.err
+    assert "nothing is pruned" not in done.err
+
+
 def test_the_destination_may_stand_behind_options(
     cli: Cli, source: EmbeddedRegistry, tmp_path: Path
 ) -> None:

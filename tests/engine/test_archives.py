@@ -345,18 +345,26 @@ def test_an_archive_that_is_read_is_not_changed(engine: Engine, tmp_path: Path, 
     assert out.read_bytes() == before
 
 
-def test_what_somebody_else_wrote_meanwhile_is_not_lost(
-    engine: Engine, tmp_path: Path, out: Path
+@pytest.mark.parametrize(
+    ("kind", "name", "remedy"),
+    [
+        ("oci-archive", "a", "it adds to what is there"),
+        ("docker-archive", "a.example/b:1", "name another file"),
+    ],
+)
+def test_what_somebody_else_wrote_meanwhile_is_not_lost(  # noqa: PLR0917 - fixtures
+    engine: Engine, tmp_path: Path, out: Path, kind: str, name: str, remedy: str
 ) -> None:
     source = layout_of(tmp_path / "in", a=make_image(1))
 
     def overwrite(_outcome: Outcome) -> None:
         out.write_bytes(b"another's")
 
-    items = [MirrorItem(f"{source}:a", f"oci-archive:{out}:a")]
+    items = [MirrorItem(f"{source}:a", f"{kind}:{out}:{name}")]
     with pytest.raises(StoreError) as caught:
         engine.mirror(items, on_image=overwrite)
     assert told(caught.value, "somebody else")
+    assert remedy in caught.value.remedy
     assert out.read_bytes() == b"another's"
     assert left_beside(out) == []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = "concil"
 # From below; a module may import what stands in its own row or under it.
 LAYERS = (
-    ("errors", "config", "progress", "tally"),
+    ("errors", "config", "progress", "tally", "leftovers"),
     ("strict_json", "hashing", "digest", "digest_tags", "content", "reference", "retry", "pace"),
     ("registry",),
     ("store",),

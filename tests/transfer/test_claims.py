@@ -122,3 +122,18 @@ def test_claim_that_was_forgotten_is_not_settled_by_its_old_owner() -> None:
 
     assert first.result(0) == 1
     assert claims.take("a") == (False, second)
+
+
+def test_results_that_nobody_has_asked_for_lately_are_let_go() -> None:
+    claims: Claims[int] = Claims(most=2)
+    for number, key in enumerate("abc"):
+        _, future = claims.take(key)
+        claims.complete(key, future, number)
+        claims.take("a")
+
+    shared, old = claims.take("a")
+    again, _ = claims.take("b")
+
+    assert (shared, old.result(WAIT)) == (False, 0)
+    assert again
+    assert not claims.take("c")[0]

@@ -11,7 +11,7 @@ from concil.content import Digest
 from concil.errors import AccessDenied, DigestMismatch, UsageError
 from concil.progress import State
 from concil.transfer.image import ImageJob
-from concil.transfer.mirror import Mirror, MirrorItem
+from concil.transfer.mirror import Manner, Mirror, MirrorItem
 from tests.lab.images import Image, Layer, make_image, make_index, make_layer
 from tests.store.faults import Corrupts, RefusesRequests
 from tests.transfer.imaging import CHUNK, Lab, assert_same, lab_of, load
@@ -183,6 +183,22 @@ def test_items_are_taken_as_they_are_needed(lab: Lab) -> None:
     report = lab.mirror().run(lazily(), 2)
 
     assert (taken, len(report.copied)) == (6, 6)
+
+
+def test_a_report_that_keeps_little_counts_as_one_that_keeps_all(lab: Lab) -> None:
+    items = [*load_all(lab, images_of(8)), MirrorItem("none:v1", "none:v1")]
+    lab.mirror().run(items[:3], 2)
+
+    whole = lab.mirror().run(items[:6], 4)
+    small = Mirror(lab.copier, lab.prepare, lab.pool.cancel, Manner(keep=False)).run(items[3:], 4)
+
+    assert len(whole.outcomes) == 6
+    assert (whole.brought, whole.up_to_date) == (len(whole.copied), len(whole.present)) == (3, 3)
+    assert whole.sent == sum(result.sent for result in whole.copied) > 0
+    assert [outcome.item.source for outcome in small.outcomes] == ["none:v1"]
+    assert (small.images, small.brought, small.up_to_date) == (6, 2, 3)
+    # Two images with a layer and a config of their own; the layers they share are there.
+    assert small.arrivals.count()[State.DONE] == 4
 
 
 def test_no_items_are_an_empty_report(lab: Lab) -> None:
