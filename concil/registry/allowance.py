@@ -60,11 +60,15 @@ class Allowance:
         self.spend(known, now)
         raise self._exceeded(known, self._until - now)
 
-    def note(self, told: Quota, now: float) -> None:
-        """Believe the least of what came together, unless the quota was renewed."""
+    def note(self, told: Quota, now: float, *, late: bool) -> None:
+        """Believe the least that was told, unless the quota was renewed.
+
+        Args:
+            late: the request was under way when what is known was told. Answers overtake
+                each other: if it tells of more, that is older.
+        """
         known = self._known
-        # Answers overtake each other: a little more than was known is an older one.
-        if known is None or not 0 <= told.remaining - known.remaining <= self.flying + 1:
+        if known is None or told.remaining < known.remaining or not late:
             self._known, self._spent = told, self._spent and not told.remaining
             if not self._spent:
                 self._until = now + (SHORT if told.wait is None else told.wait)

@@ -39,6 +39,7 @@ class Pass:
 
     refusals: int  # that the gate knew of: a refusal of an older request tells nothing new
     counts: bool  # in the host's quota
+    number: int = 0  # in the order in which they were given
 
 
 class Gate:
@@ -64,8 +65,10 @@ class Gate:
         self._until = 0.0  # monotonic seconds; nobody passes before
         self._refusals = 0
         self._row = 0  # refusals since a request was accepted
+        self._given = 0  # passes
+        self._told = 0  # of these: when an answer told of a quota
         self._bare = 0.0  # 503s that asked for no pause, lately
-        self._fine = -LATELY  # monotonic seconds of the last answer that is none
+        self._fine = -LATELY  # monotonic seconds of the last answer that is no trouble
 
     def enter(self, cancel: threading.Event, *, pull: bool = False) -> Pass:
         """Wait until the next request may go; whoever waits holds nothing.
@@ -125,7 +128,8 @@ class Gate:
                 self._allowance.spend(told, now)
                 return
             if told is not None:
-                self._allowance.note(told, now)
+                self._allowance.note(told, now, late=given.number <= self._told)
+                self._told = self._given
             asked = retry_after(response) if status in _BUSY else None
             flood = asked is None and self._is_flood(status, given, now)
             if status == requests.codes.too_many or asked is not None or flood:
@@ -154,12 +158,15 @@ class Gate:
         turn = self._learned.reserve(now)
         if self._fixed is not None:
             turn = max(turn, self._fixed.reserve(1, now))
-        return Pass(self._refusals, counts), turn
+        self._given += 1
+        return Pass(self._refusals, counts, self._given), turn
 
     def _is_flood(self, status: int, given: Pass, now: float) -> bool:
         """Whether an answer is one 503 too many. The caller holds the lock."""
         if status != requests.codes.unavailable:
-            self._bare, self._fine = max(0.0, self._bare - _FORGIVEN), now
+            self._bare = max(0.0, self._bare - _FORGIVEN)
+            if status < requests.codes.server_error and status != requests.codes.too_many:
+                self._fine = now
             return False
         if given.refusals == self._refusals:  # else it was under way with the last of a flood
             self._bare = min(BARE, self._bare + 1)

@@ -229,6 +229,18 @@ def test_a_registry_that_is_down_is_no_flood(clock: Clock, cancel: threading.Eve
     assert clock.waits == []
 
 
+def test_other_errors_of_a_registry_that_is_down_are_no_sign_of_life(
+    clock: Clock, cancel: threading.Event
+) -> None:
+    gate = Gate("h")
+
+    for _ in range(20):
+        for status in (502, 503, 503, 503, 504):
+            ask(gate, cancel, answer(status))
+
+    assert clock.waits == []
+
+
 def test_a_503_now_and_then_is_none(clock: Clock, cancel: threading.Event) -> None:
     """One blob that cannot be had must not slow down all others."""
     gate = Gate("h")
@@ -385,6 +397,20 @@ def test_renewal_is_seen_by_what_does_not_count(clock: Clock, cancel: threading.
     ask(gate, cancel, pulls(100))
 
     ask(gate, cancel, pulls(99), pull=True)
+
+
+def test_an_answer_that_many_have_overtaken_is_no_renewal(
+    clock: Clock, cancel: threading.Event
+) -> None:
+    gate = Gate("docker.io")
+    slow = gate.enter(cancel)  # a HEAD, answered when five were left
+    for left in (4, 3, 2, 1, 0):
+        ask(gate, cancel, pulls(left), pull=True)
+
+    gate.leave(slow, pulls(5))
+
+    with pytest.raises(QuotaExceeded):
+        gate.enter(cancel, pull=True)
 
 
 def test_a_spent_quota_is_tried_again_in_a_while(clock: Clock, cancel: threading.Event) -> None:
