@@ -25,10 +25,11 @@ def sweep(final: Path, pattern: str) -> None:
     with contextlib.suppress(OSError), os.scandir(final.parent) as found:
         for path in [Path(one.path) for one in found if left.fullmatch(one.name)]:
             with contextlib.suppress(OSError):
-                _remove_unlocked(path)
+                remove_unlocked(path)
 
 
-def _remove_unlocked(path: Path) -> None:
+def remove_unlocked(path: Path) -> None:
+    """Remove a file; OSError if somebody is filling it."""
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,6 +13,7 @@ from pathlib import Path
 from concil.config import MIB
 from concil.content import Digest, Verifier
 from concil.errors import StoreError
+from concil.leftovers import remove_unlocked
 from concil.store.files import FREE_SPACE, disk_error
 from concil.store.protocol import WriterState
 
@@ -258,17 +259,7 @@ def _sweep(partial: Path, own: Path) -> None:
     for path in _left(partial):
         if path != own:
             with contextlib.suppress(OSError):  # among them: somebody is filling it
-                _remove_unlocked(path)
-
-
-def _remove_unlocked(path: Path) -> None:
-    """Remove a partial file; OSError if somebody is filling it."""
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
-    finally:
-        os.close(fd)
+                remove_unlocked(path)
 
 
 def _locked(fd: int, path: Path) -> bool:

@@ -14,7 +14,7 @@ from concil.transfer.blob import Begin, BlobMove, Landed
 from concil.transfer.foreign import source_of
 from concil.transfer.job import ImageJob
 from concil.transfer.past import Past
-from concil.transfer.pool import Claims, Rank, WorkerPool, wait
+from concil.transfer.pool import Claims, WorkerPool, wait
 
 
 class Blobs:
@@ -49,13 +49,10 @@ class Blobs:
         manifest would miss them then.
         """
         blobs = list(blobs)
-        hosts = (job.destination.host,)
-        there = [
-            self._pool.submit(partial(job.destination.has_blob, blob), rank=Rank.SMALL, hosts=hosts)
-            for blob in blobs
-        ]
-        for blob, future in zip(blobs, there, strict=True):
-            if not wait(future, self._pool.cancel):
+        questions = [partial(job.destination.has_blob, blob) for blob in blobs]
+        there = self._pool.at_once(questions, (job.destination.host,))
+        for blob, is_there in zip(blobs, there, strict=True):
+            if not is_there:
                 for here in (False, True):
                     self._claims.forget(self._key(job, blob, here=here))
 

@@ -20,7 +20,7 @@ from concil.transfer.graph import GraphReader, check_listed
 from concil.transfer.job import ForeignLayers, ImageJob, Load, Root, counted, joined
 from concil.transfer.manifests import Manifests
 from concil.transfer.past import Brought, Past
-from concil.transfer.pool import Claims, Rank, WorkerPool, turn, wait
+from concil.transfer.pool import Claims, WorkerPool, turn
 from concil.transfer.putting import put
 from concil.transfer.referrers import Gatherer, Hands, ListOfReferrers, is_list
 
@@ -208,9 +208,7 @@ class Copier:
                 self._past.put(destination.realm, destination.repository, each.digest)
 
     def _at_once(self, job: ImageJob, calls: Sequence[Callable[[], Result]]) -> list[Result]:
-        hosts = (job.source.host, job.destination.host)
-        futures = [self._pool.submit(call, rank=Rank.SMALL, hosts=hosts) for call in calls]
-        return [wait(future, self._pool.cancel) for future in futures]
+        return self._pool.at_once(calls, (job.source.host, job.destination.host))
 
     def _fetch_level(
         self, job: ImageJob, level: Sequence[Descriptor], *, may_be_there: bool

@@ -8,7 +8,7 @@ import itertools
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -114,6 +114,13 @@ class WorkerPool:
                 return future
         run()
         return future
+
+    def at_once(
+        self, calls: Iterable[Callable[[], Result]], hosts: tuple[str, ...]
+    ) -> list[Result]:
+        """Make small calls to hosts at once, and wait for them: no worker of the pool may."""
+        futures = [self.submit(call, rank=Rank.SMALL, hosts=hosts) for call in calls]
+        return [wait(future, self.cancel) for future in futures]
 
     def close(self, timeout: float | None = None) -> bool:
         """Drop what has not begun and end the threads.

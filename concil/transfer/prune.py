@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
 from concil.content import INDEX_TYPES, Descriptor, Digest, Manifest
 from concil.errors import ConcilError, NotFound, StatusError
-from concil.transfer.pool import Rank, WorkerPool, wait
+from concil.transfer.pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -247,8 +246,4 @@ class Pruner:
 
     def _all(self, questions: Iterator[Callable[[], Result]], host: str = "") -> list[Result]:
         """The answers to small questions, many at a time."""
-        hosts = (host,) if host else ()
-        futures: list[Future[Result]] = [
-            self._pool.submit(one, rank=Rank.SMALL, hosts=hosts) for one in questions
-        ]
-        return [wait(future, self._pool.cancel) for future in futures]
+        return self._pool.at_once(questions, (host,) if host else ())

@@ -17,7 +17,7 @@ from concil.transfer.image import ImageResult, compare
 from concil.transfer.job import Attached, ImageJob, Load, Root
 from concil.transfer.manifests import Manifests
 from concil.transfer.past import Past
-from concil.transfer.pool import Rank, WorkerPool, wait
+from concil.transfer.pool import WorkerPool
 from concil.transfer.referrers import Gatherer, Hands, ListOfReferrers, is_list
 
 Result = TypeVar("Result")
@@ -97,22 +97,15 @@ class Surveyor:
         return self._at_once(job, [partial(read, child) for child in level])
 
     def _at_once(self, job: ImageJob, calls: Sequence[Callable[[], Result]]) -> list[Result]:
-        hosts = (job.source.host, job.destination.host)
-        futures = [self._pool.submit(call, rank=Rank.SMALL, hosts=hosts) for call in calls]
-        return [wait(future, self._pool.cancel) for future in futures]
+        return self._pool.at_once(calls, (job.source.host, job.destination.host))
 
     def _missing_blobs(self, job: ImageJob, load: Load) -> list[Landed]:
         """The blobs that would have to be brought, and that no image before it brings."""
         destination = job.destination
         listed = load.blobs(job.foreign).values()
         blobs = [blob for blob in listed if not self._is_counted(destination, blob)]
-        futures = [
-            self._pool.submit(
-                partial(destination.has_blob, blob), rank=Rank.SMALL, hosts=(destination.host,)
-            )
-            for blob in blobs
-        ]
-        there = [wait(future, self._pool.cancel) for future in futures]
+        questions = [partial(destination.has_blob, blob) for blob in blobs]
+        there = self._pool.at_once(questions, (destination.host,))
         missing = []
         for blob, has in zip(blobs, there, strict=True):
             with self._lock:

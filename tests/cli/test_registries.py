@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.cli.runner import Cli, assert_fails, assert_one_line
+from tests.cli.runner import Cli, Outcome, assert_fails, assert_one_line
 from tests.cli.test_plan import tags_of
 from tests.lab.images import assert_same_image, make_image, put_image
 from tests.lab.registry import DockerRegistry
@@ -186,6 +186,16 @@ def closed(tmp_path: Path, ca: CertificateAuthority) -> Iterator[DockerRegistry]
         yield registry
 
 
+def assert_trusts(done: Outcome, *, trusted: bool) -> None:
+    """Assert that an image came, or that its registry was not trusted."""
+    if trusted:
+        assert (done.code, done.err) == (0, "")
+        assert done.out.startswith("1 images: 1 copied")
+    else:
+        assert done.code == 1
+        assert_one_line(done.err, "certificate is not trusted")
+
+
 @pytest.mark.parametrize("how", ["", "tls-verify: false", "cert-dir: {directory}"])
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
 def test_the_file_of_skopeo_says_whom_to_trust(
@@ -198,12 +208,7 @@ def test_the_file_of_skopeo_says_whom_to_trust(
 
     done = cli("mirror", written, f"oci:{tmp_path}/images")
 
-    if how:
-        assert (done.code, done.err) == (0, "")
-        assert done.out.startswith("1 images: 1 copied")
-    else:
-        assert done.code == 1
-        assert_one_line(done.err, "certificate is not trusted")
+    assert_trusts(done, trusted=bool(how))
 
 
 @pytest.mark.parametrize("how", ["", "tls: insecure", "regcert: {pem}"])
@@ -221,9 +226,4 @@ def test_the_file_of_regsync_says_whom_to_trust(
 
     done = cli("mirror", written)
 
-    if how:
-        assert (done.code, done.err) == (0, "")
-        assert done.out.startswith("1 images: 1 copied")
-    else:
-        assert done.code == 1
-        assert_one_line(done.err, "certificate is not trusted")
+    assert_trusts(done, trusted=bool(how))
