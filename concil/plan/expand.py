@@ -70,6 +70,8 @@ class Expansion:
         found = []
         for entry in self.rules:
             rule = entry if entry.repositories is None else one_of(entry, PROBE)
+            if rule is not entry and self.list_repositories is None:
+                raise UsageError(f"{rule.place}: nobody lists the repositories of a registry")
             platforms = rule.platforms or self.platforms
             listed = [f"{rule.source}:{tag}" for tag in rule.tags.listed] if rule.tags else []
             probe = rule.source if rule.tags is None else f"{rule.source}:{_probe(rule.source)}"
@@ -135,7 +137,7 @@ class Expansion:
 
     def _repositories(self, rule: Rule, wanted: NameFilter) -> Iterator[Rule]:
         """Yield an entry for each repository of a registry; one of an odd name fails alone."""
-        assert self.list_repositories is not None  # noqa: S101 - whoever reads such plans has it
+        assert self.list_repositories is not None  # noqa: S101 - by `check`
         found = False
         try:
             for name in self.list_repositories(rule.source):

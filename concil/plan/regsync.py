@@ -86,7 +86,7 @@ def _rule(entry: Item, hosts: Hosts, *, along: bool | None) -> Rule:
         )
     source, target = _sides(fields)
     if kind == "registry" and "/" in source:
-        raise fields["source"].place.wrong(f"sync: {source} is no registry", "write host[:port]")
+        raise fields["source"].place.wrong("sync: the source is no registry", "write host[:port]")
     place = hosts.registry if kind == "registry" else hosts.address
     own = _along(fields, "sync")
     return Rule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import urllib.parse
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from concil.errors import UsageError
 from concil.plan import templates
 from concil.plan.yaml_nodes import Item
 from concil.reference import reads_as_host, same_docker
-from concil.registry.certificates import check_authorities
+from concil.registry.certificates import authorities_in
 from concil.registry.http_session import TLSSettings
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def _text(item: Item, name: str, fields: Mapping[str, str]) -> str:
 def _user(host: str, fields: Mapping[str, Item]) -> str:
     """User and password in front of a host, as a URL has them; "" without."""
     given = [fields[name] for name in ("user", "pass") if name in fields]
-    texts = [_text(item, name, {}) for item, name in zip(given, ("user", "pass"), strict=False)]
+    texts = [_login(host, name, fields[name]) for name in ("user", "pass") if name in fields]
     for item, text in zip(given, texts, strict=True):
         if isinstance(text, templates.Missing):
             # regsync goes on with an empty one; stored logins are a better guess.
@@ -128,15 +129,20 @@ def _user(host: str, fields: Mapping[str, Item]) -> str:
     return "{}:{}@".format(*(urllib.parse.quote(text, safe="") for text in texts)) if given else ""
 
 
+def _login(host: str, name: str, item: Item) -> str:
+    """A user or password; what is wrong with it is told without it."""
+    with contextlib.suppress(UsageError):
+        return templates.fill(item.text(name), {})
+    raise item.place.wrong(f"creds: {host}: {name} is no template that is known", templates.REMEDY)
+
+
 def _authorities(host: str, item: Item) -> str:
-    text = filled(item, "regcert")
     try:
-        check_authorities(text)
+        return authorities_in(filled(item, "regcert").encode())
     except ValueError as error:
         raise item.place.wrong(
             f"creds: {host}: regcert is no certificate in PEM", "paste the whole of the file"
         ) from error
-    return text
 
 
 def _number(host: str, name: str, item: Item) -> float:

@@ -6,6 +6,7 @@ Source: skopeo-sync(1), "YAML file content".
 from __future__ import annotations
 
 import logging
+import os
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -59,7 +60,7 @@ def _tls(host: str, fields: Mapping[str, Item]) -> TLSSettings:
     path = None
     if directory is not None:
         path = directory.text(f"{host}: cert-dir")
-        if not Path(path).exists():  # to skopeo, too, it is one without certificates
+        if not os.path.exists(path):  # noqa: PTH110 - as to skopeo: one that is hidden, too
             logger.warning("%s: cert-dir: there is no directory %s", directory.place, shown(path))
             path = None
         else:

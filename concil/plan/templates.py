@@ -25,7 +25,7 @@ _TOKEN = re.compile(
 _ESCAPE = re.compile(r"\\(.)")
 _VERB = re.compile(r"%([sdvq%])")
 _LARGEST = 64 * KIB  # bytes of a file that is read into a text
-_REMEDY = "known are env, file, default, split, join, index, lower, upper, title, printf"
+REMEDY = "known are env, file, default, split, join, index, lower, upper, title, printf"
 
 
 class Missing(str):
@@ -83,7 +83,10 @@ class _Parser:
 
     def result(self) -> Any:  # noqa: ANN401 - a text, a number or a list
         """What it comes to."""
-        found = self._pipeline()
+        try:
+            found = self._pipeline()
+        except RecursionError as error:
+            raise self._wrong() from error
         if self._tokens:
             raise self._wrong()
         return found
@@ -136,7 +139,7 @@ class _Parser:
 
     def _wrong(self) -> UsageError:
         return UsageError(
-            f"the template {shown(self._source.strip())} is not understood", remedy=_REMEDY
+            f"the template {shown(self._source.strip())} is not understood", remedy=REMEDY
         )
 
 

@@ -95,16 +95,18 @@ def read_directory(directory: Path) -> HostCertificates:
     return HostCertificates("\n".join(authorities), pairs[0] if pairs else None)
 
 
-def check_authorities(text: str) -> None:
-    """Read certificates of authorities once.
+def authorities_in(content: bytes) -> str:
+    """Return the text of certificates in PEM, as far as it is ASCII: there may be notes around.
 
     Raises:
-        ValueError: there is none in PEM.
+        ValueError: there is none.
     """
+    text = content.decode("ascii", "ignore")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except ssl.SSLError as error:
         raise ValueError(_cause(error)) from error
+    return text
 
 
 def check_pair(certificate: str, key: str | None = None) -> None:
@@ -128,13 +130,11 @@ def _authority(path: Path) -> str:
         with open(descriptor, "rb") as file:  # noqa: PTH123 - not blocked by a pipe
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise _unusable(path, "not a regular file")
-            content = file.read(_LIMIT).decode("ascii", "ignore")  # notes
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content)
+            return authorities_in(file.read(_LIMIT))
     except UsageError:
         raise
     except (OSError, ValueError) as error:
         raise _unusable(path, _cause(error)) from error
-    return content
 
 
 def _cause(error: OSError | ValueError) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import traceback
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,13 @@ def test_referrers_and_digest_tags_are_one(fields: str, wanted: bool | None) -> 
     assert rule.referrers is wanted
 
 
+def test_a_registry_needs_somebody_who_lists_its_repositories() -> None:
+    rules = tuple(read("sync: [{source: a.example, target: b.example, type: registry}]\n"))
+
+    with pytest.raises(UsageError, match="nobody lists the repositories"):
+        list(Expansion(rules, lambda _: iter(TAGS)))
+
+
 @pytest.mark.usefixtures("hub")
 def test_what_is_ignored_is_named(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
@@ -184,6 +193,36 @@ def test_a_login_that_is_not_there_is_named(
     assert why in message
 
 
+@pytest.mark.parametrize(
+    "password", ["hunter2{{x", '{{ env "X" | default "hunter2" }', '{{ upper "hunter2" "x" }}']
+)
+@pytest.mark.parametrize("name", ["user", "pass"])
+def test_a_login_that_is_no_template_is_not_repeated(name: str, password: str) -> None:
+    other = "pass" if name == "user" else "user"
+    with pytest.raises(UsageError) as caught:
+        read(f"creds: [{{registry: a, {name}: '{password}', {other}: x}}]\nsync: []\n")
+
+    assert str(caught.value) == f"regsync.yml:1: creds: a: {name} is no template that is known"
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_source_that_is_no_registry_is_not_repeated() -> None:
+    """It may have a password in it, where somebody thinks of URLs."""
+    with pytest.raises(UsageError) as caught:
+        read("sync: [{source: 'docker://me:hunter2@h', target: b, type: registry}]\n")
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_notes_around_a_certificate_are_no_harm(ca: CertificateAuthority) -> None:
+    pem = json.dumps("Prüfstelle\n" + ca.path.read_text(), ensure_ascii=False)
+    found = plan(load(f"creds: [{{registry: a, regcert: {pem}}}]\n", "regsync.yml"))
+
+    assert found.tls["a"].authorities.isascii()
+    with pytest.raises(UsageError, match="regcert is no certificate"):
+        plan(load("creds: [{registry: a, regcert: ü}]\n", "regsync.yml"))
+
+
 def test_a_token_is_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cr:t\n")
     (rule,) = read(
@@ -219,7 +258,7 @@ def test_a_target_may_name_its_source() -> None:
         ("sync:\n  - {source: a, target: b, type: all}", "sync: type 'all' is not known"),
         (
             "sync:\n  - {source: 'ocidir://a', target: b, type: registry}",
-            "ocidir://a is no registry",
+            "the source is no registry",
         ),
         ("version: 2\nsync: []", "regsync.yml:1: version: only 1 is known"),
         ("creds:\n  - {registry: a, tls: on}", "regsync.yml:2: creds: a: tls is 'on'"),

@@ -95,6 +95,7 @@ def test_what_is_missing_is_told(text: str, why: str) -> None:
         '{{ split .Sync.Source "" }}',
         "{{ upper 3 }}",
         '{{ printf "%s" }}',
+        "{{ " + "(" * 5000 + " }}",
         "{{ env }}",
     ],
 )
