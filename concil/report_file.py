@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from concil.errors import StoreError
-from concil.leftovers import hold, sweep
+from concil.fs.file_lock import lock_temporary, remove_stale
 
 _GROWING = "[0-9a-f]{8}"  # behind the report's name
 
@@ -31,10 +31,10 @@ class ReportFile:
         self.path = path
         try:
             _check_place(path)
-            sweep(path, _GROWING)
+            remove_stale(path, _GROWING)
             self._growing = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             self._file: TextIO = self._growing.open("x", encoding="utf-8")
-            hold(self._file.fileno())
+            lock_temporary(self._file.fileno())
         except OSError as error:
             raise self._refused(error) from error
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from concil.config import MIB
 from concil.errors import AccessDenied, StoreError, shown
+from concil.fs.file_lock import lock
 from concil.registry.auth_file import AuthFile
 
 _LIMIT = MIB  # bytes; a login has some hundred
 _LOCK_WAIT = 10.0  # seconds; a writer needs milliseconds
-_LOCK_STEP = 0.05  # seconds
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe without a writer would hang
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
@@ -118,17 +116,8 @@ def _up_to(descriptor: int, most: int) -> bytes:
 
 
 def _acquire(directory: int, path: Path) -> None:
-    """Wait for the flock in small steps, because flock itself knows no time limit."""
-    end = time.monotonic() + _LOCK_WAIT
-    while True:
-        try:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() > end:
-                raise StoreError(
-                    f"cannot write the login to {shown(str(path))}: its directory is locked",
-                    remedy="end the other login that is under way",
-                ) from error
-            time.sleep(_LOCK_STEP)
-        else:
-            return
+    if not lock(directory, _LOCK_WAIT):
+        raise StoreError(
+            f"cannot write the login to {shown(str(path))}: its directory is locked",
+            remedy="end the other login that is under way",
+        )

@@ -7,16 +7,15 @@ everything below it may have come from a stranger in an archive.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from concil.config import MIB
 from concil.errors import InvalidManifest, NotFound, StoreError, shown
+from concil.fs.file_lock import lock
 from concil.store.files import disk_error
 
 OWN = ".concil"  # what concil keeps in a layout beside the specification's files
@@ -26,7 +25,6 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK_WAIT = 60.0  # seconds; a change of the index takes milliseconds
-_LOCK_STEP = 0.005  # seconds
 
 
 State = tuple[int, ...]  # inode, size and times: what tells two states of a file apart
@@ -171,15 +169,15 @@ class Tree:
         path = self.root / OWN / "lock"
         try:
             with self._inside(OWN, create=True) as own:
-                lock = os.open("lock", _LOCK, 0o666, dir_fd=own)
+                descriptor = os.open("lock", _LOCK, 0o666, dir_fd=own)
         except OSError as error:
             raise disk_error("cannot lock", path, error) from error
         try:
             # Each open file has its own flock, so it keeps out threads as well as processes.
-            _acquire(lock, path)
+            _acquire(descriptor, path)
             yield
         finally:
-            os.close(lock)
+            os.close(descriptor)
 
     def _look(self, name: str) -> os.stat_result | None:
         directory, _, leaf = name.rpartition("/")
@@ -248,20 +246,13 @@ def _read_up_to(descriptor: int, most: int) -> bytes:
     return b"".join(pieces)
 
 
-def _acquire(lock: int, path: Path) -> None:
-    """Wait for the flock in small steps, because flock itself knows no time limit."""
-    end = time.monotonic() + _LOCK_WAIT
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() > end:
-                raise StoreError(
-                    f"cannot lock {shown(str(path))}: somebody held it for {_LOCK_WAIT:.0f} s",
-                    remedy="end the other process that works on this layout, then run it again",
-                ) from error
-            time.sleep(_LOCK_STEP)
-        except OSError as error:
-            raise disk_error("cannot lock", path, error) from error
-        else:
-            return
+def _acquire(descriptor: int, path: Path) -> None:
+    try:
+        is_locked = lock(descriptor, _LOCK_WAIT)
+    except OSError as error:
+        raise disk_error("cannot lock", path, error) from error
+    if not is_locked:
+        raise StoreError(
+            f"cannot lock {shown(str(path))}: somebody held it for {_LOCK_WAIT:.0f} s",
+            remedy="end the other process that works on this layout, then run it again",
+        )

@@ -13,7 +13,7 @@ from pathlib import Path
 from concil.config import MIB
 from concil.content import Digest, Verifier
 from concil.errors import StoreError
-from concil.leftovers import remove_unlocked
+from concil.fs.file_lock import remove_unlocked
 from concil.store.files import FREE_SPACE, disk_error
 from concil.store.protocol import WriterState
 

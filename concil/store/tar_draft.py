@@ -14,7 +14,7 @@ from pathlib import Path
 
 from concil.config import MIB
 from concil.errors import StoreError, UsageError, shown
-from concil.leftovers import hold, sweep
+from concil.fs.file_lock import lock_temporary, remove_stale
 from concil.store.files import FileBlob, disk_error
 
 State = tuple[int, int, int]  # inode, size and time
@@ -54,11 +54,11 @@ class Draft:
             StoreError: the directory does not take it.
         """
         self.final = Path(os.path.realpath(path))  # a link stays, and leads to the new archive
-        sweep(self.final, _DRAFT)
+        remove_stale(self.final, _DRAFT)
         self._growing = self.final.with_name(f".{self.final.name}.{secrets.token_hex(8)}.new")
         try:
             self._descriptor = os.open(self._growing, _CREATE, 0o666)
-            hold(self._descriptor)
+            lock_temporary(self._descriptor)
         except OSError as error:
             raise disk_error("cannot write", self.final, error) from error
         self._lock = threading.Condition()  # guards the fields below

@@ -11,8 +11,9 @@ from pathlib import Path
 ROOT = "concil"
 # From below; a module may import what stands in its own row or under it.
 LAYERS = (
-    ("errors", "config", "progress", "tally", "leftovers"),
+    ("errors", "config", "progress", "tally"),
     ("strict_json", "hashing", "digest", "digest_tags", "content", "reference", "retry", "pace"),
+    ("fs",),
     ("registry",),
     ("store",),
     ("transfer",),
