@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from concil import arguments
 from concil.errors import UsageError
 
+_SECONDS = (int, float, type(None))
 KIB = 1024
 MIB = 1024 * 1024
 LEAST_BANDWIDTH = 1 * KIB  # bytes a second; with less every connection seems to be dead
@@ -22,6 +25,33 @@ class Timeouts:
     idle: float = 60.0  # seconds without a byte, in either direction
     commit: float = 300.0  # seconds for a closing PUT: object stores join parts first
 
+    def __post_init__(self) -> None:
+        """Refuse what is no time to wait."""
+        arguments.numbers(self, "connect idle commit")
+        if not all(0 < each < math.inf for each in (self.connect, self.idle, self.commit)):
+            raise UsageError("a timeout is a number of seconds above 0")
+
+    @classmethod
+    def argument(
+        cls, name: str, value: float | tuple[float | None, float | None] | Timeouts | None
+    ) -> Timeouts:
+        """Return an argument as timeouts: seconds without a byte, or (connect, read) as requests.
+
+        Raises:
+            TypeError: it is something else.
+            UsageError: it is no time to wait.
+        """
+        if value is None:
+            return cls()
+        if isinstance(value, cls):
+            return value
+        wanted = "seconds, (connect, read) or Timeouts"
+        pair = value if isinstance(value, tuple) and len(value) == 2 else (None, value)
+        for each in pair:
+            arguments.instance(name, each, _SECONDS, wanted)
+        seconds: Any = zip(("connect", "idle"), pair, strict=True)
+        return cls(**{key: each for key, each in seconds if each is not None})
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -35,8 +65,23 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         """Refuse numbers that would never try or never stop."""
+        arguments.numbers(self, "attempts restarts", int)
+        arguments.numbers(self, "base longest longest_asked")
         if self.attempts < 1 or self.restarts < 0 or min(self.base, self.longest) < 0:
             raise UsageError("a retry policy needs at least one attempt and no negative numbers")
+
+    @classmethod
+    def argument(cls, name: str, value: int | RetryPolicy | None) -> RetryPolicy:
+        """Return an argument as a policy: how many attempts, or all of it.
+
+        Raises:
+            TypeError: it is something else.
+            UsageError: it is less than one attempt.
+        """
+        if value is None or isinstance(value, cls):
+            return value or cls()
+        attempts: Any = arguments.instance(name, value, int, "int or RetryPolicy")
+        return cls(attempts=attempts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +94,8 @@ class HostLimits:
 
     def __post_init__(self) -> None:
         """Refuse limits under which nothing would move."""
+        arguments.numbers(self, "jobs?", int)
+        arguments.numbers(self, "requests? bandwidth?")
         if self.jobs is not None and self.jobs < 1:
             raise UsageError("a host has 1 job at once or more")
         check_rates(self.requests, self.bandwidth)
@@ -90,6 +137,11 @@ class TransferConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot work."""
+        whole = "workers images chunk_size? block_size helpers range_size manifest_limit per_host"
+        arguments.numbers(self, whole, int)
+        arguments.numbers(self, "requests? bandwidth?")
+        arguments.instance("hosts", self.hosts, Mapping)
+        arguments.instance("retry", self.retry, RetryPolicy)
         if self.workers < 0 or self.helpers < 0:
             raise UsageError("workers and helpers are 0 or more")
         least = min(self.images, self.block_size, self.range_size, self.per_host)

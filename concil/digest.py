@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
+from concil import arguments
 from concil.errors import DigestMismatch, InvalidDigest, SizeMismatch, shown
 from concil.hashing import ResumableSha256
 
@@ -39,6 +40,18 @@ class Digest:
                 remedy="a digest is sha256: and 64 hex digits, or sha512: and 128, in lower case",
             )
         return cls(found[1] or found[3], found[2] or found[4])
+
+    @classmethod
+    def argument(cls, name: str, value: str | Digest) -> Digest:
+        """Return an argument that is a digest, or the text of one.
+
+        Raises:
+            TypeError: it is neither.
+            InvalidDigest: as `parse`.
+        """
+        if isinstance(value, Digest):
+            return value
+        return cls.parse(arguments.instance(name, value, str, "str or Digest"))
 
     @classmethod
     def of(cls, content: bytes, algorithm: str = "sha256") -> Digest:

@@ -8,6 +8,8 @@ from typing import Protocol, Self
 
 import requests
 
+from concil import arguments
+from concil.digest import Digest
 from concil.errors import InvalidDigest
 
 
@@ -30,6 +32,7 @@ class ResponseStream:
 
     def __enter__(self) -> Self:
         """Return itself."""
+        self._response.__enter__()
         return self
 
     def __exit__(
@@ -38,8 +41,12 @@ class ResponseStream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the response."""
-        self.close()
+        """End the ``with`` of the response: of a blob, a short rest is verified.
+
+        Raises:
+            DigestMismatch, SizeMismatch: the bytes are not the blob's.
+        """
+        self._response.__exit__(kind, error, trace)
 
     def close(self) -> None:
         """Close the response."""
@@ -68,14 +75,14 @@ class ResponseStream:
 class DockerPath:
     """A blob of a hub, or the place its blobs are in, with a bit of what a Path can do."""
 
-    def __init__(self, hub: BlobOpener, digest: str | None = None) -> None:
+    def __init__(self, hub: BlobOpener, digest: str | Digest | None = None) -> None:
         """Name the blob ``digest``, with or without ``sha256:``."""
         self.hub = hub
-        self.digest = digest
+        self.digest = None if digest is None else _text(digest)
 
-    def __truediv__(self, digest: str) -> DockerPath:
+    def __truediv__(self, digest: str | Digest) -> DockerPath:
         """The blob of that digest in the same hub."""
-        return DockerPath(self.hub, digest)
+        return DockerPath(self.hub, _text(digest))
 
     def read_bytes(self) -> bytes:
         """Return the content of the blob, verified."""
@@ -96,3 +103,9 @@ class DockerPath:
         if self.digest is None:
             raise InvalidDigest("this path names no blob", remedy="write path / digest")
         return self.digest if ":" in self.digest else f"sha256:{self.digest}"
+
+
+def _text(digest: str | Digest) -> str:
+    if isinstance(digest, Digest):
+        return str(digest)
+    return arguments.instance("digest", digest, str, "str or Digest")

@@ -1,21 +1,30 @@
-"""The keywords of ``requests.request`` as a call that can be made twice."""
+"""The keywords of ``requests.request`` as a call that can be made twice, and its answer."""
 
 from __future__ import annotations
 
+import re
+import urllib.parse
 from collections.abc import Callable
+from dataclasses import replace
 from typing import IO, Any
 
 import requests
 
+from concil import arguments
+from concil.content import ACCEPTED_TYPES
+from concil.registry import failures
 from concil.registry.endpoint import Call
 from concil.registry.scopes import Scopes
-from concil.registry.session import Options
+from concil.registry.session import Options, read_error
+from concil.registry.urls import redacted
 
 # What of the keywords settles the body, belongs to the request, or to its sending.
 _BODY_KEYS = ("params", "data", "json", "files")
 _REQUEST_KEYS = ("auth", "cookies", "hooks")
 _SEND_KEYS = ("timeout", "verify", "cert", "proxies")
 _ANY = frozenset(range(100, 600))
+ANYTHING = "*/*"  # what requests sends as Accept by itself
+_MANIFEST = re.compile(r"/v2/.+/manifests/[^/]+")
 
 
 def settled(method: str, url: str, scopes: Scopes, keywords: dict[str, Any]) -> Call:
@@ -64,3 +73,37 @@ def _rewinder(body: IO[bytes]) -> Callable[[], None]:
         body.seek(position)
 
     return rewind
+
+
+def accepted(accept: str | None) -> str:
+    """Return the Accept header of a request for a manifest; None: of every type.
+
+    Without the list, distribution hides manifests and indexes of the image specification.
+    """
+    return arguments.optional_text("accept", accept) or ", ".join((*ACCEPTED_TYPES, ANYTHING))
+
+
+def accepting_manifests(call: Call) -> Call:
+    """Return the call, with every type accepted if it asks for a manifest and names none."""
+    named = any(name.lower() == "accept" for name in call.headers)
+    if named or call.method.upper() not in ("GET", "HEAD"):
+        return call
+    if not _MANIFEST.fullmatch(urllib.parse.urlsplit(call.url).path):
+        return call
+    return replace(call, headers={**call.headers, "Accept": accepted(None)})
+
+
+def checked(response: requests.Response) -> requests.Response:
+    """Return an answer, or raise the StatusError that it is."""
+    if response.status_code < 400:
+        return response
+    raise failures.status_error(response, read_error(response))
+
+
+def load(response: requests.Response) -> None:
+    """Read the body, as requests does without ``stream``."""
+    try:
+        _ = response.content
+    except requests.RequestException as error:
+        what = f"the answer of {redacted(response.url)}"
+        raise failures.translate(error, what, answered=True) from error

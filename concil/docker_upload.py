@@ -9,6 +9,7 @@ from typing import Any
 
 import requests
 
+from concil import arguments
 from concil.digest import Digest
 from concil.progress import Meter, ProgressSink, State
 from concil.registry.client import RegistryClient
@@ -27,6 +28,7 @@ class Upload:
     size: int  # bytes
     digest: Digest
     check: Callable[[], None] | None = None  # raises if the source is not what it was
+    verify: Callable[[], None] | None = None  # raises if the source has another digest
 
 
 class Bytes:
@@ -70,6 +72,7 @@ class Uploads:
         Returns:
             The response that committed the blob; None if it was lost, and the blob is there.
         """
+        arguments.callback("progress", progress)
         url = client.endpoint.base + client.path("").rstrip("/")
         digest, size = upload.digest, upload.size
         meter = Meter(progress, kind="blob", subject=str(digest), target=url, total=size)
@@ -85,7 +88,7 @@ class Uploads:
                 entry.release()
                 raise
             push = Push(upload.opener, writer, meter, self._run, entry)
-            push.run(size, digest, f"blob {digest}", check=upload.check)
+            push.run(size, digest, f"blob {digest}", check=upload.check, verify=upload.verify)
         meter.state(State.DONE, position=size)
         return writer.response
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.parse
 
+from concil import arguments
 from concil.errors import InvalidReference
 from concil.reference import DOCKER_HOST
 
@@ -59,6 +60,7 @@ def parse_docker_url(docker_url: str) -> DockerSplitResult:
         InvalidReference: no URL at all.
     """
     try:
-        return DockerSplitResult(*urllib.parse.urlsplit(docker_url))
+        text = arguments.text("docker_url", docker_url)
+        return DockerSplitResult(*urllib.parse.urlsplit(text))
     except ValueError as error:
         raise InvalidReference(f"not a docker URL: {error}") from error

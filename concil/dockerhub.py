@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import os
 import urllib.parse
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 
-from concil.config import Timeouts, TransferConfig
-from concil.content import DOCKER_MANIFEST, DOCKER_SCHEMA1, Digest
+from concil import arguments
+from concil.config import RetryPolicy, Timeouts, TransferConfig
+from concil.content import DOCKER_MANIFEST, DOCKER_SCHEMA1, Digest, Verifier
 from concil.docker_path import DockerPath, ResponseStream
-from concil.docker_request import settled
+from concil.docker_request import ANYTHING, accepted, accepting_manifests, checked, load, settled
 from concil.docker_upload import Bytes, Upload, Uploads
 from concil.docker_url import DockerSplitResult, parse_docker_url
+from concil.layer import LayerArchive
 from concil.progress import Meter, ProgressSink
 from concil.reference import check_repository, check_tag, is_loopback
-from concil.registry import failures
 from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials, Login, Prompt
 from concil.registry.endpoint import Call, Endpoint
 from concil.registry.http_session import TLSSettings, new_session
 from concil.registry.keyring import Keyring, Shelf
 from concil.registry.scopes import Scopes
-from concil.registry.session import Transport, content_length, discard, read_error
-from concil.registry.urls import redacted
+from concil.registry.session import Transport, content_length, discard
 from concil.store.files import LocalFile
 from concil.store.protocol import BlobReader
 from concil.store.remote import RemoteBlob
 from concil.transfer.push import Opener
 from concil.transfer.run import Run
-from concil.verified import VerifiedBody
+from concil.verified import VerifiedBody, VerifiedResponse
 
 __all__ = ["DockerHub", "DockerPath", "DockerSplitResult", "ResponseStream", "parse_docker_url"]
 
@@ -47,9 +48,10 @@ class DockerHub:
     def __init__(
         self,
         docker_url: str,
-        verify: bool | str | None = None,  # noqa: FBT001 - documented as positional
+        verify: bool | str | os.PathLike[str] | None = None,  # noqa: FBT001 - documented as positional
         *,
-        timeout: float | None = None,
+        timeout: float | tuple[float | None, float | None] | Timeouts | None = None,
+        retry: int | RetryPolicy | None = None,
     ) -> None:
         """Parse the URL; nothing is asked yet.
 
@@ -57,9 +59,12 @@ class DockerHub:
             docker_url: ``docker://[user:password@]host[:port]/repository[:tag|@digest]``;
                 ``http://`` for plain http.
             verify: a CA file or directory, or False to trust anybody.
-            timeout: seconds without a byte, in either direction; default 60.
+            timeout: seconds without a byte, in either direction, default 60; or a pair as
+                requests has it, (connect, read).
+            retry: how often in a row without progress anything is tried, default 6; 1: once.
         Raises:
             InvalidReference: not such a URL.
+            TypeError: an argument of another type; it is named.
         """
         parts = parse_docker_url(docker_url)
         unquote = urllib.parse.unquote_plus
@@ -67,15 +72,24 @@ class DockerHub:
         self.password = None if parts.password is None else unquote(parts.password)
         self.repository = check_repository(parts.repository) if parts.repository else ""
         self.tag = parts.tag
-        timeouts = Timeouts(idle=timeout) if timeout else Timeouts()
-        session = new_session(TLSSettings(True if verify is None else verify))
+        timeouts = Timeouts.argument("timeout", timeout)
+        self._policy = RetryPolicy.argument("retry", retry)
+        session = new_session(TLSSettings(arguments.trust(verify)))
         session.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
-        self._run = Run(TransferConfig())
+        self._run = Run(TransferConfig(retry=self._policy))
         self._transport = Transport(session, timeouts=timeouts, cancel=self._run.cancel)
         self._keyring = Keyring(Shelf.of(None), cancel=self._run.cancel)
         self._uploads = Uploads(self._run)
         self._plain = parts.scheme in ("docker", "store")
         self.url = parts.url
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        """Close the session's connections."""
+        self.close()
 
     @property
     def session(self) -> requests.Session:
@@ -93,7 +107,7 @@ class DockerHub:
 
     @url.setter
     def url(self, url: str) -> None:
-        parts = urllib.parse.urlsplit(url)
+        parts = urllib.parse.urlsplit(arguments.text("url", url))
         base = f"{parts.scheme}://{parts.netloc}"
         self._path = parts.path
         place = parts.netloc + parts.path.removeprefix("/v2")
@@ -106,7 +120,8 @@ class DockerHub:
             ),
             may_be_plain=self._plain and is_loopback(parts.netloc),
         )
-        self._client = RegistryClient(self._endpoint, parts.path.removeprefix("/v2/"))
+        repository = parts.path.removeprefix("/v2/")
+        self._client = RegistryClient(self._endpoint, repository, policy=self._policy)
 
     def request(self, method: str, url: str, **kw: Any) -> requests.Response:  # noqa: ANN401
         """Send a request with the registry's credentials.
@@ -120,14 +135,18 @@ class DockerHub:
             StatusError: a requests.HTTPError and RuntimeError; begins with the status code.
             ConnectionLost, TLSFailure: no answer.
         """
+        arguments.text("method", method)
         stream = bool(kw.pop("stream", False))
-        response = _checked(self._send(settled(method, url, self._scopes(method), kw)))
+        call = settled(method, arguments.text("url", url), self._scopes(method), kw)
+        if self.session.headers.get("Accept", ANYTHING) == ANYTHING:
+            call = accepting_manifests(call)
+        response = checked(self._send(call))
         if not stream:
-            _load(response)
+            load(response)
         return response
 
     def post_blob(
-        self, filename: str, *, progress: ProgressSink | None = None
+        self, filename: str | os.PathLike[str], *, progress: ProgressSink | None = None
     ) -> requests.Response:
         """Upload a file that is named by its digest: ``<hex>`` or ``sha256:<hex>``.
 
@@ -139,14 +158,16 @@ class DockerHub:
             InvalidDigest: the file's name is no digest.
             DigestMismatch: the file holds other bytes; nothing was committed.
         """
-        name = Path(filename).name
+        path = arguments.path("filename", filename)
+        name = Path(path).name
         digest = Digest.parse(name if ":" in name else f"sha256:{name}")
-        file = LocalFile(os.fspath(filename))
-        upload = Upload(file.open, file.size, digest, file.check_unchanged)
+        file = LocalFile(path)
+        verify = partial(file.verify, digest, cancel=self._run.cancel)
+        upload = Upload(file.open, file.size, digest, file.check_unchanged, verify)
         return self._upload(upload, progress)
 
     def post_blob_data(
-        self, data: bytes, digest: str, *, progress: ProgressSink | None = None
+        self, data: bytes, digest: str | Digest, *, progress: ProgressSink | None = None
     ) -> requests.Response:
         """Upload bytes under their digest, ``sha256:<hex>``.
 
@@ -155,30 +176,44 @@ class DockerHub:
         Raises:
             DigestMismatch: the bytes are others; nothing was committed.
         """
-        content = memoryview(data)
+        content, wanted = arguments.content("data", data), Digest.argument("digest", digest)
 
         def opener(start: int, /) -> BlobReader:
             return Bytes(content, start)
 
-        return self._upload(Upload(opener, len(data), Digest.parse(digest)), progress)
+        def verify() -> None:
+            verifier = Verifier(wanted.algorithm)
+            verifier.update(content)
+            verifier.check(wanted, None, "the bytes to upload")
+
+        return self._upload(Upload(opener, len(content), wanted, verify=verify), progress)
 
     def post_manifest(
-        self, data: bytes, tag: str | None = None, content_type: str = DOCKER_MANIFEST
+        self,
+        data: bytes,
+        tag: str | Digest | None = None,
+        content_type: str = DOCKER_MANIFEST,
     ) -> requests.Response:
         """Upload a manifest under ``tag``, by default the URL's; return the response."""
-        name = self.tag if tag is None else tag
+        body = bytes(arguments.content("data", data))
+        name = str(tag) if isinstance(tag, Digest) else arguments.optional_text("tag", tag)
+        name = self.tag if name is None else name
         reference = str(Digest.parse(name)) if ":" in name else check_tag(name)
-        return self._ready().put_manifest(data, content_type, reference)
+        kind = arguments.text("content_type", content_type)
+        return self._ready().put_manifest(body, kind, reference)
 
-    def open_blob(self, digest: str, *, progress: ProgressSink | None = None) -> requests.Response:
+    def open_blob(
+        self, digest: str | Digest, *, progress: ProgressSink | None = None
+    ) -> VerifiedResponse:
         """Open a blob: a streaming response, verified while it is read, whichever way.
 
-        After a drop it goes on by Range. Close it, or use it in a ``with``.
+        After a drop it goes on by Range. Close it, or use it in a ``with``, whose end
+        without an error reads and verifies up to 16 MiB that were not read.
 
         Raises:
             RegistryNotFound: there is no such blob.
         """
-        blob = Digest.parse(digest)
+        blob = Digest.argument("digest", digest)
 
         def again(start: int, /) -> BlobReader:
             answer = self._ready().get_blob(blob, start)
@@ -186,15 +221,32 @@ class DockerHub:
             reader.pass_over(start)
             return reader
 
-        return self._verified(self._ready().get_blob(blob), blob, again, progress)
+        arguments.callback("progress", progress)
+        response = self._ready().get_blob(blob, policy=self._policy)
+        return self._verified(response, blob, again, progress)
 
-    def has_blob(self, digest: str) -> bool:
+    def open_layer(
+        self, digest: str | Digest, *, progress: ProgressSink | None = None
+    ) -> LayerArchive:
+        """Open a layer as a `tarfile.TarFile` in stream mode; its end verifies all bytes.
+
+        It may be compressed with gzip, bzip2, xz or, where Python can, zstd. Use it in a
+        ``with``: closing it without an error reads the rest, however long.
+
+        Raises:
+            RegistryNotFound: there is no such blob.
+            ContentError: it is not a tar archive.
+        """
+        response = self.open_blob(digest, progress=progress)
+        return LayerArchive.over(response.raw, response.close)
+
+    def has_blob(self, digest: str | Digest) -> bool:
         """Whether the repository has the blob; any error but 404 is raised."""
-        return self._ready().head_blob(Digest.parse(digest)) is not None
+        return self._ready().head_blob(Digest.argument("digest", digest)) is not None
 
     def open_manifest(
         self,
-        hash: str | None = None,  # noqa: A002 - documented
+        hash: str | Digest | None = None,  # noqa: A002 - documented
         accept: str | None = DOCKER_SCHEMA1,
     ) -> requests.Response:
         """Open the manifest of a tag or digest, by default the URL's: a streaming response.
@@ -205,7 +257,7 @@ class DockerHub:
         """
         name = self._manifest_name(hash)
         client = self._ready()
-        headers = {"Accept": accept} if accept else {}
+        headers = {"Accept": accepted(accept)}
         call = Call("GET", client.path(f"manifests/{name}"), client.pull, headers)
 
         def again(_start: int = 0, /) -> BlobReader:
@@ -218,7 +270,7 @@ class DockerHub:
 
     def get_manifest(
         self,
-        hash: str | None = None,  # noqa: A002 - documented
+        hash: str | Digest | None = None,  # noqa: A002 - documented
         accept: str | None = DOCKER_SCHEMA1,
     ) -> bytes:
         """Return the bytes of a manifest; verified if it was asked for by digest.
@@ -227,15 +279,18 @@ class DockerHub:
             InvalidManifest: it is larger than 4 MiB.
             DigestMismatch: it is another one.
         """
-        return self._ready().read_manifest(self._manifest_name(hash), accept or "")[0]
+        name = self._manifest_name(hash)
+        return self._ready().read_manifest(name, accepted(accept))[0]
 
     def close(self) -> None:
         """Close the session's connections; the hub can be used again."""
         self.session.close()
 
-    def _manifest_name(self, name: str | None) -> str:
+    def _manifest_name(self, named: str | Digest | None) -> str:
         """A tag or digest, checked; the hex of a sha256 alone is a digest."""
-        name = name or self.tag
+        if isinstance(named, Digest):
+            return str(named)
+        name = arguments.optional_text("hash", named) or self.tag
         if len(name) == 64 and all(c in "0123456789abcdef" for c in name):
             name = f"sha256:{name}"
         return str(Digest.parse(name)) if ":" in name else check_tag(name)
@@ -280,24 +335,9 @@ class DockerHub:
         digest: Digest,
         again: Opener,
         progress: ProgressSink | None,
-    ) -> requests.Response:
+    ) -> VerifiedResponse:
         """Let the response's body be verified, and go on after a drop."""
         total = content_length(response)
         meter = Meter(progress, kind="blob", subject=str(digest), target="", total=total)
-        response.raw = VerifiedBody(response, digest, again, meter, self._run)
-        return response
-
-
-def _checked(response: requests.Response) -> requests.Response:
-    if response.status_code < 400:
-        return response
-    raise failures.status_error(response, read_error(response))
-
-
-def _load(response: requests.Response) -> None:
-    """Read the body, as requests does without ``stream``."""
-    try:
-        _ = response.content
-    except requests.RequestException as error:
-        what = f"the answer of {redacted(response.url)}"
-        raise failures.translate(error, what, answered=True) from error
+        body = VerifiedBody(response, digest, again, meter, self._run)
+        return VerifiedResponse.of(response, body)

@@ -8,34 +8,41 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from concil import arguments, layer
 from concil.config import Timeouts, TransferConfig
-from concil.content import Descriptor, Digest
+from concil.content import OCTETS, Descriptor, Digest
 from concil.errors import ConcilError, NotFound, UsageError
+from concil.file_upload import FileUploads
 from concil.opening import Opening, Sides
 from concil.progress import Event, Meter, ProgressSink, State, emit, told
 from concil.reference import parse_address
 from concil.registry.quirks import Knowledge
 from concil.store.files import LocalFile, writable
 from concil.store.partial import PartialFile
-from concil.store.protocol import BlobReader, DigestNeeded, Source
-from concil.store.remote import RemoteStore
+from concil.store.protocol import Source
 from concil.stores import Stores, blob_size, listing
 from concil.transfer.blob import Begin, upload_places
 from concil.transfer.fetch import Fetch, spread
 from concil.transfer.image import Copier, ImageResult
 from concil.transfer.job import ForeignLayers, ImageJob
 from concil.transfer.journal import Journal
-from concil.transfer.mirror import Manner, Mirror, MirrorItem, MirrorReport, Outcome, copied
+from concil.transfer.mirror import (
+    Manner,
+    Mirror,
+    MirrorItem,
+    MirrorReport,
+    Outcome,
+    checked,
+    copied,
+)
 from concil.transfer.pool import Rank, WorkerPool, wait
 from concil.transfer.prune import Pruned, Pruner, Pruning
-from concil.transfer.push import Push
 from concil.transfer.refusals import Refusals
 from concil.transfer.run import Run
 from concil.transfer.survey import Surveyor
 
-__all__ = ["Engine", "Sides"]
+__all__ = ["OCTETS", "Engine", "Sides"]
 
-OCTETS = "application/octet-stream"
 GRACE = 10.0  # seconds for chunks in flight after an error
 LAST_GRACE = 2.0  # seconds for threads to notice that they are abandoned
 
@@ -65,6 +72,9 @@ class Engine:
                 None: the user's own. ``Journal(None)`` remembers nothing. Whoever
                 gives one closes it.
         """
+        arguments.callback("progress", progress)
+        arguments.options(config=(config, TransferConfig), sides=(sides, Sides))
+        arguments.options(timeouts=(timeouts, Timeouts), journal=(journal, Journal))
         self.config = config or TransferConfig()
         self._progress = progress
         self._owns_journal = journal is None
@@ -80,6 +90,7 @@ class Engine:
         self._opening = Opening(self._stores, sides or Sides())
         self._pool = WorkerPool(self._run)
         self._copier = Copier(self._pool, progress)
+        self._uploads = FileUploads(self._run)
         self._refusals = Refusals()
         self._pruner = Pruner(self._pool, self._opening.find)
 
@@ -99,25 +110,28 @@ class Engine:
         self.close(None if error is None else GRACE)
 
     def push_blob(
-        self, path: str | os.PathLike[str], repository: str, *, digest: Digest | None = None
+        self, path: str | os.PathLike[str], repository: str, *, digest: Digest | str | None = None
     ) -> Descriptor:
         """Upload a local file as a blob.
 
         Args:
             repository: ``[docker://|http://]host[:port]/name``.
-            digest: what it must hash to; None: whatever it hashes to. A file that was
-                pushed before and has not changed is not read if the registry has it.
+            digest: what it must hash to, which is always looked at; None: whatever it hashes
+                to. Then a file that was pushed before and has not changed is not read if
+                the registry has it.
         Returns:
             A descriptor of the blob, of type application/octet-stream.
         Raises:
             UsageError: no such file, or no such kind of address.
             DigestMismatch, FileChanged: nothing was committed.
         """
-        store = self._opening.repository(repository)
-        file = LocalFile(path)
+        store = self._opening.repository(arguments.text("repository", repository))
+        file, asked = LocalFile(path), None
+        if digest is not None:
+            asked = Digest.argument("digest", digest)
         meter = self._meter(str(path), store.name, file.size)
         job = self._pool.submit(
-            lambda: self._push(file, store, digest, meter),
+            lambda: self._uploads.push(file, store, asked, meter),
             size=file.size,
             hosts=(store.host,),
             places=upload_places(store),
@@ -137,7 +151,7 @@ class Engine:
         if reference.digest is None:
             raise UsageError(f"{address}: no digest", remedy="write REPOSITORY@sha256:...")
         store = self._opening.source(reference)
-        target = writable(Path(path))
+        target = writable(Path(arguments.path("path", path)))
         size = blob_size(store, reference.digest)
         if size is None:
             raise NotFound(f"{address} is not there", remedy="check the repository and digest")
@@ -173,8 +187,10 @@ class Engine:
         Raises:
             NotFound: the source has no such image or platform.
         """
-        foreign = ForeignLayers(foreign_layers)
-        item = MirrorItem(source, destination, tuple(platforms), referrers, foreign)
+        foreign = ForeignLayers.argument("foreign_layers", foreign_layers)
+        item = MirrorItem(
+            source, destination, arguments.texts("platforms", platforms), referrers, foreign
+        )
         self._stores.referrers.forget()
         with self._stores.writing():
             return self._copier.copy(self._prepare(item))
@@ -206,6 +222,8 @@ class Engine:
         Raises:
             Cancelled: somebody cancelled; run it again to go on.
         """
+        arguments.callback("on_image", on_image)
+        items = checked(items)
         coordinators = max(1, self.config.images if self.config.workers else 1)
         manner = Manner(on_image, keep, fail_fast, self._refusals)
         self._stores.referrers.forget()
@@ -226,7 +244,8 @@ class Engine:
         Raises:
             Cancelled: somebody cancelled.
         """
-        address = parse_address(repository)
+        address = parse_address(arguments.text("repository", repository))
+        arguments.instance("pruning", pruning, Pruning)
         store = self._opening.written(address)
         return Pruned(str(address)) if store is None else self._pruner.prune(store, pruning)
 
@@ -240,7 +259,23 @@ class Engine:
 
     def repositories(self, registry: str) -> Iterator[str]:
         """Yield the repositories of ``[http://]host[:port]``, if it lists them."""
-        return self._opening.repositories(registry, self._refusals)
+        return self._opening.repositories(arguments.text("registry", registry), self._refusals)
+
+    def open_layer(self, address: str) -> layer.LayerArchive:
+        """Open a layer as a `tarfile.TarFile` in stream mode; its end verifies all bytes.
+
+        Use it in a ``with``, in the thread that called: no worker is used.
+
+        Args:
+            address: ``[docker://|http://]host[:port]/name@digest`` or ``oci:DIR@digest``.
+        Raises:
+            NotFound, UsageError: there is no such blob, or the address has no digest.
+            ContentError: it is not a tar archive.
+        """
+        reference = parse_address(address)
+        return layer.open_stored(
+            self._opening.source(reference), reference, self._run, self._progress
+        )
 
     def begin_blobs_by(self, begin: Begin) -> None:
         """Let ``begin`` decide when a blob of an image is moved, beside other engines."""
@@ -272,49 +307,6 @@ class Engine:
         if self._owns_journal:
             self._run.journal.close()
         return ended
-
-    def _push(
-        self, file: LocalFile, store: RemoteStore, digest: Digest | None, meter: Meter
-    ) -> Descriptor:
-        journal, identity = self._run.journal, file.identity
-        known = digest or journal.digest_of(identity.path, identity.text)
-        if known is None and not store.takes_unknown(file.size):
-            known = self._hash(file)
-        if known is not None and store.has_blob(Descriptor(OCTETS, known, file.size)):
-            meter.state(State.PRESENT, position=file.size)
-            return Descriptor(OCTETS, known, file.size)
-        with told(meter, file.size):
-            try:
-                found = self._send(file, store, known, meter)
-            except DigestNeeded:  # only now did the registry show that it takes no chunks
-                found = self._send(file, store, self._hash(file), meter)
-        journal.remember_digest(identity.path, identity.text, found)
-        return Descriptor(OCTETS, found, file.size)
-
-    def _hash(self, file: LocalFile) -> Digest:
-        """Hash a file; the journal knows it at once, for a push that does not come to its end."""
-        found = file.digest(cancel=self._cancel)
-        self._run.journal.remember_digest(file.identity.path, file.identity.text, found)
-        return found
-
-    def _send(
-        self, file: LocalFile, store: RemoteStore, known: Digest | None, meter: Meter
-    ) -> Digest:
-        """Push a file that the registry has not; return its digest."""
-        subject = str(known or file.identity.text)
-        entry = self._run.journal.entry(store.name, subject, file.size)
-        try:
-            writer = store.begin_blob(file.size, known, entry.state)
-        except BaseException:
-            entry.release()
-            raise
-
-        def opener(start: int, /) -> BlobReader:
-            reader = file.open(start)
-            return self._run.bandwidth.paced(reader, (store.host,), self._run.abandon)
-
-        push = Push(opener, writer, meter, self._run, entry)
-        return push.run(file.size, known, str(file.path), check=file.check_unchanged)
 
     def _fetch(self, store: Source, blob: Descriptor, target: Path, meter: Meter) -> Fetch:
         """Take part in the fetch of a blob until nothing is left for this thread."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from concil import arguments
 from concil.content import Descriptor, Platform
 from concil.errors import ConcilError, UsageError
 from concil.plan.registries import PROBE
@@ -36,6 +37,13 @@ class Sides:
     held: Held | None = None  # what is left out of layouts: they are carried to where it is
     # Of single hosts, as people write them, instead of those of either side.
     tls: Mapping[str, TLSSettings] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what is of another type."""
+        arguments.instance("source", self.source, Access)
+        arguments.instance("destination", self.destination, Access)
+        arguments.instance("held", self.held, (Held, type(None)))
+        arguments.instance("tls", self.tls, Mapping)
 
     def to(self, side: Access, address: Address) -> Access:
         """How an address is reached on one of the sides."""

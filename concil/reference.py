@@ -9,6 +9,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from concil import arguments
 from concil.config import HostLimits
 from concil.content import Digest
 from concil.errors import InvalidDigest, InvalidReference, UsageError, shown
@@ -158,7 +159,7 @@ def parse_address(text: str) -> Address:
     Raises:
         InvalidReference: it names the part that is wrong.
     """
-    layout = text.startswith(LOCAL_SCHEMES)
+    layout = arguments.text("address", text).startswith(LOCAL_SCHEMES)
     if not text or (_CONTROL if layout else _CONTROL_OR_SPACE).search(text):
         raise InvalidReference(
             f"not a reference: {shown(_hidden(text))}",

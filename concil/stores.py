@@ -11,6 +11,7 @@ from typing import Self
 
 import requests
 
+from concil import arguments
 from concil.archives import Archives, LocalSource, LocalTarget
 from concil.config import Timeouts, TransferConfig
 from concil.content import Descriptor, Digest
@@ -41,6 +42,13 @@ class Access:
     tls: TLSSettings = field(default_factory=TLSSettings)
     credentials: Credentials | None = None  # where the address itself has none
     authfile: str | None = None  # the file of logins; None: those of podman and docker
+
+    def __post_init__(self) -> None:
+        """Refuse what is of another type; a path may be one of `os.PathLike`."""
+        arguments.instance("tls", self.tls, TLSSettings)
+        arguments.instance("credentials", self.credentials, (Credentials, type(None)))
+        if self.authfile is not None:
+            object.__setattr__(self, "authfile", arguments.path("authfile", self.authfile))
 
 
 class Stores:

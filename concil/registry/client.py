@@ -77,10 +77,17 @@ class RegistryClient:
         return -1 if length is None else length
 
     def get_blob(
-        self, digest: Digest, start: int = 0, stop: int | None = None
+        self,
+        digest: Digest,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        policy: RetryPolicy | None = None,
     ) -> requests.Response:
-        """Ask for the bytes from ``start`` to ``stop``, once; the caller closes the answer.
+        """Ask for the bytes from ``start`` to ``stop``; the caller closes the answer.
 
+        Args:
+            policy: how often to ask; None: once. What becomes of the body is the reader's affair.
         Returns:
             The answer with its body unread: 206 with just those bytes, or 200 with all.
         Raises:
@@ -92,7 +99,7 @@ class RegistryClient:
         call = Call(
             "GET", self.path(f"blobs/{digest}"), self.pull, headers, expect=frozenset({200, 206})
         )
-        response = self.endpoint.send(call)
+        response = self.endpoint.repeat(call, policy) if policy else self.endpoint.send(call)
         if response.status_code == requests.codes.partial_content:
             told = response.headers.get("Content-Range", "")
             if first_byte(told) != start:

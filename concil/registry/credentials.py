@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from concil import arguments
 from concil.errors import AccessDenied, UsageError
 
 TOKEN_USER = "<token>"  # noqa: S105 - the user of a secret that is an identity token
@@ -23,6 +24,13 @@ class Credentials:
     identity_token: str | None = field(default=None, repr=False)  # an OAuth 2 refresh token
     registry_token: str | None = field(default=None, repr=False)  # a bearer token, used as it is
     place: str = field(default="", compare=False)  # where a login keeps them, for messages
+
+    def __post_init__(self) -> None:
+        """Refuse what is no text."""
+        arguments.text("username", self.username)
+        arguments.text("password", self.password)
+        arguments.optional_text("identity_token", self.identity_token)
+        arguments.optional_text("registry_token", self.registry_token)
 
     @classmethod
     def parse(cls, text: str) -> Credentials:

@@ -16,7 +16,7 @@ import requests.cookies
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
-from concil import __version__
+from concil import __version__, arguments
 from concil.registry.certificates import CertificateDirectories, HostCertificates, read_directory
 from concil.registry.connections import Connections
 
@@ -38,10 +38,23 @@ _BODILESS = frozenset({"GET", "HEAD"})
 class TLSSettings:
     """Whom to trust, and what to show the other side."""
 
-    verify: bool | str = True  # False: trust anybody; a path: a CA file or directory
+    # False: trust anybody; a path: a CA file or directory
+    verify: bool | str = True
     cert: str | tuple[str, str] | None = None  # client certificate, or (certificate, key)
     cert_dir: str | None = None  # has *.crt, *.cert and *.key; used instead of any certs.d
     authorities: str = ""  # PEM; trusted beside the system's, instead of any certs.d
+
+    def __post_init__(self) -> None:
+        """Refuse what is of another type; a path may be one of `os.PathLike`."""
+        object.__setattr__(self, "verify", arguments.trust(self.verify))
+        if isinstance(self.cert, tuple):
+            pair = tuple(arguments.path("cert", each) for each in self.cert)
+            object.__setattr__(self, "cert", pair)
+        elif self.cert is not None:
+            object.__setattr__(self, "cert", arguments.path("cert", self.cert))
+        if self.cert_dir is not None:
+            object.__setattr__(self, "cert_dir", arguments.path("cert_dir", self.cert_dir))
+        arguments.text("authorities", self.authorities)
 
 
 def new_session(tls: TLSSettings | None = None, *, connections: int = 64) -> requests.Session:

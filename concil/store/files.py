@@ -12,9 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from concil import arguments
 from concil.config import MIB
 from concil.content import Digest, Verifier
-from concil.errors import Cancelled, FileChanged, StoreError, UsageError, shown
+from concil.errors import Cancelled, DigestMismatch, FileChanged, StoreError, UsageError, shown
 
 FREE_SPACE = "free some space on that disk, then run it again"
 _REMEDIES = {
@@ -135,16 +136,18 @@ class FileIdentity:
     size: int  # bytes
     mtime_ns: int  # nanoseconds since the epoch
     inode: int
+    ctime_ns: int = 0  # as mtime_ns; unlike that nobody can set it back
 
     @property
     def text(self) -> str:
         """All of it as one text, for the journal."""
-        return f"file:{self.size}:{self.mtime_ns}:{self.inode}:{self.path}"
+        return f"file:{self.size}:{self.mtime_ns}:{self.ctime_ns}:{self.inode}:{self.path}"
 
     @staticmethod
     def path_in(text: str) -> str | None:
         """The path in such a text; None: it is another one, as of a digest."""
-        return text.split(":", 4)[-1] if text.startswith("file:") else None
+        # The path begins at the first slash; before it, there are four numbers, once three.
+        return text[text.find("/") :] if text.startswith("file:") else None
 
 
 class LocalFile:
@@ -160,14 +163,18 @@ class LocalFile:
             UsageError: there is none, or it is a directory, a pipe or a device.
             StoreError: it cannot be read.
         """
-        self.path = Path(path)
+        self.path = Path(arguments.path("path", path))
         descriptor = self._descriptor()
         try:
             found = os.fstat(descriptor)
         finally:
             os.close(descriptor)
         self.identity = FileIdentity(
-            os.path.realpath(self.path), found.st_size, found.st_mtime_ns, found.st_ino
+            os.path.realpath(self.path),
+            found.st_size,
+            found.st_mtime_ns,
+            found.st_ino,
+            found.st_ctime_ns,
         )
 
     @property
@@ -229,6 +236,20 @@ class LocalFile:
                     progress(verifier.position)
         self.check_unchanged()
         return verifier.digest()
+
+    def verify(self, digest: Digest, *, cancel: threading.Event | None = None) -> None:
+        """Hash the file and compare.
+
+        Raises:
+            DigestMismatch: it does not hash to ``digest``.
+            FileChanged, Cancelled: as `digest`.
+        """
+        found = self.digest(digest.algorithm, cancel=cancel)
+        if found != digest:
+            raise DigestMismatch(
+                f"{shown(str(self.path))} hashes to {found}, not to {digest}",
+                remedy="the file is damaged or is another one, or the digest is of another file",
+            )
 
     def _descriptor(self) -> int:
         """Open the file; O_NONBLOCK so that a pipe answers instead of waiting for a writer."""

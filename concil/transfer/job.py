@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from concil import arguments
 from concil.content import Descriptor, Digest, Manifest, Platform
+from concil.errors import UsageError, shown
 from concil.store.protocol import BlobReader, Destination, Source
 from concil.transfer.graph import Node
 from concil.transfer.past import ImageKey
@@ -20,6 +22,22 @@ class ForeignLayers(StrEnum):
     SKIP = "skip"  # they stay where they are
     SOURCE = "source"  # they are copied from the source, which must have them
     URLS = "urls"  # what the source has not is fetched from where the manifest says
+
+    @classmethod
+    def argument(cls, name: str, value: str) -> ForeignLayers:
+        """Return an argument that is one of these, or its text.
+
+        Raises:
+            TypeError: it is no text.
+            UsageError: it is another text.
+        """
+        choices = [each.value for each in cls]
+        if arguments.text(name, value) not in choices:
+            raise UsageError(
+                f"{name}: not one of {', '.join(choices)}: {shown(value)}",
+                remedy=f"choose {' or '.join(choices)}",
+            )
+        return cls(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from concil import arguments
 from concil.errors import Cancelled, ConcilError, NotTried
 from concil.progress import State
 from concil.transfer.blob import Landed
@@ -27,6 +28,19 @@ class MirrorItem:
     referrers: bool = False  # signatures, attestations and SBOMs go along
     foreign_layers: ForeignLayers = ForeignLayers.SKIP
     immutable: bool = False  # once it was brought nobody is asked about it again
+
+    def __post_init__(self) -> None:
+        """Refuse what is of another type.
+
+        Raises:
+            TypeError: it names the field; a single text is no sequence of platforms.
+            UsageError: there is no such choice of foreign layers.
+        """
+        arguments.text("source", self.source)
+        arguments.text("destination", self.destination)
+        object.__setattr__(self, "platforms", arguments.texts("platforms", self.platforms))
+        foreign = ForeignLayers.argument("foreign_layers", self.foreign_layers)
+        object.__setattr__(self, "foreign_layers", foreign)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,3 +255,15 @@ def copied(copier: Copying, job: ImageJob) -> ImageResult:
         # A plan for all tags meets it: what it lists goes along, so nothing is left to do.
         notes = (str(error),)
         return ImageResult(job.subject, job.target, State.PRESENT, error.digest, notes=notes)
+
+
+def checked(items: Iterable[MirrorItem]) -> Iterator[MirrorItem]:
+    """Yield the argument ``items``; what is no item is an error when its turn comes.
+
+    Raises:
+        TypeError: it cannot be iterated over.
+    """
+    given: object = items
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise arguments.wrong_type("items", "an iterable of MirrorItem", items)
+    return (arguments.instance("items", each, MirrorItem, "MirrorItem objects") for each in items)

@@ -162,6 +162,7 @@ class Push:
         name: str,
         *,
         check: Callable[[], None] | None = None,
+        verify: Callable[[], None] | None = None,
     ) -> Digest:
         """Send the blob and commit it; what a later try could go on with is kept.
 
@@ -170,6 +171,8 @@ class Push:
             digest: what it must hash to; None: whatever its bytes hash to.
             name: what people call the blob, for messages.
             check: called before the commit; raises if the source is not what it was.
+            verify: called where not every byte passes here, as those that an earlier process
+                has sent; raises if the source does not hash to the digest.
         Returns:
             The digest it was committed under.
         Raises:
@@ -184,12 +187,14 @@ class Push:
         self._meter.goes_on(self._writer.offset)
         try:
             promise.begin(reader, self._writer.offset, resumed.hashed if resumed else "")
+            verified = _verified(promise, verify)
             while True:
                 try:
                     self._remember(promise)
                     with self._context.blocks.borrow() as buffer:
                         self._send(reader, size, promise, buffer)
                     promise.keep()
+                    verified = verified or _verified(promise, verify)
                     self._writer.commit(promise.named)
                     break
                 except ConcilError as error:
@@ -295,6 +300,14 @@ class Push:
                 f"{error}; gave up after {self._restarts} upload sessions that came no further",
                 remedy="the way to the registry breaks too often; use a steadier one",
             ) from error
+
+
+def _verified(promise: Promise, verify: Callable[[], None] | None) -> bool:
+    """Verify the source by itself where not all of its bytes pass here; return whether it was."""
+    if promise.whole or verify is None:
+        return False
+    verify()
+    return True
 
 
 class _SourceLost(ConcilError):

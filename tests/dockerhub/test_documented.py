@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from concil.content import ACCEPTED_TYPES
 from concil.dockerhub import DockerHub, DockerPath, ResponseStream
 from concil.errors import (
     AccessDenied,
@@ -639,7 +640,7 @@ def test_the_default_is_what_the_original_asked_for(
 
     first, second = server.requests
     assert first.headers["accept"] == "application/vnd.docker.distribution.manifest.v1+json"
-    assert second.headers["accept"] == "*/*"
+    assert second.headers["accept"] == ", ".join((*ACCEPTED_TYPES, "*/*"))
 
 
 @pytest.mark.parametrize("by_digest", [False, True])

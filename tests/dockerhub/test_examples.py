@@ -13,6 +13,7 @@ import pytest
 
 from concil.dockerhub import DockerHub
 from concil.server import EmbeddedRegistry
+from tests.lab.registry import DockerRegistry
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
 TEXT = DOCUMENT.read_text() if DOCUMENT.exists() else ""
@@ -20,16 +21,27 @@ FIRST, *OTHERS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) or [""]
 MANIFEST = next((block for block in OTHERS if "hub.post_manifest" in block), "")
 
 
+@pytest.fixture(params=["embedded", pytest.param("docker-registry", marks=pytest.mark.real)])
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty registry of either kind."""
+    if request.param == "embedded":
+        with EmbeddedRegistry(tmp_path / "layout") as registry:
+            yield registry.host
+    else:
+        with DockerRegistry(tmp_path / "registry") as real:
+            yield real.host
+
+
 @pytest.fixture
-def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def names(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What the document's first example leaves behind: a hub, in an empty directory."""
-    monkeypatch.chdir(tmp_path)
-    with EmbeddedRegistry(tmp_path / "layout") as registry:
-        names: dict[str, Any] = {}
-        assert run(FIRST, names, registry.host) == promised(FIRST)
-        yield names | {"host": registry.host}
-        hub: DockerHub = names["hub"]
-        hub.close()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    names: dict[str, Any] = {}
+    assert run(FIRST, names, host) == promised(FIRST)
+    yield names | {"host": host}
+    hub: DockerHub = names["hub"]
+    hub.close()
 
 
 def run(block: str, names: dict[str, Any], host: str) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from concil.config import TransferConfig
+from concil.config import RetryPolicy, TransferConfig
 from concil.content import Descriptor, Digest
 from concil.engine import OCTETS, Engine
 from concil.errors import (
@@ -17,6 +19,7 @@ from concil.errors import (
     DigestMismatch,
     InvalidReference,
     NotFound,
+    StatusError,
     Unreachable,
     UsageError,
 )
@@ -61,6 +64,113 @@ def test_blob_that_is_there_is_not_sent(
         engine.push_blob(content.path, address, digest=Digest.parse(content.digest))
 
     assert [request.method for request in log.requests] == ["HEAD"]
+
+
+def flip(path: Path, position: int = 0) -> None:
+    """Damage a byte of a file, and set its time back."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)[0]
+        file.seek(position)
+        file.write(bytes([byte ^ 255]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("known", "damage"),
+    list(itertools.product(["there", "pushed before"], ["a byte", "shorter", "longer"])),
+)
+def test_a_digest_that_is_given_is_compared_with_the_file_although_the_blob_is_there(
+    engine: Engine, registry: Registry, tmp_path: Path, known: str, damage: str
+) -> None:
+    content = file_of(tmp_path, 3 * CHUNK, seed=len(known + damage))
+    repository = "engine/given"
+    address = f"{registry.url}/{repository}"
+    if known == "there":
+        put_blob(registry.url, repository, content.bytes)
+    else:
+        engine.push_blob(content.path, address)
+    if damage == "a byte":
+        flip(content.path, CHUNK)
+    else:
+        os.truncate(content.path, content.size + (1 if damage == "longer" else -1))
+
+    with pytest.raises(DigestMismatch) as caught:
+        engine.push_blob(content.path, address, digest=content.digest)
+
+    assert "damaged" in caught.value.remedy
+
+
+def test_a_digest_is_given_as_a_text_or_a_digest(
+    engine: Engine, registry: Registry, repository: str, tmp_path: Path
+) -> None:
+    content = file_of(tmp_path, CHUNK)
+    address = f"{registry.url}/{repository}"
+
+    first = engine.push_blob(content.path, address, digest=content.digest)
+    second = engine.push_blob(content.path, address, digest=Digest.parse(content.digest))
+
+    assert first == second
+    assert str(first.digest) == content.digest
+
+
+def test_a_file_that_changed_and_kept_its_size_and_time_is_read_again(
+    embedded: EmbeddedRegistry, config: TransferConfig, tmp_path: Path
+) -> None:
+    content = file_of(tmp_path, 3 * CHUNK)
+    journal = Journal(tmp_path / "journal.sqlite")
+    with engine_of(config, journal=journal) as engine:
+        before = engine.push_blob(content.path, f"{embedded.url}/x")
+        flip(content.path)
+
+        after = engine.push_blob(content.path, f"{embedded.url}/x")
+
+    journal.close()
+    assert after.digest == Digest.of(content.bytes) != before.digest
+    assert get_blob(embedded.url, "x", str(after.digest)) == content.bytes
+
+
+class GivesUp(Personality):
+    """A registry that takes the first chunks of an upload, until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.goes_on = False
+
+    def check_chunk(self, chunk: Chunk) -> None:
+        if chunk.start and not self.goes_on:
+            raise Refusal("UNAVAILABLE", "later", status=503)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_file_that_changed_before_its_upload_goes_on_is_not_committed(
+    config: TransferConfig, tmp_path: Path, given: bool
+) -> None:
+    content = file_of(tmp_path, 4 * CHUNK)
+    digest = content.digest if given else None
+    personality = GivesUp()
+    impatient = replace(config, retry=RetryPolicy(attempts=1))
+    journal = Journal(tmp_path / "journal.sqlite")
+    with EmbeddedRegistry(tmp_path / "served", personality=personality) as registry:
+        address = f"{registry.url}/x"
+        with engine_of(impatient, journal=journal) as engine, pytest.raises(StatusError):
+            engine.push_blob(content.path, address, digest=digest)
+        assert journal.unfinished()
+        personality.goes_on = True
+        flip(content.path)
+
+        with engine_of(config, journal=journal) as engine:
+            if given:
+                with pytest.raises(DigestMismatch):
+                    engine.push_blob(content.path, address, digest=digest)
+            else:
+                pushed = engine.push_blob(content.path, address)
+                assert pushed.digest == Digest.of(content.bytes)
+                assert get_blob(registry.url, "x", str(pushed.digest)) == content.bytes
+            with pytest.raises(NotFound):
+                engine.pull_blob(f"{address}@{content.digest}", tmp_path / "pulled")
+    journal.close()
 
 
 def test_pushed_file_is_sent_once(engine: Engine, registry: Registry, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = "concil"
 # From below; a module may import what stands in its own row or under it.
 LAYERS = (
-    ("errors", "config", "progress", "tally"),
+    ("arguments", "errors", "config", "progress", "tally"),
     ("strict_json", "hashing", "digest", "digest_tags", "content", "reference", "retry", "pace"),
     ("fs",),
     ("registry",),
@@ -24,6 +24,8 @@ LAYERS = (
         "stores",
         "opening",
         "engine",
+        "file_upload",
+        "layer",
         "dockerhub",
         "docker_path",
         "docker_request",

@@ -1,0 +1,111 @@
+"""A wrong type is told by the name of the argument, before anything is asked or moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from concil.config import HostLimits, RetryPolicy, Timeouts, TransferConfig
+from concil.engine import Engine, Sides
+from concil.errors import UsageError
+from concil.registry.credentials import Credentials
+from concil.registry.http_session import TLSSettings
+from concil.stores import Access
+from concil.transfer.mirror import MirrorItem
+
+A, B = "http://127.0.0.1:9/a:1", "http://127.0.0.1:9/b:1"
+
+
+def made(kind: Any, /, **given: Any) -> Callable[[Engine], object]:  # noqa: ANN401 - wrong ones
+    return lambda _: kind(**given)
+
+
+def asked(method: str, /, *given: Any, **more: Any) -> Callable[[Engine], object]:  # noqa: ANN401
+    def ask(engine: Engine) -> object:
+        found = getattr(engine, method)(*given, **more)
+        return list(found) if method in ("tags", "listing", "repositories") else found
+
+    return ask
+
+
+WRONG: dict[str, tuple[Callable[[Engine], object], str]] = {
+    "push_blob of None": (asked("push_blob", None, A), "path"),
+    "push_blob of bytes": (asked("push_blob", b"x", A), "path"),
+    "push_blob to a path": (asked("push_blob", __file__, Path("x")), "repository"),
+    "push_blob by bytes": (asked("push_blob", __file__, "x/y", digest=b"sha256:"), "digest"),
+    "pull_blob": (asked("pull_blob", Path("x"), "y"), "address"),
+    "pull_blob to None": (asked("pull_blob", f"{A}@sha256:{'0' * 64}", None), "path"),
+    "open_layer": (asked("open_layer", 5), "address"),
+    "copy of a path": (asked("copy", Path("x"), B), "source"),
+    "copy to None": (asked("copy", A, None), "destination"),
+    "one platform": (asked("copy", A, B, platforms="linux/amd64"), "platforms"),
+    "platforms of bytes": (asked("copy", A, B, platforms=b"linux"), "platforms"),
+    "a number of platforms": (asked("copy", A, B, platforms=3), "platforms"),
+    "platforms that are none": (asked("copy", A, B, platforms=[1]), "platforms"),
+    "foreign_layers": (asked("copy", A, B, foreign_layers=True), "foreign_layers"),
+    "mirror of a text": (asked("mirror", A), "items"),
+    "mirror of one": (asked("mirror", MirrorItem(A, B)), "items"),
+    "mirror of texts": (asked("mirror", [A]), "items"),
+    "on_image": (asked("mirror", [], on_image="x"), "on_image"),
+    "prune": (asked("prune", None, None), "repository"),
+    "pruning": (asked("prune", A, {}), "pruning"),
+    "tags": (asked("tags", None), "address"),
+    "listing": (asked("listing", b"x"), "address"),
+    "repositories": (asked("repositories", None), "registry"),
+    "config": (made(Engine, config={}), "config"),
+    "progress": (made(Engine, progress=True), "progress"),
+    "sides": (made(Engine, sides=Access()), "sides"),
+    "timeouts": (made(Engine, timeouts=5), "timeouts"),
+    "journal": (made(Engine, journal="x"), "journal"),
+    "workers": (made(TransferConfig, workers="8"), "workers"),
+    "workers of a bool": (made(TransferConfig, workers=True), "workers"),
+    "chunk_size": (made(TransferConfig, chunk_size=1.5), "chunk_size"),
+    "requests": (made(TransferConfig, requests="20/s"), "requests"),
+    "hosts": (made(TransferConfig, hosts=["x"]), "hosts"),
+    "retry": (made(TransferConfig, retry=3), "retry"),
+    "attempts": (made(RetryPolicy, attempts="3"), "attempts"),
+    "base": (made(RetryPolicy, base=None), "base"),
+    "jobs": (made(HostLimits, jobs="1"), "jobs"),
+    "idle": (made(Timeouts, idle="60"), "idle"),
+    "source of an item": (made(MirrorItem, source=Path("x"), destination=B), "source"),
+    "platforms of an item": (
+        made(MirrorItem, source=A, destination=B, platforms="linux/amd64"),
+        "platforms",
+    ),
+    "tls of an access": (made(Access, tls={"verify": False}), "tls"),
+    "credentials": (made(Access, credentials="me:secret"), "credentials"),
+    "authfile": (made(Access, authfile=5), "authfile"),
+    "a side": (made(Sides, source=TLSSettings()), "source"),
+    "password": (made(Credentials, username="me", password=b"x"), "password"),
+    "username": (made(Credentials, username=None, password="x"), "username"),
+    "verify": (made(TLSSettings, verify=None.__class__), "verify"),
+    "cert": (made(TLSSettings, cert=5), "cert"),
+}
+
+
+@pytest.mark.parametrize("name", list(WRONG))
+def test_a_wrong_type_is_told_by_the_name_of_the_argument(engine: Engine, name: str) -> None:
+    call, argument = WRONG[name]
+
+    with pytest.raises(TypeError, match=rf"^{argument} must be .*, not ") as caught:
+        call(engine)
+
+    assert "secret" not in str(caught.value)
+
+
+def test_another_choice_of_foreign_layers_names_the_choices(engine: Engine) -> None:
+    with pytest.raises(UsageError, match="foreign_layers: not one of skip, source, urls: 'all'"):
+        engine.copy(A, B, foreign_layers="all")
+
+
+def test_what_may_be_given_in_several_forms_is_the_same() -> None:
+    path = Path("/etc/ca.pem")
+    assert TLSSettings(verify=path, cert=(path, path)) == TLSSettings(  # type: ignore[arg-type]
+        verify=str(path), cert=(str(path), str(path))
+    )
+    assert Access(authfile=path).authfile == str(path)  # type: ignore[arg-type]
+    given: Any = ["linux/amd64"]
+    assert MirrorItem(A, B, given).platforms == ("linux/amd64",)
