@@ -11,31 +11,26 @@ from typing import Self
 from concil.config import Timeouts, TransferConfig
 from concil.content import Descriptor, Digest
 from concil.errors import ConcilError, NotFound, UsageError
+from concil.file_blobs import OCTETS, FileBlobs
 from concil.opening import Opening, Sides
-from concil.progress import Event, Meter, ProgressSink, State, emit, told
+from concil.progress import Event, ProgressSink, State, emit
 from concil.reference import parse_address
 from concil.registry.quirks import Knowledge
 from concil.store.files import LocalFile, writable
-from concil.store.partial import PartialFile
-from concil.store.protocol import BlobReader, DigestNeeded, Source
-from concil.store.remote import RemoteStore
 from concil.stores import Stores, blob_size, listing
-from concil.transfer.blob import Begin, upload_places
-from concil.transfer.fetch import Fetch, spread
+from concil.transfer.blob import Begin
 from concil.transfer.image import Copier, ImageResult
 from concil.transfer.job import ForeignLayers, ImageJob
 from concil.transfer.journal import Journal
 from concil.transfer.mirror import Manner, Mirror, MirrorItem, MirrorReport, Outcome, copied
-from concil.transfer.pool import Rank, WorkerPool, wait
+from concil.transfer.pool import WorkerPool
 from concil.transfer.prune import Pruned, Pruner, Pruning
-from concil.transfer.push import Push
 from concil.transfer.refusals import Refusals
 from concil.transfer.run import Run
 from concil.transfer.survey import Surveyor
 
-__all__ = ["Engine", "Sides"]
+__all__ = ["OCTETS", "Engine", "Sides"]
 
-OCTETS = "application/octet-stream"
 GRACE = 10.0  # seconds for chunks in flight after an error
 LAST_GRACE = 2.0  # seconds for threads to notice that they are abandoned
 
@@ -79,6 +74,7 @@ class Engine:
         )
         self._opening = Opening(self._stores, sides or Sides())
         self._pool = WorkerPool(self._run)
+        self._files = FileBlobs(self._pool, progress)
         self._copier = Copier(self._pool, progress)
         self._refusals = Refusals()
         self._pruner = Pruner(self._pool, self._opening.find)
@@ -114,15 +110,7 @@ class Engine:
             DigestMismatch, FileChanged: nothing was committed.
         """
         store = self._opening.repository(repository)
-        file = LocalFile(path)
-        meter = self._meter(str(path), store.name, file.size)
-        job = self._pool.submit(
-            lambda: self._push(file, store, digest, meter),
-            size=file.size,
-            hosts=(store.host,),
-            places=upload_places(store),
-        )
-        return wait(job, self._cancel)
+        return self._files.push(LocalFile(path), store, digest)
 
     def pull_blob(self, address: str, path: str | os.PathLike[str]) -> Descriptor:
         """Download a blob into a local file, by parallel ranges, verified before it appears.
@@ -141,17 +129,7 @@ class Engine:
         size = blob_size(store, reference.digest)
         if size is None:
             raise NotFound(f"{address} is not there", remedy="check the repository and digest")
-        blob = Descriptor(OCTETS, reference.digest, size)
-        meter = self._meter(str(reference.digest), str(target), size)
-        with told(meter, size):
-            fetch = wait(
-                self._pool.submit(
-                    lambda: self._fetch(store, blob, target, meter), size=size, hosts=(store.host,)
-                ),
-                self._cancel,
-            )
-            wait(fetch.outcome, self._cancel)
-        return blob
+        return self._files.pull(store, Descriptor(OCTETS, reference.digest, size), target)
 
     def copy(
         self,
@@ -273,69 +251,6 @@ class Engine:
             self._run.journal.close()
         return ended
 
-    def _push(
-        self, file: LocalFile, store: RemoteStore, digest: Digest | None, meter: Meter
-    ) -> Descriptor:
-        journal, identity = self._run.journal, file.identity
-        known = digest or journal.digest_of(identity.path, identity.text)
-        if known is None and not store.takes_unknown(file.size):
-            known = self._hash(file)
-        if known is not None and store.has_blob(Descriptor(OCTETS, known, file.size)):
-            meter.state(State.PRESENT, position=file.size)
-            return Descriptor(OCTETS, known, file.size)
-        with told(meter, file.size):
-            try:
-                found = self._send(file, store, known, meter)
-            except DigestNeeded:  # only now did the registry show that it takes no chunks
-                found = self._send(file, store, self._hash(file), meter)
-        journal.remember_digest(identity.path, identity.text, found)
-        return Descriptor(OCTETS, found, file.size)
-
-    def _hash(self, file: LocalFile) -> Digest:
-        """Hash a file; the journal knows it at once, for a push that does not come to its end."""
-        found = file.digest(cancel=self._cancel)
-        self._run.journal.remember_digest(file.identity.path, file.identity.text, found)
-        return found
-
-    def _send(
-        self, file: LocalFile, store: RemoteStore, known: Digest | None, meter: Meter
-    ) -> Digest:
-        """Push a file that the registry has not; return its digest."""
-        subject = str(known or file.identity.text)
-        entry = self._run.journal.entry(store.name, subject, file.size)
-        try:
-            writer = store.begin_blob(file.size, known, entry.state)
-        except BaseException:
-            entry.release()
-            raise
-
-        def opener(start: int, /) -> BlobReader:
-            reader = file.open(start)
-            return self._run.bandwidth.paced(reader, (store.host,), self._run.abandon)
-
-        push = Push(opener, writer, meter, self._run, entry)
-        return push.run(file.size, known, str(file.path), check=file.check_unchanged)
-
-    def _fetch(self, store: Source, blob: Descriptor, target: Path, meter: Meter) -> Fetch:
-        """Take part in the fetch of a blob until nothing is left for this thread."""
-        digest, hosts = blob.digest, (store.host,)
-        partial = target.with_name(f"{digest.hex}.partial")
-        entry = self._run.journal.entry(str(target.absolute()), str(digest), blob.size)
-        try:
-            writer = PartialFile(target, digest, blob.size, partial=partial, resume=entry.state)
-        except BaseException:
-            entry.release()
-            raise
-        fetch = Fetch(store, blob, writer, meter, self._run)
-        fetch.entry = entry
-
-        def help_wanted(job: Callable[[], None]) -> None:
-            if self._pool.workers:
-                self._pool.submit(job, rank=Rank.HELPER, size=blob.size, hosts=hosts)
-
-        spread(fetch, help_wanted)
-        return fetch
-
     def _prepare(self, item: MirrorItem) -> ImageJob:
         try:
             return self._opening.image(item)
@@ -343,6 +258,3 @@ class Engine:
             names = (str(parse_address(item.source)), str(parse_address(item.destination)))
             emit(self._progress, Event("image", *names, State.FAILED, 0, None, str(error)))
             raise
-
-    def _meter(self, subject: str, target: str, size: int) -> Meter:
-        return Meter(self._progress, kind="blob", subject=subject, target=target, total=size)

@@ -191,7 +191,7 @@ class Fetch:
                 self._put_away(self._error)
                 self.outcome.set_exception(self._error)
             else:
-                self.entry.done()
+                self.entry.finished()
                 self.outcome.set_result(None)
         except BaseException as error:  # noqa: BLE001 - the outcome's owner gets it
             self.outcome.set_exception(error)

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = "concil"
 # From below; a module may import what stands in its own row or under it.
 LAYERS = (
-    ("errors", "config", "progress", "tally"),
+    ("errors", "config", "forking", "progress", "tally"),
     ("strict_json", "hashing", "digest", "digest_tags", "content", "reference", "retry", "pace"),
     ("fs",),
     ("registry",),
@@ -23,6 +23,7 @@ LAYERS = (
         "since",
         "stores",
         "opening",
+        "file_blobs",
         "engine",
         "dockerhub",
         "docker_path",
