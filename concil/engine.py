@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
+from concil.cancellation import SupportsIsSet, calling
 from concil.config import Timeouts, TransferConfig
 from concil.content import Descriptor, Digest
 from concil.errors import ConcilError, NotFound, UsageError
 from concil.file_blobs import OCTETS, FileBlobs
+from concil.forking import renew_in_child
 from concil.opening import Opening, Sides
 from concil.progress import Event, ProgressSink, State, emit
 from concil.reference import parse_address
@@ -40,6 +45,14 @@ class Engine:
 
     Use it in a ``with``, or call `close`. A call from a worker's progress callback back
     into the engine waits for itself: do not.
+
+    A call that ends by an exception, be it KeyboardInterrupt, leaves nothing of it running: a
+    chunk in flight may end, for some seconds. ``cancel``, a ``threading.Event``, ends one call
+    when it is set; the call raises Cancelled. Either way the engine can be used again, and what
+    was interrupted goes on where it stopped when it is asked for again. What a callback raises
+    ends its call, which raises it.
+
+    After a fork the child has workers and connections of its own.
     """
 
     def __init__(
@@ -51,7 +64,7 @@ class Engine:
         timeouts: Timeouts | None = None,
         journal: Journal | None = None,
     ) -> None:
-        """Start the workers.
+        """Make the engine; it connects to nobody yet.
 
         Args:
             progress: gets an `Event` for every change, from any thread.
@@ -61,23 +74,67 @@ class Engine:
                 gives one closes it.
         """
         self.config = config or TransferConfig()
+        self._closed = True  # until it is made
         self._progress = progress
+        self._sides = sides or Sides()
+        self._timeouts = timeouts
         self._owns_journal = journal is None
-        journal = journal or Journal(Journal.default_path())
+        self._journal = journal or Journal(Journal.default_path())
+        self._begin()
+        self._maker = os.getpid()
+        self._closed = False
+        renew_in_child(self, Engine._after_fork)
+
+    def _begin(self) -> None:
+        """Make what the calls share; no thread and no connection is begun yet."""
+        journal = self._journal
         self._run = Run(self.config, journal=journal)
         self._cancel = self._run.cancel
         self._stores = Stores(
             self.config,
-            timeouts=timeouts,
+            timeouts=self._timeouts,
             cancel=self._cancel,
             knowledge=Knowledge(journal.known_of, journal.remember_host, self._run.bandwidth.of),
         )
-        self._opening = Opening(self._stores, sides or Sides())
+        self._opening = Opening(self._stores, self._sides)
         self._pool = WorkerPool(self._run)
-        self._files = FileBlobs(self._pool, progress)
-        self._copier = Copier(self._pool, progress)
+        self._files = FileBlobs(self._pool, self._progress)
+        self._copier = Copier(self._pool, self._progress)
         self._refusals = Refusals()
         self._pruner = Pruner(self._pool, self._opening.find)
+
+    def _after_fork(self) -> None:
+        """Begin anew in a forked child: workers and connections are the parent's."""
+        parent, begin = self._run, self._copier.blobs.begin
+        cancelled = parent.cancel.is_set()
+        for event in (parent.cancel, parent.abandon):
+            # A thread of the parent may hold its lock. Should the thread that forked be in a call
+            # of the engine, then the call ends in the child; nobody there would end it otherwise.
+            threading.Event.__init__(event)
+            event.set()
+        self._pool.after_fork()
+        if self._closed:
+            return
+        self._begin()
+        self._copier.blobs.begin = begin
+        if cancelled:
+            self._cancel.set()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: threads and connections do not travel."""
+        raise TypeError("an Engine cannot be pickled: make one in the process that uses it")
+
+    def __del__(self) -> None:
+        """End the workers of an engine that nobody has closed, and say so."""
+        if getattr(self, "_closed", True):
+            return
+        if self._maker == os.getpid():  # else it may have been made for another process to use
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        if not sys.is_finalizing():  # else the threads have ended, with locks in their hands
+            self._run.cancel.set()
+            self._run.abandon.set()
+            self._pool.close(0)
+            self._release()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -95,7 +152,12 @@ class Engine:
         self.close(None if error is None else GRACE)
 
     def push_blob(
-        self, path: str | os.PathLike[str], repository: str, *, digest: Digest | None = None
+        self,
+        path: str | os.PathLike[str],
+        repository: str,
+        *,
+        digest: Digest | None = None,
+        cancel: SupportsIsSet | None = None,
     ) -> Descriptor:
         """Upload a local file as a blob.
 
@@ -103,35 +165,47 @@ class Engine:
             repository: ``[docker://|http://]host[:port]/name``.
             digest: what it must hash to; None: whatever it hashes to. A file that was
                 pushed before and has not changed is not read if the registry has it.
+            cancel: ends this call when it is set, and no other.
         Returns:
             A descriptor of the blob, of type application/octet-stream.
         Raises:
             UsageError: no such file, or no such kind of address.
             DigestMismatch, FileChanged: nothing was committed.
+            Cancelled: somebody cancelled; push it again to go on.
         """
-        store = self._opening.repository(repository)
-        return self._files.push(LocalFile(path), store, digest)
+        with calling(cancel):
+            store = self._opening.repository(repository)
+            return self._files.push(LocalFile(path), store, digest)
 
-    def pull_blob(self, address: str, path: str | os.PathLike[str]) -> Descriptor:
+    def pull_blob(
+        self,
+        address: str,
+        path: str | os.PathLike[str],
+        *,
+        cancel: SupportsIsSet | None = None,
+    ) -> Descriptor:
         """Download a blob into a local file, by parallel ranges, verified before it appears.
 
         Args:
             address: ``[docker://|http://]host[:port]/name@digest``.
+            cancel: ends this call when it is set, and no other.
         Raises:
             UsageError: the address has no digest, or the path is a directory.
             NotFound, DigestMismatch, StoreError: no file appears.
+            Cancelled: somebody cancelled; pull it again to go on.
         """
         reference = parse_address(address)
         if reference.digest is None:
             raise UsageError(f"{address}: no digest", remedy="write REPOSITORY@sha256:...")
-        store = self._opening.source(reference)
-        target = writable(Path(path))
-        size = blob_size(store, reference.digest)
-        if size is None:
-            raise NotFound(f"{address} is not there", remedy="check the repository and digest")
-        return self._files.pull(store, Descriptor(OCTETS, reference.digest, size), target)
+        with calling(cancel):
+            store = self._opening.source(reference)
+            target = writable(Path(path))
+            size = blob_size(store, reference.digest)
+            if size is None:
+                raise NotFound(f"{address} is not there", remedy="check the repository and digest")
+            return self._files.pull(store, Descriptor(OCTETS, reference.digest, size), target)
 
-    def copy(
+    def copy(  # noqa: PLR0913 - each an option of its own
         self,
         source: str,
         destination: str,
@@ -139,6 +213,7 @@ class Engine:
         platforms: Sequence[str] = (),
         referrers: bool = False,
         foreign_layers: ForeignLayers | str = ForeignLayers.SKIP,
+        cancel: SupportsIsSet | None = None,
     ) -> ImageResult:
         """Copy one image with all its platforms, or only some; tags and digests stay.
 
@@ -148,20 +223,23 @@ class Engine:
             referrers: with its signatures, attestations and SBOMs, and theirs.
             foreign_layers: "skip", "source" or "urls": whether layers that are not to be
                 distributed are copied, and from where.
+            cancel: ends this call when it is set, and no other.
         Raises:
             NotFound: the source has no such image or platform.
+            Cancelled: somebody cancelled; copy it again to go on.
         """
         foreign = ForeignLayers(foreign_layers)
         item = MirrorItem(source, destination, tuple(platforms), referrers, foreign)
         self._stores.referrers.forget()
-        with self._stores.writing():
+        with calling(cancel), self._stores.writing():
             return self._copier.copy(self._prepare(item))
 
-    def copy_item(self, item: MirrorItem) -> ImageResult:
+    def copy_item(self, item: MirrorItem, *, cancel: SupportsIsSet | None = None) -> ImageResult:
         """Copy one image of a mirror that somebody else keeps the list of. Raises as `copy`."""
-        return copied(self._copier, self._prepare(item))
+        with calling(cancel):
+            return copied(self._copier, self._prepare(item))
 
-    def mirror(
+    def mirror(  # noqa: PLR0913 - each an option of its own
         self,
         items: Iterable[MirrorItem],
         *,
@@ -169,44 +247,50 @@ class Engine:
         keep: bool = True,
         fail_fast: bool = False,
         dry_run: bool = False,
+        cancel: SupportsIsSet | None = None,
     ) -> MirrorReport:
         """Copy many images; one that fails is an entry of the report.
 
         Args:
             items: taken lazily, a few at a time.
             on_image: gets what became of each image, as soon as it has; from several
-                threads, never two at a time. What it raises ends the mirror.
+                threads, never two at a time. What it raises ends the mirror and is raised.
             keep: False: images that did not fail are only counted, so that the report stays
                 small however many they are.
             fail_fast: begin no more images after one that failed.
             dry_run: write nothing; what would be copied is in state WAITING, with the blobs
                 that are not there.
+            cancel: ends this call when it is set, and no other.
         Raises:
             Cancelled: somebody cancelled; run it again to go on.
         """
         coordinators = max(1, self.config.images if self.config.workers else 1)
         manner = Manner(on_image, keep, fail_fast, self._refusals)
         self._stores.referrers.forget()
-        if dry_run:
-            mirror = Mirror(Surveyor(self._pool), self._opening.survey, self._cancel, manner)
-        else:
-            mirror = Mirror(self._copier, self._prepare, self._cancel, manner)
-        with self._stores.writing():
+        with calling(cancel), self._stores.writing():
+            if dry_run:
+                mirror = Mirror(Surveyor(self._pool), self._opening.survey, self._cancel, manner)
+            else:
+                mirror = Mirror(self._copier, self._prepare, self._cancel, manner)
             return mirror.run(items, coordinators)
 
-    def prune(self, repository: str, pruning: Pruning) -> Pruned:
+    def prune(
+        self, repository: str, pruning: Pruning, *, cancel: SupportsIsSet | None = None
+    ) -> Pruned:
         """Delete tags of a repository or layout whose source is gone; blobs stay.
 
         Args:
             repository: ``[docker://|http://]host[:port]/name`` or ``oci:DIR``.
+            cancel: ends this call when it is set, and no other.
         Returns:
             What became of it; an error of the registry is in it.
         Raises:
             Cancelled: somebody cancelled.
         """
         address = parse_address(repository)
-        store = self._opening.written(address)
-        return Pruned(str(address)) if store is None else self._pruner.prune(store, pruning)
+        with calling(cancel):
+            store = self._opening.written(address)
+            return Pruned(str(address)) if store is None else self._pruner.prune(store, pruning)
 
     def tags(self, address: str) -> Iterator[str]:
         """Yield the tags of a repository, or the names in a layout or archive, page by page.
@@ -241,15 +325,20 @@ class Engine:
         Returns:
             Whether all of it has ended.
         """
+        self._closed = True
         ended = self._pool.close(timeout)
         if not ended:
             self._run.abandon.set()
             ended = self._pool.close(LAST_GRACE)
+        self._release()
+        return ended
+
+    def _release(self) -> None:
+        """Close connections and files."""
         self._stores.close()
         self._run.journal.flush()
         if self._owns_journal:
             self._run.journal.close()
-        return ended
 
     def _prepare(self, item: MirrorItem) -> ImageJob:
         try:

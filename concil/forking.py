@@ -8,22 +8,21 @@ and a file lock would outlive the parent. Objects that hold such things register
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import threading
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+logger = logging.getLogger(__name__)
+
+Owner = TypeVar("Owner")
 
 
-class ForkAware(Protocol):
-    """An object that puts itself right in a forked child."""
-
-    def after_fork(self) -> None:
-        """Forget what belongs to the parent: called in the child, which has one thread then."""
-        ...
-
-
-class Pausable(ForkAware, Protocol):
+class Pausable(Protocol):
     """An object that must not be in use while the process forks."""
 
     def pause(self) -> None:
@@ -34,8 +33,12 @@ class Pausable(ForkAware, Protocol):
         """Let threads in again: called in the parent."""
         ...
 
+    def after_fork(self) -> None:
+        """Forget what belongs to the parent: called in the child instead."""
+        ...
 
-_objects: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+
+_objects: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 _pausable: weakref.WeakSet[Pausable] = weakref.WeakSet()
 _paused: list[Pausable] = []
 _forking = threading.Lock()  # held by a thread that forks: another one waits
@@ -44,9 +47,13 @@ _sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 _files: dict[int, tuple[int, int]] = {}
 
 
-def renew_in_child(one: ForkAware) -> None:
-    """Call ``one.after_fork()`` in each forked child, as long as it exists."""
-    _objects.add(one)
+def renew_in_child(one: Owner, renew: Callable[[Owner], None]) -> None:
+    """Call ``renew(one)`` in each forked child, which has one thread then, while ``one`` exists.
+
+    Args:
+        renew: a method, not bound: it would keep the object alive.
+    """
+    _objects[one] = renew
 
 
 def pause_around_forks(one: Pausable) -> None:
@@ -115,11 +122,14 @@ def _in_child() -> None:
     _forking = threading.Lock()
     _replace_files()
     _close_sockets()
-    for paused in _paused:
-        paused.after_fork()
+    calls = [one.after_fork for one in _paused]
+    calls += [partial(renew, one) for one, renew in list(_objects.items())]
     _paused.clear()
-    for one in list(_objects):
-        one.after_fork()
+    for call in calls:
+        try:
+            call()
+        except Exception:  # the others are put right all the same
+            logger.exception("something of the parent cannot be used in a forked child")
 
 
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -12,6 +12,7 @@ from typing import Any
 
 import requests
 import requests.adapters
+import requests.cookies
 import urllib3.connection
 import urllib3.connectionpool
 
@@ -118,7 +119,7 @@ class _IdleConnections(queue.LifoQueue[Any]):
 
     def __init__(self, maxsize: int = 0) -> None:
         super().__init__(maxsize)
-        renew_in_child(self)
+        renew_in_child(self, _IdleConnections.after_fork)
 
     def after_fork(self) -> None:
         """Begin anew, with locks that no thread of the parent holds."""
@@ -185,12 +186,12 @@ class Connections(requests.adapters.HTTPAdapter):
         self._everywhere = everywhere
         self._trusting = trusting
         super().__init__(pool_connections=16, pool_maxsize=most)
-        renew_in_child(self)
+        renew_in_child(self, Connections.after_fork)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Be restored from a pickle."""
         super().__setstate__(state)  # type: ignore[misc]  # the types leave it out
-        renew_in_child(self)
+        renew_in_child(self, Connections.after_fork)
 
     def after_fork(self) -> None:
         """Leave every connection to the parent."""
@@ -262,6 +263,17 @@ class Connections(requests.adapters.HTTPAdapter):
 def forget_connections(adapter: requests.adapters.HTTPAdapter) -> None:
     """Let an adapter begin without connections, as if it had come out of a pickle."""
     adapter.__setstate__(adapter.__getstate__())  # type: ignore[attr-defined]  # as above
+
+
+def forget_foreign_connections(session: requests.Session) -> None:
+    """Let the adapters of a session that are not ours begin without connections, too."""
+    for adapter in session.adapters.values():
+        if isinstance(adapter, requests.adapters.HTTPAdapter) and not isinstance(
+            adapter, Connections
+        ):
+            forget_connections(adapter)
+    if isinstance(session.cookies, requests.cookies.RequestsCookieJar):
+        session.cookies = session.cookies.copy()  # with a lock that nobody holds
 
 
 def check_proxy(url: str) -> None:

@@ -82,6 +82,8 @@ class Fetch:
             self._work()
         except ConcilError as error:
             self._fail(error)
+        except MemoryError as error:
+            self._fail(error)
         except Exception as error:
             self._fail(ConcilError(f"{self._name}: {type(error).__name__}: {error}"))
             logger.exception("a transfer failed in a way nobody thought of")

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = "concil"
 # From below; a module may import what stands in its own row or under it.
 LAYERS = (
-    ("errors", "config", "forking", "progress", "tally"),
+    ("errors", "config", "cancellation", "forking", "limits", "progress", "tally"),
     ("strict_json", "hashing", "digest", "digest_tags", "content", "reference", "retry", "pace"),
     ("fs",),
     ("registry",),
