@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from concil.cancellation import outside_of_calls
 from concil.config import TransferConfig
 from concil.reference import DOCKER_ARCHIVE, LayoutAddress
 from concil.store.docker_archive import DockerArchive
@@ -41,6 +42,7 @@ class Archives:
         self._writing = threading.Lock()
         self._written: dict[LayoutAddress, tuple[_Writer, LocalTarget]] = {}
         self._writers = 0
+        self._wanted = False  # one of the writers has ended well, so what is there is to appear
 
     def source(self, address: LayoutAddress) -> LocalSource:
         """Open an archive to read from, or return it if it is open and still what it was.
@@ -93,8 +95,11 @@ class Archives:
             self._writers += 1
         try:
             yield
-        finally:
-            self._leave()
+        except BaseException as error:
+            # One call may be interrupted or cancelled alone, beside others that have ended well.
+            self._leave(wanted=isinstance(error, Exception))
+            raise
+        self._leave(wanted=True)
 
     def close(self) -> None:
         """Let go of all; what is not finished is thrown away."""
@@ -107,22 +112,26 @@ class Archives:
         for archive in (*readers, *writers):
             archive.close()
 
-    def _leave(self) -> None:
+    def _leave(self, *, wanted: bool) -> None:
         """Finish the archives that were written to, if nobody copies any more.
 
         Whoever comes next opens them anew.
         """
         with self._writing, contextlib.ExitStack() as stack:
             self._writers -= 1
+            self._wanted = self._wanted or (wanted and not self._cancel.is_set())
             if self._writers:
                 return
+            is_wanted, self._wanted = self._wanted, False
             written = [one for one, _ in self._written.values()]
             self._written = {}
             for archive in written:
                 stack.callback(archive.close)
-            if not self._cancel.is_set():
-                for archive in written:
-                    archive.finish()
+            if is_wanted:
+                # Other calls have brought what is in it, be this one cancelled.
+                with outside_of_calls():
+                    for archive in written:
+                        archive.finish()
 
     def _layout(self, archive: OCIArchive) -> LayoutStore:
         return LayoutStore(archive, manifest_limit=self._config.manifest_limit)

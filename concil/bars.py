@@ -15,6 +15,8 @@ from typing import Protocol, TextIO
 from tqdm import tqdm
 
 from concil.errors import UsageError
+from concil.forking import renew_in_child
+from concil.limits import start_thread
 from concil.progress import Event, State
 from concil.tally import Standing, Tally
 
@@ -96,6 +98,11 @@ class _Direct:
         self._output = output
         self._as_json = as_json
         self._lock = threading.Lock()  # held while writing: lines must not mix
+        renew_in_child(self, _Direct.after_fork)
+
+    def after_fork(self) -> None:
+        """Have a lock that no thread of the parent holds."""
+        self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
         """Write the event, as a JSON object."""
@@ -137,7 +144,16 @@ class _Ticker:
         self._lock = threading.Lock()  # held while the view writes: lines must not mix
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="concil-display", daemon=True)
-        self._thread.start()
+        renew_in_child(self, _Ticker.after_fork)
+        # Without a thread nothing moves on the screen, and everything else goes on.
+        if not start_thread(self._thread, "no progress is shown"):
+            self._closed.set()
+
+    def after_fork(self) -> None:
+        """Draw nothing in a forked child: the terminal is the parent's."""
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._closed.set()
 
     def __call__(self, event: Event) -> None:
         """Count the event; the thread shows it."""
@@ -155,7 +171,8 @@ class _Ticker:
     def close(self) -> None:
         """End the thread and wipe what was drawn."""
         self._closed.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         with self._lock:
             self._view.wipe()
 

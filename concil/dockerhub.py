@@ -6,21 +6,24 @@ import os
 import urllib.parse
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import requests
 
 from concil import arguments
+from concil.cancellation import SupportsIsSet, calling
 from concil.config import RetryPolicy, Timeouts, TransferConfig
 from concil.content import DOCKER_MANIFEST, DOCKER_SCHEMA1, Digest, Verifier
 from concil.docker_path import DockerPath, ResponseStream
 from concil.docker_request import ANYTHING, accepted, accepting_manifests, checked, load, settled
 from concil.docker_upload import Bytes, Upload, Uploads
 from concil.docker_url import DockerSplitResult, parse_docker_url
+from concil.forking import renew_in_child
 from concil.layer import LayerArchive
 from concil.progress import Meter, ProgressSink
 from concil.reference import check_repository, check_tag, is_loopback
 from concil.registry.client import RegistryClient
+from concil.registry.connections import forget_foreign_connections
 from concil.registry.credentials import Credentials, Login, Prompt
 from concil.registry.endpoint import Call, Endpoint
 from concil.registry.http_session import TLSSettings, new_session
@@ -42,7 +45,8 @@ class DockerHub:
 
     Any thread may call any method. ``session`` does the work: what is set on it
     (verify, cert, proxies, headers, adapters) takes effect. ``username`` and
-    ``password`` may be set at any time.
+    ``password`` may be set at any time. After a fork the child has connections and tokens of
+    its own.
     """
 
     def __init__(
@@ -72,16 +76,32 @@ class DockerHub:
         self.password = None if parts.password is None else unquote(parts.password)
         self.repository = check_repository(parts.repository) if parts.repository else ""
         self.tag = parts.tag
-        timeouts = Timeouts.argument("timeout", timeout)
+        self._timeouts = Timeouts.argument("timeout", timeout)
         self._policy = RetryPolicy.argument("retry", retry)
         session = new_session(TLSSettings(arguments.trust(verify)))
         session.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
+        self._plain = parts.scheme in ("docker", "store")
+        self._begin(session, parts.url)
+        renew_in_child(self, DockerHub._after_fork)
+
+    def _begin(self, session: requests.Session, url: str) -> None:
+        """Make what the requests share; nothing is asked."""
         self._run = Run(TransferConfig(retry=self._policy))
-        self._transport = Transport(session, timeouts=timeouts, cancel=self._run.cancel)
+        self._transport = Transport(session, timeouts=self._timeouts, cancel=self._run.cancel)
         self._keyring = Keyring(Shelf.of(None), cancel=self._run.cancel)
         self._uploads = Uploads(self._run)
-        self._plain = parts.scheme in ("docker", "store")
-        self.url = parts.url
+        self.url = url
+
+    def _after_fork(self) -> None:
+        """Begin anew in a forked child: connections, tokens and locks are the parent's."""
+        forget_foreign_connections(self.session)
+        self._begin(self.session, self.url)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: connections do not travel."""
+        raise TypeError(
+            "a DockerHub cannot be pickled: make one of its URL in the process that uses it"
+        )
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -146,12 +166,18 @@ class DockerHub:
         return response
 
     def post_blob(
-        self, filename: str | os.PathLike[str], *, progress: ProgressSink | None = None
+        self,
+        filename: str | os.PathLike[str],
+        *,
+        progress: ProgressSink | None = None,
+        cancel: SupportsIsSet | None = None,
     ) -> requests.Response:
         """Upload a file that is named by its digest: ``<hex>`` or ``sha256:<hex>``.
 
         Large files go in chunks and go on after a loss, also in another process.
 
+        Args:
+            cancel: a ``threading.Event`` that ends this upload when it is set.
         Returns:
             The response that committed the blob.
         Raises:
@@ -164,13 +190,21 @@ class DockerHub:
         file = LocalFile(path)
         verify = partial(file.verify, digest, cancel=self._run.cancel)
         upload = Upload(file.open, file.size, digest, file.check_unchanged, verify)
-        return self._upload(upload, progress)
+        with calling(cancel, minds_callbacks=False):
+            return self._upload(upload, progress)
 
     def post_blob_data(
-        self, data: bytes, digest: str | Digest, *, progress: ProgressSink | None = None
+        self,
+        data: bytes,
+        digest: str | Digest,
+        *,
+        progress: ProgressSink | None = None,
+        cancel: SupportsIsSet | None = None,
     ) -> requests.Response:
         """Upload bytes under their digest, ``sha256:<hex>``.
 
+        Args:
+            cancel: a ``threading.Event`` that ends this upload when it is set.
         Returns:
             The response that committed the blob.
         Raises:
@@ -186,7 +220,9 @@ class DockerHub:
             verifier.update(content)
             verifier.check(wanted, None, "the bytes to upload")
 
-        return self._upload(Upload(opener, len(content), wanted, verify=verify), progress)
+        upload = Upload(opener, len(content), wanted, verify=verify)
+        with calling(cancel, minds_callbacks=False):
+            return self._upload(upload, progress)
 
     def post_manifest(
         self,

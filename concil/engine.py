@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from concil import arguments, layer
+from concil.cancellation import SupportsIsSet, calling
 from concil.config import Timeouts, TransferConfig
 from concil.content import OCTETS, Descriptor, Digest
 from concil.errors import ConcilError, NotFound, UsageError
-from concil.file_upload import FileUploads
+from concil.file_blobs import FileBlobs
+from concil.forking import renew_in_child
 from concil.opening import Opening, Sides
-from concil.progress import Event, Meter, ProgressSink, State, emit, told
+from concil.progress import Event, ProgressSink, State, emit
 from concil.reference import parse_address
 from concil.registry.quirks import Knowledge
 from concil.store.files import LocalFile, writable
-from concil.store.partial import PartialFile
-from concil.store.protocol import Source
 from concil.stores import Stores, blob_size, listing
-from concil.transfer.blob import Begin, upload_places
-from concil.transfer.fetch import Fetch, spread
+from concil.transfer.blob import Begin
 from concil.transfer.image import Copier, ImageResult
 from concil.transfer.job import ForeignLayers, ImageJob
 from concil.transfer.journal import Journal
@@ -35,7 +37,7 @@ from concil.transfer.mirror import (
     checked,
     copied,
 )
-from concil.transfer.pool import Rank, WorkerPool, wait
+from concil.transfer.pool import WorkerPool
 from concil.transfer.prune import Pruned, Pruner, Pruning
 from concil.transfer.refusals import Refusals
 from concil.transfer.run import Run
@@ -52,6 +54,14 @@ class Engine:
 
     Use it in a ``with``, or call `close`. A call from a worker's progress callback back
     into the engine waits for itself: do not.
+
+    A call that ends by an exception, be it KeyboardInterrupt, leaves nothing of it running: a
+    chunk in flight may end, for some seconds. ``cancel``, a ``threading.Event``, ends one call
+    when it is set; the call raises Cancelled. Either way the engine can be used again, and what
+    was interrupted goes on where it stopped when it is asked for again. What a callback raises
+    ends its call, which raises it.
+
+    After a fork the child has workers and connections of its own.
     """
 
     def __init__(
@@ -63,7 +73,7 @@ class Engine:
         timeouts: Timeouts | None = None,
         journal: Journal | None = None,
     ) -> None:
-        """Start the workers.
+        """Make the engine; it connects to nobody yet.
 
         Args:
             progress: gets an `Event` for every change, from any thread.
@@ -76,23 +86,67 @@ class Engine:
         arguments.options(config=(config, TransferConfig), sides=(sides, Sides))
         arguments.options(timeouts=(timeouts, Timeouts), journal=(journal, Journal))
         self.config = config or TransferConfig()
+        self._closed = True  # until it is made
         self._progress = progress
+        self._sides = sides or Sides()
+        self._timeouts = timeouts
         self._owns_journal = journal is None
-        journal = journal or Journal(Journal.default_path())
+        self._journal = journal or Journal(Journal.default_path())
+        self._begin()
+        self._maker = os.getpid()
+        self._closed = False
+        renew_in_child(self, Engine._after_fork)
+
+    def _begin(self) -> None:
+        """Make what the calls share; no thread and no connection is begun yet."""
+        journal = self._journal
         self._run = Run(self.config, journal=journal)
         self._cancel = self._run.cancel
         self._stores = Stores(
             self.config,
-            timeouts=timeouts,
+            timeouts=self._timeouts,
             cancel=self._cancel,
             knowledge=Knowledge(journal.known_of, journal.remember_host, self._run.bandwidth.of),
         )
-        self._opening = Opening(self._stores, sides or Sides())
+        self._opening = Opening(self._stores, self._sides)
         self._pool = WorkerPool(self._run)
-        self._copier = Copier(self._pool, progress)
-        self._uploads = FileUploads(self._run)
+        self._files = FileBlobs(self._pool, self._progress)
+        self._copier = Copier(self._pool, self._progress)
         self._refusals = Refusals()
         self._pruner = Pruner(self._pool, self._opening.find)
+
+    def _after_fork(self) -> None:
+        """Begin anew in a forked child: workers and connections are the parent's."""
+        parent, begin = self._run, self._copier.blobs.begin
+        cancelled = parent.cancel.is_set()
+        for event in (parent.cancel, parent.abandon):
+            # A thread of the parent may hold its lock. Should the thread that forked be in a call
+            # of the engine, then the call ends in the child; nobody there would end it otherwise.
+            threading.Event.__init__(event)
+            event.set()
+        self._pool.after_fork()
+        if self._closed:
+            return
+        self._begin()
+        self._copier.blobs.begin = begin
+        if cancelled:
+            self._cancel.set()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: threads and connections do not travel."""
+        raise TypeError("an Engine cannot be pickled: make one in the process that uses it")
+
+    def __del__(self) -> None:
+        """End the workers of an engine that nobody has closed, and say so."""
+        if getattr(self, "_closed", True):
+            return
+        if self._maker == os.getpid():  # else it may have been made for another process to use
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        if not sys.is_finalizing():  # else the threads have ended, with locks in their hands
+            self._run.cancel.set()
+            self._run.abandon.set()
+            self._pool.close(0)
+            self._release()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -110,64 +164,62 @@ class Engine:
         self.close(None if error is None else GRACE)
 
     def push_blob(
-        self, path: str | os.PathLike[str], repository: str, *, digest: Digest | str | None = None
+        self,
+        path: str | os.PathLike[str],
+        repository: str,
+        *,
+        digest: Digest | str | None = None,
+        cancel: SupportsIsSet | None = None,
     ) -> Descriptor:
         """Upload a local file as a blob.
 
         Args:
             repository: ``[docker://|http://]host[:port]/name``.
-            digest: what it must hash to, which is always looked at; None: whatever it hashes
+            digest: what it must hash to, which is always verified; None: whatever it hashes
                 to. Then a file that was pushed before and has not changed is not read if
                 the registry has it.
+            cancel: ends this call when it is set, and no other.
         Returns:
             A descriptor of the blob, of type application/octet-stream.
         Raises:
             UsageError: no such file, or no such kind of address.
             DigestMismatch, FileChanged: nothing was committed.
+            Cancelled: somebody cancelled; push it again to go on.
         """
-        store = self._opening.repository(arguments.text("repository", repository))
-        file, asked = LocalFile(path), None
-        if digest is not None:
-            asked = Digest.argument("digest", digest)
-        meter = self._meter(str(path), store.name, file.size)
-        job = self._pool.submit(
-            lambda: self._uploads.push(file, store, asked, meter),
-            size=file.size,
-            hosts=(store.host,),
-            places=upload_places(store),
-        )
-        return wait(job, self._cancel)
+        name = arguments.text("repository", repository)
+        asked = None if digest is None else Digest.argument("digest", digest)
+        with calling(cancel):
+            return self._files.push(LocalFile(path), self._opening.repository(name), asked)
 
-    def pull_blob(self, address: str, path: str | os.PathLike[str]) -> Descriptor:
+    def pull_blob(
+        self,
+        address: str,
+        path: str | os.PathLike[str],
+        *,
+        cancel: SupportsIsSet | None = None,
+    ) -> Descriptor:
         """Download a blob into a local file, by parallel ranges, verified before it appears.
 
         Args:
             address: ``[docker://|http://]host[:port]/name@digest``.
+            cancel: ends this call when it is set, and no other.
         Raises:
             UsageError: the address has no digest, or the path is a directory.
             NotFound, DigestMismatch, StoreError: no file appears.
+            Cancelled: somebody cancelled; pull it again to go on.
         """
         reference = parse_address(address)
         if reference.digest is None:
             raise UsageError(f"{address}: no digest", remedy="write REPOSITORY@sha256:...")
-        store = self._opening.source(reference)
-        target = writable(Path(arguments.path("path", path)))
-        size = blob_size(store, reference.digest)
-        if size is None:
-            raise NotFound(f"{address} is not there", remedy="check the repository and digest")
-        blob = Descriptor(OCTETS, reference.digest, size)
-        meter = self._meter(str(reference.digest), str(target), size)
-        with told(meter, size):
-            fetch = wait(
-                self._pool.submit(
-                    lambda: self._fetch(store, blob, target, meter), size=size, hosts=(store.host,)
-                ),
-                self._cancel,
-            )
-            wait(fetch.outcome, self._cancel)
-        return blob
+        with calling(cancel):
+            store = self._opening.source(reference)
+            target = writable(Path(arguments.path("path", path)))
+            size = blob_size(store, reference.digest)
+            if size is None:
+                raise NotFound(f"{address} is not there", remedy="check the repository and digest")
+            return self._files.pull(store, Descriptor(OCTETS, reference.digest, size), target)
 
-    def copy(
+    def copy(  # noqa: PLR0913 - each an option of its own
         self,
         source: str,
         destination: str,
@@ -175,6 +227,7 @@ class Engine:
         platforms: Sequence[str] = (),
         referrers: bool = False,
         foreign_layers: ForeignLayers | str = ForeignLayers.SKIP,
+        cancel: SupportsIsSet | None = None,
     ) -> ImageResult:
         """Copy one image with all its platforms, or only some; tags and digests stay.
 
@@ -184,22 +237,25 @@ class Engine:
             referrers: with its signatures, attestations and SBOMs, and theirs.
             foreign_layers: "skip", "source" or "urls": whether layers that are not to be
                 distributed are copied, and from where.
+            cancel: ends this call when it is set, and no other.
         Raises:
             NotFound: the source has no such image or platform.
+            Cancelled: somebody cancelled; copy it again to go on.
         """
         foreign = ForeignLayers.argument("foreign_layers", foreign_layers)
         item = MirrorItem(
             source, destination, arguments.texts("platforms", platforms), referrers, foreign
         )
         self._stores.referrers.forget()
-        with self._stores.writing():
+        with calling(cancel), self._stores.writing():
             return self._copier.copy(self._prepare(item))
 
-    def copy_item(self, item: MirrorItem) -> ImageResult:
+    def copy_item(self, item: MirrorItem, *, cancel: SupportsIsSet | None = None) -> ImageResult:
         """Copy one image of a mirror that somebody else keeps the list of. Raises as `copy`."""
-        return copied(self._copier, self._prepare(item))
+        with calling(cancel):
+            return copied(self._copier, self._prepare(item))
 
-    def mirror(
+    def mirror(  # noqa: PLR0913 - each an option of its own
         self,
         items: Iterable[MirrorItem],
         *,
@@ -207,18 +263,20 @@ class Engine:
         keep: bool = True,
         fail_fast: bool = False,
         dry_run: bool = False,
+        cancel: SupportsIsSet | None = None,
     ) -> MirrorReport:
         """Copy many images; one that fails is an entry of the report.
 
         Args:
             items: taken lazily, a few at a time.
             on_image: gets what became of each image, as soon as it has; from several
-                threads, never two at a time. What it raises ends the mirror.
+                threads, never two at a time. What it raises ends the mirror and is raised.
             keep: False: images that did not fail are only counted, so that the report stays
                 small however many they are.
             fail_fast: begin no more images after one that failed.
             dry_run: write nothing; what would be copied is in state WAITING, with the blobs
                 that are not there.
+            cancel: ends this call when it is set, and no other.
         Raises:
             Cancelled: somebody cancelled; run it again to go on.
         """
@@ -227,18 +285,21 @@ class Engine:
         coordinators = max(1, self.config.images if self.config.workers else 1)
         manner = Manner(on_image, keep, fail_fast, self._refusals)
         self._stores.referrers.forget()
-        if dry_run:
-            mirror = Mirror(Surveyor(self._pool), self._opening.survey, self._cancel, manner)
-        else:
-            mirror = Mirror(self._copier, self._prepare, self._cancel, manner)
-        with self._stores.writing():
+        with calling(cancel), self._stores.writing():
+            if dry_run:
+                mirror = Mirror(Surveyor(self._pool), self._opening.survey, self._cancel, manner)
+            else:
+                mirror = Mirror(self._copier, self._prepare, self._cancel, manner)
             return mirror.run(items, coordinators)
 
-    def prune(self, repository: str, pruning: Pruning) -> Pruned:
+    def prune(
+        self, repository: str, pruning: Pruning, *, cancel: SupportsIsSet | None = None
+    ) -> Pruned:
         """Delete tags of a repository or layout whose source is gone; blobs stay.
 
         Args:
             repository: ``[docker://|http://]host[:port]/name`` or ``oci:DIR``.
+            cancel: ends this call when it is set, and no other.
         Returns:
             What became of it; an error of the registry is in it.
         Raises:
@@ -246,8 +307,9 @@ class Engine:
         """
         address = parse_address(arguments.text("repository", repository))
         arguments.instance("pruning", pruning, Pruning)
-        store = self._opening.written(address)
-        return Pruned(str(address)) if store is None else self._pruner.prune(store, pruning)
+        with calling(cancel):
+            store = self._opening.written(address)
+            return Pruned(str(address)) if store is None else self._pruner.prune(store, pruning)
 
     def tags(self, address: str) -> Iterator[str]:
         """Yield the tags of a repository, or the names in a layout or archive, page by page.
@@ -298,35 +360,20 @@ class Engine:
         Returns:
             Whether all of it has ended.
         """
+        self._closed = True
         ended = self._pool.close(timeout)
         if not ended:
             self._run.abandon.set()
             ended = self._pool.close(LAST_GRACE)
+        self._release()
+        return ended
+
+    def _release(self) -> None:
+        """Close connections and files."""
         self._stores.close()
         self._run.journal.flush()
         if self._owns_journal:
             self._run.journal.close()
-        return ended
-
-    def _fetch(self, store: Source, blob: Descriptor, target: Path, meter: Meter) -> Fetch:
-        """Take part in the fetch of a blob until nothing is left for this thread."""
-        digest, hosts = blob.digest, (store.host,)
-        partial = target.with_name(f"{digest.hex}.partial")
-        entry = self._run.journal.entry(str(target.absolute()), str(digest), blob.size)
-        try:
-            writer = PartialFile(target, digest, blob.size, partial=partial, resume=entry.state)
-        except BaseException:
-            entry.release()
-            raise
-        fetch = Fetch(store, blob, writer, meter, self._run)
-        fetch.entry = entry
-
-        def help_wanted(job: Callable[[], None]) -> None:
-            if self._pool.workers:
-                self._pool.submit(job, rank=Rank.HELPER, size=blob.size, hosts=hosts)
-
-        spread(fetch, help_wanted)
-        return fetch
 
     def _prepare(self, item: MirrorItem) -> ImageJob:
         try:
@@ -335,6 +382,3 @@ class Engine:
             names = (str(parse_address(item.source)), str(parse_address(item.destination)))
             emit(self._progress, Event("image", *names, State.FAILED, 0, None, str(error)))
             raise
-
-    def _meter(self, subject: str, target: str, size: int) -> Meter:
-        return Meter(self._progress, kind="blob", subject=subject, target=target, total=size)

@@ -24,6 +24,7 @@
     |   |-- ProtocolViolation           an answer that makes no sense
     |   `-- SessionLost                 the upload session is gone; a new one may do
     |-- StoreError                      a local directory, file or disk
+    |   `-- LimitReached                threads, memory or open files of this machine
     `-- Cancelled                       somebody asked to stop
 
 Every message is one line without secrets: what was being done, to what, why it
@@ -189,6 +190,10 @@ class SessionLost(RegistryError):
 
 class StoreError(ConcilError):
     """A local directory, file or disk refused."""
+
+
+class LimitReached(StoreError):
+    """This machine gives no further thread, memory or open file."""
 
 
 class Cancelled(ConcilError):

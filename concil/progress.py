@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from concil.cancellation import current_scope
+
 logger = logging.getLogger(__name__)
 
 
@@ -57,25 +59,42 @@ class ProgressSink(Protocol):
     """Whatever wants to know; called from any thread, one event at a time or not."""
 
     def __call__(self, event: Event, /) -> None:
-        """Take one event; an exception raised here is logged and otherwise ignored."""
+        """Take one event. An exception raised here ends the `Engine`'s call, which raises it."""
 
 
 def emit(sink: ProgressSink | None, event: Event) -> None:
-    """Hand an event to a sink that may be absent or broken; a transfer never fails by it."""
+    """Hand an event to a sink that may be absent.
+
+    What the sink raises ends the call that the thread works for, and is raised by that: in the
+    middle of a request it would be taken for trouble with the connection. Where no call minds,
+    as in `DockerHub`, it is logged.
+    """
     if sink is None:
         return
     try:
         sink(event)
-    except Exception:  # a caller's callback may raise anything
-        logger.exception("a progress callback failed; the transfer goes on")
+    except BaseException as error:
+        scope = current_scope()
+        if scope is not None and scope.minds_callbacks:
+            scope.fail(error)
+        elif isinstance(error, Exception):
+            logger.exception("a progress callback failed; the transfer goes on")
+        else:
+            raise
 
 
 def tee(*sinks: ProgressSink) -> ProgressSink:
     """Return a sink that hands each event to all of these; one that is broken hides none."""
 
     def hand_on(event: Event, /) -> None:
+        failed: list[BaseException] = []
         for sink in sinks:
-            emit(sink, event)
+            try:
+                sink(event)
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     return hand_on
 

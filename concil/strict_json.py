@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 from typing import Any, NoReturn
 
@@ -14,6 +15,15 @@ MOST_PARTS = 300_000
 # anyway, so threads that each have a large one wait for their turn with nothing but the text.
 _LARGE = 256 * 1024  # bytes
 _turn = threading.Lock()
+
+
+def _renew_in_child() -> None:
+    """Another thread may have had its turn when the process forked, and is not in the child."""
+    global _turn  # noqa: PLW0603 - the one lock of the module
+    _turn = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_in_child)
 
 
 class InvalidJson(ValueError):

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, replace
 
+from concil.forking import renew_in_child
 from concil.progress import Event, State
 
 _WINDOW = 10.0  # seconds that the rate is taken over
@@ -42,6 +43,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the fields below
+        renew_in_child(self, Tally.after_fork)
         self._began = time.monotonic()
         self._running: dict[tuple[str, str], Running] = {}
         self._done = 0  # bytes of blobs that ended well
@@ -50,6 +52,10 @@ class Tally:
         self._ended = 0  # images
         self._expected = 0  # images
         self._samples: deque[tuple[float, int]] = deque([(self._began, 0)])
+
+    def after_fork(self) -> None:
+        """Have a lock that no thread of the parent holds."""
+        self._lock = threading.Lock()
 
     def take(self, event: Event) -> None:
         """Take note of an event."""

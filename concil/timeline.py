@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
+from concil.forking import renew_in_child
 from concil.page.bounded import Depth, Kept, Throughput
 from concil.page.document import Account, document
 from concil.page.records import MOST_LOSSES, ImageSpan, Loss, Transfer, clipped
@@ -47,6 +48,12 @@ class Timeline:
         self._losses = 0
         self._expected = 0  # images
         self._interrupted = False
+
+        renew_in_child(self, Timeline._after_fork)
+
+    def _after_fork(self) -> None:
+        """Have a lock that no thread of the parent holds."""
+        self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
         """Take note of an event, in the thread that does the work."""

@@ -20,6 +20,7 @@ from concil.bars import Display
 from concil.cli import options
 from concil.cli.failures import INTERRUPTED, INTERRUPTED_LINE
 from concil.engine import Engine, Sides
+from concil.limits import start_thread
 from concil.progress import ProgressSink, tee
 from concil.stores import Stores
 from concil.transfer.journal import Journal
@@ -146,9 +147,13 @@ def supervise(work: Work, command: Command) -> int:
     def note(_number: int, _frame: FrameType | None) -> None:
         happened.put("signal")
 
+    thread = threading.Thread(target=run, name="concil-command", daemon=True)
     with happened, _handlers(note):
-        threading.Thread(target=run, name="concil-command", daemon=True).start()
-        interrupted = not _ended(happened, command)
+        started = start_thread(thread, "going on in the only one")
+        interrupted = started and not _ended(happened, command)
+    if not started:
+        with _handlers(_interrupt):
+            return work(command)
     if interrupted or (failure and command.stop.event.is_set()):
         command.display.close()
         command.display.write(INTERRUPTED_LINE, "error")
@@ -156,6 +161,10 @@ def supervise(work: Work, command: Command) -> int:
     if failure:
         raise failure[0]
     return code[0]
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 class _Happened:

@@ -7,6 +7,7 @@ import errno
 import os
 
 from concil.errors import AccessDenied, Cancelled, ConcilError, NotFound, UsageError
+from concil.limits import reached
 
 DONE = 0
 FAILED = 1
@@ -38,11 +39,11 @@ def told(error: BaseException) -> str:
     """Say what failed and what to do about it, in one line without control characters."""
     if isinstance(error, ConcilError):
         text = f"{error}; {error.remedy}" if error.remedy else str(error)
+    elif (limit := reached(error)) is not None:
+        text = "; ".join(limit)
     elif isinstance(error, OSError) and error.errno:
         place = f": {error.filename!a}" if error.filename else ""
         text = f"{os.strerror(error.errno)}{place}; {_system_remedy(error.errno)}"
-    elif isinstance(error, MemoryError):
-        text = "out of memory; use fewer --jobs"
     else:
         text = (
             f"unexpected {type(error).__name__}: {error}; "
@@ -64,6 +65,4 @@ def printable(text: str) -> str:
 def _system_remedy(number: int) -> str:
     if number == errno.ENOSPC:
         return "free some space, then run it again"
-    if number == errno.EMFILE:
-        return "raise the limit of open files (ulimit -n) or use fewer --jobs"
     return "if that is no trouble of this machine, please report it with -vv"

@@ -54,7 +54,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_list(command: Command) -> int:
     """Print them, the newest first."""
     with _journal() as journal:
-        found = journal.unfinished()
+        found = [one for one in journal.unfinished() if one.is_partial]
         if not journal.usable:
             return FAILED  # the warning says why; it is not known that there is nothing
     if not found:
@@ -75,13 +75,16 @@ def run_forget(command: Command) -> int:
     if asked != 1:
         raise UsageError("which transfers?", remedy="write their IDs, or --all, or --older-than 7d")
     with _journal() as journal, command.stores() as stores:
-        chosen = _chosen(command, journal.unfinished())
-        for one in chosen:
-            _drop(one, stores, command)
-            journal.forget(one.number)
+        forgotten = 0
+        for one in _chosen(command, journal.unfinished()):
+            # Since it was listed another process may have gone on with it.
+            if journal.take(one.number):
+                _drop(one, stores, command)
+                journal.forget(one.number)
+                forgotten += 1
         if not journal.usable:
             return FAILED
-    command.tell(f"forgot {len(chosen)} transfer{'s' * (len(chosen) != 1)}")
+    command.tell(f"forgot {forgotten} transfer{'s' * (forgotten != 1)}")
     return DONE
 
 

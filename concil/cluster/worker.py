@@ -17,9 +17,11 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.utils import sync
 
 from concil import __version__
+from concil.cancellation import CancelScope, current_scope, working_for
 from concil.config import MIB, TransferConfig
 from concil.engine import Engine, Sides
 from concil.errors import Cancelled, ConcilError, UsageError
+from concil.limits import start_thread
 from concil.progress import Event, State
 from concil.transfer.blob import BlobMove, Landed
 from concil.transfer.mirror import MirrorItem, Outcome
@@ -130,16 +132,29 @@ class Crew(WorkerPlugin):
         if brought or move.blob.size < LARGE:
             return move.start(siblings)
         landed: Future[Landed] = Future()
+        scope = current_scope()  # the thread below begins the blob for the same call
         waiting = threading.Thread(
             target=self._begin_in_turn,
-            args=(move, siblings, landed),
+            args=(move, siblings, landed, scope),
             name="concil-turn",
             daemon=True,
         )
-        waiting.start()
+        # A turn only saves bytes.
+        if not start_thread(waiting, "the blob is sent without waiting for other workers"):
+            return move.start(siblings)
         return landed
 
     def _begin_in_turn(
+        self,
+        move: BlobMove,
+        siblings: Iterable[str],
+        landed: Future[Landed],
+        scope: CancelScope | None,
+    ) -> None:
+        with working_for(scope):
+            self._begin_when_free(move, siblings, landed)
+
+    def _begin_when_free(
         self, move: BlobMove, siblings: Iterable[str], landed: Future[Landed]
     ) -> None:
         blob = f"{move.realm} {move.blob.digest}"
@@ -208,7 +223,11 @@ class _Told:
     def _flush(self) -> None:
         events, self._waiting = list(self._waiting.values()), {}
         self._last = time.monotonic()
-        if events:
+        if not events:
+            return
+        try:
             self._send(
                 [[*astuple(event)[:3], event.state.value, *astuple(event)[4:]] for event in events]
             )
+        except Exception:  # whatever distributed raises, no transfer ends by what is told of it
+            logger.exception("the progress of a run cannot be told")

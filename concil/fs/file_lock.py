@@ -14,6 +14,8 @@ import threading
 import time
 from pathlib import Path
 
+from concil.forking import keep_file_from_children
+
 # Seconds between two attempts, for flock itself knows no time limit.
 _FIRST_STEP = 0.001
 _LONGEST_STEP = 0.05
@@ -22,9 +24,12 @@ _LONGEST_STEP = 0.05
 def try_lock(descriptor: int) -> bool:
     """Lock an open file; return False if somebody else holds it.
 
+    A process that is forked meanwhile does not share the lock: it ends with this one.
+
     Raises:
         OSError: the file system has no locks.
     """
+    keep_file_from_children(descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -38,6 +38,14 @@ class CertificateDirectories:
         self._found: dict[str, HostCertificates] = {}
         self._lock = threading.Lock()  # guards _found
 
+    def anew(self) -> CertificateDirectories:
+        """The same directories, with nothing looked up yet."""
+        return CertificateDirectories(self._roots)
+
+    def __reduce__(self) -> tuple[type[CertificateDirectories], tuple[tuple[Path, ...]]]:
+        """Travel to another process without what was looked up."""
+        return CertificateDirectories, (self._roots,)
+
     def of(self, host: str) -> HostCertificates:
         """What there is for ``host[:port]``; looked up once.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import queue
 import ssl
 import time
 import urllib.parse
@@ -11,10 +12,12 @@ from typing import Any
 
 import requests
 import requests.adapters
+import requests.cookies
 import urllib3.connection
 import urllib3.connectionpool
 
 from concil.config import KIB, MIB
+from concil.forking import keep_socket_from_children, renew_in_child
 from concil.registry import failures
 from concil.registry.certificates import CertificateDirectories, HostCertificates
 from concil.registry.trust import Trust
@@ -91,6 +94,12 @@ class _Response(http.client.HTTPResponse):
 class _Http(urllib3.connection.HTTPConnection):
     response_class = _Response
 
+    def connect(self) -> None:
+        """Connect; the connection stays this process's own."""
+        super().connect()
+        if self.sock is not None:
+            keep_socket_from_children(self.sock)
+
 
 class _Https(urllib3.connection.HTTPSConnection):
     response_class = _Response
@@ -101,14 +110,32 @@ class _Https(urllib3.connection.HTTPSConnection):
         if self.trust is not None:
             self.trust.share(self)
         super().connect()
+        if self.sock is not None:
+            keep_socket_from_children(self.sock)
+
+
+class _IdleConnections(queue.LifoQueue[Any]):
+    """The idle connections of a pool; in a forked child there are none."""
+
+    def __init__(self, maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        renew_in_child(self, _IdleConnections.after_fork)
+
+    def after_fork(self) -> None:
+        """Begin anew, with locks that no thread of the parent holds."""
+        queue.LifoQueue.__init__(self, self.maxsize)
+        for _ in range(self.maxsize):
+            self.put_nowait(None)  # urllib3 makes a connection for each
 
 
 class _HttpPool(urllib3.connectionpool.HTTPConnectionPool):
     ConnectionCls = _Http
+    QueueCls = _IdleConnections
 
 
 class _HttpsPool(urllib3.connectionpool.HTTPSConnectionPool):
     ConnectionCls = _Https
+    QueueCls = _IdleConnections
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's
         super().__init__(*args, **kwargs)
@@ -126,7 +153,19 @@ _POOLS = {"http": _HttpPool, "https": _HttpsPool}
 
 
 class Connections(requests.adapters.HTTPAdapter):
-    """An adapter of requests. Its connections write blocks of a MiB: small ones cost CPU."""
+    """An adapter of requests. Its connections write blocks of a MiB: small ones cost CPU.
+
+    A forked child makes connections of its own: two processes that read from one would get
+    each other's answers.
+    """
+
+    # What is kept of it when a session is pickled, as requests has it.
+    __attrs__ = (
+        *requests.adapters.HTTPAdapter.__attrs__,
+        "_directories",
+        "_everywhere",
+        "_trusting",
+    )
 
     def __init__(
         self,
@@ -147,6 +186,18 @@ class Connections(requests.adapters.HTTPAdapter):
         self._everywhere = everywhere
         self._trusting = trusting
         super().__init__(pool_connections=16, pool_maxsize=most)
+        renew_in_child(self, Connections.after_fork)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Be restored from a pickle."""
+        super().__setstate__(state)  # type: ignore[misc]  # the types leave it out
+        renew_in_child(self, Connections.after_fork)
+
+    def after_fork(self) -> None:
+        """Leave every connection to the parent."""
+        forget_connections(self)
+        if self._directories is not None:
+            self._directories = self._directories.anew()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests'
         """Make connections of our own kind."""
@@ -207,6 +258,22 @@ class Connections(requests.adapters.HTTPAdapter):
         if found is not None and found.authorities and self._trusting and verify is not False:
             settings["ca_cert_data"] = found.authorities
         return host, settings
+
+
+def forget_connections(adapter: requests.adapters.HTTPAdapter) -> None:
+    """Let an adapter begin without connections, as if it had come out of a pickle."""
+    adapter.__setstate__(adapter.__getstate__())  # type: ignore[attr-defined]  # as above
+
+
+def forget_foreign_connections(session: requests.Session) -> None:
+    """Let the adapters of a session that are not ours begin without connections, too."""
+    for adapter in session.adapters.values():
+        if isinstance(adapter, requests.adapters.HTTPAdapter) and not isinstance(
+            adapter, Connections
+        ):
+            forget_connections(adapter)
+    if isinstance(session.cookies, requests.cookies.RequestsCookieJar):
+        session.cookies = session.cookies.copy()  # with a lock that nobody holds
 
 
 def check_proxy(url: str) -> None:

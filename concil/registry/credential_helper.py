@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -15,6 +16,8 @@ import time
 from typing import IO
 
 from concil.errors import AccessDenied, Cancelled, shown
+from concil.forking import keep_file_from_children
+from concil.limits import THREADS, reached
 from concil.registry.credentials import TOKEN_USER, Credentials
 
 TIMEOUT = 30.0  # seconds; a keyring may ask its user to unlock it
@@ -133,6 +136,13 @@ class CredentialHelper:
                 start_new_session=True,
             )
         except OSError as error:
+            limit = reached(error)
+            if error.errno == errno.EAGAIN:  # of a fork
+                limit = "no further process can be started", THREADS
+            if limit is not None:
+                cause, remedy = limit
+                message = f"{self.program} {action} for {server} cannot be run: {cause}"
+                raise AccessDenied(message, remedy=remedy) from error
             cause = f"cannot be run: {error.strerror}"
             raise self._failed(action, server, cause) from error
         with process:
@@ -155,6 +165,7 @@ class CredentialHelper:
                 (process.stdout, selectors.EVENT_READ),
             ):
                 os.set_blocking(pipe.fileno(), False)
+                keep_file_from_children(pipe.fileno())  # else it would wait for their end
                 selector.register(pipe, event)
             while selector.get_map():
                 ready = selector.select(self._step(deadline, action, server))

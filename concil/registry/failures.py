@@ -15,6 +15,7 @@ import urllib3.exceptions
 from concil.errors import (
     ConcilError,
     ConnectionLost,
+    LimitReached,
     ProtocolViolation,
     QuotaRefusal,
     RegistryDenied,
@@ -25,6 +26,7 @@ from concil.errors import (
     UsageError,
     shown,
 )
+from concil.limits import reached
 from concil.registry import quota
 from concil.registry.urls import redacted
 from concil.strict_json import InvalidJson, read_json
@@ -53,6 +55,10 @@ def translate(error: BaseException, what: str, *, answered: bool) -> ConcilError
     if isinstance(error, ConcilError):
         return error
     text = _texts(error)
+    limit = next(filter(None, map(reached, _chain(error))), None)
+    if limit is not None:
+        # Nobody knows whether the host is there; with fewer connections it may be tried again.
+        return LimitReached(f"{what}: {limit[0]}", remedy=limit[1])
     failure = _tls(error, text, what) or _proxy(error, text, what, answered=answered)
     if failure is not None:
         return failure

@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Self
 
 from concil.errors import StoreError, shown
+from concil.forking import renew_in_child
+from concil.limits import THREADS
 from concil.server.connection import Connection
 from concil.server.http import Reply, Request, read_request, write_reply
 from concil.server.listener import Listener
@@ -79,6 +81,11 @@ class EmbeddedRegistry:
         self._listener: Listener | None = None
         self._lock = threading.Lock()  # guards _exchanges
         self._exchanges: deque[Exchange] = deque(maxlen=_REMEMBERED)
+        renew_in_child(self, EmbeddedRegistry._after_fork)
+
+    def _after_fork(self) -> None:
+        """Serve nobody in a forked child, until it is started there."""
+        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Bind the address and serve until `close`.
@@ -108,7 +115,10 @@ class EmbeddedRegistry:
                 f"cannot listen on {shown(_joined(self._asked))}: {_cause(error)}",
                 remedy="choose another address with --addr; port 0 takes a free one",
             ) from error
-        self._listener.start()
+        try:
+            self._listener.start()
+        except OSError as error:
+            raise StoreError("cannot serve: no thread can be started", remedy=THREADS) from error
 
     def close(self) -> None:
         """Break off every connection and end every thread. Uploads can be resumed later."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import stat
@@ -13,7 +12,7 @@ from pathlib import Path
 from concil.config import MIB
 from concil.content import Digest, Verifier
 from concil.errors import StoreError
-from concil.fs.file_lock import remove_unlocked
+from concil.fs.file_lock import remove_unlocked, try_lock
 from concil.store.files import FREE_SPACE, disk_error
 from concil.store.protocol import WriterState
 
@@ -269,9 +268,8 @@ def _locked(fd: int, path: Path) -> bool:
     file: the digest then fails in both, never a wrong blob.
     """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(fd), path.lstat())
-    except (BlockingIOError, FileNotFoundError):
+        return try_lock(fd) and os.path.samestat(os.fstat(fd), path.lstat())
+    except FileNotFoundError:
         return False
     except OSError:
         return True

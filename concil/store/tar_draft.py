@@ -14,6 +14,7 @@ from pathlib import Path
 
 from concil.config import MIB
 from concil.errors import StoreError, UsageError, shown
+from concil.forking import keep_file_from_children
 from concil.fs.file_lock import lock_temporary, remove_stale
 from concil.store.files import FileBlob, disk_error
 
@@ -108,6 +109,7 @@ class Draft:
         """Open a member that is whole; the caller closes it."""
         with self._used() as own:
             descriptor = os.dup(own)
+            keep_file_from_children(descriptor)  # it has the draft's lock, too
         return FileBlob(descriptor, self.final, inside=(region.body, region.size))
 
     def commit(self) -> None:

@@ -110,6 +110,7 @@ class BlobMove:
     def _run(self) -> None:
         state = self._without_bytes()
         if state is not None:
+            self._pool.run.journal.drop(self._destination.name, str(self._blob.digest))
             self._land(state)
             return
         if isinstance(self._source, Lacking):

@@ -82,6 +82,8 @@ class Fetch:
             self._work()
         except ConcilError as error:
             self._fail(error)
+        except MemoryError as error:
+            self._fail(error)
         except Exception as error:
             self._fail(ConcilError(f"{self._name}: {type(error).__name__}: {error}"))
             logger.exception("a transfer failed in a way nobody thought of")
@@ -191,7 +193,7 @@ class Fetch:
                 self._put_away(self._error)
                 self.outcome.set_exception(self._error)
             else:
-                self.entry.done()
+                self.entry.finished()
                 self.outcome.set_result(None)
         except BaseException as error:  # noqa: BLE001 - the outcome's owner gets it
             self.outcome.set_exception(error)

@@ -10,78 +10,33 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from concil.digest import Digest
 from concil.errors import InvalidDigest
+from concil.forking import pause_around_forks
+from concil.fs.owner import Owner, is_alive
 from concil.store.protocol import WriterState
-from concil.transfer.journal_schema import SCHEMA
+from concil.transfer.journal_entry import Entry, Key, Unfinished, remove_partial, state_of
+from concil.transfer.journal_schema import VERSION, ForeignJournal, open_database
+
+__all__ = ["VERSION", "Entry", "Journal", "Unfinished"]
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
 _BUSY = 5.0  # seconds to wait for another process's write
 _LATER = 1.0  # seconds, and statements, until what is for later is written
 _MOST_LATER = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """A transfer that could be gone on with, as `Journal.unfinished` lists it."""
-
-    number: int
-    target: str
-    subject: str  # a digest, or the identity of a file
-    size: int  # bytes
-    state: WriterState
-    running: bool  # a living process is at it
-    updated: float  # seconds since the epoch
-
-
-class Entry:
-    """One transfer's place in the journal. Any thread may call any method.
-
-    Nothing here raises: what cannot be remembered is only sent again some day.
-    """
-
-    def __init__(self, journal: Journal, key: tuple[str, str, int], number: int | None) -> None:
-        """Belong to ``journal``; made by `Journal.entry`."""
-        self._journal = journal
-        self._key = key
-        self._number = number
-        self._saving = threading.Lock()  # guards _number: of two first rows one would stay
-        self.state: WriterState | None = None  # of an earlier process
-
-    @classmethod
-    def nowhere(cls) -> Entry:
-        """A place of which nothing is remembered."""
-        return cls(Journal(None), ("", "", 0), None)
-
-    def save(self, state: WriterState | None) -> None:
-        """Remember where the transfer stands; None: nothing to go on with."""
-        if state is not None:
-            with self._saving:
-                self._number = self._journal._save(self._number, self._key, state)  # noqa: SLF001
-
-    def done(self) -> None:
-        """Forget the transfer: it is finished, or can never be."""
-        if self._number is not None:
-            self._journal.execute("DELETE FROM transfers WHERE id = ?", self._number)
-        self._number = None
-
-    def release(self) -> None:
-        """Let another process go on with it."""
-        if self._number is not None:
-            self._journal.execute("UPDATE transfers SET owner = '' WHERE id = ?", self._number)
 
 
 class Journal:
     """One SQLite file for all processes of a user; a hint, never the truth.
 
     Any thread may call any method. A journal that cannot be used is said so in one
-    warning; after that nothing is remembered and nothing else changes.
+    warning; after that nothing is remembered and nothing else changes. Around a fork it is
+    closed, for a handle of SQLite must not be in two processes; both open it again.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -91,13 +46,15 @@ class Journal:
         """
         self.path = path
         self._lock = threading.Lock()
-        self._owner = f"{os.getpid()}:{_started(os.getpid())}"
+        self._owner = None if path is None else Owner(path)
         self._db: sqlite3.Connection | None = None
+        self._is_usable = path is not None  # it was not closed, and has not failed
         self._later: list[tuple[str, tuple[object, ...]]] = []
         self._flushed = time.monotonic()
         if path is not None:
+            pause_around_forks(self)
             with self._tolerant():
-                self._db = _open(path)
+                self._db = open_database(path, _BUSY)
 
     @classmethod
     def default_path(cls) -> Path:
@@ -112,15 +69,37 @@ class Journal:
     @property
     def usable(self) -> bool:
         """Whether it remembers anything."""
-        return self._db is not None
+        return self._is_usable
 
     def close(self) -> None:
         """Close the file."""
         self.flush()
         with self._lock:
+            self._is_usable = False
             if self._db is not None:
                 self._db.close()
             self._db = None
+            if self._owner is not None:
+                self._owner.close()
+
+    def pause(self) -> None:
+        """Close the file for a moment, and keep every thread out until `resume`."""
+        self._lock.acquire()
+        with contextlib.suppress(sqlite3.Error):
+            if self._db is not None:
+                self._db.close()
+        self._db = None
+
+    def resume(self) -> None:
+        """Let threads in again after `pause`; the first one opens the file."""
+        self._lock.release()
+
+    def after_fork(self) -> None:
+        """Own no row of the parent's, and write nothing of what it has still to write."""
+        self._lock = threading.Lock()
+        self._later = []
+        if self._owner is not None:
+            self._owner.leave()
 
     def entry(self, target: str, subject: str, size: int) -> Entry:
         """Return the place of a transfer, with what an earlier process left of it.
@@ -131,19 +110,20 @@ class Journal:
         """
         entry = Entry(self, (target, subject, size), None)
         rows = self.query(
-            "SELECT id, state, owner FROM transfers"
+            "SELECT id, state, owner, updated FROM transfers"
             " WHERE target = ? AND subject = ? AND size = ? ORDER BY updated DESC",
             target,
             subject,
             size,
         )
-        for number, text, owner in rows:
-            if not _alive(owner) and self._claim(number, owner):
-                state = _state(text)
+        for number, text, owner, updated in rows:
+            if not self._is_alive(owner, updated) and self._claim(number, owner):
+                state = state_of(text)
                 if state is not None:
                     claimed = Entry(self, (target, subject, size), number)
                     claimed.state = state
                     return claimed
+                self.forget(number)
         return entry
 
     def digest_of(self, path: str, identity: str) -> Digest | None:
@@ -186,9 +166,9 @@ class Journal:
         )
         found = []
         for number, target, subject, size, text, owner, updated in rows:
-            state = _state(text)
+            state = state_of(text)
             if state is not None:
-                running = _alive(owner)
+                running = self._is_alive(owner, updated)
                 found.append(Unfinished(number, target, subject, size, state, running, updated))
         return found
 
@@ -196,20 +176,54 @@ class Journal:
         """Forget one transfer."""
         self.execute("DELETE FROM transfers WHERE id = ?", number)
 
-    def _claim(self, number: int, owner: str) -> bool:
-        """Become the owner, unless another process was quicker."""
-        return bool(
-            self.execute(
-                "UPDATE transfers SET owner = ? WHERE id = ? AND owner = ?",
-                self._owner,
-                number,
-                owner,
-            )
+    def release(self, number: int) -> None:
+        """Let another process go on with one transfer."""
+        self.execute("UPDATE transfers SET owner = '' WHERE id = ?", number)
+
+    def take(self, number: int) -> bool:
+        """Become the owner of a transfer that nobody is at, so that nobody goes on with it."""
+        rows = self.query("SELECT owner, updated FROM transfers WHERE id = ?", number)
+        return any(
+            not self._is_alive(owner, updated) and self._claim(number, owner)
+            for owner, updated in rows
         )
 
-    def _save(
-        self, number: int | None, key: tuple[str, str, int], state: WriterState
-    ) -> int | None:
+    def drop(self, target: str, subject: str) -> None:
+        """Forget what was begun to bring some content to a place that has it now.
+
+        A transfer that is under way is its process's own affair. A partial file goes as well.
+        """
+        rows = self.query(
+            "SELECT id, state, owner, updated FROM transfers WHERE target = ? AND subject = ?",
+            target,
+            subject,
+        )
+        for number, text, owner, updated in rows:
+            if self._is_alive(owner, updated) or not self._claim(number, owner):
+                continue
+            state = state_of(text)
+            if state is not None:
+                remove_partial(state.location)
+            self.forget(number)
+
+    def _is_alive(self, owner: str, updated: float) -> bool:
+        return self.path is not None and bool(owner) and is_alive(self.path, owner, updated)
+
+    def _claim(self, number: int, owner: str) -> bool:
+        """Become the owner, unless another process was quicker."""
+        with self._tolerant(), self._lock:
+            db = self._opened()
+            if db is not None and self._owner is not None:
+                own = self._owner.name
+                row = db.execute(
+                    "UPDATE transfers SET owner = ? WHERE id = ? AND owner = ?",
+                    (own, number, owner),
+                )
+                return bool(row.rowcount)
+        return False
+
+    def save(self, number: int | None, key: Key, state: WriterState) -> int | None:
+        """Write where a transfer stands; return the number of its row, None if it failed."""
         text = json.dumps(asdict(state))
         if number is not None:
             changed = self.execute(
@@ -221,11 +235,12 @@ class Journal:
             if changed:
                 return number
         with self._tolerant(), self._lock:
-            if self._db is not None:
-                row = self._db.execute(
+            db = self._opened()
+            if db is not None and self._owner is not None:
+                row = db.execute(
                     "INSERT INTO transfers (target, subject, size, state, owner, updated)"
                     " VALUES (?, ?, ?, ?, ?, ?)",
-                    (*key, text, self._owner, time.time()),
+                    (*key, text, self._owner.name, time.time()),
                 )
                 return row.lastrowid
         return None
@@ -233,15 +248,17 @@ class Journal:
     def query(self, statement: str, *values: object) -> list[Any]:
         """Run a statement and return its rows; none if it did not run."""
         with self._tolerant(), self._lock:
-            if self._db is not None:
-                return self._db.execute(statement, values).fetchall()
+            db = self._opened()
+            if db is not None:
+                return db.execute(statement, values).fetchall()
         return []
 
     def execute(self, statement: str, *values: object) -> int:
         """Run one statement; return the number of rows it changed, 0 if it did not run."""
         with self._tolerant(), self._lock:
-            if self._db is not None:
-                return self._db.execute(statement, values).rowcount
+            db = self._opened()
+            if db is not None:
+                return db.execute(statement, values).rowcount
         return 0
 
     def later(self, statement: str, *values: object) -> None:
@@ -261,19 +278,26 @@ class Journal:
         with self._tolerant(), self._lock:
             waiting, self._later = self._later, []
             self._flushed = time.monotonic()
-            if self._db is not None and waiting:
-                self._db.execute("BEGIN")
+            db = self._opened() if waiting else None
+            if db is not None:
+                db.execute("BEGIN")
                 for statement, values in waiting:
-                    self._db.execute(statement, values)
-                self._db.execute("COMMIT")
+                    db.execute(statement, values)
+                db.execute("COMMIT")
+
+    def _opened(self) -> sqlite3.Connection | None:
+        """The open file; None if it is of no use. The caller holds the lock."""
+        if self._db is None and self._is_usable and self.path is not None:
+            self._db = open_database(self.path, _BUSY)
+        return self._db
 
     @contextlib.contextmanager
     def _tolerant(self) -> Iterator[None]:
         """A journal that fails is done without, after one warning."""
         try:
             yield
-        except (sqlite3.Error, OSError, _Foreign) as error:
-            broken, self._db = self._db, None
+        except (sqlite3.Error, OSError, ForeignJournal) as error:
+            broken, self._db, self._is_usable = self._db, None, False
             with contextlib.suppress(sqlite3.Error):
                 if broken is not None:
                     broken.close()
@@ -283,59 +307,3 @@ class Journal:
                 self.path,
                 error,
             )
-
-
-class _Foreign(Exception):
-    """A journal of another version."""
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite would make the file readable to all; its -wal and -shm take its mode.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        # A crash of the machine may lose the last entries; a crash of a process none.
-        db.execute("PRAGMA synchronous = NORMAL")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, VERSION):
-            raise _Foreign(f"its version is {version}, this program writes {VERSION}")  # noqa: TRY301
-        db.executescript(SCHEMA)
-        db.execute(f"PRAGMA user_version = {VERSION}")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _state(text: str) -> WriterState | None:
-    """Read a state; None for anything that is none."""
-    try:
-        found = json.loads(text)
-        stretches = tuple((int(a), int(b)) for a, b in found["stretches"])
-        return WriterState(
-            str(found["location"]),
-            int(found["offset"]),
-            int(found["chunk_size"]),
-            stretches,
-            str(found["hashed"]),
-        )
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _alive(owner: str) -> bool:
-    """Whether the process that owns a transfer still runs, and is not another of its number."""
-    pid, _, started = owner.partition(":")
-    return pid.isdigit() and bool(started) and _started(int(pid)) == started
-
-
-def _started(pid: int) -> str:
-    """When a process was started, in the kernel's ticks; "" if it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
-    # The name, in parentheses, may hold anything; the fields behind it do not.
-    return stat.rpartition(")")[2].split()[19]

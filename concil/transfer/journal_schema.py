@@ -1,6 +1,12 @@
-"""The tables of the journal."""
+"""The tables of the journal, and how its file is opened."""
 
 from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+VERSION = 1
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS transfers (
@@ -41,3 +47,34 @@ CREATE TABLE IF NOT EXISTS places (
     PRIMARY KEY (realm, digest)
 );
 """
+
+
+class ForeignJournal(Exception):
+    """A journal of another version."""
+
+
+def open_database(path: Path, busy: float) -> sqlite3.Connection:
+    """Open the file of a journal; it is made if it is missing.
+
+    Args:
+        busy: seconds to wait for another process that writes.
+    Raises:
+        ForeignJournal, sqlite3.Error, OSError: it cannot be used.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite would make the file readable to all; its -wal and -shm take its mode.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    db = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        # A crash of the machine may lose the last entries; a crash of a process none.
+        db.execute("PRAGMA synchronous = NORMAL")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            raise ForeignJournal(f"its version is {version}, this program writes {VERSION}")  # noqa: TRY301
+        db.executescript(SCHEMA)
+        db.execute(f"PRAGMA user_version = {VERSION}")
+    except BaseException:
+        db.close()
+        raise
+    return db

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from concil import arguments
+from concil.cancellation import current_scope, working_for
 from concil.errors import Cancelled, ConcilError, NotTried
+from concil.limits import start_thread
 from concil.progress import State
 from concil.transfer.blob import Landed
 from concil.transfer.image import ImageResult
@@ -171,6 +173,7 @@ class Mirror:
         self._copier = copier
         self._prepare = prepare
         self._cancel = cancel
+        self._scope = current_scope()  # the call that is to end where something is wrong
         self._lock = threading.Lock()  # guards the iterator, the manner's call and the fields below
         self._broken: BaseException | None = None  # raised by the iterator of items, or a bug
         self._report = MirrorReport()
@@ -184,18 +187,20 @@ class Mirror:
             Cancelled: somebody cancelled; what was copied stays copied.
         """
         waiting = iter(items)
-        threads = [
-            threading.Thread(target=self._coordinate, args=(waiting,), name=f"concil-image-{n}")
-            for n in range(1, coordinators)
-        ]
-        for thread in threads:
-            thread.start()
-        self._coordinate(waiting)
+        threads: list[threading.Thread] = []
         try:
+            for number in range(1, coordinators):
+                thread = threading.Thread(
+                    target=self._work, args=(waiting,), name=f"concil-image-{number}"
+                )
+                if not start_thread(thread, f"going on with {number} images at once"):
+                    break
+                threads.append(thread)
+            self._coordinate(waiting)
             for thread in threads:
                 thread.join()
         except BaseException:  # Ctrl-C: nobody goes on behind it
-            self._cancel.set()
+            self._stop()
             for thread in threads:
                 thread.join()
             raise
@@ -204,6 +209,17 @@ class Mirror:
         if self._cancel.is_set():
             raise Cancelled("cancelled; run it again to go on")
         return self._report
+
+    def _work(self, waiting: Iterator[MirrorItem]) -> None:
+        with working_for(self._scope):
+            self._coordinate(waiting)
+
+    def _stop(self) -> None:
+        """Let nothing go on."""
+        if self._scope is not None:
+            self._scope.cancel()
+        else:
+            self._cancel.set()
 
     def _coordinate(self, waiting: Iterator[MirrorItem]) -> None:
         try:
@@ -216,7 +232,7 @@ class Mirror:
             with self._lock:
                 self._broken = self._broken or error
             if not isinstance(error, Exception):
-                self._cancel.set()
+                self._stop()
 
     def _end(self, outcome: Outcome) -> None:
         """Take note of what became of an image."""
@@ -224,8 +240,14 @@ class Mirror:
         with self._lock:
             self._report.add(outcome, keep=manner.keep)
             self._stopped = self._stopped or (manner.fail_fast and outcome.error is not None)
-            if manner.told is not None:
+            if manner.told is None or self._broken is not None:
+                return
+            try:
                 manner.told(outcome)
+            except BaseException as error:
+                self._broken = error
+                self._stop()
+                raise
 
     def _next(self, waiting: Iterator[MirrorItem]) -> MirrorItem | None:
         """The next item; what the iterable raises ends the run, after what is under way."""

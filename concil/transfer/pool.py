@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, TypeVar
 
+from concil.cancellation import current_scope, working_for
 from concil.errors import Cancelled
+from concil.limits import start_thread
 from concil.reference import by_server
 from concil.transfer.run import Run
 
 Result = TypeVar("Result")
 _SETTLED = 16_384  # results of claims that are kept: some 20 MiB of blobs
+_AGAIN = 1.0  # seconds until another thread is asked for where there was none to be had
 _TICK = 0.2  # seconds between two looks at the cancel event while waiting for a future
 
 
@@ -52,14 +55,15 @@ class _Job:
 class WorkerPool:
     """Threads that run jobs by rank, then size, within a limit for each host.
 
-    Any thread may submit; a job must not wait for another job. With 0 workers a job
-    runs inside `submit`.
+    Any thread may submit; a job must not wait for another job. A thread is started when there is
+    a job for it. With 0 workers, or where no thread can be had, a job runs inside `submit`.
+    A job belongs to the call that its submitter works for: it is cancelled with it.
     """
 
     def __init__(self, run: Run) -> None:
-        """Start ``run.config.workers`` threads; `close` ends them."""
+        """Have up to ``run.config.workers`` threads; `close` ends them."""
         self.run = run
-        self.workers = workers = run.config.workers
+        self.workers = run.config.workers
         self.cancel = run.cancel
         self._per_host = run.config.per_host
         own = by_server(run.config.hosts)
@@ -70,12 +74,9 @@ class WorkerPool:
         self._closed = False
         self._wake = threading.Condition()
         self._numbers = itertools.count()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"concil-worker-{n}", daemon=True)
-            for n in range(workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0  # threads that wait for a job
+        self._refused = -_AGAIN  # monotonic seconds: when the system gave no further thread
 
     def submit(
         self,
@@ -92,12 +93,15 @@ class WorkerPool:
             hosts: whom it talks to; "": nobody.
         """
         future: Future[Result] = Future()
+        scope = current_scope()
 
         def run() -> None:
             if not future.set_running_or_notify_cancel():
                 return
             try:
-                future.set_result(job())
+                with working_for(scope):
+                    result = job()
+                future.set_result(result)
             except BaseException as error:  # noqa: BLE001 - the future's owner gets it
                 future.set_exception(error)
 
@@ -105,7 +109,7 @@ class WorkerPool:
             if self._closed:
                 future.set_exception(Cancelled("the transfer was ended"))
                 return future
-            if self._threads:
+            if self._has_thread():
                 self._limits |= {place.name: place.limit for place in places}
                 names = _distinct((*hosts, *(place.name for place in places)))
                 entry = _Job(rank, -size, next(self._numbers), run, names, future.cancel)
@@ -114,6 +118,20 @@ class WorkerPool:
                 return future
         run()
         return future
+
+    def _has_thread(self) -> bool:
+        """Whether a thread will come by; one is started if all are busy. The lock is held."""
+        missing = self._idle <= len(self._heap) and len(self._threads) < self.workers
+        if missing and time.monotonic() - self._refused >= _AGAIN:
+            number = len(self._threads)
+            thread = threading.Thread(
+                target=self._work, name=f"concil-worker-{number}", daemon=True
+            )
+            if start_thread(thread, f"going on with {number} of {self.workers} workers"):
+                self._threads.append(thread)
+            else:
+                self._refused = time.monotonic()
+        return bool(self._threads)
 
     def at_once(
         self, calls: Iterable[Callable[[], Result]], hosts: tuple[str, ...]
@@ -143,12 +161,20 @@ class WorkerPool:
                 thread.join(None if until is None else max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
+    def after_fork(self) -> None:
+        """Run nothing in a forked child: its threads are the parent's."""
+        self._wake = threading.Condition()
+        self._heap, self._blocked, self._threads = [], defaultdict(list), []
+        self._closed = True
+
     def _work(self) -> None:
         while True:
             with self._wake:
                 job = self._next()
                 while job is None and not self._closed:
+                    self._idle += 1
                     self._wake.wait()
+                    self._idle -= 1
                     job = self._next()
             if job is None:
                 return
@@ -156,6 +182,7 @@ class WorkerPool:
                 job.run()
             finally:
                 self._finished(job)
+            job = None  # what it holds may go while this thread waits
 
     def _next(self) -> _Job | None:
         """Take the first job whose places are below their limits. The caller holds the lock."""

@@ -212,7 +212,7 @@ class Push:
             raise
         finally:
             reader.close()
-        self._entry.done()
+        self._entry.finished()
         return promise.named
 
     def _remember(self, promise: Promise) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from concil.cancellation import ScopedEvent
 from concil.config import TransferConfig
 from concil.transfer.journal import Journal
 from concil.transfer.pace import Bandwidth
@@ -42,12 +43,13 @@ class Run:
     """The settings of a run, its journal, and how it is ended.
 
     ``cancel`` lets the chunk in flight end: a registry that cannot survive a broken
-    chunk can then be gone on with. ``abandon`` ends that too.
+    chunk can then be gone on with. ``abandon`` ends that too. For the threads of a call that
+    is cancelled alone they are set as well.
     """
 
     config: TransferConfig = field(default_factory=TransferConfig)
-    cancel: threading.Event = field(default_factory=threading.Event)
-    abandon: threading.Event = field(default_factory=threading.Event)
+    cancel: threading.Event = field(default_factory=ScopedEvent)
+    abandon: threading.Event = field(default_factory=lambda: ScopedEvent(abandoning=True))
     journal: Journal = field(default_factory=lambda: Journal(None))
     blocks: Blocks = field(init=False)
     bandwidth: Bandwidth = field(init=False)

@@ -11,7 +11,16 @@ from pathlib import Path
 ROOT = "concil"
 # From below; a module may import what stands in its own row or under it.
 LAYERS = (
-    ("arguments", "errors", "config", "progress", "tally"),
+    (
+        "arguments",
+        "errors",
+        "config",
+        "cancellation",
+        "forking",
+        "limits",
+        "progress",
+        "tally",
+    ),
     ("strict_json", "hashing", "digest", "digest_tags", "content", "reference", "retry", "pace"),
     ("fs",),
     ("registry",),
@@ -23,8 +32,8 @@ LAYERS = (
         "since",
         "stores",
         "opening",
+        "file_blobs",
         "engine",
-        "file_upload",
         "layer",
         "dockerhub",
         "docker_path",

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from concil.content import Digest
+from concil.engine import Engine
 from concil.server import EmbeddedRegistry
+from concil.store.protocol import WriterState
 from concil.transfer.journal import Journal
-from tests.lab.images import put_blob
+from tests.lab.images import make_image, put_blob, put_image
 from tests.lab.relay import Relay
 from tests.resume.children import end, kill_when, run, start
 from tests.resume.conftest import Content
@@ -121,6 +125,73 @@ def test_what_cannot_be_gone_on_with_says_so(
     assert f"{content.digest} (partial file gone)" in pulled
     assert f"{content.path} (changed since)" in pushed
     assert f"{content.path} (gone)" in listed()[1]
+
+
+def left(target: str, subject: str, *offsets: int) -> None:
+    """Leave transfers of 100 bytes that came so far."""
+    with closing(Journal(Journal.default_path())) as journal:
+        entries = [journal.entry(target, subject, 100) for _ in offsets]
+        for entry, offset in zip(entries, offsets, strict=True):
+            entry.save(WriterState("http://127.0.0.1:1/session", offset, 10))
+
+
+def rows() -> int:
+    with closing(Journal(Journal.default_path())) as journal:
+        return len(journal.unfinished())
+
+
+def test_what_has_no_bytes_or_all_is_not_listed_and_is_forgotten_with_all() -> None:
+    left("http://127.0.0.1:1/some/where", "blob", 0, 40, 100)
+
+    assert ["40 B (40 %)" in line for line in listed()] == [True]
+    assert run(["transfers", "forget", "--all"]).code == 0
+    assert rows() == 0
+
+
+def test_who_finds_the_blob_there_drops_what_was_begun(
+    resuming: Relay, embedded: EmbeddedRegistry, content: Content
+) -> None:
+    """Another program, or another machine, has brought it meanwhile."""
+    interrupt(resuming, push(resuming, content), content)
+    put_blob(embedded.url, "some/where", content.path.read_bytes())
+    left(f"{resuming.url}/some/where", content.digest, 10, 20)
+    assert rows() == 3
+
+    with Engine() as engine:
+        digest = Digest.parse(content.digest)
+        engine.push_blob(content.path, f"{resuming.url}/some/where", digest=digest)
+
+    assert rows() == 0
+
+
+def test_a_finished_push_drops_all_that_was_begun_for_its_content(
+    resuming: Relay, content: Content
+) -> None:
+    left(f"{resuming.url}/some/where", content.digest, 10, 20)
+    interrupt(resuming, push(resuming, content), content)
+
+    ended = run(push(resuming, content))
+
+    assert ended.code == 0, ended.err
+    assert rows() == 0
+
+
+def test_an_image_that_finds_its_blobs_there_drops_what_was_begun(
+    embedded: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    target = tmp_path / "layout"
+    image = make_image(1, (3_000,))
+    put_image(embedded.url, "some/where", "v1", image)
+    layer = max(image.blobs, key=lambda digest: len(image.blobs[digest]))
+    left(f"oci:{target}", layer, 10)
+    left(f"oci:{target}", layer, 20)
+    with Engine() as engine:
+        engine.copy(f"{embedded.url}/some/where:v1", f"oci:{target}:a")
+    left(f"oci:{target}", layer, 30)
+    with Engine() as engine:
+        engine.copy(f"{embedded.url}/some/where:v1", f"oci:{target}:b")
+
+    assert rows() == 0
 
 
 @pytest.mark.parametrize("arguments", [[], ["forget", "--all"]])

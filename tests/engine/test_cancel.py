@@ -1,0 +1,410 @@
+"""A call that is interrupted, cancelled, or whose callback raises ends alone, and goes on later."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from concil.cancellation import SupportsIsSet
+from concil.config import MIB, TransferConfig
+from concil.dockerhub import DockerHub
+from concil.engine import Engine
+from concil.errors import Cancelled
+from concil.progress import Event, ProgressSink, State
+from concil.server import EmbeddedRegistry
+from concil.transfer.journal import Journal
+from concil.transfer.mirror import MirrorItem, Outcome
+from tests.engine.wires import HEADS, IMAGE, SIZE, Two, Wire
+from tests.engine.world import CHUNK, PATIENT, WAIT, Content, blob_path, engine_of, file_of
+from tests.lab.images import assert_same_image, get_blob, make_image, put_blob, put_image
+from tests.lab.relay import Relay
+from tests.transfer.world import at_once
+
+SLOW = 2 * MIB  # bytes a second of each connection: nothing ends before it is interrupted
+BEGUN = 2 * CHUNK + 1  # bytes after which it is
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One call of an engine that moves some 8 MiB over one wire."""
+
+    relay: Relay
+    call: Callable[[Engine, SupportsIsSet | None], object]
+    is_right: Callable[[], bool]
+    up: bool  # the bytes go up
+
+    def passed(self, relay: Relay) -> int:
+        return relay.bytes_up if self.up else relay.bytes_down
+
+
+@pytest.fixture(params=["push", "pull", "copy in", "copy out", "mirror"])
+def job(request: pytest.FixtureRequest, wire: Wire, content: Content, tmp_path: Path) -> Job:
+    """Return each call that moves bytes."""
+    url, real = wire.relay.url, wire.registry.url
+    kind: str = request.param
+    target = tmp_path / "pulled"
+    if kind == "push":
+        return Job(
+            wire.relay,
+            lambda engine, cancel: engine.push_blob(content.path, f"{url}/app", cancel=cancel),
+            lambda: get_blob(real, "app", content.digest) == content.bytes,
+            up=True,
+        )
+    if kind == "pull":
+        put_blob(real, "app", content.bytes)
+        return Job(
+            wire.relay,
+            lambda engine, cancel: engine.pull_blob(
+                f"{url}/app@{content.digest}", target, cancel=cancel
+            ),
+            lambda: target.read_bytes() == content.bytes,
+            up=False,
+        )
+    put_image(real, "app", "v1", IMAGE)
+    if kind == "copy in":
+
+        def is_there() -> bool:
+            return all(
+                blob_path(tmp_path / "layout", digest).read_bytes() == blob
+                for digest, blob in IMAGE.blobs.items()
+            )
+
+        return Job(
+            wire.relay,
+            lambda engine, cancel: engine.copy(
+                f"{url}/app:v1", f"oci:{tmp_path / 'layout'}:a", cancel=cancel
+            ),
+            is_there,
+            up=False,
+        )
+    with Engine(journal=Journal(None)) as engine:
+        engine.copy(f"{real}/app:v1", f"oci:{tmp_path / 'source'}:a")
+    item = MirrorItem(f"oci:{tmp_path / 'source'}:a", f"{url}/other:v1")
+
+    def is_right() -> bool:
+        assert_same_image(real, "other", "v1", IMAGE)
+        return True
+
+    if kind == "copy out":
+        return Job(
+            wire.relay,
+            lambda engine, cancel: engine.copy(item.source, item.destination, cancel=cancel),
+            is_right,
+            up=True,
+        )
+    return Job(
+        wire.relay,
+        lambda engine, cancel: engine.mirror([item], cancel=cancel),
+        is_right,
+        up=True,
+    )
+
+
+@contextmanager
+def remembering(
+    config: TransferConfig, path: Path, progress: ProgressSink | None = None
+) -> Iterator[Engine]:
+    with (
+        closing(Journal(path / "journal.sqlite")) as journal,
+        engine_of(config, journal=journal, progress=progress) as engine,
+    ):
+        yield engine
+
+
+def goes_on(job: Job, engine: Engine) -> None:
+    """Repeat the call with the same engine: it ends well, and sends no more than is missing."""
+    job.relay.rate = None
+    job.call(engine, None)
+
+    assert job.is_right()
+    assert job.passed(job.relay) <= SIZE + 2 * CHUNK + HEADS
+
+
+def test_event_ends_a_call_which_goes_on_when_it_is_repeated(
+    job: Job, config: TransferConfig, tmp_path: Path
+) -> None:
+    stop = threading.Event()
+    job.relay.rate = SLOW
+    before = job.passed(job.relay)
+
+    def press() -> None:
+        job.relay.wait_for(lambda relay: job.passed(relay) - before >= BEGUN)
+        stop.set()
+
+    with remembering(config, tmp_path) as engine:
+
+        def call() -> None:
+            with pytest.raises(Cancelled):
+                job.call(engine, stop)
+
+        at_once(call, press)
+        goes_on(job, engine)
+
+
+def test_interrupt_ends_a_call_which_goes_on_when_it_is_repeated(
+    job: Job, config: TransferConfig, tmp_path: Path
+) -> None:
+    """As Ctrl-C and the stop of a notebook do it; no `with` is left by it."""
+    job.relay.rate = SLOW
+    before = job.passed(job.relay)
+    main = threading.main_thread().ident
+    assert main is not None
+    ended = threading.Event()
+
+    def press() -> None:
+        job.relay.wait_for(lambda relay: job.passed(relay) - before >= BEGUN)
+        signal.pthread_kill(main, signal.SIGINT)
+        # CPython sees a signal late that comes just before a lock is waited for.
+        while not ended.wait(0.3):
+            signal.pthread_kill(main, signal.SIGWINCH)
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    other = signal.signal(signal.SIGWINCH, lambda *_: None)
+    presser = threading.Thread(target=press)
+    try:
+        with remembering(config, tmp_path) as engine:
+            presser.start()
+            with pytest.raises(KeyboardInterrupt):
+                job.call(engine, None)
+            ended.set()
+            goes_on(job, engine)
+    finally:
+        ended.set()
+        presser.join(WAIT)
+        signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGWINCH, other)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, ValueError, OSError, KeyboardInterrupt])
+def test_callback_that_raises_ends_its_call_which_raises_it(
+    job: Job, config: TransferConfig, tmp_path: Path, error: type[BaseException]
+) -> None:
+    """Of the kinds that would be taken for the network's, too."""
+    raised = error("the caller's")
+    armed = [True]
+
+    def broken(event: Event) -> None:
+        if armed and event.state is State.MOVING and event.position >= BEGUN:
+            armed.clear()
+            raise raised
+
+    job.relay.rate = 4 * SLOW
+    with remembering(config, tmp_path, broken) as engine:
+        with pytest.raises(error) as caught:
+            job.call(engine, None)
+        assert caught.value is raised
+        goes_on(job, engine)
+
+
+def test_callback_that_raises_at_the_end_is_raised_as_well(
+    embedded: EmbeddedRegistry, config: TransferConfig, tmp_path: Path
+) -> None:
+    def broken(event: Event) -> None:
+        if event.state.final:  # PRESENT the second time
+            raise ZeroDivisionError
+
+    content = file_of(tmp_path, 1000)
+    with engine_of(config, progress=broken) as engine:
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                engine.push_blob(content.path, f"{embedded.url}/app")
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_callback_of_a_mirror_that_raises_ends_it_and_is_called_no_more(
+    two: Two, config: TransferConfig, error: type[BaseException]
+) -> None:
+    images = [make_image(number, (3000,)) for number in range(12)]
+    for number, image in enumerate(images):
+        put_image(two.source.registry.url, f"app{number}", "v1", image)
+    items = [
+        MirrorItem(f"{two.source.relay.url}/app{n}:v1", f"{two.target.relay.url}/app{n}:v1")
+        for n in range(12)
+    ]
+    told: list[Outcome] = []
+
+    def broken(outcome: Outcome) -> None:
+        told.append(outcome)
+        raise error
+
+    with engine_of(config) as engine:
+        with pytest.raises(error):
+            engine.mirror(items, on_image=broken)
+        assert len(told) == 1
+        assert len(engine.mirror(items).failed) == 0  # it can be used again
+
+    for number, image in enumerate(images):
+        assert_same_image(two.target.registry.url, f"app{number}", "v1", image)
+
+
+def test_what_is_cancelled_already_asks_nobody(wire: Wire, content: Content) -> None:
+    stop = threading.Event()
+    stop.set()
+
+    with engine_of() as engine, pytest.raises(Cancelled):
+        engine.push_blob(content.path, f"{wire.relay.url}/app", cancel=stop)
+
+    assert wire.relay.connections == 0
+
+
+def test_one_call_is_cancelled_and_another_that_needs_its_blob_is_not(
+    two: Two, config: TransferConfig
+) -> None:
+    """The blob has one owner of the two: if that is the cancelled one, the other takes over."""
+    put_image(two.source.registry.url, "app", "v1", IMAGE)
+    stop = threading.Event()
+    two.source.relay.rate = SLOW
+
+    with engine_of(config) as engine:
+
+        def first() -> None:
+            with pytest.raises(Cancelled):
+                engine.copy(
+                    f"{two.source.relay.url}/app:v1", f"{two.target.relay.url}/a:v1", cancel=stop
+                )
+
+        def second() -> None:
+            two.source.relay.wait_for(lambda relay: relay.bytes_down >= BEGUN)
+            engine.copy(f"{two.source.relay.url}/app:v1", f"{two.target.relay.url}/b:v1")
+
+        def press() -> None:
+            two.source.relay.wait_for(lambda relay: relay.bytes_down >= BEGUN + CHUNK)
+            stop.set()
+            two.source.relay.rate = None
+
+        at_once(first, second, press)
+
+    assert_same_image(two.target.registry.url, "b", "v1", IMAGE)
+
+
+def test_archive_has_what_ended_well_beside_what_was_cancelled(
+    two: Two, config: TransferConfig, tmp_path: Path
+) -> None:
+    small = make_image(3, (1000,))
+    put_image(two.target.registry.url, "small", "v1", small)
+    put_image(two.source.registry.url, "large", "v1", IMAGE)
+    two.source.relay.rate = SLOW
+    stop, archive = threading.Event(), tmp_path / "a.tar"
+
+    with engine_of(config) as engine:
+
+        def large() -> None:
+            source = f"{two.source.relay.url}/large:v1"
+            with pytest.raises(Cancelled):
+                engine.copy(source, f"oci-archive:{archive}:large", cancel=stop)
+
+        def quick() -> None:
+            two.source.relay.wait_for(lambda relay: relay.bytes_down >= BEGUN)
+            engine.copy(f"{two.target.relay.url}/small:v1", f"oci-archive:{archive}:small")
+            stop.set()
+
+        at_once(large, quick)
+        assert list(engine.tags(f"oci-archive:{archive}")) == ["small"]
+
+
+def test_task_that_is_cancelled_ends_its_transfer(
+    wire: Wire, content: Content, config: TransferConfig
+) -> None:
+    """The recipe of docs/api.md."""
+    wire.relay.rate = SLOW
+
+    async def push(engine: Engine) -> None:
+        stop = threading.Event()
+        try:
+            await asyncio.to_thread(
+                engine.push_blob, content.path, f"{wire.relay.url}/app", cancel=stop
+            )
+        except asyncio.CancelledError:
+            stop.set()
+            raise
+
+    async def main(engine: Engine) -> None:
+        task = asyncio.create_task(push(engine))
+        await asyncio.to_thread(wire.relay.wait_for, lambda relay: relay.bytes_up >= BEGUN)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with engine_of(config) as engine:
+        asyncio.run(main(engine))  # which waits for the thread
+        wire.relay.rate = None
+        engine.push_blob(content.path, f"{wire.relay.url}/app")
+
+    assert get_blob(wire.registry.url, "app", content.digest) == content.bytes
+
+
+def test_upload_of_a_hub_is_cancelled_and_goes_on(wire: Wire, tmp_path: Path) -> None:
+    content = file_of(tmp_path, 30 * MIB)
+    path = content.path.rename(tmp_path / content.digest.removeprefix("sha256:"))
+    wire.relay.rate = 8 * MIB
+    stop = threading.Event()
+    hub = DockerHub(f"{wire.relay.url}/app")
+
+    def push() -> None:
+        with pytest.raises(Cancelled):
+            hub.post_blob(str(path), cancel=stop)
+
+    def press() -> None:
+        wire.relay.wait_for(lambda relay: relay.bytes_up >= 11 * MIB)
+        stop.set()
+
+    at_once(push, press)
+    wire.relay.rate = None
+    hub.post_blob(str(path), cancel=threading.Event())
+    hub.close()
+
+    assert get_blob(wire.registry.url, "app", content.digest) == path.read_bytes()
+    assert wire.sent() <= 30 * MIB + 1
+
+
+def threads_of_engines() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("concil-")}
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - nothing else counts them
+
+
+def test_engine_that_nobody_closes_ends_its_threads_and_says_so(
+    embedded: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    content = file_of(tmp_path, 1000)
+    gc.collect()
+    before = descriptors()
+    others = threads_of_engines()
+    engine = Engine(TransferConfig(workers=3), timeouts=PATIENT)
+    engine.push_blob(content.path, f"{embedded.url}/app")
+    mine = threads_of_engines() - others
+    assert mine
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        del engine
+        gc.collect()
+
+    for thread in mine:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+    assert [(each.category, "unclosed" in str(each.message)) for each in told] == [
+        (ResourceWarning, True)
+    ]
+    assert descriptors() <= before + 1  # the registry's end of a connection may close later
+
+
+def test_engine_that_is_closed_says_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engine = Engine()
+        engine.close()
+        del engine
+        gc.collect()
