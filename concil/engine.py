@@ -153,7 +153,7 @@ class Engine:
             wait(fetch.outcome, self._cancel)
         return blob
 
-    def copy(
+    def copy(  # noqa: PLR0913 - the options of one image, by name
         self,
         source: str,
         destination: str,
@@ -161,6 +161,7 @@ class Engine:
         platforms: Sequence[str] = (),
         referrers: bool = False,
         foreign_layers: ForeignLayers | str = ForeignLayers.SKIP,
+        recheck: bool = False,
     ) -> ImageResult:
         """Copy one image with all its platforms, or only some; tags and digests stay.
 
@@ -170,11 +171,12 @@ class Engine:
             referrers: with its signatures, attestations and SBOMs, and theirs.
             foreign_layers: "skip", "source" or "urls": whether layers that are not to be
                 distributed are copied, and from where.
+            recheck: ask for everything of an image that is up to date, and copy what is gone.
         Raises:
             NotFound: the source has no such image or platform.
         """
-        foreign = ForeignLayers(foreign_layers)
-        item = MirrorItem(source, destination, tuple(platforms), referrers, foreign)
+        layers = ForeignLayers(foreign_layers)
+        item = MirrorItem(source, destination, tuple(platforms), referrers, layers, recheck=recheck)
         self._stores.referrers.forget()
         with self._stores.writing():
             return self._copier.copy(self._prepare(item))

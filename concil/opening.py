@@ -145,6 +145,7 @@ class Opening:
             item.foreign_layers,
             self._stores.foreign_layer,
             immutable=item.immutable,
+            recheck=item.recheck,
         )
 
 
