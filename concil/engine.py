@@ -227,6 +227,7 @@ class Engine:
         platforms: Sequence[str] = (),
         referrers: bool = False,
         foreign_layers: ForeignLayers | str = ForeignLayers.SKIP,
+        recheck: bool = False,
         cancel: SupportsIsSet | None = None,
     ) -> ImageResult:
         """Copy one image with all its platforms, or only some; tags and digests stay.
@@ -237,6 +238,7 @@ class Engine:
             referrers: with its signatures, attestations and SBOMs, and theirs.
             foreign_layers: "skip", "source" or "urls": whether layers that are not to be
                 distributed are copied, and from where.
+            recheck: ask for everything of an image that is up to date, and copy what is gone.
             cancel: ends this call when it is set, and no other.
         Raises:
             NotFound: the source has no such image or platform.
@@ -244,7 +246,12 @@ class Engine:
         """
         foreign = ForeignLayers.argument("foreign_layers", foreign_layers)
         item = MirrorItem(
-            source, destination, arguments.texts("platforms", platforms), referrers, foreign
+            source,
+            destination,
+            arguments.texts("platforms", platforms),
+            referrers,
+            foreign,
+            recheck=recheck,
         )
         self._stores.referrers.forget()
         with calling(cancel), self._stores.writing():

@@ -153,6 +153,7 @@ class Opening:
             item.foreign_layers,
             self._stores.foreign_layer,
             immutable=item.immutable,
+            recheck=item.recheck,
         )
 
 

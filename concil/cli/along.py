@@ -11,7 +11,7 @@ from concil.transfer.image import ForeignLayers, ImageResult
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--referrers`` and ``--foreign-layers``."""
+    """Add ``--referrers``, ``--foreign-layers`` and ``--recheck``."""
     parser.add_argument(
         "--referrers",
         action="store_true",
@@ -24,6 +24,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=str(ForeignLayers.SKIP),
         help="layers that are not to be distributed: leave them out (default), copy them from "
         "the source, or fetch what the source has not from the URLs of the manifest",
+    )
+    parser.add_argument(
+        "--recheck",
+        action="store_true",
+        help="ask the destination for every manifest and blob of an image that is up to date, "
+        "and copy what it has lost; look at immutable tags, too",
     )
 
 

@@ -45,6 +45,7 @@ def run(command: Command) -> int:
             platforms=platforms,
             referrers=arguments.referrers,
             foreign_layers=arguments.foreign_layers,
+            recheck=arguments.recheck,
         )
     command.display.close()
     along.tell(command, result)

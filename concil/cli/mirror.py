@@ -114,9 +114,6 @@ def _add_pruning(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the same, even if more than a quarter of a repository's tags, or all of them, go",
     )
-    parser.add_argument(
-        "--recheck", action="store_true", help="look at immutable tags that are known to be done"
-    )
 
 
 def lacks_destination(arguments: argparse.Namespace) -> bool:

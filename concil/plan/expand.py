@@ -46,7 +46,7 @@ class Expansion:
     platforms: tuple[str, ...] = ()  # for entries that name none
     referrers: bool = False  # for entries that do not say
     foreign_layers: ForeignLayers = ForeignLayers.SKIP
-    recheck: bool = False  # look at immutable tags, too
+    recheck: bool = False  # look at all of every image, immutable ones too
     ledger: Ledger | None = None  # takes down what prune has to know
     wanted: Callable[[MirrorItem], bool] | None = None  # None: every image
     list_repositories: ListTags | None = None  # of a registry; None: no entry asks for that
@@ -211,6 +211,7 @@ class Expansion:
             self._with_referrers(rule),
             self.foreign_layers,
             self._is_done(rule, address),
+            self.recheck,
         )
 
     def _with_referrers(self, rule: Rule) -> bool:

@@ -13,6 +13,7 @@ from concil import retry
 from concil.config import MIB, RetryPolicy
 from concil.content import ACCEPTED_TYPES, Descriptor, Digest, Manifest, Verifier
 from concil.errors import (
+    ConnectionLost,
     InvalidDigest,
     InvalidManifest,
     ProtocolViolation,
@@ -246,7 +247,11 @@ class RegistryClient:
 
         def once() -> tuple[requests.Response, bytes]:
             response = self.endpoint.send(call)
-            return response, read_limited(response, limit, what)
+            try:
+                return response, read_limited(response, limit, what)
+            except ConnectionLost:
+                self.endpoint.transport.count_loss(response.url)
+                raise
 
         return retry.call(once, self.policy, self.endpoint.cancel, lambda: what)
 

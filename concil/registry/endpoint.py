@@ -81,6 +81,11 @@ class Endpoint:
         """What stops every request and every wait."""
         return self.transport.cancel
 
+    @property
+    def losses(self) -> int:
+        """How many answers of the registry were lost, or were a 5xx, since the run began."""
+        return self.transport.losses(self._base)
+
     def repeat(self, call: Call, policy: RetryPolicy) -> requests.Response:
         """Make a small call, again after transient errors: the one place for these."""
 

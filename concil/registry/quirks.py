@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from concil.config import KIB, MIB
+from concil.registry.returned import Returned
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +157,7 @@ class Knowledge:
             record: told of each lesson.
             allowed: bytes a second that may go to a host; None: as many as it carries.
         """
+        self.returned = Returned()  # manifests that were read back
         self._allowed = allowed or (lambda _: None)
         self._recall = recall
         self._record = record

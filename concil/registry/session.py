@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,8 @@ class Transport:
         self.cancel = cancel or threading.Event()
         self.gates = gates or Gates()
         self._answered: set[str] = set()  # hosts that have answered at least once
+        self._losses: Counter[str] = Counter()  # answers that were lost or 5xx, by host
+        self._losses_lock = threading.Lock()
         self._proxies: dict[str, Mapping[str, str]] = {}
 
     def send(self, request: requests.Request, options: Options | None = None) -> requests.Response:
@@ -99,6 +102,18 @@ class Transport:
         """Whether the host of ``url`` has answered anything so far."""
         return host_of(url) in self._answered
 
+    def losses(self, url: str) -> int:
+        """How many answers of the host of ``url`` were lost, or were a 5xx, so far.
+
+        A host may have been restarted then, and have lost what it had confirmed.
+        """
+        return self._losses[host_of(url)]
+
+    def count_loss(self, url: str) -> None:
+        """Take note that an answer of the host of ``url`` was lost."""
+        with self._losses_lock:
+            self._losses[host_of(url)] += 1
+
     def is_proxied(self, url: str) -> bool:
         """Whether a proxy would be asked for ``url``, which then resolves its name."""
         proxies = self.session.proxies or self._environment_proxies(url)
@@ -127,11 +142,15 @@ class Transport:
         try:
             response = self.session.send(prepared, **settings)
         except (requests.RequestException, OSError, ValueError, failures.HTTP_ERRORS) as error:
+            if host in self._answered:  # else it speaks no TLS, or was never there
+                self.count_loss(url)
             what = f"{prepared.method} {redacted(url)}"
             raise failures.translate(error, what, answered=host in self._answered) from error
         finally:
             gate.leave(given, response, _refusal(response))
         self._answered.add(host)
+        if response.status_code >= requests.codes.server_error:
+            self.count_loss(url)
         took = (time.monotonic() - began) * 1000
         if logger.isEnabledFor(logging.DEBUG):
             what = f"{prepared.method} {redacted(url)}"

@@ -19,7 +19,7 @@ from concil.errors import (
     SizeMismatch,
     StatusError,
 )
-from concil.registry import failures
+from concil.registry import failures, read_back
 from concil.registry.client import RegistryClient
 from concil.registry.quirks import LEAST_PACE, Knowledge, Strategy
 from concil.registry.referrers import Referrers, SharedReferrers
@@ -152,6 +152,7 @@ class RemoteStore:
         self.repository = client.repository
         self._knowledge = knowledge
         self._chunk_size = chunk_size
+        self._damaged: set[Digest] = set()  # blobs that the registry has with another size
         self._referrers = Referrers(client, referrers or SharedReferrers())
 
     @property
@@ -163,6 +164,11 @@ class RemoteStore:
     def realm(self) -> str:
         """All repositories of a registry can mount from one another."""
         return self.host
+
+    @property
+    def losses(self) -> int:
+        """How many answers of the registry were lost so far. See `transfer.past`."""
+        return self.client.endpoint.losses
 
     @property
     def uploads_at_once(self) -> int | None:
@@ -180,11 +186,18 @@ class RemoteStore:
     def put_manifest(self, manifest: Manifest, reference: str) -> None:
         """Write a manifest, bytes unchanged; one that refers to another is listed there.
 
+        Raises:
+            RegistryError: the registry accepts it, and cannot return it.
         Source: distribution-spec, "Pushing Manifests with Subject".
         """
         subject = manifest.subject  # an error of the manifest, before anything is written
         reference = reference or "latest"
-        answer = self.client.put_manifest(manifest.body, manifest.media_type, reference)
+
+        def put() -> requests.Response:
+            return self.client.put_manifest(manifest.body, manifest.media_type, reference)
+
+        answer = put()
+        read_back.confirm(self.client, manifest, reference, put, self._knowledge.returned)
         if subject is not None and "OCI-Subject" not in answer.headers:
             digest = Digest.parse(reference) if ":" in reference else manifest.digest
             self._referrers.add(manifest, digest, subject.digest)
@@ -230,7 +243,9 @@ class RemoteStore:
     def has_blob(self, blob: Descriptor) -> bool:
         """Whether the blob is there; one of another size is not it."""
         size = self.client.head_blob(blob.digest)
-        return size is not None and size in (-1, blob.size)
+        if size is not None and size not in (-1, blob.size):
+            self._damaged.add(blob.digest)
+        return size in (-1, blob.size)
 
     def blob_size(self, digest: Digest) -> int | None:
         """Bytes of a blob; None: not there.
@@ -287,5 +302,6 @@ class RemoteStore:
     ) -> RemoteWriter:
         """Begin an upload, or go on with one if the registry still has it."""
         writer = RemoteWriter(self.client, self._knowledge, self._chunk_size, size, digest)
+        writer.check_size = digest in self._damaged
         writer.start(resume)
         return writer

@@ -9,7 +9,13 @@ import requests
 
 from concil.config import MIB
 from concil.content import Body, Digest
-from concil.errors import ConnectionLost, ProtocolViolation, SessionLost, StatusError
+from concil.errors import (
+    ConnectionLost,
+    ProtocolViolation,
+    RegistryError,
+    SessionLost,
+    StatusError,
+)
 from concil.registry.client import RegistryClient
 from concil.registry.quirks import LEAST_PACE, Knowledge, Strategy
 from concil.registry.upload import UploadSession
@@ -55,6 +61,7 @@ class RemoteWriter:
         self._timed = False  # it was seen how much the host carries
         self._refused = 0  # closing PUTs without a body that were answered with a 500
         self.response: requests.Response | None = None  # that committed the blob
+        self.check_size = False  # the registry had other bytes under the digest: ask afterwards
         self.chunk_size = self._host_chunk()
         self._strategy = self._pick()
 
@@ -124,9 +131,13 @@ class RemoteWriter:
 
     def commit(self, digest: Digest, /) -> None:
         """Close the upload; a lost answer is cleared up by asking for the blob."""
-        if self._committed is not None:
-            self._keep_pace()
-            return
+        if self._committed is None:
+            self._commit(digest)
+        if self.check_size:
+            self._check_size(digest)
+        self._keep_pace()
+
+    def _commit(self, digest: Digest) -> None:
         session = self._live()
         # The bytes are all hashed by then: a new session may send the last in the PUT.
         self._digest = digest
@@ -136,7 +147,6 @@ class RemoteWriter:
             self._learn_closing(error)
             raise
         self._check_stored(digest)
-        self._keep_pace()
 
     def close(self) -> None:
         """Leave the session as it is; the registry forgets it in time."""
@@ -224,6 +234,21 @@ class RemoteWriter:
             raise ProtocolViolation(
                 f"{self._name}: the registry took {digest} and does not have it",
                 remedy="its storage or a proxy in front of it loses what it accepts",
+            )
+
+    def _check_size(self, digest: Digest) -> None:
+        """Ask for a blob of which the registry had another number of bytes.
+
+        Distribution 2.8 does not write a file again that is there, whatever is in it.
+        """
+        size = self._client.head_blob(digest, scopes=self._client.push)
+        if size not in (-1, self._size):
+            raise RegistryError(
+                f"{self._name}: the registry accepts {self._size} bytes and keeps"
+                f" {size or 0} bytes of {digest}",
+                remedy="its stored file is damaged: remove"
+                f" blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex} from the registry's"
+                " storage, then run it again",
             )
 
     def _learn(self, error: StatusError, session: UploadSession, length: int) -> None:

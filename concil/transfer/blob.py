@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Self, TypeAlias
+
+import requests
 
 from concil.content import Descriptor
-from concil.errors import Cancelled
+from concil.errors import Cancelled, StatusError
 from concil.progress import Meter, State
 from concil.store.protocol import (
     BlobReader,
@@ -20,9 +23,12 @@ from concil.store.protocol import (
     Source,
 )
 from concil.transfer.fetch import Fetch, spread
+from concil.transfer.job import Lookup
 from concil.transfer.journal import Entry
 from concil.transfer.pool import Place, Rank, WorkerPool
 from concil.transfer.push import Push
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,7 @@ class BlobMove:
         meter: Meter,
     ) -> None:
         """Prepare; `start` hands it to the pool."""
+        self._lookup = Lookup.AFTER_MOUNT
         self._source = source
         self._destination = destination
         self._blob = blob
@@ -67,6 +74,11 @@ class BlobMove:
         self._meter = meter
         self._siblings: Iterable[str] = ()
         self.outcome: Future[Landed] = Future()
+
+    def look_up(self, lookup: Lookup) -> Self:
+        """Choose when the destination is asked for the blob, before `start`."""
+        self._lookup = lookup
+        return self
 
     def start(self, siblings: Iterable[str] = ()) -> Future[Landed]:
         """Submit the job.
@@ -147,13 +159,25 @@ class BlobMove:
     def _without_bytes(self) -> State | None:
         """PRESENT or MOUNTED, if nothing has to be moved."""
         destination = self._destination
+        if self._lookup is Lookup.BEFORE_MOUNT and self._is_there():
+            return State.PRESENT
         if isinstance(destination, Mounter):
             for sibling in self._siblings:
                 if sibling != destination.repository and destination.mount(self._blob, sibling):
                     return State.MOUNTED
-        if destination.has_blob(self._blob):
+        if self._lookup is Lookup.AFTER_MOUNT and self._is_there():
             return State.PRESENT
         return None
+
+    def _is_there(self) -> bool:
+        try:
+            return self._destination.has_blob(self._blob)
+        except StatusError as error:
+            if error.status != requests.codes.server_error:
+                raise
+            # A kill of distribution 2.8 leaves an empty link, and an upload writes it again.
+            logger.warning("%s: %s; sending the blob", self._destination.name, error)
+            return False
 
     def _push(self, writer: BlobWriter, entry: Entry) -> None:
         run = self._pool.run

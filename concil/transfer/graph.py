@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from concil.config import MIB
 from concil.content import Descriptor, Digest, Manifest, Platform
@@ -25,6 +26,7 @@ class Node:
     manifest: Manifest
     digest: Digest  # under which it is put; of the algorithm that the index names it by
     children: tuple[Node, ...] = ()
+    is_there: bool = False  # the destination has it; what is below it may be missing
 
     def walk(self) -> Iterator[Node]:
         """Yield the nodes below and then this one: the order in which they are put."""
@@ -39,7 +41,16 @@ class Node:
         yield from (child for child in self.manifest.children() if not child.is_manifest)
 
 
-Fetcher = Callable[[Sequence[Descriptor]], list[Manifest | None]]
+@dataclass(frozen=True, slots=True)
+class Present:
+    """A manifest that was read from the destination: it need not be put."""
+
+    manifest: Manifest
+
+
+# None: neither it nor anything below it has to be looked at.
+Fetched: TypeAlias = Manifest | Present | None
+Fetcher: TypeAlias = Callable[[Sequence[Descriptor]], Sequence[Fetched]]
 
 
 def chosen(root: Manifest, platforms: Sequence[Platform], name: str) -> Manifest | Descriptor:
@@ -83,9 +94,13 @@ class GraphReader:
         self._manifests = self._bytes = 0
         self._blobs: set[Digest] = set()
 
-    def read(self, root: Manifest, digest: Digest, depth: int = 0) -> Node:
+    def read(
+        self, root: Manifest, digest: Digest, depth: int = 0, *, is_there: bool = False
+    ) -> Node:
         """Return the node of ``root`` with everything below it that is needed.
 
+        Args:
+            is_there: the destination has ``root`` itself.
         Raises:
             InvalidManifest: it nests deeper, or lists more, than any image does.
         """
@@ -97,10 +112,13 @@ class GraphReader:
         self._bytes += sum(c.size for c in listed)
         self._check(depth)
         nodes = []
-        for descriptor, manifest in zip(listed, self._fetch(listed), strict=True):
-            if manifest is not None:
-                nodes.append(self.read(manifest, descriptor.digest, depth + 1))
-        return Node(root, digest, tuple(nodes))
+        for descriptor, fetched in zip(listed, self._fetch(listed), strict=True):
+            if fetched is None:
+                continue
+            has = isinstance(fetched, Present)
+            manifest = fetched.manifest if isinstance(fetched, Present) else fetched
+            nodes.append(self.read(manifest, descriptor.digest, depth + 1, is_there=has))
+        return Node(root, digest, tuple(nodes), is_there)
 
     def _check(self, depth: int) -> None:
         many = {

@@ -9,17 +9,20 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
+import requests
+
 from concil.content import Descriptor, Digest, Manifest
-from concil.errors import ConcilError, NotFound, StatusError
+from concil.errors import ConcilError, StatusError
 from concil.progress import Event, ProgressSink, State, emit
 from concil.retry import backoff, sleep
-from concil.store.protocol import Choosy, Destination, Mounter, Promising
+from concil.store.protocol import Choosy, Mounter, Promising
 from concil.transfer.blob import Landed
 from concil.transfer.blobs import Blobs
-from concil.transfer.graph import GraphReader, check_listed
+from concil.transfer.graph import GraphReader, Node
 from concil.transfer.job import ForeignLayers, ImageJob, Load, Root, counted, joined
+from concil.transfer.levels import LevelReader, Roots
 from concil.transfer.manifests import Manifests
-from concil.transfer.past import Brought, Past
+from concil.transfer.past import Brought, Past, losses_of
 from concil.transfer.pool import Claims, WorkerPool, turn
 from concil.transfer.putting import put
 from concil.transfer.referrers import Gatherer, Hands, ListOfReferrers, is_list
@@ -30,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 _ROUNDS = 3  # times that the blobs of an image are looked for
+# How registries refuse a manifest whose parts they have not; some have words of their own.
+_REFUSALS = frozenset({400, 404, 409, 412, 422})
+_MISSING = ("BLOB_UNKNOWN", "MANIFEST_UNKNOWN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +72,9 @@ class Copier:
         self._pool = pool
         self._progress = progress
         self._images: Claims[None] = Claims()
-        self._manifests = Manifests()
         self._past = Past(pool.run.journal)
+        self._levels = LevelReader(pool, Manifests(), self._past)
+        self.roots = Roots(self._levels)
         self.blobs = Blobs(pool, progress, self._past)
 
     def copy(self, job: ImageJob) -> ImageResult:
@@ -93,7 +100,7 @@ class Copier:
 
     def _copy(self, job: ImageJob, began: float) -> ImageResult:
         source, there, digest = compare(job, self._past)
-        if source is None or (digest is not None and not job.referrers):
+        if source is None or (digest is not None and not job.referrers and not job.recheck):
             assert digest is not None  # noqa: S101 - for the type checker
             if job.immutable and source is not None:
                 self._past.remember_image(job.key, Brought(source.digest, digest))
@@ -104,8 +111,7 @@ class Copier:
             self._tell(job, State.STARTED, 0, "")
         image = (job.destination.realm, job.destination.name, source.digest, job.platforms)
         with turn(self._images, image, self._pool.cancel):
-            same = digest is not None
-            root = Root(source, read=source.digest) if same else self._manifests.root(job, source)
+            root = self.roots.root(job, source, digest)
             if root.manifest is not None and isinstance(job.destination, Choosy):
                 job.destination.check(root.manifest)
             result = self._bring(job, root, there, began)
@@ -117,51 +123,39 @@ class Copier:
         self, job: ImageJob, root: Root, there: Descriptor | None, began: float
     ) -> ImageResult:
         """Copy an image whose tag is not there, or another's, and what refers to it."""
-        load = Load(None, (), root.notes)
+        losses = losses_of(job.destination)
+        load = Load(None, (), root.notes, is_new=there is None)
         digest = root.entry.digest
-        if root.manifest is not None and (there is None or there.digest != digest):
+        is_same = there is not None and there.digest == digest
+        if root.manifest is not None and (job.recheck or not is_same):
             # With referrers these come first: nobody may see the image by its tag without them.
-            if not job.referrers and self._tag(job, root.manifest, digest):
+            if not (job.referrers or job.recheck) and self._tag(job, root.manifest, digest):
                 seconds = time.monotonic() - began
                 return ImageResult(
                     job.subject, job.target, State.DONE, digest, (), 1, seconds, root.notes
                 )
-            fetch = partial(self._fetch_level, job, may_be_there=there is not None)
-            node = GraphReader(fetch, job.subject).read(root.manifest, digest)
+            likely = job.recheck or there is not None
+            likely = likely or self._levels.is_known(job.destination, digest)
+            fetch = partial(self._levels.read, job, likely=likely)
+            has = root.is_there or (is_same and self._levels.present(job, digest) is not None)
+            node = GraphReader(fetch, job.subject).read(root.manifest, digest, is_there=has)
             load = replace(load, node=node)
         load = self._with_referrers(job, load, root)
-        if root.manifest is None and load.attached:
+        if is_same and load.missing:
             self._tell(job, State.STARTED, 0, "")
         if load.node is None and load.attached:
             load = self._with_promised(job, load, root)
-        return self._written(job, load, digest, began)
-
-    def _written(self, job: ImageJob, load: Load, digest: Digest, began: float) -> ImageResult:
-        """Write what there is to write."""
-        is_there = load.node is None and not load.attached
-        landed = [] if is_there else self._write(job, load)
-        self._note(job, load)
-        skipped = load.foreign if job.foreign is ForeignLayers.SKIP else 0
-        notes = (f"{counted(skipped, 'foreign layer')} left out",) if skipped else ()
-        return ImageResult(
-            job.subject,
-            job.target,
-            State.PRESENT if is_there else State.DONE,
-            digest,
-            tuple(landed),
-            manifests=sum(1 for _ in load.nodes()),
-            seconds=0.0 if is_there else time.monotonic() - began,
-            notes=load.notes + notes,
-            referrers=len(load.attached),
-            foreign=skipped,
-        )
+        landed = self._write(job, load)
+        self._note(job, load, losses)
+        return _result(job, load, digest, landed, began)
 
     def _with_referrers(self, job: ImageJob, load: Load, root: Root) -> Load:
         """Add what refers to the image, and has come to it since it was copied."""
         if not job.referrers:
             return load
-        fetch = partial(self._fetch_level, job, may_be_there=True)
-        gatherer = Gatherer(job, Hands(partial(self._at_once, job), fetch))
+        fetch = partial(self._levels.read, job, likely=True)
+        hands = Hands(partial(self._at_once, job), fetch, partial(self._levels.present, job))
+        gatherer = Gatherer(job, hands)
         known = {each.digest: each.manifest for each in load.nodes()}
         members = gatherer.members([root.entry], known)
         if root.whole is not None:
@@ -175,24 +169,22 @@ class Copier:
         destination, reference = job.destination, job.destination_reference
         if not isinstance(destination, Promising) or not destination.is_promised(reference):
             return load
-        manifest = root.manifest or self._manifests.root(job, root.entry).manifest
+        manifest = root.manifest or self.roots.root(job, root.entry).manifest
         assert manifest is not None  # noqa: S101 - for the type checker
-        fetch = partial(self._fetch_level, job, may_be_there=False)
-        node = GraphReader(fetch, job.subject).read(manifest, root.entry.digest)
+        node = GraphReader(partial(self._levels.read, job), job.subject).read(
+            manifest, root.entry.digest
+        )
         blobs = (blob.digest for each in node.walk() for blob in each.listed_blobs())
         destination.promise(reference, blobs)
         return replace(load, node=node)
 
     def _tag(self, job: ImageJob, root: Manifest, digest: Digest) -> bool:
-        """Only write the tag, if the image itself is known to be there; return whether it is."""
+        """Only write the tag, if this run has brought the image itself; return whether it has."""
         destination = job.destination
         if not isinstance(destination, Mounter) or ":" in job.destination_reference:
             return False
-        place = destination.realm, destination.repository, digest
-        if not self._past.was_put(*place):
-            known = self._is_known(destination, digest)
-            if not known or destination.find_manifest(str(digest)) is None:
-                return False
+        if not self._levels.was_put(destination, digest):
+            return False
         try:
             destination.put_manifest(root, job.destination_reference)
         except StatusError as error:
@@ -200,74 +192,95 @@ class Copier:
             return False
         return True
 
-    def _note(self, job: ImageJob, load: Load) -> None:
-        """Remember where the manifests of an image have been put."""
+    def _note(self, job: ImageJob, load: Load, losses: int) -> None:
+        """Remember where the manifests of an image have been put, or seen with all below them.
+
+        Args:
+            losses: answers that were lost before it was looked at.
+        """
         destination = job.destination
         if isinstance(destination, Mounter):
             for each in load.nodes():
-                self._past.put(destination.realm, destination.repository, each.digest)
+                self._past.put(destination.realm, destination.repository, each.digest, losses)
 
     def _at_once(self, job: ImageJob, calls: Sequence[Callable[[], Result]]) -> list[Result]:
         return self._pool.at_once(calls, (job.source.host, job.destination.host))
 
-    def _fetch_level(
-        self, job: ImageJob, level: Sequence[Descriptor], *, may_be_there: bool
-    ) -> list[Manifest | None]:
-        """Get the manifests of one level, all at once; None for what the destination has."""
-
-        def read(child: Descriptor) -> Manifest | None:
-            likely = may_be_there or self._is_known(job.destination, child.digest)
-            if likely and job.destination.find_manifest(str(child.digest)) is not None:
-                return None
-            get = partial(_listed, job, child)
-            manifest = self._manifests.get(job.source.host, child.digest, get)
-            # Here, not when all of the level are in memory.
-            check_listed(child, manifest, job.subject)
-            return manifest
-
-        return self._at_once(job, [partial(read, child) for child in level])
-
-    def _is_known(self, destination: Destination, digest: Digest) -> bool:
-        """Whether some run has put a manifest there."""
-        if not isinstance(destination, Mounter):
-            return False
-        return self._past.repository_of(destination.realm, digest) == destination.repository
-
     def _write(self, job: ImageJob, load: Load) -> list[Landed]:
-        """Move the blobs and put the manifests, once more if blobs are gone that were there.
+        """Move the blobs and put the manifests, again if something is gone that was there.
 
-        A registry may see them late: distribution 2.8 does, while another client writes
-        the same ones. Or it has lost them since this run brought them.
+        A registry may see blobs late: distribution 2.8 does, while another client writes
+        the same ones. Or it has lost them, or children of an index, since this run or an
+        earlier one brought them.
         """
         landed: list[Landed] = []
-        blobs = load.blobs(job.foreign).values()
+        lookups = load.lookups()
         for attempt in range(1, _ROUNDS + 1):
-            landed += [one for one in self.blobs.move(job, blobs) if attempt == 1 or one.sent]
+            blobs = load.blobs(job.foreign).values()
+            found = self.blobs.move(job, blobs, lookups)
+            landed += [one for one in found if attempt == 1 or one.sent]
             try:
                 put(job, load)
                 break
             except StatusError as error:
-                if "BLOB_UNKNOWN" not in str(error) or attempt == _ROUNDS:
+                may_be_missing = error.status in _REFUSALS or _names_missing(error)
+                if attempt == _ROUNDS or not may_be_missing:
                     raise
-                logger.warning("%s: %s; looking at its blobs again", job.subject, error)
+                logger.warning("%s: %s; looking at all of it again", job.subject, error)
                 sleep(backoff(self._pool.run.config.retry, attempt), self._pool.cancel)
-                self.blobs.forget_missing(job, blobs)
+                again = self._looked_at(job, load)
+                gone = self.blobs.forget_missing(job, again.blobs(job.foreign).values())
+                is_more = _digests(again) - _digests(load)
+                if not gone and not is_more and not _names_missing(error):
+                    raise
+                load, lookups = again, {}
         return landed
+
+    def _looked_at(self, job: ImageJob, load: Load) -> Load:
+        """Ask the destination for every manifest of a load, whatever is remembered of it."""
+        fetch = partial(self._levels.read, job, likely=True, trusting=False)
+
+        def look(node: Node) -> Node:
+            reader = GraphReader(fetch, job.subject)
+            return reader.read(node.manifest, node.digest, is_there=node.is_there)
+
+        attached = tuple(replace(one, node=look(one.node)) for one in load.attached)
+        node = look(load.node) if load.node is not None else None
+        return replace(load, node=node, attached=attached)
 
     def _tell(self, job: ImageJob, state: State, sent: int, detail: str) -> None:
         emit(self._progress, Event("image", job.subject, job.target, state, sent, None, detail))
 
 
-def _listed(job: ImageJob, child: Descriptor) -> Manifest:
-    """Read a manifest that an index lists."""
-    try:
-        return job.source.get_manifest(str(child.digest))
-    except NotFound as error:
-        of = f" for {child.platform}" if child.platform is not None else ""
-        raise NotFound(
-            f"{job.subject}: an index lists {child.digest}{of}, which the source has not",
-            remedy="the source has only some platforms; choose those with --platform",
-        ) from error
+def _result(
+    job: ImageJob, load: Load, digest: Digest, landed: Sequence[Landed], began: float
+) -> ImageResult:
+    """What has become of an image."""
+    is_there = not load.missing and all(one.state is State.PRESENT for one in landed)
+    skipped = load.foreign if job.foreign is ForeignLayers.SKIP else 0
+    notes = (f"{counted(skipped, 'foreign layer')} left out",) if skipped else ()
+    return ImageResult(
+        job.subject,
+        job.target,
+        State.PRESENT if is_there else State.DONE,
+        digest,
+        () if is_there else tuple(landed),
+        manifests=load.missing,
+        seconds=0.0 if is_there else time.monotonic() - began,
+        notes=load.notes + notes,
+        referrers=load.coming,
+        foreign=skipped,
+    )
+
+
+def _digests(load: Load) -> set[Digest]:
+    """The manifests of a load that are to be put."""
+    return {node.digest for node in load.nodes() if not node.is_there}
+
+
+def _names_missing(error: StatusError) -> bool:
+    """Whether a refusal of a manifest says itself that something below it is missing."""
+    return any(code in str(error) for code in _MISSING)
 
 
 def compare(
@@ -284,19 +297,32 @@ def compare(
     # With referrers the image is looked at: it may have been signed since.
     is_asked = (job.immutable or bool(job.platforms)) and not job.referrers
     before = past.image(job.key) if is_asked else None
-    if job.immutable and before is not None and _still_there(job, before):
+    is_done = job.immutable and not job.recheck
+    if is_done and before is not None and _still_there(job, before):
         return None, None, before.target
     source = job.source.find_manifest(job.source_reference)
     if source is None:
         # Reading it says why: a layout lists its names, a registry its own message.
         source = job.source.get_manifest(job.source_reference).descriptor
-    there = job.destination.find_manifest(job.destination_reference)
+    there = _at_destination(job)
     if there is None:
         return source, None, None
     same = there.digest == source.digest and not job.platforms
     if same or before == Brought(source.digest, there.digest):
         return source, there, there.digest
     return source, there, None
+
+
+def _at_destination(job: ImageJob) -> Descriptor | None:
+    """Ask what the image's reference is at the destination; None: nothing that can be read."""
+    try:
+        return job.destination.find_manifest(job.destination_reference)
+    except StatusError as error:
+        # Distribution's answer about a damaged file or link: it may be written again.
+        if error.status != requests.codes.server_error:
+            raise
+        logger.warning("%s: %s; copying the image again", job.target, error)
+        return None
 
 
 def _still_there(job: ImageJob, before: Brought) -> bool:

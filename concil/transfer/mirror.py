@@ -30,6 +30,7 @@ class MirrorItem:
     referrers: bool = False  # signatures, attestations and SBOMs go along
     foreign_layers: ForeignLayers = ForeignLayers.SKIP
     immutable: bool = False  # once it was brought nobody is asked about it again
+    recheck: bool = False  # everything of an image that is up to date is asked for, too
 
     def __post_init__(self) -> None:
         """Refuse what is of another type.

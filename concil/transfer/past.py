@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from concil.digest import Digest
 from concil.errors import InvalidDigest
@@ -33,6 +34,21 @@ class Brought:
     target: Digest
 
 
+@runtime_checkable
+class CountsLosses(Protocol):
+    """A place whose answers can get lost, and which may have been restarted then."""
+
+    @property
+    def losses(self) -> int:
+        """How many answers were lost, or said that the place failed, since the run began."""
+        ...
+
+
+def losses_of(place: object) -> int:
+    """How many answers of a place were lost so far; 0 where none can be."""
+    return place.losses if isinstance(place, CountsLosses) else 0
+
+
 class Past:
     """The journal's word on images and blobs: a hint, wrong at worst by some requests.
 
@@ -43,7 +59,8 @@ class Past:
         """Ask ``journal``, and remember this run's in it."""
         self._journal = journal
         self._lock = threading.Lock()  # guards the fields below
-        self._recent: OrderedDict[tuple[str, str, Digest], None] = OrderedDict()
+        # Manifests that this run has put or seen, and how many answers were lost by then.
+        self._recent: OrderedDict[tuple[str, str, Digest], int] = OrderedDict()
         self._places: OrderedDict[tuple[str, Digest], str | None] = OrderedDict()
         self._vain: Counter[str] = Counter()  # mounts that failed, by realm
         self._is_tidy = False
@@ -79,18 +96,42 @@ class Past:
 
     # Manifests ---------------------------------------------------------------------
 
-    def put(self, realm: str, repository: str, digest: Digest) -> None:
-        """Take note that a manifest, with all below it, is in a repository."""
+    def put(self, realm: str, repository: str, digest: Digest, losses: int = 0) -> None:
+        """Take note that a manifest, with all below it, is in a repository.
+
+        Args:
+            losses: answers of the registry that were lost before it was put.
+        """
         with self._lock:
-            self._recent[realm, repository, digest] = None
+            self._recent[realm, repository, digest] = losses
             if len(self._recent) > _RECENT:
                 self._recent.popitem(last=False)
         self.landed(realm, repository, digest)
 
-    def was_put(self, realm: str, repository: str, digest: Digest) -> bool:
-        """Whether this run has put a manifest there: it need not be asked for."""
+    def was_put(self, realm: str, repository: str, digest: Digest, losses: int = 0) -> bool:
+        """Whether this run has put or seen a manifest there: it need not be asked for.
+
+        Args:
+            losses: answers of the registry that were lost so far. It may have been
+                restarted since, and have lost what it had confirmed.
+        """
         with self._lock:
-            return (realm, repository, digest) in self._recent
+            return self._recent.get((realm, repository, digest)) == losses
+
+    def forget(self, realm: str, repository: str, digest: Digest) -> None:
+        """Drop what is remembered of a blob or manifest that a repository turned out to lack."""
+        key = realm, digest
+        with self._lock:
+            self._recent.pop((realm, repository, digest), None)
+            if self._places.get(key) == repository:
+                del self._places[key]
+        self._journal.flush()  # where it was remembered may not be written yet
+        self._journal.execute(
+            "DELETE FROM places WHERE realm = ? AND digest = ? AND repository = ?",
+            realm,
+            str(digest),
+            repository,
+        )
 
     # Blobs -------------------------------------------------------------------------
 

@@ -284,6 +284,12 @@ class Claims(Generic[Result]):
             if held is not None and held.done():
                 del self._held[key]
 
+    def forget_settled(self, is_doubtful: Callable[[Hashable], bool]) -> None:
+        """Let somebody else try for keys whose owners have succeeded."""
+        with self._lock:
+            for key in [key for key in self._settled if is_doubtful(key)]:
+                del self._settled[key]
+
 
 @contextlib.contextmanager
 def turn(claims: Claims[None], key: Hashable, cancel: threading.Event) -> Iterator[None]:

@@ -38,23 +38,25 @@ def put(job: ImageJob, load: Load) -> None:
     node = load.node
     if node is not None:
         _put_below(job, node)
-        if late:
+        if late and not node.is_there:
             _put(job, node.manifest, str(node.digest))
     for one in reversed(late):
         _put_attached(job, one)
-    if node is not None:
+    if node is not None and not node.is_there:
         _put(job, node.manifest, job.destination_reference or "")
 
 
 def _put_attached(job: ImageJob, attached: Attached) -> None:
     _put_below(job, attached.node)
-    _put(job, attached.node.manifest, attached.reference)
+    if not attached.node.is_there:
+        _put(job, attached.node.manifest, attached.reference)
 
 
 def _put_below(job: ImageJob, node: Node) -> None:
     for child in node.children:
         for each in child.walk():
-            _put(job, each.manifest, str(each.digest))
+            if not each.is_there:
+                _put(job, each.manifest, str(each.digest))
 
 
 def _put(job: ImageJob, manifest: Manifest, reference: str) -> None:

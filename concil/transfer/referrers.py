@@ -50,7 +50,8 @@ class _Referrer:
     digest: Digest
     reference: str  # at the destination
     chain: tuple[Digest, ...]  # of its subject
-    manifest: Manifest | None  # None: it is there
+    manifest: Manifest | None  # None: it is there, and nobody looks below it
+    is_there: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Hands:
 
     at_once: Callable[[Sequence[Callable[[], Found]]], list[Found]]  # runs jobs, waits for all
     fetch: Fetcher  # manifests that an index lists, as for an image
+    present: Callable[[Digest], Manifest | None]  # reads one from the destination
 
 
 class Gatherer:
@@ -158,7 +160,7 @@ class Gatherer:
             )
         if found.manifest is not None:
             reader = GraphReader(self._hands.fetch, self._job.subject)
-            node = reader.read(found.manifest, found.digest)
+            node = reader.read(found.manifest, found.digest, is_there=found.is_there)
             attached.append(Attached(node, found.reference, len(found.chain)))
             self._count += sum(1 for _ in node.walk())
         if found.digest in self._seen:
@@ -192,13 +194,17 @@ class Gatherer:
         if listed:
             there = {entry.digest for entry in destination.referrers(subject.digest, beside[1])}
         for entry in {each.digest: each for each in listed}.values():
-            manifest = None
-            if entry.digest not in there:
+            manifest, has = None, entry.digest in there
+            if has and job.recheck:
+                # A list may name what a registry has lost since.
+                manifest = self._hands.present(entry.digest)
+                has = manifest is not None
+            if not has:
                 manifest = self._referrer(entry, subject.digest, found)
                 if manifest is None:
                     continue
             found.referrers.append(
-                _Referrer(entry.digest, str(entry.digest), subject.chain, manifest)
+                _Referrer(entry.digest, str(entry.digest), subject.chain, manifest, has)
             )
         for name in source.digest_tags(subject.digest, beside[0]):
             by_tag = self._by_tag(name, subject)
@@ -233,6 +239,8 @@ class Gatherer:
         reference = sibling(job.destination_reference, name.rpartition(":")[2])
         there = job.destination.find_manifest(reference)
         if there is not None and there.digest == here.digest:
-            return _Referrer(here.digest, reference, subject.chain, None)
+            present = self._hands.present(here.digest) if job.recheck else None
+            if present is not None or not job.recheck:
+                return _Referrer(here.digest, reference, subject.chain, present, is_there=True)
         manifest = job.source.get_manifest(name)
         return _Referrer(manifest.digest, reference, subject.chain, manifest)

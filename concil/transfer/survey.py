@@ -12,9 +12,11 @@ from concil.errors import NotFound, UsageError
 from concil.progress import State
 from concil.store.protocol import BlobWriter, Choosy, Destination, Guarded, Referring, WriterState
 from concil.transfer.blob import Landed
-from concil.transfer.graph import GraphReader, Node, check_listed
+from concil.transfer.graph import GraphReader, Node
 from concil.transfer.image import ImageResult, compare
 from concil.transfer.job import Attached, ImageJob, Load, Root
+from concil.transfer.journal import Journal
+from concil.transfer.levels import LevelReader, Roots
 from concil.transfer.manifests import Manifests
 from concil.transfer.past import Past
 from concil.transfer.pool import WorkerPool
@@ -35,7 +37,9 @@ class Surveyor:
         """Ask by the threads of ``pool``."""
         self._pool = pool
         self._past = Past(pool.run.journal)
-        self._manifests = Manifests()
+        # What turns out to be missing is not forgotten: the journal stays as it is.
+        self._levels = LevelReader(pool, Manifests(), Past(Journal(None)))
+        self._roots = Roots(self._levels)
         self._lock = threading.Lock()  # guards the field below
         self._counted: set[tuple[str, Digest]] = set()  # blobs that are to be sent, by realm
 
@@ -47,54 +51,49 @@ class Surveyor:
             ConcilError: it could not be looked at.
         """
         source, there, digest = compare(job, self._past)
-        if source is None or (digest is not None and not job.referrers):
+        if source is None or (digest is not None and not job.referrers and not job.recheck):
             assert digest is not None  # noqa: S101 - for the type checker
             return ImageResult(job.subject, job.target, State.PRESENT, digest)
         if job.referrers and is_list(job.source_reference, source.digest):
             raise ListOfReferrers(source.digest, job.subject)
-        root = Root(source) if digest is not None else self._manifests.root(job, source)
+        root = self._roots.root(job, source, digest)
         if root.manifest is not None and isinstance(job.destination, Choosy):
             job.destination.check(root.manifest)  # as the copy would begin
         node = None
-        if root.manifest is not None and (there is None or there.digest != root.entry.digest):
-            reader = GraphReader(partial(self._level, job), job.subject)
-            node = reader.read(root.manifest, root.entry.digest)
+        is_same = there is not None and there.digest == root.entry.digest
+        if root.manifest is not None and (job.recheck or not is_same):
+            # What it lists may be there although its tag is not: it costs a request to see.
+            fetch = partial(self._levels.read, job, likely=True)
+            has = root.is_there or (
+                is_same and self._levels.present(job, root.entry.digest) is not None
+            )
+            reader = GraphReader(fetch, job.subject)
+            node = reader.read(root.manifest, root.entry.digest, is_there=has)
         load = Load(node, self._attached(job, node, root) if job.referrers else ())
         return self._result(job, load, root.entry.digest)
 
     def _result(self, job: ImageJob, load: Load, digest: Digest) -> ImageResult:
-        manifests = sum(1 for _ in load.nodes())
+        blobs = tuple(self._missing_blobs(job, load))
         return ImageResult(
             job.subject,
             job.target,
-            State.WAITING if manifests else State.PRESENT,
+            State.WAITING if load.missing or blobs else State.PRESENT,
             digest,
-            tuple(self._missing_blobs(job, load)),
-            manifests=manifests,
-            referrers=len(load.attached),
+            blobs,
+            manifests=load.missing,
+            referrers=load.coming,
         )
 
     def _attached(self, job: ImageJob, node: Node | None, root: Root) -> tuple[Attached, ...]:
         """What refers to the image and is not there yet."""
-        gatherer = Gatherer(job, Hands(partial(self._at_once, job), partial(self._level, job)))
+        fetch = partial(self._levels.read, job, likely=True)
+        hands = Hands(partial(self._at_once, job), fetch, partial(self._levels.present, job))
+        gatherer = Gatherer(job, hands)
         known = {each.digest: each.manifest for each in node.walk()} if node is not None else {}
         members = gatherer.members([root.entry], known)
         if root.whole is not None:
             members.remove(root.entry.digest)
         return gatherer.gather(members)
-
-    def _level(self, job: ImageJob, level: Sequence[Descriptor]) -> list[Manifest | None]:
-        """The manifests of one level; None for what the destination has."""
-
-        def read(child: Descriptor) -> Manifest | None:
-            if job.destination.find_manifest(str(child.digest)) is not None:
-                return None
-            get = partial(job.source.get_manifest, str(child.digest))
-            manifest = self._manifests.get(job.source.host, child.digest, get)
-            check_listed(child, manifest, job.subject)
-            return manifest
-
-        return self._at_once(job, [partial(read, child) for child in level])
 
     def _at_once(self, job: ImageJob, calls: Sequence[Callable[[], Result]]) -> list[Result]:
         return self._pool.at_once(calls, (job.source.host, job.destination.host))

@@ -162,4 +162,5 @@ def test_immutable_tags_that_are_done_are_not_asked_for_unless_wished(
     assert second.out.startswith("5 images: 0 copied, 5 up to date"), second.err
     assert {path.rpartition("/")[2] for path in heads} == {"1.2-rc1", "latest"}
     assert third.out.startswith("5 images: 0 copied, 5 up to date"), third.err
-    assert len([each for each in source.requests if each.method == "HEAD"]) == 10
+    heads = [each.path for each in source.requests if each.method == "HEAD"]
+    assert len([path for path in heads if "/manifests/" in path]) == 10

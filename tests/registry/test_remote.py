@@ -206,7 +206,7 @@ def test_manifests_go_and_come(server: Scripted, store: RemoteStore) -> None:
     answer = reply(
         200, IMAGE.manifest, Content_Type=OCI_MANIFEST, Docker_Content_Digest=IMAGE.digest
     )
-    server.on("*", "/v2/team/app/manifests/latest", answer)
+    server.on("*", "/v2/team/app/manifests/(v1|latest)", answer)
     server.on("PUT", "/v2/team/app/manifests/latest", reply(201))
     manifest = Manifest.parse(IMAGE.manifest, OCI_MANIFEST)
 

@@ -85,7 +85,8 @@ def test_manifests_of_an_image_with_many_tags_are_fetched_once(lab: Lab, coordin
     assert report.failed == []
     assert lab.origin.requests["GET manifest"] == 3  # the index and its two
     assert lab.host.requests["PUT manifest"] == 2 + len(tags)
-    assert lab.host.requests["HEAD blob"] == len(index.all_blobs())
+    # As many small blobs are sent without a question as there are manifests to read back.
+    assert lab.host.requests["HEAD blob"] == len(index.all_blobs()) - 3
     for tag in tags:
         assert_same(lab.target(), tag, index)
 
@@ -112,8 +113,9 @@ def test_tag_goes_back_to_an_image_of_an_earlier_run(runs: Runs) -> None:
     after = copy(runs, "app", "app", "stable")
 
     assert after.origin.requests == {"HEAD manifest": 1, "GET manifest": 1}
-    # The tag, and the image by its digest.
-    assert after.host.requests == {"HEAD manifest": 2, "PUT manifest": 1}
+    # The journal says that the blobs are there: they are asked for all the same.
+    blobs = len(FIRST.blobs)
+    assert after.host.requests == {"HEAD manifest": 1, "HEAD blob": blobs, "PUT manifest": 1}
     assert_same(after.target(), "stable", FIRST)
 
 
@@ -130,7 +132,7 @@ def test_blob_of_an_earlier_run_is_mounted_without_being_asked_for(runs: Runs) -
 
     assert_same(after.target("two"), "v1", SECOND)
     assert after.host.requests["POST mount"] == 1
-    assert after.host.requests["HEAD blob"] == len(SECOND.blobs) - 1
+    assert after.host.requests["HEAD blob"] == len(SECOND.blobs) - 2  # nor for its config
     assert after.host.received == sum(map(len, SECOND.blobs.values())) - len(SHARED.blob)
 
 
@@ -226,7 +228,7 @@ def test_children_that_are_there_are_not_fetched(lab: Lab) -> None:
 
     assert_same(lab.target(), "v1", changed)
     assert lab.origin.requests["GET manifest"] == 2  # the index and the new one
-    assert lab.host.requests["HEAD blob"] == 2
+    assert lab.host.requests["HEAD blob"] == 1  # the layer of the new one, not its config
 
 
 # Immutable tags --------------------------------------------------------------------
