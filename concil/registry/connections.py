@@ -17,6 +17,7 @@ import urllib3.connectionpool
 from concil.config import KIB, MIB
 from concil.registry import failures
 from concil.registry.certificates import CertificateDirectories, HostCertificates
+from concil.registry.proxies import Proxy
 from concil.registry.trust import Trust
 from concil.registry.urls import host_of
 
@@ -209,16 +210,17 @@ class Connections(requests.adapters.HTTPAdapter):
         return host, settings
 
 
-def check_proxy(url: str) -> None:
+def check_proxy(proxy: Proxy) -> None:
     """Refuse what urllib3 would only stumble over: it may be a host alone.
 
     Raises:
         UsageError: there is no host in it, or no port that can be.
     """
+    url = proxy.url
     try:
         parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
         usable = bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
-        raise failures.unusable_proxy("the environment")
+        raise failures.unusable_proxy("the environment", proxy.setting)
