@@ -20,6 +20,7 @@ from concil.config import KIB, MIB
 from concil.forking import keep_socket_from_children, renew_in_child
 from concil.registry import failures
 from concil.registry.certificates import CertificateDirectories, HostCertificates
+from concil.registry.proxies import Proxy
 from concil.registry.trust import Trust
 from concil.registry.urls import host_of
 
@@ -276,16 +277,17 @@ def forget_foreign_connections(session: requests.Session) -> None:
         session.cookies = session.cookies.copy()  # with a lock that nobody holds
 
 
-def check_proxy(url: str) -> None:
+def check_proxy(proxy: Proxy) -> None:
     """Refuse what urllib3 would only stumble over: it may be a host alone.
 
     Raises:
         UsageError: there is no host in it, or no port that can be.
     """
+    url = proxy.url
     try:
         parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
         usable = bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
-        raise failures.unusable_proxy("the environment")
+        raise failures.unusable_proxy("the environment", proxy.setting)

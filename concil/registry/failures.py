@@ -27,12 +27,13 @@ from concil.errors import (
     shown,
 )
 from concil.limits import reached
-from concil.registry import quota
+from concil.registry import proxies, quota
 from concil.registry.urls import redacted
 from concil.strict_json import InvalidJson, read_json
 
 HTTP_ERRORS = urllib3.exceptions.HTTPError
 _REASONS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
+_OF_PROXIES = frozenset({407, 502, 503, 504})  # what a proxy answers by itself
 # What requests says of a file that is not there, before it connects.
 _MISSING_FILE = re.compile(r"Could not find .*invalid path: (.*?)(?: \||$)")
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
@@ -45,12 +46,13 @@ TWO_LENGTHS = "two lengths"  # says connections.py
 _UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED[^(]*?: (.*?)(?: \(_ssl|['\")]|$)")
 
 
-def translate(error: BaseException, what: str, *, answered: bool) -> ConcilError:
+def translate(error: BaseException, what: str, *, answered: bool, proxy: str = "") -> ConcilError:
     """Return our exception for one of the HTTP stack's.
 
     Args:
         what: what was being done, for the message.
         answered: whether the host has answered anything before.
+        proxy: the setting that names the proxy which was asked; "": not known.
     """
     if isinstance(error, ConcilError):
         return error
@@ -59,13 +61,17 @@ def translate(error: BaseException, what: str, *, answered: bool) -> ConcilError
     if limit is not None:
         # Nobody knows whether the host is there; with fewer connections it may be tried again.
         return LimitReached(f"{what}: {limit[0]}", remedy=limit[1])
-    failure = _tls(error, text, what) or _proxy(error, text, what, answered=answered)
+    failure = _tls(error, text, what) or _proxy(error, text, what, proxy)
+    if isinstance(failure, Unreachable):
+        failure.answered_before = answered and failure.answered_before
     if failure is not None:
         return failure
     nonsense = _nonsense(error, text)
     if nonsense:
         return ProtocolViolation(f"{what}: {nonsense}")
     if isinstance(error, requests.exceptions.ConnectTimeout) or _never_connected(error):
+        if proxy:
+            return _no_proxy_there(what, proxy)
         lost = Unreachable(f"{what}: {_why(error, text)}", remedy="check the host name and port")
         lost.answered_before = answered
         return lost
@@ -81,32 +87,58 @@ def _nonsense(error: BaseException, text: str) -> str:
     return "a URL or header that cannot be sent" if isinstance(error, ValueError) else ""
 
 
-def unusable_proxy(what: str) -> UsageError:
+_ANY_PROXY = "HTTP_PROXY or HTTPS_PROXY"
+
+
+def unusable_proxy(what: str, setting: str = "") -> UsageError:
     """The error for the URL of a proxy; it may hold a password, and is not repeated."""
     return UsageError(
         f"{what}: the URL of the proxy cannot be used",
-        remedy="HTTP_PROXY and HTTPS_PROXY are http://[user:password@]host:port",
+        remedy=f"write {setting or _ANY_PROXY} as http://[user:password@]host:port",
     )
 
 
 def _proxy(
-    error: BaseException, text: str, what: str, *, answered: bool
+    error: BaseException, text: str, what: str, setting: str
 ) -> Unreachable | UsageError | None:
     """The trouble with a proxy, if it is that; the proxy's own words are not repeated."""
     if isinstance(error, requests.exceptions.InvalidProxyURL) or "SOCKS" in text:
-        return unusable_proxy(what)
+        return unusable_proxy(what, setting)
     if not isinstance(error, requests.exceptions.ProxyError):
         return None
     refused = _TUNNEL.search(text)
     if refused is None:
-        return Unreachable(f"{what}: the proxy cannot be reached", remedy="check HTTPS_PROXY")
+        return _no_proxy_there(what, setting)
     status = int(refused[1])
-    remedy = "the proxy does not let this host through, or cannot reach it"
-    if status == 407:
-        remedy = "give the proxy's user and password: HTTPS_PROXY=http://user:password@host:port"
+    where = setting or _ANY_PROXY
+    remedy = f"the proxy of {where} does not let this host through, or cannot reach it"
+    if status == requests.codes.proxy_authentication_required:
+        remedy = _proxy_password(setting)
     lost = Unreachable(f"{what}: the proxy answers {status}", remedy=remedy)
-    lost.answered_before = answered and status >= 500
+    lost.answered_before = status >= 500
     return lost
+
+
+def _no_proxy_there(what: str, setting: str) -> Unreachable:
+    return Unreachable(
+        f"{what}: the proxy cannot be reached",
+        remedy=f"check {setting or _ANY_PROXY}, or name the host in NO_PROXY",
+    )
+
+
+def _proxy_password(setting: str) -> str:
+    where = setting or _ANY_PROXY
+    return f"give the proxy's user and password: {where}=http://user:password@host:port"
+
+
+def _of_proxy(response: requests.Response) -> str:
+    """What can be done about an answer to plain http that a proxy may have given; or ""."""
+    proxied = proxies.of_environment(response.url)
+    if proxied is None or response.url.startswith("https:"):
+        return ""
+    if response.status_code == requests.codes.proxy_authentication_required:
+        return _proxy_password(proxied.setting)
+    return f"it came through the proxy that {proxied.setting} names, which may not reach the host"
 
 
 def _texts(error: BaseException) -> str:
@@ -250,6 +282,8 @@ def status_error(response: requests.Response, content: bytes, what: str = "") ->
         kind, remedy = QuotaRefusal, "log in to have more, or run it again when it renews"
     elif status == 413:
         remedy = "a proxy in front of the registry limits the size of a body"
+    elif status in _OF_PROXIES:
+        remedy = _of_proxy(response)
     error = kind(message, response=response, remedy=remedy)
     error.retry_after = retry_after(response)
     # Distribution 2.8 says 500 to a manifest whose foreign layers it does not want.

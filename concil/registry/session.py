@@ -18,7 +18,7 @@ import requests.utils
 
 from concil.config import Timeouts
 from concil.errors import Cancelled, ConcilError, ConnectionLost, ProtocolViolation, shown
-from concil.registry import failures
+from concil.registry import failures, proxies
 from concil.registry.connections import check_proxy
 from concil.registry.gates import Gates
 from concil.registry.urls import host_of, origin, redacted, resolve
@@ -116,8 +116,8 @@ class Transport:
 
     def is_proxied(self, url: str) -> bool:
         """Whether a proxy would be asked for ``url``, which then resolves its name."""
-        proxies = self.session.proxies or self._environment_proxies(url)
-        return requests.utils.select_proxy(url, proxies) is not None
+        known = self.session.proxies or self._environment_proxies(url)
+        return requests.utils.select_proxy(url, known) is not None
 
     def _prepared(self, request: requests.Request) -> requests.PreparedRequest:
         try:
@@ -145,7 +145,10 @@ class Transport:
             if host in self._answered:  # else it speaks no TLS, or was never there
                 self.count_loss(url)
             what = f"{prepared.method} {redacted(url)}"
-            raise failures.translate(error, what, answered=host in self._answered) from error
+            setting = self._proxy_setting(url)
+            raise failures.translate(
+                error, what, answered=host in self._answered, proxy=setting
+            ) from error
         finally:
             gate.leave(given, response, _refusal(response))
         self._answered.add(host)
@@ -163,25 +166,33 @@ class Transport:
         verify = session.verify
         if verify is True or verify is None:
             verify = _environment_ca() or True
-        proxies = session.proxies or self._environment_proxies(url)
+        known = session.proxies or self._environment_proxies(url)
         read = options.read_timeout or self.timeouts.idle
         settings: dict[str, Any] = {
             "verify": verify,
             "cert": session.cert,
-            "proxies": proxies,
+            "proxies": known,
             "timeout": (self.timeouts.connect, read),
         }
         settings.update({k: v for k, v in options.overrides.items() if v is not None})
         return settings
+
+    def _proxy_setting(self, url: str) -> str:
+        """Where the proxy for a URL is set, for messages."""
+        if self.session.proxies:
+            return "the proxies of the session"
+        proxy = proxies.of_environment(url)
+        return "" if proxy is None else proxy.setting
 
     def _environment_proxies(self, url: str) -> Mapping[str, str]:
         """Look them up once a host: each look-up costs as much as a small request."""
         key = "{}://{}".format(*origin(url))
         found = self._proxies.get(key)
         if found is None:
-            found = requests.utils.get_environ_proxies(url)
-            for proxy in found.values():
+            proxy = proxies.of_environment(url)
+            if proxy is not None:
                 check_proxy(proxy)
+            found = {} if proxy is None else {origin(url)[0]: proxy.url}
             self._proxies[key] = found
         return found
 
