@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from concil import arguments
-from concil.errors import DigestMismatch, InvalidDigest, SizeMismatch, shown
+from concil.errors import ConcilError, DigestMismatch, InvalidDigest, SizeMismatch, shown
 from concil.hashing import ResumableSha256
 
+DAMAGED_SOURCE = "the source holds damaged content; fetch or build it again"
 _DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
 
 
@@ -148,13 +149,36 @@ class Verifier:
         if size is not None and self._position != size:
             raise SizeMismatch(
                 f"{subject}: {self._position} bytes instead of {size}",
-                remedy="the source holds damaged content; fetch or build it again",
+                remedy=DAMAGED_SOURCE,
             )
         if digest is not None and self.digest() != digest:
-            raise DigestMismatch(
+            error = DigestMismatch(
                 f"{subject}: the bytes hash to {self.digest()}, not to {digest}",
-                remedy="the source holds damaged content; fetch or build it again",
+                remedy=DAMAGED_SOURCE,
             )
+            error.found = str(self.digest())
+            raise error
+
+
+def wrong_twice(first: ConcilError, second: ConcilError) -> ConcilError:
+    """Return the error for bytes that were read twice and were wrong both times.
+
+    The same wrong bytes are the source's; different ones were changed on their way.
+    """
+    if not (isinstance(first, DigestMismatch) and isinstance(second, DigestMismatch)):
+        return second
+    if not first.found or not second.found:
+        return second
+    if first.found == second.found:
+        error = DigestMismatch(f"{second}; twice the same", remedy=DAMAGED_SOURCE)
+    else:
+        error = DigestMismatch(
+            f"{second}; and before to {first.found}",
+            remedy="the source, or the way from it, gives other bytes each time: look at the"
+            " network, a proxy and the memory of this machine, then run it again",
+        )
+    error.found = second.found
+    return error
 
 
 class _Hash(Protocol):

@@ -91,6 +91,8 @@ class ContentError(ConcilError):
 class DigestMismatch(ContentError):
     """Bytes do not hash to their digest."""
 
+    found: str = ""  # what they hash to; "" where somebody else has hashed them
+
 
 class SizeMismatch(ContentError):
     """There are more or fewer bytes than were announced."""

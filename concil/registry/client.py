@@ -12,8 +12,10 @@ import requests
 from concil import retry
 from concil.config import MIB, RetryPolicy
 from concil.content import ACCEPTED_TYPES, Descriptor, Digest, Manifest, Verifier
+from concil.digest import wrong_twice
 from concil.errors import (
     ConnectionLost,
+    DigestMismatch,
     InvalidDigest,
     InvalidManifest,
     ProtocolViolation,
@@ -185,10 +187,27 @@ class RegistryClient:
             raise InvalidManifest(f"{what}: {error}", remedy=error.remedy) from error
 
     def read_manifest(self, reference: str, accept: str) -> tuple[bytes, str]:
-        """Fetch the bytes of a manifest and what the registry calls them; a digest is verified."""
+        """Fetch the bytes of a manifest and what the registry calls them; a digest is verified.
+
+        Bytes that are not what they should be are fetched once more.
+
+        Raises:
+            DigestMismatch: they were wrong twice. Of a tag the registry's word for the digest
+                may be wrong, but then they are the same twice.
+        """
+        what = f"{self.repository}: manifest {reference}"
+        body, response = self._manifest(reference, accept, what)
+        wrong = _mismatch(reference, body, response, what)
+        if wrong is not None:
+            first, (body, response) = body, self._manifest(reference, accept, what)
+            again = _mismatch(reference, body, response, what)
+            if again is not None and (":" in reference or body != first):
+                raise wrong_twice(wrong, again)
+        return body, response.headers.get("Content-Type", "")
+
+    def _manifest(self, reference: str, accept: str, what: str) -> tuple[bytes, requests.Response]:
         url = self.path(f"manifests/{_checked(reference)}")
         headers = {"Accept": accept} if accept else {}
-        what = f"{self.repository}: manifest {reference}"
         try:
             response, body = self.read(
                 Call("GET", url, self.pull, headers), self._manifest_limit, what
@@ -198,12 +217,7 @@ class RegistryClient:
                 f"{what} is larger than {self._manifest_limit} bytes",
                 remedy="no registry accepts such a manifest; build it again with fewer entries",
             ) from error
-        if ":" in reference:
-            wanted = Digest.parse(reference)
-            verifier = Verifier(wanted.algorithm)
-            verifier.update(body)
-            verifier.check(wanted, None, what)
-        return body, response.headers.get("Content-Type", "")
+        return body, response
 
     def put_manifest(self, body: bytes, media_type: str, reference: str) -> requests.Response:
         """Write a manifest under a tag or its digest, bytes unchanged; return the answer (201)."""
@@ -265,6 +279,24 @@ def discard_head(response: requests.Response) -> None:
     """Give the connection of a HEAD back; its Content-Length is not of a body."""
     response.raw.read(decode_content=False)
     response.close()
+
+
+def _mismatch(
+    reference: str, body: bytes, response: requests.Response, what: str
+) -> DigestMismatch | None:
+    """What is wrong with the bytes of a manifest, by its digest or what the registry says of it."""
+    told = reference if ":" in reference else response.headers.get("Docker-Content-Digest", "")
+    try:
+        wanted = Digest.parse(told)
+    except InvalidDigest:
+        return None
+    verifier = Verifier(wanted.algorithm)
+    verifier.update(body)
+    try:
+        verifier.check(wanted, None, what)
+    except DigestMismatch as error:
+        return error
+    return None
 
 
 def _told(response: requests.Response) -> Descriptor | None:

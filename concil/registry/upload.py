@@ -180,7 +180,8 @@ class UploadSession:
             if error.status == 400 and "DIGEST_INVALID" in error.args[0]:
                 raise DigestMismatch(
                     f"{self._client.repository}: the registry got other bytes than {digest}",
-                    remedy="the source is damaged or changed while it was sent",
+                    remedy="the source is damaged or changed while it was sent, or the way to the"
+                    " registry changes what it carries",
                 ) from error
             raise
         read_limited(response, ERROR_LIMIT, f"{self._client.repository}: answer to a PUT")

@@ -112,8 +112,12 @@ class DockerBlobWriter:
             self._sink.close()
 
     def abort(self) -> None:
-        """The same."""
+        """Forget what was taken; it may be written again."""
         self.close()
+        self._sink = None
+        self._head.clear()
+        self.offset = 0
+        self._verifier = Verifier(self._digest.algorithm)
 
     def _begin(self) -> _Sink:
         head = bytes(self._head)

@@ -63,4 +63,6 @@ class MemberWriter:
         """Let go; a region that is not whole is left out of the archive."""
 
     def abort(self) -> None:
-        """The same."""
+        """Forget what was written; it may be written again."""
+        self.offset = 0
+        self._verifier = Verifier(self._digest.algorithm)

@@ -96,7 +96,7 @@ class BlobWriter(Protocol):
         ...
 
     def abort(self) -> None:
-        """Throw away what is there; errors while doing so are of no interest."""
+        """Throw away what is there, errors or not; `resync` then begins again at 0."""
         ...
 
 

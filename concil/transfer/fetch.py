@@ -9,6 +9,7 @@ from concurrent.futures import Future
 
 from concil.config import MIB
 from concil.content import Descriptor
+from concil.digest import wrong_twice
 from concil.errors import (
     Cancelled,
     ConcilError,
@@ -51,8 +52,8 @@ class Fetch:
         # The blob's place in the journal, from which the writer was begun.
         self.entry = Entry.nowhere()
         self._unsaved = 0  # bytes since the journal was told
-        # Something was lost on the way, or is an earlier process's: it may be damaged.
-        self._lossy = writer.filled > 0
+        # Of an earlier process: what is wrong may be what that has fetched.
+        self._resumed = writer.filled > 0
         self._ranges = True  # the source can begin in the middle
         self.outcome: Future[None] = Future()
 
@@ -134,7 +135,6 @@ class Fetch:
                     position = max(position, _reached(error))
                     if isinstance(error, Cancelled):
                         raise
-                    self._lossy = True
                     patience.lost(error, self._writer.filled, self._name)
         finally:
             self._writer.give_back(position, stop)
@@ -206,27 +206,34 @@ class Fetch:
             self._error = error
 
     def _commit(self) -> None:
-        try:
-            self._writer.commit()
-        except ContentError as error:
-            if isinstance(error, DigestMismatch) and self._lossy:
-                logger.warning("%s: %s; once more from the start", self._name, error)
-                self._again()
-                return
-            self._error = error
-        except ConcilError as error:
-            self._error = error
+        """Verify and commit; wrong bytes are fetched once more, for they may be an accident.
 
-    def _again(self) -> None:
-        """Fetch everything once more, alone: a part that was resumed may have been another's."""
+        Those of an earlier process do not count.
+        """
+        wrong: DigestMismatch | None = None
+        while True:
+            try:
+                self._writer.commit()
+            except DigestMismatch as error:
+                if wrong is not None:
+                    self._error = wrong_twice(wrong, error)
+                    return
+                wrong, self._resumed = None if self._resumed else error, False
+                logger.warning("%s: %s; once more from the start", self._name, error)
+            except ConcilError as error:
+                self._error = error
+                return
+            else:
+                return
+            if not self._again():
+                return
+
+    def _again(self) -> bool:
+        """Fetch everything once more, alone; return whether it has come."""
         self._writer.restart()
         self._meter.state(State.RETRYING, position=0, detail="the bytes did not fit their digest")
-        try:
-            self._work()
-            if self._error is None:
-                self._writer.commit()
-        except ConcilError as error:
-            self._error = error
+        self._rest()
+        return self._error is None
 
     def _put_away(self, error: BaseException) -> None:
         if isinstance(error, ContentError):

@@ -63,6 +63,12 @@ class Promise:
             count = reader.readinto(buffer[: min(len(buffer), left)])
             self._verifier.update(buffer[:count])
 
+    def restart(self) -> None:
+        """Begin again at byte 0: every byte passes here once more."""
+        digest = self._digest
+        self._verifier = Verifier(digest.algorithm) if digest else Verifier.resumable()
+        self.whole = True
+
     @property
     def saved(self) -> str:
         """The hash as it stands, while the digest is not known."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from concil.content import Digest
+from concil.digest import wrong_twice
 from concil.errors import (
     Cancelled,
     ConcilError,
     ConnectionLost,
     ContentError,
-    DigestMismatch,
+    FileChanged,
     ProtocolViolation,
     SessionLost,
+    SizeMismatch,
 )
 from concil.progress import Meter, State
 from concil.retry import Patience
@@ -24,6 +27,7 @@ from concil.transfer.promise import Promise
 from concil.transfer.run import Run
 from concil.transfer.window import Window
 
+logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
@@ -153,6 +157,7 @@ class Push:
         self._acknowledged = writer.offset  # bytes that the destination had before a loss
         self._reached = writer.offset  # bytes that ever left
         self._best = 0  # bytes of the session that came furthest of those that are lost
+        self._wrong: ContentError | None = None  # what was wrong with the first whole reading
         self._restarts = 0  # sessions that were lost and came no further
 
     def run(
@@ -176,7 +181,7 @@ class Push:
         Returns:
             The digest it was committed under.
         Raises:
-            DigestMismatch: the source's bytes are wrong; nothing was committed.
+            DigestMismatch: the source's bytes were wrong twice; nothing was committed.
             DigestNeeded: the destination cannot do without the digest; hash the source
                 and push again.
             ConcilError: the source or the destination is lost for good.
@@ -198,7 +203,7 @@ class Push:
                     self._writer.commit(promise.named)
                     break
                 except ConcilError as error:
-                    if not self._may_be_theirs(error, promise):
+                    if not self._begins_again(error, promise, name):
                         self._recover(error, promise, name)
                     promise.whole = promise.whole or self._writer.offset == 0
         except (ContentError, DigestNeeded, SessionLost):  # there is nothing to go on with
@@ -255,13 +260,27 @@ class Push:
             self._remember(promise)
             empty = False
 
-    def _may_be_theirs(self, error: ConcilError, promise: Promise) -> bool:
-        """Begin again where wrong bytes may be those that an earlier process had sent."""
-        if promise.whole or not isinstance(error, DigestMismatch):
+    def _begins_again(self, error: ConcilError, promise: Promise, name: str) -> bool:
+        """Begin again at byte 0, once, where wrong bytes may have come by accident.
+
+        Those of an earlier process may have been wrong, too: they do not count.
+
+        Raises:
+            ContentError: they were wrong once more.
+        """
+        cause = error.cause if isinstance(error, _SourceLost) else error
+        if not isinstance(cause, ContentError) or isinstance(cause, SizeMismatch | FileChanged):
             return False
+        if promise.whole:
+            if self._wrong is not None:
+                raise wrong_twice(self._wrong, cause) from cause
+            self._wrong = cause
+        logger.warning("%s: %s; once more from the start", name, cause)
+        self._lost(cause)
         self._writer.abort()
         self._writer.resync()
-        promise.whole = True
+        promise.restart()
+        self._acknowledged = self._reached = self._writer.offset
         return True
 
     def _recover(self, error: ConcilError, promise: Promise, name: str) -> None:

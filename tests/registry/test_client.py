@@ -325,11 +325,65 @@ def test_a_manifest_that_breaks_off_is_fetched_again(
     )
     server.on("GET", f"/v2/team/app/manifests/{IMAGE.digest}", half, manifest())
 
-    if length is None:
-        assert client.get_manifest(IMAGE.digest).body == IMAGE.manifest
-    else:  # nothing says that more was to come
-        with pytest.raises(DigestMismatch):
-            client.get_manifest(IMAGE.digest)
+    # Where nothing says that more was to come, the digest does.
+    assert client.get_manifest(IMAGE.digest).body == IMAGE.manifest
+
+
+def changed(at: int) -> bytes:
+    """Return the manifest with a letter changed: still JSON."""
+    body = bytearray(IMAGE.manifest)
+    place = body.index(b"sha256:") + 7 + at
+    body[place] = ord("0") if body[place] != ord("0") else ord("1")
+    return bytes(body)
+
+
+def sent(body: bytes) -> Answer:
+    """Return an answer that says it is the manifest."""
+    return reply(200, body, Content_Type=OCI_MANIFEST, Docker_Content_Digest=IMAGE.digest)
+
+
+@pytest.mark.parametrize("reference", ["v1", IMAGE.digest])
+def test_a_manifest_that_arrives_wrong_once_is_fetched_once_more(
+    server: Scripted, client: RegistryClient, reference: str
+) -> None:
+    server.on("GET", f"/v2/team/app/manifests/{reference}", sent(changed(0)), manifest())
+
+    assert client.get_manifest(reference).body == IMAGE.manifest
+
+    assert len(server.requests) == 2
+
+
+def test_a_manifest_that_is_wrong_twice_is_the_sources(
+    server: Scripted, client: RegistryClient
+) -> None:
+    server.on("GET", f"/v2/team/app/manifests/{IMAGE.digest}", sent(changed(0)))
+
+    with pytest.raises(DigestMismatch, match="twice the same") as caught:
+        client.get_manifest(IMAGE.digest)
+
+    assert "the source holds damaged content" in caught.value.remedy
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("reference", ["v1", IMAGE.digest])
+def test_a_manifest_that_is_wrong_in_two_ways_is_the_lines(
+    server: Scripted, client: RegistryClient, reference: str
+) -> None:
+    path = f"/v2/team/app/manifests/{reference}"
+    server.on("GET", path, sent(changed(0)), sent(changed(1)))
+
+    with pytest.raises(DigestMismatch, match="and before to sha256:") as caught:
+        client.get_manifest(reference)
+
+    assert "the way from it" in caught.value.remedy
+
+
+def test_a_registry_that_is_wrong_about_the_digest_of_a_tag_is_not_believed(
+    server: Scripted, client: RegistryClient
+) -> None:
+    server.on("GET", "/v2/team/app/manifests/v1", sent(changed(0)))
+
+    assert client.get_manifest("v1").body == changed(0)
 
 
 @pytest.mark.parametrize("reference", ["../../etc", "a b", "sha256:../x", "", "x" * 129, "a/b"])

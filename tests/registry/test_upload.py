@@ -505,7 +505,7 @@ def test_another_400_is_what_it_is(uploads: Uploads, client: RegistryClient) -> 
 
 def test_the_registrys_own_digest_is_compared(uploads: Uploads, client: RegistryClient) -> None:
     other = str(Digest.of(b"other"))
-    uploads.trouble("PUT", always(reply(201, Docker_Content_Digest=other)))
+    uploads.trouble("PUT", *[always(reply(201, Docker_Content_Digest=other))] * 2)
 
     with pytest.raises(DigestMismatch, match="stored") as caught:
         Upload(client, BLOB).run()

@@ -124,3 +124,20 @@ class Corrupts(Fault):
             return False
         piece[self.at - position] ^= 0xFF
         return True
+
+
+class InTurn(Fault):
+    """A byte of a blob is served inverted, another one each time that it is read from 0 on."""
+
+    def __init__(self, *places: int) -> None:
+        super().__init__(len(places))
+        self.places = list(places)
+        self.reading = -1  # from 0
+
+    def serve(self, position: int, piece: memoryview) -> bool:
+        self.reading += position == 0
+        at = self.places[self.reading] if self.reading < len(self.places) else -1
+        if not position <= at < position + len(piece):
+            return False
+        piece[at - position] ^= 0xFF
+        return True

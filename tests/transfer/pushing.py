@@ -95,3 +95,4 @@ class Monolith:
 
     def abort(self) -> None:
         self.aborted = True
+        self.offset = 0

@@ -21,7 +21,7 @@ from concil.errors import (
 )
 from concil.progress import State
 from concil.transfer.run import Run
-from tests.store.faults import BreaksRead, Corrupts, Fault, RefusesRequests
+from tests.store.faults import BreaksRead, Corrupts, Fault, InTurn, RefusesRequests
 from tests.transfer.pulling import ALONE, SIZE, Pull
 from tests.transfer.world import (
     ALWAYS,
@@ -94,13 +94,41 @@ def test_final_error_is_not_repeated(
     assert not pull.final.exists()
 
 
-def test_wrong_bytes_without_any_loss_are_final(store: WatchedStore, pull: Pull) -> None:
+def test_bytes_that_are_wrong_twice_are_the_sources(store: WatchedStore, pull: Pull) -> None:
     store.registry.faults.append(Corrupts(at=SIZE // 2, times=ALWAYS))
 
-    assert isinstance(pull.alone(ALONE).exception(), DigestMismatch)
+    error = pull.alone(ALONE).exception()
 
-    assert store.registry.served == SIZE
+    assert isinstance(error, DigestMismatch)
+    assert "twice the same" in str(error)
+    assert "the source holds damaged content" in error.remedy
+    assert store.registry.served == 2 * SIZE
     assert list(pull.directory.iterdir()) == []
+
+
+def test_bytes_that_are_wrong_in_two_ways_are_the_lines(store: WatchedStore, pull: Pull) -> None:
+    store.registry.faults.append(InTurn(5, SIZE - 5))
+
+    error = pull.alone(ALONE).exception()
+
+    assert isinstance(error, DigestMismatch)
+    assert "and before to sha256:" in str(error)
+    assert "the way from it" in error.remedy
+    assert store.registry.served == 2 * SIZE
+    assert list(pull.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_bytes_that_are_wrong_once_are_fetched_once_more(
+    store: WatchedStore, pull: Pull, count: int
+) -> None:
+    store.registry.faults.append(Corrupts(at=SIZE // 2))
+
+    with pool_of(count) as pool:
+        assert pull.on(pool).exception() is None
+
+    pull.assert_right()
+    assert store.registry.served == 2 * SIZE
 
 
 @pytest.mark.parametrize("count", [0, 4])

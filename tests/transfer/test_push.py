@@ -16,7 +16,7 @@ from concil.progress import State
 from concil.transfer.push import Push
 from concil.transfer.run import Run
 from tests.store.contract import Blob
-from tests.store.faults import BreaksRead, Corrupts, LosesChunk
+from tests.store.faults import BreaksRead, Corrupts, InTurn, LosesChunk
 from tests.transfer.pushing import BLOB, CHUNK, DIGEST, SIZE, Monolith, PushedCopy
 from tests.transfer.world import BLOCK, CONFIG, meter_of
 
@@ -61,23 +61,49 @@ def test_sha512_is_verified_as_such() -> None:
 def test_wrong_bytes_are_never_committed_and_the_session_is_thrown_away(
     copy: PushedCopy, at: int
 ) -> None:
-    copy.source.registry.faults.append(Corrupts(at=at))
+    copy.source.registry.faults.append(Corrupts(at=at, times=2))
 
-    with pytest.raises(DigestMismatch):
+    with pytest.raises(DigestMismatch, match="twice the same") as caught:
         copy.push()
+
+    assert "the source holds damaged content" in caught.value.remedy
 
     copy.assert_nothing()
     assert copy.host.sessions == {}
     # The last bytes never left: not even a registry that checks nothing has all of them.
     assert copy.host.requests["PUT upload"] == 0
-    assert copy.host.received < SIZE
+    assert copy.host.received < 2 * SIZE
+
+
+@pytest.mark.parametrize("at", [0, CHUNK, SIZE - 1])
+def test_bytes_that_arrive_wrong_once_are_sent_once_more_in_a_new_session(
+    copy: PushedCopy, at: int
+) -> None:
+    copy.source.registry.faults.append(Corrupts(at=at))
+
+    assert copy.push() == DIGEST
+
+    copy.assert_right()
+    assert SIZE < copy.host.received < 2 * SIZE
+    assert copy.host.requests["PUT upload"] == 1
+
+
+def test_bytes_that_are_wrong_in_two_ways_are_the_lines(copy: PushedCopy) -> None:
+    copy.source.registry.faults.append(InTurn(0, SIZE - 1))
+
+    with pytest.raises(DigestMismatch, match="and before to sha256:") as caught:
+        copy.push()
+
+    copy.assert_nothing()
+    assert "the way from it" in caught.value.remedy
+    assert copy.host.sessions == {}
 
 
 @pytest.mark.parametrize("at", [0, SIZE - 1])
 def test_writer_that_commits_with_the_bytes_never_gets_wrong_ones(
     copy: PushedCopy, at: int
 ) -> None:
-    copy.source.registry.faults.append(Corrupts(at=at))
+    copy.source.registry.faults.append(Corrupts(at=at, times=2))
     writer = Monolith(SIZE)
 
     with pytest.raises(DigestMismatch):
