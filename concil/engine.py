@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from concil.archives import ArchiveWriting
 from concil.config import Timeouts, TransferConfig
 from concil.content import Descriptor, Digest
 from concil.errors import ConcilError, NotFound, UsageError
@@ -176,8 +178,10 @@ class Engine:
         foreign = ForeignLayers(foreign_layers)
         item = MirrorItem(source, destination, tuple(platforms), referrers, foreign)
         self._stores.referrers.forget()
-        with self._stores.writing():
-            return self._copier.copy(self._prepare(item))
+        with self._stores.writing(self._progress) as archives:
+            result = self._copier.copy(self._prepare(item, archives))
+            archives.finish(strict=True)
+            return result
 
     def copy_item(self, item: MirrorItem) -> ImageResult:
         """Copy one image of a mirror that somebody else keeps the list of. Raises as `copy`."""
@@ -197,24 +201,22 @@ class Engine:
         Args:
             items: taken lazily, a few at a time.
             on_image: gets what became of each image, as soon as it has; from several
-                threads, never two at a time. What it raises ends the mirror.
-            keep: False: images that did not fail are only counted, so that the report stays
-                small however many they are.
+                threads, one at a time; for archives when these are there. What it raises ends all.
+            keep: False: images that did not fail are only counted, so that the report is small.
             fail_fast: begin no more images after one that failed.
-            dry_run: write nothing; what would be copied is in state WAITING, with the blobs
-                that are not there.
+            dry_run: write nothing; what would be copied is WAITING, with blobs that are missing.
         Raises:
             Cancelled: somebody cancelled; run it again to go on.
+            ConcilError: an archive could not be written; it is as it was.
         """
-        coordinators = max(1, self.config.images if self.config.workers else 1)
-        manner = Manner(on_image, keep, fail_fast, self._refusals)
         self._stores.referrers.forget()
-        if dry_run:
-            mirror = Mirror(Surveyor(self._pool), self._opening.survey, self._cancel, manner)
-        else:
-            mirror = Mirror(self._copier, self._prepare, self._cancel, manner)
-        with self._stores.writing():
-            return mirror.run(items, coordinators)
+        with self._stores.writing(self._progress) as archives:
+            manner = Manner(on_image, keep, fail_fast, self._refusals, archives)
+            prepare = partial(self._prepare, archives=archives)
+            mirror = Mirror(self._copier, prepare, self._cancel, manner)
+            if dry_run:
+                mirror = Mirror(Surveyor(self._pool), self._opening.survey, self._cancel, manner)
+            return mirror.run(items, max(1, self.config.images if self.config.workers else 1))
 
     def prune(self, repository: str, pruning: Pruning) -> Pruned:
         """Delete tags of a repository or layout whose source is gone; blobs stay.
@@ -336,9 +338,9 @@ class Engine:
         spread(fetch, help_wanted)
         return fetch
 
-    def _prepare(self, item: MirrorItem) -> ImageJob:
+    def _prepare(self, item: MirrorItem, archives: ArchiveWriting | None = None) -> ImageJob:
         try:
-            return self._opening.image(item)
+            return self._opening.image(item, archives)
         except ConcilError as error:  # told as any image that fails, then raised again
             names = (str(parse_address(item.source)), str(parse_address(item.destination)))
             emit(self._progress, Event("image", *names, State.FAILED, 0, None, str(error)))
