@@ -16,6 +16,7 @@ __all__ = ["Body", "Descriptor", "Digest", "Manifest", "Platform", "Verifier"]
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"  # withdrawn; some have them
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -23,8 +24,8 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
 
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
-MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
-ACCEPTED_TYPES = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
+MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST, OCI_ARTIFACT})
+ACCEPTED_TYPES = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, OCI_ARTIFACT)
 
 # RFC 6838 names, long enough for every type in use: what reaches a header or a message.
 _MEDIA_TYPE = re.compile(
@@ -167,7 +168,7 @@ class Manifest:
             raise InvalidManifest(f"a manifest is {error}") from error
         if not isinstance(document, dict):
             raise InvalidManifest("a manifest is not a JSON object")
-        kind = _kind(document, media_type.partition(";")[0].strip())
+        kind = _kind(document, media_type.partition(";")[0].strip().lower())
         return cls(kind, body)
 
     @property
@@ -215,7 +216,7 @@ class Manifest:
         document = self._document
         config = document.get("config")
         first = (Descriptor.from_json(config),) if config is not None else ()
-        return first + tuple(_descriptors(document, "layers"))
+        return first + tuple(_descriptors(document, _list_of(self.media_type)))
 
     @property
     def subject(self) -> Descriptor | None:
@@ -248,38 +249,69 @@ class Manifest:
 
 
 def _descriptors(document: dict[str, Any], name: str) -> Iterator[Descriptor]:
-    entries = document.get(name)
-    if not isinstance(entries, list):
-        raise InvalidManifest(f"a manifest has no list of {name}")
-    return (Descriptor.from_json(entry) for entry in entries)
+    # An encoder of Go writes null for a list without entries; `_kind` has seen to the rest.
+    return (Descriptor.from_json(entry) for entry in document.get(name) or ())
+
+
+def _list_of(kind: str) -> str:
+    """The field in which a document of a media type lists what it consists of."""
+    if kind in INDEX_TYPES:
+        return "manifests"
+    return "blobs" if kind == OCI_ARTIFACT else "layers"
 
 
 def _kind(document: dict[str, Any], claimed: str) -> str:
-    """The media type of a document: what it is told to be must fit what it holds."""
+    """The media type of a document: the class that it is told to be of must fit what it holds.
+
+    A field that is null is as good as missing, to every reader. Whether a manifest or index
+    is Docker's or OCI's, and so by which of both names others call it, is of no importance.
+    """
     for name in document:
         if _TELLING.get(name.lower(), name) != name:
             raise InvalidManifest(f"a manifest has {shown(name)}, which others read differently")
     own = document.get("mediaType")
     if own is not None and not isinstance(own, str):
         raise InvalidManifest("the mediaType of a manifest is not text")
-    if "manifests" in document and ("layers" in document or "config" in document):
+    filled = {name for name in ("manifests", "layers", "config") if document.get(name) is not None}
+    if "manifests" in filled and len(filled) > 1:
         raise InvalidManifest("a document claims to be an index and a manifest at once")
     known = claimed in INDEX_TYPES or claimed in MANIFEST_TYPES
-    if own and known and own != claimed:
+    if own and known and _class_of(own) != _class_of(claimed):
         raise InvalidManifest(f"a manifest served as {claimed} calls itself {shown(own)}")
-    kind = own or (claimed if known else "")
-    if not kind:
-        kind = OCI_INDEX if "manifests" in document else OCI_MANIFEST
-    if kind in INDEX_TYPES and isinstance(document.get("manifests"), list):
-        return kind
-    if kind in MANIFEST_TYPES and isinstance(document.get("layers"), list):
-        return kind
-    if document.get("schemaVersion") == 1:
+    kind = own or (claimed if known else _guessed(document))
+    if document.get("schemaVersion") == 1 and not filled:
         raise InvalidManifest(
             "this is a schema 1 manifest, which registries have given up",
             remedy="push the image again with a current tool",
         )
-    raise InvalidManifest(f"not a manifest or index: {shown(kind)} without its list")
+    if _class_of(kind) is None or not (own or _MARKS & document.keys()):
+        raise InvalidManifest(f"not a manifest or index: {shown(kind or 'a JSON object')}")
+    strangers = filled - _FIELDS[_list_of(kind)]
+    if strangers:
+        raise InvalidManifest(f"{shown(kind)} with {' and '.join(sorted(strangers))}")
+    if not isinstance(document.get(_list_of(kind), []), list | None):
+        raise InvalidManifest(f"not a manifest or index: {shown(kind)} without its list")
+    return kind
+
+
+# One of these is in every document that does not say what it is: an error has none.
+_MARKS = {"schemaVersion", "manifests", "layers", "config"}
+# What a document that lists its parts in a field may have of those that tell its class.
+_FIELDS = {"manifests": {"manifests"}, "layers": {"layers", "config"}, "blobs": set[str]()}
+
+
+def _class_of(kind: str) -> str | None:
+    """Whether a media type is an index or a manifest; None: neither."""
+    if kind in INDEX_TYPES:
+        return "index"
+    return "manifest" if kind in MANIFEST_TYPES else None
+
+
+def _guessed(document: dict[str, Any]) -> str:
+    """The media type of a document that nobody calls by one; "" if it holds nothing of any."""
+    if "manifests" in document:
+        return OCI_INDEX
+    return OCI_MANIFEST if {"layers", "config"} & document.keys() else ""
 
 
 def _platform(entry: object) -> Platform | None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from concil.content import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
+    OCI_ARTIFACT,
     OCI_CONFIG,
     OCI_INDEX,
     OCI_MANIFEST,
@@ -376,7 +377,19 @@ def test_the_kind_of_a_document(document: object, served: str, kind: str) -> Non
         pytest.param(index(mediaType=OCI_INDEX), OCI_MANIFEST, id="served as a manifest"),
         pytest.param(index(), OCI_MANIFEST, id="no list of layers"),
         pytest.param(manifest(), OCI_INDEX, id="no list of manifests"),
-        pytest.param(manifest(mediaType=OCI_MANIFEST), DOCKER_MANIFEST, id="of the other family"),
+        pytest.param(manifest(mediaType=OCI_MANIFEST), DOCKER_LIST, id="of the other class"),
+        pytest.param(manifest(layers=None), OCI_INDEX, id="a manifest without layers as index"),
+        pytest.param({"config": descriptor()}, DOCKER_LIST, id="a config, as a list"),
+        pytest.param({"manifests": []}, DOCKER_MANIFEST, id="a list, as a manifest"),
+        pytest.param(manifest(mediaType=OCI_ARTIFACT), "", id="an artifact with layers"),
+        pytest.param(index(mediaType=OCI_ARTIFACT), "", id="an artifact with manifests"),
+        pytest.param({"schemaVersion": 2}, "", id="of no kind"),
+        pytest.param({"schemaVersion": 2}, "application/json", id="of no kind, as JSON"),
+        pytest.param({"errors": [{"code": "X"}]}, OCI_MANIFEST, id="an error"),
+        pytest.param({"layers": {}}, OCI_MANIFEST, id="layers that are an object"),
+        pytest.param({"layers": 0}, OCI_MANIFEST, id="layers that are a number"),
+        pytest.param({"manifests": False}, OCI_INDEX, id="manifests that are false"),
+        pytest.param({"mediaType": OCI_ARTIFACT, "blobs": {}}, "", id="blobs that are no list"),
         pytest.param(manifest(mediaType="application/x"), "", id="an unknown kind"),
         pytest.param(manifest(mediaType=5), "", id="a mediaType that is a number"),
         pytest.param(manifest(mediaType=["a"]), OCI_MANIFEST, id="a mediaType that is a list"),
@@ -397,6 +410,78 @@ def test_a_document_that_could_be_taken_for_two_things_is_refused(
         parse(document, served)
 
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST])
+@pytest.mark.parametrize("told", ["in it", "by others"])
+@pytest.mark.parametrize(
+    "fields", [{}, {"manifests": None}, {"layers": None, "config": None, "manifests": None}]
+)
+def test_a_list_that_is_null_or_missing_is_empty(
+    media_type: str, told: str, fields: dict[str, object]
+) -> None:
+    """Go writes null for a list without entries, and leaves out what is marked so."""
+    document = {"schemaVersion": 2, "subject": None, "annotations": None, **fields}
+    if told == "in it":
+        document["mediaType"] = media_type
+
+    read = parse(document, "" if told == "in it" else media_type)
+
+    assert read.media_type == media_type
+    assert (read.blobs(), read.children()) == ((), ())
+    assert (read.subject, read.annotations, read.artifact_type) == (None, {}, "")
+
+
+@pytest.mark.parametrize(
+    ("document", "kind"),
+    [
+        ({"manifests": None}, OCI_INDEX),
+        ({"layers": None}, OCI_MANIFEST),
+        ({"config": descriptor()}, OCI_MANIFEST),
+    ],
+)
+def test_a_field_that_is_null_still_tells_the_kind(document: object, kind: str) -> None:
+    assert parse(document).media_type == kind
+
+
+def test_a_config_without_layers_is_a_blob() -> None:
+    read = parse({"schemaVersion": 2, "config": descriptor(), "layers": None}, OCI_MANIFEST)
+
+    assert [blob.media_type for blob in read.blobs()] == [OCI_CONFIG]
+
+
+@pytest.mark.parametrize(
+    ("document", "served"),
+    [
+        (manifest(mediaType=OCI_MANIFEST), DOCKER_MANIFEST),
+        (manifest(mediaType=DOCKER_MANIFEST), f"{OCI_MANIFEST}; charset=utf-8"),
+        (manifest(mediaType=OCI_MANIFEST), OCI_MANIFEST.upper()),
+        (index(mediaType=OCI_INDEX), DOCKER_LIST),
+        (index(mediaType=DOCKER_LIST), OCI_INDEX),
+    ],
+)
+def test_a_name_of_the_other_family_is_no_contradiction(
+    document: dict[str, object], served: str
+) -> None:
+    """What it calls itself counts: registries look at that when it is put."""
+    assert parse(document, served).media_type == document["mediaType"]
+
+
+def test_an_artifact_manifest_has_blobs() -> None:
+    """They were in drafts of the image specification 1.1."""
+    document = {
+        "mediaType": OCI_ARTIFACT,
+        "artifactType": "application/x",
+        "blobs": [descriptor()],
+        "subject": descriptor(size=9),
+    }
+
+    read = parse(document, OCI_ARTIFACT)
+
+    assert [blob.size for blob in read.blobs()] == [7]
+    assert (read.is_index, read.artifact_type) == (False, "application/x")
+    assert read.descriptor.is_manifest
+    assert parse({"mediaType": OCI_ARTIFACT, "blobs": None}).blobs() == ()
 
 
 @pytest.mark.parametrize("name", ["Manifests", "LAYERS", "Config", "mediatype"])

@@ -26,15 +26,14 @@ def repositories(endpoint: Endpoint, policy: RetryPolicy | None = None) -> Itera
     Source: distribution, docs/spec/api.md, "Listing Repositories".
     """
     client = RegistryClient(endpoint, "", policy=policy)
-    host = endpoint.base.partition("://")[2]
+    host = endpoint.host
 
     def read(url: str) -> tuple[requests.Response, bytes]:
         call = Call("GET", url, SCOPES)
         return client.read(call, lists.PAGE_LIMIT, f"{host}: repositories")
 
-    first = f"/v2/_catalog?n={lists.PAGE}"
     try:
-        yield from lists.names(read, first, endpoint.base, host, "repositories")
+        yield from lists.names(read, "/v2/_catalog", lambda: endpoint.base, host, "repositories")
     except StatusError as error:
         if error.status in _UNKNOWN:
             error.remedy = _REMEDY

@@ -231,8 +231,8 @@ class RegistryClient:
             return self.read(Call("GET", url, self.pull), lists.PAGE_LIMIT, what)
 
         what = f"{self.repository}: tags"
-        url = self.path(f"tags/list?n={lists.PAGE}")
-        yield from lists.names(read, url, self.endpoint.base, self.repository, "tags")
+        path = self.path("tags/list")
+        yield from lists.names(read, path, lambda: self.endpoint.base, self.repository, "tags")
 
     def read(self, call: Call, limit: int, what: str) -> tuple[requests.Response, bytes]:
         """Make a small call and read its answer, again if either breaks off."""

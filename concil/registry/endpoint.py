@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import requests
@@ -70,6 +70,11 @@ class Endpoint:
     def base(self) -> str:
         """Scheme and host; http once a host has turned out to speak no TLS."""
         return self._base
+
+    @property
+    def host(self) -> str:
+        """Host and port, which stay the same whatever the scheme turns out to be."""
+        return self._base.partition("://")[2]
 
     @property
     def cancel(self) -> threading.Event:
@@ -147,13 +152,21 @@ class Endpoint:
         return origin(url) == origin(self._base)
 
     def absolute(self, url: str) -> str:
-        """The URL of a path; also of a URL made before the registry turned out to be plain."""
+        """The URL of a path; also of a URL made before the registry turned out to be plain.
+
+        An upload session that another process began has a URL of http, which may come
+        before this one knows that the registry is plain.
+        """
         if url.startswith("/"):
             return self._base + url
-        secure = "https" + self._base.removeprefix("http")
-        if self._base.startswith("http://") and url.startswith(secure + "/"):
-            return self._base + url[len(secure) :]
-        return url
+        scheme, _, rest = url.partition("://")
+        written = {"http": "https", "https": "http"}.get(self._base.partition("://")[0])
+        is_ours = rest == self.host or rest.startswith((f"{self.host}/", f"{self.host}?"))
+        if scheme != written or not is_ours:
+            return url
+        if scheme == "http" and not self._may_be_plain:
+            return url
+        return f"{self._base}{rest.removeprefix(self.host)}"
 
     def _reach(self, call: Call, authorization: str | None) -> requests.Response:
         """Send once; over http from now on if that is what the host speaks."""
@@ -172,7 +185,10 @@ class Endpoint:
             headers["Authorization"] = authorization
         url = self.absolute(call.url)
         request = requests.Request(call.method, url, headers=headers, data=call.body, **call.extra)
-        return self.transport.send(request, call.options)
+        options = call.options
+        if options.home is not None:  # it was said before the registry turned out to be plain
+            options = replace(options, home=self.absolute(options.home))
+        return self.transport.send(request, options)
 
     def _falls_back(self, tried: str, error: TLSFailure | ConnectionLost) -> bool:
         with self._lock:  # several threads find it out at once

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 import requests
 
 from concil.config import MIB
-from concil.errors import ProtocolViolation
-from concil.registry.links import next_link
-from concil.registry.urls import origin, redacted, resolve
+from concil.errors import ProtocolViolation, StatusError
+from concil.registry.links import Links
 from concil.strict_json import InvalidJson, read_json
 
 PAGE = 1000  # names; ECR refuses to list more at once
@@ -21,59 +20,56 @@ LIMIT = 24 * MIB  # bytes of all pages
 Read = Callable[[str], tuple[requests.Response, bytes]]
 
 
-def names(read: Read, url: str, base: str, whose: str, what: str) -> Iterator[str]:
+def names(read: Read, path: str, base: Callable[[], str], whose: str, what: str) -> Iterator[str]:
     """Yield names as the registry orders them.
 
     Args:
         read: gets a page.
-        url: of the first one.
-        base: scheme and host of the registry.
+        path: of the list, without a query.
+        base: returns scheme and host of the registry as they are known by now: with the
+            first page a registry may turn out to speak plain http.
         whose: who has them, for messages.
         what: "tags" or "repositories", as the documents have it.
     Raises:
-        ProtocolViolation: a page is no list, the next one is at another origin, or
+        ProtocolViolation: a page is no list, the next one is at another host, or
             there is no end to them.
     Source: distribution-spec, "Listing Tags"; odd Links in REGISTRIES.md 2.20.
     """
-    seen: set[int] = set()  # hashes: ten thousand long URLs are a lot of memory
+    links = Links(base, what)
+    pages: set[int] = set()  # hashes of those that had names
+    url: str | None = None
     many = size = 0
     for _ in range(MOST_PAGES):
-        response, content = read(url)
-        seen |= {hash(url), hash(response.url)}
+        response, content = _first_page(read, path) if url is None else read(url)
         found = _names(content, whose, what)
         many, size = many + len(found), size + len(content)
         if many > MOST_NAMES or size > LIMIT:
             break
+        if links.empty_pages and hash(content) in pages:
+            return  # Cloudflare links from its empty last page to the first
+        if found:
+            pages.add(hash(content))
         yield from found
-        following = next_page(response, base, what) if found else None
-        if following is None or hash(following) in seen:
+        url = links.following(response, empty=not found)
+        if url is None:
             return
-        url = following
     raise ProtocolViolation(
         f"{whose}: the list of {what} goes on after {MOST_PAGES} pages,"
         f" {MOST_NAMES} {what} or {LIMIT} bytes"
     )
 
 
-def next_page(response: requests.Response, base: str, what: str) -> str | None:
-    """The URL of the next page of a list; None: this was the last.
+def _first_page(read: Read, path: str) -> tuple[requests.Response, bytes]:
+    """Read the first page; as long as the registry likes where it refuses the wanted length.
 
-    Args:
-        what: what is listed, for messages.
-    Raises:
-        ProtocolViolation: it is not at the registry. Half a list would be worse: what
-            is missing in it is taken for deleted.
+    Distribution 3 answers 400, PAGINATION_NUMBER_INVALID, to more than its `maxentries`.
     """
-    link = next_link(response.headers.get("Link", ""))
-    if link is None:
-        return None
-    target = resolve(response.url, link)
-    if origin(target) != origin(base):
-        raise ProtocolViolation(
-            f"{redacted(response.url)}: the list of {what} goes on elsewhere: {redacted(target)}",
-            remedy="the registry does not know its own address; see its settings",
-        )
-    return target
+    try:
+        return read(f"{path}?n={PAGE}")
+    except StatusError as error:
+        if error.status != requests.codes.bad_request:
+            raise
+    return read(path)
 
 
 def _names(content: bytes, whose: str, what: str) -> list[str]:

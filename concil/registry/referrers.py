@@ -23,7 +23,7 @@ from concil.errors import (
 )
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call
-from concil.registry.lists import next_page
+from concil.registry.links import Links
 from concil.registry.session import Options, read_error
 from concil.registry.urls import origin, resolve
 from concil.strict_json import InvalidJson, read_json
@@ -57,7 +57,7 @@ class SharedReferrers:
     def __init__(self) -> None:
         """Know nothing."""
         self._lock = threading.Lock()  # guards all below
-        self._without: set[str] = set()  # base URLs of registries that do not list referrers
+        self._without: set[str] = set()  # hosts of registries that do not list referrers
         self._names: dict[tuple[str, str], dict[str, list[str]] | None] = {}
         self._writing: dict[tuple[str, str, str], _Together] = {}
 
@@ -67,15 +67,15 @@ class SharedReferrers:
             self._without.clear()
             self._names.clear()
 
-    def has_no_list(self, base: str) -> bool:
+    def has_no_list(self, host: str) -> bool:
         """Whether a registry has said that it does not list referrers."""
         with self._lock:
-            return base in self._without
+            return host in self._without
 
-    def remember_no_list(self, base: str) -> None:
+    def remember_no_list(self, host: str) -> None:
         """Do not ask a registry again."""
         with self._lock:
-            self._without.add(base)
+            self._without.add(host)
 
     def digest_tags(self, client: RegistryClient) -> dict[str, list[str]] | None:
         """The tags of a repository that are named by digests, by what they begin with.
@@ -83,7 +83,7 @@ class SharedReferrers:
         Returns:
             None where they are too many to look for, or cannot be listed.
         """
-        key = (client.endpoint.base, client.repository)
+        key = (client.endpoint.host, client.repository)
         with self._lock:
             if key in self._names:
                 return self._names[key]
@@ -101,7 +101,7 @@ class SharedReferrers:
         tag before they wrote would throw it out again. So threads of one process lose
         nothing to one another, and need not wait for one another either.
         """
-        key = (client.endpoint.base, client.repository, tag)
+        key = (client.endpoint.host, client.repository, tag)
         with self._lock:
             together = self._writing.setdefault(key, _Together())
             together.entries.append(entry)
@@ -136,7 +136,7 @@ class Referrers:
             StatusError, ConnectionLost: it cannot be had; that is not "none".
         """
         entries: list[dict[str, Any]] | None = None
-        if not self._shared.has_no_list(self._client.endpoint.base):
+        if not self._shared.has_no_list(self._client.endpoint.host):
             entries = self._listed(subject)
         if entries is None:
             entries = _entries(self._tagged(subject))
@@ -196,9 +196,10 @@ class Referrers:
         client = self._client
         url = client.path(f"referrers/{subject}")
         found: list[dict[str, Any]] = []
-        seen: set[str] = set()
+        links = Links(lambda: client.endpoint.base, "referrers")
+        pages = 0
+        redirects: set[str] = set()
         for _ in range(MOST_PAGES):
-            seen.add(client.endpoint.absolute(url))
             # A redirect is looked at first: GHCR's leads to a web page, and to its limits.
             options = Options(follow=False)
             headers = {"Accept": OCI_INDEX}
@@ -206,14 +207,17 @@ class Referrers:
             call = Call("GET", url, client.pull, headers, expect=expect, options=options)
             response, content = client.read(call, PAGE_LIMIT, self._what(subject))
             following = self._redirected(response)
-            if following is None:
+            if following is None or following in redirects:
                 page = self._page(response, content, subject)
                 if page is None:
-                    self._end_of_list(response, subject, first=not found)
+                    self._end_of_list(response, subject, first=not pages)
                     return None
                 found += page
-                following = next_page(response, client.endpoint.base, "referrers")
-            if following is None or following in seen:
+                pages += 1
+                following = links.following(response, empty=not page)
+            else:
+                redirects.add(following)
+            if following is None:
                 return found
             if len(found) > MOST_REFERRERS:
                 break
@@ -251,7 +255,7 @@ class Referrers:
         logger.debug("%s: %d, so there may be a tag", self._what(subject), status)
         text = read_error(response)
         if status != requests.codes.bad_request and not any(c in text for c in _UNKNOWN_NAME):
-            self._shared.remember_no_list(self._client.endpoint.base)
+            self._shared.remember_no_list(self._client.endpoint.host)
 
     def _tagged(self, subject: Digest, *, writing: bool = False) -> dict[str, Any] | None:
         """The index under the tag of a subject; None if there is none.

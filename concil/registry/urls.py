@@ -105,8 +105,9 @@ def resolve(answered: str, location: str) -> str:
             that two readers may find two hosts in it.
     Source: REGISTRIES.md 1.2 and 4.
     """
-    if "://" not in location.partition("?")[0] and not location.startswith(("/", "?", ".")):
-        first = location.partition("/")[0]
+    path = location.partition("?")[0]
+    if "://" not in path and not path.startswith(("/", ".")):
+        first = path.partition("/")[0]
         if "." in first or ":" in first:  # host/path without a scheme
             location = f"//{location}"
     target = join(answered, location)

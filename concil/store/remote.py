@@ -157,7 +157,7 @@ class RemoteStore:
     @property
     def host(self) -> str:
         """The registry's host[:port]."""
-        return self.client.endpoint.base.partition("://")[2]
+        return self.client.endpoint.host
 
     @property
     def realm(self) -> str:

@@ -157,7 +157,7 @@ class RemoteWriter:
 
     @property
     def _host(self) -> str:
-        return self._client.endpoint.base.partition("://")[2]
+        return self._client.endpoint.host
 
     @property
     def _name(self) -> str:

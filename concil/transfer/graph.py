@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from concil.config import MIB
-from concil.content import Descriptor, Digest, Manifest, Platform
+from concil.content import INDEX_TYPES, Descriptor, Digest, Manifest, Platform
 from concil.errors import InvalidManifest, NotFound, SizeMismatch, shown
 
 DEEPEST = 8  # indexes in indexes
@@ -120,10 +120,13 @@ class GraphReader:
 def check_listed(descriptor: Descriptor, manifest: Manifest, name: str) -> None:
     """Compare a manifest with what its index says of it: that is what counts (CVE-2021-41190).
 
+    Some tools list Docker's manifests by OCI's media type, or the reverse: as long as an
+    index is not listed as a manifest, all readers find the same in it.
+
     Raises:
-        InvalidManifest, SizeMismatch: it is of another kind or size.
+        InvalidManifest, SizeMismatch: it is of another class or size.
     """
-    if manifest.media_type != descriptor.media_type:
+    if manifest.is_index != (descriptor.media_type in INDEX_TYPES):
         raise InvalidManifest(
             f"{name}: {descriptor.digest} is listed as {descriptor.media_type} "
             f"and is {manifest.media_type}"

@@ -16,6 +16,7 @@ from tests.lab.images import (
     DOCKER,
     OCI,
     Image,
+    MediaTypes,
     assert_same_image,
     digest_of,
     get_manifest,
@@ -67,7 +68,81 @@ UNKNOWN = artifact(
     [("application/x-other", b"2")],
     **{"org.example.field": {"kept": [None, 1.5, "\u00e9"]}},
 )
+CONFIG = b'{"architecture":"amd64","os":"linux","rootfs":null,"history":null}'
+
+
+def written(document: dict[str, object], types: MediaTypes = OCI, *children: Image) -> Image:
+    """Build a manifest with a config and no layers, or an index, of just these fields."""
+    is_index = bool(children) or "manifests" in document or document.get("mediaType") == types.index
+    config: dict[str, object] = {"mediaType": types.config, "digest": digest_of(CONFIG)}
+    first = {} if is_index else {"config": {**config, "size": len(CONFIG)}}
+    body = json.dumps({"schemaVersion": 2, **first, **document}).encode()
+    blobs = {} if is_index else {digest_of(CONFIG): CONFIG}
+    return Image(types.index if is_index else types.manifest, body, blobs, children)
+
+
+def listed_as(image: Image, media_type: str) -> dict[str, object]:
+    """Return an entry that calls an image by the other family's name."""
+    return {**image.descriptor(), "mediaType": media_type}
+
+
+NULLS: dict[str, object] = {
+    "annotations": None,
+    "subject": None,
+    "artifactType": None,
+    "mediaType": None,
+}
+NESTED = {t: make_index(p, types=t) for t, p in ((OCI, PARTS), (DOCKER, DOCKER_PARTS))}
+NOTHING = {
+    "layers null": written({"mediaType": OCI.manifest, "layers": None}),
+    "no layers": written({"mediaType": OCI.manifest}),
+    "layers empty": written({"mediaType": OCI.manifest, "layers": []}),
+    "nulls": written({**NULLS, "layers": None}),
+    "docker, layers null": written({"mediaType": DOCKER.manifest, "layers": None}, DOCKER),
+    "docker, no layers": written({"mediaType": DOCKER.manifest}, DOCKER),
+    "manifests null": written({"mediaType": OCI.index, "manifests": None}),
+    "no manifests": written({"mediaType": OCI.index}),
+    "nulls of an index": written(
+        {**NULLS, "mediaType": OCI.index, "manifests": None, "layers": None, "config": None}
+    ),
+    "docker list, null": written({"mediaType": DOCKER.index, "manifests": None}, DOCKER),
+    "docker list, none": written({"mediaType": DOCKER.index}, DOCKER),
+    "nulls of an entry": written(
+        {
+            "mediaType": OCI.index,
+            "manifests": [
+                {**PARTS[0].descriptor(), "platform": None, "urls": None, "annotations": None}
+            ],
+        },
+        OCI,
+        PARTS[0],
+    ),
+}
+MIXED = {
+    "docker listed as oci": written(
+        {"mediaType": OCI.index, "manifests": [listed_as(DOCKER_PARTS[0], OCI.manifest)]},
+        OCI,
+        DOCKER_PARTS[0],
+    ),
+    "oci listed as docker": written(
+        {"mediaType": DOCKER.index, "manifests": [listed_as(PARTS[0], DOCKER.manifest)]},
+        DOCKER,
+        PARTS[0],
+    ),
+    "docker list listed as oci": written(
+        {"mediaType": OCI.index, "manifests": [listed_as(NESTED[DOCKER], OCI.index)]},
+        OCI,
+        NESTED[DOCKER],
+    ),
+    "oci index listed as docker": written(
+        {"mediaType": OCI.index, "manifests": [listed_as(NESTED[OCI], DOCKER.index)]},
+        OCI,
+        NESTED[OCI],
+    ),
+}
 SHAPES = {
+    **NOTHING,
+    **MIXED,
     "artifact": BARE,
     "helm chart": HELM,
     "wasm": WASM,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from concil.content import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from concil.content import DOCKER_LIST, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from concil.engine import Engine
 from concil.errors import (
     ConcilError,
@@ -62,10 +62,14 @@ def copying(hostile: Hostile, alice: Engine, target: Path, rest: str = "app:v1")
         (image(Manifests=[]), OCI_MANIFEST),
         (image(MEDIATYPE=OCI_INDEX), OCI_MANIFEST),
         (image(), OCI_INDEX),
-        (image(), DOCKER_MANIFEST),
+        (image(), DOCKER_LIST),
         (index(), OCI_MANIFEST),
+        (index(), DOCKER_MANIFEST),
         (image(mediaType=["x"]), OCI_MANIFEST),
-        (image(mediaType=None, layers=None), OCI_MANIFEST),
+        (image(mediaType=OCI_INDEX, layers=None), OCI_INDEX),
+        (index(mediaType=OCI_MANIFEST), OCI_MANIFEST),
+        ({"errors": [{"code": "UNKNOWN"}]}, OCI_MANIFEST),
+        ({}, OCI_INDEX),
         (image(layers={}), OCI_MANIFEST),
         (image(layers=[None]), OCI_MANIFEST),
         (image(layers=[[]]), OCI_MANIFEST),
@@ -92,7 +96,7 @@ def test_a_document_of_two_kinds_is_none(
 
 def test_the_index_says_what_its_child_is(hostile: Hostile, alice: Engine, target: Path) -> None:
     body = json.dumps(image(mediaType=None)).encode().replace(b'"mediaType": null, ', b"")
-    child = descriptor(body, DOCKER_MANIFEST)
+    child = descriptor(body, DOCKER_LIST)
     hostile.serve_manifest(body, OCI_MANIFEST)
     hostile.serve_manifest(index(child), OCI_INDEX)
 

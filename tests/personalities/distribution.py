@@ -48,7 +48,17 @@ class Distribution2(Personality):
 
 
 class Distribution3(Personality):
-    """GET tells the offset and a fresh Location; a stale one is refused and does no harm."""
+    """GET tells the offset and a fresh Location; a stale one is refused and does no harm.
+
+    Its lists come in pages of `page_limit` names at most, and whoever asks for more is refused.
+    """
+
+    def before(self, request: Request) -> Reply | None:
+        if request.path == "/v2/_catalog" or request.path.endswith("/tags/list"):
+            asked = request.query.setdefault("n", [str(self.page_limit)])[0]
+            if asked.isdecimal() and int(asked) > self.page_limit:
+                raise Refusal("PAGINATION_NUMBER_INVALID", "invalid number of results requested")
+        return super().before(request)
 
     def session_location(self, repository: str, session: str, offset: int) -> str:
         usual = super().session_location(repository, session, offset)

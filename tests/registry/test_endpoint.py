@@ -20,11 +20,14 @@ from concil.errors import (
     TLSFailure,
     Unreachable,
 )
+from concil.registry.client import RegistryClient
+from concil.registry.credentials import Credentials, Login
 from concil.registry.endpoint import Call, Endpoint
 from concil.registry.http_session import TLSSettings, new_session
 from concil.registry.session import Transport
+from concil.registry.upload import UploadSession
 from tests.lab.tls import CertificateAuthority
-from tests.registry.guarded import REALM
+from tests.registry.guarded import REALM, basic
 from tests.registry.scripted import GONE, Answer, Scripted, Seen, reply
 from tests.registry.wiring import FAST
 
@@ -284,3 +287,48 @@ def test_keywords_for_the_request_reach_it(server: Scripted, endpoint: Endpoint)
 
     assert server.requests[0].headers["authorization"].startswith("Basic ")
     assert len(heard) == 1
+
+
+def test_a_session_of_another_process_finds_its_plain_registry(server: Scripted) -> None:
+    """Its http Location is the first thing that this process asks for, with credentials."""
+    wanted = basic("alice", "secret")
+
+    def answer(seen: Seen) -> Answer:
+        if seen.headers.get("authorization") != wanted:
+            return reply(401, WWW_Authenticate='Basic realm="lab"')
+        return reply(204, Location=f"{server.url}/session?state=2", Range="0-4")
+
+    server.on("GET", "/v2/", reply(401, WWW_Authenticate='Basic realm="lab"'))
+    server.on("GET", "/(v2/|session.*)", answer)
+    login = Login(Credentials("alice", "secret"))
+    with new_session() as session:
+        endpoint = Endpoint(
+            Transport(session), f"https://{server.host}", login=login, may_be_plain=True
+        )
+        upload = UploadSession(
+            RegistryClient(endpoint, "app", policy=FAST), f"{server.url}/session"
+        )
+        upload.sent = 5
+
+        assert upload.status() == 5
+
+        assert upload.location == f"{server.url}/session?state=2"
+
+
+@pytest.mark.parametrize(
+    ("base", "may_be_plain", "url", "absolute"),
+    [
+        ("https://a:1", True, "http://a:1/v2/", "https://a:1/v2/"),
+        ("https://a:1", False, "http://a:1/v2/", "http://a:1/v2/"),
+        ("http://a:1", True, "https://a:1/v2/", "http://a:1/v2/"),
+        ("http://a:1", False, "https://a:1?x", "http://a:1?x"),
+        ("http://a:1", True, "https://a:12/v2/", "https://a:12/v2/"),
+        ("https://a:1", True, "http://a:1.else/v2/", "http://a:1.else/v2/"),
+        ("https://a", True, "ftp://a/v2/", "ftp://a/v2/"),
+        ("https://a", True, "/v2/", "https://a/v2/"),
+    ],
+)
+def test_a_url_of_the_registry_has_the_scheme_that_it_speaks(
+    transport: Transport, base: str, may_be_plain: bool, url: str, absolute: str
+) -> None:
+    assert Endpoint(transport, base, may_be_plain=may_be_plain).absolute(url) == absolute

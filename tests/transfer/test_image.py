@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from concil.content import Digest, Manifest
+from concil.content import DOCKER_LIST, Digest, Manifest
 from concil.errors import (
     AccessDenied,
     Cancelled,
@@ -240,7 +240,8 @@ def test_blobs_that_are_there_are_not_sent(lab: Lab) -> None:
     ("changes", "error"),
     [
         ({"size": 7}, SizeMismatch),
-        ({"mediaType": "application/vnd.docker.distribution.manifest.v2+json"}, InvalidManifest),
+        ({"mediaType": "application/vnd.oci.image.index.v1+json"}, InvalidManifest),
+        ({"mediaType": DOCKER_LIST}, InvalidManifest),
     ],
 )
 def test_manifest_that_is_not_as_its_index_says_fails_the_image(

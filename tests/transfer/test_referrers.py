@@ -245,7 +245,7 @@ def test_what_is_listed_and_does_not_go_along_is_told(lab: Lab, source: MemorySt
     plain = make_image(56)
     for each in (stranger, plain):
         load(source, each)
-    odd = Descriptor("application/vnd.oci.artifact.manifest.v1+json", Digest.of(b"x"), 1)
+    odd = Descriptor("application/vnd.example.manifest+json", Digest.of(b"x"), 1)
 
     notes = left_out(lab, source, gone, entry_of(stranger), entry_of(plain), odd)
 
