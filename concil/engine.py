@@ -7,11 +7,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
 from concil import arguments, layer
+from concil.archives import ArchiveWriting
 from concil.cancellation import SupportsIsSet, calling
 from concil.config import Timeouts, TransferConfig
 from concil.content import OCTETS, Descriptor, Digest
@@ -254,8 +256,10 @@ class Engine:
             recheck=recheck,
         )
         self._stores.referrers.forget()
-        with calling(cancel), self._stores.writing():
-            return self._copier.copy(self._prepare(item))
+        with calling(cancel), self._stores.writing(self._progress) as archives:
+            result = self._copier.copy(self._prepare(item, archives))
+            archives.finish(strict=True)
+            return result
 
     def copy_item(self, item: MirrorItem, *, cancel: SupportsIsSet | None = None) -> ImageResult:
         """Copy one image of a mirror that somebody else keeps the list of. Raises as `copy`."""
@@ -277,27 +281,26 @@ class Engine:
         Args:
             items: taken lazily, a few at a time.
             on_image: gets what became of each image, as soon as it has; from several
-                threads, never two at a time. What it raises ends the mirror and is raised.
-            keep: False: images that did not fail are only counted, so that the report stays
-                small however many they are.
+                threads, one at a time; for images in archives once these are in place. What it
+                raises ends the mirror and is raised.
+            keep: False: images that did not fail are only counted, so that the report is small.
             fail_fast: begin no more images after one that failed.
-            dry_run: write nothing; what would be copied is in state WAITING, with the blobs
-                that are not there.
+            dry_run: write nothing; what would be copied is WAITING, with blobs that are missing.
             cancel: ends this call when it is set, and no other.
         Raises:
             Cancelled: somebody cancelled; run it again to go on.
+            ConcilError: an archive could not be written; it is as it was.
         """
         arguments.callback("on_image", on_image)
         items = checked(items)
-        coordinators = max(1, self.config.images if self.config.workers else 1)
-        manner = Manner(on_image, keep, fail_fast, self._refusals)
         self._stores.referrers.forget()
-        with calling(cancel), self._stores.writing():
+        with calling(cancel), self._stores.writing(self._progress) as archives:
+            manner = Manner(on_image, keep, fail_fast, self._refusals, archives)
+            prepare = partial(self._prepare, archives=archives)
+            mirror = Mirror(self._copier, prepare, self._cancel, manner)
             if dry_run:
                 mirror = Mirror(Surveyor(self._pool), self._opening.survey, self._cancel, manner)
-            else:
-                mirror = Mirror(self._copier, self._prepare, self._cancel, manner)
-            return mirror.run(items, coordinators)
+            return mirror.run(items, max(1, self.config.images if self.config.workers else 1))
 
     def prune(
         self, repository: str, pruning: Pruning, *, cancel: SupportsIsSet | None = None
@@ -382,9 +385,9 @@ class Engine:
         if self._owns_journal:
             self._run.journal.close()
 
-    def _prepare(self, item: MirrorItem) -> ImageJob:
+    def _prepare(self, item: MirrorItem, archives: ArchiveWriting | None = None) -> ImageJob:
         try:
-            return self._opening.image(item)
+            return self._opening.image(item, archives)
         except ConcilError as error:  # told as any image that fails, then raised again
             names = (str(parse_address(item.source)), str(parse_address(item.destination)))
             emit(self._progress, Event("image", *names, State.FAILED, 0, None, str(error)))

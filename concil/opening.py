@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from concil import arguments
+from concil.archives import ArchiveWriting
 from concil.content import Descriptor, Platform
 from concil.errors import ConcilError, UsageError
 from concil.plan.registries import PROBE
@@ -61,9 +62,11 @@ class Opening:
         self._stores = stores
         self._sides = sides
 
-    def image(self, item: MirrorItem) -> ImageJob:
+    def image(self, item: MirrorItem, archives: ArchiveWriting | None = None) -> ImageJob:
         """Open both sides of an image; a layout to write to is made if it is missing.
 
+        Args:
+            archives: those that are written.
         Raises:
             NotFound: there is no such image, where that has to be known before a layout is made.
         """
@@ -73,7 +76,7 @@ class Opening:
             # Said before the layout is made: a wrong name leaves no empty one behind.
             job.source.get_manifest(job.source_reference)
         store: Destination = self._stores.destination(
-            destination, self._sides.to(self._sides.destination, destination)
+            destination, self._sides.to(self._sides.destination, destination), archives
         )
         if self._sides.held is not None and isinstance(store, LayoutStore):
             store = LackingStore(store, self._sides.held)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
-import secrets
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from concil.errors import StoreError
-from concil.fs.file_lock import lock_temporary, remove_stale
+from concil.errors import StoreError, shown
+from concil.fs.file_lock import create_temporary, remove_stale
 
-_GROWING = "[0-9a-f]{8}"  # behind the report's name
+logger = logging.getLogger(__name__)
+
+_TEMPORARY = "[0-9a-f]{16}"  # behind the report's name
 
 
 class ReportFile:
     """Text that appears under its name when the ``with`` ends well. One thread at a time.
 
-    What a killed process left of one is removed by the next for the same place.
+    Of two runs with one place the later end wins, as when one runs after the other; the second
+    to begin is warned. What a killed process left is removed by the next for the same place.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,10 +34,14 @@ class ReportFile:
         self.path = path
         try:
             _check_place(path)
-            remove_stale(path, _GROWING)
-            self._growing = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            self._file: TextIO = self._growing.open("x", encoding="utf-8")
-            lock_temporary(self._file.fileno())
+            if remove_stale(path, _TEMPORARY):
+                logger.warning(
+                    "another run is writing the report %s: the run that ends last replaces the "
+                    "report of the other",
+                    shown(str(path)),
+                )
+            descriptor, self._growing = create_temporary(path)
+            self._file: TextIO = os.fdopen(descriptor, "w", encoding="utf-8")
         except OSError as error:
             raise self._refused(error) from error
 

@@ -12,9 +12,11 @@ from typing import Self
 import requests
 
 from concil import arguments
-from concil.archives import Archives, LocalSource, LocalTarget
+from concil.archives import Archives, ArchiveWriting, LocalSource, LocalTarget
 from concil.config import Timeouts, TransferConfig
 from concil.content import Descriptor, Digest
+from concil.errors import UsageError
+from concil.progress import ProgressSink
 from concil.reference import Address, LayoutAddress, Reference, by_server, is_loopback
 from concil.registry.client import RegistryClient
 from concil.registry.credentials import Credentials, Login
@@ -109,13 +111,29 @@ class Stores:
             return self._archives.source(address)
         return self._layout(address.path, create=False)
 
-    def destination(self, address: Address, access: Access | None = None) -> Target:
-        """Open a store to write to; a layout or archive is made if it is missing."""
+    def destination(
+        self,
+        address: Address,
+        access: Access | None = None,
+        archives: ArchiveWriting | None = None,
+    ) -> Target:
+        """Open a store to write to; a layout or archive is made if it is missing.
+
+        Args:
+            archives: those that the call of the engine writes to.
+        Raises:
+            UsageError: it is an archive, and none are written.
+        """
         if isinstance(address, Reference):
             return self.repository(address, access)
-        if address.is_archive:
-            return self._archives.destination(address)
-        return self._layout(address.path, create=True)
+        if not address.is_archive:
+            return self._layout(address.path, create=True)
+        if archives is None:
+            raise UsageError(
+                f"{address}: an archive is not written an image at a time",
+                remedy="copy or mirror to it",
+            )
+        return archives.destination(address)
 
     def repository(self, reference: Reference, access: Access | None = None) -> RemoteStore:
         """Open a repository of a registry."""
@@ -161,9 +179,9 @@ class Stores:
                 self._layouts[path] = store
             return store
 
-    def writing(self) -> AbstractContextManager[None]:
-        """Hold while images are copied: archives appear when the last of those who do lets go."""
-        return self._archives.writing()
+    def writing(self, progress: ProgressSink | None) -> AbstractContextManager[ArchiveWriting]:
+        """Hold while images are copied that may go into archives."""
+        return self._archives.writing(progress)
 
     def endpoint(self, reference: Reference, access: Access | None = None) -> Endpoint:
         """Open the registry of a reference, as the user whom its repository is for."""

@@ -57,11 +57,7 @@ def translate(error: BaseException, what: str, *, answered: bool, proxy: str = "
     if isinstance(error, ConcilError):
         return error
     text = _texts(error)
-    limit = next(filter(None, map(reached, _chain(error))), None)
-    if limit is not None:
-        # Nobody knows whether the host is there; with fewer connections it may be tried again.
-        return LimitReached(f"{what}: {limit[0]}", remedy=limit[1])
-    failure = _tls(error, text, what) or _proxy(error, text, what, proxy)
+    failure = _limit(error, what) or _tls(error, text, what) or _proxy(error, text, what, proxy)
     if isinstance(failure, Unreachable):
         failure.answered_before = answered and failure.answered_before
     if failure is not None:
@@ -76,6 +72,12 @@ def translate(error: BaseException, what: str, *, answered: bool, proxy: str = "
         lost.answered_before = answered
         return lost
     return ConnectionLost(f"{what}: {_why(error, text)}")
+
+
+def _limit(error: BaseException, what: str) -> LimitReached | None:
+    """The limit of this machine that was reached; nobody knows whether the host is there."""
+    limit = next(filter(None, map(reached, _chain(error))), None)
+    return None if limit is None else LimitReached(f"{what}: {limit[0]}", remedy=limit[1])
 
 
 def _nonsense(error: BaseException, text: str) -> str:

@@ -11,14 +11,26 @@ from pathlib import Path
 
 from concil.content import DOCKER_CONFIG, OCI_CONFIG, Descriptor, Digest, Manifest
 from concil.errors import DigestMismatch, NotFound, StoreError, UsageError, shown
+from concil.fs.path_lock import PathLock
 from concil.reference import DOCKER_ARCHIVE
+from concil.store.archive_lock import acquire
 from concil.store.docker_archive import CONFIG_LIMIT, MANIFEST, diff_ids_of
 from concil.store.docker_blob import DockerBlobWriter, Stored
 from concil.store.protocol import WriterState
-from concil.store.tar_draft import Draft, check_place, refuse_change, state_of
+from concil.store.tar_draft import (
+    Draft,
+    State,
+    changed_meanwhile,
+    check_place,
+    is_changed,
+    state_of,
+    sweep,
+)
 from concil.store.tar_file import whole
 
 _TAKEN = "remove it, name another file, or use oci-archive:FILE"
+# Seconds to wait for another writer. Only if it fails can this one write to the same file.
+_LOCK_WAIT = 10.0
 
 
 @dataclass(slots=True)
@@ -59,15 +71,36 @@ class DockerArchiveWriter:
         self.name = f"{DOCKER_ARCHIVE}:{path}"
         self.realm = f"{DOCKER_ARCHIVE}:{os.path.realpath(path)}"
         self._path = path
-        self._before = state_of(path)
-        if self._before is not None and self._before[1]:
-            raise is_taken(path)
+        self._final = Path(os.path.realpath(path))
+        self._before = self._checked()
+        self._writing: PathLock | None = None
         self._lock = threading.Lock()  # guards the fields below
         self._draft: Draft | None = None
         self._over = False  # blobs of an image that failed may still want to begin
         self._blobs: dict[Digest, Stored] = {}
         self._members: dict[str, Stored] = {}  # by name
         self._images: dict[str, _Image] = {}  # by the name of the config
+
+    def claim(self, cancel: threading.Event | None = None) -> None:
+        """Keep every other writer from the file until `close`, before anything is fetched for it.
+
+        Raises:
+            UsageError: another run is writing it, or has written it.
+            StoreError: the directory does not take the file.
+        """
+        sweep(self._final)
+        self._writing = acquire(self._final, _LOCK_WAIT, cancel)
+        if self._writing is None:
+            raise UsageError(
+                f"another process is writing {shown(str(self._path))}, and a docker-archive is "
+                "not added to",
+                remedy="name another file, or use oci-archive:FILE",
+            )
+        try:
+            self._before = self._checked()
+        except UsageError:
+            self.close()
+            raise
 
     def check(self, manifest: Manifest) -> None:
         """Refuse an image that such an archive cannot hold, before a blob moves.
@@ -174,10 +207,13 @@ class DockerArchiveWriter:
             for image in self._images.values()
         ]
         draft = self._growing()
-        draft.add(MANIFEST, json.dumps(document, separators=(",", ":")).encode())
-        refuse_change(draft.final, self._before, _TAKEN)
         with self._lock:
-            self._draft, self._over = None, True
+            self._over = True
+        draft.add(MANIFEST, json.dumps(document, separators=(",", ":")).encode())
+        if is_changed(self._final, self._before):
+            raise changed_meanwhile(self._path, _TAKEN)
+        with self._lock:
+            self._draft = None
         draft.commit()
 
     def close(self) -> None:
@@ -186,6 +222,19 @@ class DockerArchiveWriter:
             draft, self._draft, self._over = self._draft, None, True
         if draft is not None:
             draft.discard()
+        if self._writing is not None:
+            self._writing.release()
+
+    def _checked(self) -> State | None:
+        """Return the state of the file; it may be there without content, as mktemp makes it.
+
+        Raises:
+            UsageError: there is an archive, or something else.
+        """
+        state = state_of(self._final)
+        if state is not None and state[1]:
+            raise is_taken(self._path)
+        return state
 
     def _growing(self) -> Draft:
         with self._lock:
@@ -197,11 +246,9 @@ class DockerArchiveWriter:
 
     def _landed(self, digest: Digest, stored: Stored) -> None:
         with self._lock:
-            # Two gzips may be of one layer.
-            same = self._members.setdefault(stored.name, stored)
-            if same is not stored:
-                stored.region.whole = False
-            self._blobs[digest] = same
+            # Two gzips may be of one layer; what comes after the end is of a failed image.
+            stored.region.whole = stored.name not in self._members and not self._over
+            self._blobs[digest] = self._members.setdefault(stored.name, stored)
 
     def _stored(self, blob: Descriptor) -> Stored:
         with self._lock:

@@ -59,7 +59,7 @@ class DockerBlobWriter:
 
         Args:
             digest: what it must hash to.
-            landed: told what became of it.
+            landed: told what became of it; decides whether it is a member.
         """
         self.offset = 0
         self._draft = draft
@@ -101,9 +101,7 @@ class DockerBlobWriter:
         """Verify it, and make it a member."""
         self._verifier.check(self._digest, self._size, f"blob of {self._draft.final}")
         sink = self._sink or self._begin()
-        stored = sink.end()
-        stored.region.whole = True
-        self._landed(stored)
+        self._landed(sink.end())
         self.close()
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ class MemberWriter:
         Args:
             name: of the member.
             digest: what it must hash to.
-            landed: told the region when it is whole.
+            landed: told the region when every byte is there; decides whether it is a member.
         """
         self.offset = 0
         self._draft = draft
@@ -56,7 +56,6 @@ class MemberWriter:
     def commit(self, _digest: Digest, /) -> None:
         """Verify it, and make it a member."""
         self._verifier.check(self._digest, self._region.size, self._name)
-        self._region.whole = True
         self._landed(self._region)
 
     def close(self) -> None:

@@ -1,43 +1,57 @@
-"""An OCI image layout in a tar archive: read where it lies, written as a whole."""
+"""An OCI image layout in a tar archive: read where it lies, written as a whole.
+
+Several runs may write to one archive: each grows a new archive of its own, and at the end adds
+to it, under a lock, what the others have written since.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from concil.config import MIB
 from concil.content import Descriptor, Digest
 from concil.errors import (
-    Cancelled,
     ConcilError,
     DigestMismatch,
-    InvalidDigest,
     NotFound,
     StoreError,
     UsageError,
     shown,
 )
-from concil.reference import DOCKER_ARCHIVE, OCI_ARCHIVE
+from concil.reference import OCI_ARCHIVE
+from concil.store.archive_content import ArchiveContent, FoundContent, blob_name
+from concil.store.archive_lock import locked
 from concil.store.files import FileBlob
-from concil.store.layout_directory import INDEX_LIMIT, VERSION, VERSION_LIMIT, check_version
+from concil.store.layout_directory import VERSION
 from concil.store.layout_index import Index
 from concil.store.member_writer import MemberWriter
 from concil.store.protocol import WriterState
-from concil.store.tar_draft import Draft, Region, State, check_place, refuse_change
-from concil.store.tar_file import TarFile, whole
+from concil.store.tar_draft import (
+    Draft,
+    Region,
+    State,
+    changed_meanwhile,
+    check_place,
+    is_changed,
+    sweep,
+)
+from concil.store.tar_file import whole
 
 _DAMAGED = "the archive is damaged; write it again from its source"
-_FORM = "it holds oci-layout, index.json and blobs/ at its top: tar -C LAYOUT -cf FILE ."
+_ADDS = "run it again; it adds to what is there"
+_LOCK_WAIT = 600.0  # seconds; whoever adds to an archive copies what others have added before
 
 
 class OCIArchive:
     """A layout in one file. Any thread may call any method.
 
-    What is written grows in a new archive, which appears with `finish` and holds all
-    that the index then leads to: so one that exists is added to.
+    What is written grows in a new archive, which appears with `finish` and holds all that the
+    index then leads to: so one that exists is added to. That is what the file is then, and not
+    what it was when it was opened: another process may have added to it.
     """
 
     kind = OCI_ARCHIVE
@@ -56,28 +70,31 @@ class OCIArchive:
             StoreError, InvalidManifest: it is no archive of a layout, or damaged.
         """
         self.path = path
+        self._final = Path(os.path.realpath(path))
         self._writing = writing
         self._cancel = cancel
         if writing:
             check_place(path)
-        self._old = TarFile(path, cancel) if path.exists() or not writing else None
-        self._before = self._index_of(self._old) if self._old is not None else Index.empty()
+            sweep(self._final)
+        self._old = ArchiveContent.of(path, cancel, may_be_missing=writing)
         self._lock = threading.Lock()  # guards the fields below
-        self._index = self._before
+        self._index = self._old.index
         self._draft: Draft | None = None
         self._over = False  # blobs of an image that failed may still want to begin
         self._fresh: dict[Digest, Region] = {}  # in the draft
         self._gone: set[Digest] = set()  # of the old archive
+        self._changes: list[Callable[[Index], Index]] = []  # of the index
         self._changed = False  # a manifest came or went, with an entry or without
+        self._found = FoundContent()
 
     @property
     def state(self) -> State | None:
         """What tells this state of the file from another; None: there was none."""
-        return self._old.state if self._old is not None else None
+        return self._old.state
 
     def blob_path(self, digest: Digest) -> Path:
         """Return what messages call a blob."""
-        return self.path / _name(digest)
+        return self.path / blob_name(digest)
 
     def blob_size(self, digest: Digest) -> int | None:
         """Bytes of a blob; None: not there."""
@@ -85,8 +102,10 @@ class OCIArchive:
             region, gone = self._fresh.get(digest), digest in self._gone
         if region is not None:
             return region.size
-        member = self._old.members.find(_name(digest)) if self._old and not gone else None
-        return member.size if member is not None else None
+        size = self._old.size_of(digest) if not gone else None
+        if size is not None:
+            self._note(digest)
+        return size
 
     def open_blob(self, digest: Digest) -> FileBlob:
         """Open a blob, unverified; the caller closes it.
@@ -98,9 +117,11 @@ class OCIArchive:
             region, draft, gone = self._fresh.get(digest), self._draft, digest in self._gone
         if region is not None and draft is not None:
             return draft.open(region)
-        if self._old is None or gone:
+        if self._old.tar is None or gone:
             raise NotFound(f"there is no {shown(str(self.blob_path(digest)))}", remedy=_DAMAGED)
-        return self._old.open(_name(digest))
+        blob = self._old.tar.open(blob_name(digest))
+        self._note(digest)
+        return blob
 
     def read_blob(self, digest: Digest, limit: int) -> bytes:
         """Read a small blob and verify it.
@@ -126,7 +147,7 @@ class OCIArchive:
             StoreError: the disk is full or refuses.
         """
         return MemberWriter(
-            self._growing(), _name(digest), size, digest, partial(self._landed, digest)
+            self._growing(), blob_name(digest), size, digest, partial(self._landed, digest)
         )
 
     def write_blob(self, content: bytes, algorithm: str = "sha256") -> Digest:
@@ -135,7 +156,7 @@ class OCIArchive:
         try:
             self.read_blob(digest, len(content))
         except ConcilError:
-            self._landed(digest, self._growing().add(_name(digest), content))
+            self._landed(digest, self._growing().add(blob_name(digest), content))
             self._changed = True
         return digest
 
@@ -164,7 +185,11 @@ class OCIArchive:
         Raises:
             UsageError: several images fit; it lists their names.
         """
-        return self._index.find(name, f"archive {shown(str(self.path))}")
+        entry = self._index.find(name, f"archive {shown(str(self.path))}")
+        if self._writing and name is not None and entry is not None:
+            with self._lock:
+                self._found.names.setdefault(name, entry)
+        return entry
 
     def set_entry(self, name: str | None, descriptor: Descriptor) -> None:
         """Add an entry to the index, or replace the one of that name."""
@@ -198,19 +223,27 @@ class OCIArchive:
         """Let the new archive appear, if anything changed; nothing may be called but `close`.
 
         Raises:
-            StoreError: the disk refuses, or somebody else wrote the archive meanwhile; it
-                is as it was.
+            StoreError: the disk refuses, another process did not end writing to it, or the
+                file has become something else; it is as it was.
         """
-        if self._index == self._before and not self._changed:
+        if not self._is_needed():
             return  # blobs of images that failed are of no use
         draft = self._growing()
-        self._carry(draft)
-        draft.add("oci-layout", VERSION)
-        draft.add("index.json", self._index.body())
-        refuse_change(draft.final, self.state, "run it again; it adds to what is there")
         with self._lock:
-            self._draft, self._over = None, True
-        draft.commit()
+            self._over = True
+            carried = set(self._fresh) | self._gone
+        # Without the lock, for this may take long; what has come since then takes less.
+        self._old.carry(draft, carried, self._cancel)
+        with locked(draft.final, _LOCK_WAIT, self._cancel), self._reopened() as content:
+            if content is not self._old:
+                content.carry(draft, carried, self._cancel)
+            draft.add("oci-layout", VERSION)
+            draft.add("index.json", self._merged(content).body())
+            if is_changed(draft.final, content.state):
+                raise changed_meanwhile(self.path, _ADDS)
+            with self._lock:
+                self._draft = None
+            draft.commit()
 
     def close(self) -> None:
         """Let go; what is not finished is thrown away."""
@@ -218,8 +251,7 @@ class OCIArchive:
             draft, self._draft, self._over = self._draft, None, True
         if draft is not None:
             draft.discard()
-        if self._old is not None:
-            self._old.close()
+        self._old.close()
 
     def _growing(self) -> Draft:
         if not self._writing:
@@ -227,11 +259,7 @@ class OCIArchive:
                 f"archive {shown(str(self.path))} is not changed in place",
                 remedy="copy what you want to keep into a new one",
             )
-        if self._old is not None and self._old.packed:
-            raise UsageError(
-                f"archive {shown(str(self.path))} is packed with gzip: it cannot be added to",
-                remedy="unpack it with gunzip, or name another file",
-            )
+        self._old.check_plain()
         with self._lock:
             if self._over:
                 raise StoreError(f"archive {shown(str(self.path))} is closed")
@@ -242,53 +270,61 @@ class OCIArchive:
             return self._draft
 
     def _landed(self, digest: Digest, region: Region) -> None:
+        """Make a member of a region that is filled, unless it comes too late."""
         with self._lock:
-            if digest in self._fresh:
-                region.whole = False  # somebody else brought it first
-            else:
+            # Another image may have brought the blob first.
+            region.whole = digest not in self._fresh and not self._over
+            if region.whole:
                 self._fresh[digest] = region
 
     def _change(self, change: Callable[[Index], Index]) -> None:
         self._growing()  # says whether it may be changed
         with self._lock:
             self._index = change(self._index)
+            self._changes.append(change)
 
-    def _carry(self, draft: Draft) -> None:
-        """Take over the blobs of the old archive, as a layout keeps them."""
-        if self._old is None:
+    def _note(self, digest: Digest) -> None:
+        """Take note of a blob that the file has."""
+        if self._writing:
+            with self._lock:
+                self._found.blobs.add(digest)
+
+    def _is_needed(self) -> bool:
+        """Whether there is anything to write."""
+        if self._changed or self._index != self._old.index:
+            return True
+        if not self._writing or not is_changed(self._final, self.state):
+            return False
+        # Images may be gone that were found to be up to date.
+        with self._reopened() as content:
+            return self._found.is_missing_in(content)
+
+    @contextlib.contextmanager
+    def _reopened(self) -> Iterator[ArchiveContent]:
+        """Open what the file is now.
+
+        Raises:
+            StoreError: it is not an archive of a layout any more.
+        """
+        if not is_changed(self._final, self.state):
+            yield self._old
             return
-        for name in self._old.members.names():
-            kind, _, rest = name.partition("/")
-            with contextlib.suppress(InvalidDigest):
-                digest = Digest.parse(rest.replace("/", ":", 1) if kind == "blobs" else "")
-                if digest not in self._fresh and digest not in self._gone:
-                    self._copy(digest, draft)
-
-    def _copy(self, digest: Digest, draft: Draft) -> None:
-        with self.open_blob(digest) as blob:
-            region, position = draft.reserve(_name(digest), blob.size), 0
-            buffer = memoryview(bytearray(min(MIB, max(1, blob.size))))
-            while count := blob.readinto(buffer):
-                if self._cancel is not None and self._cancel.is_set():
-                    raise Cancelled(f"stopped while {self.path} was written; it is as it was")
-                draft.write_at(region, position, buffer[:count])
-                position += count
-            region.whole = True
-
-    def _index_of(self, old: TarFile) -> Index:
         try:
-            check_version(old.read("oci-layout", VERSION_LIMIT), old.subject)
-            body = old.read("index.json", INDEX_LIMIT)
-        except NotFound as error:
-            saved = old.members.find("manifest.json") is not None
-            remedy = f"read it as {DOCKER_ARCHIVE}:FILE" if saved else _FORM
-            old.close()
-            raise StoreError(f"not an archive of a layout: {error}", remedy=remedy) from error
-        except BaseException:  # raised again: nobody else could close it
-            old.close()
-            raise
-        return Index.parse(body, f"index.json in {old.subject}")
+            content = ArchiveContent.of(self._final, self._cancel)
+        except ConcilError as error:
+            raise StoreError(
+                f"archive {shown(str(self.path))} was written by somebody else meanwhile: {error}",
+                remedy=f"move it away and {_ADDS}",
+            ) from error
+        with contextlib.closing(content):
+            content.check_plain()
+            yield content
 
-
-def _name(digest: Digest) -> str:
-    return f"blobs/{digest.algorithm}/{digest.hex}"
+    def _merged(self, content: ArchiveContent) -> Index:
+        """Return the index of what the file is now, with the changes that were made here."""
+        if content is self._old:
+            return self._index
+        index = self._found.restored(self._old.index, content.index)
+        for change in self._changes:
+            index = change(index)
+        return index

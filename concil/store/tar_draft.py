@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
+import re
 import stat
 import tarfile
 import threading
@@ -15,13 +15,13 @@ from pathlib import Path
 from concil.config import MIB
 from concil.errors import StoreError, UsageError, shown
 from concil.forking import keep_file_from_children
-from concil.fs.file_lock import lock_temporary, remove_stale
+from concil.fs.file_lock import create_temporary, remove_stale
+from concil.fs.path_lock import PathLock
 from concil.store.files import FileBlob, disk_error
 
 State = tuple[int, int, int]  # inode, size and time
 _BLOCK = tarfile.BLOCKSIZE
-_DRAFT = r"[0-9a-f]{16}\.new"  # behind the archive's name
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_ENDING = ".new"  # of the name of a draft
 
 
 @dataclass(eq=False, slots=True)
@@ -55,11 +55,9 @@ class Draft:
             StoreError: the directory does not take it.
         """
         self.final = Path(os.path.realpath(path))  # a link stays, and leads to the new archive
-        remove_stale(self.final, _DRAFT)
-        self._growing = self.final.with_name(f".{self.final.name}.{secrets.token_hex(8)}.new")
+        sweep(self.final)
         try:
-            self._descriptor = os.open(self._growing, _CREATE, 0o666)
-            lock_temporary(self._descriptor)
+            self._descriptor, self._growing = create_temporary(self.final, _ENDING)
         except OSError as error:
             raise disk_error("cannot write", self.final, error) from error
         self._lock = threading.Condition()  # guards the fields below
@@ -198,6 +196,12 @@ def _write_at(descriptor: int, offset: int, piece: bytes | memoryview) -> None:
         rest, offset = rest[written:], offset + written
 
 
+def sweep(final: Path) -> None:
+    """Remove what killed processes left beside an archive: drafts, and its lock file."""
+    remove_stale(final, rf"[0-9a-f]{{16}}{re.escape(_ENDING)}")
+    PathLock(final).remove_stale()
+
+
 def check_place(path: Path) -> None:
     """See that an archive can be written to a place, before anything is fetched for it.
 
@@ -228,13 +232,13 @@ def state_of(path: Path) -> State | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def refuse_change(path: Path, state: State | None, remedy: str) -> None:
-    """See that an archive is still what it was when it was opened; None: it was not there.
+def is_changed(path: Path, state: State | None) -> bool:
+    """Whether an archive is not what it was when it was opened; None: it was not there."""
+    return state_of(path) != state
 
-    Raises:
-        StoreError: somebody else wrote it meanwhile, and would lose it.
-    """
-    if state_of(path) != state:
-        raise StoreError(
-            f"archive {shown(str(path))} was written by somebody else meanwhile", remedy=remedy
-        )
+
+def changed_meanwhile(path: Path, remedy: str) -> StoreError:
+    """Return the error for an archive that was written by a program that takes no locks."""
+    return StoreError(
+        f"archive {shown(str(path))} was written by somebody else meanwhile", remedy=remedy
+    )

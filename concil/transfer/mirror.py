@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from concil.progress import State
 from concil.transfer.blob import Landed
 from concil.transfer.image import ImageResult
 from concil.transfer.job import ForeignLayers, ImageJob
+from concil.transfer.pending import Pending, Spool
 from concil.transfer.referrers import ListOfReferrers
 from concil.transfer.refusals import Refusals
 
@@ -148,6 +150,7 @@ class Manner:
     keep: bool = True  # images that did not fail are in the report, not only counted
     fail_fast: bool = False  # after a failure no image is begun any more
     refusals: Refusals = field(default_factory=Refusals)  # what hosts have refused before
+    pending: Pending | None = None  # destinations that appear when all is written
 
 
 class Copying(Protocol):
@@ -178,6 +181,7 @@ class Mirror:
         self._lock = threading.Lock()  # guards the iterator, the manner's call and the fields below
         self._broken: BaseException | None = None  # raised by the iterator of items, or a bug
         self._report = MirrorReport()
+        self._waiting: Spool[MirrorItem, ImageResult] = Spool()  # for their destination
 
     def run(self, items: Iterable[MirrorItem], coordinators: int) -> MirrorReport:
         """Copy every item; one that fails is an entry in the report, the others go on.
@@ -186,6 +190,7 @@ class Mirror:
 
         Raises:
             Cancelled: somebody cancelled; what was copied stays copied.
+            ConcilError: images were copied, and their destination could not appear.
         """
         waiting = iter(items)
         threads: list[threading.Thread] = []
@@ -205,6 +210,9 @@ class Mirror:
             for thread in threads:
                 thread.join()
             raise
+        with contextlib.closing(self._waiting):
+            if not self._cancel.is_set() and self._manner.pending is not None:
+                self._finish(self._manner.pending)
         if self._broken is not None:
             raise self._broken
         if self._cancel.is_set():
@@ -222,18 +230,37 @@ class Mirror:
         else:
             self._cancel.set()
 
+    def _finish(self, pending: Pending) -> None:
+        """Let destinations appear, and tell what became of the images that waited for it."""
+        pending.finish()
+        for item, result in self._waiting:
+            error = pending.failure(item.destination)
+            self._broken = self._broken or error
+            self._end(Outcome(item, result) if error is None else Outcome(item, error=error))
+
     def _coordinate(self, waiting: Iterator[MirrorItem]) -> None:
         try:
             while not self._cancel.is_set():
                 item = self._next(waiting)
                 if item is None:
                     return
-                self._end(self._attempt(item))
+                outcome = self._attempt(item)
+                if not self._waits(outcome):
+                    self._end(outcome)
         except BaseException as error:  # noqa: BLE001 - raised again by `run`
             with self._lock:
                 self._broken = self._broken or error
             if not isinstance(error, Exception):
                 self._stop()
+
+    def _waits(self, outcome: Outcome) -> bool:
+        """Whether the image is there only at the end; then its outcome is told there."""
+        pending, item, result = self._manner.pending, outcome.item, outcome.result
+        if pending is None or result is None or not pending.is_pending(item.destination):
+            return False
+        with self._lock:
+            self._waiting.add(item, result)
+        return True
 
     def _end(self, outcome: Outcome) -> None:
         """Take note of what became of an image."""

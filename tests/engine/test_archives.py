@@ -7,12 +7,15 @@ import gzip
 import json
 import tarfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from concil.config import TransferConfig
 from concil.content import Descriptor, Digest, Manifest
 from concil.engine import Engine
 from concil.errors import (
@@ -29,7 +32,7 @@ from concil.store.layout import LayoutStore
 from concil.store.oci_archive import OCIArchive
 from concil.store.protocol import RangeWriter
 from concil.transfer.mirror import MirrorItem, Outcome
-from tests.engine.world import WAIT, blob_path
+from tests.engine.world import WAIT, blob_path, engine_of
 from tests.lab.images import (
     DOCKER,
     Image,
@@ -353,18 +356,23 @@ def test_an_archive_that_is_read_is_not_changed(engine: Engine, tmp_path: Path, 
     ],
 )
 def test_what_somebody_else_wrote_meanwhile_is_not_lost(  # noqa: PLR0917 - fixtures
-    engine: Engine, tmp_path: Path, out: Path, kind: str, name: str, remedy: str
+    config: TransferConfig, tmp_path: Path, out: Path, kind: str, name: str, remedy: str
 ) -> None:
     source = layout_of(tmp_path / "in", a=make_image(1))
+    outcomes: list[Outcome] = []
 
-    def overwrite(_outcome: Outcome) -> None:
+    def items() -> Iterator[MirrorItem]:
+        yield MirrorItem(f"{source}:a", f"{kind}:{out}:{name}")
+        yield MirrorItem(f"{source}:a", f"{kind}:{out}:{name}-again")
         out.write_bytes(b"another's")
 
-    items = [MirrorItem(f"{source}:a", f"{kind}:{out}:{name}")]
-    with pytest.raises(StoreError) as caught:
-        engine.mirror(items, on_image=overwrite)
+    one_after_the_other = replace(config, images=1)
+    with engine_of(one_after_the_other) as engine, pytest.raises(StoreError) as caught:
+        engine.mirror(items(), on_image=outcomes.append)
     assert told(caught.value, "somebody else")
     assert remedy in caught.value.remedy
+    # Nobody was told that they are there.
+    assert [outcome.error for outcome in outcomes] == [caught.value, caught.value]
     assert out.read_bytes() == b"another's"
     assert left_beside(out) == []
 

@@ -1,0 +1,152 @@
+"""What the file of an oci-archive holds at one moment."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from concil.config import MIB
+from concil.content import Descriptor, Digest
+from concil.errors import Cancelled, InvalidDigest, NotFound, StoreError, UsageError
+from concil.reference import DOCKER_ARCHIVE
+from concil.store.layout_directory import INDEX_LIMIT, VERSION_LIMIT, check_version
+from concil.store.layout_index import Index
+from concil.store.tar_draft import Draft, State
+from concil.store.tar_file import TarFile
+
+_FORM = "it holds oci-layout, index.json and blobs/ at its top: tar -C LAYOUT -cf FILE ."
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveContent:
+    """An open file with a layout in it, or the lack of one."""
+
+    tar: TarFile | None  # None: there is no file
+    index: Index
+
+    @classmethod
+    def of(cls, path: Path, cancel: threading.Event | None, *, may_be_missing: bool = True) -> Self:
+        """Open a file; the caller closes it.
+
+        Args:
+            cancel: ends what takes long.
+        Raises:
+            NotFound: there is none, and it is not to be missing.
+            StoreError, InvalidManifest: it is no archive of a layout, or damaged.
+        """
+        try:
+            tar = TarFile(path, cancel)
+        except NotFound:
+            if not may_be_missing:
+                raise
+            return cls(None, Index.empty())
+        try:
+            check_version(tar.read("oci-layout", VERSION_LIMIT), tar.subject)
+            body = tar.read("index.json", INDEX_LIMIT)
+            return cls(tar, Index.parse(body, f"index.json in {tar.subject}"))
+        except NotFound as error:
+            is_saved = tar.members.find("manifest.json") is not None
+            remedy = f"read it as {DOCKER_ARCHIVE}:FILE" if is_saved else _FORM
+            tar.close()
+            raise StoreError(f"not an archive of a layout: {error}", remedy=remedy) from error
+        except BaseException:  # raised again: nobody else could close it
+            tar.close()
+            raise
+
+    @property
+    def state(self) -> State | None:
+        """What tells this state of the file from another; None: there was none."""
+        return self.tar.state if self.tar is not None else None
+
+    def size_of(self, digest: Digest) -> int | None:
+        """Bytes of a blob; None: not there."""
+        member = self.tar.members.find(blob_name(digest)) if self.tar is not None else None
+        return member.size if member is not None else None
+
+    def check_plain(self) -> None:
+        """Refuse to add to a file that is packed as a whole.
+
+        Raises:
+            UsageError: it is.
+        """
+        if self.tar is not None and self.tar.packed:
+            raise UsageError(
+                f"{self.tar.subject} is packed with gzip: it cannot be added to",
+                remedy="unpack it with gunzip, or name another file",
+            )
+
+    def carry(self, draft: Draft, carried: set[Digest], cancel: threading.Event | None) -> None:
+        """Copy the blobs into another archive, as a layout keeps them.
+
+        Args:
+            carried: those that it has, or is not to have; the others are added.
+        Raises:
+            Cancelled: ``cancel`` was set.
+        """
+        if self.tar is None:
+            return
+        for name in self.tar.members.names():
+            kind, _, rest = name.partition("/")
+            with contextlib.suppress(InvalidDigest):
+                digest = Digest.parse(rest.replace("/", ":", 1) if kind == "blobs" else "")
+                if digest not in carried:
+                    carried.add(digest)
+                    _copy(self.tar, name, draft, cancel)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self.tar is not None:
+            self.tar.close()
+
+
+@dataclass(slots=True)
+class FoundContent:
+    """What a writer found in the file and does not write again. The caller holds a lock."""
+
+    names: dict[str, Descriptor] = field(default_factory=dict)
+    blobs: set[Digest] = field(default_factory=set)
+
+    def is_missing_in(self, content: ArchiveContent) -> bool:
+        """Whether any of it is not there any more."""
+        names = set(content.index.names())
+        return not names.issuperset(self.names) or any(
+            content.size_of(digest) is None for digest in self.blobs
+        )
+
+    def restored(self, before: Index, index: Index) -> Index:
+        """Return an index with the entries that were found, and are in it no more.
+
+        Somebody may have put another archive in the place of the one that was opened.
+
+        Args:
+            before: where they were found.
+        """
+        names, digests = set(index.names()), {entry.digest for entry in index.entries}
+        for name, entry in self.names.items():
+            if name not in names:
+                index = index.with_entry(name, entry)
+                digests.add(entry.digest)
+        for entry in before.entries:
+            if entry.digest in self.blobs and entry.digest not in digests:
+                index = index.with_entry(None, entry)
+        return index
+
+
+def blob_name(digest: Digest) -> str:
+    """Return the name of the member that a blob is."""
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+def _copy(tar: TarFile, name: str, draft: Draft, cancel: threading.Event | None) -> None:
+    with tar.open(name) as blob:
+        region, position = draft.reserve(name, blob.size), 0
+        buffer = memoryview(bytearray(min(MIB, max(1, blob.size))))
+        while count := blob.readinto(buffer):
+            if cancel is not None and cancel.is_set():
+                raise Cancelled(f"stopped while {draft.final} was written; it is as it was")
+            draft.write_at(region, position, buffer[:count])
+            position += count
+        region.whole = True
