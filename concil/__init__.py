@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,37 +12,62 @@ if TYPE_CHECKING:
     from concil.dockerhub import DockerHub, parse_docker_url
     from concil.engine import Engine, Sides
     from concil.errors import ConcilError
-    from concil.progress import Event, State
+    from concil.layer import LayerArchive
+    from concil.progress import Event, ProgressSink, State
+    from concil.registry.credentials import Credentials
+    from concil.registry.http_session import TLSSettings
+    from concil.since import held_by
+    from concil.store.held import Held
+    from concil.stores import Access
     from concil.timeline import Timeline
+    from concil.transfer.blob import Landed
     from concil.transfer.image import ForeignLayers, ImageResult
     from concil.transfer.journal import Journal
-    from concil.transfer.mirror import MirrorItem, MirrorReport
+    from concil.transfer.mirror import MirrorItem, MirrorReport, Outcome
+    from concil.transfer.prune import Pruned, Pruning, Removal
+    from concil.verified import VerifiedResponse
 
 __version__ = "2.0.0"
 
 __all__ = [
+    "Access",
     "ConcilError",
+    "Credentials",
     "Descriptor",
     "Digest",
     "DockerHub",
     "Engine",
     "Event",
     "ForeignLayers",
+    "Held",
     "HostLimits",
     "ImageResult",
     "Journal",
+    "Landed",
+    "LayerArchive",
     "Manifest",
     "MirrorItem",
     "MirrorReport",
+    "Outcome",
     "Platform",
+    "ProgressSink",
+    "Pruned",
+    "Pruning",
+    "Removal",
     "RetryPolicy",
     "Sides",
     "State",
+    "TLSSettings",
     "Timeline",
     "Timeouts",
     "TransferConfig",
+    "VerifiedResponse",
+    "held_by",
     "parse_docker_url",
 ]
+
+# Without a handler Python prints warnings of a library whose program has set up no logging.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Imported when they are asked for: the command line needs a part of them only, and a
 # tenth of a second more for each command is felt.
@@ -51,22 +77,33 @@ _HOMES = {
     "dockerhub": ("DockerHub", "parse_docker_url"),
     "engine": ("Engine", "Sides"),
     "errors": ("ConcilError",),
-    "progress": ("Event", "State"),
+    "layer": ("LayerArchive",),
+    "progress": ("Event", "ProgressSink", "State"),
+    "registry.credentials": ("Credentials",),
+    "registry.http_session": ("TLSSettings",),
+    "since": ("held_by",),
+    "store.held": ("Held",),
+    "stores": ("Access",),
     "timeline": ("Timeline",),
+    "transfer.blob": ("Landed",),
     "transfer.image": ("ForeignLayers", "ImageResult"),
     "transfer.journal": ("Journal",),
-    "transfer.mirror": ("MirrorItem", "MirrorReport"),
+    "transfer.mirror": ("MirrorItem", "MirrorReport", "Outcome"),
+    "transfer.prune": ("Pruned", "Pruning", "Removal"),
+    "verified": ("VerifiedResponse",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
+# A checker that sees `__getattr__` takes every name for one that is there.
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> object:
-    """Import what is asked for."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"concil.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        """Import what is asked for."""
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"concil.{_HOME_OF[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

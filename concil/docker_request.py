@@ -11,7 +11,8 @@ from typing import IO, Any
 import requests
 
 from concil import arguments
-from concil.content import ACCEPTED_TYPES
+from concil.content import ACCEPTED_TYPES, Digest
+from concil.reference import check_tag
 from concil.registry import failures
 from concil.registry.endpoint import Call
 from concil.registry.scopes import Scopes
@@ -91,6 +92,16 @@ def accepting_manifests(call: Call) -> Call:
     if not _MANIFEST.fullmatch(urllib.parse.urlsplit(call.url).path):
         return call
     return replace(call, headers={**call.headers, "Accept": accepted(None)})
+
+
+def manifest_name(named: str | Digest | None, default: str) -> str:
+    """Return a tag or digest, checked; the hex of a sha256 alone is a digest."""
+    if isinstance(named, Digest):
+        return str(named)
+    name = arguments.optional_text("hash", named) or default
+    if len(name) == 64 and all(c in "0123456789abcdef" for c in name):
+        name = f"sha256:{name}"
+    return str(Digest.parse(name)) if ":" in name else check_tag(name)
 
 
 def checked(response: requests.Response) -> requests.Response:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import requests
 
 from concil import arguments
-from concil.digest import Digest
+from concil.digest import Digest, Verifier
 from concil.progress import Meter, ProgressSink, State
 from concil.registry.client import RegistryClient
 from concil.registry.quirks import LEAST_PACE, Knowledge
+from concil.store.files import LocalFile
+from concil.store.protocol import BlobReader
 from concil.store.remote import RemoteStore
 from concil.transfer.journal import Journal
 from concil.transfer.push import Opener, Push
@@ -48,6 +54,39 @@ class Bytes:
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def file_upload(filename: str | os.PathLike[str], cancel: threading.Event) -> Upload:
+    """Return the upload of a file that is named by its digest.
+
+    Raises:
+        InvalidDigest: the file's name is no digest.
+        UsageError: there is no such file.
+    """
+    path = Path(arguments.path("filename", filename))
+    digest = Digest.parse(path.name if ":" in path.name else f"sha256:{path.name}")
+    file = LocalFile(path)
+    verify = partial(file.verify, digest, cancel=cancel)
+    return Upload(file.open, file.size, digest, file.check_unchanged, verify)
+
+
+def bytes_upload(data: bytes, digest: str | Digest) -> Upload:
+    """Return the upload of bytes in memory.
+
+    Raises:
+        InvalidDigest: it is none.
+    """
+    content, wanted = arguments.content("data", data), Digest.argument("digest", digest)
+
+    def opener(start: int, /) -> BlobReader:
+        return Bytes(content, start)
+
+    def verify() -> None:
+        verifier = Verifier(wanted.algorithm)
+        verifier.update(content)
+        verifier.check(wanted, None, "the bytes to upload")
+
+    return Upload(opener, len(content), wanted, verify=verify)
 
 
 class Uploads:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import urllib.parse
-from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import requests
@@ -13,10 +11,18 @@ import requests
 from concil import arguments
 from concil.cancellation import SupportsIsSet, calling
 from concil.config import RetryPolicy, Timeouts, TransferConfig
-from concil.content import DOCKER_MANIFEST, DOCKER_SCHEMA1, Digest, Verifier
-from concil.docker_path import DockerPath, ResponseStream
-from concil.docker_request import ANYTHING, accepted, accepting_manifests, checked, load, settled
-from concil.docker_upload import Bytes, Upload, Uploads
+from concil.content import DOCKER_MANIFEST, DOCKER_SCHEMA1, Digest
+from concil.docker_path import BlobOpener, DockerPath, ResponseStream
+from concil.docker_request import (
+    ANYTHING,
+    accepted,
+    accepting_manifests,
+    checked,
+    load,
+    manifest_name,
+    settled,
+)
+from concil.docker_upload import Upload, Uploads, bytes_upload, file_upload
 from concil.docker_url import DockerSplitResult, parse_docker_url
 from concil.forking import renew_in_child
 from concil.layer import LayerArchive
@@ -30,14 +36,22 @@ from concil.registry.http_session import TLSSettings, new_session
 from concil.registry.keyring import Keyring, Shelf
 from concil.registry.scopes import Scopes
 from concil.registry.session import Transport, content_length, discard
-from concil.store.files import LocalFile
 from concil.store.protocol import BlobReader
 from concil.store.remote import RemoteBlob
 from concil.transfer.push import Opener
 from concil.transfer.run import Run
 from concil.verified import VerifiedBody, VerifiedResponse
 
-__all__ = ["DockerHub", "DockerPath", "DockerSplitResult", "ResponseStream", "parse_docker_url"]
+__all__ = [
+    "BlobOpener",
+    "DockerHub",
+    "DockerPath",
+    "DockerSplitResult",
+    "LayerArchive",
+    "ResponseStream",
+    "VerifiedResponse",
+    "parse_docker_url",
+]
 
 
 class DockerHub:
@@ -184,14 +198,8 @@ class DockerHub:
             InvalidDigest: the file's name is no digest.
             DigestMismatch: the file holds other bytes; nothing was committed.
         """
-        path = arguments.path("filename", filename)
-        name = Path(path).name
-        digest = Digest.parse(name if ":" in name else f"sha256:{name}")
-        file = LocalFile(path)
-        verify = partial(file.verify, digest, cancel=self._run.cancel)
-        upload = Upload(file.open, file.size, digest, file.check_unchanged, verify)
         with calling(cancel, minds_callbacks=False):
-            return self._upload(upload, progress)
+            return self._upload(file_upload(filename, self._run.cancel), progress)
 
     def post_blob_data(
         self,
@@ -210,19 +218,8 @@ class DockerHub:
         Raises:
             DigestMismatch: the bytes are others; nothing was committed.
         """
-        content, wanted = arguments.content("data", data), Digest.argument("digest", digest)
-
-        def opener(start: int, /) -> BlobReader:
-            return Bytes(content, start)
-
-        def verify() -> None:
-            verifier = Verifier(wanted.algorithm)
-            verifier.update(content)
-            verifier.check(wanted, None, "the bytes to upload")
-
-        upload = Upload(opener, len(content), wanted, verify=verify)
         with calling(cancel, minds_callbacks=False):
-            return self._upload(upload, progress)
+            return self._upload(bytes_upload(data, digest), progress)
 
     def post_manifest(
         self,
@@ -258,8 +255,9 @@ class DockerHub:
             return reader
 
         arguments.callback("progress", progress)
-        response = self._ready().get_blob(blob, policy=self._policy)
-        return self._verified(response, blob, again, progress)
+        return self._verified(
+            self._ready().get_blob(blob, policy=self._policy), blob, again, progress
+        )
 
     def open_layer(
         self, digest: str | Digest, *, progress: ProgressSink | None = None
@@ -291,7 +289,7 @@ class DockerHub:
             hash: a tag, a digest, or the hex of a sha256.
             accept: the media types to ask for, separated by commas; None: any.
         """
-        name = self._manifest_name(hash)
+        name = manifest_name(hash, self.tag)
         client = self._ready()
         headers = {"Accept": accepted(accept)}
         call = Call("GET", client.path(f"manifests/{name}"), client.pull, headers)
@@ -315,21 +313,11 @@ class DockerHub:
             InvalidManifest: it is larger than 4 MiB.
             DigestMismatch: it is another one.
         """
-        name = self._manifest_name(hash)
-        return self._ready().read_manifest(name, accepted(accept))[0]
+        return self._ready().read_manifest(manifest_name(hash, self.tag), accepted(accept))[0]
 
     def close(self) -> None:
         """Close the session's connections; the hub can be used again."""
         self.session.close()
-
-    def _manifest_name(self, named: str | Digest | None) -> str:
-        """A tag or digest, checked; the hex of a sha256 alone is a digest."""
-        if isinstance(named, Digest):
-            return str(named)
-        name = arguments.optional_text("hash", named) or self.tag
-        if len(name) == 64 and all(c in "0123456789abcdef" for c in name):
-            name = f"sha256:{name}"
-        return str(Digest.parse(name)) if ":" in name else check_tag(name)
 
     def _send(self, call: Call) -> requests.Response:
         endpoint = self._ready().endpoint

@@ -28,7 +28,8 @@
     `-- Cancelled                       somebody asked to stop
 
 Every message is one line without secrets: what was being done, to what, why it
-failed. ``remedy`` is what a person can do about it, for the command line.
+failed. ``remedy`` is what a person can do about it: it names parameters as ``verify=False``,
+for which the command line puts its options. ``transient`` is whether another try is worth it.
 """
 
 from __future__ import annotations
@@ -44,10 +45,19 @@ def shown(text: object, limit: int = 160) -> str:
     return quoted if len(quoted) <= limit else quoted[: limit - 3] + "..."
 
 
+# 499 and 522: a proxy gave up on the server behind it. REGISTRIES.md, checklist 13.
+TRANSIENT_STATUS = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+
+
 class ConcilError(RuntimeError):
     """Anything that concil reports; catch this to catch them all."""
 
     remedy: str = ""
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same call may succeed later, with nothing changed here."""
+        return False
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         """Keep the message, and what can be done about it."""
@@ -97,6 +107,13 @@ class DigestMismatch(ContentError):
 class SizeMismatch(ContentError):
     """There are more or fewer bytes than were announced."""
 
+    cut: bool = False  # they stopped coming, and no other try brought the rest
+
+    @property
+    def transient(self) -> bool:
+        """Whether bytes are missing because a connection broke again and again."""
+        return self.cut
+
 
 class FileChanged(ContentError):
     """A local file changed while it was being read."""
@@ -138,6 +155,11 @@ class StatusError(RegistryError, requests.HTTPError):
         if remedy:
             self.remedy = remedy
 
+    @property
+    def transient(self) -> bool:
+        """Whether the status is one of a busy or broken server or proxy."""
+        return self.status in TRANSIENT_STATUS and not self.final
+
 
 class RegistryNotFound(StatusError, NotFound):
     """404: no such repository, manifest or blob."""
@@ -152,6 +174,11 @@ class RegistryDenied(StatusError, AccessDenied):
 class QuotaRefusal(StatusError, QuotaExceeded):
     """429 because of a quota that renews in hours, as Docker Hub's pulls."""
 
+    @property
+    def transient(self) -> bool:
+        """Never: no wait of minutes helps."""
+        return False
+
 
 class ConnectionLost(RegistryError, requests.ConnectionError):
     """No answer came, or the connection broke in the middle of one."""
@@ -162,12 +189,22 @@ class ConnectionLost(RegistryError, requests.ConnectionError):
         if remedy:
             self.remedy = remedy
 
+    @property
+    def transient(self) -> bool:
+        """Always, unless there was never a connection."""
+        return True
+
 
 class Unreachable(ConnectionLost):
     """No connection came about: refused, no route, unknown host name."""
 
     # A host that has answered before is coming back; one that never has is a wrong name.
     answered_before: bool = False
+
+    @property
+    def transient(self) -> bool:
+        """Whether the host has answered before: then it may come back."""
+        return self.answered_before
 
 
 class TLSFailure(RegistryError, requests.exceptions.SSLError):
@@ -188,6 +225,11 @@ class ProtocolViolation(RegistryError):
 
 class SessionLost(RegistryError):
     """An upload session is gone: its bytes must be sent again in a new one."""
+
+    @property
+    def transient(self) -> bool:
+        """Always: another call opens another session."""
+        return True
 
 
 class StoreError(ConcilError):

@@ -15,29 +15,22 @@ from concil.config import RetryPolicy
 from concil.errors import (
     Cancelled,
     ConcilError,
-    ConnectionLost,
-    QuotaExceeded,
+    ContentError,
     SessionLost,
-    StatusError,
-    Unreachable,
 )
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-# 499 and 522: a proxy gave up on the server behind it. REGISTRIES.md, checklist 13.
-TRANSIENT_STATUS = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
-
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed a little later."""
-    if isinstance(error, Unreachable):
-        return error.answered_before
-    if isinstance(error, QuotaExceeded):
+    """Whether the same request may succeed a little later.
+
+    What is wrong with a body or its upload session is not put right by repeating one request.
+    """
+    if isinstance(error, (SessionLost, ContentError)):
         return False
-    if isinstance(error, StatusError):
-        return error.status in TRANSIENT_STATUS and not error.final
-    return isinstance(error, ConnectionLost)
+    return isinstance(error, ConcilError) and error.transient
 
 
 def backoff(policy: RetryPolicy, attempt: int) -> float:

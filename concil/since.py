@@ -26,7 +26,7 @@ from concil.strict_json import InvalidJson, read_json
 
 _LIMIT = 256 * MIB  # bytes of a report
 _MOST_PARTS = 10_000_000  # of its JSON
-_REMEDY = "give the file of --report, oci:DIR or oci-archive:FILE"
+_REMEDY = "give a JSON report of a mirror, oci:DIR or oci-archive:FILE"
 
 
 def held_by(runs: Iterable[str]) -> Held:

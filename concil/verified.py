@@ -313,9 +313,11 @@ class _Resuming:
         try:
             return self._reader.readinto(buffer)
         except ConnectionLost as error:
-            raise SizeMismatch(
+            cut = SizeMismatch(
                 f"{self._name}: only {self._reader.position} of {self._size} bytes came: {error}"
-            ) from error
+            )
+            cut.cut = True
+            raise cut from error
 
     def close(self) -> None:
         self._reader.close()

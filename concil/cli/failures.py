@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 
 from concil.errors import AccessDenied, Cancelled, ConcilError, NotFound, UsageError
 from concil.limits import reached
@@ -17,6 +18,23 @@ NOT_FOUND = 4
 DENIED = 5
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended
+
+# How a library's parameter is set on the command line. Remedies of the library name the
+# parameter, for there they are read by programmers.
+OPTIONS = {
+    "address=": "--addr",
+    "authfile=": "--authfile",
+    "dry_run=True": "--dry-run",
+    'foreign_layers="source"': "--foreign-layers=source",
+    "held=": "--since",
+    "platforms=": "--platform",
+    "referrers=True": "--referrers",
+    "verify=FILE": "--cacert FILE",
+    "verify=False": "--insecure",
+    "without_limit=True": "--prune-all",
+    "workers=": "--jobs",
+}
+_PARAMETER = re.compile(r"\b(?:" + "|".join(map(re.escape, OPTIONS)) + r")(?![^\s,;)])")
 
 INTERRUPTED_LINE = "concil: interrupted; run the same command again to go on"
 
@@ -38,7 +56,7 @@ def exit_code(error: BaseException) -> int:
 def told(error: BaseException) -> str:
     """Say what failed and what to do about it, in one line without control characters."""
     if isinstance(error, ConcilError):
-        text = f"{error}; {error.remedy}" if error.remedy else str(error)
+        text = f"{error}; {with_options(error.remedy)}" if error.remedy else str(error)
     elif (limit := reached(error)) is not None:
         text = "; ".join(limit)
     elif isinstance(error, OSError) and error.errno:
@@ -50,6 +68,11 @@ def told(error: BaseException) -> str:
             "please report this, with what the same command says under -vv"
         )
     return cleaned(text)
+
+
+def with_options(text: str) -> str:
+    """Replace the library's parameters in a remedy by the options that set them."""
+    return _PARAMETER.sub(lambda found: OPTIONS[found[0]], text)
 
 
 def cleaned(text: str) -> str:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 
 from concil.bars import Display
-from concil.cli.failures import cleaned, printable
+from concil.cli.failures import cleaned, printable, with_options
 
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # by how often -v was given
 
@@ -23,7 +23,7 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record. Any thread."""
         try:
-            text = cleaned(record.getMessage())
+            text = cleaned(with_options(record.getMessage()))
             if self._everything and record.exc_info:
                 trace = logging.Formatter().formatException(record.exc_info)
                 # Other people's exceptions repeat what came from the registry.

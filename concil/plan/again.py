@@ -19,7 +19,7 @@ from concil.transfer.mirror import MirrorItem
 logger = logging.getLogger(__name__)
 
 _LIMIT = 1024 * 1024 * 1024  # bytes; of five million images
-_REMEDY = "name a file that --report has written"
+_REMEDY = "name a JSON report that a mirror has written"
 
 
 @dataclass(frozen=True, slots=True)

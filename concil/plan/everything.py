@@ -115,7 +115,7 @@ class Everything:
                 nameless,
                 ", but for what refers to those with one"
                 if self.referrers
-                else ", which signatures are too without --referrers",
+                else ", which signatures are too without referrers=True",
             )
 
     def _item(self, source: str, target: str) -> MirrorItem:

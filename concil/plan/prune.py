@@ -80,7 +80,7 @@ class Ledger:
             if rule.repositories is not None:
                 raise UsageError(
                     f"{rule.place}: a whole registry is not pruned",
-                    remedy="name its repositories, or leave --prune away",
+                    remedy="name its repositories, or do not prune",
                 )
         self._entries = {id(rule): _entry(rule, destination) for rule in rules}
         self._pruned = {e.where for e in self._entries.values() if e.prunes}
@@ -138,7 +138,7 @@ class Ledger:
                 return ConcilError(
                     f"{entry.repository} was not pruned: {parse_address(entry.rule.source)} lists "
                     "no tags at all",
-                    remedy="if that is right, say --prune-all",
+                    remedy="if that is right, say without_limit=True",
                 )
         return None
 

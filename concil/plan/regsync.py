@@ -22,8 +22,8 @@ _KNOWN = ("source", "target", "type", "tags", "repos", "platform", "platforms", 
 _TAG_FIELDS = ("allow", "deny", "semverRange")
 _REPOSITORY_FIELDS = ("allow", "deny")
 _KINDS = ("image", "repository", "registry")
-# What is said on the command line here.
-_ELSEWHERE = {"parallel": "--jobs", "skipDockerConfig": "--authfile"}
+# What is said elsewhere here, not in a plan.
+_ELSEWHERE = {"parallel": "workers=", "skipDockerConfig": "authfile="}
 
 
 def plan(document: Item) -> Plan:

@@ -41,7 +41,7 @@ def read(path: Path) -> AuthFile | None:
             return None
         raise AccessDenied(
             f"cannot read the logins in {name}: {error.strerror}",
-            remedy="make it readable, or name another file with --authfile",
+            remedy="make it readable, or name another file with authfile=",
         ) from error
     except ValueError as error:  # a name with a NUL in it
         raise AccessDenied(f"cannot read the logins in {name}: not a file name") from error
@@ -49,7 +49,7 @@ def read(path: Path) -> AuthFile | None:
         cause = f"larger than {_LIMIT} bytes" if is_file else "not a regular file"
         raise AccessDenied(
             f"cannot read the logins in {name}: it is {cause}",
-            remedy="name another file with --authfile",
+            remedy="name another file with authfile=",
         )
     return AuthFile.parse(content, name)
 
@@ -77,7 +77,7 @@ def changing(path: Path) -> Iterator[Path]:
         cause = getattr(error, "strerror", None) or "not a file name"
         raise StoreError(
             f"cannot write the login to {shown(str(path))}: {cause}",
-            remedy="make its directory writable, or name another file with --authfile",
+            remedy="make its directory writable, or name another file with authfile=",
         ) from error
 
 

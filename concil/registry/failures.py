@@ -147,7 +147,7 @@ def _texts(error: BaseException) -> str:
     """All that a chain of exceptions says: requests hides the cause several levels down.
 
     Of those that repeat what the other side sent only the names count: a server whose
-    status line speaks of certificates would have a person told to use --insecure.
+    status line speaks of certificates would have a person told to trust anybody.
     """
     return " | ".join(
         f"{type(e).__name__} {e}" if _is_ours(e) else type(e).__name__ for e in _chain(error)
@@ -188,7 +188,7 @@ def _handshake(text: str, what: str) -> TLSFailure | None:
         why = found[1] if found else "certificate verify failed"
         failure = TLSFailure(
             f"{what}: the server's certificate is not trusted: {why}",
-            remedy="name its CA with --cacert FILE, or use --insecure if you must",
+            remedy="name its CA with verify=FILE, or use verify=False if you must",
         )
         failure.untrusted = True
         return failure

@@ -31,6 +31,7 @@ _PLAIN_URL = re.compile(
 )
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9-]+")
 _PLAIN_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_SEND = requests.Session.send
 _BODILESS = frozenset({"GET", "HEAD"})
 
 
@@ -101,6 +102,8 @@ class _Session(requests.Session):
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - requests'
         """Send a request; without redirects and hooks that is up to the adapter alone."""
+        if requests.Session.send is not _SEND:  # what intercepts requests has taken its place
+            return super().send(request, **kwargs)
         told = {"stream", "verify", "cert", "proxies"} <= kwargs.keys()
         if not told or not kwargs["stream"] or any(request.hooks.values()):
             return super().send(request, **kwargs)

@@ -120,7 +120,7 @@ def _shelved(keyring: Keyring, place: str) -> tuple[Path, CredentialHelper | Non
         raise UsageError(
             f"{helper.program} keeps the logins of {host_in(place)}, and it knows only "
             "whole registries",
-            remedy=f"log in to {host_in(place)}, or use --authfile with another file",
+            remedy=f"log in to {host_in(place)}, or name another file with authfile=",
         )
     return path, helper
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import requests
 
-from concil import retry
-from concil.errors import RegistryDenied
+from concil.errors import TRANSIENT_STATUS, RegistryDenied
 from concil.registry import challenge, failures
 from concil.registry.challenge import Challenge
 from concil.registry.credentials import Credentials
@@ -22,7 +21,7 @@ def root_challenges(transport: Transport, home: str) -> list[Challenge]:
     Source: distribution-spec, end-1.
     """
     response = _get(transport, home, None)
-    if response.status_code in retry.TRANSIENT_STATUS:
+    if response.status_code in TRANSIENT_STATUS:
         raise failures.status_error(response, read_error(response))
     refused = response.status_code == requests.codes.unauthorized
     found = challenge.read(response) if refused else []
@@ -45,7 +44,7 @@ def password_refusal(
     response = _get(transport, home, credentials.basic())
     content = read_error(response)
     error = failures.status_error(response, content, credentials.whose)
-    if response.status_code in retry.TRANSIENT_STATUS:
+    if response.status_code in TRANSIENT_STATUS:
         raise error
     response.close()
     # ECR calls a password that has expired by other numbers.

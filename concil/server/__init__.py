@@ -113,7 +113,7 @@ class EmbeddedRegistry:
         except OSError as error:
             raise StoreError(
                 f"cannot listen on {shown(_joined(self._asked))}: {_cause(error)}",
-                remedy="choose another address with --addr; port 0 takes a free one",
+                remedy="choose another address with address=; port 0 takes a free one",
             ) from error
         try:
             self._listener.start()

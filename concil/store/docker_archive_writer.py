@@ -114,7 +114,7 @@ class DockerArchiveWriter:
             raise UsageError(
                 "a docker-archive holds images of one platform, and this one is for "
                 f"{', '.join(there) or 'several'}",
-                remedy="choose one with --platform, or copy all to oci-archive:FILE",
+                remedy="choose one with platforms=, or copy all to oci-archive:FILE",
             )
         blobs = manifest.blobs()
         if not blobs or blobs[0].media_type not in (DOCKER_CONFIG, OCI_CONFIG):

@@ -28,7 +28,7 @@ _REMEDIES = {
     errno.ELOOP: "links are not followed there; put the real file or directory in its place",
     errno.ENOTDIR: "a directory is needed there, and no link to one",
     errno.EISDIR: "a file is needed there",
-    errno.EMFILE: "raise the limit of open files (ulimit -n) or use fewer workers",
+    errno.EMFILE: "raise the limit of open files (ulimit -n) or set a smaller workers=",
 }
 
 

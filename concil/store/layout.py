@@ -110,7 +110,7 @@ class LayoutStore:
             raise NotFound(
                 f"blob {blob.digest} is neither in {shown(self.name)} nor at the destination",
                 remedy="bring what was carried over before, or write the layout again, without "
-                "--since if it was left out",
+                "held= if it was left out",
             )
 
     def begin_blob(

@@ -219,7 +219,8 @@ class RemoteStore:
         found = self.client.head_manifest(reference or "latest")
         if found is None:
             raise NotFound(
-                f"{self.name}: there is no {reference or 'latest'}", remedy="see: concil tags"
+                f"{self.name}: there is no {reference or 'latest'}",
+                remedy="check the tag or digest",
             )
         self.client.delete_manifest(str(found.digest))
 

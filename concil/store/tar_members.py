@@ -201,7 +201,7 @@ class Members:
     def _sparse(self, name: str) -> StoreError:
         return StoreError(
             f"{self._subject} has a sparse member, {shown(name)}",
-            remedy="pack it again without --sparse",
+            remedy="pack it again without sparse files",
         )
 
     def _bad(self, what: str) -> StoreError:

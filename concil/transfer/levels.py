@@ -149,5 +149,5 @@ def _listed(job: ImageJob, child: Descriptor) -> Manifest:
         of = f" for {child.platform}" if child.platform is not None else ""
         raise NotFound(
             f"{job.subject}: an index lists {child.digest}{of}, which the source has not",
-            remedy="the source has only some platforms; choose those with --platform",
+            remedy="the source has only some platforms; choose those with platforms=",
         ) from error

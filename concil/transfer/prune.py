@@ -165,7 +165,7 @@ class Pruner:
             raise ConcilError(
                 f"{store.name}: {len(gone)} of {ours} tags are gone at the source, which may be a "
                 "mistake; nothing was pruned",
-                remedy="if it is right, say --prune-all; with --dry-run it shows them",
+                remedy="if it is right, say without_limit=True; dry_run=True shows them",
             )
         back = self._still_there(gone)
         return [tag for tag in gone if tag not in back], [*rest, *back]

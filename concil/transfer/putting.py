@@ -74,5 +74,5 @@ def _put(job: ImageJob, manifest: Manifest, reference: str) -> None:
                 " validation.manifests.urls.allow in its configuration",
             ) from error
         if job.foreign is ForeignLayers.SKIP:
-            error.remedy = "the registry wants foreign layers, too: --foreign-layers=source"
+            error.remedy = 'the registry wants foreign layers, too: foreign_layers="source"'
         raise

@@ -21,7 +21,7 @@ class ListOfReferrers(UsageError):
         """Keep its digest; ``subject`` is what people call it."""
         super().__init__(
             f"{subject} is a list of referrers, which go along with their image",
-            remedy="copy the image that they refer to, or this without --referrers",
+            remedy="copy the image that they refer to, or this without referrers=True",
         )
         self.digest = digest
 

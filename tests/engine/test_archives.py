@@ -454,7 +454,7 @@ def test_an_image_for_several_platforms_needs_one_chosen(
     with pytest.raises(UsageError) as caught:
         engine.copy(f"{source}:v1", f"docker-archive:{out}:app")
     assert told(caught.value, "linux/amd64, linux/arm64")
-    assert "--platform" in caught.value.remedy
+    assert "platforms=" in caught.value.remedy
     assert not out.exists()
     engine.copy(f"{source}:v1", f"docker-archive:{out}:app", platforms=["linux/arm64"])
 

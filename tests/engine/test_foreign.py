@@ -291,4 +291,4 @@ def test_real_registry_wants_a_layer_that_has_no_url(
         engine.copy(*addresses)
     engine.copy(*addresses, foreign_layers="source")
 
-    assert "--foreign-layers=source" in caught.value.remedy
+    assert 'foreign_layers="source"' in caught.value.remedy

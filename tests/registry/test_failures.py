@@ -130,7 +130,7 @@ def test_an_untrusted_certificate(ca: CertificateAuthority) -> None:
 
     assert caught.value.untrusted
     assert isinstance(caught.value, requests.exceptions.SSLError)
-    assert "cacert" in caught.value.remedy
+    assert "verify=FILE" in caught.value.remedy
     told(caught.value)
 
 

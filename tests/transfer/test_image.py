@@ -146,7 +146,7 @@ def test_index_of_which_the_source_has_only_a_part_is_told_with_a_remedy(lab: La
         lab.copier.copy(lab.job(lab.source(), lab.target()))
     part = lab.copier.copy(lab.job(lab.source(), lab.target(), "v1", AMD64))
 
-    assert "--platform" in caught.value.remedy
+    assert "platforms=" in caught.value.remedy
     assert str(part.digest) == image.children[0].digest
 
 
