@@ -26,7 +26,7 @@ from concil.docker_upload import Upload, Uploads, bytes_upload, file_upload
 from concil.docker_url import DockerSplitResult, parse_docker_url
 from concil.forking import renew_in_child
 from concil.layer import LayerArchive
-from concil.progress import Meter, ProgressSink
+from concil.progress import ProgressSink
 from concil.reference import check_repository, check_tag, is_loopback
 from concil.registry.client import RegistryClient
 from concil.registry.connections import forget_foreign_connections
@@ -35,12 +35,11 @@ from concil.registry.endpoint import Call, Endpoint
 from concil.registry.http_session import TLSSettings, new_session
 from concil.registry.keyring import Keyring, Shelf
 from concil.registry.scopes import Scopes
-from concil.registry.session import Transport, content_length, discard
+from concil.registry.session import Transport, discard
 from concil.store.protocol import BlobReader
 from concil.store.remote import RemoteBlob
-from concil.transfer.push import Opener
 from concil.transfer.run import Run
-from concil.verified import VerifiedBody, VerifiedResponse
+from concil.verified import VerifiedResponse, verified_response
 
 __all__ = [
     "BlobOpener",
@@ -59,8 +58,7 @@ class DockerHub:
 
     Any thread may call any method. ``session`` does the work: what is set on it
     (verify, cert, proxies, headers, adapters) takes effect. ``username`` and
-    ``password`` may be set at any time. After a fork the child has connections and tokens of
-    its own.
+    ``password`` may be set at any time. A forked child makes its own connections and tokens.
     """
 
     def __init__(
@@ -249,15 +247,11 @@ class DockerHub:
         blob = Digest.argument("digest", digest)
 
         def again(start: int, /) -> BlobReader:
-            answer = self._ready().get_blob(blob, start)
-            reader = RemoteBlob(answer, start if answer.status_code == 206 else 0)
-            reader.pass_over(start)
-            return reader
+            return RemoteBlob.at(self._ready().get_blob(blob, start), start)
 
         arguments.callback("progress", progress)
-        return self._verified(
-            self._ready().get_blob(blob, policy=self._policy), blob, again, progress
-        )
+        first = self._ready().get_blob(blob, policy=self._policy)
+        return verified_response(first, blob, again, progress, self._run)
 
     def open_layer(
         self, digest: str | Digest, *, progress: ProgressSink | None = None
@@ -300,7 +294,7 @@ class DockerHub:
         response = client.endpoint.repeat(call, client.policy)
         if ":" not in name:
             return response
-        return self._verified(response, Digest.parse(name), again, None)
+        return verified_response(response, Digest.parse(name), again, None, self._run)
 
     def get_manifest(
         self,
@@ -352,16 +346,3 @@ class DockerHub:
         response = self._uploads.send(upload, self._ready(), self._place, progress)
         # An answer that was lost is made up for by asking for the blob.
         return response or self.request("HEAD", f"{self.url}/blobs/{upload.digest}")
-
-    def _verified(
-        self,
-        response: requests.Response,
-        digest: Digest,
-        again: Opener,
-        progress: ProgressSink | None,
-    ) -> VerifiedResponse:
-        """Let the response's body be verified, and go on after a drop."""
-        total = content_length(response)
-        meter = Meter(progress, kind="blob", subject=str(digest), target="", total=total)
-        body = VerifiedBody(response, digest, again, meter, self._run)
-        return VerifiedResponse.of(response, body)

@@ -4,46 +4,37 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
 from concil import arguments, layer
-from concil.archives import ArchiveWriting
 from concil.cancellation import SupportsIsSet, calling
 from concil.config import Timeouts, TransferConfig
 from concil.content import OCTETS, Descriptor, Digest
-from concil.errors import ConcilError, NotFound, UsageError
-from concil.file_blobs import FileBlobs
+from concil.engine_parts import EngineParts
+from concil.errors import UsageError
 from concil.forking import renew_in_child
-from concil.opening import Opening, Sides
-from concil.progress import Event, ProgressSink, State, emit
+from concil.opening import Sides
+from concil.progress import ProgressSink
 from concil.reference import parse_address
-from concil.registry.quirks import Knowledge
 from concil.store.files import LocalFile, writable
-from concil.stores import Stores, blob_size, listing
+from concil.stores import listing
 from concil.transfer.blob import Begin
-from concil.transfer.image import Copier, ImageResult
-from concil.transfer.job import ForeignLayers, ImageJob
+from concil.transfer.image import ImageResult
+from concil.transfer.job import ForeignLayers
 from concil.transfer.journal import Journal
 from concil.transfer.mirror import (
     Manner,
-    Mirror,
     MirrorItem,
     MirrorReport,
     Outcome,
     checked,
     copied,
 )
-from concil.transfer.pool import WorkerPool
-from concil.transfer.prune import Pruned, Pruner, Pruning
-from concil.transfer.refusals import Refusals
-from concil.transfer.run import Run
-from concil.transfer.survey import Surveyor
+from concil.transfer.prune import Pruned, Pruning
 
 __all__ = ["OCTETS", "Engine", "Sides"]
 
@@ -101,38 +92,21 @@ class Engine:
 
     def _begin(self) -> None:
         """Make what the calls share; no thread and no connection is begun yet."""
-        journal = self._journal
-        self._run = Run(self.config, journal=journal)
-        self._cancel = self._run.cancel
-        self._stores = Stores(
-            self.config,
-            timeouts=self._timeouts,
-            cancel=self._cancel,
-            knowledge=Knowledge(journal.known_of, journal.remember_host, self._run.bandwidth.of),
+        self._parts = EngineParts.assembled(
+            self.config, self._journal, self._sides, self._timeouts, self._progress
         )
-        self._opening = Opening(self._stores, self._sides)
-        self._pool = WorkerPool(self._run)
-        self._files = FileBlobs(self._pool, self._progress)
-        self._copier = Copier(self._pool, self._progress)
-        self._refusals = Refusals()
-        self._pruner = Pruner(self._pool, self._opening.find)
 
     def _after_fork(self) -> None:
         """Begin anew in a forked child: workers and connections are the parent's."""
-        parent, begin = self._run, self._copier.blobs.begin
-        cancelled = parent.cancel.is_set()
-        for event in (parent.cancel, parent.abandon):
-            # A thread of the parent may hold its lock. Should the thread that forked be in a call
-            # of the engine, then the call ends in the child; nobody there would end it otherwise.
-            threading.Event.__init__(event)
-            event.set()
-        self._pool.after_fork()
+        parent = self._parts
+        cancelled = parent.run.cancel.is_set()
+        parent.abandon_after_fork()
         if self._closed:
             return
         self._begin()
-        self._copier.blobs.begin = begin
+        self._parts.copier.blobs.begin = parent.copier.blobs.begin
         if cancelled:
-            self._cancel.set()
+            self.cancel()
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: threads and connections do not travel."""
@@ -145,10 +119,8 @@ class Engine:
         if self._maker == os.getpid():  # else it may have been made for another process to use
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         if not sys.is_finalizing():  # else the threads have ended, with locks in their hands
-            self._run.cancel.set()
-            self._run.abandon.set()
-            self._pool.close(0)
-            self._release()
+            self._parts.stop()
+            self._parts.release(journal=self._owns_journal)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -191,14 +163,12 @@ class Engine:
         name = arguments.text("repository", repository)
         asked = None if digest is None else Digest.argument("digest", digest)
         with calling(cancel):
-            return self._files.push(LocalFile(path), self._opening.repository(name), asked)
+            return self._parts.files.push(
+                LocalFile(path), self._parts.opening.repository(name), asked
+            )
 
     def pull_blob(
-        self,
-        address: str,
-        path: str | os.PathLike[str],
-        *,
-        cancel: SupportsIsSet | None = None,
+        self, address: str, path: str | os.PathLike[str], *, cancel: SupportsIsSet | None = None
     ) -> Descriptor:
         """Download a blob into a local file, by parallel ranges, verified before it appears.
 
@@ -214,12 +184,9 @@ class Engine:
         if reference.digest is None:
             raise UsageError(f"{address}: no digest", remedy="write REPOSITORY@sha256:...")
         with calling(cancel):
-            store = self._opening.source(reference)
+            store = self._parts.opening.source(reference)
             target = writable(Path(arguments.path("path", path)))
-            size = blob_size(store, reference.digest)
-            if size is None:
-                raise NotFound(f"{address} is not there", remedy="check the repository and digest")
-            return self._files.pull(store, Descriptor(OCTETS, reference.digest, size), target)
+            return self._parts.files.pull(store, reference, target)
 
     def copy(  # noqa: PLR0913 - each an option of its own
         self,
@@ -247,24 +214,18 @@ class Engine:
             Cancelled: somebody cancelled; copy it again to go on.
         """
         foreign = ForeignLayers.argument("foreign_layers", foreign_layers)
-        item = MirrorItem(
-            source,
-            destination,
-            arguments.texts("platforms", platforms),
-            referrers,
-            foreign,
-            recheck=recheck,
-        )
-        self._stores.referrers.forget()
-        with calling(cancel), self._stores.writing(self._progress) as archives:
-            result = self._copier.copy(self._prepare(item, archives))
+        wanted = arguments.texts("platforms", platforms)
+        item = MirrorItem(source, destination, wanted, referrers, foreign, recheck=recheck)
+        self._parts.stores.referrers.forget()
+        with calling(cancel), self._parts.stores.writing(self._progress) as archives:
+            result = self._parts.copier.copy(self._parts.prepare(item, archives))
             archives.finish(strict=True)
             return result
 
     def copy_item(self, item: MirrorItem, *, cancel: SupportsIsSet | None = None) -> ImageResult:
         """Copy one image of a mirror that somebody else keeps the list of. Raises as `copy`."""
         with calling(cancel):
-            return copied(self._copier, self._prepare(item))
+            return copied(self._parts.copier, self._parts.prepare(item))
 
     def mirror(  # noqa: PLR0913 - each an option of its own
         self,
@@ -293,13 +254,10 @@ class Engine:
         """
         arguments.callback("on_image", on_image)
         items = checked(items)
-        self._stores.referrers.forget()
-        with calling(cancel), self._stores.writing(self._progress) as archives:
-            manner = Manner(on_image, keep, fail_fast, self._refusals, archives)
-            prepare = partial(self._prepare, archives=archives)
-            mirror = Mirror(self._copier, prepare, self._cancel, manner)
-            if dry_run:
-                mirror = Mirror(Surveyor(self._pool), self._opening.survey, self._cancel, manner)
+        self._parts.stores.referrers.forget()
+        with calling(cancel), self._parts.stores.writing(self._progress) as archives:
+            manner = Manner(on_image, keep, fail_fast, self._parts.refusals, archives)
+            mirror = self._parts.mirror(manner, archives, dry_run=dry_run)
             return mirror.run(items, max(1, self.config.images if self.config.workers else 1))
 
     def prune(
@@ -318,8 +276,10 @@ class Engine:
         address = parse_address(arguments.text("repository", repository))
         arguments.instance("pruning", pruning, Pruning)
         with calling(cancel):
-            store = self._opening.written(address)
-            return Pruned(str(address)) if store is None else self._pruner.prune(store, pruning)
+            store = self._parts.opening.written(address)
+            return (
+                Pruned(str(address)) if store is None else self._parts.pruner.prune(store, pruning)
+            )
 
     def tags(self, address: str) -> Iterator[str]:
         """Yield the tags of a repository, or the names in a layout or archive, page by page.
@@ -327,11 +287,13 @@ class Engine:
         Raises:
             NotFound: there is no such repository, layout or archive.
         """
-        yield from self._opening.tags(parse_address(address), self._refusals)
+        yield from self._parts.opening.tags(parse_address(address), self._parts.refusals)
 
     def repositories(self, registry: str) -> Iterator[str]:
         """Yield the repositories of ``[http://]host[:port]``, if it lists them."""
-        return self._opening.repositories(arguments.text("registry", registry), self._refusals)
+        return self._parts.opening.repositories(
+            arguments.text("registry", registry), self._parts.refusals
+        )
 
     def open_layer(self, address: str) -> layer.LayerArchive:
         """Open a layer as a `tarfile.TarFile` in stream mode; its end verifies all bytes.
@@ -346,20 +308,20 @@ class Engine:
         """
         reference = parse_address(address)
         return layer.open_stored(
-            self._opening.source(reference), reference, self._run, self._progress
+            self._parts.opening.source(reference), reference, self._parts.run, self._progress
         )
 
     def begin_blobs_by(self, begin: Begin) -> None:
         """Let ``begin`` decide when a blob of an image is moved, beside other engines."""
-        self._copier.blobs.begin = begin
+        self._parts.copier.blobs.begin = begin
 
     def listing(self, address: str) -> Iterator[tuple[str, Digest | None]]:
         """Yield images by name as `tags` does, "" for none; digests where that costs nothing."""
-        yield from listing(self._opening.source(parse_address(address)))
+        yield from listing(self._parts.opening.source(parse_address(address)))
 
     def cancel(self) -> None:
         """Stop soon; calls under way raise Cancelled, chunks in flight may end until `close`."""
-        self._cancel.set()
+        self._parts.run.cancel.set()
 
     def close(self, timeout: float | None = None) -> bool:
         """End the workers and close the connections, and the journal unless it was given.
@@ -371,24 +333,9 @@ class Engine:
             Whether all of it has ended.
         """
         self._closed = True
-        ended = self._pool.close(timeout)
+        ended = self._parts.pool.close(timeout)
         if not ended:
-            self._run.abandon.set()
-            ended = self._pool.close(LAST_GRACE)
-        self._release()
+            self._parts.run.abandon.set()
+            ended = self._parts.pool.close(LAST_GRACE)
+        self._parts.release(journal=self._owns_journal)
         return ended
-
-    def _release(self) -> None:
-        """Close connections and files."""
-        self._stores.close()
-        self._run.journal.flush()
-        if self._owns_journal:
-            self._run.journal.close()
-
-    def _prepare(self, item: MirrorItem, archives: ArchiveWriting | None = None) -> ImageJob:
-        try:
-            return self._opening.image(item, archives)
-        except ConcilError as error:  # told as any image that fails, then raised again
-            names = (str(parse_address(item.source)), str(parse_address(item.destination)))
-            emit(self._progress, Event("image", *names, State.FAILED, 0, None, str(error)))
-            raise

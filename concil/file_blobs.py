@@ -7,11 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from concil.content import OCTETS, Descriptor, Digest
+from concil.errors import NotFound
 from concil.progress import Meter, ProgressSink, State, told
+from concil.reference import Address
 from concil.store.files import LocalFile
 from concil.store.partial import PartialFile
 from concil.store.protocol import BlobReader, DigestNeeded, Source
 from concil.store.remote import RemoteStore
+from concil.stores import Store, blob_size
 from concil.transfer.blob import upload_places
 from concil.transfer.fetch import Fetch, spread
 from concil.transfer.pool import Rank, WorkerPool, wait
@@ -45,8 +48,17 @@ class FileBlobs:
         )
         return wait(job, self._run.cancel)
 
-    def pull(self, store: Source, blob: Descriptor, target: Path) -> Descriptor:
-        """Download a blob and wait for it. Raises as `Engine.pull_blob`."""
+    def pull(self, store: Store, address: Address, target: Path) -> Descriptor:
+        """Download the blob of an address, which has a digest, and wait for it.
+
+        Raises:
+            NotFound: the store does not have it. Others as `Engine.pull_blob`.
+        """
+        digest = address.digest
+        size = None if digest is None else blob_size(store, digest)
+        if digest is None or size is None:
+            raise NotFound(f"{address} is not there", remedy="check the repository and digest")
+        blob = Descriptor(OCTETS, digest, size)
         meter = self._meter(str(blob.digest), str(target), blob.size)
         with told(meter, blob.size):
             job = self._pool.submit(

@@ -12,7 +12,7 @@ import requests
 from concil.config import KIB, MIB
 from concil.content import Descriptor, Digest, Verifier
 from concil.errors import Cancelled, ConcilError, ConnectionLost, SizeMismatch
-from concil.progress import Meter, State
+from concil.progress import Meter, ProgressSink, State
 from concil.registry.session import content_length
 from concil.store.protocol import BlobReader
 from concil.store.remote import RemoteBlob
@@ -327,3 +327,20 @@ class _Resuming:
     def _open(self, start: int, /) -> BlobReader:
         first, self._first = self._first, None
         return first if first is not None and start == 0 else self._again(start)
+
+
+def verified_response(
+    response: requests.Response,
+    digest: Digest,
+    again: Opener,
+    progress: ProgressSink | None,
+    run: Run,
+) -> VerifiedResponse:
+    """Let the body of a response be verified while it is read, and resume after a drop.
+
+    Args:
+        again: opens the content again at a byte.
+    """
+    total = content_length(response)
+    meter = Meter(progress, kind="blob", subject=str(digest), target="", total=total)
+    return VerifiedResponse.of(response, VerifiedBody(response, digest, again, meter, run))

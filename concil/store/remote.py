@@ -6,6 +6,7 @@ import http.client
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from typing import Self
 
 import requests
 
@@ -49,6 +50,13 @@ class RemoteBlob:
         self._below = below if plain else None
         self._failure: BaseException | None = None  # that came behind bytes to hand on first
         self.start = start
+
+    @classmethod
+    def at(cls, response: requests.Response, start: int) -> Self:
+        """Read a response to a range request from ``start`` on, also where it has everything."""
+        reader = cls(response, start if response.status_code == requests.codes.partial else 0)
+        reader.pass_over(start)
+        return reader
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Take what is there or comes soon, up to the buffer; a cut loses nothing that came."""

@@ -33,6 +33,7 @@ LAYERS = (
         "stores",
         "opening",
         "file_blobs",
+        "engine_parts",
         "engine",
         "layer",
         "dockerhub",
