@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from concil.errors import Cancelled
+from concil.limits import named
 
 GRACE = 7.0  # seconds for a chunk in flight: a registry may lose the session with a broken one
 _LAST_GRACE = 1.0  # seconds for threads to notice that they are abandoned
@@ -149,17 +150,21 @@ def calling(
         minds_callbacks: a progress callback that raises ends the call.
     Raises:
         BaseException: whatever a callback of the call has raised, instead of Cancelled.
+        LimitReached: this machine gives no further thread, memory or open file.
     """
     scope = CancelScope(given, minds_callbacks=minds_callbacks)
     try:
         with scope.entered():
             scope.check()
             yield scope
-    except BaseException:  # raised again: be it a signal, in whatever the thread was waiting for
+    except BaseException as error:  # raised again: be it a signal, in whatever was waited for
         scope.cancel()
         scope.wait_for_jobs(GRACE + _LAST_GRACE)
         if scope.error is not None:
             raise scope.error from None
+        limit = named(error)
+        if limit is not None:
+            raise limit from error
         raise
     if scope.error is not None:
         raise scope.error

@@ -149,7 +149,7 @@ def supervise(work: Work, command: Command) -> int:
 
     thread = threading.Thread(target=run, name="concil-command", daemon=True)
     with happened, _handlers(note):
-        started = start_thread(thread, "going on in the only one")
+        started = start_thread(thread, "going on in the only one", needed=True)
         interrupted = started and not _ended(happened, command)
     if not started:
         with _handlers(_interrupt):

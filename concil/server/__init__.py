@@ -13,7 +13,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-from concil.errors import StoreError, shown
+from concil.errors import LimitReached, StoreError, shown
 from concil.forking import renew_in_child
 from concil.limits import THREADS
 from concil.server.connection import Connection
@@ -118,7 +118,8 @@ class EmbeddedRegistry:
         try:
             self._listener.start()
         except OSError as error:
-            raise StoreError("cannot serve: no thread can be started", remedy=THREADS) from error
+            message = "cannot serve: no thread can be started"
+            raise LimitReached(message, remedy=THREADS) from error
 
     def close(self) -> None:
         """Break off every connection and end every thread. Uploads can be resumed later."""

@@ -80,7 +80,7 @@ class Listener:
         Raises:
             OSError: no thread can be had.
         """
-        if not start_thread(self._thread, "nobody can be served"):
+        if not start_thread(self._thread, "nobody can be served", needed=True):
             self.close()
             raise OSError(errno.EAGAIN, f"cannot start a thread; {THREADS}")
 

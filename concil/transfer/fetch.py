@@ -18,6 +18,7 @@ from concil.errors import (
     DigestMismatch,
     ProtocolViolation,
 )
+from concil.limits import named
 from concil.progress import Meter, State
 from concil.retry import Patience
 from concil.store.protocol import RangeWriter, Source
@@ -83,11 +84,11 @@ class Fetch:
             self._work()
         except ConcilError as error:
             self._fail(error)
-        except MemoryError as error:
-            self._fail(error)
         except Exception as error:
-            self._fail(ConcilError(f"{self._name}: {type(error).__name__}: {error}"))
-            logger.exception("a transfer failed in a way nobody thought of")
+            limit = named(error, self._name)
+            if limit is None:
+                logger.exception("a transfer failed in a way nobody thought of")
+            self._fail(limit or ConcilError(f"{self._name}: {type(error).__name__}: {error}"))
         except BaseException as error:  # noqa: BLE001 - an interrupt: the outcome's owner gets it
             self._fail(error)
         with self._lock:

@@ -296,7 +296,7 @@ class Journal:
         """A journal that fails is done without, after one warning."""
         try:
             yield
-        except (sqlite3.Error, OSError, ForeignJournal) as error:
+        except (sqlite3.Error, OSError, MemoryError, ForeignJournal) as error:
             broken, self._db, self._is_usable = self._db, None, False
             with contextlib.suppress(sqlite3.Error):
                 if broken is not None:
@@ -305,5 +305,5 @@ class Journal:
                 "the journal %s cannot be used (%s); going on without: an interrupted transfer"
                 " will start over",
                 self.path,
-                error,
+                str(error) or "out of memory",
             )

@@ -12,7 +12,7 @@ from typing import Protocol
 from concil import arguments
 from concil.cancellation import current_scope, working_for
 from concil.errors import Cancelled, ConcilError, NotTried
-from concil.limits import start_thread
+from concil.limits import named, start_thread
 from concil.progress import State
 from concil.transfer.blob import Landed
 from concil.transfer.image import ImageResult
@@ -295,6 +295,11 @@ class Mirror:
             return Outcome(item, result=copied(self._copier, job))
         except ConcilError as error:
             return Outcome(item, error=refusals.cause(error, *places))
+        except (MemoryError, RuntimeError, OSError) as error:
+            limit = named(error)
+            if limit is None:
+                raise
+            return Outcome(item, error=limit)
 
 
 def copied(copier: Copying, job: ImageJob) -> ImageResult:

@@ -76,7 +76,7 @@ class WorkerPool:
         self._numbers = itertools.count()
         self._threads: list[threading.Thread] = []
         self._idle = 0  # threads that wait for a job
-        self._refused = -_AGAIN  # monotonic seconds: when the system gave no further thread
+        self._refused = 0.0  # monotonic seconds: when the system gave no further thread
 
     def submit(
         self,
@@ -122,12 +122,15 @@ class WorkerPool:
     def _has_thread(self) -> bool:
         """Whether a thread will come by; one is started if all are busy. The lock is held."""
         missing = self._idle <= len(self._heap) and len(self._threads) < self.workers
-        if missing and time.monotonic() - self._refused >= _AGAIN:
+        again = not self._refused or time.monotonic() - self._refused >= _AGAIN
+        if missing and again:
             number = len(self._threads)
             thread = threading.Thread(
                 target=self._work, name=f"concil-worker-{number}", daemon=True
             )
-            if start_thread(thread, f"going on with {number} of {self.workers} workers"):
+            # Once is enough to tell it.
+            what = "" if self._refused else f"going on with {number} of {self.workers} workers"
+            if start_thread(thread, what):
                 self._threads.append(thread)
             else:
                 self._refused = time.monotonic()

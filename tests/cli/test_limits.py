@@ -1,0 +1,231 @@
+"""Where the machine gives no more threads, memory or files: with what there is, or one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from concil.errors import LimitReached
+from concil.limits import named, reached
+from concil.server import EmbeddedRegistry
+from tests.cli.runner import Outcome, Program
+from tests.lab.images import assert_same_image, make_image, put_image
+
+IMAGES = {f"app{number}": make_image(number, (60_000, 20_000)) for number in range(12)}
+USER = 54321  # root may have as many processes as it likes
+_RIGHTS = "+dac_read_search,+dac_override"
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path)
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[EmbeddedRegistry]:
+    """Run a registry with some images, and write a plan for all of them."""
+    with EmbeddedRegistry(tmp_path / "full") as registry:
+        for name, image in IMAGES.items():
+            put_image(registry.url, name, "v1", image)
+        plan = "".join(f"{registry.url}/{name}:v1\n" for name in IMAGES)
+        (tmp_path / "plan.txt").write_text(plan)
+        yield registry
+
+
+def limited(program: Program, limit: str, *words: str | Path) -> Outcome:
+    """Run a command with a limit of prlimit's."""
+    before = ["prlimit", limit]
+    if limit.startswith("--nproc") and os.geteuid() == 0:
+        user = ["--reuid", str(USER), "--regid", str(USER), "--clear-groups"]
+        before += ["setpriv", *user, "--inh-caps", _RIGHTS, "--ambient-caps", _RIGHTS]
+    return program(*words, before=before)
+
+
+def told_once(err: str) -> None:
+    """Assert that each line is a person's, and that none is there for each image or second."""
+    assert "Traceback" not in err
+    assert "unexpected" not in err
+    warnings = [line for line in err.splitlines() if line.startswith("concil: warning")]
+    assert len(warnings) <= 3, err
+    assert all("ulimit" in line for line in warnings), err
+
+
+def assert_all_there(registry: EmbeddedRegistry) -> None:
+    for name, image in IMAGES.items():
+        assert_same_image(registry.url, f"copy/{name}", "v1", image)
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv")
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 12])
+def test_mirror_goes_on_with_the_threads_that_it_has(
+    program: Program, full: EmbeddedRegistry, most: int
+) -> None:
+    done = limited(
+        program, f"--nproc={most}", "mirror", "plan.txt", f"{full.url}/copy", "--progress", "plain"
+    )
+
+    assert done.code == 0, done.err
+    told_once(done.err.replace("no progress is shown", "ulimit"))
+    assert "raise the limit of processes (ulimit -u)" in done.err
+    assert_all_there(full)
+
+
+@pytest.mark.parametrize("most", [180, 260, 400, 560, 600, 650, 700])  # MiB
+def test_mirror_leaves_memory_for_the_work_itself(
+    program: Program, full: EmbeddedRegistry, most: int
+) -> None:
+    """Threads reserve 72 MiB each: the last of the memory must not go to one."""
+    limit = f"--as={most * 1024 * 1024}"
+    done = limited(program, limit, "mirror", "plan.txt", f"{full.url}/copy", "--progress", "none")
+
+    assert done.code == 0, done.err
+    told_once(done.err)
+    assert_all_there(full)
+
+
+@pytest.mark.parametrize("most", [50, 70, 90])  # MiB
+def test_too_little_memory_is_a_line_that_names_the_limit(
+    program: Program, full: EmbeddedRegistry, most: int
+) -> None:
+    limit = f"--as={most * 1024 * 1024}"
+    done = limited(program, limit, "mirror", "plan.txt", f"{full.url}/copy", "--progress", "none")
+
+    told_once(done.err)
+    if done.code:
+        last = done.err.splitlines()[-1]
+        assert "memory" in last, done.err
+        assert "ulimit -v" in last, done.err
+
+
+@pytest.mark.parametrize("most", [8, 12, 16, 24])
+@pytest.mark.parametrize("target", ["copy", "oci:layout:a", "oci-archive:a.tar:a", "file"])
+def test_too_few_files_are_a_line_that_names_the_limit(
+    program: Program, full: EmbeddedRegistry, most: int, target: str
+) -> None:
+    name, image = "app1", IMAGES["app1"]
+    blob = next(iter(image.blobs))
+    verb = ["copy", f"{full.url}/{name}:v1", f"{full.url}/copy/{name}:v1"]
+    if target == "file":
+        verb = ["blob", "pull", f"{full.url}/{name}@{blob}", "-o", "pulled"]
+    elif target != "copy":
+        verb[2] = target
+
+    done = limited(program, f"--nofile={most}", *verb, "--progress", "none")
+
+    assert "Traceback" not in done.err
+    assert "unexpected" not in done.err
+    if done.code:
+        last = done.err.splitlines()[-1]
+        assert "oo many open files" in last, done.err
+        assert "ulimit -n" in last, done.err
+
+
+def test_mirror_with_too_few_files_names_the_limit_for_each_image(
+    program: Program, full: EmbeddedRegistry
+) -> None:
+    done = limited(program, "--nofile=14", "mirror", "plan.txt", "oci:layout", "--progress", "none")
+
+    assert done.code in (1, 3)
+    failed = [line for line in done.err.splitlines() if line.startswith("concil: failed")]
+    assert failed
+    assert all("ulimit -n" in line for line in failed), done.err
+
+
+def test_server_answers_on_when_it_was_out_of_descriptors(program: Program, tmp_path: Path) -> None:
+    """It must not turn in circles: what waits stays ready to be accepted."""
+    (tmp_path / "served").mkdir()
+    argv = ["prlimit", "--nofile=24", *program.argv("serve", "served", "--addr", "127.0.0.1:0")]
+    server = subprocess.Popen(
+        argv,
+        cwd=tmp_path,
+        env=program.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with server:
+        try:
+            assert server.stdout is not None
+            found = re.search(r"http://([\d.]+):(\d+)", server.stdout.readline())
+            assert found is not None
+            address = found[1], int(found[2])
+            crowd = [socket.create_connection(address, timeout=30) for _ in range(40)]
+            line = server.stdout.readline()
+            assert "Too many open files" in line
+            assert "ulimit -n" in line
+            for one in crowd:
+                one.close()
+            assert requests.get(f"http://{found[1]}:{found[2]}/v2/", timeout=30).status_code == 200
+        finally:
+            server.terminate()
+            rest, _ = server.communicate(timeout=30)
+    assert rest.count("Too many open files") <= 2, rest[:2000]
+    assert "Traceback" not in rest
+
+
+def test_server_asks_a_client_back_for_whom_there_is_no_thread(
+    full: EmbeddedRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+    refused: list[threading.Thread] = []
+
+    def refuse_once(thread: threading.Thread) -> None:
+        if thread.name == "registry-client" and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_once)
+
+    first, second = [requests.get(f"{full.url}/v2/", timeout=30) for _ in range(2)]
+
+    assert (first.status_code, first.headers["Retry-After"]) == (503, "1")
+    assert second.status_code == 200
+
+
+def test_server_that_has_no_thread_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    registry = EmbeddedRegistry(tmp_path)
+
+    with pytest.raises(LimitReached, match="no thread") as caught:
+        registry.start()
+    registry.close()
+
+    assert "ulimit -u" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "ulimit -v"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (RuntimeError("can't allocate lock"), "ulimit -v"),
+        (OSError(24, "Too many open files"), "ulimit -n"),
+        (OSError(23, "Too many open files in system"), "ulimit -n"),
+        (OSError(12, "Cannot allocate memory"), "ulimit -v"),
+    ],
+)
+def test_errors_of_a_limit_name_it(error: BaseException, words: str) -> None:
+    found = named(error, "a copy")
+
+    assert found is not None
+    assert str(found).startswith("a copy: ")
+    assert words in found.remedy
+
+
+@pytest.mark.parametrize("error", [RuntimeError("other"), OSError(2, "no"), LimitReached("told")])
+def test_other_errors_are_not_taken_for_one(error: BaseException) -> None:
+    assert named(error) is None
+    assert reached(error) is None
