@@ -14,6 +14,7 @@ from typing import Any
 from concil.errors import AccessDenied, shown
 from concil.reference import DOCKER_HOST
 from concil.registry.credentials import Credentials
+from concil.registry.go_json import name_in
 
 _DOCKER_NAMES = frozenset({"docker.io", "index.docker.io", DOCKER_HOST})
 _DOCKER_KEY = "https://index.docker.io/v1/"
@@ -77,7 +78,7 @@ class AuthFile:
         file = cls(name, document)
         for part in ("auths", "credHelpers"):
             file._part(part)
-        if not isinstance(document.get("credsStore") or "", str):
+        if not isinstance(file._field("credsStore") or "", str):
             raise AccessDenied(f"{name}: credsStore is not a string", remedy=_BROKEN)
         return file
 
@@ -99,7 +100,7 @@ class AuthFile:
         for key, name in self._part("credHelpers").items():
             if place_of(key) == host:
                 return self._text(name or "", key) or None
-        return self.document.get("credsStore") or None
+        return self._field("credsStore") or None
 
     def credentials(self, place: str) -> Credentials | None:
         """Return what the entry of just this place holds; None: nothing.
@@ -143,10 +144,15 @@ class AuthFile:
 
     def _written(self, auths: Mapping[str, Any]) -> bytes:
         # Docker indents by tabs.
-        return json.dumps({**self.document, "auths": auths}, indent="\t").encode() + b"\n"
+        document = {**self.document, name_in(self.document, "auths"): auths}
+        return json.dumps(document, indent="\t").encode() + b"\n"
+
+    def _field(self, name: str) -> Any:  # noqa: ANN401 - the JSON edge
+        """A field of the file; docker does not care for the case of its name."""
+        return self.document.get(name_in(self.document, name))
 
     def _part(self, name: str) -> Mapping[str, Any]:
-        part = self.document.get(name) or {}
+        part = self._field(name) or {}
         if not isinstance(part, dict):
             raise AccessDenied(f"{self.name}: {name} is not an object", remedy=_BROKEN)
         return part
@@ -158,7 +164,7 @@ class AuthFile:
             raise self._wrong(key)
         names = ("username", "password", "auth", "identitytoken", "registrytoken")
         username, password, auth, identity, registry = (
-            self._text(entry.get(name) or "", key) for name in names
+            self._text(entry.get(name_in(entry, name)) or "", key) for name in names
         )
         if auth:
             username, password = self._decoded(auth, key)

@@ -18,6 +18,7 @@ from typing import IO
 from concil.errors import AccessDenied, Cancelled, shown
 from concil.forking import keep_file_from_children
 from concil.limits import THREADS, reached
+from concil.registry import go_json
 from concil.registry.credentials import TOKEN_USER, Credentials
 
 TIMEOUT = 30.0  # seconds; a keyring may ask its user to unlock it
@@ -90,14 +91,8 @@ class CredentialHelper:
             if _NOT_FOUND in output:
                 return None
             raise self._failed("get", server, f"failed with exit code {code}")
-        try:
-            answer = json.loads(output)
-            username, secret = answer["Username"], answer["Secret"]
-        except (ValueError, RecursionError, KeyError, TypeError) as error:
-            # The answer would be part of a traceback, and it may be a password.
-            del error
-            username = secret = None
-        if not (isinstance(username, str) and isinstance(secret, str)):
+        username, secret = _answered(output)
+        if username is None or secret is None:
             raise self._failed("get", server, "answered nothing that can be understood")
         if username == TOKEN_USER:
             return Credentials.token(secret, self.program)
@@ -204,6 +199,26 @@ class CredentialHelper:
             if action == "get"
             else f"see the documentation of {self.program}",
         )
+
+
+def _answered(output: bytes) -> tuple[str | None, str | None]:
+    """User and secret of an answer; None and None if it makes no sense.
+
+    Docker reads it by Go's decoder, so some helpers have names in lower case, or print a
+    notice behind it.
+    """
+    try:
+        answer = go_json.decode(output)
+    except (ValueError, RecursionError):
+        return None, None  # the error would quote the answer, and it may be a password
+    if not isinstance(answer, dict) or not {"username", "secret"} & answer.keys():
+        return None, None
+    # What is missing or null is an empty text to Go.
+    username, secret = answer.get("username"), answer.get("secret")
+    username, secret = ("" if each is None else each for each in (username, secret))
+    if not (isinstance(username, str) and isinstance(secret, str)):
+        return None, None
+    return username, secret
 
 
 def _written(pipe: IO[bytes], content: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -18,7 +17,7 @@ from concil.errors import (
     ProtocolViolation,
     RegistryDenied,
 )
-from concil.registry import failures
+from concil.registry import failures, go_json
 from concil.registry.credentials import TOKEN_USER, Credentials
 from concil.registry.realms import check_realm, same_origin
 from concil.registry.session import MAX_REDIRECTS, Options, Transport, discard, read_error
@@ -255,7 +254,7 @@ def _refusal(
 def _oauth_error(content: bytes) -> str:
     """The error code of OAuth 2. Source: RFC 6749, 5.2."""
     try:
-        document = json.loads(content)
+        document = go_json.decode(content)
     except (ValueError, RecursionError):
         return ""
     code = document.get("error") if isinstance(document, dict) else None
@@ -290,7 +289,7 @@ def read_token(content: bytes, what: str, began: float) -> Token:
     Source: distribution, "Token Authentication Specification"; REGISTRIES.md 3.2.
     """
     try:
-        document = json.loads(content)
+        document = go_json.decode(content)
     except (ValueError, RecursionError) as error:
         raise AccessDenied(
             f"{what}: the answer is not JSON", remedy="something else than a token service answers"

@@ -250,3 +250,20 @@ def test_no_file_raises_anything_but_ours(document: object) -> None:
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_no_bytes_raise_anything_but_ours(content: bytes) -> None:
     look(content)
+
+
+def test_names_of_fields_may_be_in_any_case() -> None:
+    """Docker reads the file by Go's decoder; what is written keeps the spelling."""
+    document = {
+        "Auths": {"reg.example": {"Auth": base64.b64encode(b"alice:s3cr3t").decode()}},
+        "CREDHELPERS": {"helped.example": "lab"},
+        "credsstore": "all",
+    }
+    file = AuthFile.parse(json.dumps(document).encode(), "config.json")
+
+    assert file.credentials("reg.example") == ALICE
+    assert file.helper("helped.example") == "lab"
+    assert file.helper("other.example") == "all"
+    written = json.loads(file.with_entry("new.example", ALICE))
+    assert written.keys() == document.keys()
+    assert written["Auths"].keys() == {"reg.example", "new.example"}

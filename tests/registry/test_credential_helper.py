@@ -89,6 +89,37 @@ def test_a_helper_that_is_missing_is_named() -> None:
         helper.get("reg.example")
 
 
+SECRET_OF_BYTES = b'{"Username": "alice", "Secret": "s3cr3t\xff"}'
+GOOD = '{"ServerURL": "reg.example", "Username": "alice", "Secret": "s3cr3t"}'
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        (GOOD.encode(), ALICE),
+        (GOOD.lower().encode(), ALICE),
+        (b'{"USERNAME": "alice", "SECRET": "s3cr3t"}', ALICE),
+        (b'{"username": "eve", "Username": "alice", "secret": "s3cr3t"}', ALICE),
+        (GOOD.encode() + b"\nA new release is available\n", ALICE),
+        (GOOD.encode() + b'{"Username": "eve", "Secret": "other"}', ALICE),
+        (GOOD.encode() + b" h\xe9las \xff", ALICE),
+        (b"\r\n\t " + GOOD.encode(), ALICE),
+        (b"\xef\xbb\xbf" + GOOD.encode(), ALICE),
+        (b'{"username": "<token>", "secret": "id3ntity"}', Credentials.token("id3ntity", "")),
+        (b'{"Secret": "s3cr3t"}', Credentials("", SECRET)),
+        (b'{"Username": null, "Secret": "s3cr3t"}', Credentials("", SECRET)),
+        (b'{"Username": null, "Secret": null}', None),
+        (b'{"Username": "\\u00e4", "Secret": "\xe2\x82\xac"}', Credentials("\u00e4", "\u20ac")),
+    ],
+)
+def test_an_answer_is_read_as_docker_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: bytes, found: Credentials | None
+) -> None:
+    script = f"import sys; sys.stdout.buffer.write({output!r})"
+
+    assert misbehaving(tmp_path, monkeypatch, script).get("reg.example") == found
+
+
 @pytest.mark.parametrize(
     ("script", "said"),
     [
@@ -97,6 +128,10 @@ def test_a_helper_that_is_missing_is_named() -> None:
         ("print('[]')", "nothing that can be understood"),
         ("print('{}')", "nothing that can be understood"),
         ("""print('{"Username": 1, "Secret": "s3cr3t"}')""", "nothing that can be understood"),
+        ("""print('{"Username": "s3cr3t')""", "nothing that can be understood"),
+        ("print('a notice s3cr3t {}')", "nothing that can be understood"),
+        ("""print('{"ServerURL": "s3cr3t"} {"Username": "a", "Secret": "b"}')""", "understood"),
+        (f"import sys; sys.stdout.buffer.write({SECRET_OF_BYTES!r})", "can be understood"),
         ("print('[' * 60000)", "nothing that can be understood"),
         ("import sys; sys.stdout.buffer.write(b'\\xff')", "nothing that can be understood"),
         ("print('s3cr3t' * 100000)", "more than 65536 bytes"),

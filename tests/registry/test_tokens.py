@@ -414,3 +414,17 @@ def test_no_answer_raises_anything_but_ours(body: bytes) -> None:
 
     assert token.header.isprintable()
     assert 0 < token.lifetime < math.inf
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"Token": "t", "Expires_In": 90}',
+        b'{"access_token": "t", "expires_in": 90}\n{"token": "other"}',
+        b'{"ACCESS_TOKEN": "t", "expires_in": 90} and more \xff',
+    ],
+)
+def test_an_answer_is_read_as_other_clients_read_it(body: bytes) -> None:
+    token = read_token(body, "service", 0)
+
+    assert (token.header, token.lifetime) == ("Bearer t", 90)
