@@ -363,6 +363,30 @@ def test_some_platforms_are_rechecked_too(lab: Lab) -> None:
                 assert answer.content == blob
 
 
+SIGNATURE = make_image(40, (900,), subject=CHILDREN[0])
+
+
+def test_what_refers_to_an_image_is_rechecked_too(lab: Lab) -> None:
+    layout = Path(lab.source.removeprefix("oci:")).with_name("signed")
+    write_layout(layout, {"index": INDEX, "signature": SIGNATURE})
+    target = f"{lab.relay.url}/app:v1"
+
+    def copy(*, recheck: bool = True) -> State:
+        with lab.engine() as engine:
+            source = f"oci:{layout}:index"
+            return engine.copy(source, target, referrers=True, recheck=recheck).state
+
+    copy(recheck=False)
+    lab.lose(max(SIGNATURE.blobs, key=lambda digest: len(SIGNATURE.blobs[digest])))
+    assert copy() is State.DONE
+    lab.lose_manifest(SIGNATURE.digest)
+    assert copy() is State.DONE
+    assert copy() is State.PRESENT
+
+    assert_there(lab, "v1", INDEX)
+    assert_there(lab, SIGNATURE.digest, SIGNATURE)
+
+
 # Layouts -------------------------------------------------------------------------------
 
 
