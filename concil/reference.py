@@ -188,12 +188,17 @@ def _parse_layout(text: str) -> LayoutAddress:
         )
     if kind == DOCKER_ARCHIVE:
         name = tagged_name(name, text) if colon else ""
-    elif (colon and not name) or (name and not _LAYOUT_NAME.fullmatch(name)):
+    elif (colon and not name) or (name and not is_layout_name(name)):
         raise InvalidReference(
             f"not an image name of a layout: {shown(name)} in {shown(text)}",
             remedy="letters and digits joined by one of - . _ : @ + and /",
         )
     return LayoutAddress(path, name or None, digest, kind)
+
+
+def is_layout_name(name: str) -> bool:
+    """Whether an image of a layout can be addressed by a name."""
+    return bool(_LAYOUT_NAME.fullmatch(name))
 
 
 def tagged_name(name: str, text: str = "") -> str:

@@ -128,16 +128,27 @@ class Everything:
         )
 
     def _pinned(self, name: str, digest: Digest | None) -> str | None:
-        """The digest by which an image goes that a mirror named after it; None: its name.
+        """The digest by which an image goes that is named by it; None: its name.
 
-        A tag of that form may also be one that lists signatures: then the digest is another.
+        A mirror names it by a tag, containerd behind an @. A tag of that form may also be
+        one that lists signatures: then the digest is another.
         """
+        if digest is None:
+            return None
+        local = self.destination.startswith(LOCAL_SCHEMES)
+        repository, _, pinned = name.partition("@")
+        if pinned == str(digest):
+            return f"{repository}:{digest.algorithm}-{digest.hex}" if local else _at(name)
         found = _PINNED.fullmatch(name)
-        if self.destination.startswith(LOCAL_SCHEMES) or found is None or digest is None:
+        if local or found is None or (digest.algorithm, digest.hex) != (found[2], found[3]):
             return None
-        if (digest.algorithm, digest.hex) != (found[2], found[3]):
-            return None
-        return f"{Reference.parse(found[1]).repository}@{digest}"
+        return _at(f"{found[1]}@{digest}")
+
+
+def _at(name: str) -> str:
+    """The repository and digest of a name, without the host."""
+    reference = Reference.parse(name)
+    return f"{reference.repository}@{reference.digest}"
 
 
 def _is_single(address: Address) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from concil.content import OCI_INDEX, Descriptor, Digest
 from concil.errors import ConcilError, InvalidManifest, UsageError, shown
+from concil.reference import is_layout_name
 from concil.strict_json import InvalidJson, read_json
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -91,10 +92,10 @@ class Index:
         return found or range(len(self.entries))
 
     def names(self) -> Iterator[str]:
-        """Yield a name for each entry that has one: a name by which `find` finds it."""
+        """Yield a name for each entry that has one: the fullest by which `find` finds it."""
         told = set()
         for entry in self.entries:
-            for name in filter(None, map(entry.annotations.get, (REF_NAME, FULL_NAME))):
+            for name in names_of(entry):
                 if {self.entries[place].digest for place in self._places[name]} == {entry.digest}:
                     if name not in told:
                         told.add(name)
@@ -135,6 +136,12 @@ class Index:
     def _holding(self, pairs: list[tuple[Any, Descriptor]]) -> Index:
         raw, entries = [raw for raw, _ in pairs], tuple(entry for _, entry in pairs)
         return Index({**self._document, "manifests": raw}, entries)
+
+
+def names_of(entry: Descriptor) -> list[str]:
+    """Return the names of an entry, the one with its repository first, odd ones last."""
+    names = filter(None, map(entry.annotations.get, (FULL_NAME, REF_NAME)))
+    return sorted(names, key=lambda name: not is_layout_name(name))
 
 
 def _places(entries: tuple[Descriptor, ...]) -> dict[str, list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,3 +253,95 @@ def test_foreign_layers_are_treated_as_asked(
     assert f"concil: note: {registry.host}/out/team/app:1: 1 foreign layer is left out" in left.err
     assert cli("blob", "head", f"{registry.host}/out/team/app@{layer['digest']}").code == 4
     assert cli("blob", "head", f"{registry.host}/with/team/app@{layer['digest']}").code == 0
+
+
+# As docker from 25 on, ctr, buildx and regctl write it --------------------------------------
+
+
+@pytest.fixture(params=["oci", "oci-archive"])
+def exported(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return what containerd exports: the full name beside the tag, which two images share."""
+    known = {"app": make_image(1), "tool": make_image(2), "pinned": make_image(3)}
+    names = {
+        known["app"].digest: ("docker.io/library/app:latest", "latest"),
+        known["tool"].digest: ("quay.io/team/tool:latest", "latest"),
+        known["pinned"].digest: (f"quay.io/team/pinned@{known['pinned'].digest}", None),
+    }
+    write_layout(tmp_path / "exported", known)
+    path = tmp_path / "exported" / "index.json"
+    document = json.loads(path.read_text())
+    for entry in document["manifests"]:
+        full, short = names[entry["digest"]]
+        entry["annotations"] = {"io.containerd.image.name": full}
+        if short:
+            entry["annotations"]["org.opencontainers.image.ref.name"] = short
+    path.write_text(json.dumps(document))
+    if request.param == "oci":
+        return f"oci:{tmp_path}/exported"
+    with tarfile.open(tmp_path / "exported.tar", "w") as archive:
+        archive.add(tmp_path / "exported", ".")
+    return f"oci-archive:{tmp_path}/exported.tar"
+
+
+def test_full_names_of_containerd_count(
+    cli: Cli, exported: str, registry: EmbeddedRegistry, jobs: str
+) -> None:
+    done = cli("copy", "--all", jobs, exported, f"{registry.host}/in")
+
+    assert done.code == 0, done.err
+    assert_same_image(registry.url, "in/library/app", "latest", make_image(1))
+    assert_same_image(registry.url, "in/team/tool", "latest", make_image(2))
+    pinned = make_image(3)
+    assert get_manifest(registry.url, "in/team/pinned", pinned.digest) == pinned.manifest
+    assert f"{registry.host}/in/team/pinned@{pinned.digest}" in done.lines
+
+
+def test_a_plan_takes_full_names_of_containerd(
+    cli: Cli, exported: str, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(f'[[mirror]]\nsource = "{exported}"\nmatch = ".*:latest"\n')
+
+    done = cli("mirror", jobs, plan, f"{registry.host}/in")
+
+    assert (done.code, done.err) == (0, "")
+    assert_same_image(registry.url, "in/library/app", "latest", make_image(1))
+    assert_same_image(registry.url, "in/team/tool", "latest", make_image(2))
+
+
+@pytest.mark.parametrize("kind", ["oci", "oci-archive", "docker-archive"])
+def test_full_names_of_containerd_stay_in_another_place(
+    cli: Cli, exported: str, tmp_path: Path, jobs: str, kind: str
+) -> None:
+    target = f"{kind}:{tmp_path}/out"
+
+    done = cli("copy", "--all", jobs, exported, target)
+
+    assert done.code == 0, done.err
+    assert sorted(cli("tags", target).lines) == [
+        "docker.io/library/app:latest",
+        f"quay.io/team/pinned:sha256-{make_image(3).digest[7:]}",
+        "quay.io/team/tool:latest",
+    ]
+
+
+def test_one_image_is_found_by_either_of_its_names(
+    cli: Cli, exported: str, tmp_path: Path, jobs: str
+) -> None:
+    place, digest = f"oci:{tmp_path}/out", make_image(2).digest
+
+    assert cli("tags", exported).lines[0] == "docker.io/library/app:latest"
+    done = cli("copy", jobs, f"{exported}:quay.io/team/tool:latest", f"{place}:tool")
+    assert (done.code, done.lines) == (0, [f"{place}@{digest}"])
+
+
+def test_a_name_that_cannot_be_addressed_is_told(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    """It is not passed over like an image without a name."""
+    write_layout(tmp_path / "in", {"an odd name": make_image(1)})
+
+    done = cli("copy", "--all", "-q", jobs, f"oci:{tmp_path}/in", f"{registry.host}/prefix")
+
+    assert done.code != 0
+    assert "an odd name" in done.err

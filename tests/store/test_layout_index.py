@@ -163,7 +163,7 @@ def test_image_of_containerd_is_found_by_both_its_names(place: Path) -> None:
     layout = Layout(place)
 
     assert layout.find("1") == layout.find("example.org/a:1") != None  # noqa: E711
-    assert list(layout.names()) == ["1"]
+    assert list(layout.names()) == ["example.org/a:1"]
 
 
 def test_short_name_shared_by_two_images_of_containerd_is_ambiguous(place: Path) -> None:
