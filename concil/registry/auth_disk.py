@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from concil.config import MIB
 from concil.errors import AccessDenied, StoreError, shown
-from concil.fs.file_lock import lock
+from concil.fs.file_lock import create_temporary, lock, remove_stale
 from concil.registry.auth_file import AuthFile
 
 _LIMIT = MIB  # bytes; a login has some hundred
 _LOCK_WAIT = 10.0  # seconds; a writer needs milliseconds
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe without a writer would hang
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_TEMPORARY = "[0-9a-f]{16}"  # behind the name of the file
+_MOST_TRIES = 50
+_State = tuple[int, ...]
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -54,14 +55,21 @@ def read(path: Path) -> AuthFile | None:
     return AuthFile.parse(content, name)
 
 
-@contextlib.contextmanager
-def changing(path: Path) -> Iterator[Path]:
-    """Keep other writers of concil out, and yield where the file is to be replaced.
+def change(path: Path, changed: Callable[[AuthFile], bytes], *, create: bool = True) -> None:
+    """Change a file of logins, whoever else changes it at the same time.
+
+    Writers of concil wait for each other. docker, podman and skopeo take no lock: each puts a
+    new file in the place of the old one. So the file is looked at once more when the new one
+    is ready, and if it is not what was read, it is read again.
 
     A link is not replaced but what it leads to, for people keep such files elsewhere.
     Missing directories are made, for the user alone.
 
+    Args:
+        changed: returns the content of the new file; may be called several times.
+        create: make the file if it is not there.
     Raises:
+        AccessDenied: what is there cannot be read; nothing has changed.
         StoreError: it cannot be written there.
     """
     try:
@@ -70,7 +78,14 @@ def changing(path: Path) -> Iterator[Path]:
         directory = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             _acquire(directory, path)
-            yield real
+            remove_stale(real, _TEMPORARY)
+            for _ in range(_MOST_TRIES):
+                before = _state(real)
+                file = read(real)
+                if file is None and not create:
+                    return
+                if _replace(real, changed(file or AuthFile.parse(b"", str(path))), before):
+                    return
         finally:
             os.close(directory)
     except (OSError, ValueError) as error:
@@ -79,32 +94,52 @@ def changing(path: Path) -> Iterator[Path]:
             f"cannot write the login to {shown(str(path))}: {cause}",
             remedy="make its directory writable, or name another file with authfile=",
         ) from error
+    raise StoreError(
+        f"cannot write the login to {shown(str(path))}: others write to it all the time",
+        remedy="run it again when they have ended",
+    )
 
 
-def replace(real: Path, content: bytes) -> None:
+def _replace(real: Path, content: bytes, before: _State | None) -> bool:
     """Put a file in the place of another at once; nobody but its owner may read it.
 
+    Args:
+        before: the state of the other.
+    Returns:
+        False if it is in another state; then nothing has changed.
     Raises:
         OSError: nothing has changed.
     """
-    draft = real.with_name(f".{real.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, _CREATE, 0o600)
+    descriptor, temporary = create_temporary(real, mode=0o600)
     try:
-        try:
-            with contextlib.suppress(OSError):  # root, who logs in for somebody else
-                before = real.stat()
-                os.fchown(descriptor, before.st_uid, before.st_gid)
-            rest = memoryview(content)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        draft.replace(real)
-    except BaseException:  # raised again: no draft with a password is left behind
+        with contextlib.suppress(OSError):  # root, who logs in for somebody else
+            owner = real.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+        is_unchanged = _state(real) == before
+        if is_unchanged:
+            temporary.replace(real)
+    except BaseException:  # raised again: no file with a password is left behind
         with contextlib.suppress(OSError):
-            draft.unlink()
+            temporary.unlink()
         raise
+    finally:
+        os.close(descriptor)
+    if not is_unchanged:
+        temporary.unlink()
+    return is_unchanged
+
+
+def _state(path: Path) -> _State | None:
+    """Return what tells one file of a name from the next; None: there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _up_to(descriptor: int, most: int) -> bytes:

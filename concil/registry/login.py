@@ -66,10 +66,8 @@ def keep(keyring: Keyring, place: str, credentials: Credentials) -> str:
     path, helper = _shelved(keyring, place)
     if helper is not None:
         helper.store(key_of(place), credentials)
-    with auth_disk.changing(path) as real:
-        file = auth_disk.read(real) or AuthFile.parse(b"", str(path))
-        kept = credentials if helper is None else None
-        auth_disk.replace(real, file.with_entry(place, kept))
+    kept = credentials if helper is None else None
+    auth_disk.change(path, lambda file: file.with_entry(place, kept))
     return helper.program if helper is not None else str(path)
 
 
@@ -91,9 +89,7 @@ def drop(keyring: Keyring, place: str) -> list[str]:
             helper.erase(key_of(place))
             found.append(helper.program)
         if place in file.places:
-            with auth_disk.changing(path) as real:
-                again = auth_disk.read(real) or file
-                auth_disk.replace(real, again.without_entry(place))
+            auth_disk.change(path, lambda file: file.without_entry(place), create=False)
             found.append(str(path))
     return found
 

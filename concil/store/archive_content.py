@@ -72,10 +72,11 @@ class ArchiveContent:
         Raises:
             UsageError: it is.
         """
-        if self.tar is not None and self.tar.packed:
+        packing = self.tar.packing if self.tar is not None else None
+        if self.tar is not None and packing is not None:
             raise UsageError(
-                f"{self.tar.subject} is packed with gzip: it cannot be added to",
-                remedy="unpack it with gunzip, or name another file",
+                f"{self.tar.subject} is packed with {packing.name}: it cannot be added to",
+                remedy=f"unpack it with {packing.program}, or name another file",
             )
 
     def carry(self, draft: Draft, carried: set[Digest], cancel: threading.Event | None) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from concil.config import MIB
 from concil.content import DOCKER_CONFIG, DOCKER_MANIFEST, Descriptor, Digest, Manifest, Verifier
 from concil.errors import (
+    Cancelled,
     InvalidDigest,
     InvalidManifest,
     InvalidReference,
@@ -24,9 +26,10 @@ from concil.errors import (
 )
 from concil.reference import DOCKER_ARCHIVE, OCI_ARCHIVE, tagged_name
 from concil.store.files import FileBlob
-from concil.store.inflate import GZIP, MAGIC_SIZE, other_packing
+from concil.store.inflate import Inflater
+from concil.store.packing import GZIP, MAGIC_SIZE, Packing, packing_of
 from concil.store.tar_draft import State
-from concil.store.tar_file import TarFile
+from concil.store.tar_file import TarFile, write_temporary
 from concil.store.tar_members import Member
 from concil.strict_json import InvalidJson, read_json
 
@@ -50,7 +53,8 @@ class DockerArchive:
     """A docker-archive as a source. Any thread may call any method.
 
     It has no manifests of the kind that registries have; they are made of what it holds,
-    always the same for the same archive: schema 2, config and layers as they lie there.
+    always the same for the same archive: schema 2, config and layers as they lie there, but
+    for layers packed in a way that registries do not know: those are unpacked.
     A reference is a tag in full, ``@0`` for the first image, a digest, or "": the only image.
     """
 
@@ -68,9 +72,13 @@ class DockerArchive:
         self.name = f"{DOCKER_ARCHIVE}:{path}"
         self.realm = f"{DOCKER_ARCHIVE}:{os.path.realpath(path)}"
         self._tar = TarFile(path, cancel)
-        self._lock = threading.Lock()  # guards the two below; held while layers are hashed
+        self._cancel = cancel
+        # Guards those below; held while layers are hashed or unpacked.
+        self._lock = threading.Lock()
         self._made: dict[_Image, Manifest] = {}
         self._blobs: dict[Digest, Member] = {}
+        self._unpacked: IO[bytes] | None = None  # layers, one behind the other
+        self._unpacked_layers: dict[Digest, Member] = {}  # their places in it
         try:
             self._images = self._listed()
         except BaseException:  # raised again: nobody else could close it
@@ -113,7 +121,8 @@ class DockerArchive:
             SizeMismatch: it has not the size that the descriptor says.
         """
         with self._lock:
-            member = self._blobs.get(blob.digest)
+            unpacked = self._unpacked_layers.get(blob.digest)
+            member = unpacked or self._blobs.get(blob.digest)
         if member is None:
             raise NotFound(f"{shown(self.name)} has no blob {blob.digest}", remedy=_REMEDY)
         if member.size != blob.size:
@@ -121,14 +130,18 @@ class DockerArchive:
                 f"{shown(self.name)}@{blob.digest} has {member.size} bytes instead of {blob.size}",
                 remedy=_REMEDY,
             )
-        return self._tar.open_member(member).between(start, stop)
+        if unpacked is None or self._unpacked is None:
+            return self._tar.open_member(member).between(start, stop)
+        inside = unpacked.offset, unpacked.size
+        descriptor = os.dup(self._unpacked.fileno())
+        return FileBlob(descriptor, self._tar.path, inside=inside).between(start, stop)
 
     def blob_size(self, digest: Digest) -> int | None:
         """Bytes of a blob; None: not there. Makes every manifest, to know."""
         for image in self._images:
             self._manifest(image)
         with self._lock:
-            member = self._blobs.get(digest)
+            member = self._unpacked_layers.get(digest) or self._blobs.get(digest)
         return member.size if member is not None else None
 
     def tags(self) -> Iterator[str]:
@@ -159,6 +172,8 @@ class DockerArchive:
     def close(self) -> None:
         """Let go of the file."""
         self._tar.close()
+        if self._unpacked is not None:
+            self._unpacked.close()
 
     def _find(self, reference: str) -> _Image:
         if reference.startswith("@"):
@@ -220,17 +235,36 @@ class DockerArchive:
     def _layer(self, name: str, diff_id: Digest) -> dict[str, Any]:
         """Describe a layer: what is not packed has the digest that the config knows."""
         member = self._tar.members.get(name)
-        start = self._tar.start_of(member, MAGIC_SIZE)
-        other = other_packing(start)
-        if other is not None:
-            raise StoreError(
-                f"layer {shown(name)} in {self._tar.subject} is packed with {other[0]}",
-                remedy="a docker-archive has plain layers, or gzip; save the image again",
-            )
-        packed = start.startswith(GZIP)
-        digest = self._hash(member) if packed else diff_id
-        self._blobs[digest] = member
-        return _described(f"{LAYER}.gzip" if packed else LAYER, member.size, digest)
+        packing = packing_of(self._tar.start_of(member, MAGIC_SIZE))
+        if packing is GZIP:
+            digest = self._hash(member)
+            self._blobs[digest] = member
+            return _described(f"{LAYER}.gzip", member.size, digest)
+        if packing is not None:
+            if diff_id not in self._unpacked_layers:
+                self._unpacked_layers[diff_id] = self._unpack(name, member, packing)
+            return _described(LAYER, self._unpacked_layers[diff_id].size, diff_id)
+        self._blobs[diff_id] = member
+        return _described(LAYER, member.size, diff_id)
+
+    def _unpack(self, name: str, member: Member, packing: Packing) -> Member:
+        """Unpack a layer into a file without name; return its place there."""
+        if self._unpacked is None:
+            self._unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        descriptor, buffer = self._unpacked.fileno(), memoryview(bytearray(MIB))
+        start = size = os.lseek(descriptor, 0, os.SEEK_END)
+        otherwise = "save the image again without a compression, or with gzip"
+        subject = f"layer {name} in {self._tar.path}"
+        inflater = Inflater(member.size, subject, packing, otherwise=otherwise)
+        with self._tar.open_member(member) as blob:
+            while count := blob.readinto(buffer):
+                for out in inflater.feed(buffer[:count]):
+                    if self._cancel is not None and self._cancel.is_set():
+                        raise Cancelled(f"stopped while {subject} was unpacked")
+                    write_temporary(descriptor, out, packing)
+                    size += len(out)
+        inflater.end()
+        return Member(start, size - start)
 
     def _hash(self, member: Member) -> Digest:
         verifier, buffer = Verifier(), memoryview(bytearray(MIB))

@@ -10,10 +10,11 @@ from typing import IO, Protocol
 
 from concil.config import MIB
 from concil.content import Body, Digest, Verifier
-from concil.errors import SizeMismatch, UsageError
+from concil.errors import SizeMismatch
 from concil.store.files import disk_error
-from concil.store.inflate import GZIP, MAGIC_SIZE, Inflater, other_packing
+from concil.store.inflate import Inflater
 from concil.store.member_writer import CHUNK
+from concil.store.packing import MAGIC_SIZE, Packing, packing_of
 from concil.store.protocol import WriterState
 from concil.store.tar_draft import Draft, Region
 
@@ -46,7 +47,7 @@ class _Sink(Protocol):
 class DockerBlobWriter:
     """A BlobWriter into a draft; nothing of it outlives the process.
 
-    What a gzip comes to is known at its end only: it is unpacked into a file without
+    What a packed layer comes to is known at its end only: it is unpacked into a file without
     name beside the archive, and copied.
     """
 
@@ -74,8 +75,8 @@ class DockerBlobWriter:
         """Take the next stretch; what the body raises leaves ``offset`` where it came to.
 
         Raises:
-            ContentError: it is a damaged gzip, or unpacks to more than is honest.
-            UsageError: it is packed in a way that is not undone here.
+            ContentError: it is damaged, or unpacks to more than is honest.
+            StoreError: it is packed in a way that this Python cannot undo.
         """
         while piece := body.read():
             if self.offset + len(piece) > self._size:
@@ -119,14 +120,9 @@ class DockerBlobWriter:
 
     def _begin(self) -> _Sink:
         head = bytes(self._head)
-        other = other_packing(head)
-        if other is not None:
-            raise UsageError(
-                f"layer {self._digest} is packed with {other[0]}; a docker-archive has it plain",
-                remedy="copy the image to oci-archive:FILE, where layers stay as they are",
-            )
-        if head.startswith(GZIP):
-            self._sink = _Unpacked(self._draft, self._digest, self._size)
+        packing = packing_of(head)
+        if packing is not None:
+            self._sink = _Unpacked(self._draft, self._digest, self._size, packing)
         else:
             self._sink = _AsItIs(self._draft, self._digest, self._size, head)
         self._sink.write(head)
@@ -155,11 +151,12 @@ class _AsItIs:
 
 
 class _Unpacked:
-    """A layer in gzip."""
+    """A layer that is packed."""
 
-    def __init__(self, draft: Draft, digest: Digest, size: int) -> None:
+    def __init__(self, draft: Draft, digest: Digest, size: int, packing: Packing) -> None:
         self._draft = draft
-        self._inflater = Inflater(size, f"layer {digest}")
+        otherwise = "copy the image to oci-archive:FILE, where layers stay as they are"
+        self._inflater = Inflater(size, f"layer {digest}", packing, otherwise=otherwise)
         self._verifier = Verifier()
         try:
             # Without a buffer: what a full disk has not taken would fail once more in `close`.
@@ -172,8 +169,7 @@ class _Unpacked:
             self._put(out)
 
     def end(self) -> Stored:
-        for out in self._inflater.end():
-            self._put(out)
+        self._inflater.end()
         digest, size = self._verifier.digest(), self._verifier.position
         name = f"{digest.hex}.tar"
         region = self._draft.reserve(name, size)

@@ -12,7 +12,8 @@ from pathlib import Path
 from concil.config import MIB
 from concil.errors import Cancelled, InvalidManifest, NotFound, StoreError, UsageError, shown
 from concil.store.files import FileBlob, disk_error
-from concil.store.inflate import GZIP, MAGIC_SIZE, Inflater, other_packing
+from concil.store.inflate import Inflater
+from concil.store.packing import MAGIC_SIZE, Packing, packing_of
 from concil.store.tar_members import Member, Members
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -21,19 +22,19 @@ _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 class TarFile:
     """An open archive. Any thread may call any method; whoever opened it closes it.
 
-    One that is packed with gzip, as by ``docker save | gzip``, is unpacked once into a
-    file without name in the temporary directory: there is no seeking in gzip.
+    One that is packed, as by ``docker save | gzip``, is unpacked once into a file without name
+    in the temporary directory: there is no seeking in what is packed.
     """
 
     def __init__(self, path: Path, cancel: threading.Event | None = None) -> None:
         """Open the archive and read its headers.
 
         Args:
-            cancel: ends the unpacking of a gzip.
+            cancel: ends the unpacking.
         Raises:
             NotFound: there is no such file.
             UsageError: it is no regular file.
-            StoreError: it is no archive, is cut off, or packed in another way.
+            StoreError: it is no archive, is cut off, or packed in a way that is not undone.
         """
         self.path = path
         self.subject = f"archive {shown(str(path))}"
@@ -41,7 +42,8 @@ class TarFile:
         try:
             found = os.fstat(self._descriptor)
             self.state = (found.st_ino, found.st_size, found.st_mtime_ns)
-            self.packed = self._unpacked(found.st_size, cancel)
+            # What it is packed with as a whole; None: nothing.
+            self.packing: Packing | None = self._unpacked(found.st_size, cancel)
             length = os.fstat(self._descriptor).st_size
             self.members = Members(self._read, length, self.subject)
         except OSError as error:
@@ -92,30 +94,26 @@ class TarFile:
     def _read(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
 
-    def _unpacked(self, size: int, cancel: threading.Event | None) -> bool:
-        """Put what is in a gzip in the place of the file; tell whether it was one."""
-        start = self._read(0, MAGIC_SIZE)
-        other = other_packing(start)
-        if other is not None:
-            raise StoreError(
-                f"{self.subject} is packed with {other[0]}",
-                remedy=f"unpack it first: {other[1]} {shown(str(self.path))}",
-            )
-        if not start.startswith(GZIP):
-            return False
+    def _unpacked(self, size: int, cancel: threading.Event | None) -> Packing | None:
+        """Put what is packed in the place of the file; return what it was packed with."""
+        packing = packing_of(self._read(0, MAGIC_SIZE))
+        if packing is None:
+            return None
         with tempfile.TemporaryFile() as plain:
-            inflater, position = Inflater(size, f"archive {self.path}"), 0
+            otherwise = f"unpack it first: {packing.program} {shown(str(self.path))}"
+            inflater = Inflater(size, f"archive {self.path}", packing, otherwise=otherwise)
+            position = 0
             while piece := self._read(position, MIB):
-                if cancel is not None and cancel.is_set():
-                    raise Cancelled(f"stopped while {self.subject} was unpacked")
                 position += len(piece)
                 for out in inflater.feed(piece):
-                    _write(plain.fileno(), out)
-            for out in inflater.end():
-                _write(plain.fileno(), out)
+                    # Much may come out of one piece.
+                    if cancel is not None and cancel.is_set():
+                        raise Cancelled(f"stopped while {self.subject} was unpacked")
+                    write_temporary(plain.fileno(), out, packing)
+            inflater.end()
             os.close(self._descriptor)
             self._descriptor = os.dup(plain.fileno())
-        return True
+        return packing
 
 
 def whole(blob: FileBlob, limit: int, subject: str) -> bytes:
@@ -136,7 +134,12 @@ def whole(blob: FileBlob, limit: int, subject: str) -> bytes:
     return bytes(content)
 
 
-def _write(descriptor: int, content: bytes) -> None:
+def write_temporary(descriptor: int, content: bytes, packing: Packing) -> None:
+    """Write what was unpacked to a file in the temporary directory.
+
+    Raises:
+        StoreError: the disk does not take it.
+    """
     rest = memoryview(content)
     try:
         while rest:
@@ -144,7 +147,8 @@ def _write(descriptor: int, content: bytes) -> None:
     except OSError as error:
         raise StoreError(
             f"cannot unpack the archive to {shown(tempfile.gettempdir())}: {error.strerror}",
-            remedy="unpack it yourself with gunzip, or set TMPDIR to a directory with room",
+            remedy=f"unpack it yourself with {packing.program}, or set TMPDIR to a directory "
+            "with room",
         ) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import lzma
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ from tests.store.tars import (
     plain_layer,
     write_tar,
 )
+from tests.store.test_inflate import PACKERS
 
 PLATFORMS = ("linux/amd64", "linux/arm64")
 
@@ -231,17 +233,18 @@ def test_members_may_stand_in_any_order_and_with_a_dot_in_front(
         )
 
 
+@pytest.mark.parametrize("packing", PACKERS)
 @pytest.mark.parametrize("scheme", ["oci-archive", "docker-archive"])
-def test_a_gzipped_archive_is_read_and_not_added_to(
-    engine: Engine, tmp_path: Path, scheme: str
+def test_a_packed_archive_is_read_and_not_added_to(
+    engine: Engine, tmp_path: Path, scheme: str, packing: str
 ) -> None:
     image, config, layers = image_of(1)
     files = layout_members(tmp_path / "in", {"v1": image})
     members = [member(name, content) for name, content in files.items()]
     saved = legacy_members("app:1", next(iter(config.values())), layers)
     plain = write_tar(tmp_path / "plain", members if scheme == "oci-archive" else saved)
-    packed = tmp_path / "images.tar.gz"
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    packed = tmp_path / "images.tar.packed"
+    packed.write_bytes(PACKERS[packing](plain.read_bytes()))
 
     engine.copy(f"{scheme}:{packed}", f"oci:{tmp_path}/out:v1")
 
@@ -249,7 +252,9 @@ def test_a_gzipped_archive_is_read_and_not_added_to(
         assert blob_path(tmp_path / "out", digest).read_bytes() == blob
     with pytest.raises(UsageError) as caught:
         engine.copy(f"oci:{tmp_path}/in:v1", f"{scheme}:{packed}:other")
-    assert told(caught.value, "packed with gzip" if scheme == "oci-archive" else "not added to")
+    assert told(
+        caught.value, f"packed with {packing}" if scheme == "oci-archive" else "not added to"
+    )
 
 
 @pytest.mark.parametrize(
@@ -257,12 +262,13 @@ def test_a_gzipped_archive_is_read_and_not_added_to(
     [
         (b"", "is empty"),
         (b"no archive" * 100, "not a tar archive"),
-        (bz2.compress(b"x" * 1000), "packed with bzip2"),
-        (b"\x28\xb5\x2f\xfd" + b"x" * 1000, "packed with zstd"),
+        (bz2.compress(b"x" * 1000), "not a tar archive"),
+        (b"\x28\xb5\x2f\xfd" + b"x" * 1000, "is damaged"),
+        (lzma.compress(b"x" * 5000)[:-12], "middle of its xz"),
         (gzip.compress(b"x" * 5000)[:-12], "middle of its gzip"),
         (gzip.compress(b"x" * 5000)[:10] + b"\xff" * 100, "is damaged"),
     ],
-    ids=["empty", "text", "bzip2", "zstd", "half a gzip", "damaged gzip"],
+    ids=["empty", "text", "bzip2", "zstd", "half an xz", "half a gzip", "damaged gzip"],
 )
 @pytest.mark.parametrize("scheme", ["oci-archive", "docker-archive"])
 def test_what_is_no_archive_is_told_in_a_line(
@@ -495,7 +501,7 @@ def test_a_layer_that_unpacks_without_end_is_refused(
 @pytest.mark.parametrize(
     ("blob", "words"),
     [
-        (b"\x28\xb5\x2f\xfd" + bytes(50), "packed with zstd"),
+        (b"\x28\xb5\x2f\xfd\xff" + bytes(50), "is damaged"),
         (gzip.compress(plain_layer(1))[:-9], "middle of its gzip"),
     ],
     ids=["zstd", "half"],
@@ -557,6 +563,75 @@ def test_what_docker_saves_from_25_on_is_read_as_either(engine: Engine, tmp_path
     made = json.loads(blob_path(tmp_path / "out", str(as_docker.digest)).read_bytes())
     assert made["config"]["digest"] == next(iter(config))
     assert as_docker.sent == 0
+
+
+@pytest.mark.parametrize("packing", ["zstd", "bzip2", "xz"])
+def test_layers_that_registries_do_not_know_packed_are_unpacked(
+    engine: Engine, tmp_path: Path, out: Path, packing: str
+) -> None:
+    """Out of a docker-archive, and into one: layers in zstd are common in registries."""
+    _, config, layers = image_of(1)
+    packed = [PACKERS[packing](layer) for layer in layers]
+    entry = {"Config": "c", "RepoTags": ["app:1"], "Layers": ["a", "b", "a"]}
+    content = json.loads(next(iter(config.values())))
+    content["rootfs"]["diff_ids"] = [digest_of(layer) for layer in (*layers, layers[0])]
+    source = write_tar(
+        tmp_path / "saved.tar",
+        [
+            manifest_member(entry),
+            member("c", json.dumps(content).encode()),
+            member("a", packed[0]),
+            member("b", packed[1]),
+        ],
+    )
+
+    result = engine.copy(f"docker-archive:{source}:app:1", f"oci:{tmp_path}/out:v1")
+    engine.copy(f"docker-archive:{source}:app:1", f"docker-archive:{out}:app:1")
+
+    manifest = Manifest.parse(blob_path(tmp_path / "out", str(result.digest)).read_bytes())
+    digests = [str(layer.digest) for layer in manifest.blobs()[1:]]
+    assert digests == [digest_of(layer) for layer in (*layers, layers[0])]
+    for layer in layers:
+        assert blob_path(tmp_path / "out", digest_of(layer)).read_bytes() == layer
+    assert {files_of(out)[name] for name in listed(out)[0]["Layers"]} == set(layers)
+    pulled = engine.pull_blob(f"docker-archive:{source}@{digests[1]}", tmp_path / "layer")
+    assert (tmp_path / "layer").read_bytes() == layers[1]
+    assert pulled.size == len(layers[1])
+
+
+@pytest.mark.parametrize("packing", ["zstd", "bzip2", "xz"])
+def test_packed_layers_of_a_registry_or_layout_become_plain_in_a_docker_archive(
+    engine: Engine, tmp_path: Path, out: Path, packing: str
+) -> None:
+    plain = plain_layer(1)
+    source = layout_with_layer(tmp_path / "in", PACKERS[packing](plain), digest_of(plain))
+
+    engine.copy(source, f"docker-archive:{out}:app")
+
+    (entry,) = listed(out)
+    assert [files_of(out)[name] for name in entry["Layers"]] == [plain]
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+def test_a_layer_of_an_archive_that_unpacks_without_end_is_refused(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packing: str
+) -> None:
+    monkeypatch.setattr(inflate, "RATIO", 10)
+    monkeypatch.setattr(inflate.Inflater.__init__, "__kwdefaults__", {"floor": 100_000})
+    bomb = PACKERS[packing](bytes(3_000_000))
+    _, config, _ = image_of(1, layers=1)
+    entry = {"Config": "c", "RepoTags": ["app:1"], "Layers": ["a"]}
+    members = [manifest_member(entry), member("c", next(iter(config.values()))), member("a", bomb)]
+    source = write_tar(tmp_path / "saved.tar", members)
+    whole = tmp_path / "whole"
+    whole.write_bytes(PACKERS[packing](bytes(3_000_000)))
+
+    for address in (f"docker-archive:{source}", f"oci-archive:{whole}"):
+        if address.endswith("saved.tar") and packing == "gzip":
+            continue  # it stays as it is
+        with pytest.raises(ContentError) as caught:
+            engine.copy(address, f"oci:{tmp_path}/out:v1")
+        assert told(caught.value, "unpacks to more than 100000 bytes")
 
 
 def test_packed_layers_of_an_archive_stay_packed(engine: Engine, tmp_path: Path) -> None:
@@ -632,7 +707,7 @@ def test_images_of_an_archive_are_told_apart(engine: Engine, tmp_path: Path) -> 
         (b'[{"Config": "c", "Layers": ["x", "y"]}]', "no 'x'"),
         (b'[{"Config": "c", "Layers": []}, {"Config": "d", "Layers": []}]', "2 images"),
         (b'[{"Config": "manifest.json", "Layers": []}]', "no config of an image"),
-        (b'[{"Config": "c", "Layers": ["z", "z"]}]', "packed with xz"),
+        (b'[{"Config": "c", "Layers": ["z", "z"]}]', "is damaged"),
     ],
 )  # fmt: skip
 def test_docker_archives_without_sense_are_told_in_a_line(

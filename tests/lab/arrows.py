@@ -63,8 +63,13 @@ OWNERS = {
     "yaml": "concil.plan.yaml_nodes",
     "dask": "concil.cluster",
     "distributed": "concil.cluster",
+    "backports": "concil.store.packing",
+    "compression": "concil.store.packing",  # of the standard library from Python 3.14 on
 }
-OUTSIDE = {"requests", "urllib3", "tenacity", "tqdm", "yaml", "distributed", "dask"}
+OUTSIDE = {"requests", "urllib3", "tenacity", "tqdm", "yaml", "distributed", "dask"} | {
+    "backports",
+    "compression",
+}
 SESSION_OWNER = "concil.registry.http_session"
 # Each of these functions builds a Session for one request.
 SHORTCUTS = {"get", "head", "post", "put", "patch", "delete", "options", "request", "session"}

@@ -151,6 +151,71 @@ def test_logins_at_the_same_time_are_all_kept(config: Path) -> None:
     assert len(read(config)["auths"]) == 8
 
 
+def test_a_login_of_another_program_meanwhile_is_kept(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docker, podman and skopeo take no lock: they rename a new file into the place."""
+    write(config, {"auths": {"old.example": {"auth": AUTH}}})
+    fsync, others = os.fsync, iter(["podman.example", "docker.example"])
+
+    def another_logs_in(descriptor: int) -> None:
+        fsync(descriptor)
+        other = next(others, None)
+        if other is not None:
+            document = read(config)
+            document["auths"][other] = {"auth": AUTH}
+            write(config.with_name("theirs"), document).replace(config)
+
+    monkeypatch.setattr(os, "fsync", another_logs_in)
+    login.keep(keyring(), "reg.example", ALICE)
+
+    places = {"old.example", "podman.example", "docker.example", "reg.example"}
+    assert read(config)["auths"].keys() == places
+    assert [path.name for path in config.parent.iterdir()] == ["config.json"]
+
+
+def test_a_logout_does_not_bring_back_a_file_that_is_gone(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(config, {"auths": {"reg.example": {"auth": AUTH}, "b.example": {"auth": AUTH}}})
+    fsync = os.fsync
+
+    def remove(descriptor: int) -> None:
+        config.unlink(missing_ok=True)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", remove)
+    login.drop(keyring(), "reg.example")
+
+    assert not config.exists()
+
+
+def test_a_file_that_others_never_let_alone_is_told(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(config, {})
+    fsync = os.fsync
+
+    def another(descriptor: int) -> None:
+        fsync(descriptor)
+        write(config.with_name("theirs"), {}).replace(config)
+
+    monkeypatch.setattr(os, "fsync", another)
+    with pytest.raises(StoreError, match="others write to it all the time"):
+        login.keep(keyring(), "reg.example", ALICE)
+
+    assert read(config) == {}
+    assert [path.name for path in config.parent.iterdir()] == ["config.json"]
+
+
+def test_what_a_killed_login_left_is_removed_by_the_next(config: Path) -> None:
+    left = write(config.with_name(f".config.json.{'0' * 16}"), {"auths": {"x": {"auth": AUTH}}})
+
+    login.keep(keyring(), "reg.example", ALICE)
+
+    assert not left.exists()
+
+
 @pytest.fixture
 def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Path) -> FakeHelper:
     write(config, {"credsStore": "lab", "a": 1})
