@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from concil.cancellation import SupportsIsSet
     from concil.config import HostLimits, RetryPolicy, Timeouts, TransferConfig
     from concil.content import Descriptor, Digest, Manifest, Platform
     from concil.dockerhub import DockerHub, parse_docker_url
@@ -57,6 +58,7 @@ __all__ = [
     "RetryPolicy",
     "Sides",
     "State",
+    "SupportsIsSet",
     "TLSSettings",
     "Timeline",
     "Timeouts",
@@ -72,6 +74,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 # Imported when they are asked for: the command line needs a part of them only, and a
 # tenth of a second more for each command is felt.
 _HOMES = {
+    "cancellation": ("SupportsIsSet",),
     "config": ("HostLimits", "RetryPolicy", "Timeouts", "TransferConfig"),
     "content": ("Descriptor", "Digest", "Manifest", "Platform"),
     "dockerhub": ("DockerHub", "parse_docker_url"),

@@ -343,11 +343,8 @@ def same_docker(host: str) -> str:
     return "docker.io" if host in _DOCKER_NAMES else host
 
 
-def _hidden(text: str) -> str:
-    """The text without user and password."""
+def _hidden(text: str) -> str:  # without user and password
     scheme, mark, rest = text.rpartition("://")
     front, slash, path = rest.partition("/")
-    host = front.rpartition("@")[2]
-    if not slash and host.startswith("sha"):
-        host = front  # name@digest
+    host = front if "@sha" in front and not slash else front.rpartition("@")[2]
     return f"{scheme}{mark}{host}{slash}{path}"

@@ -233,10 +233,12 @@ class Mirror:
     def _finish(self, pending: Pending) -> None:
         """Let destinations appear, and tell what became of the images that waited for it."""
         pending.finish()
+        failure: ConcilError | None = None
         for item, result in self._waiting:
             error = pending.failure(item.destination)
-            self._broken = self._broken or error
+            failure = failure or error
             self._end(Outcome(item, result) if error is None else Outcome(item, error=error))
+        self._broken = self._broken or failure
 
     def _coordinate(self, waiting: Iterator[MirrorItem]) -> None:
         try:

@@ -288,10 +288,10 @@ def test_a_blob_whose_bytes_do_not_match(
         to_file = cli("blob", "pull", f"{source.host}/app@{digest}", "-o", tmp_path / "out")
         poured = cli("blob", "pull", f"{source.host}/app@{digest}", "-o", "-")
 
-    for done in (to_registry, to_layout, to_file):
-        assert_fails(done, 1, digest, "damaged")
-    assert poured.code == 1
-    assert_one_line(poured.err, digest, "damaged")
+    for done in (to_registry, to_layout, to_file, poured):
+        assert done.code == 1
+        assert digest in done.err
+        assert "damaged" in done.err
     assert len(poured.raw) < (place / "blobs" / digest.replace(":", "/")).stat().st_size
     assert cli("digest", f"{registry.host}/app:v1").code == 4
     assert digest.removeprefix("sha256:") not in " ".join(files_below(tmp_path / "copy"))
