@@ -117,7 +117,7 @@ def test_what_is_ignored_is_named(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == [
         "regsync.yml:9: defaults: ratelimit is ignored here",
         "regsync.yml:11: defaults: parallel is ignored here; say it with workers=",
-        "regsync.yml:12: defaults: skipDockerConfig is ignored here; say it with --authfile",
+        "regsync.yml:12: defaults: skipDockerConfig is ignored here; say it with authfile=",
         "regsync.yml:32: sync: forceRecursive is ignored here",
     ]
 
