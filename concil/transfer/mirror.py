@@ -244,7 +244,8 @@ class Mirror:
         try:
             while not self._cancel.is_set():
                 item = self._next(waiting)
-                if item is None:
+                # Cancelled: the iterator may have forked, and in the child locks stay taken.
+                if item is None or self._cancel.is_set():
                     return
                 outcome = self._attempt(item)
                 if not self._waits(outcome):
