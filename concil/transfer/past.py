@@ -175,9 +175,10 @@ class Past:
             )
 
     def _hold(self, key: tuple[str, Digest], repository: str | None) -> str | None:
-        """Keep what the journal knows, for this run. The caller holds the lock."""
-        if not self._journal.usable:
-            return repository
+        """Keep what is known of a place for this run. The caller holds the lock.
+
+        Without a journal as well: after a lost answer it says what may be there already.
+        """
         self._places[key] = repository
         if len(self._places) > _RECENT:
             self._places.popitem(last=False)

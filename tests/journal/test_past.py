@@ -94,8 +94,9 @@ def test_without_a_journal_only_this_run_is_known() -> None:
 
     assert past.was_put("h.example", "a", DIGEST)
     assert not past.was_put("h.example", "b", DIGEST)
+    assert past.repository_of("h.example", DIGEST) == "a"
     assert past.image(KEY) is None
-    assert past.repository_of("h.example", DIGEST) is None
+    assert Past(Journal(None)).repository_of("h.example", DIGEST) is None
 
 
 def test_places_that_are_old_are_forgotten(journal: Journal) -> None:
