@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import select
 import socket
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from concil.config import KIB, MIB
@@ -31,17 +33,50 @@ class Stretch:
     length: int  # bytes
 
 
+@dataclass(slots=True)
+class Activity:
+    """Whether a connection waits for its client. Its own thread writes; any may read.
+
+    A header counts as silence until it is complete, whatever comes of it meanwhile.
+    """
+
+    silent_since: float | None = field(default_factory=time.monotonic)  # None: it does not wait
+    is_in_request: bool = False  # between a complete header and the end of the answer
+    has_sent_request: bool = False
+
+    def await_header(self) -> None:
+        """Note that the next thing to come is a header."""
+        self.silent_since, self.is_in_request = time.monotonic(), False
+
+    def begin_request(self) -> None:
+        """Note that a header is complete."""
+        self.silent_since, self.is_in_request, self.has_sent_request = None, True, True
+
+    def begin_wait(self) -> None:
+        """Note that bytes of a body or an answer are to move next."""
+        if self.is_in_request:
+            self.silent_since = time.monotonic()
+
+    def end_wait(self) -> None:
+        """Note that some of them have moved."""
+        if self.is_in_request:
+            self.silent_since = None
+
+
 class Connection:
     """A socket with the bytes that were read ahead. One thread at a time."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, activity: Activity | None = None) -> None:
         """Take over ``sock``, whose timeout is the longest silence that is borne."""
         self.sock = sock
+        self.activity = activity or Activity()
         self._ahead = bytearray()
 
     def fill(self) -> bool:
         """Read some more ahead; False if the other side has closed."""
+        self.activity.begin_wait()
         piece = self.sock.recv(64 * KIB)
+        self.activity.end_wait()
         self._ahead += piece
         return bool(piece)
 
@@ -54,7 +89,10 @@ class Connection:
     def read_into(self, view: memoryview) -> int:
         """Fill some of ``view``; 0 if the other side has closed."""
         if not self._ahead:
-            return self.sock.recv_into(view)
+            self.activity.begin_wait()
+            count = self.sock.recv_into(view)
+            self.activity.end_wait()
+            return count
         count = min(len(view), len(self._ahead))
         view[:count] = self._ahead[:count]
         del self._ahead[:count]
@@ -86,18 +124,16 @@ class Connection:
         """Send all of it; the timeout counts from the last byte that went out."""
         view = memoryview(piece)
         while view:
+            self.activity.begin_wait()
             view = view[self.sock.send(view) :]
+            self.activity.end_wait()
 
     def send_stretch(self, stretch: Stretch) -> int:
         """Send bytes of a file; return how many went out, fewer if the connection broke."""
         if stretch.length == 0:
             return 0  # sendfile refuses to send nothing
         if not isinstance(self.sock, ssl.SSLSocket):
-            stretch.file.seek(stretch.start)
-            try:
-                return self.sock.sendfile(stretch.file, stretch.start, stretch.length)
-            except OSError:
-                return stretch.file.tell() - stretch.start
+            return self._send_by_kernel(stretch)
         stretch.file.seek(stretch.start)
         buffer, sent = memoryview(bytearray(BLOCK)), 0
         while sent < stretch.length:
@@ -108,6 +144,28 @@ class Connection:
             try:
                 self.send(piece[:count])
             except OSError:
+                break
+            sent += count
+        return sent
+
+    def _send_by_kernel(self, stretch: Stretch) -> int:
+        """As `socket.sendfile`, which does not say how far it is."""
+        timeout, sent = self.sock.gettimeout(), 0
+        writable = select.poll()
+        writable.register(self.sock, select.POLLOUT)
+        while sent < stretch.length:
+            self.activity.begin_wait()
+            if not writable.poll(None if timeout is None else timeout * 1000):
+                break
+            try:
+                start, left = stretch.start + sent, stretch.length - sent
+                count = os.sendfile(self.sock.fileno(), stretch.file.fileno(), start, left)
+            except BlockingIOError:
+                continue
+            except OSError:
+                break
+            self.activity.end_wait()
+            if not count:
                 break
             sent += count
         return sent

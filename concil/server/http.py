@@ -15,6 +15,7 @@ from concil.server.refusal import JSON, Refusal
 _HEAD_LIMIT = 32 * KIB  # bytes of a request line and its headers
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STRAY = re.compile(r"[\r\n\0]")
+_SINGLE = frozenset({"content-length", "content-range", "host", "transfer-encoding"})
 _REQUEST_LINE = re.compile(r"([A-Z]{1,16}) (\S{1,16384}) HTTP/1\.([01])")
 
 
@@ -73,6 +74,7 @@ def read_request(connection: Connection) -> Request | None:
         Refusal: it is not HTTP/1.1, or its headers are too large or contradict themselves.
         OSError: the connection broke, or was silent for too long.
     """
+    connection.activity.await_header()
     start = connection.peek()
     if start and not (start.isalpha() or start.isspace()):
         # Clients try TLS first and wait for the end of a handshake that nobody answers.
@@ -80,6 +82,7 @@ def read_request(connection: Connection) -> Request | None:
     head = connection.read_until(b"\r\n\r\n", _HEAD_LIMIT)
     if head is None:
         return None
+    connection.activity.begin_request()
     first, *lines = head.decode("latin-1").lstrip("\r\n").split("\r\n")
     if any(_STRAY.search(line) for line in lines):
         # To a proxy in front it may have been the end of a line (RFC 9112, 2.2).
@@ -89,6 +92,9 @@ def read_request(connection: Connection) -> Request | None:
         raise Refusal("UNSUPPORTED", "not an HTTP/1.1 request", status=400)
     method, target, minor = found.groups()
     headers = _headers(lines)
+    if minor == "1" and "host" not in headers:
+        # Required even where it is of no use, so that a proxy and we read the same (RFC 9112, 3.2).
+        raise Refusal("UNSUPPORTED", "no Host header", status=400)
     path, _, query = _origin_form(target).partition("?")
     try:
         parameters = urllib.parse.parse_qs(query, keep_blank_values=True, max_num_fields=64)
@@ -132,7 +138,7 @@ def _headers(lines: list[str]) -> dict[str, str]:
         if not colon or not _TOKEN.fullmatch(name):
             raise Refusal("UNSUPPORTED", "not a header line", status=400)
         name, value = name.lower(), value.strip()
-        if name in headers and name in ("content-length", "transfer-encoding", "content-range"):
+        if name in headers and name in _SINGLE:
             raise Refusal("UNSUPPORTED", f"two {name} headers", status=400)
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers

@@ -1,4 +1,4 @@
-"""Connections and their threads: accepted, served, timed out, joined at the end."""
+"""Accepts connections, serves each in a thread of its own, joins the threads at the end."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import selectors
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 
 from concil.forking import keep_socket_from_children, renew_in_child
 from concil.limits import THREADS, reached, start_thread
 from concil.server.connection import Connection
+from concil.server.connection_table import ConnectionTable, OpenConnection, network_of
 
 logger = logging.getLogger(__name__)
 
-_BACKLOG = 256
-_MOST = 500  # connections at once: each has a thread, and two or three descriptors
+_BACKLOG = 1024  # the system may have a lower limit
 _PAUSE = 0.1  # seconds until the next try, where no connection or thread can be had
+_TRIES = 5  # to start a thread, each after a pause or the end of another connection
+_QUIET = 60.0  # seconds without another warning of connections that were closed
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
     b"Content-Length: 0\r\nConnection: close\r\n\r\n"
@@ -59,9 +62,8 @@ class Listener:
         self._idle = idle
         self._context = context
         self._waker, self._sleeper = socket.socketpair()
-        self._lock = threading.Lock()  # guards _open and _closed
-        self._open: dict[threading.Thread, socket.socket] = {}
-        self._closed = False
+        self._connections = ConnectionTable()
+        self._warned = -_QUIET  # when the last warning of a closed connection was given
         self._refused = ""  # what was told of the last connection that was not accepted
         self._thread = threading.Thread(target=self._accept, name="registry", daemon=True)
         for sock in (self._socket, self._waker, self._sleeper):
@@ -70,9 +72,8 @@ class Listener:
 
     def after_fork(self) -> None:
         """Leave all connections to the parent: a forked child serves nobody."""
-        self._lock = threading.Lock()
-        self._open = {}
-        self._closed = True
+        self._connections = ConnectionTable()
+        self._connections.close()
 
     def start(self) -> None:
         """Begin to accept.
@@ -86,18 +87,12 @@ class Listener:
 
     def close(self) -> None:
         """Stop accepting, break off every connection, and wait for their threads."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
+        if not self._connections.close():
+            return
         self._waker.send(b"x")
         if self._thread.ident is not None:
             self._thread.join(_JOIN)
-        with self._lock:
-            open_now = dict(self._open)
-        for sock in open_now.values():
-            _shut(sock)
-        for thread in open_now:
+        for thread in self._connections.shut_all():
             thread.join(_JOIN)
         for sock in (self._socket, self._waker, self._sleeper):
             sock.close()
@@ -108,16 +103,16 @@ class Listener:
             selector.register(self._sleeper, selectors.EVENT_READ)
             while not any(key.fileobj is self._sleeper for key, _ in selector.select()):
                 try:
-                    sock, _ = self._socket.accept()
+                    sock, address = self._socket.accept()
                 except OSError as error:
                     self._not_accepted(error)
                     continue
                 self._refused = ""
                 keep_socket_from_children(sock)
-                self._begin(sock)
+                self._begin(sock, network_of(address[0]))
 
     def _not_accepted(self, error: OSError) -> None:
-        """The client has left already, or there are no descriptors to spare: then wait a little.
+        """The client has left already, or there are no descriptors to spare: then make room.
 
         What waits stays ready to be accepted: without a pause this thread would do nothing else.
         """
@@ -127,53 +122,65 @@ class Listener:
             logger.warning("cannot accept a connection: %s", told)
         if limit is not None:
             self._refused = told
-            self._sleeper.settimeout(_PAUSE)
-            with contextlib.suppress(TimeoutError):
-                self._sleeper.recv(1, socket.MSG_PEEK)
+            self._connections.close_silent(_PAUSE)
 
-    def _begin(self, sock: socket.socket) -> None:
-        thread = threading.Thread(target=self._run, args=(sock,), name="registry-client")
-        thread.daemon = True
-        with self._lock:
-            full = len(self._open) >= _MOST
-            if not full:
-                self._open[thread] = sock
-        if full:
-            logger.warning("more than %d connections: one is closed", _MOST)
-            sock.close()
-            return
-        if not start_thread(thread, "one connection is closed"):
-            with self._lock:
-                self._open.pop(thread, None)
+    def _begin(self, sock: socket.socket, network: str) -> None:
+        if not self._make_room(network):
             _refuse(sock, plain=self._context is None)
+            return
+        for attempt in range(_TRIES):
+            connection = OpenConnection(sock, network)
+            thread = threading.Thread(target=self._run, args=(connection,), name="registry-client")
+            thread.daemon = True
+            connection.thread = thread
+            self._connections.add(connection)
+            if start_thread(thread, "" if attempt else "one connection is closed"):
+                return
+            self._connections.remove(connection)
+            self._connections.close_silent(_PAUSE)
+        _refuse(sock, plain=self._context is None)
 
-    def _run(self, sock: socket.socket) -> None:
+    def _make_room(self, network: str) -> bool:
+        """Wait until one more connection is within the limits; False if it is not to be."""
+        while network and (limit := self._connections.limit_reached(network)):
+            self._warn(limit)
+            if not self._connections.close_silent(_PAUSE, network=network):
+                return False
+        while (limit := self._connections.limit_reached()) and not self._connections.is_closed:
+            self._warn(limit)
+            self._connections.close_silent(_PAUSE)
+        return not self._connections.is_closed
+
+    def _warn(self, cause: str) -> None:
+        """Say why connections are closed; not for each of a flood."""
+        if time.monotonic() - self._warned >= _QUIET:
+            self._warned = time.monotonic()
+            logger.warning("%s: one is closed that has been silent", cause)
+
+    def _run(self, connection: OpenConnection) -> None:
+        sock = connection.sock
         try:
             sock.settimeout(self._idle)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._context is not None:
-                sock = self._secured(sock, self._context)
-            self._serve(Connection(sock))
+                sock = self._secured(connection, self._context)
+            self._serve(Connection(sock, connection.activity))
         except OSError as error:
             logger.debug("a connection ended: %s", error)
         except Exception:
             # A thread that dies silently would be found by nobody.
             logger.exception("a connection failed")
         finally:
-            with self._lock:
-                # Another object than `sock` where the TLS handshake failed.
-                latest = self._open.pop(threading.current_thread(), sock)
-            sock.close()
-            latest.close()
+            # They are two objects where the TLS handshake failed.
+            self._connections.remove(connection, sock, connection.sock)
 
-    def _secured(self, sock: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+    def _secured(self, connection: OpenConnection, context: ssl.SSLContext) -> ssl.SSLSocket:
         """Speak TLS on a connection; `close` must find the socket that is in use."""
-        secured = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        secured = context.wrap_socket(
+            connection.sock, server_side=True, do_handshake_on_connect=False
+        )
         keep_socket_from_children(secured)
-        with self._lock:
-            self._open[threading.current_thread()] = secured
-            if self._closed:
-                _shut(secured)
+        self._connections.replace_socket(connection, secured)
         secured.do_handshake()
         return secured
 
@@ -186,9 +193,3 @@ def _refuse(sock: socket.socket, *, plain: bool) -> None:
             sock.sendall(_BUSY)
             sock.shutdown(socket.SHUT_WR)
     sock.close()
-
-
-def _shut(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        # Not SSLSocket.shutdown: it takes the session away from the thread that reads.
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)

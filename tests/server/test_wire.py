@@ -115,12 +115,23 @@ def test_a_connection_serves_many_requests(raw: RawClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["GET /v2/ HTTP/1.0\n\n", "GET /v2/ HTTP/1.1\nConnection: close\n\n"]
+    "line", ["GET /v2/ HTTP/1.0\n\n", "GET /v2/ HTTP/1.1\nHost: x\nConnection: close\n\n"]
 )
 def test_a_connection_ends_when_the_client_wants_it(raw: RawClient, line: str) -> None:
     raw.send(line)
 
     assert raw.answer().status == 200
+    assert raw.closed()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["GET /v2/ HTTP/1.1\n\n", *(f"GET /v2/ HTTP/1.{n}\nHost: x\nHost: x\n\n" for n in (0, 1))],
+)
+def test_a_request_has_one_host(raw: RawClient, line: str) -> None:
+    raw.send(line)
+
+    assert raw.answer().status == 400
     assert raw.closed()
 
 
