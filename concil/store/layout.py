@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
@@ -105,8 +106,11 @@ class LayoutStore:
 
         Raises:
             NotFound: it is not.
+            StoreError: something else than a regular file is in its place.
         """
         if self.layout.blob_size(blob.digest) is None:
+            with contextlib.suppress(NotFound):
+                self.layout.open_blob(blob.digest).close()
             raise NotFound(
                 f"blob {blob.digest} is neither in {shown(self.name)} nor at the destination",
                 remedy="bring what was carried over before, or write the layout again, without "

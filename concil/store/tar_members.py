@@ -43,7 +43,7 @@ class _Extra:
 
 
 class Members:
-    """The regular files of an archive by name. Directories and devices are left out.
+    """The regular files of an archive by name. Of anything else only the kind is known.
 
     No name is ever a path outside of the archive: names that lead upwards are not kept.
     """
@@ -62,6 +62,7 @@ class Members:
         self._length = length
         self._subject = subject
         self._members: dict[str, Member] = {}
+        self._others: dict[str, str] = {}  # what is no file, and what it is instead
         self._count = 0
         self._named = 0  # characters
         position: int | None = 0
@@ -77,25 +78,43 @@ class Members:
         """Return the file of a name, behind links within the archive; None if there is none.
 
         Raises:
-            StoreError: there are several, or its links lead nowhere.
+            StoreError: there are several, or its links lead in a circle.
         """
-        for _ in range(_MOST_HOPS):
-            member = self._members.get(name)
-            if member is None:
-                return None
-            if member.offset < 0:
-                raise self._bad(f"has several members {shown(name)}")
-            if member.link is None:
-                return member
-            name = member.link
-        raise self._bad(f"has links that lead to one another, at {shown(name)}")
+        member = self._members.get(self._behind_links(name))
+        if member is not None and member.offset < 0:
+            raise self._bad(f"has several members {shown(name)}")
+        return member
 
     def get(self, name: str) -> Member:
-        """Return the file of a name. Raises NotFound, and as `find`."""
+        """Return the file of a name, behind links within the archive.
+
+        Raises:
+            NotFound: there is none.
+            StoreError: it is something else than a file, or as `find`.
+        """
         member = self.find(name)
-        if member is None:
-            raise NotFound(f"{self._subject} has no {shown(name)}", remedy=_REMEDY)
-        return member
+        if member is not None:
+            return member
+        end = self._behind_links(name)
+        kind = self._others.get(end)
+        if name != end:
+            kind = f"which is {kind}" if kind else "which is not in the archive"
+            kind = f"a link to {shown(end)}, {kind}"
+        if kind is not None:
+            raise StoreError(
+                f"{self._subject}: {shown(name)} is {kind}, not a file",
+                remedy="an archive of images holds regular files; write it again from its source",
+            )
+        raise NotFound(f"{self._subject} has no {shown(name)}", remedy=_REMEDY)
+
+    def _behind_links(self, name: str) -> str:
+        """Return the name that links within the archive lead to, be it there or not."""
+        for _ in range(_MOST_HOPS):
+            member = self._members.get(name)
+            if member is None or member.offset < 0 or member.link is None:
+                return name
+            name = member.link
+        raise self._bad(f"has links that lead to one another, at {shown(name)}")
 
     def _one(self, position: int, extra: _Extra) -> tuple[int | None, _Extra]:
         """Read the header at ``position``; return where the next one is, None at the end."""
@@ -140,19 +159,24 @@ class Members:
 
     def _keep(self, header: tarfile.TarInfo, body: int, size: int, extra: _Extra) -> None:
         name = _inside(extra.name or header.name)
-        if name is None or not (header.isreg() or header.islnk() or header.issym()):
+        if name is None:
             return
-        link = None
-        if not header.isreg():
+        link = other = None
+        if header.islnk() or header.issym():
             target = extra.link or header.linkname
             # A hard link names a member, a symbolic one is seen from its directory.
             above = posixpath.dirname(name) if header.issym() else ""
             link = _resolved(above, target)
             if link is None:
-                return  # it leads out of the archive, where nobody looks
-        self._named += len(name) + len(link or "")
+                other = f"a link to {shown(target)}, outside of the archive"
+        elif not header.isreg():
+            other = _KINDS.get(header.type, f"a member of the type {header.type!r}")
+        self._named += len(name) + len(link or other or "")
         if self._named > MOST_NAMES:
             raise self._bad(f"has names of more than {MOST_NAMES} characters")
+        if other is not None:
+            self._others[name] = other
+            return
         several = name in self._members
         self._members[name] = Member(-1 if several else body, size, None if several else link)
 
@@ -214,14 +238,13 @@ _EXTRAS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-_WITHOUT_BODY = (
-    tarfile.LNKTYPE,
-    tarfile.SYMTYPE,
-    tarfile.DIRTYPE,
-    tarfile.CHRTYPE,
-    tarfile.BLKTYPE,
-    tarfile.FIFOTYPE,
-)
+_KINDS = {
+    tarfile.DIRTYPE: "a directory",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a named pipe",
+}
+_WITHOUT_BODY = (tarfile.LNKTYPE, tarfile.SYMTYPE, *_KINDS)
 
 
 def _text(content: bytes) -> str:
