@@ -25,9 +25,8 @@ from concil.errors import (
     shown,
 )
 from concil.reference import DOCKER_ARCHIVE, OCI_ARCHIVE, tagged_name
+from concil.store.decompress import GZIP, MAGIC_SIZE, Inflater, Packing, packing_of
 from concil.store.files import FileBlob
-from concil.store.inflate import Inflater
-from concil.store.packing import GZIP, MAGIC_SIZE, Packing, packing_of
 from concil.store.tar_draft import State
 from concil.store.tar_file import TarFile, write_temporary
 from concil.store.tar_members import Member
@@ -255,7 +254,7 @@ class DockerArchive:
         start = size = os.lseek(descriptor, 0, os.SEEK_END)
         otherwise = "save the image again without a compression, or with gzip"
         subject = f"layer {name} in {self._tar.path}"
-        inflater = Inflater(member.size, subject, packing, otherwise=otherwise)
+        inflater = Inflater(packing, subject, size=member.size, otherwise=otherwise)
         with self._tar.open_member(member) as blob:
             while count := blob.readinto(buffer):
                 for out in inflater.feed(buffer[:count]):

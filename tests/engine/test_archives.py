@@ -28,7 +28,7 @@ from concil.errors import (
     StoreError,
     UsageError,
 )
-from concil.store import inflate
+from concil.store import decompress
 from concil.store.layout import LayoutStore
 from concil.store.oci_archive import OCIArchive
 from concil.store.protocol import RangeWriter
@@ -56,7 +56,7 @@ from tests.store.tars import (
     plain_layer,
     write_tar,
 )
-from tests.store.test_inflate import PACKERS
+from tests.store.test_decompress import PACKERS
 
 PLATFORMS = ("linux/amd64", "linux/arm64")
 
@@ -488,8 +488,8 @@ def test_a_layer_that_unpacks_without_end_is_refused(
     engine: Engine, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bomb = gzip.compress(bytes(3_000_000))
-    monkeypatch.setattr(inflate, "RATIO", 10)
-    monkeypatch.setattr(inflate.Inflater.__init__, "__kwdefaults__", {"floor": 100_000})
+    monkeypatch.setattr(decompress, "RATIO", 10)
+    monkeypatch.setattr(decompress, "FLOOR", 100_000)
     source = layout_with_layer(tmp_path / "in", bomb, digest_of(bytes(3_000_000)))
 
     with pytest.raises(ContentError) as caught:
@@ -616,8 +616,8 @@ def test_packed_layers_of_a_registry_or_layout_become_plain_in_a_docker_archive(
 def test_a_layer_of_an_archive_that_unpacks_without_end_is_refused(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packing: str
 ) -> None:
-    monkeypatch.setattr(inflate, "RATIO", 10)
-    monkeypatch.setattr(inflate.Inflater.__init__, "__kwdefaults__", {"floor": 100_000})
+    monkeypatch.setattr(decompress, "RATIO", 10)
+    monkeypatch.setattr(decompress, "FLOOR", 100_000)
     bomb = PACKERS[packing](bytes(3_000_000))
     _, config, _ = image_of(1, layers=1)
     entry = {"Config": "c", "RepoTags": ["app:1"], "Layers": ["a"]}
