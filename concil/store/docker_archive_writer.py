@@ -14,8 +14,9 @@ from concil.errors import DigestMismatch, NotFound, StoreError, UsageError, show
 from concil.fs.path_lock import PathLock
 from concil.reference import DOCKER_ARCHIVE
 from concil.store.archive_lock import acquire
-from concil.store.docker_archive import CONFIG_LIMIT, MANIFEST, diff_ids_of
+from concil.store.docker_archive import CONFIG_LIMIT, MANIFEST
 from concil.store.docker_blob import DockerBlobWriter, Stored
+from concil.store.docker_manifest import diff_ids_of
 from concil.store.protocol import WriterState
 from concil.store.tar_draft import (
     Draft,
