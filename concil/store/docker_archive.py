@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,16 +62,20 @@ class DockerArchive:
         self._cancel = cancel
         # Guards those below; held while layers are hashed or unpacked.
         self._lock = threading.Lock()
-        self._made: dict[Image, Manifest] = {}
+        self._made: dict[int, Manifest] = {}  # by the number of the image
         self._blobs: dict[Digest, Member] = {}
         self._hashed: dict[tuple[Member, Digest], Digest] = {}  # layers in gzip, by diff ID
         self._unpacked: IO[bytes] | None = None  # layers, one behind the other
         self._unpacked_layers: dict[Digest, Member] = {}  # their places in it
+        self._tagged: dict[str, list[int]] = {}  # the numbers of images
         try:
             self._images = self._listed()
         except BaseException:  # raised again: nobody else could close it
             self._tar.close()
             raise
+        for number, image in enumerate(self._images):
+            for tag in dict.fromkeys(image.tags):
+                self._tagged.setdefault(tag, []).append(number)
 
     def find_manifest(self, reference: str) -> Descriptor | None:
         """Ask what is there; None also where several images could be meant.
@@ -94,8 +98,8 @@ class DockerArchive:
         """
         if reference.startswith(("sha256:", "sha512:")):
             digest = Digest.parse(reference)
-            for image in self._images:
-                manifest = self._manifest(image)
+            for number in range(len(self._images)):
+                manifest = self._manifest(number)
                 if Digest.of(manifest.body, digest.algorithm) == digest:
                     return manifest
             raise self._missing(reference)
@@ -126,8 +130,8 @@ class DockerArchive:
 
     def blob_size(self, digest: Digest) -> int | None:
         """Bytes of a blob; None: not there. Makes every manifest, to know."""
-        for image in self._images:
-            self._manifest(image)
+        for number in range(len(self._images)):
+            self._manifest(number)
         with self._lock:
             member = self._unpacked_layers.get(digest) or self._blobs.get(digest)
         return member.size if member is not None else None
@@ -163,7 +167,8 @@ class DockerArchive:
         if self._unpacked is not None:
             self._unpacked.close()
 
-    def _find(self, reference: str) -> Image:
+    def _find(self, reference: str) -> int:
+        """Return the number of an image."""
         if reference.startswith("@"):
             number = int(reference[1:])
             if number >= len(self._images):
@@ -171,16 +176,18 @@ class DockerArchive:
                     f"{shown(self.name)} has {len(self._images)} images, no {reference}",
                     remedy="the first one is @0",
                 )
-            return self._images[number]
-        found = [image for image in self._images if not reference or reference in image.tags]
-        if len(set(found)) > 1:
+            return number
+        found: Sequence[int] = range(len(self._images))
+        if reference:
+            found = self._tagged.get(reference, ())
+        if not found:
+            raise self._missing(reference)
+        if any(self._images[number] != self._images[found[0]] for number in found):
             which = f"several under {shown(reference)}" if reference else f"{len(found)} images"
             raise UsageError(
                 f"{shown(self.name)} holds {which}: {self._told()}",
                 remedy="name one of them: docker-archive:FILE:TAG, or :@0 for the first",
             )
-        if not found:
-            raise self._missing(reference)
         return found[0]
 
     def _missing(self, reference: str) -> NotFound:
@@ -191,12 +198,12 @@ class DockerArchive:
         names = (image.tags[0] if image.tags else f"@{n}" for n, image in enumerate(self._images))
         return shown(", ".join(names), 400)
 
-    def _manifest(self, image: Image) -> Manifest:
-        """Make a manifest, once; packed layers have to be hashed for it."""
+    def _manifest(self, number: int) -> Manifest:
+        """Make the manifest of an image, once; packed layers have to be hashed for it."""
         with self._lock:
-            made = self._made.get(image)
+            made = self._made.get(number)
             if made is None:
-                made = self._made[image] = self._make(image)
+                made = self._made[number] = self._make(self._images[number])
             return made
 
     def _make(self, image: Image) -> Manifest:
