@@ -63,6 +63,8 @@ class DockerArchive:
         # Guards those below; held while layers are hashed or unpacked.
         self._lock = threading.Lock()
         self._made: dict[int, Manifest] = {}  # by the number of the image
+        self._digests: dict[str, list[Digest]] = {}  # of the first manifests, by algorithm
+        self._by_digest: dict[Digest, Manifest] = {}
         self._blobs: dict[Digest, Member] = {}
         self._hashed: dict[tuple[Member, Digest], Digest] = {}  # layers in gzip, by diff ID
         self._unpacked: IO[bytes] | None = None  # layers, one behind the other
@@ -97,11 +99,9 @@ class DockerArchive:
             StoreError, InvalidManifest: the archive is damaged.
         """
         if reference.startswith(("sha256:", "sha512:")):
-            digest = Digest.parse(reference)
-            for number in range(len(self._images)):
-                manifest = self._manifest(number)
-                if Digest.of(manifest.body, digest.algorithm) == digest:
-                    return manifest
+            found = self._find_digest(Digest.parse(reference))
+            if found is not None:
+                return found
             raise self._missing(reference)
         return self._manifest(self._find(reference))
 
@@ -189,6 +189,21 @@ class DockerArchive:
                 remedy="name one of them: docker-archive:FILE:TAG, or :@0 for the first",
             )
         return found[0]
+
+    def _find_digest(self, digest: Digest) -> Manifest | None:
+        """Return the manifest of a digest; those before it are made and hashed for that, once."""
+        known = self._digests.setdefault(digest.algorithm, [])
+        found = self._by_digest.get(digest)
+        while found is None and len(known) < len(self._images):
+            number = len(known)
+            manifest = self._manifest(number)
+            own = Digest.of(manifest.body, digest.algorithm)
+            with self._lock:
+                self._by_digest.setdefault(own, manifest)
+                if len(known) == number:  # another thread may have come first
+                    known.append(own)
+            found = self._by_digest.get(digest)
+        return found
 
     def _missing(self, reference: str) -> NotFound:
         what = shown(reference) if reference else "image"
