@@ -1,182 +1,228 @@
-"""Decompresses a stream whose first bytes say how it was compressed, a piece at a time."""
+"""Decompresses layers and archives, piece by piece and within bounds."""
 
 from __future__ import annotations
 
-import bz2
-import importlib
 import io
-import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from concil.config import KIB, MIB
 from concil.errors import ContentError, InvalidManifest, StoreError, shown
 
-GZIP = b"\x1f\x8b"
-BZIP2 = b"BZh"
-XZ = b"\xfd7zXZ\x00"
-ZSTD = b"\x28\xb5\x2f\xfd"
-MAGIC_SIZE = 6  # bytes by which compressions are told apart
-_MAGIC = 4  # bytes by which a further stream of the same compression is known
+MAGIC_SIZE = 10  # bytes by which compressions are told apart
 RATIO = 200  # of what comes out to what went in; source code in a layer has 10, zeros have 1000
 FLOOR = 1024 * MIB  # bytes that may come out of however little
+# xz -9 needs 65 MiB. zstd refuses windows of more than 128 MiB by itself.
+_XZ_MEMORY = 128 * MIB  # bytes
 _PIECE = 64 * KIB  # compressed bytes that are read at once
-_ZSTD_MODULES = ("compression.zstd", "backports.zstd")  # Python 3.14, and the same for others
+_AGAIN = "fetch or build it again"
 
 
-class Decompressor(Protocol):
-    """What `bz2`, `lzma` and `compression.zstd` have in common."""
+class Decoder(Protocol):
+    """One compressed stream, as the decompressors of the standard library. One thread at a time."""
 
     @property
     def eof(self) -> bool:
-        """Whether the stream has ended."""
-        ...
-
-    @property
-    def unused_data(self) -> bytes:
-        """What follows the end of the stream."""
+        """Whether the end of the stream was reached."""
         ...
 
     @property
     def needs_input(self) -> bool:
-        """Whether there is no output without more input."""
+        """Whether nothing more comes out without more going in."""
         ...
-
-    def decompress(self, data: bytes, /, max_length: int = -1) -> bytes:
-        """Decompress some bytes; what is too much for now is kept."""
-        ...
-
-
-class _Gzip:
-    """`zlib` with the interface of the others."""
-
-    def __init__(self) -> None:
-        self._stream = zlib.decompressobj(wbits=31)
-
-    @property
-    def eof(self) -> bool:
-        return self._stream.eof
 
     @property
     def unused_data(self) -> bytes:
-        return self._stream.unused_data
+        """What was behind the end."""
+        ...
 
-    @property
-    def needs_input(self) -> bool:
-        return not self._stream.unconsumed_tail
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Return up to ``max_length`` bytes that come out."""
+        ...
 
-    def decompress(self, data: bytes, /, max_length: int = -1) -> bytes:
-        return self._stream.decompress(self._stream.unconsumed_tail + data, max(0, max_length))
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """A compression."""
+
+    name: str
+    program: str  # that unpacks a file
+    magic: re.Pattern[bytes]
+    open: Callable[[], Decoder]  # raises ImportError where this Python cannot
+    extra: str = ""  # of concil, which brings it to a Python that cannot
+
+    def begin(self, subject: str, otherwise: str) -> Decoder:
+        """Begin a stream.
+
+        Args:
+            subject: what it is, for messages.
+            otherwise: what can be done about it where this Python cannot decompress it.
+        Raises:
+            StoreError: this Python cannot.
+        """
+        try:
+            return self.open()
+        except ImportError as error:
+            install = f"pip install 'concil[{self.extra}]', or " if self.extra else ""
+            raise StoreError(
+                f"{shown(subject)} is compressed with {self.name}, which this Python cannot "
+                "decompress",
+                remedy=f"{install}{otherwise}",
+            ) from error
+
+
+def packing_of(start: bytes) -> Packing | None:
+    """Return the compression of what begins with these MAGIC_SIZE bytes; None: it has none."""
+    return next((packing for packing in _PACKINGS if packing.magic.match(start)), None)
+
+
+class Inflater:
+    """The decompressed bytes of one subject: of one stream, or of several in a row.
+
+    One thread at a time.
+    """
+
+    def __init__(
+        self,
+        packing: Packing,
+        subject: str,
+        *,
+        size: int = 0,
+        otherwise: str = "unpack it first",
+        ignore_trailing: bool = False,
+    ) -> None:
+        """Begin the first stream.
+
+        Args:
+            subject: what it is, for messages.
+            size: bytes that will go in, if known: RATIO then holds for the whole only.
+            otherwise: what can be done where this Python cannot decompress it.
+            ignore_trailing: whatever follows the last stream is no error. For content that
+                is verified by other means, for a damaged second stream looks like that, too.
+        Raises:
+            StoreError: this Python cannot decompress it.
+        """
+        self._packing = packing
+        self._subject = subject
+        self._size = size
+        self._otherwise = otherwise
+        self._ignore_trailing = ignore_trailing
+        self._went = 0  # bytes that went in
+        self._came = 0  # bytes that came out
+        self._behind: bytes | None = None  # after the end of a stream; None: within one
+        self._is_over = False  # what follows is ignored
+        self._stream = packing.begin(subject, otherwise)
+
+    def feed(self, piece: bytes | memoryview) -> Iterator[bytes]:
+        """Yield what comes out for the next bytes, at most a MiB at a time.
+
+        Raises:
+            ContentError: it is damaged, or more comes out than of anything honest.
+        """
+        self._went += len(piece)
+        rest = bytes(piece)
+        while not self._is_over:
+            if self._behind is not None:
+                rest = self._next_stream(rest)
+            if not rest and (self._stream.eof or self._stream.needs_input):
+                return
+            out = self._decompress(rest)
+            rest = b""
+            if self._stream.eof:
+                self._behind = b""
+                rest = self._stream.unused_data
+            self._came += len(out)
+            most = max(FLOOR, RATIO * max(self._size, self._went))
+            if self._came > most:
+                raise ContentError(
+                    f"{shown(self._subject)} unpacks to more than {most} bytes",
+                    remedy="it may be an attack; see what is in it before you trust its source",
+                )
+            if out:
+                yield out
+
+    def end(self) -> None:
+        """See that the last stream has come to its end.
+
+        Raises:
+            ContentError: it is truncated, or something else follows it.
+        """
+        if self._behind and not self._is_over:
+            self._refuse_trailing()
+        elif self._behind is None and not self._stream.eof:
+            raise InvalidManifest(
+                f"{shown(self._subject)} is truncated: it ends in the middle of its "
+                f"{self._packing.name}",
+                remedy=_AGAIN,
+            )
+
+    def _next_stream(self, piece: bytes) -> bytes:
+        """Begin a further stream where there is one; return what is to be decompressed."""
+        # Behind the last stream tar and others leave zeros.
+        behind = ((self._behind or b"") + piece).lstrip(b"\0")
+        if self._packing.magic.match(behind):
+            self._behind = None
+            self._stream = self._packing.begin(self._subject, self._otherwise)
+            return behind
+        self._behind = behind[:MAGIC_SIZE]
+        if len(behind) >= MAGIC_SIZE:
+            self._refuse_trailing()
+        return b""
+
+    def _refuse_trailing(self) -> None:
+        if not self._ignore_trailing:
+            raise InvalidManifest(
+                f"{shown(self._subject)} is damaged: something that is no {self._packing.name} "
+                "follows its end",
+                remedy=_AGAIN,
+            )
+        self._is_over = True
+
+    def _decompress(self, data: bytes) -> bytes:
+        try:
+            return self._stream.decompress(data, MIB)
+        except MemoryError:
+            raise
+        except Exception as error:  # each library has errors of its own, that of an extra, too
+            raise InvalidManifest(
+                f"{shown(self._subject)} is damaged: {error}", remedy=_AGAIN
+            ) from error
 
 
 def plain_stream(source: io.RawIOBase, subject: str) -> io.RawIOBase:
-    """Return the decompressed bytes of ``source``: gzip, bzip2, xz, zstd, or none of them.
+    """Return the decompressed bytes of ``source``, which may have any compression or none.
+
+    Bytes behind the last compressed stream are not read: ``source`` verifies what it is.
 
     Args:
         subject: what it is, for messages.
     Raises:
-        StoreError: it is zstd, and this Python cannot decompress that.
+        StoreError: this Python cannot decompress it.
     """
-    start = _exactly(source, MAGIC_SIZE)
-    if start.startswith(GZIP):
-        return _Plain(_decompressed(source, start, _Gzip, subject))
-    if start.startswith(BZIP2):
-        return _Plain(_decompressed(source, start, bz2.BZ2Decompressor, subject))
-    if start.startswith(XZ):
-        return _Plain(_decompressed(source, start, _xz, subject))
-    if _is_zstd(start):
-        return _Plain(_decompressed(source, start, _zstd(subject), subject))
-    return _Plain(_unchanged(source, start))
+    start = b""
+    while len(start) < MAGIC_SIZE and (piece := source.read(MAGIC_SIZE - len(start))):
+        start += piece
+    packing = packing_of(start)
+    if packing is None:
+        return _Plain(_pieces(source, start))
+    otherwise = "use Python 3.14 or newer"
+    inflater = Inflater(packing, subject, otherwise=otherwise, ignore_trailing=True)
+    return _Plain(_inflated(inflater, _pieces(source, start)))
 
 
-def _xz() -> Decompressor:
-    return lzma.LZMADecompressor(memlimit=256 * MIB)
-
-
-def _zstd(subject: str) -> Callable[[], Any]:
-    for name in _ZSTD_MODULES:
-        try:
-            found: Callable[[], Any] = importlib.import_module(name).ZstdDecompressor
-        except ImportError:
-            continue
-        return found
-    raise StoreError(
-        f"{shown(subject)} is compressed with zstd, which this Python cannot decompress",
-        remedy="use Python 3.14 or newer, or install backports.zstd",
-    )
-
-
-def _exactly(source: io.RawIOBase, size: int) -> bytes:
-    """Read so many bytes, fewer only at the end."""
-    found = b""
-    while len(found) < size and (piece := source.read(size - len(found))):
-        found += piece
-    return found
-
-
-def _unchanged(source: io.RawIOBase, start: bytes) -> Iterator[bytes]:
+def _pieces(source: io.RawIOBase, start: bytes) -> Iterator[bytes]:
     yield start
     while piece := source.read(_PIECE):
         yield piece
 
 
-def _decompressed(
-    source: io.RawIOBase, start: bytes, make: Callable[[], Decompressor], subject: str
-) -> Iterator[bytes]:
-    """Yield a MiB at most at a time, of one compressed stream or several in a row.
-
-    Raises:
-        ContentError: it is damaged, or more comes out than of anything honest.
-    """
-    stream, came, went = make(), 0, len(start)
-    piece, ended = start, False
-    while True:
-        if stream.eof:
-            # Some writers pad with zeros; what is no further stream is no content.
-            rest = (stream.unused_data + piece).lstrip(b"\0")
-            while len(rest) < _MAGIC and (more := source.read(_PIECE)):
-                went += len(more)
-                rest = (rest + more).lstrip(b"\0")
-            if not _goes_on(start, rest):
-                return
-            stream, piece = make(), rest
-        elif stream.needs_input and not piece:
-            piece = source.read(_PIECE) or b""
-            went += len(piece)
-            ended = not piece
-        try:
-            out = stream.decompress(piece, MIB)
-        except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
-            raise InvalidManifest(
-                f"{shown(subject)} is damaged: {error}", remedy="fetch or build it again"
-            ) from error
-        piece = b""
-        if ended and not out and not stream.eof:
-            raise InvalidManifest(
-                f"{shown(subject)} ends in the middle of its compression",
-                remedy="fetch or build it again",
-            )
-        came += len(out)
-        if came > max(FLOOR, RATIO * went):
-            raise ContentError(
-                f"{shown(subject)} unpacks to more than {came - len(out)} bytes",
-                remedy="it may be an attack; see what is in it before you trust its source",
-            )
-        if out:
-            yield out
-
-
-def _goes_on(start: bytes, rest: bytes) -> bool:
-    """Whether a further stream of the same kind begins in ``rest``."""
-    if _is_zstd(start):
-        return _is_zstd(rest)
-    return rest.startswith(start[:2])
-
-
-def _is_zstd(start: bytes) -> bool:
-    """Whether a frame of zstd begins here; a skippable one comes first in what pzstd writes."""
-    return start.startswith(ZSTD) or (start[1:4] == b"\x2a\x4d\x18" and start[0] >> 4 == 5)
+def _inflated(inflater: Inflater, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield from inflater.feed(piece)
+    inflater.end()
 
 
 class _Plain(io.RawIOBase):
@@ -201,3 +247,65 @@ class _Plain(io.RawIOBase):
         view[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         return count
+
+
+class _Gzip:
+    """What zlib has for gzip, in the form of the other decompressors."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(wbits=31)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._stream.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._stream.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        out = self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
+        # With exactly as much as was asked for, more may be held back.
+        self.needs_input = not self._stream.unconsumed_tail and len(out) < max_length
+        return out
+
+
+def _open_bzip2() -> Decoder:
+    import bz2  # noqa: PLC0415 - some builds of Python are without it
+
+    return bz2.BZ2Decompressor()
+
+
+def _open_xz() -> Decoder:
+    import lzma  # noqa: PLC0415 - some builds of Python are without it
+
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+
+
+def _open_zstd() -> Decoder:
+    try:
+        from compression import zstd  # noqa: PLC0415 - from Python 3.14 on
+    except ImportError:
+        from backports import zstd  # noqa: PLC0415 - an extra
+    decoder: Decoder = zstd.ZstdDecompressor()
+    return decoder
+
+
+GZIP = Packing("gzip", "gunzip", re.compile(rb"\x1f\x8b"), _Gzip)
+_PACKINGS = (
+    GZIP,
+    Packing(
+        "zstd",
+        "unzstd",
+        # A frame, or what may stand in front of one and is skipped: pzstd begins so.
+        re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
+        _open_zstd,
+        extra="zstd",
+    ),
+    # With its first block or its end, for "BZh" alone may be the name of a file in a tar.
+    Packing(
+        "bzip2", "bunzip2", re.compile(rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)"), _open_bzip2
+    ),
+    Packing("xz", "unxz", re.compile(rb"\xfd7zXZ\x00"), _open_xz),
+)

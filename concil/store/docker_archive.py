@@ -6,8 +6,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,38 +14,26 @@ from concil.config import MIB
 from concil.content import DOCKER_CONFIG, DOCKER_MANIFEST, Descriptor, Digest, Manifest, Verifier
 from concil.errors import (
     Cancelled,
-    InvalidDigest,
+    DigestMismatch,
     InvalidManifest,
-    InvalidReference,
     NotFound,
     SizeMismatch,
     StoreError,
     UsageError,
     shown,
 )
-from concil.reference import DOCKER_ARCHIVE, OCI_ARCHIVE, tagged_name
+from concil.reference import DOCKER_ARCHIVE, OCI_ARCHIVE
+from concil.store.decompress import GZIP, MAGIC_SIZE, Inflater, Packing, packing_of
+from concil.store.docker_manifest import DAMAGED, Image, diff_ids_of, parse_images
 from concil.store.files import FileBlob
-from concil.store.inflate import Inflater
-from concil.store.packing import GZIP, MAGIC_SIZE, Packing, packing_of
 from concil.store.tar_draft import State
 from concil.store.tar_file import TarFile, write_temporary
 from concil.store.tar_members import Member
-from concil.strict_json import InvalidJson, read_json
 
 MANIFEST = "manifest.json"
 LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 CONFIG_LIMIT = 8 * MIB  # bytes
 _LIST_LIMIT = 32 * MIB  # bytes of a manifest.json
-_REMEDY = "the archive is damaged; save the image again"
-
-
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """One entry of a manifest.json: names of members, and tags in full."""
-
-    config: str
-    layers: tuple[str, ...]
-    tags: tuple[str, ...]
 
 
 class DockerArchive:
@@ -75,15 +62,22 @@ class DockerArchive:
         self._cancel = cancel
         # Guards those below; held while layers are hashed or unpacked.
         self._lock = threading.Lock()
-        self._made: dict[_Image, Manifest] = {}
+        self._made: dict[int, Manifest] = {}  # by the number of the image
+        self._digests: dict[str, list[Digest]] = {}  # of the first manifests, by algorithm
+        self._by_digest: dict[Digest, Manifest] = {}
         self._blobs: dict[Digest, Member] = {}
+        self._hashed: dict[tuple[Member, Digest], Digest] = {}  # layers in gzip, by diff ID
         self._unpacked: IO[bytes] | None = None  # layers, one behind the other
         self._unpacked_layers: dict[Digest, Member] = {}  # their places in it
+        self._tagged: dict[str, list[int]] = {}  # the numbers of images
         try:
             self._images = self._listed()
         except BaseException:  # raised again: nobody else could close it
             self._tar.close()
             raise
+        for number, image in enumerate(self._images):
+            for tag in dict.fromkeys(image.tags):
+                self._tagged.setdefault(tag, []).append(number)
 
     def find_manifest(self, reference: str) -> Descriptor | None:
         """Ask what is there; None also where several images could be meant.
@@ -105,11 +99,9 @@ class DockerArchive:
             StoreError, InvalidManifest: the archive is damaged.
         """
         if reference.startswith(("sha256:", "sha512:")):
-            digest = Digest.parse(reference)
-            for image in self._images:
-                manifest = self._manifest(image)
-                if Digest.of(manifest.body, digest.algorithm) == digest:
-                    return manifest
+            found = self._find_digest(Digest.parse(reference))
+            if found is not None:
+                return found
             raise self._missing(reference)
         return self._manifest(self._find(reference))
 
@@ -124,11 +116,11 @@ class DockerArchive:
             unpacked = self._unpacked_layers.get(blob.digest)
             member = unpacked or self._blobs.get(blob.digest)
         if member is None:
-            raise NotFound(f"{shown(self.name)} has no blob {blob.digest}", remedy=_REMEDY)
+            raise NotFound(f"{shown(self.name)} has no blob {blob.digest}", remedy=DAMAGED)
         if member.size != blob.size:
             raise SizeMismatch(
                 f"{shown(self.name)}@{blob.digest} has {member.size} bytes instead of {blob.size}",
-                remedy=_REMEDY,
+                remedy=DAMAGED,
             )
         if unpacked is None or self._unpacked is None:
             return self._tar.open_member(member).between(start, stop)
@@ -138,8 +130,8 @@ class DockerArchive:
 
     def blob_size(self, digest: Digest) -> int | None:
         """Bytes of a blob; None: not there. Makes every manifest, to know."""
-        for image in self._images:
-            self._manifest(image)
+        for number in range(len(self._images)):
+            self._manifest(number)
         with self._lock:
             member = self._unpacked_layers.get(digest) or self._blobs.get(digest)
         return member.size if member is not None else None
@@ -175,7 +167,8 @@ class DockerArchive:
         if self._unpacked is not None:
             self._unpacked.close()
 
-    def _find(self, reference: str) -> _Image:
+    def _find(self, reference: str) -> int:
+        """Return the number of an image."""
         if reference.startswith("@"):
             number = int(reference[1:])
             if number >= len(self._images):
@@ -183,17 +176,34 @@ class DockerArchive:
                     f"{shown(self.name)} has {len(self._images)} images, no {reference}",
                     remedy="the first one is @0",
                 )
-            return self._images[number]
-        found = [image for image in self._images if not reference or reference in image.tags]
-        if len(set(found)) > 1:
+            return number
+        found: Sequence[int] = range(len(self._images))
+        if reference:
+            found = self._tagged.get(reference, ())
+        if not found:
+            raise self._missing(reference)
+        if any(self._images[number] != self._images[found[0]] for number in found):
             which = f"several under {shown(reference)}" if reference else f"{len(found)} images"
             raise UsageError(
                 f"{shown(self.name)} holds {which}: {self._told()}",
                 remedy="name one of them: docker-archive:FILE:TAG, or :@0 for the first",
             )
-        if not found:
-            raise self._missing(reference)
         return found[0]
+
+    def _find_digest(self, digest: Digest) -> Manifest | None:
+        """Return the manifest of a digest; those before it are made and hashed for that, once."""
+        known = self._digests.setdefault(digest.algorithm, [])
+        found = self._by_digest.get(digest)
+        while found is None and len(known) < len(self._images):
+            number = len(known)
+            manifest = self._manifest(number)
+            own = Digest.of(manifest.body, digest.algorithm)
+            with self._lock:
+                self._by_digest.setdefault(own, manifest)
+                if len(known) == number:  # another thread may have come first
+                    known.append(own)
+            found = self._by_digest.get(digest)
+        return found
 
     def _missing(self, reference: str) -> NotFound:
         what = shown(reference) if reference else "image"
@@ -203,15 +213,15 @@ class DockerArchive:
         names = (image.tags[0] if image.tags else f"@{n}" for n, image in enumerate(self._images))
         return shown(", ".join(names), 400)
 
-    def _manifest(self, image: _Image) -> Manifest:
-        """Make a manifest, once; packed layers have to be hashed for it."""
+    def _manifest(self, number: int) -> Manifest:
+        """Make the manifest of an image, once; packed layers have to be hashed for it."""
         with self._lock:
-            made = self._made.get(image)
+            made = self._made.get(number)
             if made is None:
-                made = self._made[image] = self._make(image)
+                made = self._made[number] = self._make(self._images[number])
             return made
 
-    def _make(self, image: _Image) -> Manifest:
+    def _make(self, image: Image) -> Manifest:
         config = self._tar.members.get(image.config)
         content = self._tar.read(image.config, CONFIG_LIMIT)
         diff_ids = diff_ids_of(content, f"{shown(image.config)} in {self._tar.subject}")
@@ -219,7 +229,7 @@ class DockerArchive:
             raise InvalidManifest(
                 f"{shown(image.config)} in {self._tar.subject} is for {len(diff_ids)} layers, and "
                 f"the image has {len(image.layers)}",
-                remedy=_REMEDY,
+                remedy=DAMAGED,
             )
         digest = Digest.of(content)
         self._blobs[digest] = config
@@ -237,102 +247,73 @@ class DockerArchive:
         member = self._tar.members.get(name)
         packing = packing_of(self._tar.start_of(member, MAGIC_SIZE))
         if packing is GZIP:
-            digest = self._hash(member)
+            digest = self._hash(name, member, diff_id)
             self._blobs[digest] = member
             return _described(f"{LAYER}.gzip", member.size, digest)
         if packing is not None:
             if diff_id not in self._unpacked_layers:
-                self._unpacked_layers[diff_id] = self._unpack(name, member, packing)
+                self._unpacked_layers[diff_id] = self._unpack(name, packing, diff_id)
             return _described(LAYER, self._unpacked_layers[diff_id].size, diff_id)
         self._blobs[diff_id] = member
         return _described(LAYER, member.size, diff_id)
 
-    def _unpack(self, name: str, member: Member, packing: Packing) -> Member:
+    def _hash(self, name: str, member: Member, diff_id: Digest) -> Digest:
+        """Return the digest of a layer in gzip; images share layers."""
+        digest = self._hashed.get((member, diff_id))
+        if digest is None:
+            packed = Verifier()
+            for _ in self._decompressed(name, GZIP, diff_id, packed):
+                pass  # one that is truncated, or not the layer of the config, is an error here
+            digest = self._hashed[member, diff_id] = packed.digest()
+        return digest
+
+    def _unpack(self, name: str, packing: Packing, diff_id: Digest) -> Member:
         """Unpack a layer into a file without name; return its place there."""
         if self._unpacked is None:
             self._unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-        descriptor, buffer = self._unpacked.fileno(), memoryview(bytearray(MIB))
+        descriptor = self._unpacked.fileno()
         start = size = os.lseek(descriptor, 0, os.SEEK_END)
+        for out in self._decompressed(name, packing, diff_id, Verifier()):
+            write_temporary(descriptor, out, packing)
+            size += len(out)
+        return Member(start, size - start)
+
+    def _decompressed(
+        self, name: str, packing: Packing, diff_id: Digest, packed: Verifier
+    ) -> Iterator[bytes]:
+        """Yield the content of a layer, which has to be what the config says.
+
+        Args:
+            packed: takes the bytes that are in the archive.
+        """
         otherwise = "save the image again without a compression, or with gzip"
         subject = f"layer {name} in {self._tar.path}"
-        inflater = Inflater(member.size, subject, packing, otherwise=otherwise)
+        member, plain = self._tar.members.get(name), Verifier(diff_id.algorithm)
+        inflater = Inflater(packing, subject, size=member.size, otherwise=otherwise)
+        buffer = memoryview(bytearray(MIB))
         with self._tar.open_member(member) as blob:
             while count := blob.readinto(buffer):
+                packed.update(buffer[:count])
                 for out in inflater.feed(buffer[:count]):
                     if self._cancel is not None and self._cancel.is_set():
                         raise Cancelled(f"stopped while {subject} was unpacked")
-                    write_temporary(descriptor, out, packing)
-                    size += len(out)
+                    plain.update(out)
+                    yield out
         inflater.end()
-        return Member(start, size - start)
+        if plain.digest() != diff_id:
+            raise DigestMismatch(
+                f"{shown(subject)} is not the one that its config names", remedy=DAMAGED
+            )
 
-    def _hash(self, member: Member) -> Digest:
-        verifier, buffer = Verifier(), memoryview(bytearray(MIB))
-        with self._tar.open_member(member) as blob:
-            while count := blob.readinto(buffer):
-                verifier.update(buffer[:count])
-        return verifier.digest()
-
-    def _listed(self) -> list[_Image]:
-        subject = f"{MANIFEST} in {self._tar.subject}"
+    def _listed(self) -> list[Image]:
         try:
-            document = read_json(self._tar.read(MANIFEST, _LIST_LIMIT))
+            body = self._tar.read(MANIFEST, _LIST_LIMIT)
         except NotFound as error:
             remedy = "it holds manifest.json at its top, as docker save writes it"
             if self._tar.members.find("oci-layout") is not None:
                 remedy = f"read it as {OCI_ARCHIVE}:FILE"
             raise StoreError(f"not a docker-archive: {error}", remedy=remedy) from error
-        except InvalidJson as error:
-            raise InvalidManifest(f"{subject} is {error}", remedy=_REMEDY) from error
-        if not isinstance(document, list):
-            raise InvalidManifest(f"{subject} is not a list", remedy=_REMEDY)
-        return [_image(entry, subject) for entry in document]
-
-
-def diff_ids_of(config: bytes, subject: str) -> list[Digest]:
-    """Return what an image's config says of its layers: the digests of what is not packed.
-
-    Raises:
-        InvalidManifest: it is no config of an image.
-    Source: image-spec, config, "rootfs".
-    """
-    try:
-        document = read_json(config)
-    except InvalidJson as error:
-        raise InvalidManifest(f"{subject} is {error}", remedy=_REMEDY) from error
-    rootfs = document.get("rootfs") if isinstance(document, dict) else None
-    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if not isinstance(rootfs, dict) or not isinstance(found or [], list):
-        raise InvalidManifest(f"{subject} is no config of an image", remedy=_REMEDY)
-    try:
-        return [Digest.parse(text) for text in found or []]
-    except InvalidDigest as error:
-        raise InvalidManifest(f"{subject}: {error}", remedy=_REMEDY) from error
-
-
-def _image(entry: object, subject: str) -> _Image:
-    known = entry if isinstance(entry, dict) else {}
-    config, layers, tags = (known.get(name) for name in ("Config", "Layers", "RepoTags"))
-    if not isinstance(config, str) or not _texts(layers) or not _texts(tags):
-        raise InvalidManifest(f"{subject} has an entry without sense", remedy=_REMEDY)
-    return _Image(_plain(config), tuple(map(_plain, layers or ())), tuple(_tags(tags or [])))
-
-
-def _texts(value: object) -> bool:
-    return value is None or (isinstance(value, list) and all(isinstance(one, str) for one in value))
-
-
-def _plain(name: str) -> str:
-    return name.removeprefix("./")
-
-
-def _tags(found: list[str]) -> Iterator[str]:
-    """The tags that are any: images without are saved as <none>:<none> by some."""
-    for tag in found:
-        try:
-            yield tagged_name(tag)
-        except InvalidReference:
-            continue
+        return parse_images(body, f"{MANIFEST} in {self._tar.subject}")
 
 
 def _described(media_type: str, size: int, digest: Digest) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from concil.errors import DigestMismatch, NotFound, StoreError, UsageError, show
 from concil.fs.path_lock import PathLock
 from concil.reference import DOCKER_ARCHIVE
 from concil.store.archive_lock import acquire
-from concil.store.docker_archive import CONFIG_LIMIT, MANIFEST, diff_ids_of
+from concil.store.docker_archive import CONFIG_LIMIT, MANIFEST
 from concil.store.docker_blob import DockerBlobWriter, Stored
+from concil.store.docker_manifest import diff_ids_of
 from concil.store.protocol import WriterState
 from concil.store.tar_draft import (
     Draft,
@@ -40,7 +41,7 @@ class _Image:
     manifest: Descriptor  # as it was at its source; the archive does not keep it
     config: str
     layers: list[str]
-    tags: list[str] = field(default_factory=list)
+    tags: dict[str, None] = field(default_factory=dict)  # in the order in which they came
 
 
 def is_taken(path: Path) -> UsageError:
@@ -80,6 +81,8 @@ class DockerArchiveWriter:
         self._blobs: dict[Digest, Stored] = {}
         self._members: dict[str, Stored] = {}  # by name
         self._images: dict[str, _Image] = {}  # by the name of the config
+        self._tagged: dict[str, _Image] = {}  # by tag
+        self._copied: dict[str, _Image] = {}  # by the digest at the source
 
     def claim(self, cancel: threading.Event | None = None) -> None:
         """Keep every other writer from the file until `close`, before anything is fetched for it.
@@ -141,10 +144,8 @@ class DockerArchiveWriter:
                 remedy="write docker-archive:FILE:REPOSITORY:TAG",
             )
         with self._lock:
-            for image in self._images.values():
-                if reference in image.tags or reference == str(image.manifest.digest):
-                    return image.manifest
-        return None
+            image = self._tagged.get(reference) or self._copied.get(reference)
+        return image.manifest if image is not None else None
 
     def has_blob(self, blob: Descriptor) -> bool:
         """Whether this run has put it there."""
@@ -188,11 +189,14 @@ class DockerArchiveWriter:
         image = _Image(manifest.descriptor, config.name, [layer.name for layer in layers])
         with self._lock:
             image = self._images.setdefault(config.name, image)
-            # A tag that another image had goes over to this one.
-            for other in self._images.values():
-                other.tags = [tag for tag in other.tags if tag != reference]
+            self._copied.setdefault(str(image.manifest.digest), image)
             if reference and reference != str(manifest.digest):
-                image.tags.append(reference)
+                # A tag that another image had goes over to this one.
+                other = self._tagged.pop(reference, None)
+                if other is not None:
+                    del other.tags[reference]
+                self._tagged[reference] = image
+                image.tags[reference] = None
 
     def finish(self) -> None:
         """Let the archive appear, if there is an image for it.
@@ -203,7 +207,7 @@ class DockerArchiveWriter:
         if not self._images:
             return
         document = [
-            {"Config": image.config, "RepoTags": image.tags or None, "Layers": image.layers}
+            {"Config": image.config, "RepoTags": list(image.tags) or None, "Layers": image.layers}
             for image in self._images.values()
         ]
         draft = self._growing()

@@ -11,10 +11,9 @@ from typing import IO, Protocol
 from concil.config import MIB
 from concil.content import Body, Digest, Verifier
 from concil.errors import SizeMismatch
+from concil.store.decompress import MAGIC_SIZE, Inflater, Packing, packing_of
 from concil.store.files import disk_error
-from concil.store.inflate import Inflater
 from concil.store.member_writer import CHUNK
-from concil.store.packing import MAGIC_SIZE, Packing, packing_of
 from concil.store.protocol import WriterState
 from concil.store.tar_draft import Draft, Region
 
@@ -156,7 +155,7 @@ class _Unpacked:
     def __init__(self, draft: Draft, digest: Digest, size: int, packing: Packing) -> None:
         self._draft = draft
         otherwise = "copy the image to oci-archive:FILE, where layers stay as they are"
-        self._inflater = Inflater(size, f"layer {digest}", packing, otherwise=otherwise)
+        self._inflater = Inflater(packing, f"layer {digest}", size=size, otherwise=otherwise)
         self._verifier = Verifier()
         try:
             # Without a buffer: what a full disk has not taken would fail once more in `close`.

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from concil.config import MIB
 from concil.errors import Cancelled, InvalidManifest, NotFound, StoreError, UsageError, shown
+from concil.store.decompress import MAGIC_SIZE, Inflater, Packing, packing_of
 from concil.store.files import FileBlob, disk_error
-from concil.store.inflate import Inflater
-from concil.store.packing import MAGIC_SIZE, Packing, packing_of
 from concil.store.tar_members import Member, Members
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -101,7 +100,8 @@ class TarFile:
             return None
         with tempfile.TemporaryFile() as plain:
             otherwise = f"unpack it first: {packing.program} {shown(str(self.path))}"
-            inflater = Inflater(size, f"archive {self.path}", packing, otherwise=otherwise)
+            subject = f"archive {self.path}"
+            inflater = Inflater(packing, subject, size=size, otherwise=otherwise)
             position = 0
             while piece := self._read(position, MIB):
                 position += len(piece)

@@ -33,6 +33,7 @@ from tests.lab.images import digest_of, make_blob, put_blob
 from tests.lab.registry import DockerRegistry
 from tests.lab.relay import Relay
 from tests.registry.scripted import Answer, Scripted, reply
+from tests.store.test_decompress import PACKERS
 
 BLOB = make_blob(9, 200_000)
 DIGEST = digest_of(BLOB)
@@ -74,6 +75,8 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
     "padded": padded,
     "bzip2": bz2.compress,
     "xz": lzma.compress,
+    "zstd": PACKERS["zstd"],
+    "trailing garbage": lambda content: gzip.compress(content, mtime=0) + b"something else",
 }
 
 
@@ -409,13 +412,14 @@ def test_an_archive_that_climbs_out_is_not_extracted(
 def test_zstd_says_what_helps_where_python_cannot(
     server: Scripted, hub: DockerHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("concil.store.decompress._ZSTD_MODULES", ("concil.no_such_module",))
+    for name in ("compression", "backports", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
     digest = serve(server, ZSTD_MAGIC + bytes(100))
 
     with pytest.raises(ConcilError, match="zstd") as caught:
         hub.open_layer(digest)
 
-    assert "Python 3.14" in caught.value.remedy
+    assert caught.value.remedy == "pip install 'concil[zstd]', or use Python 3.14 or newer"
 
 
 def test_zstd_is_read_where_python_can(
@@ -435,10 +439,10 @@ def test_zstd_is_read_where_python_can(
             self.unused_data = self._stream.unused_data
             return found
 
-    module = types.ModuleType("zstd_stand_in")
-    module.ZstdDecompressor = Frames  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "zstd_stand_in", module)
-    monkeypatch.setattr("concil.store.decompress._ZSTD_MODULES", ("missing", "zstd_stand_in"))
+    package = types.ModuleType("compression")
+    package.zstd = types.ModuleType("compression.zstd")  # type: ignore[attr-defined]
+    package.zstd.ZstdDecompressor = Frames
+    monkeypatch.setitem(sys.modules, "compression", package)
     packed = [ZSTD_MAGIC + bz2.compress(part) for part in (GOOD[:50_000], GOOD[50_000:])]
     digest = serve(server, b"".join(packed))
 

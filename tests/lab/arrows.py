@@ -63,8 +63,8 @@ OWNERS = {
     "yaml": "concil.plan.yaml_nodes",
     "dask": "concil.cluster",
     "distributed": "concil.cluster",
-    "backports": "concil.store.packing",
-    "compression": "concil.store.packing",  # of the standard library from Python 3.14 on
+    "backports": "concil.store.decompress",
+    "compression": "concil.store.decompress",  # of the standard library from Python 3.14 on
 }
 OUTSIDE = {"requests", "urllib3", "tenacity", "tqdm", "yaml", "distributed", "dask"} | {
     "backports",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import subprocess
 import sys
@@ -14,8 +15,8 @@ import pytest
 
 from concil.config import MIB
 from concil.errors import ContentError, StoreError
-from concil.store.inflate import Inflater
-from concil.store.packing import MAGIC_SIZE, packing_of
+from concil.store import decompress
+from concil.store.decompress import MAGIC_SIZE, Inflater, packing_of, plain_stream
 from tests.lab.images import make_blob
 from tests.store.layouts import told
 
@@ -33,10 +34,10 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def unpacked(packed: bytes, step: int, floor: int = 10 * MIB) -> bytes:
+def unpacked(packed: bytes, step: int) -> bytes:
     packing = packing_of(packed[:MAGIC_SIZE])
     assert packing is not None
-    inflater = Inflater(len(packed), "layer", packing, floor=floor)
+    inflater = Inflater(packing, "layer", size=len(packed))
     out: list[bytes] = []
     for start in range(0, len(packed), step):
         out += inflater.feed(packed[start : start + step])
@@ -65,9 +66,11 @@ def test_several_members_and_zeros_behind_them_are_one_stream() -> None:
         assert unpacked(packed, step) == b"onetwo"
 
 
-def test_more_than_is_honest_is_refused() -> None:
+def test_more_than_is_honest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decompress, "FLOOR", MIB)
+
     with pytest.raises(ContentError) as caught:
-        unpacked(gzip.compress(bytes(2 * MIB)), 1000, floor=MIB)
+        unpacked(gzip.compress(bytes(2 * MIB)), 1000)
     assert told(caught.value, "unpacks to more than 1048576 bytes")
 
 
@@ -122,11 +125,48 @@ def test_damage_to_every_compression_is_told_in_a_line(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PACKERS)
-def test_a_bomb_of_every_compression_is_refused_early(name: str) -> None:
+def test_a_stream_that_is_cut_off_is_told_to_be_truncated(name: str) -> None:
+    stream = PACKERS[name](make_blob(1, 5000))
+
+    for length in (len(stream) - 1, len(stream) // 2, MAGIC_SIZE):
+        for before in (b"", stream):
+            with pytest.raises(ContentError) as caught:
+                unpacked(before + stream[:length], 1000)
+            assert told(caught.value, "is truncated", f"middle of its {name}")
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_a_layer_is_read_as_a_file_to_the_end_of_its_last_stream(name: str) -> None:
+    """What follows is none of its content, and is verified by who reads the blob."""
+    content = make_blob(1, 200_000) + bytes(200_000)
+    half = len(content) // 2
+    packed = PACKERS[name](content[:half]) + PACKERS[name](content[half:])
+
+    for behind in (b"", bytes(100), b"?", b"something else that is no stream"):
+        with plain_stream(io.BytesIO(packed + behind), "layer") as stream:  # type: ignore[arg-type]
+            assert stream.read() == content
+    with (
+        plain_stream(io.BytesIO(packed[:-1]), "layer") as stream,  # type: ignore[arg-type]
+        pytest.raises(ContentError, match="is truncated"),
+    ):
+        stream.read()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", bytes(3000)], ids=["empty", "short", "tar"])
+def test_a_layer_without_compression_is_read_as_it_is(content: bytes) -> None:
+    with plain_stream(io.BytesIO(content), "layer") as stream:  # type: ignore[arg-type]
+        assert stream.read() == content
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_a_bomb_of_every_compression_is_refused_early(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decompress, "FLOOR", MIB)
     packed = PACKERS[name](bytes(50 * MIB))
 
     with pytest.raises(ContentError) as caught:
-        unpacked(packed, 1_000_000, floor=MIB)
+        unpacked(packed, 1_000_000)
     assert told(caught.value, "unpacks to more than")
 
 
@@ -153,11 +193,10 @@ def test_the_name_of_a_file_in_a_plain_tar_is_no_compression() -> None:
 
 MEASURED = """
 import resource, sys
-from concil.store.inflate import Inflater
-from concil.store.packing import packing_of
+from concil.store.decompress import Inflater, packing_of
 
 packed = open(sys.argv[1], "rb").read()
-inflater = Inflater(len(packed), "layer", packing_of(packed[:10]))
+inflater = Inflater(packing_of(packed[:10]), "layer", size=len(packed))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for start in range(0, len(packed), 65536):
     for out in inflater.feed(packed[start : start + 65536]):
@@ -189,5 +228,5 @@ def test_a_python_without_a_compression_says_what_brings_it(
     with pytest.raises(StoreError) as caught:
         unpacked(b"\x28\xb5\x2f\xfd" + bytes(20), 1000)
 
-    assert told(caught.value, "packed with zstd", "cannot unpack")
+    assert told(caught.value, "compressed with zstd", "cannot decompress")
     assert caught.value.remedy == "pip install 'concil[zstd]', or unpack it first"
