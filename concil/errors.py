@@ -38,10 +38,12 @@ from typing import Any
 
 import requests
 
+from concil.redaction import SECRETS
+
 
 def shown(text: object, limit: int = 160) -> str:
     """Quote untrusted text for a message: one line, ASCII, at most ``limit`` characters."""
-    quoted = ascii(text)
+    quoted = SECRETS.redact(ascii(text))  # before it is cut: half a secret would not be found
     return quoted if len(quoted) <= limit else quoted[: limit - 3] + "..."
 
 
@@ -60,8 +62,8 @@ class ConcilError(RuntimeError):
         return False
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        """Keep the message, and what can be done about it."""
-        super().__init__(message)
+        """Keep the message, without the secrets in it, and what can be done about it."""
+        super().__init__(SECRETS.redact(message))
         if remedy:
             self.remedy = remedy
 
@@ -148,7 +150,7 @@ class StatusError(RegistryError, requests.HTTPError):
 
     def __init__(self, message: str, *, response: requests.Response, remedy: str = "") -> None:
         """Keep the answer, as ``requests.HTTPError`` does."""
-        requests.HTTPError.__init__(self, message, response=response)
+        requests.HTTPError.__init__(self, SECRETS.redact(message), response=response)
         self.status: int = response.status_code
         self.retry_after: float | None = None  # seconds, from the answer's Retry-After
         self.final = False  # the same request would get the same answer, whatever the status
@@ -185,7 +187,7 @@ class ConnectionLost(RegistryError, requests.ConnectionError):
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         """Keep the message; there is no answer to keep."""
-        requests.ConnectionError.__init__(self, message)
+        requests.ConnectionError.__init__(self, SECRETS.redact(message))
         if remedy:
             self.remedy = remedy
 
@@ -214,7 +216,7 @@ class TLSFailure(RegistryError, requests.exceptions.SSLError):
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         """Keep the message; there is no answer to keep."""
-        requests.exceptions.SSLError.__init__(self, message)
+        requests.exceptions.SSLError.__init__(self, SECRETS.redact(message))
         if remedy:
             self.remedy = remedy
 

@@ -22,6 +22,7 @@ from concil.errors import (
     StatusError,
     shown,
 )
+from concil.redaction import SECRETS
 from concil.reference import check_tag
 from concil.registry import lists
 from concil.registry.endpoint import Call, Endpoint
@@ -142,7 +143,22 @@ class RegistryClient:
         discard(response)
         if response.status_code == requests.codes.created or location is None:
             return None
-        return resolve(response.url, location)
+        return self.session_url(response, location)
+
+    def session_url(self, response: requests.Response, location: str) -> str:
+        """Return the URL of an upload session that an answer names; no message shows it.
+
+        Raises:
+            ProtocolViolation: as `resolve`.
+        """
+        self.hide_session(location)  # an error of `resolve` would show it
+        url = resolve(response.url, location)
+        self.hide_session(url)
+        return url
+
+    def hide_session(self, location: str) -> None:
+        """Keep the Location of an upload session out of every message."""
+        SECRETS.register_session(location, self.path("blobs/uploads/"))
 
     # Manifests ---------------------------------------------------------------------
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import getpass
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from concil import arguments
 from concil.errors import AccessDenied, UsageError
+from concil.redaction import SECRETS
 
 TOKEN_USER = "<token>"  # noqa: S105 - the user of a secret that is an identity token
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user name and a password, or a token that stands for them; no secret is in ``repr``."""
+    """A user name and a password, or a token that stands for them; no secret is in ``repr``.
+
+    From then on no message of concil shows the secrets either, whoever repeats them.
+    """
 
     username: str
     password: str = field(repr=False)
@@ -26,11 +32,21 @@ class Credentials:
     place: str = field(default="", compare=False)  # where a login keeps them, for messages
 
     def __post_init__(self) -> None:
-        """Refuse what is no text."""
+        """Refuse what is no text; remember what must not be shown."""
         arguments.text("username", self.username)
         arguments.text("password", self.password)
         arguments.optional_text("identity_token", self.identity_token)
         arguments.optional_text("registry_token", self.registry_token)
+        SECRETS.register(self.password, self.identity_token, self.registry_token)
+        # A password that is too short to be looked for is found in what it is sent as.
+        if self.password:
+            with contextlib.suppress(UnicodeError):
+                SECRETS.register(self.basic().removeprefix("Basic "))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process, which remembers the secrets as well."""
+        fields = self.username, self.password, self.identity_token, self.registry_token, self.place
+        return type(self), fields
 
     @classmethod
     def parse(cls, text: str) -> Credentials:

@@ -7,7 +7,6 @@ import errno
 import http.client
 import re
 import time
-from collections.abc import Iterator
 
 import requests
 import urllib3.exceptions
@@ -28,6 +27,13 @@ from concil.errors import (
 )
 from concil.limits import reached
 from concil.registry import proxies, quota
+from concil.registry.sanitize import (
+    chain,
+    clean_exceptions,
+    clean_response,
+    clean_text,
+    register_request,
+)
 from concil.registry.urls import redacted
 from concil.strict_json import InvalidJson, read_json
 
@@ -39,15 +45,12 @@ _MISSING_FILE = re.compile(r"Could not find .*invalid path: (.*?)(?: \||$)")
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 # The limits of http.client: 100 lines of 64 KiB.
 _TOO_LARGE = re.compile(r"LineTooLong|got more than \d+ (?:headers|trailers|interim answers)")
-_LONGEST_TEXT = 4096  # characters of a server's words that are looked at
-_URL = re.compile(r"https?://[^\s\"'<>]+")
-_CREDENTIALS = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
 TWO_LENGTHS = "two lengths"  # says connections.py
 _UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED[^(]*?: (.*?)(?: \(_ssl|['\")]|$)")
 
 
 def translate(error: BaseException, what: str, *, answered: bool, proxy: str = "") -> ConcilError:
-    """Return our exception for one of the HTTP stack's.
+    """Return our exception for one of the HTTP stack's, which loses the secrets in it.
 
     Args:
         what: what was being done, for the message.
@@ -56,7 +59,15 @@ def translate(error: BaseException, what: str, *, answered: bool, proxy: str = "
     """
     if isinstance(error, ConcilError):
         return error
-    text = _texts(error)
+    # What it says is read first: cleaned it says less.
+    found = _translated(error, _texts(error), what, answered=answered, proxy=proxy)
+    clean_exceptions(error)
+    return found
+
+
+def _translated(
+    error: BaseException, text: str, what: str, *, answered: bool, proxy: str
+) -> ConcilError:
     failure = _limit(error, what) or _tls(error, text, what) or _proxy(error, text, what, proxy)
     if isinstance(failure, Unreachable):
         failure.answered_before = answered and failure.answered_before
@@ -76,7 +87,7 @@ def translate(error: BaseException, what: str, *, answered: bool, proxy: str = "
 
 def _limit(error: BaseException, what: str) -> LimitReached | None:
     """The limit of this machine that was reached; nobody knows whether the host is there."""
-    limit = next(filter(None, map(reached, _chain(error))), None)
+    limit = next(filter(None, map(reached, chain(error))), None)
     return None if limit is None else LimitReached(f"{what}: {limit[0]}", remedy=limit[1])
 
 
@@ -150,7 +161,7 @@ def _texts(error: BaseException) -> str:
     status line speaks of certificates would have a person told to trust anybody.
     """
     return " | ".join(
-        f"{type(e).__name__} {e}" if _is_ours(e) else type(e).__name__ for e in _chain(error)
+        f"{type(e).__name__} {e}" if _is_ours(e) else type(e).__name__ for e in chain(error)
     )
 
 
@@ -159,19 +170,6 @@ def _is_ours(error: BaseException) -> bool:
     if type(error) in (http.client.HTTPException, requests.exceptions.InvalidSchema):
         return True
     return isinstance(error, OSError) and not isinstance(error, requests.RequestException)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        more = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
-        waiting.extend(e for e in more if isinstance(e, BaseException))
 
 
 def _tls(error: BaseException, text: str, what: str) -> TLSFailure | None:
@@ -218,7 +216,7 @@ def _unreadable(message: str) -> TLSFailure:
 
 def _never_connected(error: BaseException) -> bool:
     kinds = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
-    return any(isinstance(one, kinds) for one in _chain(error))
+    return any(isinstance(one, kinds) for one in chain(error))
 
 
 _CAUSES = {
@@ -236,7 +234,7 @@ def _why(error: BaseException, text: str) -> str:
         return "the headers of the answer take too long"
     if "NameResolutionError" in text or "gaierror" in text:
         return "the host name is not known"
-    for one in _chain(error):
+    for one in chain(error):
         if isinstance(one, OSError) and one.errno in _CAUSES:
             return _CAUSES[one.errno]
     if "Timeout" in text or "timed out" in text:
@@ -265,9 +263,10 @@ def status_error(response: requests.Response, content: bytes, what: str = "") ->
     The first argument begins with the status code, as ``raise_for_status`` has it, and
     goes on with the registry's own codes and messages.
     """
+    register_request(response.request)
     status = response.status_code
     side = "Client" if status < 500 else "Server"
-    reason = _clean(response.reason or _REASONS.get(status, ""))[:100]
+    reason = clean_text(response.reason or _REASONS.get(status, ""))[:100]
     message = f"{status} {side} Error: {reason} for url: {redacted(response.url)}"
     told = _told(content)
     if told:
@@ -286,7 +285,7 @@ def status_error(response: requests.Response, content: bytes, what: str = "") ->
         remedy = "a proxy in front of the registry limits the size of a body"
     elif status in _OF_PROXIES:
         remedy = _of_proxy(response)
-    error = kind(message, response=response, remedy=remedy)
+    error = kind(message, response=clean_response(response, content), remedy=remedy)
     error.retry_after = retry_after(response)
     # Distribution 2.8 says 500 to a manifest whose foreign layers it does not want.
     error.final = status == 500 and "MANIFEST_BLOB_UNKNOWN" in codes(content)
@@ -304,11 +303,11 @@ def codes(content: bytes) -> list[str]:
 def _told(content: bytes) -> str:
     entries = _entries(content)
     if entries:
-        return "; ".join(_clean(": ".join(filter(None, entry))) for entry in entries)[:500]
+        return "; ".join(clean_text(": ".join(filter(None, entry))) for entry in entries)[:500]
     text = content.decode("utf-8", "replace").strip()
     if not text or text.startswith("<"):  # the HTML of a proxy says nothing
         return ""
-    return _clean(text)[:200]
+    return clean_text(text)[:200]
 
 
 def _entries(content: bytes) -> list[tuple[str, str]]:
@@ -329,13 +328,3 @@ def _entries(content: bytes) -> list[tuple[str, str]]:
             code = entry.get("code")
             found.append((code if isinstance(code, str) else "", told))
     return found
-
-
-def _clean(text: str) -> str:
-    """One line of printable text: what a registry sends ends up on a terminal.
-
-    Storage repeats the signed URL that it was asked by, others the header.
-    """
-    text = _URL.sub(lambda found: redacted(found[0]), text[:_LONGEST_TEXT])
-    text = _CREDENTIALS.sub(r"\1 <hidden>", text)
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -8,6 +8,7 @@ from concil.errors import TRANSIENT_STATUS, RegistryDenied
 from concil.registry import challenge, failures
 from concil.registry.challenge import Challenge
 from concil.registry.credentials import Credentials
+from concil.registry.sanitize import clean_response
 from concil.registry.session import Options, Transport, discard, read_error
 
 
@@ -52,7 +53,9 @@ def password_refusal(
     if response.status_code not in refused:
         return None
     return RegistryDenied(
-        str(error), response=response, remedy="check the credentials, or log in again"
+        str(error),
+        response=clean_response(response, content),
+        remedy="check the credentials, or log in again",
     )
 
 

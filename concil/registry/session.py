@@ -18,9 +18,11 @@ import requests.utils
 
 from concil.config import Timeouts
 from concil.errors import Cancelled, ConcilError, ConnectionLost, ProtocolViolation, shown
+from concil.redaction import SECRETS
 from concil.registry import failures, proxies
 from concil.registry.connections import check_proxy
 from concil.registry.gates import Gates
+from concil.registry.sanitize import register_user
 from concil.registry.urls import host_of, origin, redacted, resolve
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ class Options:
     read_timeout: float | None = None  # seconds without a byte; None: the idle timeout
     follow: bool = True  # follow redirects
     home: str | None = None  # a URL of whom the secrets belong to; None: of the request itself
+    session: bool = False  # the URL is that of an upload session, a secret
     overrides: Mapping[str, Any] = field(default_factory=dict)  # timeout, verify, cert, proxies
 
 
@@ -66,6 +69,7 @@ class Transport:
         self._losses: Counter[str] = Counter()  # answers that were lost or 5xx, by host
         self._losses_lock = threading.Lock()
         self._proxies: dict[str, Mapping[str, str]] = {}
+        self._seen_proxies: Mapping[str, str] = {}  # of the last request
 
     def send(self, request: requests.Request, options: Options | None = None) -> requests.Response:
         """Send ``request`` and return its answer, the body unread, whatever the status.
@@ -93,7 +97,7 @@ class Transport:
                 return response
             discard(response)
             prepared = prepared.copy()
-            prepared.url = resolve(response.url, location)
+            prepared.url = _followed(response.url, location, options)
             # What was taken away on the way does not come back.
             home = home if at_home else ("", "", 0)
         raise ProtocolViolation(f"{redacted(request.url)}: more than {MAX_REDIRECTS} redirects")
@@ -175,6 +179,10 @@ class Transport:
             "timeout": (self.timeouts.connect, read),
         }
         settings.update({k: v for k, v in options.overrides.items() if v is not None})
+        if settings["proxies"] != self._seen_proxies:
+            self._seen_proxies = dict(settings["proxies"])
+            for proxy in filter(None, self._seen_proxies.values()):
+                register_user(str(proxy))
         return settings
 
     def _proxy_setting(self, url: str) -> str:
@@ -195,6 +203,15 @@ class Transport:
             found = {} if proxy is None else {origin(url)[0]: proxy.url}
             self._proxies[key] = found
         return found
+
+
+def _followed(answered: str, location: str, options: Options) -> str:
+    """Where a redirect leads to. Its query may be a signature, and a session is one itself."""
+    register = SECRETS.register_session if options.session else SECRETS.register_signed
+    register(location)  # an error of `resolve` would show it
+    target = resolve(answered, location)
+    register(target)
+    return target
 
 
 def _refusal(response: requests.Response | None) -> bytes:

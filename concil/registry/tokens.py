@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -17,9 +18,11 @@ from concil.errors import (
     ProtocolViolation,
     RegistryDenied,
 )
+from concil.redaction import SECRETS
 from concil.registry import failures, go_json
 from concil.registry.credentials import TOKEN_USER, Credentials
 from concil.registry.realms import check_realm, same_origin
+from concil.registry.sanitize import clean_response
 from concil.registry.session import MAX_REDIRECTS, Options, Transport, discard, read_error
 from concil.registry.urls import redacted, resolve
 
@@ -245,7 +248,7 @@ def _refusal(
     error = failures.status_error(response, content, _asker(credentials))
     code = _oauth_error(content)
     if response.status_code == requests.codes.bad_request and code == "invalid_grant":
-        error = RegistryDenied(f"{error}: {code}", response=response)
+        error = RegistryDenied(f"{error}: {code}", response=clean_response(response, content))
     if credentials is not None and isinstance(error, RegistryDenied):
         error.remedy = "check the credentials, or log in again"
     return error
@@ -288,22 +291,26 @@ def read_token(content: bytes, what: str, began: float) -> Token:
         AccessDenied: there is no token in it.
     Source: distribution, "Token Authentication Specification"; REGISTRIES.md 3.2.
     """
-    try:
+    read = False
+    with contextlib.suppress(ValueError, RecursionError):  # which hold the answer
         document = go_json.decode(content)
-    except (ValueError, RecursionError) as error:
+        read = True
+    if not read:
         raise AccessDenied(
             f"{what}: the answer is not JSON", remedy="something else than a token service answers"
-        ) from error
+        )
     token = refresh = None
     if isinstance(document, dict):
         token = document.get("token") or document.get("access_token")
         refresh = document.get("refresh_token")
     header = bearer(token) if isinstance(token, str) else None
+    usable = isinstance(refresh, str) and bool(refresh)
+    SECRETS.register(refresh if usable else None, kind="refresh token")
     if header is None:
         raise AccessDenied(f"{what}: the answer has no token")
+    SECRETS.register(token, kind="token")
     lifetime = document.get("expires_in")
     # A comparison with NaN is false, and True is a number to Python.
     numeric = isinstance(lifetime, (int, float)) and not isinstance(lifetime, bool)
     told = min(lifetime, LONGEST_LIFETIME) if numeric and lifetime > 0 else DEFAULT_LIFETIME
-    usable = isinstance(refresh, str) and bool(refresh)
     return Token(header, began, float(told), refresh if usable else None)

@@ -20,11 +20,12 @@ from concil.errors import (
     SessionLost,
     StatusError,
 )
+from concil.registry import failures
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call
 from concil.registry.quirks import SENSIBLE
-from concil.registry.session import ERROR_LIMIT, Options, discard, read_limited
-from concil.registry.urls import redacted, resolve, with_query
+from concil.registry.session import ERROR_LIMIT, Options, discard, read_error, read_limited
+from concil.registry.urls import redacted, with_query
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class UploadSession:
 
     def __init__(self, client: RegistryClient, location: str, offset: int = 0) -> None:
         """Go on with the session at ``location``, a secret."""
+        client.hide_session(location)
         self._client = client
         self.location = location
         self.offset = offset
@@ -82,7 +84,7 @@ class UploadSession:
         discard(response)
         if location is None:
             raise ProtocolViolation(f"{client.repository}: an upload was opened without Location")
-        session = cls(client, resolve(response.url, location))
+        session = cls(client, client.session_url(response, location))
         session.smallest_chunk = _announced(response, "OCI-Chunk-Min-Length")
         session.largest_chunk = _announced(response, "OCI-Chunk-Max-Length")
         return session
@@ -96,13 +98,12 @@ class UploadSession:
             ConnectionLost, StatusError: ask `status` where to go on.
         """
         began, end = self.offset, self.offset + len(body)
-        try:
-            response = self._send(self._carrying("PATCH", self.location, body, ranged=ranged))
-        except StatusError as error:
-            if error.status == 416 and error.response is not None:
-                self._follow(error.response)  # Cloudflare and Quay say where to go on
-            raise
+        call = self._carrying("PATCH", self.location, body, ranged=ranged)
+        response = self._send(replace(call, expect=call.expect | {416}))
         self._follow(response)
+        if response.status_code == requests.codes.range_not_satisfiable:
+            # Cloudflare and Quay say where to go on.
+            raise failures.status_error(response, read_error(response))
         told = acknowledged(response.headers.get("Range"))
         discard(response)
         if told is not None and began < told < end:
@@ -126,7 +127,7 @@ class UploadSession:
             self.location,
             self._client.push,
             expect=frozenset({200, 202, 204}),
-            options=Options(home=self._home),
+            options=Options(home=self._home, session=True),
         )
         # A spoilt session answers 500 for ever: that is asked again, but not for long.
         brief = replace(self._client.policy, attempts=min(2, self._client.policy.attempts))
@@ -195,7 +196,7 @@ class UploadSession:
             self.location,
             self._client.push,
             expect=frozenset(range(200, 600)),
-            options=Options(home=self._home),
+            options=Options(home=self._home, session=True),
         )
         with contextlib.suppress(ConcilError):
             discard(self._client.endpoint.send(call))
@@ -224,14 +225,18 @@ class UploadSession:
         if ranged and len(body):
             headers["Content-Range"] = f"{self.offset}-{self.offset + len(body) - 1}"
         self.sent = max(self.sent, self.offset + len(body))
-        options = Options(read_timeout=wait, follow=False, home=self._home)
+        options = Options(read_timeout=wait, follow=False, home=self._home, session=True)
         return Call(method, url, self._client.push, headers, body, _ACCEPTED | _MOVED, options)
 
     def _follow(self, response: requests.Response) -> None:
         """Each answer's Location replaces the last: it may carry the state."""
         location = response.headers.get("Location")
         if location:
-            self.location = resolve(response.url, location)
+            try:
+                self.location = self._client.session_url(response, location)
+            except ProtocolViolation:
+                response.close()
+                raise
 
     def _check_committed(self, response: requests.Response, digest: Digest) -> None:
         """Compare with what the registry says it stored; another algorithm says nothing."""

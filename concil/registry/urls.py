@@ -11,9 +11,11 @@ import urllib.parse
 from collections.abc import Callable, Iterable
 
 from concil.errors import ProtocolViolation
+from concil.redaction import HIDDEN, SECRETS, SESSION
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SHOWN_PATH = 300  # characters of a path in a message
+_PARAMETERS = re.compile(r"(?<=;)[^/;]+")  # RFC 3986, 3.3: may be a signature, as "sig=..."
 # What every parser of URLs takes for the same host: no user info, no backslash, ASCII only.
 _PLAIN_NETLOC = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # A URL's origin is asked for several times a request: it is remembered by what is before the path.
@@ -54,11 +56,13 @@ def origin(url: str) -> Origin:
 
 
 def _origin(url: str) -> Origin:
-    try:
+    known = None
+    with contextlib.suppress(ValueError):  # which may quote a user and a password
         parts = urllib.parse.urlsplit(url)
-        scheme, host, port = parts.scheme.lower(), parts.hostname, parts.port
-    except ValueError as error:
-        raise ProtocolViolation(f"not a URL: {error}") from error
+        known = parts.scheme.lower(), parts.hostname, parts.port
+    if known is None:
+        raise ProtocolViolation("not a URL: its host or port makes no sense")
+    scheme, host, port = known
     if scheme not in _DEFAULT_PORTS or not host:
         raise ProtocolViolation(f"not a URL of a registry: {redacted(url)}")
     return scheme, host.rstrip("."), port or _DEFAULT_PORTS[scheme]
@@ -76,18 +80,27 @@ def host_of(url: str) -> str:
 
 
 def redacted(url: str) -> str:
-    """Return the URL without what could be a secret: user info, unknown query keys, session ids."""
+    """Return the URL without what could be a secret.
+
+    That is user info, unknown query keys, parameters in the path, and of an upload session all
+    that the registry's Location said.
+    """
     try:
         parts = urllib.parse.urlsplit(url)
     except ValueError:
         return "<not a URL>"
-    path = parts.path
+    host, path = host_of(url), parts.path
     before, uploads, session = path.partition("/blobs/uploads/")
     if uploads and session:
-        path = f"{before}{uploads}<session>"
+        path = f"{before}{uploads}{SESSION}"
+    # Before it is cut: half a secret would not be found.
+    shown = SECRETS.redact(f"//{host}{path}").removeprefix("//")
+    if not shown.startswith(host):
+        host = shown.partition("/")[0]
+    path = _PARAMETERS.sub(HIDDEN, shown.removeprefix(host))
     # A Location may bring an escape sequence, or tens of thousands of characters.
     path = urllib.parse.quote(path[:_SHOWN_PATH], safe="/:@!$&'()*+,;=~%<>")
-    host = urllib.parse.quote(host_of(url)[:_SHOWN_PATH], safe=":[]")
+    host = urllib.parse.quote(host[:_SHOWN_PATH], safe=":[]<>")
     kept = [(k, v) for k, v in urllib.parse.parse_qsl(parts.query) if k in _SHOWN_KEYS]
     query = urllib.parse.urlencode(kept, safe=":/,")[:_SHOWN_PATH]
     return urllib.parse.urlunsplit((parts.scheme, host, path, query, ""))
@@ -242,10 +255,9 @@ def join(base: str, url: str) -> str:
     Raises:
         ProtocolViolation: no URL at all.
     """
-    try:
+    with contextlib.suppress(ValueError):  # which may quote a session or a signature
         return urllib.parse.urljoin(base, url)
-    except ValueError as error:
-        raise ProtocolViolation(f"{redacted(base)} points to what is no URL: {error}") from error
+    raise ProtocolViolation(f"{redacted(base)} points to what is no URL")
 
 
 def with_query(url: str, key: str, value: str) -> str:

@@ -307,7 +307,8 @@ def test_the_first_argument_begins_with_the_status(
     assert type(error) is kind
     assert error.args[0].startswith(start)
     assert error.args[0].endswith("(asked for a token)")
-    assert error.response is response
+    assert error.response is not None
+    assert error.response.status_code == status
     assert error.status == status
     assert isinstance(error, requests.HTTPError)
     assert isinstance(error, RuntimeError)
