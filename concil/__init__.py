@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from concil.progress import Event, ProgressSink, State
     from concil.registry.credentials import Credentials
     from concil.registry.http_session import TLSSettings
+    from concil.registry.warning_header import RegistryWarning
     from concil.since import held_by
     from concil.store.held import Held
     from concil.stores import Access
@@ -54,6 +55,7 @@ __all__ = [
     "ProgressSink",
     "Pruned",
     "Pruning",
+    "RegistryWarning",
     "Removal",
     "RetryPolicy",
     "Sides",
@@ -84,6 +86,7 @@ _HOMES = {
     "progress": ("Event", "ProgressSink", "State"),
     "registry.credentials": ("Credentials",),
     "registry.http_session": ("TLSSettings",),
+    "registry.warning_header": ("RegistryWarning",),
     "since": ("held_by",),
     "store.held": ("Held",),
     "stores": ("Access",),

@@ -20,6 +20,7 @@ from concil.forking import renew_in_child
 from concil.opening import Sides
 from concil.progress import ProgressSink
 from concil.reference import parse_address
+from concil.registry.warning_header import RegistryWarning
 from concil.store.files import LocalFile, writable
 from concil.stores import listing
 from concil.transfer.blob import Begin
@@ -310,6 +311,11 @@ class Engine:
         return layer.open_stored(
             self._parts.opening.source(reference), reference, self._parts.run, self._progress
         )
+
+    @property
+    def warnings(self) -> tuple[RegistryWarning, ...]:
+        """What registries have said in Warning headers so far, once for each host and text."""
+        return self._parts.stores.warnings.all()
 
     def begin_blobs_by(self, begin: Begin) -> None:
         """Let ``begin`` decide when a blob of an image is moved, beside other engines."""

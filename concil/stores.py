@@ -27,6 +27,7 @@ from concil.registry.keyring import Keyring, Shelf
 from concil.registry.quirks import Knowledge
 from concil.registry.referrers import SharedReferrers
 from concil.registry.session import Transport
+from concil.registry.warning_header import WarningLog
 from concil.store.docker_archive import DockerArchive
 from concil.store.foreign import open_elsewhere
 from concil.store.layout import LayoutStore
@@ -77,6 +78,7 @@ class Stores:
         self._timeouts = timeouts
         self._cancel = cancel
         self._gates = Gates(config.requests, by_server(config.hosts))
+        self.warnings = WarningLog()
         self._knowledge = knowledge or Knowledge()
         self.referrers = SharedReferrers()
         self._transports: dict[TLSSettings, Transport] = {}
@@ -229,7 +231,11 @@ class Stores:
             connections = 2 * (self._config.workers + self._config.images) + 2
             session: requests.Session = new_session(tls, connections=connections)
             transport = self._transports[tls] = Transport(
-                session, timeouts=self._timeouts, cancel=self._cancel, gates=self._gates
+                session,
+                timeouts=self._timeouts,
+                cancel=self._cancel,
+                gates=self._gates,
+                warnings=self.warnings,
             )
         return transport
 

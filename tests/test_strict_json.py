@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from concil.config import MIB
-from concil.strict_json import MOST_PARTS, InvalidJson, read_json
+from concil.strict_json import MOST_NESTING, MOST_PARTS, InvalidJson, read_json
 from tests.registry.wiring import UNTIMED
 
 
@@ -42,6 +42,16 @@ def test_a_document_is_read() -> None:
 def test_what_is_not_taken(content: bytes, said: str) -> None:
     with pytest.raises(InvalidJson, match=said):
         read_json(content)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_how_deep_a_document_may_nest(opening: bytes, closing: bytes) -> None:
+    for beside in (b"", b"[],{},[],{}," * 100):
+        most = opening * (MOST_NESTING - 1) + b"1" + closing * (MOST_NESTING - 1)
+
+        assert read_json(b"[" + beside + most + b"]") is not None
+        with pytest.raises(InvalidJson, match="nests too deep"):
+            read_json(b"[[" + beside + most + b"]]")
 
 
 @pytest.mark.parametrize("piece", [b"[],", b"{},", '"\u4e00",'.encode(), b"1.5,", b'{"a":0},'])

@@ -14,6 +14,7 @@ from concil.plan.registries import registry_of
 from concil.plan.rules import Rule
 from concil.plan.tags import TagFilter
 from concil.reference import Address, LayoutAddress, Reference, parse_address
+from concil.strict_json import InvalidJson, check_nesting
 from concil.transfer.mirror import MirrorItem
 
 logger = logging.getLogger(__name__)
@@ -124,11 +125,16 @@ def _document(path: Path) -> dict[str, Any]:
             raise UsageError(f"{shown(str(path))} is larger than a report can be")
         with path.open("rb") as file:
             document = json.load(file)
+        check_nesting(document)
     except OSError as error:
         raise StoreError(
             f"cannot read the report {shown(str(path))}: {error.strerror}", remedy=_REMEDY
         ) from error
-    except (ValueError, RecursionError) as error:
+    except (InvalidJson, RecursionError) as error:
+        raise UsageError(
+            f"{shown(str(path))} is no report: its JSON nests too deep", remedy=_REMEDY
+        ) from error
+    except ValueError as error:
         raise UsageError(f"{shown(str(path))} is no report", remedy=_REMEDY) from error
     if not isinstance(document, dict):
         raise UsageError(f"{shown(str(path))} is no report", remedy=_REMEDY)

@@ -12,7 +12,7 @@ from concil.content import Platform
 from concil.errors import ConcilError, UsageError
 from concil.plan.regsync_hosts import Hosts, filled, pass_over
 from concil.plan.rules import NameFilter, Plan, Rule
-from concil.plan.tags import TagFilter
+from concil.plan.tags import TagFilter, compile_pattern
 from concil.plan.versions import VersionRange
 from concil.plan.yaml_nodes import Item
 
@@ -127,7 +127,13 @@ def _tags(item: Item | None) -> TagFilter:
             versions = VersionRange.parse(" || ".join(ranges))
         except UsageError as error:
             raise fields["semverRange"].place.wrong(str(error), error.remedy) from error
-    match = re.compile("|".join(f"(?:{one.pattern})" for one in allow)) if allow else None
+    match = None
+    if allow:
+        try:
+            match = compile_pattern("|".join(f"(?:{one.pattern})" for one in allow))
+        except re.error as error:
+            cause = f"tags: not a regular expression: {error}"
+            raise fields["allow"].place.wrong(cause) from error
     return TagFilter(match=match, versions=versions, exclude=_patterns(fields.get("deny"), "tags"))
 
 
@@ -145,7 +151,7 @@ def _patterns(item: Item | None, what: str) -> tuple[re.Pattern[str], ...]:
     if item is None:
         return ()
     try:
-        return tuple(re.compile(text) for text in item.texts(what))
+        return tuple(compile_pattern(text) for text in item.texts(what))
     except re.error as error:
         raise item.place.wrong(f"{what}: not a regular expression: {error}") from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from concil.errors import UsageError, shown
 from concil.plan.rules import Plan, Rule
-from concil.plan.tags import TagFilter
+from concil.plan.tags import TagFilter, compile_pattern
 from concil.plan.versions import VersionRange
 from concil.plan.yaml_nodes import Item
 from concil.reference import same_docker
@@ -103,7 +103,7 @@ def _registry(host: str, fields: dict[str, Item]) -> Iterator[Rule]:
     for repository, item in _repositories(fields.get("images-by-tag-regex", empty)):
         text = item.text(repository)
         try:
-            pattern = re.compile(f".*(?:{text}).*")  # skopeo's need not meet the whole tag
+            pattern = compile_pattern(f".*(?:{text}).*")  # skopeo's need not meet the whole tag
         except re.error as error:
             raise item.place.wrong(f"{repository}: not a regular expression: {error}") from error
         yield _rule(item, f"{host}/{repository}", TagFilter(match=pattern))

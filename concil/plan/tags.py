@@ -10,6 +10,20 @@ from dataclasses import dataclass
 from concil.plan.versions import Version, VersionRange
 
 
+def compile_pattern(text: str) -> re.Pattern[str]:
+    """Compile a regular expression that somebody wrote into a plan.
+
+    Raises:
+        re.error: it is none, or none that Python can compile.
+    """
+    try:
+        return re.compile(text)
+    except RecursionError as error:
+        raise re.error("it nests too deep") from error
+    except OverflowError as error:
+        raise re.error(str(error)) from error
+
+
 @dataclass(frozen=True, slots=True)
 class TagFilter:
     """Chooses tags. Without any condition it chooses all of them.

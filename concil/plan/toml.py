@@ -11,11 +11,12 @@ from concil.content import Platform
 from concil.errors import ConcilError, UsageError, shown
 from concil.plan.hosts import HOSTS, limits
 from concil.plan.rules import Plan, Rule
-from concil.plan.tags import TagFilter
+from concil.plan.tags import TagFilter, compile_pattern
 from concil.plan.versions import VersionRange
 from concil.reference import LayoutAddress, parse_address
 
 _TABLE = "mirror"
+_DEEP_KEY = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){100}")
 _HEADER = re.compile(r"\s*\[\[\s*mirror\s*\]\]")
 
 
@@ -28,10 +29,18 @@ def plan(text: str, name: str) -> Plan:
         UsageError: it is no TOML, or an entry is unknown, missing or of another kind; file,
             line and field are named.
     """
+    remedy = "a plan is TOML: see docs/plans.md"
+    # tomllib needs minutes for a key of a hundred thousand parts.
+    deep = _DEEP_KEY.search(text)
+    if deep is not None:
+        line = text.count("\n", 0, deep.start()) + 1
+        raise UsageError(f"{name}:{line}: a key nests too deep", remedy=remedy)
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{name}: {error}", remedy="a plan is TOML: see docs/plans.md") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{name}: {error}", remedy=remedy) from error
+    except RecursionError as error:
+        raise UsageError(f"{name}: it nests too deep", remedy=remedy) from error
     tables = document.pop(_TABLE, [])
     hosts = limits(document.pop(HOSTS, {}), text, name)
     for key in document:
@@ -156,7 +165,7 @@ def _number(value: Any) -> int:  # noqa: ANN401 - whatever TOML gives
 
 
 def _patterns(value: Any) -> tuple[re.Pattern[str], ...]:  # noqa: ANN401 - whatever TOML gives
-    return tuple(re.compile(one) for one in _strings(value))
+    return tuple(compile_pattern(one) for one in _strings(value))
 
 
 def _platforms(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever TOML gives
@@ -170,7 +179,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "source": _string,
     "target": _string,
     "tags": _strings,
-    "match": lambda value: re.compile(_string(value)),
+    "match": lambda value: compile_pattern(_string(value)),
     "semver": lambda value: VersionRange.parse(_string(value)),
     "latest": _number,
     "exclude": _patterns,

@@ -8,6 +8,8 @@ from typing import Any
 
 from concil.errors import UsageError, shown
 
+_REMEDY = "a plan in YAML is a file of regsync or skopeo: see docs/plans.md"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -79,11 +81,15 @@ def load(text: str, name: str) -> Item:
     try:
         node = loader.get_single_node()
         return _Reader(loader, name).read(node) if node else Item(None, Place(name, 1))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except UsageError:  # a ValueError, too
+        raise
+    except RecursionError as error:
+        raise UsageError(f"{name}: it nests too deep", remedy=_REMEDY) from error
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 1
         problem = getattr(error, "problem", None) or "not YAML"
-        raise UsageError(f"{name}:{line}: {shown(str(problem))}") from error
+        raise UsageError(f"{name}:{line}: {shown(str(problem))}", remedy=_REMEDY) from error
     finally:
         loader.dispose()
 
@@ -108,6 +114,10 @@ class _Reader:
             item = self._known[id(node)] = Item(value, place)
             self._loader.flatten_mapping(node)
             for key, child in node.value:
+                if key.id != "scalar":
+                    raise Place(self._name, key.start_mark.line + 1).wrong(
+                        "a key is no text", _REMEDY
+                    )
                 # People look for the key: its value may begin in the next line.
                 line = Place(self._name, key.start_mark.line + 1)
                 value[str(key.value)] = replace(self.read(child), place=line)

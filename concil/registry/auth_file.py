@@ -15,6 +15,7 @@ from concil.errors import AccessDenied, shown
 from concil.reference import DOCKER_HOST
 from concil.registry.credentials import Credentials
 from concil.registry.go_json import name_in
+from concil.strict_json import InvalidJson, check_nesting
 
 _DOCKER_NAMES = frozenset({"docker.io", "index.docker.io", DOCKER_HOST})
 _DOCKER_KEY = "https://index.docker.io/v1/"
@@ -71,7 +72,10 @@ class AuthFile:
         if content.strip():
             try:
                 document = json.loads(content)
-            except (ValueError, RecursionError):
+                check_nesting(document)
+            except (InvalidJson, RecursionError):
+                raise AccessDenied(f"{name}: its JSON nests too deep", remedy=_BROKEN) from None
+            except ValueError:
                 document = None  # the error would quote the file
         if not isinstance(document, dict):
             raise AccessDenied(f"{name} is not a JSON object", remedy=_BROKEN)

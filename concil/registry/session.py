@@ -24,6 +24,7 @@ from concil.registry.connections import check_proxy
 from concil.registry.gates import Gates
 from concil.registry.sanitize import register_user
 from concil.registry.urls import host_of, origin, redacted, resolve
+from concil.registry.warning_header import WarningLog
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +60,14 @@ class Transport:
         timeouts: Timeouts | None = None,
         cancel: threading.Event | None = None,
         gates: Gates | None = None,
+        warnings: WarningLog | None = None,
     ) -> None:
         """Use ``session``, which stays its owner's to close."""
         self.session = session
         self.timeouts = timeouts or Timeouts()
         self.cancel = cancel or threading.Event()
         self.gates = gates or Gates()
+        self.warnings = warnings or WarningLog()
         self._answered: set[str] = set()  # hosts that have answered at least once
         self._losses: Counter[str] = Counter()  # answers that were lost or 5xx, by host
         self._losses_lock = threading.Lock()
@@ -156,6 +159,8 @@ class Transport:
         finally:
             gate.leave(given, response, _refusal(response))
         self._answered.add(host)
+        if "Warning" in response.headers:
+            self.warnings.record(host, response.headers["Warning"])
         if response.status_code >= requests.codes.server_error:
             self.count_loss(url)
         took = (time.monotonic() - began) * 1000

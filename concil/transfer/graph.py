@@ -12,7 +12,7 @@ from concil.errors import InvalidManifest, NotFound, SizeMismatch, shown
 
 DEEPEST = 8  # indexes in indexes
 MOST = 10_000  # manifests of one image
-MOST_BLOBS = 5_000  # of one image: each that waits for its turn needs 8 KiB
+MOST_BLOBS = 6_000  # of one image, 5000 layers and more: each that waits for its turn needs 8 KiB
 MOST_BYTES = 8 * MIB  # of the manifests below one index: they are all in memory at once
 
 # What BuildKit's attestations name the manifest they are about by.

@@ -11,7 +11,7 @@ from concil.cli import inspect
 from concil.config import KIB, MIB, RetryPolicy, TransferConfig
 from concil.registry import connections, lists, session, tokens
 from concil.store import layout_directory
-from concil.strict_json import MOST_PARTS
+from concil.strict_json import MOST_NESTING, MOST_PARTS
 from concil.transfer import graph
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,6 +32,7 @@ LIMITS = {
     "manifest, index": mib(TransferConfig().manifest_limit),
     "config that `inspect` reads": mib(inspect._CONFIG_LIMIT),
     "lists, objects and commas of a document": str(MOST_PARTS),
+    "lists and objects of a document in one another": str(MOST_NESTING),
     "indexes in indexes": str(graph.DEEPEST),
     "manifests of an image": f"{graph.MOST}, {mib(graph.MOST_BYTES)} below one index",
     "different blobs of an image": str(graph.MOST_BLOBS),
