@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import urllib.parse
 
 from concil import arguments
 from concil.errors import InvalidReference
+from concil.redaction import without_user
 from concil.reference import DOCKER_HOST
 
 _SCHEMES = ("https", "http", "docker", "store")
@@ -16,6 +18,11 @@ class DockerSplitResult(urllib.parse.SplitResult):
     """The parts of a docker URL: a SplitResult that knows repository, tag and API URL."""
 
     __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Return the parts, without user and password."""
+        netloc, path = map(without_user, self[1:3])
+        return f"Docker{urllib.parse.SplitResult(self[0], netloc, path, *self[3:])!r}"
 
     @property
     def repository(self) -> str:
@@ -42,10 +49,14 @@ class DockerSplitResult(urllib.parse.SplitResult):
             raise InvalidReference(
                 "url must be a docker://-Url", remedy="write docker://host/repository:tag"
             )
-        try:
+        port: int | None = -1
+        with contextlib.suppress(ValueError):  # which quotes what may be a password
             port = self.port
-        except ValueError as error:
-            raise InvalidReference(f"not a port in a docker URL: {error}") from error
+        if port == -1 or "/" in self.path.partition("@")[2]:
+            raise InvalidReference(
+                "not a port in a docker URL",
+                remedy="write host:port, and %2F for a slash in a password",
+            )
         host = DOCKER_HOST if self.hostname in _DOCKER_NAMES else self.hostname
         host = f"[{host}]" if ":" in host else host
         netloc = f"{host}:{port}" if port else host
@@ -59,8 +70,9 @@ def parse_docker_url(docker_url: str) -> DockerSplitResult:
     Raises:
         InvalidReference: no URL at all.
     """
-    try:
-        text = arguments.text("docker_url", docker_url)
+    text = arguments.text("docker_url", docker_url)
+    with contextlib.suppress(ValueError):  # which may quote a user and a password
         return DockerSplitResult(*urllib.parse.urlsplit(text))
-    except ValueError as error:
-        raise InvalidReference(f"not a docker URL: {error}") from error
+    raise InvalidReference(
+        "not a docker URL", remedy="write docker://[user:password@]host/repository:tag"
+    )

@@ -23,6 +23,9 @@ _HEAD = 32  # characters of a long value that are enough: a server may cut what 
 _PART = 8  # characters; shorter parts of a URL say too little to be looked for
 _MOST = 1000  # values of each kind
 _MOST_CHARACTERS = 1 << 20  # of all values of one kind
+_LOCAL = re.compile(r"(?:oci|oci-archive|docker-archive):(?!//)")
+# Greedy: up to the last @, or the last but one where a digest follows the last.
+_USER = re.compile(r".*@(?!sha(?:256|512):)", re.DOTALL)
 # Query keys of registries and signed URLs whose values are no secret.
 _PLAIN_KEYS = frozenset(
     {"digest", "mount", "from", "n", "last", "artifactType", "service", "scope"}
@@ -159,6 +162,19 @@ class Redactor:
                     stop = _end(text, start + len(needle.head), needle.rest)
                     if not (needle.is_word and _is_within_word(text, start, stop)):
                         yield (*_widened(text, start, stop, needle), needle.mark)
+
+
+def without_user(address: str) -> str:
+    """Return an address as it may be shown: with a mark in the place of user and password.
+
+    Everything in front of the last @ is taken for them, unless a digest follows that, also
+    what makes no valid address: a slash in the password would end the host for others.
+    """
+    if _LOCAL.match(address):
+        return address
+    scheme, mark, rest = address.rpartition("://")
+    found = _USER.match(rest)
+    return f"{scheme}{mark}{HIDDEN}@{rest[found.end() :]}" if found else address
 
 
 def _needles(value: _Value) -> Iterator[_Needle]:

@@ -13,6 +13,7 @@ from concil import arguments
 from concil.config import HostLimits
 from concil.content import Digest
 from concil.errors import InvalidDigest, InvalidReference, UsageError, shown
+from concil.redaction import SECRETS, without_user
 
 LAYOUT, OCI_ARCHIVE, DOCKER_ARCHIVE = "oci", "oci-archive", "docker-archive"
 LOCAL_SCHEMES = ("oci:", "oci-archive:", "docker-archive:")
@@ -64,10 +65,11 @@ class Reference:
         scheme, _, rest = text.partition("://") if "://" in text else ("docker", "", text)
         if scheme not in ("docker", "https", "http"):
             raise InvalidReference(
-                f"unknown scheme {shown(scheme)} in {shown(_hidden(text))}",
+                f"unknown scheme {shown(scheme)} in {shown(without_user(text))}",
                 remedy="write docker://host/repository:tag, http://... or oci:PATH:TAG",
             )
         username, password, rest = _split_user(rest)
+        SECRETS.register(password)
         # With a user in front it is a host: docker.io must not get its password.
         host, name = _split_host(rest, explicit=scheme != "docker" or username is not None)
         name, at, digest_text = name.partition("@")
@@ -79,7 +81,7 @@ class Reference:
                 digest = Digest.parse(digest_text)
             except InvalidDigest as error:
                 raise InvalidReference(
-                    f"{error} in {shown(_hidden(text))}", remedy=error.remedy
+                    f"{error} in {shown(without_user(text))}", remedy=error.remedy
                 ) from error
         if host in _DOCKER_NAMES and "/" not in name:
             name = f"library/{name}"
@@ -162,7 +164,7 @@ def parse_address(text: str) -> Address:
     layout = arguments.text("address", text).startswith(LOCAL_SCHEMES)
     if not text or (_CONTROL if layout else _CONTROL_OR_SPACE).search(text):
         raise InvalidReference(
-            f"not a reference: {shown(_hidden(text))}",
+            f"not a reference: {shown(without_user(text))}",
             remedy="a reference is [host/]repository[:tag] without spaces, or oci:PATH[:TAG]",
         )
     if layout:
@@ -294,11 +296,16 @@ def _check(text: str, name: str, tag: str | None) -> None:
         if tag is not None:
             check_tag(tag)
     except InvalidReference as error:
-        raise InvalidReference(f"{error} in {shown(_hidden(text))}", remedy=error.remedy) from error
+        raise InvalidReference(
+            f"{error} in {shown(without_user(text))}", remedy=error.remedy
+        ) from error
 
 
 def _split_user(rest: str) -> tuple[str | None, str | None, str]:
     """Take ``user[:password]@`` off the front; an @ behind the first slash is a digest's."""
+    if "/" in rest.rpartition("@")[2] and "@" in rest.partition("/")[2]:
+        what = f"a user or password with a slash in {shown(without_user(rest))}"
+        raise InvalidReference(what, remedy="write %2F in its place")
     front, slash, path = rest.partition("/")
     user, at, host = front.rpartition("@")
     if not at or not slash:
@@ -315,7 +322,7 @@ def _split_host(rest: str, *, explicit: bool) -> tuple[str, str]:
     first, slash, name = rest.partition("/")
     if explicit and not slash:
         raise InvalidReference(
-            f"no repository behind the host: {shown(_hidden(rest))}",
+            f"no repository behind the host: {shown(without_user(rest))}",
             remedy="write host/repository:tag",
         )
     if not slash or not (explicit or reads_as_host(first)):
@@ -341,10 +348,3 @@ def reads_as_host(first: str) -> bool:
 def same_docker(host: str) -> str:
     """The host, by the name that people use for Docker Hub."""
     return "docker.io" if host in _DOCKER_NAMES else host
-
-
-def _hidden(text: str) -> str:  # without user and password
-    scheme, mark, rest = text.rpartition("://")
-    front, slash, path = rest.partition("/")
-    host = front if "@sha" in front and not slash else front.rpartition("@")[2]
-    return f"{scheme}{mark}{host}{slash}{path}"

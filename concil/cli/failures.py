@@ -9,6 +9,7 @@ import re
 
 from concil.errors import AccessDenied, Cancelled, ConcilError, NotFound, UsageError
 from concil.limits import reached
+from concil.redaction import SECRETS
 
 DONE = 0
 FAILED = 1
@@ -64,7 +65,7 @@ def told(error: BaseException) -> str:
         text = f"{os.strerror(error.errno)}{place}; {_system_remedy(error.errno)}"
     else:
         text = (
-            f"unexpected {type(error).__name__}: {error}; "
+            f"unexpected {type(error).__name__}: {SECRETS.redact(str(error))}; "
             "please report this, with what the same command says under -vv"
         )
     return cleaned(text)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from concil.bars import Display
 from concil.cli.failures import cleaned, printable, with_options
+from concil.redaction import SECRETS
 
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # by how often -v was given
 
@@ -23,9 +24,9 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record. Any thread."""
         try:
-            text = cleaned(with_options(record.getMessage()))
+            text = cleaned(SECRETS.redact(with_options(record.getMessage())))
             if self._everything and record.exc_info:
-                trace = logging.Formatter().formatException(record.exc_info)
+                trace = SECRETS.redact(logging.Formatter().formatException(record.exc_info))
                 # Other people's exceptions repeat what came from the registry.
                 text = "\n".join([text, *map(printable, trace.splitlines())])
         except Exception:  # noqa: BLE001 - a record that cannot be told ends no transfer

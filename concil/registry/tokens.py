@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import requests
 
@@ -55,10 +55,12 @@ class Realm:
 class Token:
     """A bearer token and its life, by this machine's steady clock alone."""
 
-    header: str
+    header: str = field(repr=False)
     born: float  # monotonic seconds, before it was asked for
     lifetime: float  # seconds
-    refresh: str | None = None  # an OAuth 2 refresh token that came along
+    refresh: str | None = field(
+        default=None, repr=False
+    )  # an OAuth 2 refresh token that came along
 
     @property
     def aged(self) -> bool:

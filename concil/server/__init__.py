@@ -17,7 +17,7 @@ from concil.errors import LimitReached, StoreError, shown
 from concil.forking import renew_in_child
 from concil.limits import THREADS
 from concil.server.connection import Connection
-from concil.server.http import Reply, Request, read_request, write_reply
+from concil.server.http import Reply, Request, path_for_log, read_request, write_reply
 from concil.server.listener import Listener
 from concil.server.personality import Chunk, Exchange, Observer, Personality
 from concil.server.refusal import BodyBroken, Hangup, Refusal
@@ -211,7 +211,7 @@ class EmbeddedRegistry:
         logger.info(
             "%s %s %d in=%d out=%d",
             seen.method,
-            shown(seen.path, 300)[1:-1],
+            path_for_log(seen.path),
             seen.status,
             seen.received,
             seen.sent,

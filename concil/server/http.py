@@ -9,11 +9,13 @@ from http import HTTPStatus
 
 from concil.config import KIB
 from concil.errors import shown
+from concil.redaction import SESSION
 from concil.server.connection import Body, Connection, Stretch
 from concil.server.refusal import JSON, Refusal
 
 _HEAD_LIMIT = 32 * KIB  # bytes of a request line and its headers
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SESSION = re.compile(r"(?<=/blobs/uploads/).+", re.DOTALL)
 _STRAY = re.compile(r"[\r\n\0]")
 _SINGLE = frozenset({"content-length", "content-range", "host", "transfer-encoding"})
 _REQUEST_LINE = re.compile(r"([A-Z]{1,16}) (\S{1,16384}) HTTP/1\.([01])")
@@ -59,12 +61,17 @@ class Request:
     @property
     def told(self) -> str:
         """The path for a log: one line of ASCII, for a client may write anything."""
-        return shown(self.path, 300)[1:-1]
+        return path_for_log(self.path)
 
     def first(self, name: str) -> str | None:
         """The first value of a query parameter."""
         values = self.query.get(name)
         return values[0] if values else None
+
+
+def path_for_log(path: str) -> str:
+    """A path in one line of ASCII, and without the id of an upload session."""
+    return shown(_SESSION.sub(SESSION, path), 300)[1:-1]
 
 
 def read_request(connection: Connection) -> Request | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from concil.content import Body, Descriptor, Digest, Manifest
@@ -35,7 +35,7 @@ class BlobReader(Protocol):
 class WriterState:
     """What a later process needs to go on with a writer. The location may be a secret."""
 
-    location: str  # an upload session's, or the path of a partial file
+    location: str = field(repr=False)  # an upload session's, or the path of a partial file
     offset: int  # bytes acknowledged, or filled
     chunk_size: int  # bytes; 0 where there are no chunks
     stretches: tuple[tuple[int, int], ...] = ()  # filled, half-open, of a RangeWriter

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 from concil import arguments
@@ -14,6 +14,7 @@ from concil.cancellation import current_scope, working_for
 from concil.errors import Cancelled, ConcilError, NotTried
 from concil.limits import named, start_thread
 from concil.progress import State
+from concil.redaction import without_user
 from concil.transfer.blob import Landed
 from concil.transfer.image import ImageResult
 from concil.transfer.job import ForeignLayers, ImageJob
@@ -46,6 +47,16 @@ class MirrorItem:
         object.__setattr__(self, "platforms", arguments.texts("platforms", self.platforms))
         foreign = ForeignLayers.argument("foreign_layers", self.foreign_layers)
         object.__setattr__(self, "foreign_layers", foreign)
+
+    def __str__(self) -> str:
+        """Return both addresses, without users and passwords."""
+        return f"{without_user(self.source)} -> {without_user(self.destination)}"
+
+    def __repr__(self) -> str:
+        """Return all fields, the addresses without users and passwords."""
+        shown = {each.name: getattr(self, each.name) for each in fields(self)}
+        shown |= {name: without_user(shown[name]) for name in ("source", "destination")}
+        return f"MirrorItem({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 @dataclass(frozen=True, slots=True)
