@@ -5,9 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from concil.config import MIB
-from concil.content import Descriptor, Digest, Manifest
+from concil.content import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    OCTETS,
+    Descriptor,
+    Digest,
+    Manifest,
+)
 from concil.errors import (
     ContentError,
     DigestMismatch,
@@ -25,6 +35,9 @@ from concil.store.layout_referrers import LayoutReferrers
 from concil.store.protocol import BlobWriter, RangeWriter, WriterState
 
 __all__ = ["Contents", "Layout", "LayoutStore"]
+
+# Docker's formats have a mediaType in every document: registries refuse one that is only listed so.
+_OCI_TYPES = {DOCKER_MANIFEST: OCI_MANIFEST, DOCKER_LIST: OCI_INDEX}
 
 
 class LayoutStore:
@@ -207,8 +220,11 @@ class LayoutStore:
             if reference:
                 raise
             return None
-        whole = entry is not None and self.layout.blob_size(entry.digest) == entry.size
-        return entry if whole else None
+        if entry is None or self.layout.blob_size(entry.digest) != entry.size:
+            return None
+        if entry.media_type == OCTETS:  # the index does not say it
+            entry = replace(entry, media_type=self._read(entry.digest, "").media_type)
+        return entry
 
     def _media_type(self, digest: Digest) -> str:
         """What the index says the manifest is, "" where it does not mention it."""
@@ -218,7 +234,7 @@ class LayoutStore:
     def _read(self, digest: Digest, media_type: str) -> Manifest:
         body = self.layout.read_blob(digest, self._manifest_limit)
         try:
-            return Manifest.parse(body, media_type)
+            return Manifest.parse(body, _OCI_TYPES.get(media_type, media_type))
         except InvalidManifest as error:
             what = f"{shown(self.name)}: manifest {digest}"
             raise InvalidManifest(f"{what}: {error}", remedy=error.remedy) from error

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from concil.content import OCI_INDEX, Descriptor, Digest
+from concil.content import OCI_INDEX, OCTETS, Descriptor, Digest
 from concil.errors import ConcilError, InvalidManifest, UsageError, shown
 from concil.reference import is_layout_name
 from concil.strict_json import InvalidJson, read_json
@@ -48,10 +48,12 @@ class Index:
             document = read_json(body, most=_MOST_PARTS)
         except InvalidJson as error:
             raise InvalidManifest(f"{subject} is {error}", remedy=_REMEDY) from error
+        if isinstance(document, dict) and document.get("manifests", ()) is None:
+            document["manifests"] = []  # umoci writes null for a layout without images
         if not isinstance(document, dict) or not isinstance(document.get("manifests"), list):
             raise InvalidManifest(f"{subject} is not an image index", remedy=_REMEDY)
         try:
-            entries = tuple(Descriptor.from_json(entry) for entry in document["manifests"])
+            entries = tuple(_entry(entry) for entry in document["manifests"])
         except (ConcilError, TypeError) as error:
             raise InvalidManifest(f"{subject}: {error}", remedy=_REMEDY) from error
         return cls(document, entries)
@@ -136,6 +138,13 @@ class Index:
     def _holding(self, pairs: list[tuple[Any, Descriptor]]) -> Index:
         raw, entries = [raw for raw, _ in pairs], tuple(entry for _, entry in pairs)
         return Index({**self._document, "manifests": raw}, entries)
+
+
+def _entry(raw: object) -> Descriptor:
+    """Read an entry. One that does not say what it is may be any manifest: its bytes say that."""
+    if isinstance(raw, dict) and raw.get("mediaType") in (None, ""):
+        raw = {**raw, "mediaType": OCTETS}
+    return Descriptor.from_json(raw)
 
 
 def names_of(entry: Descriptor) -> list[str]:
