@@ -1,4 +1,4 @@
-"""The archives of one run: what is read is opened once, what is written appears at the end."""
+"""The archives and layouts of one run: what is read is opened once, what is written is saved."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from concil.config import TransferConfig
@@ -16,6 +17,8 @@ from concil.reference import DOCKER_ARCHIVE, LayoutAddress, parse_address
 from concil.store.docker_archive import DockerArchive
 from concil.store.docker_archive_writer import DockerArchiveWriter
 from concil.store.layout import LayoutStore
+from concil.store.layout_directory import Layout
+from concil.store.layout_index_file import IndexFile
 from concil.store.oci_archive import OCIArchive
 from concil.store.tar_draft import state_of
 
@@ -86,11 +89,30 @@ class Archives:
         return LayoutStore(archive, manifest_limit=self._config.manifest_limit)
 
 
-class ArchiveWriting:
-    """The archives that one call writes to. Any thread may call any method.
+@dataclass(frozen=True, slots=True)
+class LayoutSaving:
+    """The changes of a layout's index that have numbers after one, up to another."""
 
-    Nothing is shared with other calls: so each knows at its end what became of its images,
-    whatever others do with the same files.
+    file: IndexFile
+    after: int
+    last: int
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of them are written or have failed."""
+        return self.file.is_settled(self.last)
+
+    @property
+    def error(self) -> ConcilError | None:
+        """Why one of them could not be written; None: they were."""
+        return self.file.failure(self.after, self.last)
+
+
+class ArchiveWriting:
+    """The archives and layouts that one call writes to. Any thread may call any method.
+
+    Of archives nothing is shared with other calls: so each knows at its end what became of its
+    images, whatever others do with the same files.
     """
 
     def __init__(
@@ -118,6 +140,11 @@ class ArchiveWriting:
         self._open: dict[str, tuple[str, _Writer, LocalTarget]] = {}  # by key; with the kind
         self._refused: dict[str, ConcilError] = {}  # why they could not be opened, by key
         self._failed: dict[str, ConcilError] = {}  # why they could not appear, by key
+        # By path; with the number of the last change before this call.
+        self._layouts: dict[str, tuple[LayoutStore, IndexFile, int]] = {}
+        self._saved: Callable[[], object] | None = None
+        self._maker = os.getpid()
+        self._told: dict[str, ConcilError] = {}  # by layout
 
     def destination(self, address: LayoutAddress) -> LocalTarget:
         """Open an archive to write to, or return it if it is open.
@@ -144,19 +171,81 @@ class ArchiveWriting:
             )
         return target
 
+    def layout(self, path: str, layout: Layout) -> LayoutStore:
+        """Return a layout as one to write to, whose index is saved now and then."""
+        with self._lock:
+            if path not in self._layouts:
+                file = layout.index_file
+                store = LayoutStore(layout.deferring(), manifest_limit=self._config.manifest_limit)
+                self._layouts[path] = store, file, file.last
+                file.listen(self._tell_saved)
+            return self._layouts[path][0]
+
+    def begin(self, destination: str) -> int:
+        """Return what `saving` has to know, before anything is asked of a destination."""
+        file, before = self._index_file(destination) or (None, 0)
+        return before if file is None else file.settled
+
+    def saving(self, destination: str, begun: int) -> LayoutSaving | None:
+        """What an image in a layout waits for; None: it is in place.
+
+        Args:
+            begun: what `begin` has returned before the image was asked for.
+        """
+        file, before = self._index_file(destination) or (None, 0)
+        if file is None:
+            return None
+        # It may be up to date by what another image has brought: so all counts that is deferred.
+        saving = LayoutSaving(file, max(begun, before), file.last)
+        return None if saving.is_over and saving.error is None else saving
+
+    def on_save(self, saved: Callable[[], object]) -> None:
+        """Call ``saved``, in any thread, whenever a `LayoutSaving` may be over."""
+        self._saved = saved
+
+    def save(self) -> None:
+        """Save the indexes of layouts now; one that cannot be saved has an error."""
+        with self._lock:
+            layouts = list(self._layouts.values())
+        for store, file, before in layouts:
+            file.close()
+            error = file.failure(before, file.last)
+            if error is not None and error is not self._told.get(store.name):
+                self._told[store.name] = error
+                # Its images looked copied until now.
+                event = Event("image", store.name, "", State.FAILED, 0, None, str(error))
+                emit(self._progress, event)
+
+    def _index_file(self, destination: str) -> tuple[IndexFile, int] | None:
+        """Return the index of a layout that was opened here, as `_layouts` has it."""
+        address = parse_address(destination)
+        if not isinstance(address, LayoutAddress) or address.is_archive:
+            return None
+        with self._lock:
+            return self._layouts[address.path][1:] if address.path in self._layouts else None
+
+    def _tell_saved(self) -> None:
+        if self._saved is not None:
+            self._saved()
+
     def is_pending(self, destination: str) -> bool:
         """Whether an image is there only if `finish` lets its archive appear."""
         return self._key(destination) is not None
 
     def finish(self, *, strict: bool = False) -> None:
-        """Let the archives appear; one that cannot is as it was, and has a `failure`.
+        """Save layouts, and let archives appear; one that cannot is as it was, with a `failure`.
 
         Args:
             strict: raise the first failure.
         Raises:
             Cancelled: somebody cancelled.
         """
+        self.save()
         with self._lock:
+            for _, file, before in self._layouts.values():
+                error = file.failure(before, file.last)
+                if strict and error is not None:
+                    raise error
             for key, (_, writer, target) in self._open.items():
                 if self._cancel.is_set():
                     raise Cancelled("cancelled; archives are as they were")
@@ -180,7 +269,11 @@ class ArchiveWriting:
         return self._failed.get(key) if key is not None else None
 
     def close(self) -> None:
-        """Throw away what is not finished."""
+        """Save layouts, and throw archives away that are not finished."""
+        if os.getpid() == self._maker:  # a forked child has nothing to save
+            for _, file, _ in self._layouts.values():
+                file.close()
+                file.forget(self._tell_saved)
         with self._lock:
             for _, writer, _ in self._open.values():
                 writer.close()

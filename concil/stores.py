@@ -84,7 +84,7 @@ class Stores:
         self._transports: dict[TLSSettings, Transport] = {}
         self._keyrings: dict[str | None, Keyring] = {}  # by file of logins
         self._endpoints: dict[tuple[str, Access, str], Endpoint] = {}
-        self._layouts: dict[str, LayoutStore] = {}
+        self._layouts: dict[str, tuple[Layout, LayoutStore]] = {}
         self._archives = Archives(config, cancel)
         self._lock = threading.Lock()  # guards the dictionaries above
 
@@ -111,7 +111,7 @@ class Stores:
             return self.repository(address, access)
         if address.is_archive:
             return self._archives.source(address)
-        return self._layout(address.path, create=False)
+        return self._layout(address.path, create=False)[1]
 
     def destination(
         self,
@@ -129,7 +129,8 @@ class Stores:
         if isinstance(address, Reference):
             return self.repository(address, access)
         if not address.is_archive:
-            return self._layout(address.path, create=True)
+            layout, store = self._layout(address.path, create=True)
+            return store if archives is None else archives.layout(address.path, layout)
         if archives is None:
             raise UsageError(
                 f"{address}: an archive is not written an image at a time",
@@ -172,14 +173,13 @@ class Stores:
         for transport in transports:
             transport.session.close()
 
-    def _layout(self, path: str, *, create: bool) -> LayoutStore:
+    def _layout(self, path: str, *, create: bool) -> tuple[Layout, LayoutStore]:
         with self._lock:
-            store = self._layouts.get(path)
-            if store is None:
+            if path not in self._layouts:
                 layout = Layout(path, create=create)
                 store = LayoutStore(layout, manifest_limit=self._config.manifest_limit)
-                self._layouts[path] = store
-            return store
+                self._layouts[path] = layout, store
+            return self._layouts[path]
 
     def writing(self, progress: ProgressSink | None) -> AbstractContextManager[ArchiveWriting]:
         """Hold while images are copied that may go into archives."""

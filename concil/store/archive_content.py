@@ -12,8 +12,9 @@ from concil.config import MIB
 from concil.content import Descriptor, Digest
 from concil.errors import Cancelled, InvalidDigest, NotFound, StoreError, UsageError
 from concil.reference import DOCKER_ARCHIVE
-from concil.store.layout_directory import INDEX_LIMIT, VERSION_LIMIT, check_version
+from concil.store.layout_directory import VERSION_LIMIT, check_version
 from concil.store.layout_index import Index
+from concil.store.layout_index_file import INDEX_LIMIT
 from concil.store.tar_draft import Draft, State
 from concil.store.tar_file import TarFile
 
@@ -117,8 +118,8 @@ class FoundContent:
             content.size_of(digest) is None for digest in self.blobs
         )
 
-    def restored(self, before: Index, index: Index) -> Index:
-        """Return an index with the entries that were found, and are in it no more.
+    def restore(self, before: Index, index: Index) -> None:
+        """Put the entries that were found back into an index that has them no more.
 
         Somebody may have put another archive in the place of the one that was opened.
 
@@ -128,12 +129,11 @@ class FoundContent:
         names, digests = set(index.names()), {entry.digest for entry in index.entries}
         for name, entry in self.names.items():
             if name not in names:
-                index = index.with_entry(name, entry)
+                index.set_entry(name, entry)
                 digests.add(entry.digest)
         for entry in before.entries:
             if entry.digest in self.blobs and entry.digest not in digests:
-                index = index.with_entry(None, entry)
-        return index
+                index.set_entry(None, entry)
 
 
 def blob_name(digest: Digest) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from concil.content import Descriptor, Digest
 from concil.store.files import FileBlob
+from concil.store.layout_index import Edit, Mark
 from concil.store.protocol import BlobWriter, RangeWriter, WriterState
 
 
@@ -49,6 +50,14 @@ class Contents(Protocol):
 
     def entries(self) -> tuple[Descriptor, ...]:
         """What the index lists."""
+        ...
+
+    def entry_of(self, digest: Digest) -> Descriptor | None:
+        """The first entry of a digest; None: there is none."""
+        ...
+
+    def edits_since(self, mark: Mark | None) -> tuple[Mark, Sequence[Edit] | None]:
+        """What was changed in the index since a mark. See `Index.edits_since`."""
         ...
 
     def names(self) -> Iterator[str]:

@@ -228,8 +228,8 @@ class LayoutStore:
 
     def _media_type(self, digest: Digest) -> str:
         """What the index says the manifest is, "" where it does not mention it."""
-        known = (entry.media_type for entry in self.layout.entries() if entry.digest == digest)
-        return next(known, "")
+        entry = self.layout.entry_of(digest)
+        return "" if entry is None else entry.media_type
 
     def _read(self, digest: Digest, media_type: str) -> Manifest:
         body = self.layout.read_blob(digest, self._manifest_limit)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from concil.config import MIB
 from concil.content import Descriptor, Digest
 from concil.errors import (
     ContentError,
@@ -20,25 +18,15 @@ from concil.errors import (
 )
 from concil.reference import LAYOUT
 from concil.store.files import FileBlob, disk_error
-from concil.store.layout_disk import OWN, State, Tree
-from concil.store.layout_index import Index
+from concil.store.layout_disk import OWN, Tree
+from concil.store.layout_index import Edit, Index, Mark
+from concil.store.layout_index_file import REMEDY, Change, IndexFile
 from concil.store.partial import PartialFile
 from concil.store.protocol import WriterState
 from concil.strict_json import InvalidJson, read_json
 
-INDEX_LIMIT = 32 * MIB  # bytes of an index.json; a hundred thousand entries
 VERSION_LIMIT = 4096  # bytes of an oci-layout file
 VERSION = b'{"imageLayoutVersion":"1.0.0"}'
-_MAKE_REMEDY = "check the path; a layout holds oci-layout, index.json and blobs/"
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """An index.json as it was read or written last."""
-
-    state: State
-    body: bytes
-    index: Index
 
 
 class Layout:
@@ -61,14 +49,14 @@ class Layout:
         """
         self.path = Path(path)
         self._tree = Tree(self.path)
-        self._cache_lock = threading.Lock()  # guards _cache
-        self._cache: _Read | None = None
+        self.index_file = IndexFile(self._tree)
+        self.is_deferring = False
         if create:
             self._create()
         elif not self.path.exists():
-            raise NotFound(f"there is no layout at {shown(str(path))}", remedy=_MAKE_REMEDY)
+            raise NotFound(f"there is no layout at {shown(str(path))}", remedy=REMEDY)
         self._check_version()
-        self._index()
+        self.entries()
 
     def blob_path(self, digest: Digest) -> Path:
         """Return where a blob is, or would be."""
@@ -142,17 +130,35 @@ class Layout:
         final, partial = self.writing_paths(digest)
         return PartialFile(final, digest, size, partial=partial, resume=resume)
 
+    def deferring(self) -> Layout:
+        """Return the same layout for a caller who ends with ``index_file.save()``.
+
+        What it changes in the index is seen at once here, and is written together with what
+        else is changed within some seconds.
+        """
+        other = copy.copy(self)
+        other.is_deferring = True
+        return other
+
     def entries(self) -> tuple[Descriptor, ...]:
         """Return what index.json lists, in its order.
 
         Raises:
             InvalidManifest, NotFound, StoreError: index.json cannot be read.
         """
-        return self._index().entries
+        return self.index_file.ask(lambda index: index.entries)
+
+    def entry_of(self, digest: Digest) -> Descriptor | None:
+        """Return the first entry of a digest, None if there is none."""
+        return self.index_file.ask(lambda index: index.of_digest(digest))
+
+    def edits_since(self, mark: Mark | None) -> tuple[Mark, Sequence[Edit] | None]:
+        """Return what was changed in the index since a mark. See `Index.edits_since`."""
+        return self.index_file.ask(lambda index: index.edits_since(mark))
 
     def names(self) -> Iterator[str]:
         """Yield a name for every entry that has one."""
-        return self._index().names()
+        return iter(self.index_file.ask(lambda index: list(index.names())))
 
     def find(self, name: str | None) -> Descriptor | None:
         """Return the entry of a name, None if there is none.
@@ -164,7 +170,8 @@ class Layout:
         Raises:
             UsageError: several images fit; it lists their names.
         """
-        return self._index().find(name, f"layout {shown(str(self.path))}")
+        subject = f"layout {shown(str(self.path))}"
+        return self.index_file.ask(lambda index: index.find(name, subject))
 
     def set_entry(self, name: str | None, descriptor: Descriptor) -> None:
         """Add an entry to the index, or replace the one of that name.
@@ -176,7 +183,7 @@ class Layout:
         Raises:
             StoreError: the disk refuses; the index is as it was.
         """
-        self._change(lambda index: index.with_entry(name, descriptor))
+        self._change(lambda index: index.set_entry(name, descriptor))
 
     def remove_entry(self, name: str) -> None:
         """Remove the entry of a name; its blobs stay.
@@ -184,72 +191,16 @@ class Layout:
         Raises:
             NotFound: there is none.
         """
-
-        def without(index: Index) -> Index:
-            found = index.called(name)
-            if not found:
-                raise NotFound(f"layout {shown(str(self.path))} has no {shown(name)}")
-            return index.without(found)
-
-        self._change(without)
+        if not self._change(lambda index: index.remove(name)):
+            raise NotFound(f"layout {shown(str(self.path))} has no {shown(name)}")
 
     def remove_digest(self, digest: Digest) -> int:
         """Remove all entries of a digest, named or not; return how many there were."""
-        count = 0
+        return self._change(lambda index: index.remove_digest(digest))
 
-        def without(index: Index) -> Index:
-            nonlocal count
-            found = [entry for entry in index.entries if entry.digest == digest]
-            count = len(found)
-            return index.without(found)
-
-        self._change(without)
-        return count
-
-    def _change(self, change: Callable[[Index], Index]) -> None:
-        with self._tree.locked():
-            body, state = self._read_index()
-            before = self._parsed(body, state)
-            after = change(before)
-            if after != before:
-                body = after.body()
-                state = self._tree.replace("index.json", body)
-                self._remember(_Read(state, body, after))
-
-    def _index(self) -> Index:
-        """Return what index.json holds; it is read again when its size or times changed."""
-        state = self._tree.state("index.json")
-        with self._cache_lock:
-            if self._cache is not None and self._cache.state == state:
-                return self._cache.index
-        body, state = self._read_index()
-        return self._parsed(body, state)
-
-    def _parsed(self, body: bytes, state: State) -> Index:
-        """Parse the bytes, unless they are those that were parsed last."""
-        with self._cache_lock:
-            known = self._cache
-        # Bytes, not times, decide: a change that is built on a stale index would lose entries.
-        if known is not None and known.body == body:
-            index = known.index
-        else:
-            index = Index.parse(body, self._index_name)
-        self._remember(_Read(state, body, index))
-        return index
-
-    def _remember(self, read: _Read) -> None:
-        with self._cache_lock:
-            self._cache = read
-
-    def _read_index(self) -> tuple[bytes, State]:
-        try:
-            return self._tree.read("index.json", INDEX_LIMIT)
-        except NotFound as error:
-            raise StoreError(f"not a layout: {error}", remedy=_MAKE_REMEDY) from error
-
-    @property
-    def _index_name(self) -> str:
-        return shown(str(self.path / "index.json"))
+    def _change(self, change: Change) -> int:
+        file = self.index_file
+        return file.defer(change) if self.is_deferring else file.change(change)
 
     def _create(self) -> None:
         try:
@@ -272,7 +223,7 @@ class Layout:
         try:
             body, _ = self._tree.read("oci-layout", VERSION_LIMIT)
         except NotFound as error:
-            raise StoreError(f"not a layout: {error}", remedy=_MAKE_REMEDY) from error
+            raise StoreError(f"not a layout: {error}", remedy=REMEDY) from error
         check_version(body, f"layout {shown(str(self.path))}")
 
 
@@ -285,7 +236,7 @@ def check_version(body: bytes, subject: str) -> None:
     try:
         document = read_json(body)
     except InvalidJson as error:
-        raise StoreError(f"oci-layout in {subject} is {error}", remedy=_MAKE_REMEDY) from error
+        raise StoreError(f"oci-layout in {subject} is {error}", remedy=REMEDY) from error
     version = document.get("imageLayoutVersion") if isinstance(document, dict) else None
     if not isinstance(version, str) or not version.startswith("1."):
         raise StoreError(

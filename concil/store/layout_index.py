@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from concil.content import OCI_INDEX, OCTETS, Descriptor, Digest
 from concil.errors import ConcilError, InvalidManifest, UsageError, shown
@@ -16,26 +18,85 @@ REF_NAME = "org.opencontainers.image.ref.name"
 # containerd writes the full name here and only the tag into REF_NAME, which two images may share.
 FULL_NAME = "io.containerd.image.name"
 
+Key = TypeVar("Key")
+
 _MOST_PARTS = 2_000_000  # lists, objects and commas: a hundred thousand entries with notes
 _REMEDY = "the layout is damaged; write it again from its source"
 
 
-class Index:
-    """The document of an index.json, never changed: a change makes a new one.
+Mark = tuple[int, int]  # an index, and how many changes it has had
+Edit = tuple[tuple[Descriptor, ...], Descriptor | None]  # entries that went, the one that came
 
-    Foreign fields, of the document and of its entries, are kept.
+_EDITS = 1_000  # changes that `Index.edits_since` tells; whoever is further behind begins anew
+_numbers = itertools.count()
+
+
+class Positions(Generic[Key]):
+    """The positions of entries by some key, each in the order in which they came."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        # Most keys have one position: a container for each would take most of the memory.
+        self._found: dict[Key, int | dict[int, None]] = {}
+
+    def of(self, key: Key) -> Sequence[int]:
+        """The positions of a key."""
+        found = self._found.get(key)
+        if found is None:
+            return ()
+        return (found,) if isinstance(found, int) else sorted(found)
+
+    def first(self, key: Key) -> int | None:
+        """The one that came first; None: there is none."""
+        found = self._found.get(key)
+        return next(iter(found)) if isinstance(found, dict) else found
+
+    def add(self, key: Key, position: int) -> None:
+        """Add a position."""
+        found = self._found.get(key)
+        if found is None:
+            self._found[key] = position
+        elif isinstance(found, dict):
+            found[position] = None
+        elif found != position:
+            self._found[key] = {found: None, position: None}
+
+    def discard(self, key: Key, position: int) -> None:
+        """Remove a position, if it is there."""
+        found = self._found.get(key)
+        if isinstance(found, dict):
+            found.pop(position, None)
+        if not found or found == position:
+            self._found.pop(key, None)
+
+
+class Index:
+    """The document of an index.json. One thread at a time.
+
+    Foreign fields, of the document and of its entries, are kept. What a change or a question
+    costs does not grow with the number of entries, unless it says so.
     """
 
-    def __init__(self, document: dict[str, Any], entries: tuple[Descriptor, ...]) -> None:
-        """Take a document whose entries were read."""
-        self._document = document
-        self.entries = entries
-        self._places = _places(entries)
+    def __init__(self, document: dict[str, Any], entries: Iterable[tuple[Any, Descriptor]]) -> None:
+        """Take a document, and its entries as JSON and as what was read of them."""
+        self._fields = {**document, "manifests": []}
+        self._number = next(_numbers)
+        self._next = 0
+        self._entries: dict[int, Descriptor] = {}  # by position, in their order
+        self._raw: dict[int, Any] = {}  # of those that have fields of which nothing is known here
+        self._exact: Positions[str] = Positions()
+        self._short: Positions[str] = Positions()  # names beside which an entry has a full one
+        self._digests: Positions[Digest] = Positions()
+        self._edits: deque[Edit] = deque(maxlen=_EDITS)
+        self._changes = 0
+        self._listed: tuple[Descriptor, ...] | None = None
+        for raw, entry in entries:
+            self._put(self._next, raw, entry)
 
     @classmethod
     def empty(cls) -> Index:
         """An index without entries."""
-        return cls({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}, ())
+        return cls({"schemaVersion": 2, "mediaType": OCI_INDEX}, ())
 
     @classmethod
     def parse(cls, body: bytes, subject: str) -> Index:
@@ -52,21 +113,32 @@ class Index:
             document["manifests"] = []  # umoci writes null for a layout without images
         if not isinstance(document, dict) or not isinstance(document.get("manifests"), list):
             raise InvalidManifest(f"{subject} is not an image index", remedy=_REMEDY)
+        listed = document["manifests"]
         try:
-            entries = tuple(_entry(entry) for entry in document["manifests"])
+            return cls(document, ((raw, _entry(raw)) for raw in listed))
         except (ConcilError, TypeError) as error:
             raise InvalidManifest(f"{subject}: {error}", remedy=_REMEDY) from error
-        return cls(document, entries)
+
+    def copy(self) -> Index:
+        """Return another one with the same content. Takes time for each entry."""
+        return Index(self._fields, ((self._json(p), entry) for p, entry in self._entries.items()))
 
     def __eq__(self, other: object) -> bool:
-        """Whether both are the same document."""
-        return isinstance(other, Index) and self._document == other._document
+        """Whether both are the same document. Takes time for each entry."""
+        return isinstance(other, Index) and self._document() == other._document()
 
     __hash__ = None  # type: ignore[assignment]  # a document cannot be hashed
 
+    @property
+    def entries(self) -> tuple[Descriptor, ...]:
+        """All entries, in their order; after a change they are put together anew."""
+        if self._listed is None:
+            self._listed = tuple(self._entries.values())
+        return self._listed
+
     def body(self) -> bytes:
-        """Return it as the bytes of a file."""
-        return json.dumps(self._document, separators=(",", ":")).encode()
+        """Return it as the bytes of a file. Takes time for each entry."""
+        return json.dumps(self._document(), separators=(",", ":")).encode()
 
     def find(self, name: str | None, subject: str) -> Descriptor | None:
         """Return the entry of a name, or the only entry for None; None if there is none.
@@ -74,8 +146,8 @@ class Index:
         Raises:
             UsageError: several images fit; it lists the names.
         """
-        places = self._images() if name is None else self._places.get(name, ())
-        found = [self.entries[place] for place in places]
+        positions = self._images() if name is None else self._called(name)
+        found = [self._entries[position] for position in positions]
         if len({entry.digest for entry in found}) > 1:
             which = "holds" if name is None else f"has under {shown(name)}"
             raise UsageError(
@@ -84,60 +156,133 @@ class Index:
             )
         return found[0] if found else None
 
-    def _images(self) -> Sequence[int]:
-        """Where the images are: signatures and the like, which have no name, only if alone."""
-        found = [
-            place
-            for place, entry in enumerate(self.entries)
-            if not (entry.artifact_type and _nameless(entry, entry.digest))
-        ]
-        return found or range(len(self.entries))
+    def of_digest(self, digest: Digest) -> Descriptor | None:
+        """Return the first entry of a digest, None if there is none."""
+        position = self._digests.first(digest)
+        return None if position is None else self._entries[position]
+
+    def edits_since(self, mark: Mark | None) -> tuple[Mark, list[Edit] | None]:
+        """Return what was changed since a mark, and the next mark.
+
+        Returns:
+            None for the changes: they are not known, so all entries are to be looked at.
+        """
+        now = self._number, self._changes
+        if mark is None or mark[0] != self._number or self._changes - mark[1] > len(self._edits):
+            return now, None
+        missed = self._changes - mark[1]
+        return now, list(itertools.islice(self._edits, len(self._edits) - missed, None))
 
     def names(self) -> Iterator[str]:
         """Yield a name for each entry that has one: the fullest by which `find` finds it."""
         told = set()
         for entry in self.entries:
             for name in names_of(entry):
-                if {self.entries[place].digest for place in self._places[name]} == {entry.digest}:
+                digests = {self._entries[position].digest for position in self._called(name)}
+                if digests == {entry.digest}:
                     if name not in told:
                         told.add(name)
                         yield name
                     break
 
-    def with_entry(self, name: str | None, entry: Descriptor) -> Index:
+    def set_entry(self, name: str | None, entry: Descriptor) -> bool:
         """Put an entry in the place of the one with its name, or at the end.
 
         Args:
             name: None for an entry without one: it replaces the nameless one of its digest.
             entry: what it says; a name in its annotations does not count.
+        Returns:
+            Whether that changes anything.
         """
         notes = {k: v for k, v in entry.annotations.items() if k not in (REF_NAME, FULL_NAME)}
         if name is None:
-            places = [i for i, e in enumerate(self.entries) if _nameless(e, entry.digest)]
+            same = self._digests.of(entry.digest)
+            places = [p for p in same if _nameless(self._entries[p], entry.digest)]
         else:
             notes[REF_NAME] = name
-            places = list(self._places.get(name, ()))
-            if len({self.entries[i].annotations.get(FULL_NAME) for i in places}) > 1:
+            places = list(self._called(name))
+            if len({self._entries[p].annotations.get(FULL_NAME) for p in places}) > 1:
                 # Several images of containerd share the short name: none of them is replaced.
                 places = []
         entry = replace(entry, annotations=notes)
-        pairs = list(zip(self._document["manifests"], self.entries, strict=True))
-        at = places[0] if places else len(pairs)
-        pairs[at : at + 1] = [(entry.to_json(), entry)]
-        return self._holding([p for i, p in enumerate(pairs) if i == at or i not in places])
+        raw = entry.to_json()
+        if len(places) == 1 and self._json(places[0]) == raw:
+            return False
+        gone = tuple(self._forget(position) for position in places)
+        for position in places[1:]:
+            del self._entries[position]
+        self._put(places[0] if places else self._next, raw, entry)
+        self._note((gone, entry))
+        return True
 
-    def without(self, unwanted: Collection[Descriptor]) -> Index:
-        """Leave out these entries."""
-        pairs = zip(self._document["manifests"], self.entries, strict=True)
-        return self._holding([pair for pair in pairs if pair[1] not in unwanted])
+    def remove(self, name: str) -> int:
+        """Remove all entries of a name; return how many there were."""
+        return self._remove(self._called(name))
 
-    def called(self, name: str) -> list[Descriptor]:
-        """Return all entries of a name."""
-        return [self.entries[place] for place in self._places.get(name, ())]
+    def remove_digest(self, digest: Digest) -> int:
+        """Remove all entries of a digest, named or not; return how many there were."""
+        return self._remove(self._digests.of(digest))
 
-    def _holding(self, pairs: list[tuple[Any, Descriptor]]) -> Index:
-        raw, entries = [raw for raw, _ in pairs], tuple(entry for _, entry in pairs)
-        return Index({**self._document, "manifests": raw}, entries)
+    def _images(self) -> Sequence[int]:
+        """Where the images are: signatures and the like, which have no name, only if alone."""
+        found = [
+            position
+            for position, entry in self._entries.items()
+            if not (entry.artifact_type and _nameless(entry, entry.digest))
+        ]
+        return found or list(self._entries)
+
+    def _called(self, name: str) -> Sequence[int]:
+        """The positions of a name.
+
+        The short name of an entry that has a full name counts only where no entry has
+        exactly that name.
+        """
+        return self._exact.of(name) or self._short.of(name)
+
+    def _remove(self, positions: Sequence[int]) -> int:
+        if positions:
+            self._note((tuple(self._forget(position) for position in positions), None))
+        for position in positions:
+            del self._entries[position]
+        return len(positions)
+
+    def _put(self, position: int, raw: Any, entry: Descriptor) -> None:  # noqa: ANN401 - JSON
+        self._entries[position] = entry
+        self._next = max(self._next, position + 1)
+        if raw != entry.to_json():
+            self._raw[position] = raw
+        self._digests.add(entry.digest, position)
+        for positions, name in self._named(entry):
+            positions.add(name, position)
+
+    def _forget(self, position: int) -> Descriptor:
+        """Find the entry of a position no more; the caller removes or replaces it."""
+        entry = self._entries[position]
+        self._raw.pop(position, None)
+        self._digests.discard(entry.digest, position)
+        for positions, name in self._named(entry):
+            positions.discard(name, position)
+        return entry
+
+    def _named(self, entry: Descriptor) -> Iterator[tuple[Positions[str], str]]:
+        short, full = map(entry.annotations.get, (REF_NAME, FULL_NAME))
+        if full:
+            yield self._exact, full
+        if short and short != full:
+            yield (self._short if full else self._exact), short
+
+    def _note(self, edit: Edit) -> None:
+        self._listed = None
+        self._changes += 1
+        self._edits.append(edit)
+
+    def _json(self, position: int) -> Any:  # noqa: ANN401 - the JSON edge
+        raw = self._raw.get(position)
+        return self._entries[position].to_json() if raw is None else raw
+
+    def _document(self) -> dict[str, Any]:
+        return {**self._fields, "manifests": [self._json(position) for position in self._entries]}
 
 
 def _entry(raw: object) -> Descriptor:
@@ -151,23 +296,6 @@ def names_of(entry: Descriptor) -> list[str]:
     """Return the names of an entry, the one with its repository first, odd ones last."""
     names = filter(None, map(entry.annotations.get, (FULL_NAME, REF_NAME)))
     return sorted(names, key=lambda name: not is_layout_name(name))
-
-
-def _places(entries: tuple[Descriptor, ...]) -> dict[str, list[int]]:
-    """Return the positions of the entries of each name.
-
-    The short name of an entry that has a full name counts only where no entry has
-    exactly that name.
-    """
-    exact: dict[str, list[int]] = {}
-    loose: dict[str, list[int]] = {}
-    for place, entry in enumerate(entries):
-        short, full = map(entry.annotations.get, (REF_NAME, FULL_NAME))
-        if full:
-            exact.setdefault(full, []).append(place)
-        if short and short != full:
-            (loose if full else exact).setdefault(short, []).append(place)
-    return loose | exact
 
 
 def _listed(entries: list[Descriptor]) -> str:

@@ -57,9 +57,8 @@ class LayoutReferrers:
 
     def add(self, manifest: Manifest, digest: Digest) -> None:
         """List a manifest that has a subject, unless it is in index.json anyhow."""
-        if any(entry.digest == digest for entry in self._layout.entries()):
-            return
-        self._layout.set_entry(None, manifest.listed(digest))
+        if self._layout.entry_of(digest) is None:
+            self._layout.set_entry(None, manifest.listed(digest))
 
     def _kept_by_name(self, subject: Digest, beside: str) -> Iterator[Descriptor]:
         """What the index lists that has the name of the subject's digest."""

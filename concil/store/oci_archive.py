@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from concil.store.archive_content import ArchiveContent, FoundContent, blob_name
 from concil.store.archive_lock import locked
 from concil.store.files import FileBlob
 from concil.store.layout_directory import VERSION
-from concil.store.layout_index import Index
+from concil.store.layout_index import Edit, Index, Mark
 from concil.store.member_writer import MemberWriter
 from concil.store.protocol import WriterState
 from concil.store.tar_draft import (
@@ -78,12 +78,12 @@ class OCIArchive:
             sweep(self._final)
         self._old = ArchiveContent.of(path, cancel, may_be_missing=writing)
         self._lock = threading.Lock()  # guards the fields below
-        self._index = self._old.index
+        self._index = self._old.index.copy() if writing else self._old.index
         self._draft: Draft | None = None
         self._over = False  # blobs of an image that failed may still want to begin
         self._fresh: dict[Digest, Region] = {}  # in the draft
         self._gone: set[Digest] = set()  # of the old archive
-        self._changes: list[Callable[[Index], Index]] = []  # of the index
+        self._changes: list[Callable[[Index], object]] = []  # of the index
         self._changed = False  # a manifest came or went, with an entry or without
         self._found = FoundContent()
 
@@ -173,11 +173,23 @@ class OCIArchive:
 
     def entries(self) -> tuple[Descriptor, ...]:
         """Return what the index lists."""
-        return self._index.entries
+        with self._lock:
+            return self._index.entries
+
+    def entry_of(self, digest: Digest) -> Descriptor | None:
+        """Return the first entry of a digest, None if there is none."""
+        with self._lock:
+            return self._index.of_digest(digest)
+
+    def edits_since(self, mark: Mark | None) -> tuple[Mark, Sequence[Edit] | None]:
+        """Return what was changed in the index since a mark. See `Index.edits_since`."""
+        with self._lock:
+            return self._index.edits_since(mark)
 
     def names(self) -> Iterator[str]:
         """Yield a name for every entry that has one."""
-        return self._index.names()
+        with self._lock:
+            return iter(list(self._index.names()))
 
     def find(self, name: str | None) -> Descriptor | None:
         """Return the entry of a name; None for the name: the only one.
@@ -185,39 +197,24 @@ class OCIArchive:
         Raises:
             UsageError: several images fit; it lists their names.
         """
-        entry = self._index.find(name, f"archive {shown(str(self.path))}")
-        if self._writing and name is not None and entry is not None:
-            with self._lock:
+        with self._lock:
+            entry = self._index.find(name, f"archive {shown(str(self.path))}")
+            if self._writing and name is not None and entry is not None:
                 self._found.names.setdefault(name, entry)
-        return entry
+            return entry
 
     def set_entry(self, name: str | None, descriptor: Descriptor) -> None:
         """Add an entry to the index, or replace the one of that name."""
-        self._change(lambda index: index.with_entry(name, descriptor))
+        self._change(lambda index: index.set_entry(name, descriptor))
 
     def remove_entry(self, name: str) -> None:
         """Remove the entry of a name. Raises NotFound if there is none."""
-
-        def without(index: Index) -> Index:
-            found = index.called(name)
-            if not found:
-                raise NotFound(f"archive {shown(str(self.path))} has no {shown(name)}")
-            return index.without(found)
-
-        self._change(without)
+        if not self._change(lambda index: index.remove(name)):
+            raise NotFound(f"archive {shown(str(self.path))} has no {shown(name)}")
 
     def remove_digest(self, digest: Digest) -> int:
         """Remove all entries of a digest; return how many there were."""
-        count = 0
-
-        def without(index: Index) -> Index:
-            nonlocal count
-            found = [entry for entry in index.entries if entry.digest == digest]
-            count = len(found)
-            return index.without(found)
-
-        self._change(without)
-        return count
+        return self._change(lambda index: index.remove_digest(digest))
 
     def finish(self) -> None:
         """Let the new archive appear, if anything changed; nothing may be called but `close`.
@@ -277,11 +274,11 @@ class OCIArchive:
             if region.whole:
                 self._fresh[digest] = region
 
-    def _change(self, change: Callable[[Index], Index]) -> None:
+    def _change(self, change: Callable[[Index], int]) -> int:
         self._growing()  # says whether it may be changed
         with self._lock:
-            self._index = change(self._index)
             self._changes.append(change)
+            return change(self._index)
 
     def _note(self, digest: Digest) -> None:
         """Take note of a blob that the file has."""
@@ -324,7 +321,8 @@ class OCIArchive:
         """Return the index of what the file is now, with the changes that were made here."""
         if content is self._old:
             return self._index
-        index = self._found.restored(self._old.index, content.index)
+        index = content.index.copy()
+        self._found.restore(self._old.index, index)
         for change in self._changes:
-            index = change(index)
+            change(index)
         return index

@@ -18,7 +18,7 @@ from concil.redaction import without_user
 from concil.transfer.blob import Landed
 from concil.transfer.image import ImageResult
 from concil.transfer.job import ForeignLayers, ImageJob
-from concil.transfer.pending import Pending, Spool
+from concil.transfer.pending import Pending, Spool, Unsaved
 from concil.transfer.referrers import ListOfReferrers
 from concil.transfer.refusals import Refusals
 
@@ -193,6 +193,7 @@ class Mirror:
         self._broken: BaseException | None = None  # raised by the iterator of items, or a bug
         self._report = MirrorReport()
         self._waiting: Spool[MirrorItem, ImageResult] = Spool()  # for their destination
+        self._unsaved: Unsaved[Outcome] = Unsaved(self._end_saved)
 
     def run(self, items: Iterable[MirrorItem], coordinators: int) -> MirrorReport:
         """Copy every item; one that fails is an entry in the report, the others go on.
@@ -203,7 +204,20 @@ class Mirror:
             Cancelled: somebody cancelled; what was copied stays copied.
             ConcilError: images were copied, and their destination could not appear.
         """
-        waiting = iter(items)
+        pending = self._manner.pending
+        with self._unsaved.saved_at_end(pending):
+            self._run(iter(items), coordinators)
+        with contextlib.closing(self._waiting):
+            if not self._cancel.is_set() and pending is not None:
+                self._finish(pending)
+        if self._broken is not None:
+            raise self._broken
+        if self._cancel.is_set():
+            raise Cancelled("cancelled; run it again to go on")
+        return self._report
+
+    def _run(self, waiting: Iterator[MirrorItem], coordinators: int) -> None:
+        """Go through the items by so many threads; none is left at the end."""
         threads: list[threading.Thread] = []
         try:
             for number in range(1, coordinators):
@@ -221,14 +235,6 @@ class Mirror:
             for thread in threads:
                 thread.join()
             raise
-        with contextlib.closing(self._waiting):
-            if not self._cancel.is_set() and self._manner.pending is not None:
-                self._finish(self._manner.pending)
-        if self._broken is not None:
-            raise self._broken
-        if self._cancel.is_set():
-            raise Cancelled("cancelled; run it again to go on")
-        return self._report
 
     def _work(self, waiting: Iterator[MirrorItem]) -> None:
         with working_for(self._scope):
@@ -258,8 +264,9 @@ class Mirror:
                 # Cancelled: the iterator may have forked, and in the child locks stay taken.
                 if item is None or self._cancel.is_set():
                     return
+                begun = self._manner.pending.begin(item.destination) if self._manner.pending else 0
                 outcome = self._attempt(item)
-                if not self._waits(outcome):
+                if not self._waits(outcome, begun):
                     self._end(outcome)
         except BaseException as error:  # noqa: BLE001 - raised again by `run`
             with self._lock:
@@ -267,14 +274,25 @@ class Mirror:
             if not isinstance(error, Exception):
                 self._stop()
 
-    def _waits(self, outcome: Outcome) -> bool:
-        """Whether the image is there only at the end; then its outcome is told there."""
+    def _waits(self, outcome: Outcome, begun: int) -> bool:
+        """Whether the image is not in place yet; then its outcome is told when it is."""
         pending, item, result = self._manner.pending, outcome.item, outcome.result
-        if pending is None or result is None or not pending.is_pending(item.destination):
+        if pending is None or result is None:
             return False
         with self._lock:
-            self._waiting.add(item, result)
+            saving = pending.saving(item.destination, begun)
+            if saving is not None:
+                self._unsaved.add(outcome, saving)
+            elif pending.is_pending(item.destination):
+                self._waiting.add(item, result)
+            else:
+                return False
         return True
+
+    def _end_saved(self, outcome: Outcome, error: ConcilError | None) -> None:
+        """Take note of an image whose layout was saved, or could not be."""
+        with working_for(self._scope):
+            self._end(outcome if error is None else Outcome(outcome.item, error=error))
 
     def _end(self, outcome: Outcome) -> None:
         """Take note of what became of an image."""

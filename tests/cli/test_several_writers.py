@@ -20,6 +20,8 @@ FULL = os.environ.get("CONCIL_TEST_FULL") == "1"  # sizes and numbers of the iss
 ROUNDS = 10 if FULL else 2
 SIZE = 20_000_000 if FULL else 200_000  # bytes
 WHO = "abc"
+MANY = 2000 if FULL else 150  # names in a list
+REF_NAME = "org.opencontainers.image.ref.name"
 
 
 @pytest.fixture
@@ -70,6 +72,27 @@ def test_whoever_ends_with_0_has_all_images_there(
         codes = sorted(code for _, code in ended.values())
         assert codes == ([0, 2, 2] if kind == "docker-archive" else [0, 0, 0])
         assert not list(tmp_path.glob(f".out{turn}*"))
+
+
+def test_three_mirrors_of_many_names_lose_none(
+    program: Program, tmp_path: Path, images: dict[str, Image]
+) -> None:
+    names = {who: [f"host/many:{who}{number}" for number in range(MANY)] for who in WHO}
+    for who, own in names.items():
+        lines = [f"oci:{tmp_path / who}:0 -> {name}" for name in own]
+        (tmp_path / f"{who}.txt").write_text("\n".join(lines))
+    for turn in range(ROUNDS):
+        running = [
+            program.start("mirror", f"{who}.txt", f"oci:out{turn}", "--progress=none")
+            for who in WHO
+        ]
+        for one in running:
+            err = one.communicate(timeout=PATIENCE)[1].decode()
+            assert one.returncode == 0, err
+
+        document = json.loads((tmp_path / f"out{turn}" / "index.json").read_bytes())
+        there = [entry["annotations"][REF_NAME] for entry in document["manifests"]]
+        assert sorted(there) == sorted(name for own in names.values() for name in own)
 
 
 def test_a_run_that_waits_says_for_what_and_adds_what_it_has(

@@ -56,7 +56,8 @@ def manifests(content: bytes) -> None:
     with contextlib.suppress(ConcilError):
         index = Index.parse(body, "index")
         list(index.names())
-        index.with_entry("name", index.entries[0] if index.entries else _ENTRY).body()
+        index.set_entry("name", index.entries[0] if index.entries else _ENTRY)
+        index.body()
 
 
 def ranges(content: bytes) -> None:

@@ -10,7 +10,7 @@ import pytest
 from concil.cli import inspect
 from concil.config import KIB, MIB, RetryPolicy, TransferConfig
 from concil.registry import connections, lists, session, tokens
-from concil.store import layout_directory
+from concil.store import layout_index_file
 from concil.strict_json import MOST_NESTING, MOST_PARTS
 from concil.transfer import graph
 
@@ -45,7 +45,7 @@ LIMITS = {
     ),
     "redirects": str(session.MAX_REDIRECTS),
     "time for a small answer": f"{session.PATIENCE:.0f} s",
-    "`index.json` of a layout": mib(layout_directory.INDEX_LIMIT),
+    "`index.json` of a layout": mib(layout_index_file.INDEX_LIMIT),
 }
 
 

@@ -13,7 +13,7 @@ from concil.errors import (
     UsageError,
 )
 from concil.store.layout import Layout, LayoutStore
-from concil.store.layout_directory import INDEX_LIMIT
+from concil.store.layout_index_file import INDEX_LIMIT
 from tests.store.layouts import FULL_NAME, NEW, OLD, REF_NAME, entry, read_index, told, write_index
 
 # What index.json may hold.

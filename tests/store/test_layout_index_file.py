@@ -1,0 +1,113 @@
+"""Changes of a layout's index that are written later, together with others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from concil.content import Digest
+from concil.errors import NotFound
+from concil.store import layout_index_file
+from concil.store.layout import Layout
+from tests.store.layouts import NEW, OLD
+
+WAIT = 60.0  # seconds until a test that hangs is failed
+
+
+@pytest.fixture
+def late(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+    """Return a layout whose index is not written before `save`."""
+    monkeypatch.setattr(layout_index_file, "_WAIT", 10 * WAIT)
+    layout = Layout(place).deferring()
+    yield layout
+    layout.index_file.close()
+
+
+def test_deferred_changes_are_seen_here_at_once_and_by_others_later(
+    place: Path, late: Layout
+) -> None:
+    late.set_entry("v1", OLD)
+
+    assert late.find("v1") is not None
+    assert Layout(place).find("v1") is None
+
+    late.index_file.save()
+    assert Layout(place).find("v1") is not None
+
+
+def test_deferred_removal_is_written_with_the_rest(place: Path, late: Layout) -> None:
+    Layout(place).set_entry("old", OLD)
+    late.remove_entry("old")
+    with pytest.raises(NotFound):
+        late.remove_entry("old")
+    late.set_entry("new", NEW)
+    assert set(Layout(place).names()) == {"old"}
+
+    late.index_file.save()
+
+    assert set(Layout(place).names()) == {"new"}
+
+
+def test_a_change_at_once_writes_what_is_deferred(place: Path, late: Layout) -> None:
+    late.set_entry("v1", OLD)
+    number = late.index_file.last
+    assert not late.index_file.is_settled(number)
+
+    Layout(place).set_entry("theirs", OLD)
+    late.index_file.change(lambda index: index.set_entry("now", NEW))
+
+    assert late.index_file.is_settled(number)
+    assert set(Layout(place).names()) == {"v1", "now", "theirs"}
+
+
+def test_writes_wait_longer_where_they_take_long(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout_index_file, "_WAIT", 0.0)
+    monkeypatch.setattr(layout_index_file, "_SHARE", 1e9)
+    layout, saved = Layout(place).deferring(), threading.Event()
+    layout.index_file.listen(saved.set)
+
+    layout.set_entry("v1", OLD)
+    assert saved.wait(WAIT)
+    for number in range(100):
+        layout.set_entry(f"later{number}", OLD)
+
+    assert set(Layout(place).names()) == {"v1"}
+    layout.index_file.close()
+    assert len(set(Layout(place).names())) == 101
+
+
+def test_edits_are_told_since_a_mark_and_all_entries_where_there_are_too_many(
+    late: Layout,
+) -> None:
+    mark, edits = late.edits_since(None)
+    assert edits is None
+    late.set_entry("v1", OLD)
+    late.set_entry("v1", NEW)
+    late.remove_entry("v1")
+
+    mark, edits = late.edits_since(mark)
+    assert edits is not None
+    assert [(len(gone), came and came.digest) for gone, came in edits] == [
+        (0, OLD.digest),
+        (1, NEW.digest),
+        (1, None),
+    ]
+    assert late.edits_since(mark) == (mark, [])
+    for number in range(2000):
+        late.set_entry(f"v{number}", OLD)
+    assert late.edits_since(mark)[1] is None
+
+
+def test_entry_in_the_middle_keeps_its_place(late: Layout) -> None:
+    for name in "abc":
+        late.set_entry(name, OLD)
+    late.set_entry("b", NEW)
+
+    assert list(late.names()) == ["a", "b", "c"]
+    assert late.entry_of(NEW.digest) == late.find("b")
+    assert late.entry_of(Digest.of(b"nothing")) is None
