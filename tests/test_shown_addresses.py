@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from concil import DockerHub, Engine, Journal, MirrorItem, Outcome, parse_docker_url
 from concil.errors import ConcilError
+from concil.plan.reading import read
 from concil.redaction import without_user
 from concil.reference import Reference, parse_address
 from concil.registry.tokens import Token
@@ -117,3 +120,21 @@ def test_tokens_and_sessions_are_in_no_repr() -> None:
     state = WriterState("https://h/v2/a/blobs/uploads/s3cret", 1, 2)
 
     assert "s3cret" not in f"{Token('Bearer s3cret', 0.0, 60.0, 's3cret')!r} {state!r}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("plan", b"https://alice:s3cret@host.example/a:1 \xff\n"),
+        ("plan.yaml", b"a: https://alice:s3cret@host.example/a:1\n b: [\n"),
+        ("plan.yaml", b'pass: "s3cret\\q"\n'),
+        ("plan.toml", b'source = "https://alice:s3cret@host.example/a:1\n'),
+    ],
+)
+def test_a_broken_plan_shows_no_password(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(ConcilError) as info:
+        read(str(tmp_path / name))
+
+    assert "s3cret" not in texts(info.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -28,12 +29,11 @@ def read(path: str) -> Plan:
     shown_name = name if name.isprintable() else shown(name)
     if len(content) > _LIMIT:
         raise UsageError(f"{shown_name} is larger than a list of images can be")
-    try:
+    text = None
+    with contextlib.suppress(UnicodeDecodeError):  # it holds the whole plan, passwords included
         text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{shown_name} is not UTF-8 text", remedy="a list has one image a line"
-        ) from error
+    if text is None:
+        raise UsageError(f"{shown_name} is not UTF-8 text", remedy="a list has one image a line")
     suffix = Path(path).suffix.lower()
     if suffix == ".toml":
         return toml.plan(text, shown_name)

@@ -88,10 +88,11 @@ def load(text: str, name: str) -> Item:
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 1
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise UsageError(f"{name}:{line}: {shown(str(problem))}", remedy=_REMEDY) from error
+        problem = str(getattr(error, "problem", None) or "not YAML")
     finally:
         loader.dispose()
+    # Not from the error: that quotes the line, which may hold a password.
+    raise UsageError(f"{name}:{line}: {shown(problem)}", remedy=_REMEDY)
 
 
 class _Reader:
