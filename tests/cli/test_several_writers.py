@@ -12,7 +12,7 @@ import pytest
 
 from concil.fs.path_lock import PathLock
 from concil.server import EmbeddedRegistry
-from tests.cli.runner import PATIENCE, Cli, Program
+from tests.cli.runner import PATIENCE, Cli, Outcome, Program
 from tests.lab.images import Image, make_image, put_image, write_layout
 from tests.lab.relay import Relay
 
@@ -22,6 +22,7 @@ SIZE = 20_000_000 if FULL else 200_000  # bytes
 WHO = "abc"
 MANY = 2000 if FULL else 150  # names in a list
 REF_NAME = "org.opencontainers.image.ref.name"
+SLOW = 5_000_000  # bytes of a blob that takes longer, over a slow link, than everything else
 
 
 @pytest.fixture
@@ -179,6 +180,67 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(
 
     assert done.code == 0
     assert [path.name for path in tmp_path.glob("*out.tar*")] == ["out.tar"]
+
+
+def test_when_one_of_three_writers_is_killed_the_others_go_on(
+    program: Program,
+    cli: Cli,
+    registry: EmbeddedRegistry,
+    tmp_path: Path,
+    images: dict[str, Image],
+) -> None:
+    """And whoever reads meanwhile finds a whole archive."""
+    archive = f"oci-archive:{tmp_path}/out.tar"
+    put_image(registry.url, "app", "v1", make_image(70, (SLOW,)))
+    put_image(registry.url, "app", "v2", make_image(71, (1000,)))
+    assert cli("copy", f"{registry.host}/app:v2", f"{archive}:first:1").code == 0
+    with Relay(registry.host, rate=SLOW // 100) as link:
+        slow = program.start("copy", "--progress=none", f"{link.host}/app:v1", f"{archive}:slow:1")
+        link.wait_for(lambda relay: relay.bytes_down > SLOW // 50)
+        others = [program.start("mirror", f"{who}.txt", archive, "--progress=none") for who in "ab"]
+        reads: list[Outcome] = []
+        while any(other.poll() is None for other in others):
+            reads.append(cli("copy", f"{archive}:first:1", f"oci:{tmp_path}/read{len(reads)}:1"))
+        slow.kill()
+        slow.communicate(timeout=PATIENCE)
+    errors = [other.communicate(timeout=PATIENCE)[1].decode() for other in others]
+
+    assert [other.returncode for other in others] == [0, 0], errors
+    assert {read.code for read in reads} == {0}
+    assert slow.returncode == -signal.SIGKILL
+    there = cli("tags", archive).lines
+    assert sorted(there) == ["first:1", *sorted(n for n in images if n.startswith("host/"))[:6]]
+    assert cli("copy", "--all", archive, f"oci:{tmp_path}/back").code == 0
+    assert list(tmp_path.glob(".out.tar.*.new"))
+    assert not list(tmp_path.glob(".out.tar.lock"))
+    assert cli("copy", f"{registry.host}/app:v1", f"{archive}:slow:1").code == 0
+    assert not list(tmp_path.glob(".out.tar*"))
+
+
+def test_whoever_waits_for_a_docker_archive_gets_it_when_its_writer_is_killed(
+    program: Program,
+    cli: Cli,
+    registry: EmbeddedRegistry,
+    tmp_path: Path,
+    images: dict[str, Image],
+) -> None:
+    archive = f"docker-archive:{tmp_path}/out.tar"
+    put_image(registry.url, "app", "v1", make_image(70, (SLOW,)))
+    with Relay(registry.host, rate=SLOW // 100) as link:
+        slow = program.start("copy", "--progress=none", f"{link.host}/app:v1", f"{archive}:slow:1")
+        link.wait_for(lambda relay: relay.bytes_down > SLOW // 50)
+        other = program.start("mirror", "a.txt", archive, "--progress=none")
+        assert other.stderr is not None
+        line = other.stderr.readline().decode()
+        slow.kill()
+        slow.communicate(timeout=PATIENCE)
+    other.communicate(timeout=PATIENCE)
+
+    assert "waiting for another process that writes" in line
+    assert other.returncode == 0
+    assert len(cli("tags", archive).lines) == 3
+    assert cli("copy", "--all", archive, f"oci:{tmp_path}/back").code == 0
+    assert not list(tmp_path.glob(".out.tar*"))
 
 
 def test_two_runs_with_one_report_are_told(
