@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from concil.config import MIB
 from concil.content import Descriptor, Digest, Manifest
@@ -105,13 +106,18 @@ class LayoutStore:
 
         Raises:
             NotFound: it is not.
+            StoreError: something else than a regular file is in its place.
         """
-        if self.layout.blob_size(blob.digest) is None:
+        if self.layout.blob_size(blob.digest) is not None:
+            return
+        try:
+            self.layout.open_blob(blob.digest).close()
+        except NotFound as error:
             raise NotFound(
                 f"blob {blob.digest} is neither in {shown(self.name)} nor at the destination",
                 remedy="bring what was carried over before, or write the layout again, without "
                 "held= if it was left out",
-            )
+            ) from error
 
     def begin_blob(
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
@@ -203,8 +209,11 @@ class LayoutStore:
             if reference:
                 raise
             return None
-        whole = entry is not None and self.layout.blob_size(entry.digest) == entry.size
-        return entry if whole else None
+        if entry is None or self.layout.blob_size(entry.digest) != entry.size:
+            return None
+        if not entry.media_type:  # what it is only the manifest itself says
+            return replace(entry, media_type=self._read(entry.digest, "").media_type)
+        return entry
 
     def _media_type(self, digest: Digest) -> str:
         """What the index says the manifest is, "" where it does not mention it."""
