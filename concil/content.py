@@ -244,7 +244,7 @@ class Manifest:
         """The same index with only these of its children: new bytes, a new digest."""
         kept = {str(child.digest) for child in children}
         document = self._document
-        entries = [e for e in document["manifests"] if e.get("digest") in kept]
+        entries = [e for e in document.get("manifests") or () if e.get("digest") in kept]
         body = json.dumps({**document, "manifests": entries}, separators=(",", ":")).encode()
         return Manifest.parse(body, self.media_type)
 

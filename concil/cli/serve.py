@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from concil.errors import NotFound, StoreError, UsageError, shown
 from concil.server import EmbeddedRegistry
+from concil.store.files import disk_error
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse has no public name for it
@@ -27,7 +28,9 @@ def add_parser(subparsers: Subparsers) -> None:
         help="serve an OCI layout directory as a registry",
         description="Serve an OCI image layout directory as a registry, until interrupted.",
     )
-    parser.add_argument("directory", metavar="DIR", help="a layout, or an empty directory")
+    parser.add_argument(
+        "directory", metavar="DIR", help="a layout, an empty directory, or one to be made"
+    )
     parser.add_argument(
         "--addr",
         metavar="HOST:PORT",
@@ -90,19 +93,32 @@ def _checked(text: str, *, read_only: bool) -> Path:
     """Return the directory if it is a layout, or empty and to be written."""
     directory = Path(text)
     if not directory.exists():
-        raise NotFound(
-            f"cannot serve {shown(text)}: there is no such directory",
-            remedy=f"make it first: mkdir {text}",
-        )
+        _make(directory, text, read_only=read_only)
     if not directory.is_dir():
         raise StoreError(
             f"cannot serve {shown(text)}: not a directory", remedy="name a layout directory"
         )
-    if (directory / "oci-layout").exists():
-        return directory
+    if any((directory / name).exists() for name in ("oci-layout", "index.json")):
+        return directory  # whatever else is wrong with it is said when it is opened
     if read_only or any(directory.iterdir()):
         raise StoreError(
             f"cannot serve {shown(text)}: not an OCI image layout",
             remedy="name a directory that has oci-layout and index.json, or an empty one",
         )
     return directory
+
+
+def _make(directory: Path, text: str, *, read_only: bool) -> None:
+    """Make a directory that is missing, to be an empty layout."""
+    what = f"cannot serve {shown(text)}"
+    if read_only:
+        raise NotFound(f"{what}: there is no such directory", remedy="name a layout directory")
+    try:
+        directory.mkdir()
+    except FileNotFoundError as error:
+        parent = shown(str(directory.parent))
+        raise NotFound(
+            f"{what}: there is no directory {parent}", remedy=f"make it first: mkdir -p {parent}"
+        ) from error
+    except OSError as error:
+        raise disk_error(f"{what}: cannot make", directory, error) from error

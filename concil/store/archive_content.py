@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,13 @@ from concil.config import MIB
 from concil.content import Descriptor, Digest
 from concil.errors import Cancelled, InvalidDigest, NotFound, StoreError, UsageError
 from concil.reference import DOCKER_ARCHIVE
-from concil.store.layout_directory import VERSION_LIMIT, check_version
+from concil.store.layout_directory import VERSION_LIMIT, check_version, without_version
 from concil.store.layout_index import Index
-from concil.store.layout_index_file import INDEX_LIMIT
+from concil.store.layout_index_file import INDEX_LIMIT, untyped_entries
 from concil.store.tar_draft import Draft, State
 from concil.store.tar_file import TarFile
+
+logger = logging.getLogger(__name__)
 
 _FORM = "it holds oci-layout, index.json and blobs/ at its top: tar -C LAYOUT -cf FILE ."
 
@@ -45,9 +48,12 @@ class ArchiveContent:
                 raise
             return cls(None, Index.empty())
         try:
-            check_version(tar.read("oci-layout", VERSION_LIMIT), tar.subject)
-            body = tar.read("index.json", INDEX_LIMIT)
-            return cls(tar, Index.parse(body, f"index.json in {tar.subject}"))
+            name, body = f"index.json in {tar.subject}", tar.read("index.json", INDEX_LIMIT)
+            _check_version(tar)
+            index = Index.parse(body, name)
+            if index.untyped:
+                logger.warning("%s", untyped_entries(name, index.untyped))
+            return cls(tar, index)
         except NotFound as error:
             is_saved = tar.members.find("manifest.json") is not None
             remedy = f"read it as {DOCKER_ARCHIVE}:FILE" if is_saved else _FORM
@@ -139,6 +145,16 @@ class FoundContent:
 def blob_name(digest: Digest) -> str:
     """Return the name of the member that a blob is."""
     return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+def _check_version(tar: TarFile) -> None:
+    """Check the version of the layout; an archive that does not say it is read with a warning."""
+    try:
+        version = tar.read("oci-layout", VERSION_LIMIT)
+    except NotFound:
+        logger.warning("%s", without_version(tar.subject))
+    else:
+        check_version(version, tar.subject)
 
 
 def _copy(tar: TarFile, name: str, draft: Draft, cancel: threading.Event | None) -> None:

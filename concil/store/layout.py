@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,7 +12,6 @@ from concil.content import (
     DOCKER_MANIFEST,
     OCI_INDEX,
     OCI_MANIFEST,
-    OCTETS,
     Descriptor,
     Digest,
     Manifest,
@@ -121,14 +119,16 @@ class LayoutStore:
             NotFound: it is not.
             StoreError: something else than a regular file is in its place.
         """
-        if self.layout.blob_size(blob.digest) is None:
-            with contextlib.suppress(NotFound):
-                self.layout.open_blob(blob.digest).close()
+        if self.layout.blob_size(blob.digest) is not None:
+            return
+        try:
+            self.layout.open_blob(blob.digest).close()
+        except NotFound as error:
             raise NotFound(
                 f"blob {blob.digest} is neither in {shown(self.name)} nor at the destination",
                 remedy="bring what was carried over before, or write the layout again, without "
                 "held= if it was left out",
-            )
+            ) from error
 
     def begin_blob(
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
@@ -222,8 +222,8 @@ class LayoutStore:
             return None
         if entry is None or self.layout.blob_size(entry.digest) != entry.size:
             return None
-        if entry.media_type == OCTETS:  # the index does not say it
-            entry = replace(entry, media_type=self._read(entry.digest, "").media_type)
+        if not entry.media_type:  # what it is only the manifest itself says
+            return replace(entry, media_type=self._read(entry.digest, "").media_type)
         return entry
 
     def _media_type(self, digest: Digest) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from concil.store.layout_index_file import REMEDY, Change, IndexFile
 from concil.store.partial import PartialFile
 from concil.store.protocol import WriterState
 from concil.strict_json import InvalidJson, read_json
+
+logger = logging.getLogger(__name__)
 
 VERSION_LIMIT = 4096  # bytes of an oci-layout file
 VERSION = b'{"imageLayoutVersion":"1.0.0"}'
@@ -211,6 +214,7 @@ class Layout:
             ) from error
         except OSError as error:
             raise disk_error("cannot make", self.path, error) from error
+        self._tree.remove_stale()
         if self._tree.size("oci-layout") is not None:
             return
         with self._tree.locked():
@@ -220,11 +224,20 @@ class Layout:
             self._tree.replace("oci-layout", VERSION)
 
     def _check_version(self) -> None:
+        subject = f"layout {shown(str(self.path))}"
         try:
             body, _ = self._tree.read("oci-layout", VERSION_LIMIT)
         except NotFound as error:
-            raise StoreError(f"not a layout: {error}", remedy=REMEDY) from error
-        check_version(body, f"layout {shown(str(self.path))}")
+            if self._tree.size("index.json") is None:
+                raise StoreError(f"not a layout: {error}", remedy=REMEDY) from error
+            logger.warning("%s", without_version(subject))
+        else:
+            check_version(body, subject)
+
+
+def without_version(subject: str) -> str:
+    """The line about a layout that does not say its version."""
+    return f"{subject} has no file oci-layout; it is read as one of version 1"
 
 
 def check_version(body: bytes, subject: str) -> None:

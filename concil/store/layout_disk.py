@@ -7,7 +7,9 @@ everything below it may have come from a stranger in an archive.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from concil.config import MIB
 from concil.errors import InvalidManifest, NotFound, StoreError, shown
-from concil.fs.file_lock import lock
+from concil.fs.file_lock import lock, try_lock
 from concil.store.files import disk_error
 
 OWN = ".concil"  # what concil keeps in a layout beside the specification's files
@@ -24,6 +26,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_STALE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TEMPORARY = re.compile(r"[0-9a-f]{16}\.new")
 _LOCK_WAIT = 60.0  # seconds; a change of the index takes milliseconds
 
 
@@ -50,7 +54,7 @@ class Tree:
             with self._inside(directory, create=True):
                 pass
         except OSError as error:
-            raise disk_error("cannot make", self.root / directory, error) from error
+            raise self._refusal("cannot make", f"{directory}/", error) from error
 
     def size(self, name: str) -> int | None:
         """Bytes of a regular file; None for anything else. Raises as `state`."""
@@ -84,14 +88,12 @@ class Tree:
                 remedy="if the index names it, write the layout again from its source",
             ) from error
         except OSError as error:
-            raise disk_error("cannot open", path, error) from error
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise StoreError(
-                f"{shown(str(path))} is not a regular file",
-                remedy="a layout holds regular files only; put the real file there",
-            )
-        return descriptor
+            raise self._refusal("cannot open", name, error) from error
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return descriptor
+        os.close(descriptor)
+        raise _wrong_kind(path, mode)
 
     def read(self, name: str, limit: int) -> tuple[bytes, State]:
         """Read a whole small file.
@@ -129,16 +131,15 @@ class Tree:
             StoreError: the disk refuses; what was there before is still there.
         """
         directory, _, leaf = name.rpartition("/")
-        draft = f"{secrets.token_hex(8)}.new"
         try:
-            with self._inside(OWN, create=True) as own, _new_file(draft, own) as file:
+            with self._inside(OWN, create=True) as own, _new_file(own) as (file, draft):
                 _write(file, content)
                 with self._inside(directory, create=True) as inside:
                     os.replace(draft, leaf, src_dir_fd=own, dst_dir_fd=inside)
                     os.fsync(inside)
                 return _state(os.fstat(file))
         except OSError as error:
-            raise disk_error("cannot write", self.root / name, error) from error
+            raise self._refusal("cannot write", name, error) from error
 
     def remove(self, name: str) -> bool:
         """Remove a file, or the link in its place; False if there is none.
@@ -154,8 +155,15 @@ class Tree:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise disk_error("cannot remove", self.root / name, error) from error
+            raise self._refusal("cannot remove", name, error) from error
         return True
+
+    def remove_stale(self) -> None:
+        """Remove the temporary files of killed processes; those of living ones stay."""
+        with contextlib.suppress(OSError), self._inside(OWN) as own, os.scandir(own) as entries:
+            for name in filter(_TEMPORARY.fullmatch, [entry.name for entry in entries]):
+                with contextlib.suppress(OSError):  # among them: somebody holds it
+                    _remove_unlocked(name, own)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -171,7 +179,7 @@ class Tree:
             with self._inside(OWN, create=True) as own:
                 descriptor = os.open("lock", _LOCK, 0o666, dir_fd=own)
         except OSError as error:
-            raise disk_error("cannot lock", path, error) from error
+            raise self._refusal("cannot lock", f"{OWN}/lock", error) from error
         try:
             # Each open file has its own flock, so it keeps out threads as well as processes.
             _acquire(descriptor, path)
@@ -187,7 +195,22 @@ class Tree:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise disk_error("cannot look at", self.root / name, error) from error
+            raise self._refusal("cannot look at", name, error) from error
+
+    def _refusal(self, action: str, name: str, error: OSError) -> StoreError:
+        """Return the error for what the system refused; a link on the way is called one."""
+        *directories, leaf = name.split("/")
+        place = self.root
+        with contextlib.suppress(OSError):
+            for part in directories:
+                place /= part
+                mode = place.lstat().st_mode
+                if not stat.S_ISDIR(mode):
+                    return _wrong_kind(place, mode, is_directory=True)
+            mode = (place / leaf).lstat().st_mode
+            if leaf and not stat.S_ISREG(mode):
+                return _wrong_kind(place / leaf, mode)
+        return disk_error(action, self.root / name, error)
 
     @contextlib.contextmanager
     def _inside(self, directory: str, *, create: bool = False) -> Iterator[int]:
@@ -205,6 +228,25 @@ class Tree:
             os.close(here)
 
 
+_KINDS = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISREG, "a regular file"),
+)
+
+
+def _wrong_kind(path: Path, mode: int, *, is_directory: bool = False) -> StoreError:
+    """Return the error for what is in the place of a regular file or of a directory."""
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a device")
+    wanted = "directory" if is_directory else "regular file"
+    remedy = f"put the real {wanted} there"
+    if stat.S_ISLNK(mode):
+        remedy = "copy the layout with `cp -rL`, which copies what links lead to"
+    return StoreError(f"{shown(str(path))} is {kind}, not a {wanted}", remedy=remedy)
+
+
 def _state(found: os.stat_result) -> State:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
@@ -218,17 +260,52 @@ def _make_directory(name: str, inside: int) -> None:
 
 
 @contextlib.contextmanager
-def _new_file(name: str, inside: int) -> Iterator[int]:
-    """Open a new file; after an error it is removed."""
-    descriptor = os.open(name, _CREATE, 0o666, dir_fd=inside)
+def _new_file(inside: int) -> Iterator[tuple[int, str]]:
+    """Open a new temporary file, locked, and tell its name; after an error it is removed."""
+    descriptor, name = _create_temporary(inside)
     try:
-        yield descriptor
+        yield descriptor, name
     except BaseException:  # also on Ctrl-C no draft is left behind
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=inside)
         raise
     finally:
         os.close(descriptor)
+
+
+def _create_temporary(inside: int) -> tuple[int, str]:
+    """Create a temporary file that `Tree.remove_stale` leaves alone while it is open."""
+    while True:
+        name = f"{secrets.token_hex(8)}.new"
+        descriptor = os.open(name, _CREATE, 0o666, dir_fd=inside)
+        try:
+            is_kept = try_lock(descriptor) and _is_named(descriptor, name, inside)
+        except OSError:  # without locks nobody takes it for a stale one
+            return descriptor, name
+        if is_kept:
+            return descriptor, name
+        # Another process took it for a stale one before it was locked.
+        os.close(descriptor)
+
+
+def _remove_unlocked(name: str, inside: int) -> None:
+    """Remove a file unless somebody holds its lock. Raises OSError: it stays."""
+    descriptor = os.open(name, _STALE, dir_fd=inside)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its holder may have renamed it before it was locked here: then the name is another's.
+        if _is_named(descriptor, name, inside):
+            os.unlink(name, dir_fd=inside)
+    finally:
+        os.close(descriptor)
+
+
+def _is_named(descriptor: int, name: str, inside: int) -> bool:
+    try:
+        found = os.stat(name, dir_fd=inside, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, os.fstat(descriptor))
 
 
 def _write(descriptor: int, content: bytes) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
-from concil.content import OCI_INDEX, OCTETS, Descriptor, Digest
+from concil.content import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest
 from concil.errors import ConcilError, InvalidManifest, UsageError, shown
 from concil.reference import is_layout_name
 from concil.strict_json import InvalidJson, read_json
@@ -21,6 +21,7 @@ FULL_NAME = "io.containerd.image.name"
 Key = TypeVar("Key")
 
 _MOST_PARTS = 2_000_000  # lists, objects and commas: a hundred thousand entries with notes
+_MARKS = {"schemaVersion", "manifests"}  # one of these is in every index
 _REMEDY = "the layout is damaged; write it again from its source"
 
 
@@ -109,11 +110,13 @@ class Index:
             document = read_json(body, most=_MOST_PARTS)
         except InvalidJson as error:
             raise InvalidManifest(f"{subject} is {error}", remedy=_REMEDY) from error
-        if isinstance(document, dict) and document.get("manifests", ()) is None:
-            document["manifests"] = []  # umoci writes null for a layout without images
-        if not isinstance(document, dict) or not isinstance(document.get("manifests"), list):
+        marks = document.keys() if isinstance(document, dict) else ()
+        # An encoder of Go writes null for a list without entries, or leaves it away.
+        listed = document.get("manifests") if marks else None
+        listed = [] if marks and listed is None else listed
+        is_manifest = bool({"layers", "config"} & set(marks))
+        if not isinstance(listed, list) or is_manifest or not _MARKS & set(marks):
             raise InvalidManifest(f"{subject} is not an image index", remedy=_REMEDY)
-        listed = document["manifests"]
         try:
             return cls(document, ((raw, _entry(raw)) for raw in listed))
         except (ConcilError, TypeError) as error:
@@ -128,6 +131,11 @@ class Index:
         return isinstance(other, Index) and self._document() == other._document()
 
     __hash__ = None  # type: ignore[assignment]  # a document cannot be hashed
+
+    @property
+    def untyped(self) -> int:
+        """How many entries have no mediaType. Takes time for each that has foreign fields."""
+        return sum(not self._entries[position].media_type for position in self._raw)
 
     @property
     def entries(self) -> tuple[Descriptor, ...]:
@@ -205,7 +213,7 @@ class Index:
                 # Several images of containerd share the short name: none of them is replaced.
                 places = []
         entry = replace(entry, annotations=notes)
-        raw = entry.to_json()
+        raw = entry.to_json() | ({} if entry.media_type else {"mediaType": None})
         if len(places) == 1 and self._json(places[0]) == raw:
             return False
         gone = tuple(self._forget(position) for position in places)
@@ -285,11 +293,11 @@ class Index:
         return {**self._fields, "manifests": [self._json(position) for position in self._entries]}
 
 
-def _entry(raw: object) -> Descriptor:
-    """Read an entry. One that does not say what it is may be any manifest: its bytes say that."""
-    if isinstance(raw, dict) and raw.get("mediaType") in (None, ""):
-        raw = {**raw, "mediaType": OCTETS}
-    return Descriptor.from_json(raw)
+def _entry(raw: Any) -> Descriptor:  # noqa: ANN401 - the JSON edge
+    """Read an entry; the media type of one that has none is "", as that of any manifest."""
+    if not isinstance(raw, dict) or raw.get("mediaType"):
+        return Descriptor.from_json(raw)
+    return replace(Descriptor.from_json({**raw, "mediaType": OCI_MANIFEST}), media_type="")
 
 
 def names_of(entry: Descriptor) -> list[str]:

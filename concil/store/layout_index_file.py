@@ -30,6 +30,11 @@ Change = Callable[[Index], int]  # returns whether, or how many times, it has ch
 Result = TypeVar("Result")
 
 
+def untyped_entries(name: str, count: int) -> str:
+    """The line about entries without mediaType in an index of that name."""
+    return f"{name}: mediaType is missing in {count} entries; it is taken from their manifests"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Changes that could not be written: those after one number up to another."""
@@ -65,6 +70,7 @@ class IndexFile:
         self._deferred: list[Change] = []  # the last of them has the number of the last change
         self._last = 0  # number of the last deferred change
         self._failures: list[Failure] = []
+        self._has_warned = False
         self._thread: threading.Thread | None = None
         self._since = 0.0  # monotonic seconds: when the first deferred change came
         self._not_before = 0.0  # monotonic seconds
@@ -177,11 +183,17 @@ class IndexFile:
         if self._index is None or found != self._hash:
             self._index = None
             index = Index.parse(body, self.name)
+            self._warn(index.untyped)
             for change in self._deferred:
                 change(index)
             self._index = index
         self._hash, self._state = found, state
         return self._index
+
+    def _warn(self, untyped: int) -> None:
+        if untyped and not self._has_warned:
+            self._has_warned = True
+            logger.warning("%s", untyped_entries(self.name, untyped))
 
     # Writing -----------------------------------------------------------------------
 

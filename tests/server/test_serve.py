@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,13 @@ def layout(directory: Path) -> Path:
 
 @pytest.fixture
 def program(layout: Path) -> Iterator[subprocess.Popen[str]]:
-    words = ["-v", "serve", str(layout), "--addr", "127.0.0.1:0", "--read-only"]
+    with serving(layout, "--read-only") as process:
+        yield process
+
+
+@contextmanager
+def serving(layout: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    words = ["-v", "serve", str(layout), "--addr", "127.0.0.1:0", *more]
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *words],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -75,6 +82,19 @@ def test_it_says_where_it_serves_and_stops_when_told(
     assert out == ""
     assert "GET /v2/app/tags/list 200" in err
     assert "Traceback" not in err
+
+
+def test_a_directory_that_is_missing_is_made(tmp_path: Path) -> None:
+    with serving(tmp_path / "new") as process:
+        assert process.stdout is not None
+        words = process.stdout.readline().split()
+        with Client(words[3], "app") as client:
+            assert client.post().status_code == 202
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == 0
+    assert (tmp_path / "new" / "index.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -120,8 +140,22 @@ def test_an_address_of_another_machine_is_refused(layout: Path) -> None:
     assert_refused(parse(str(layout), "--addr", "192.0.2.1:0"), "cannot listen")
 
 
-def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
-    assert_refused(parse(str(tmp_path / "missing")), "no such directory")
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("missing", ["--read-only"], "no such directory"),
+        ("missing/layout", [], "there is no directory .*missing"),
+        ("file/layout", [], "cannot make"),
+        ("dangling", [], "cannot make"),
+    ],
+)
+def test_a_directory_that_cannot_be_made_is_refused(
+    tmp_path: Path, name: str, words: list[str], said: str
+) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+
+    assert_refused(parse(str(tmp_path / name), *words), said)
     assert not (tmp_path / "missing").exists()
 
 

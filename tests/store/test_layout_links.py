@@ -43,7 +43,7 @@ def test_linked_file_is_not_followed(
 @pytest.mark.parametrize("name", ["blobs", "blobs/sha256", ".concil"])
 def test_linked_directory_is_not_followed(place: Path, tmp_path: Path, name: str) -> None:
     store, blob = LayoutStore(Layout(place)), Blob.random(10)
-    manifest = put_image(store, 1, "v1")
+    put_image(store, 1, "v1")
     (place / name).rename(tmp_path / "outside")
     (place / name).symlink_to(tmp_path / "outside")
     before = sorted(path for path in (tmp_path / "outside").rglob("*") if path.name != "lock")
@@ -55,7 +55,7 @@ def test_linked_directory_is_not_followed(place: Path, tmp_path: Path, name: str
     if name != ".concil":
         with pytest.raises(StoreError) as caught:
             store.get_manifest("v1")
-        assert told(caught.value, manifest.digest.hex)
+        assert told(caught.value, f"{name}'", "a symbolic link")
         with pytest.raises(StoreError):
             store.has_blob(blob.descriptor)
 
