@@ -7,7 +7,7 @@ import urllib.parse
 
 from concil import arguments
 from concil.errors import InvalidReference
-from concil.redaction import without_user
+from concil.redaction import has_slash_in_user, without_user
 from concil.reference import DOCKER_HOST
 
 _SCHEMES = ("https", "http", "docker", "store")
@@ -52,7 +52,7 @@ class DockerSplitResult(urllib.parse.SplitResult):
         port: int | None = -1
         with contextlib.suppress(ValueError):  # which quotes what may be a password
             port = self.port
-        if port == -1 or "/" in self.path.partition("@")[2]:
+        if port == -1 or has_slash_in_user(f"{self.netloc}{self.path}"):
             raise InvalidReference(
                 "not a port in a docker URL",
                 remedy="write host:port, and %2F for a slash in a password",

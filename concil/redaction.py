@@ -177,6 +177,12 @@ def without_user(address: str) -> str:
     return f"{scheme}{mark}{HIDDEN}@{rest[found.end() :]}" if found else address
 
 
+def has_slash_in_user(text: str) -> bool:
+    """Whether ``user:password@host/path`` has a slash in front of the @, which ends no host."""
+    found = _USER.match(text)
+    return found is not None and "/" in found[0] and "/" in text[found.end() :]
+
+
 def _needles(value: _Value) -> Iterator[_Needle]:
     """The forms of a value that no decoding of a text leads back to each other."""
     if value.is_url:

@@ -13,7 +13,7 @@ from concil import arguments
 from concil.config import HostLimits
 from concil.content import Digest
 from concil.errors import InvalidDigest, InvalidReference, UsageError, shown
-from concil.redaction import SECRETS, without_user
+from concil.redaction import SECRETS, has_slash_in_user, without_user
 
 LAYOUT, OCI_ARCHIVE, DOCKER_ARCHIVE = "oci", "oci-archive", "docker-archive"
 LOCAL_SCHEMES = ("oci:", "oci-archive:", "docker-archive:")
@@ -303,7 +303,7 @@ def _check(text: str, name: str, tag: str | None) -> None:
 
 def _split_user(rest: str) -> tuple[str | None, str | None, str]:
     """Take ``user[:password]@`` off the front; an @ behind the first slash is a digest's."""
-    if "/" in rest.rpartition("@")[2] and "@" in rest.partition("/")[2]:
+    if has_slash_in_user(rest):
         what = f"a user or password with a slash in {shown(without_user(rest))}"
         raise InvalidReference(what, remedy="write %2F in its place")
     front, slash, path = rest.partition("/")

@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from concil.redaction import SECRETS
 from tests.lab.registry import DockerRegistry
 from tests.lab.skopeo import Skopeo
 from tests.lab.tls import CertificateAuthority
@@ -59,6 +60,19 @@ def _worker_count() -> int:
 
 def pytest_report_header() -> str:
     return f"{WORKERS}: {_worker_count()}"
+
+
+@pytest.fixture(autouse=True)
+def only_its_own_secrets() -> Iterator[None]:
+    """Let a test know no secret of another: a password of one may be a word for the next."""
+    before = {name: list(kind.values) for name, kind in SECRETS._kinds.items()}
+    yield
+    with SECRETS.lock:
+        for known in (SECRETS._kinds, SECRETS._new, SECRETS._index):
+            known.clear()
+        for name, values in before.items():
+            for value in values:
+                SECRETS._add(value, name)
 
 
 @pytest.fixture(autouse=True)

@@ -138,3 +138,9 @@ def test_a_broken_plan_shows_no_password(tmp_path: Path, name: str, content: byt
         read(str(tmp_path / name))
 
     assert "s3cret" not in texts(info.value)
+
+
+@pytest.mark.parametrize("text", ["h.example/a@latest", "h.example/a@sha256:../x", "h.example/a@b"])
+def test_what_is_no_digest_is_not_taken_for_a_password(text: str) -> None:
+    with pytest.raises(ConcilError, match=r"digest|hex"):
+        parse_address(text)
