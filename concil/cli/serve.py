@@ -96,7 +96,9 @@ def _checked(text: str, *, read_only: bool) -> Path:
         _make(directory, text, read_only=read_only)
     if not directory.is_dir():
         raise StoreError(
-            f"cannot serve {shown(text)}: not a directory", remedy="name a layout directory"
+            f"cannot serve {shown(text)}: not a directory",
+            remedy="name a layout directory; from an archive make one with "
+            "concil copy --all oci-archive:FILE oci:DIR",
         )
     if any((directory / name).exists() for name in ("oci-layout", "index.json")):
         return directory  # whatever else is wrong with it is said when it is opened

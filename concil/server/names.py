@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from concil.content import Descriptor
+from concil.content import Descriptor, Digest
 from concil.errors import InvalidReference, shown
 from concil.reference import check_repository, check_tag
 from concil.store.layout import Layout
@@ -24,7 +24,7 @@ class Named:
 
     tags: dict[str, Descriptor] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)  # of a tag, as index.json has them
-    roots: list[Descriptor] = field(default_factory=list)  # tagged or not
+    roots: dict[Digest, Descriptor] = field(default_factory=dict)  # tagged or not
 
 
 class Names:
@@ -84,7 +84,7 @@ class Names:
                 continue
             repository, tag = place
             group = named.setdefault(repository, Named())
-            group.roots.append(entry)
+            group.roots[entry.digest] = entry
             if tag is not None:
                 group.tags.setdefault(tag, entry)
                 group.names.setdefault(tag, []).append(name)

@@ -164,9 +164,9 @@ class Repositories:
         That keeps a push of many tags from walking through all that came before.
         """
         roots = {
-            entry.digest: entry
-            for entry in self.names.of(repository).roots
-            if self._tree.size(_marker(repository, "_manifests", entry.digest)) is None
+            digest: entry
+            for digest, entry in self.names.of(repository).roots.items()
+            if self._tree.size(_marker(repository, "_manifests", digest)) is None
         }
         nameless = self.names.nameless()
         state = frozenset(roots) | frozenset(entry.digest for entry in nameless)

@@ -11,6 +11,7 @@ from concil.content import Digest
 from concil.server import EmbeddedRegistry
 from concil.server.names import place_of
 from concil.store.layout import Layout
+from concil.store.layout_disk import Tree
 from tests.lab.images import OCI, Image, digest_of, make_image, make_index, write_layout
 from tests.lab.referrers import make_referrer
 from tests.server.client import Client, descriptor, manifest
@@ -48,6 +49,27 @@ def assert_served(client: Client, image: Image, tag: str) -> None:
         assert client.ask("GET", f"manifests/{below.digest}").content == below.manifest
     for digest, blob in image.all_blobs().items():
         assert client.ask("GET", f"blobs/{digest}").content == blob
+
+
+def test_what_an_answer_costs_does_not_grow_with_the_tags_of_one_image(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    size = Tree.size
+
+    def note(tree: Tree, name: str) -> int | None:
+        looked.append(name)
+        return size(tree, name)
+
+    image = make_image(1)
+    write_layout(directory, {f"app:{number}": image for number in range(200)})
+    monkeypatch.setattr(Tree, "size", note)
+
+    with EmbeddedRegistry(directory) as registry, Client(registry.url, "app") as client:
+        for number in range(200):
+            assert client.ask("HEAD", f"manifests/{number}").status_code == 200
+
+    assert len(looked) < 10 * 200
 
 
 @pytest.mark.parametrize("read_only", [False, True])

@@ -162,7 +162,12 @@ def test_a_directory_that_cannot_be_made_is_refused(
 def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
 
-    assert_refused(parse(str(tmp_path / "file")), "not a directory")
+    arguments = parse(str(tmp_path / "file"))
+
+    assert_refused(arguments, "not a directory")
+    with pytest.raises(ConcilError) as caught:
+        arguments.run(arguments)
+    assert "concil copy --all oci-archive:FILE oci:DIR" in caught.value.remedy
 
 
 @pytest.mark.parametrize("words", [[], ["--read-only"]])
