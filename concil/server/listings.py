@@ -28,9 +28,8 @@ def get_tags(service: Service, request: Request, target: Target) -> Reply:
     """List the tags of a repository, page by page (end-8a, 8b)."""
     if not service.repositories.exists(target.repository):
         raise Refusal("NAME_UNKNOWN", f"there is no repository {target.repository}")
-    tags, link = page_of(
-        service, request, sorted(service.repositories.names.of(target.repository).tags)
-    )
+    names = service.repositories.names.tags(target.repository) or []
+    tags, link = page_of(service, request, names)
     return _json({"name": target.repository, "tags": tags}, link=link)
 
 

@@ -43,6 +43,7 @@ def put_manifest(service: Service, request: Request, target: Target) -> Reply:
         raise Refusal("DIGEST_INVALID", f"the bytes hash to {found}, not to {digest}")
     manifest = _parse(body, request.headers.get("content-type", ""))
     _check_members(service, target.repository, manifest)
+    service.repositories.mark_members(target.repository, manifest)
     service.layout.write_blob(body, found.algorithm)
     subject = manifest.subject.digest if manifest.subject else None
     service.repositories.add_manifest(target.repository, found, manifest.media_type, subject)
@@ -76,7 +77,7 @@ def _resolve(service: Service, target: Target) -> Digest:
     """The digest a reference means; a text that cannot be a tag is an unknown one."""
     if ":" in target.reference:
         return digest_of(target.reference)
-    entry = service.repositories.names.of(target.repository).tags.get(target.reference)
+    entry = service.repositories.names.tag(target.repository, target.reference)
     if entry is None:
         raise _unknown(target)
     return entry.digest

@@ -2,29 +2,85 @@
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import functools
 import logging
 import re
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from typing import Self
 
 from concil.content import Descriptor, Digest
 from concil.errors import InvalidReference, shown
 from concil.reference import check_repository, check_tag
 from concil.store.layout import Layout
-from concil.store.layout_index import FULL_NAME, REF_NAME
+from concil.store.layout_index import FULL_NAME, REF_NAME, Mark
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
 class Named:
-    """What index.json holds for one repository."""
+    """What index.json holds for one repository. One thread at a time."""
 
-    tags: dict[str, Descriptor] = field(default_factory=dict)
-    names: dict[str, list[str]] = field(default_factory=dict)  # of a tag, as index.json has them
-    roots: dict[Digest, Descriptor] = field(default_factory=dict)  # tagged or not
+    def __init__(self) -> None:
+        """Begin without any entry."""
+        # By tag: the names that entries have in index.json, the first of which counts.
+        self._tags: dict[str, dict[str, Descriptor]] = {}
+        self._sorted: list[str] | None = None
+        self._roots: dict[Digest, int] = {}  # how many entries there are, tagged or not
+        self.new: dict[Digest, Descriptor] = {}  # roots that `Repositories` has not looked at
+        self.gone: set[Digest] = set()  # roots that it has, and that are there no more
+
+    @property
+    def tags(self) -> list[str]:
+        """All tags, in ASCII order."""
+        if self._sorted is None:
+            self._sorted = sorted(self._tags)
+        return self._sorted[:]
+
+    def tag(self, tag: str) -> Descriptor | None:
+        """What a tag means; None: there is no such tag."""
+        return next(iter(self._tags.get(tag, {}).values()), None)
+
+    def names(self, tag: str) -> list[str]:
+        """The names of a tag, as index.json has them."""
+        return list(self._tags.get(tag, ()))
+
+    def tags_of(self, digest: Digest) -> list[str]:
+        """The tags that mean a manifest."""
+        if digest not in self._roots:
+            return []
+        named = ((tag, next(iter(entries.values()))) for tag, entries in self._tags.items())
+        return [tag for tag, entry in named if entry.digest == digest]
+
+    def add(self, name: str, tag: str | None, entry: Descriptor) -> None:
+        """Add an entry."""
+        count = self._roots[entry.digest] = self._roots.get(entry.digest, 0) + 1
+        if count == 1:
+            self.new[entry.digest] = entry
+        if tag is None:
+            return
+        if tag not in self._tags and self._sorted is not None:
+            bisect.insort(self._sorted, tag)
+        self._tags.setdefault(tag, {}).setdefault(name, entry)
+
+    def remove(self, name: str, tag: str | None, entry: Descriptor) -> None:
+        """Remove an entry."""
+        self._roots[entry.digest] -= 1
+        if not self._roots[entry.digest]:
+            del self._roots[entry.digest]
+            self.gone.add(entry.digest)
+            self.new.pop(entry.digest, None)
+        if tag is not None and self._tags.get(tag, {}).get(name) == entry:
+            del self._tags[tag][name]
+            if not self._tags[tag]:
+                del self._tags[tag]
+                self._sorted = None
+
+    def __bool__(self) -> bool:
+        """Whether there are entries."""
+        return bool(self._roots)
 
 
 class Names:
@@ -34,61 +90,75 @@ class Names:
         """Read nothing; the directory's name stands in where an entry names no repository."""
         self._layout = layout
         self._fallback = _repository_name(layout.path.resolve().name)
-        self._lock = threading.Lock()  # guards the three below
-        self._seen: tuple[Descriptor, ...] | None = None
+        self._lock = threading.RLock()  # guards the fields below
+        self._mark: Mark | None = None  # how far index.json was looked at
         self._named: dict[str, Named] = {}
-        self._nameless: tuple[Descriptor, ...] = ()
+        self.nameless = Named()  # entries without any name: referrers, perhaps
+        self.number = 0  # how often all that was known of index.json became void
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[Self]:
+        """Keep the lock, with all that index.json holds now."""
+        with self._lock:
+            found = self._layout.edits_since(self._mark)
+            self._mark = found.mark
+            if found.anew:
+                self._named, self.nameless = {}, Named()
+                self.number += 1
+            for gone, came in found.edits:
+                for entry in gone:
+                    self._each(entry, Named.remove)
+                if came is not None:
+                    self._each(came, Named.add)
+            yield self
+
+    def all(self) -> list[str]:
+        """The repositories that index.json holds something for."""
+        with self.current():
+            return [repository for repository, named in self._named.items() if named]
 
     def of(self, repository: str) -> Named:
-        """What index.json holds for a repository, perhaps nothing; not to be changed."""
-        return self.all().get(repository) or Named()
+        """What index.json holds for a repository, perhaps nothing. The caller keeps the lock."""
+        return self._named.get(repository) or Named()
 
-    def all(self) -> Mapping[str, Named]:
-        """What index.json holds, by repository."""
-        entries = self._layout.entries()
-        with self._lock:
-            if entries is self._seen:
-                return self._named
-        named = self._sorted(entries)
-        nameless = tuple(e for e in entries if not {FULL_NAME, REF_NAME} & e.annotations.keys())
-        with self._lock:
-            self._seen, self._named, self._nameless = entries, named, nameless
-        return named
+    def tags(self, repository: str) -> list[str] | None:
+        """The tags of a repository, in ASCII order; None: index.json holds nothing for it."""
+        with self.current():
+            return self._named[repository].tags if self._named.get(repository) else None
 
-    def nameless(self) -> tuple[Descriptor, ...]:
-        """The entries without any name: referrers of images in other repositories, perhaps."""
-        self.all()
-        with self._lock:
-            return self._nameless
+    def tag(self, repository: str, tag: str) -> Descriptor | None:
+        """What a tag of a repository means; None: there is no such tag."""
+        with self.current():
+            return self.of(repository).tag(tag)
 
     def set_tag(self, repository: str, tag: str, descriptor: Descriptor) -> None:
         """Let a tag mean a manifest, under the name it has or as ``repository:tag``."""
-        names = self.of(repository).names.get(tag) or [f"{repository}:{tag}"]
+        with self.current():
+            names = self.of(repository).names(tag) or [f"{repository}:{tag}"]
         for name in names:
             self._layout.set_entry(name, descriptor)
 
     def remove_tags(self, repository: str, tags: list[str]) -> None:
         """Remove tags, under all the names they have."""
-        names = self.of(repository).names
-        for name in (name for tag in tags for name in names.get(tag, ())):
+        with self.current():
+            names = [name for tag in tags for name in self.of(repository).names(tag)]
+        for name in names:
             self._layout.remove_entry(name)
 
-    def _sorted(self, entries: tuple[Descriptor, ...]) -> dict[str, Named]:
-        named: dict[str, Named] = {}
-        for entry in entries:
-            # containerd tells the repository only in the full name.
-            name = entry.annotations.get(FULL_NAME) or entry.annotations.get(REF_NAME, "")
-            place = place_of(name, self._fallback)
-            if place is None:
-                logger.warning("index.json has %s, which no registry can serve", shown(name))
-                continue
-            repository, tag = place
-            group = named.setdefault(repository, Named())
-            group.roots[entry.digest] = entry
-            if tag is not None:
-                group.tags.setdefault(tag, entry)
-                group.names.setdefault(tag, []).append(name)
-        return named
+    def _each(
+        self, entry: Descriptor, change: Callable[[Named, str, str | None, Descriptor], None]
+    ) -> None:
+        """Add or remove an entry where it belongs."""
+        if not {FULL_NAME, REF_NAME} & entry.annotations.keys():
+            change(self.nameless, "", None, entry)
+        # containerd tells the repository only in the full name.
+        name = entry.annotations.get(FULL_NAME) or entry.annotations.get(REF_NAME, "")
+        place = place_of(name, self._fallback)
+        if place is None:
+            logger.warning("index.json has %s, which no registry can serve", shown(name))
+            return
+        repository, tag = place
+        change(self._named.setdefault(repository, Named()), name, tag, entry)
 
 
 @functools.lru_cache(maxsize=65536)

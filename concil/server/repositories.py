@@ -11,33 +11,22 @@ found that were copied into the layout.
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from concil.config import MIB
 from concil.content import Descriptor, Digest, Manifest
-from concil.errors import ConcilError, InvalidDigest, NotFound
-from concil.server.names import Names
+from concil.errors import InvalidDigest, NotFound
+from concil.server.names import Named, Names
+from concil.server.walks import Walks
 from concil.store.layout import Layout
 from concil.store.layout_disk import OWN, Tree
-
-logger = logging.getLogger(__name__)
 
 _HOME = f"{OWN}/repositories"
 _MARKER_LIMIT = 1024  # bytes
 _MANIFEST_LIMIT = 32 * MIB  # bytes; what somebody else put into the layout may be large
-
-
-@dataclass(slots=True)
-class Reached:
-    """What can be reached from some manifests, themselves included."""
-
-    manifests: dict[Digest, str] = field(default_factory=dict)  # media types, children last
-    blobs: set[Digest] = field(default_factory=set)
-    subjects: dict[Digest, Digest] = field(default_factory=dict)  # of manifests
 
 
 class Repositories:
@@ -48,9 +37,10 @@ class Repositories:
         self.names = Names(layout)
         self._layout = layout
         self._tree = Tree(layout.path)
-        self._lock = threading.Lock()  # guards _cache and _subjects
-        self._cache: dict[str, tuple[frozenset[Digest], Reached]] = {}
-        self._subjects: dict[Digest, Digest | None] = {}  # of manifests; it never changes
+        # Both by the lock of the names.
+        self._walks: dict[str, Walks] = {}  # by repository, from roots without a marker
+        self._loose = Walks(self._read)  # from entries without a name
+        self._number = 0  # of the names that they are about
         # Held over disk writes on purpose: it guards files. Only one thread at a time
         # turns what is reached into markers, or removes some.
         self._changing = threading.Lock()
@@ -59,12 +49,12 @@ class Repositories:
         """The names of all repositories that hold something, in ASCII order."""
         home = self._layout.path / _HOME
         found = {str(place.relative_to(home)) for place in _marked(home)}
-        return sorted(found | set(self.names.all()))
+        return sorted(found.union(self.names.all()))
 
     def exists(self, repository: str) -> bool:
         """Whether a repository holds something."""
         home = self._layout.path / _HOME / repository
-        return repository in self.names.all() or any(
+        return self.names.tags(repository) is not None or any(
             (home / part).is_dir() for part in ("_blobs", "_manifests")
         )
 
@@ -72,14 +62,16 @@ class Repositories:
         """Whether a blob belongs to a repository."""
         if self._tree.size(_marker(repository, "_blobs", digest)) is not None:
             return True
-        return digest in self._reached(repository).blobs
+        with self._walked(repository) as walks:
+            return bool(walks.roots_of(digest)) or self._is_loose(repository, digest)
 
     def manifest_type(self, repository: str, digest: Digest) -> str | None:
         """The media type of a manifest of a repository; None if it has no such."""
         try:
             text, _ = self._tree.read(_marker(repository, "_manifests", digest), _MARKER_LIMIT)
         except NotFound:
-            return self._reached(repository).manifests.get(digest)
+            with self._walked(repository) as walks:
+                return self._reached_type(repository, walks, digest)
         return text.decode("ascii", "replace")
 
     def holder(self, digest: Digest) -> str | None:
@@ -95,8 +87,8 @@ class Repositories:
                 found.add(Digest.parse(name.replace("-", ":", 1)))
             except InvalidDigest:
                 continue
-        subjects = self._reached(repository).subjects
-        found |= {digest for digest, target in subjects.items() if target == subject}
+        with self._walked(repository) as walks:
+            found.update(walks.referrers(subject), self._loose.referrers(subject))
         return sorted((d for d in found if self.manifest_type(repository, d) is not None), key=str)
 
     def add_blob(self, repository: str, digest: Digest) -> None:
@@ -117,121 +109,137 @@ class Repositories:
     def remove_blob(self, repository: str, digest: Digest) -> bool:
         """Let a blob no longer belong to a repository; False if it did not. The file stays."""
         with self._changing:
-            self._adopt(repository)
+            self._adopt_around(repository, [digest])
             return self._tree.remove(_marker(repository, "_blobs", digest))
 
     def remove_manifest(self, repository: str, digest: Digest) -> bool:
         """Let a manifest and its tags no longer belong to a repository; False if it did not."""
         with self._changing:
-            self._adopt(repository)
-            tags = self.names.of(repository).tags
-            self.names.remove_tags(
-                repository, [tag for tag, entry in tags.items() if entry.digest == digest]
-            )
+            self._adopt_around(repository, [digest])
+            with self.names.current():
+                tags = self.names.of(repository).tags_of(digest)
+            self.names.remove_tags(repository, tags)
             return self._tree.remove(_marker(repository, "_manifests", digest))
 
     def set_tag(self, repository: str, tag: str, descriptor: Descriptor) -> None:
         """Let a tag mean a manifest of the repository; what it meant before is kept."""
         with self._changing:
-            if tag in self.names.of(repository).tags:
-                self._adopt(repository)
+            before = self.names.tag(repository, tag)
+            if before is not None:
+                self._adopt(repository, before.digest)
             self.names.set_tag(repository, tag, descriptor)
 
     def remove_tag(self, repository: str, tag: str) -> bool:
         """Remove a tag; False if there is none. Its manifest is kept."""
         with self._changing:
-            if tag not in self.names.of(repository).tags:
+            before = self.names.tag(repository, tag)
+            if before is None:
                 return False
-            self._adopt(repository)
+            self._adopt(repository, before.digest)
             self.names.remove_tags(repository, [tag])
             return True
 
-    def _adopt(self, repository: str) -> None:
-        """Mark what belongs to a repository by its entries alone, before an entry goes.
+    def mark_members(self, repository: str, manifest: Manifest) -> None:
+        """Mark what a manifest names, before it is marked itself.
+
+        Some of it may belong to the repository only because an entry leads to it.
+        """
+        named = (*manifest.children(), *manifest.blobs())
+        with self._changing:
+            self._adopt_around(repository, [each.digest for each in named])
+
+    def _adopt_around(self, repository: str, digests: Iterable[Digest]) -> None:
+        """Adopt all from which something can be reached."""
+        with self._walked(repository) as walks:
+            roots = {root for digest in digests for root in walks.roots_of(digest)}
+        for root in roots:
+            self._adopt(repository, root)
+
+    def _adopt(self, repository: str, root: Digest) -> None:
+        """Mark what belongs to a repository by an entry alone, before the entry goes.
 
         Children come before their parents: a root that is marked is complete.
         """
-        reached = self._reached(repository)
-        for digest in reached.blobs:
+        with self._walked(repository) as walks:
+            walk = walks.walk(root)
+        if walk is None:
+            return
+        for digest in walk.blobs:
             self.add_blob(repository, digest)
-        for digest, media_type in reversed(reached.manifests.items()):
-            self.add_manifest(repository, digest, media_type, reached.subjects.get(digest))
+        for digest, media_type in reversed(walk.manifests.items()):
+            self.add_manifest(repository, digest, media_type, walk.subjects.get(digest))
+        with self._walked(repository) as walks:
+            walks.remove(root)
 
-    def _reached(self, repository: str) -> Reached:
-        """What belongs to a repository without a marker of its own.
+    @contextlib.contextmanager
+    def _walked(self, repository: str) -> Iterator[Walks]:
+        """Keep the lock, with what belongs to a repository without a marker of its own.
 
         Roots with a marker are left out: what is below them was marked before them.
         That keeps a push of many tags from walking through all that came before.
         """
-        roots = {
-            digest: entry
-            for digest, entry in self.names.of(repository).roots.items()
-            if self._tree.size(_marker(repository, "_manifests", digest)) is None
-        }
-        nameless = self.names.nameless()
-        state = frozenset(roots) | frozenset(entry.digest for entry in nameless)
-        with self._lock:
-            cached = self._cache.get(repository)
-            if cached is not None and cached[0] == state:
-                return cached[1]
-        reached = Reached()
-        self._walk(list(roots.values()), reached)
-        while about := [e for e in nameless if self._refers(repository, e, reached)]:
-            self._walk(about, reached)
-        with self._lock:
-            if state:
-                self._cache[repository] = (state, reached)
-            else:
-                self._cache.pop(repository, None)
-        return reached
+        with self.names.current() as names:
+            if names.number != self._number:
+                self._number, self._walks, self._loose = names.number, {}, Walks(self._read)
+            self._look(names.nameless, self._loose, None)
+            walks = self._walks.get(repository)
+            if walks is None:
+                walks = Walks(self._read)
+                if names.of(repository):
+                    self._walks[repository] = walks
+            self._look(names.of(repository), walks, repository)
+            yield walks
 
-    def _refers(self, repository: str, entry: Descriptor, reached: Reached) -> bool:
-        """Whether an entry that is not reached yet refers to a manifest of the repository."""
-        if entry.digest in reached.manifests:
-            return False
-        subject = self._subject(entry)
-        if subject is None:
-            return False
-        is_marked = self._tree.size(_marker(repository, "_manifests", subject)) is not None
-        return is_marked or subject in reached.manifests
+    def _look(self, named: Named, walks: Walks, repository: str | None) -> None:
+        """Walk from the roots that are new.
 
-    def _subject(self, entry: Descriptor) -> Digest | None:
-        with self._lock:
-            if entry.digest in self._subjects:
-                return self._subjects[entry.digest]
-        try:
-            body = self._layout.read_blob(entry.digest, _MANIFEST_LIMIT)
-            manifest = Manifest.parse(body, entry.media_type)
-            manifest.blobs(), manifest.children()  # what cannot be read is not reached either
-            found = manifest.subject.digest if manifest.subject is not None else None
-        except ConcilError:
-            found = None
-        with self._lock:
-            self._subjects[entry.digest] = found
-        return found
+        Args:
+            repository: whose markers count; None: no markers count.
+        """
+        for root in named.gone:
+            walks.remove(root)
+        named.gone.clear()
+        new, named.new = named.new, {}
+        for root, entry in new.items():
+            if repository is None or not self._is_marked(repository, root):
+                walks.add(entry)
 
-    def _walk(self, todo: list[Descriptor], reached: Reached) -> None:
-        """Find what can be reached, parents before their children; circles do no harm."""
+    def _reached_type(self, repository: str, walks: Walks, digest: Digest) -> str | None:
+        """The media type of a manifest that entries lead to. The caller keeps the lock."""
+        for root in walks.roots_of(digest):
+            if (found := walks.manifest_type(root, digest)) is not None:
+                return found
+        for root in self._loose.roots_of(digest):
+            found = self._loose.manifest_type(root, digest)
+            if found is not None and self._refers(repository, walks, root):
+                return found
+        return None
+
+    def _is_loose(self, repository: str, digest: Digest) -> bool:
+        """Whether a referrer without name leads to a blob. The caller keeps the lock."""
+        walks = self._walks.get(repository) or Walks(self._read)
+        return any(self._refers(repository, walks, root) for root in self._loose.roots_of(digest))
+
+    def _refers(self, repository: str, walks: Walks, root: Digest) -> bool:
+        """Whether an entry without name refers to a manifest of the repository."""
+        seen: set[Digest] = set()
+        todo = [root]
         while todo:
-            entry = todo.pop(0)
-            if entry.digest in reached.manifests:
+            subject = self._loose.subject_of(todo.pop())
+            if subject is None or subject in seen:
                 continue
-            try:
-                body = self._layout.read_blob(entry.digest, _MANIFEST_LIMIT)
-                manifest = Manifest.parse(body, entry.media_type)
-                blobs, subject = manifest.blobs(), manifest.subject
-                children = manifest.children()
-            except ConcilError as error:
-                # Usual for an index of which only some platforms were copied.
-                logger.debug("%s is not served: %s", entry.digest, error)
-                continue
-            reached.manifests[entry.digest] = manifest.media_type
-            reached.blobs.update(blob.digest for blob in blobs)
-            if subject is not None:
-                reached.subjects[entry.digest] = subject.digest
-            # An index may list blobs as well, as the caches of BuildKit do.
-            todo += [child for child in children if child.is_manifest]
-            reached.blobs.update(child.digest for child in children if not child.is_manifest)
+            seen.add(subject)
+            if walks.roots_of(subject) or self._is_marked(repository, subject):
+                return True
+            todo += self._loose.roots_of(subject)
+        return False
+
+    def _is_marked(self, repository: str, digest: Digest) -> bool:
+        return self._tree.size(_marker(repository, "_manifests", digest)) is not None
+
+    def _read(self, entry: Descriptor) -> Manifest:
+        body = self._layout.read_blob(entry.digest, _MANIFEST_LIMIT)
+        return Manifest.parse(body, entry.media_type)
 
 
 def _marker(repository: str, part: str, digest: Digest) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ def page_of(service: Service, request: Request, names: list[str]) -> tuple[list[
     """
     last, asked = request.first("last"), request.first("n")
     if last:
-        names = [name for name in names if name > last]
+        names = names[bisect.bisect_right(names, last) :]
     if asked is None:
         return names, None
     if not asked.isascii() or not asked.isdigit() or len(asked) > 9:

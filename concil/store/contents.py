@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from concil.content import Descriptor, Digest
 from concil.store.files import FileBlob
-from concil.store.layout_index import Edit, Mark
+from concil.store.layout_index import Edits, Mark
 from concil.store.protocol import BlobWriter, RangeWriter, WriterState
 
 
@@ -56,7 +56,7 @@ class Contents(Protocol):
         """The first entry of a digest; None: there is none."""
         ...
 
-    def edits_since(self, mark: Mark | None) -> tuple[Mark, Sequence[Edit] | None]:
+    def edits_since(self, mark: Mark | None) -> Edits:
         """What was changed in the index since a mark. See `Index.edits_since`."""
         ...
 

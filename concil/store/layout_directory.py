@@ -6,7 +6,7 @@ import copy
 import io
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from concil.content import Descriptor, Digest
@@ -20,7 +20,7 @@ from concil.errors import (
 from concil.reference import LAYOUT
 from concil.store.files import FileBlob, disk_error
 from concil.store.layout_disk import OWN, Tree
-from concil.store.layout_index import Edit, Index, Mark
+from concil.store.layout_index import Edits, Index, Mark
 from concil.store.layout_index_file import REMEDY, Change, IndexFile
 from concil.store.partial import PartialFile
 from concil.store.protocol import WriterState
@@ -155,7 +155,7 @@ class Layout:
         """Return the first entry of a digest, None if there is none."""
         return self.index_file.ask(lambda index: index.of_digest(digest))
 
-    def edits_since(self, mark: Mark | None) -> tuple[Mark, Sequence[Edit] | None]:
+    def edits_since(self, mark: Mark | None) -> Edits:
         """Return what was changed in the index since a mark. See `Index.edits_since`."""
         return self.index_file.ask(lambda index: index.edits_since(mark))
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from concil.content import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest
 from concil.errors import ConcilError, InvalidManifest, UsageError, shown
 from concil.reference import is_layout_name
+from concil.store.multimap import Multimap
 from concil.strict_json import InvalidJson, read_json
 
 REF_NAME = "org.opencontainers.image.ref.name"
 # containerd writes the full name here and only the tag into REF_NAME, which two images may share.
 FULL_NAME = "io.containerd.image.name"
-
-Key = TypeVar("Key")
 
 _MOST_PARTS = 2_000_000  # lists, objects and commas: a hundred thousand entries with notes
 _MARKS = {"schemaVersion", "manifests"}  # one of these is in every index
@@ -28,47 +27,18 @@ _REMEDY = "the layout is damaged; write it again from its source"
 Mark = tuple[int, int]  # an index, and how many changes it has had
 Edit = tuple[tuple[Descriptor, ...], Descriptor | None]  # entries that went, the one that came
 
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """What was changed in an index since a mark."""
+
+    mark: Mark  # the next one
+    edits: list[Edit]
+    anew: bool  # it is not known what was changed: these are all entries
+
+
 _EDITS = 1_000  # changes that `Index.edits_since` tells; whoever is further behind begins anew
 _numbers = itertools.count()
-
-
-class Positions(Generic[Key]):
-    """The positions of entries by some key, each in the order in which they came."""
-
-    def __init__(self) -> None:
-        """Begin without any."""
-        # Most keys have one position: a container for each would take most of the memory.
-        self._found: dict[Key, int | dict[int, None]] = {}
-
-    def of(self, key: Key) -> Sequence[int]:
-        """The positions of a key."""
-        found = self._found.get(key)
-        if found is None:
-            return ()
-        return (found,) if isinstance(found, int) else sorted(found)
-
-    def first(self, key: Key) -> int | None:
-        """The one that came first; None: there is none."""
-        found = self._found.get(key)
-        return next(iter(found)) if isinstance(found, dict) else found
-
-    def add(self, key: Key, position: int) -> None:
-        """Add a position."""
-        found = self._found.get(key)
-        if found is None:
-            self._found[key] = position
-        elif isinstance(found, dict):
-            found[position] = None
-        elif found != position:
-            self._found[key] = {found: None, position: None}
-
-    def discard(self, key: Key, position: int) -> None:
-        """Remove a position, if it is there."""
-        found = self._found.get(key)
-        if isinstance(found, dict):
-            found.pop(position, None)
-        if not found or found == position:
-            self._found.pop(key, None)
 
 
 class Index:
@@ -85,9 +55,9 @@ class Index:
         self._next = 0
         self._entries: dict[int, Descriptor] = {}  # by position, in their order
         self._raw: dict[int, Any] = {}  # of those that have fields of which nothing is known here
-        self._exact: Positions[str] = Positions()
-        self._short: Positions[str] = Positions()  # names beside which an entry has a full one
-        self._digests: Positions[Digest] = Positions()
+        self._exact: Multimap[str, int] = Multimap()  # positions by name
+        self._short: Multimap[str, int] = Multimap()  # of names beside which there is a full one
+        self._digests: Multimap[Digest, int] = Multimap()
         self._edits: deque[Edit] = deque(maxlen=_EDITS)
         self._changes = 0
         self._listed: tuple[Descriptor, ...] | None = None
@@ -169,17 +139,14 @@ class Index:
         position = self._digests.first(digest)
         return None if position is None else self._entries[position]
 
-    def edits_since(self, mark: Mark | None) -> tuple[Mark, list[Edit] | None]:
-        """Return what was changed since a mark, and the next mark.
-
-        Returns:
-            None for the changes: they are not known, so all entries are to be looked at.
-        """
+    def edits_since(self, mark: Mark | None) -> Edits:
+        """Return what was changed since a mark."""
         now = self._number, self._changes
-        if mark is None or mark[0] != self._number or self._changes - mark[1] > len(self._edits):
-            return now, None
-        missed = self._changes - mark[1]
-        return now, list(itertools.islice(self._edits, len(self._edits) - missed, None))
+        missed = self._changes - mark[1] if mark is not None else 0
+        if mark is None or mark[0] != self._number or missed > len(self._edits):
+            return Edits(now, [((), entry) for entry in self.entries], anew=True)
+        start = len(self._edits) - missed
+        return Edits(now, list(itertools.islice(self._edits, start, None)), anew=False)
 
     def names(self) -> Iterator[str]:
         """Yield a name for each entry that has one: the fullest by which `find` finds it."""
@@ -204,7 +171,7 @@ class Index:
         """
         notes = {k: v for k, v in entry.annotations.items() if k not in (REF_NAME, FULL_NAME)}
         if name is None:
-            same = self._digests.of(entry.digest)
+            same = sorted(self._digests.of(entry.digest))
             places = [p for p in same if _nameless(self._entries[p], entry.digest)]
         else:
             notes[REF_NAME] = name
@@ -246,9 +213,9 @@ class Index:
         The short name of an entry that has a full name counts only where no entry has
         exactly that name.
         """
-        return self._exact.of(name) or self._short.of(name)
+        return sorted(self._exact.of(name) or self._short.of(name))
 
-    def _remove(self, positions: Sequence[int]) -> int:
+    def _remove(self, positions: Collection[int]) -> int:
         if positions:
             self._note((tuple(self._forget(position) for position in positions), None))
         for position in positions:
@@ -273,7 +240,7 @@ class Index:
             positions.discard(name, position)
         return entry
 
-    def _named(self, entry: Descriptor) -> Iterator[tuple[Positions[str], str]]:
+    def _named(self, entry: Descriptor) -> Iterator[tuple[Multimap[str, int], str]]:
         short, full = map(entry.annotations.get, (REF_NAME, FULL_NAME))
         if full:
             yield self._exact, full

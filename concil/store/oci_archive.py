@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from concil.store.archive_content import ArchiveContent, FoundContent, blob_name
 from concil.store.archive_lock import locked
 from concil.store.files import FileBlob
 from concil.store.layout_directory import VERSION
-from concil.store.layout_index import Edit, Index, Mark
+from concil.store.layout_index import Edits, Index, Mark
 from concil.store.member_writer import MemberWriter
 from concil.store.protocol import WriterState
 from concil.store.tar_draft import (
@@ -181,7 +181,7 @@ class OCIArchive:
         with self._lock:
             return self._index.of_digest(digest)
 
-    def edits_since(self, mark: Mark | None) -> tuple[Mark, Sequence[Edit] | None]:
+    def edits_since(self, mark: Mark | None) -> Edits:
         """Return what was changed in the index since a mark. See `Index.edits_since`."""
         with self._lock:
             return self._index.edits_since(mark)

@@ -132,6 +132,24 @@ def test_referrers_in_a_layout_are_served_with_their_image(directory: Path) -> N
         assert_served(client, sbom, sbom.digest)
 
 
+@pytest.mark.parametrize("image", [IMAGE, IMAGE.children[0]], ids=["index", "image"])
+def test_a_foreign_image_that_gets_another_tag_stays_whole(directory: Path, image: Image) -> None:
+    write_layout(directory, {"app:v1": image, "app:other": make_image(3)})
+    for tag in ("v2", "v3"):
+        with EmbeddedRegistry(directory) as registry, Client(registry.url, "app") as client:
+            for number in range(2):
+                answer = client.ask(
+                    "PUT",
+                    f"manifests/{tag}.{number}",
+                    data=image.manifest,
+                    headers={"Content-Type": image.media_type},
+                )
+                assert answer.status_code == 201
+
+            assert_served(client, image, "v1")
+            assert_served(client, image, f"{tag}.0")
+
+
 @pytest.mark.parametrize("how", ["delete", "replace"])
 def test_what_a_foreign_tag_meant_stays_when_the_tag_goes(directory: Path, how: str) -> None:
     write_layout(directory, {"app:v1": IMAGE})

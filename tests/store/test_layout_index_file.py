@@ -84,23 +84,25 @@ def test_writes_wait_longer_where_they_take_long(
 def test_edits_are_told_since_a_mark_and_all_entries_where_there_are_too_many(
     late: Layout,
 ) -> None:
-    mark, edits = late.edits_since(None)
-    assert edits is None
+    found = late.edits_since(None)
+    assert found.anew
     late.set_entry("v1", OLD)
     late.set_entry("v1", NEW)
     late.remove_entry("v1")
 
-    mark, edits = late.edits_since(mark)
-    assert edits is not None
-    assert [(len(gone), came and came.digest) for gone, came in edits] == [
+    found = late.edits_since(found.mark)
+    assert not found.anew
+    assert [(len(gone), came and came.digest) for gone, came in found.edits] == [
         (0, OLD.digest),
         (1, NEW.digest),
         (1, None),
     ]
-    assert late.edits_since(mark) == (mark, [])
+    assert late.edits_since(found.mark).edits == []
     for number in range(2000):
         late.set_entry(f"v{number}", OLD)
-    assert late.edits_since(mark)[1] is None
+    found = late.edits_since(found.mark)
+    assert found.anew
+    assert len(found.edits) == 2000
 
 
 def test_entry_in_the_middle_keeps_its_place(late: Layout) -> None:
