@@ -45,8 +45,9 @@ class Activity:
     has_sent_request: bool = False
 
     def await_header(self) -> None:
-        """Note that the next thing to come is a header."""
-        self.silent_since, self.is_in_request = time.monotonic(), False
+        """Note that the next thing to come is a header; the first one since the start."""
+        if self.has_sent_request:
+            self.silent_since, self.is_in_request = time.monotonic(), False
 
     def begin_request(self) -> None:
         """Note that a header is complete."""
