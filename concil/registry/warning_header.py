@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from concil.registry.urls import redacted
+from concil.registry.sanitize import clean_text
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +20,6 @@ _MOST = 100  # warnings that are kept; what comes after them is passed over
 # Code, agent, quoted text, and a date that some caches add.
 _VALUE = re.compile(r'(\d{3}) +(\S+) +"((?:[^"\\]|\\.)*)"(?: +"[^"]*")?', re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_URL = re.compile(r"https?://[^\s\"'<>]+")
-_CREDENTIALS = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +74,8 @@ def texts(header: str) -> Iterator[str]:
 
 
 def _cleaned(text: str) -> str:
-    """One line of printable text; addresses and credentials in it are hidden."""
+    """One line of printable text without secrets."""
     with contextlib.suppress(UnicodeError):  # then it is latin-1, as headers were once
         text = text.encode("latin-1").decode()
-    text = _URL.sub(lambda found: redacted(found[0]), text)
-    text = _CREDENTIALS.sub(r"\1 <hidden>", text)
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    text = clean_text(text)
     return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."

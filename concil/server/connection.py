@@ -45,9 +45,10 @@ class Activity:
     has_sent_request: bool = False
 
     def await_header(self) -> None:
-        """Note that the next thing to come is a header; the first one since the start."""
+        """Note that the next thing to come is a header; the first one since it was accepted."""
         if self.has_sent_request:
-            self.silent_since, self.is_in_request = time.monotonic(), False
+            self.silent_since = time.monotonic()
+        self.is_in_request = False
 
     def begin_request(self) -> None:
         """Note that a header is complete."""

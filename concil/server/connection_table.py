@@ -102,7 +102,8 @@ class ConnectionTable:
         with self._changed:
             if not network:
                 most = _most_connections()
-                return f"more than {most} connections" if len(self._open) >= most else ""
+                why = "; ulimit -n allows no more" if most < MAX_CONNECTIONS else ""
+                return f"more than {most} connections{why}" if len(self._open) >= most else ""
             count = sum(each.network == network for each in self._open)
             most = MAX_PER_ADDRESS
             return f"more than {most} connections from {network}" if count >= most else ""
