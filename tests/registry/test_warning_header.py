@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from concil import Engine, Journal, RegistryWarning
+from concil.redaction import SECRETS
 from concil.registry.warning_header import WarningLog, texts
 from tests.registry.scripted import Answer, Scripted
 
@@ -41,6 +42,12 @@ SOON = '299 - "this registry ends in May"'
 )  # fmt: skip
 def test_a_header_is_read(header: str, found: list[str]) -> None:
     assert list(texts(header)) == found
+
+
+def test_a_known_secret_in_a_header_is_hidden() -> None:
+    SECRETS.register("open sesame 5")
+
+    assert list(texts('299 - "you said open%20sesame%205"')) == ["you said <hidden>"]
 
 
 def test_a_header_without_end_says_little() -> None:
