@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from concil.config import TransferConfig
 from concil.errors import Cancelled, ConcilError, UsageError, shown
@@ -22,6 +23,7 @@ from concil.store.layout_index_file import IndexFile
 from concil.store.oci_archive import OCIArchive
 from concil.store.tar_draft import state_of
 
+Store = TypeVar("Store")
 LocalSource = LayoutStore | DockerArchive
 LocalTarget = LayoutStore | DockerArchiveWriter
 _Reader = OCIArchive | DockerArchive
@@ -180,6 +182,12 @@ class ArchiveWriting:
                 self._layouts[path] = store, file, file.last
                 file.listen(self._tell_saved)
             return self._layouts[path][0]
+
+    def deferring(self, store: Store) -> Store | LayoutStore:
+        """Return a store whose index is saved now and then, if it is a layout."""
+        if isinstance(store, LayoutStore) and isinstance(store.layout, Layout):
+            return self.layout(str(store.layout.path), store.layout)
+        return store
 
     def begin(self, destination: str) -> int:
         """Return what `saving` has to know, before anything is asked of a destination."""

@@ -276,11 +276,8 @@ class Engine:
         """
         address = parse_address(arguments.text("repository", repository))
         arguments.instance("pruning", pruning, Pruning)
-        with calling(cancel):
-            store = self._parts.opening.written(address)
-            return (
-                Pruned(str(address)) if store is None else self._parts.pruner.prune(store, pruning)
-            )
+        with calling(cancel), self._parts.stores.writing(self._progress) as writing:
+            return self._parts.prune(address, pruning, writing)
 
     def tags(self, address: str) -> Iterator[str]:
         """Yield the tags of a repository, or the names in a layout or archive, page by page.

@@ -9,11 +9,11 @@ from typing import Self
 
 from concil.archives import ArchiveWriting
 from concil.config import Timeouts, TransferConfig
-from concil.errors import ConcilError
+from concil.errors import Cancelled, ConcilError
 from concil.file_blobs import FileBlobs
 from concil.opening import Opening, Sides
 from concil.progress import Event, ProgressSink, State, emit
-from concil.reference import parse_address
+from concil.reference import Address, parse_address
 from concil.registry.quirks import Knowledge
 from concil.stores import Stores
 from concil.transfer.image import Copier
@@ -21,7 +21,7 @@ from concil.transfer.job import ImageJob
 from concil.transfer.journal import Journal
 from concil.transfer.mirror import Manner, Mirror, MirrorItem
 from concil.transfer.pool import WorkerPool
-from concil.transfer.prune import Pruner
+from concil.transfer.prune import Pruned, Pruner, Pruning
 from concil.transfer.refusals import Refusals
 from concil.transfer.run import Run
 from concil.transfer.survey import Surveyor
@@ -87,6 +87,21 @@ class EngineParts:
             return Mirror(Surveyor(self.pool), self.opening.survey, self.run.cancel, manner)
         prepare = partial(self.prepare, archives=archives)
         return Mirror(self.copier, prepare, self.run.cancel, manner)
+
+    def prune(self, address: Address, pruning: Pruning, writing: ArchiveWriting) -> Pruned:
+        """Prune a repository or layout; of one that was not written to there is nothing to do."""
+        store = self.opening.written(address)
+        if store is None:
+            return Pruned(str(address))
+        pruned = self.pruner.prune(writing.deferring(store), pruning)
+        try:
+            writing.finish(strict=True)
+        except Cancelled:
+            raise
+        except ConcilError as error:
+            pruned.removals.clear()  # the index is as it was
+            pruned.error = pruned.error or error
+        return pruned
 
     def release(self, *, journal: bool) -> None:
         """Close connections and files.

@@ -73,7 +73,7 @@ class EmbeddedRegistry:
         Raises:
             NotFound, StoreError, InvalidManifest: it is not a layout that can be served.
         """
-        self._layout = Layout(path, create=not read_only)
+        self._layout = Layout(path, create=not read_only).logging()
         self._asked = address
         self._read_only = read_only
         self._personality = personality or Personality()
@@ -125,6 +125,7 @@ class EmbeddedRegistry:
         """Break off every connection and end every thread. Uploads can be resumed later."""
         if self._listener is not None:
             self._listener.close()
+        self._layout.index_file.close()
 
     def __enter__(self) -> Self:
         """Start."""

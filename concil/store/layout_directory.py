@@ -6,7 +6,7 @@ import copy
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from concil.content import Descriptor, Digest
@@ -19,9 +19,10 @@ from concil.errors import (
 )
 from concil.reference import LAYOUT
 from concil.store.files import FileBlob, disk_error
+from concil.store.layout_change import IndexChange
 from concil.store.layout_disk import OWN, Tree
 from concil.store.layout_index import Edits, Index, Mark
-from concil.store.layout_index_file import REMEDY, Change, IndexFile
+from concil.store.layout_index_file import REMEDY, IndexFile
 from concil.store.partial import PartialFile
 from concil.store.protocol import WriterState
 from concil.strict_json import InvalidJson, read_json
@@ -53,12 +54,13 @@ class Layout:
         self.path = Path(path)
         self._tree = Tree(self.path)
         self.index_file = IndexFile(self._tree)
-        self.is_deferring = False
+        self._change: Callable[[IndexChange], int] = self.index_file.change
         if create:
             self._create()
         elif not self.path.exists():
             raise NotFound(f"there is no layout at {shown(str(path))}", remedy=REMEDY)
         self._check_version()
+        self._recover()
         self.entries()
 
     def blob_path(self, digest: Digest) -> Path:
@@ -139,8 +141,19 @@ class Layout:
         What it changes in the index is seen at once here, and is written together with what
         else is changed within some seconds.
         """
+        return self._changing_by(self.index_file.defer)
+
+    def logging(self) -> Layout:
+        """Return the same layout for a caller whose changes are many, and each on the disk.
+
+        Those that a log has are written into the index within some seconds, or by the next
+        process that opens the layout to write to it. It ends with ``index_file.close()``.
+        """
+        return self._changing_by(self.index_file.log)
+
+    def _changing_by(self, change: Callable[[IndexChange], int]) -> Layout:
         other = copy.copy(self)
-        other.is_deferring = True
+        other._change = change  # noqa: SLF001 - its own class
         return other
 
     def entries(self) -> tuple[Descriptor, ...]:
@@ -186,7 +199,7 @@ class Layout:
         Raises:
             StoreError: the disk refuses; the index is as it was.
         """
-        self._change(lambda index: index.set_entry(name, descriptor))
+        self._change(IndexChange(name, descriptor))
 
     def remove_entry(self, name: str) -> None:
         """Remove the entry of a name; its blobs stay.
@@ -194,16 +207,12 @@ class Layout:
         Raises:
             NotFound: there is none.
         """
-        if not self._change(lambda index: index.remove(name)):
+        if not self._change(IndexChange(name)):
             raise NotFound(f"layout {shown(str(self.path))} has no {shown(name)}")
 
     def remove_digest(self, digest: Digest) -> int:
         """Remove all entries of a digest, named or not; return how many there were."""
-        return self._change(lambda index: index.remove_digest(digest))
-
-    def _change(self, change: Change) -> int:
-        file = self.index_file
-        return file.defer(change) if self.is_deferring else file.change(change)
+        return self._change(IndexChange(digest=digest))
 
     def _create(self) -> None:
         try:
@@ -222,6 +231,13 @@ class Layout:
             if self._tree.size("index.json") is None:
                 self._tree.replace("index.json", Index.empty().body())
             self._tree.replace("oci-layout", VERSION)
+
+    def _recover(self) -> None:
+        """Write what a server that was killed has logged, if the directory takes it."""
+        try:
+            self.index_file.recover()
+        except StoreError as error:
+            logger.warning("what a killed server has taken last is not listed: %s", error)
 
     def _check_version(self) -> None:
         subject = f"layout {shown(str(self.path))}"

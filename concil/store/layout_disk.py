@@ -7,26 +7,23 @@ everything below it may have come from a stranger in an archive.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from concil.config import MIB
 from concil.errors import InvalidManifest, NotFound, StoreError, shown
-from concil.fs.file_lock import lock, try_lock
+from concil.fs.file_lock import lock
 from concil.store.files import disk_error
+from concil.store.layout_temporary import remove_unlocked, temporary_file, write_all
 
 OWN = ".concil"  # what concil keeps in a layout beside the specification's files
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a pipe would otherwise wait for somebody to write to it.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_STALE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TEMPORARY = re.compile(r"[0-9a-f]{16}\.new")
 _LOCK_WAIT = 60.0  # seconds; a change of the index takes milliseconds
 
@@ -132,8 +129,8 @@ class Tree:
         """
         directory, _, leaf = name.rpartition("/")
         try:
-            with self._inside(OWN, create=True) as own, _new_file(own) as (file, draft):
-                _write(file, content)
+            with self._inside(OWN, create=True) as own, temporary_file(own) as (file, draft):
+                write_all(file, content)
                 with self._inside(directory, create=True) as inside:
                     os.replace(draft, leaf, src_dir_fd=own, dst_dir_fd=inside)
                     os.fsync(inside)
@@ -160,10 +157,10 @@ class Tree:
 
     def remove_stale(self) -> None:
         """Remove the temporary files of killed processes; those of living ones stay."""
-        with contextlib.suppress(OSError), self._inside(OWN) as own, os.scandir(own) as entries:
-            for name in filter(_TEMPORARY.fullmatch, [entry.name for entry in entries]):
+        with contextlib.suppress(OSError), self._inside(OWN) as own:
+            for name in filter(_TEMPORARY.fullmatch, self.names(OWN)):
                 with contextlib.suppress(OSError):  # among them: somebody holds it
-                    _remove_unlocked(name, own)
+                    remove_unlocked(name, own)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -186,6 +183,29 @@ class Tree:
             yield
         finally:
             os.close(descriptor)
+
+    def names(self, directory: str) -> list[str]:
+        """What is in a directory below the root; nothing where it cannot be read."""
+        try:
+            with self._inside(directory) as inside, os.scandir(inside) as entries:
+                return [entry.name for entry in entries]
+        except OSError:
+            return []
+
+    @contextlib.contextmanager
+    def inside(self, directory: str, action: str) -> Iterator[int]:
+        """Open a directory below the root, and make it if it is missing.
+
+        Args:
+            action: what is done there, for the message.
+        Raises:
+            StoreError: the disk refuses, there or within the block.
+        """
+        try:
+            with self._inside(directory, create=True) as inside:
+                yield inside
+        except OSError as error:
+            raise self._refusal(action, f"{directory}/", error) from error
 
     def _look(self, name: str) -> os.stat_result | None:
         directory, _, leaf = name.rpartition("/")
@@ -257,62 +277,6 @@ def _make_directory(name: str, inside: int) -> None:
     except FileExistsError:
         return
     os.fsync(inside)
-
-
-@contextlib.contextmanager
-def _new_file(inside: int) -> Iterator[tuple[int, str]]:
-    """Open a new temporary file, locked, and tell its name; after an error it is removed."""
-    descriptor, name = _create_temporary(inside)
-    try:
-        yield descriptor, name
-    except BaseException:  # also on Ctrl-C no draft is left behind
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=inside)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _create_temporary(inside: int) -> tuple[int, str]:
-    """Create a temporary file that `Tree.remove_stale` leaves alone while it is open."""
-    while True:
-        name = f"{secrets.token_hex(8)}.new"
-        descriptor = os.open(name, _CREATE, 0o666, dir_fd=inside)
-        try:
-            is_kept = try_lock(descriptor) and _is_named(descriptor, name, inside)
-        except OSError:  # without locks nobody takes it for a stale one
-            return descriptor, name
-        if is_kept:
-            return descriptor, name
-        # Another process took it for a stale one before it was locked.
-        os.close(descriptor)
-
-
-def _remove_unlocked(name: str, inside: int) -> None:
-    """Remove a file unless somebody holds its lock. Raises OSError: it stays."""
-    descriptor = os.open(name, _STALE, dir_fd=inside)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Its holder may have renamed it before it was locked here: then the name is another's.
-        if _is_named(descriptor, name, inside):
-            os.unlink(name, dir_fd=inside)
-    finally:
-        os.close(descriptor)
-
-
-def _is_named(descriptor: int, name: str, inside: int) -> bool:
-    try:
-        found = os.stat(name, dir_fd=inside, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(found, os.fstat(descriptor))
-
-
-def _write(descriptor: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    os.fsync(descriptor)
 
 
 def _read_up_to(descriptor: int, most: int) -> bytes:

@@ -100,6 +100,10 @@ class Index:
         """Whether both are the same document. Takes time for each entry."""
         return isinstance(other, Index) and self._document() == other._document()
 
+    def __len__(self) -> int:
+        """How many entries there are."""
+        return len(self._entries)
+
     __hash__ = None  # type: ignore[assignment]  # a document cannot be hashed
 
     @property

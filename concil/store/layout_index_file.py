@@ -14,8 +14,10 @@ from concil.config import MIB
 from concil.errors import ConcilError, NotFound, StoreError, shown
 from concil.forking import renew_in_child
 from concil.limits import start_thread
+from concil.store.layout_change import IndexChange
 from concil.store.layout_disk import State, Tree
 from concil.store.layout_index import Index
+from concil.store.layout_log import ChangeLog, has_logs, stale
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,7 @@ REMEDY = "check the path; a layout holds oci-layout, index.json and blobs/"
 # change waits for others: for a second, and for ten times as long as the last write took.
 _WAIT = 1.0  # seconds
 _SHARE = 10.0
+_FEW = 1_000  # entries, with which it takes a moment
 
 Change = Callable[[Index], int]  # returns whether, or how many times, it has changed anything
 Result = TypeVar("Result")
@@ -75,6 +78,8 @@ class IndexFile:
         self._since = 0.0  # monotonic seconds: when the first deferred change came
         self._not_before = 0.0  # monotonic seconds
         self._listeners: list[Callable[[], object]] = []
+        self._logging = threading.Lock()  # held over the disk: one change is logged at a time
+        self._log = ChangeLog(self._tree)
 
     def ask(self, question: Callable[[Index], Result]) -> Result:
         """Return what the index says.
@@ -104,14 +109,36 @@ class IndexFile:
             InvalidManifest, NotFound, StoreError: index.json cannot be read.
         """
         with self._lock:
-            result = change(self._current())
-            if not result:
-                return result
-            self._add(change)
-            is_alone = self._thread is None and not self._started()
-        if is_alone:
+            result = self._deferring(change, self._current())
+            is_alone = self._thread is None
+        if is_alone:  # there is no thread to be had
             self.save()
         return result
+
+    def log(self, change: IndexChange) -> int:
+        """Make a change that is on the disk when this returns, in a log if not in index.json.
+
+        It is written at once, unless that takes long and was done shortly before.
+
+        Returns:
+            What ``change`` has returned.
+        Raises:
+            StoreError: the disk refuses.
+        """
+        with self._logging:  # the log has the order in which the changes are made
+            with self._lock:
+                index = self._current()
+                is_free = not self._deferred and time.monotonic() >= self._not_before
+                is_logged = len(index) > _FEW and not is_free
+                result = self._deferring(change, index) if is_logged else 0
+            if is_logged and result:
+                self._log.append(change)
+        return result if is_logged else self.change(change)
+
+    def recover(self) -> None:
+        """Write what killed processes have logged. Raises StoreError: the disk refuses."""
+        if has_logs(self._tree):
+            self._write(None)
 
     @property
     def last(self) -> int:
@@ -146,6 +173,10 @@ class IndexFile:
     def close(self) -> None:
         """Write what is deferred, and wait for the thread unless others have deferred more."""
         self.save()
+        with self._saving, self._lock:
+            # One that was still written to when index.json already had its changes.
+            logged = self._log.rotate() if not self._deferred else []
+        self._log.remove(logged)
         with self._lock:
             thread = None if self._deferred else self._thread
             self._lock.notify_all()
@@ -213,32 +244,47 @@ class IndexFile:
                 listener()
 
     def _written(self, change: Change | None) -> int:
-        with self._tree.locked():
+        with self._tree.locked(), stale(self._tree) as left:
             began = time.monotonic()
             with self._lock:
                 index = self._refreshed()
+                is_left = [each for each in left if each(index)]
                 result = change(index) if change is not None else 0
                 if change is not None and result:
                     self._add(change)
                 count = len(self._deferred)
-                if not count:
-                    return result
-                body = index.body()
-                self._is_writing = True
-            state: State | None = None
-            try:
-                state = self._tree.replace("index.json", body)
-            finally:
-                with self._lock:
-                    self._is_writing = False
-                    if state is None:
-                        self._index = None  # what the file holds is seen when it is read
-                    else:
-                        self._hash, self._state = hashlib.sha256(body).digest(), state
-                        del self._deferred[:count]
-                        self._since = time.monotonic()
-                        self._not_before = self._since + _SHARE * (self._since - began)
+                logged = self._log.rotate()
+                body = index.body() if count or is_left else b""
+                self._is_writing = bool(body)
+            if body:
+                self._replace(body, count, began)
+            self._log.remove(logged)
             return result
+
+    def _replace(self, body: bytes, count: int, began: float) -> None:
+        """Replace the file; so many deferred changes are in it then."""
+        state: State | None = None
+        try:
+            state = self._tree.replace("index.json", body)
+        finally:
+            with self._lock:
+                self._is_writing = False
+                if state is None:
+                    self._index = None  # what the file holds is seen when it is read
+                else:
+                    self._hash, self._state = hashlib.sha256(body).digest(), state
+                    del self._deferred[:count]
+                    self._since = time.monotonic()
+                    self._not_before = self._since + _SHARE * (self._since - began)
+
+    def _deferring(self, change: Change, index: Index) -> int:
+        """Make a change, and let the thread write it. Holds the lock."""
+        result = change(index)
+        if result:
+            self._add(change)
+            if self._thread is None:
+                self._start()
+        return result
 
     def _add(self, change: Change) -> None:
         """Take note of a change that was made, and is to be written. Holds the lock."""
@@ -248,23 +294,27 @@ class IndexFile:
         self._last += 1
 
     def _failed(self, error: ConcilError) -> None:
-        """Give up the deferred changes: whoever waits for them is told."""
+        """Give up the deferred changes: whoever waits for them is told.
+
+        What is logged is not given up: whoever it is for was told that it is there.
+        """
         with self._lock:
-            if self._deferred:
+            self._index = None
+            if self._log.rotate():
+                logger.warning("%s: %s; tried again later", self.name, error)
+                self._not_before = time.monotonic() + _SHARE * _WAIT
+            elif self._deferred:
                 after = self._last - len(self._deferred)
                 self._failures.append(Failure(after, self._last, error))
                 self._deferred.clear()
-            self._index = None
 
     # The thread --------------------------------------------------------------------
 
-    def _started(self) -> bool:
-        """Start the thread that writes; False: there is none to be had. Holds the lock."""
+    def _start(self) -> None:
+        """Start the thread that writes, if there is one to be had. Holds the lock."""
         self._thread = threading.Thread(target=self._save_later, name="concil-index", daemon=True)
-        if start_thread(self._thread, ""):
-            return True
-        self._thread = None
-        return False
+        if not start_thread(self._thread, ""):
+            self._thread = None
 
     def _save_later(self) -> None:
         while True:
@@ -273,7 +323,7 @@ class IndexFile:
                     due = max(self._since + _WAIT, self._not_before) - time.monotonic()
                     if due <= 0:
                         break
-                    self._lock.wait(due)
+                    self._lock.wait(min(due, threading.TIMEOUT_MAX))
                 if not self._deferred:
                     self._thread = None
                     return

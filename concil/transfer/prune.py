@@ -210,7 +210,7 @@ class Pruner:
             ConcilError: nothing can be deleted there, or more was than should have been.
         """
         tag, digest = named
-        if any(one.digest == digest and not one.kept for one in done.removals) and store.host:
+        if store.host and any(one.digest == digest and not one.kept for one in done.removals):
             return ""  # it went with another tag
         other = needed.get(digest)
         try:

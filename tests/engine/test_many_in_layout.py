@@ -21,6 +21,7 @@ from concil.store.layout import Layout
 from concil.store.layout_disk import State as FileState
 from concil.store.layout_disk import Tree
 from concil.transfer.mirror import Outcome
+from concil.transfer.prune import Pruning
 from tests.engine.world import WAIT, engine_of
 from tests.lab.images import make_image, write_layout
 
@@ -247,3 +248,69 @@ def test_what_another_writes_meanwhile_is_kept(
     assert len(engine.mirror(beside_another()).failed) == 0
 
     assert on_disk(target) == {"v0", "v1", "v2", "theirs"}
+
+
+@pytest.mark.usefixtures("never")
+def test_pruned_names_are_removed_in_one_write(
+    engine: Engine, source: Path, tmp_path: Path, accesses: Counter[str]
+) -> None:
+    target = tmp_path / "target"
+    engine.mirror(items(source, target))
+    accesses.clear()
+    gone = {f"v{number}": (f"oci:{source}:gone{number}",) for number in range(MANY - 1)}
+
+    pruned = engine.prune(f"oci:{target}", Pruning(gone.get, without_limit=True))
+
+    assert pruned.error is None
+    assert len(pruned.removed) == MANY - 1
+    assert on_disk(target) == {f"v{MANY - 1}"}
+    assert accesses["write index.json"] == 1
+
+
+@pytest.mark.usefixtures("never")
+def test_names_that_cannot_be_removed_are_there(
+    engine: Engine, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "target"
+    engine.mirror(items(source, target, 3))
+
+    def refuse(*_: object) -> FileState:
+        raise StoreError("cannot write index.json: No space left", remedy="free some")
+
+    monkeypatch.setattr(Tree, "replace", refuse)
+    pruned = engine.prune(
+        f"oci:{target}", Pruning(lambda _: (f"oci:{source}:gone",), without_limit=True)
+    )
+
+    assert "No space left" in str(pruned.error)
+    assert pruned.removed == []
+    assert len(on_disk(target)) == 3
+
+
+def signed(directory: Path, count: int) -> None:
+    """Write a layout of images with a referrer each."""
+    made = [make_image(number, (100,)) for number in range(count)]
+    write_layout(
+        directory,
+        {f"v{number}": image for number, image in enumerate(made)}
+        | {f"s{n}": make_image(count + n, (100,), subject=image) for n, image in enumerate(made)},
+    )
+
+
+@pytest.mark.usefixtures("never")
+def test_index_is_written_once_for_many_images_with_referrers(
+    engine: Engine, tmp_path: Path, accesses: Counter[str]
+) -> None:
+    count, target = 30, tmp_path / "target"
+    signed(tmp_path / "signed", count)
+    wanted = [
+        MirrorItem(f"oci:{tmp_path}/signed:v{n}", f"oci:{target}:v{n}", referrers=True)
+        for n in range(count)
+    ]
+
+    report = engine.mirror(wanted)
+
+    assert sum(result.referrers for result in report.copied) == count
+    assert accesses["write index.json"] == 2
+    document = json.loads((target / "index.json").read_bytes())
+    assert len(document["manifests"]) == 2 * count

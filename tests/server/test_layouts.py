@@ -10,8 +10,9 @@ import pytest
 from concil.content import Digest
 from concil.server import EmbeddedRegistry
 from concil.server.names import place_of
+from concil.store import layout_index_file
 from concil.store.layout import Layout
-from concil.store.layout_disk import Tree
+from concil.store.layout_disk import State, Tree
 from tests.lab.images import OCI, Image, digest_of, make_image, make_index, write_layout
 from tests.lab.referrers import make_referrer
 from tests.server.client import Client, descriptor, manifest
@@ -291,3 +292,29 @@ def test_blobs_that_an_index_lists_belong_to_its_repository(client: Client) -> N
     assert client.push_manifest("cache", body, OCI.index).status_code == 201
     assert client.ask("GET", f"blobs/{layer}").content == b"cache"
     assert client.ask("GET", "manifests/cache").headers["Docker-Content-Digest"] == digest_of(body)
+
+
+def test_pushes_into_a_large_layout_write_its_index_seldom(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout_index_file, "_FEW", 0)
+    monkeypatch.setattr(layout_index_file, "_SHARE", 1e9)
+    written: list[str] = []
+    replace = Tree.replace
+
+    def counting(tree: Tree, name: str, content: bytes) -> State:
+        written.append(name)
+        return replace(tree, name, content)
+
+    with EmbeddedRegistry(directory) as registry, Client(registry.url, "app") as client:
+        monkeypatch.setattr(Tree, "replace", counting)
+        digests = {f"v{number}": client.push_image(f"v{number}")[0] for number in range(20)}
+
+        assert client.tags() == sorted(digests)
+        for tag, digest in digests.items():
+            assert client.ask("HEAD", f"manifests/{tag}").headers["ETag"] == f'"{digest}"'
+        assert written.count("index.json") == 1
+
+    assert written.count("index.json") == 2
+    layout = Layout(directory)
+    assert set(layout.names()) == {f"app:{tag}" for tag in digests}
