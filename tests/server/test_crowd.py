@@ -314,6 +314,9 @@ def test_where_the_process_has_no_descriptor_left_the_silent_make_room(
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             return real.accept()
 
+        def fileno(self) -> int:
+            return real.fileno()
+
         def close(self) -> None:
             real.close()
 
