@@ -7,10 +7,11 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from concil.cancellation import current_scope, working_for
 from concil.config import TransferConfig
 from concil.errors import Cancelled, ConcilError, UsageError, shown
 from concil.progress import Event, ProgressSink, State, emit
@@ -142,11 +143,13 @@ class ArchiveWriting:
         self._open: dict[str, tuple[str, _Writer, LocalTarget]] = {}  # by key; with the kind
         self._refused: dict[str, ConcilError] = {}  # why they could not be opened, by key
         self._failed: dict[str, ConcilError] = {}  # why they could not appear, by key
-        # By path; with the number of the last change before this call.
-        self._layouts: dict[str, tuple[LayoutStore, IndexFile, int]] = {}
         self._saved: Callable[[], object] | None = None
         self._maker = os.getpid()
-        self._told: dict[str, ConcilError] = {}  # by layout
+        self._scope = current_scope()  # the call that this belongs to
+        self._saving = threading.Lock()  # guards the fields below
+        # By path; with the number of the last change before this call.
+        self._layouts: dict[str, tuple[LayoutStore, IndexFile, int]] = {}
+        self._events: list[tuple[Event, LayoutSaving]] = []
 
     def destination(self, address: LayoutAddress) -> LocalTarget:
         """Open an archive to write to, or return it if it is open.
@@ -175,7 +178,7 @@ class ArchiveWriting:
 
     def layout(self, path: str, layout: Layout) -> LayoutStore:
         """Return a layout as one to write to, whose index is saved now and then."""
-        with self._lock:
+        with self._saving:
             if path not in self._layouts:
                 file = layout.index_file
                 store = LayoutStore(layout.deferring(), manifest_limit=self._config.manifest_limit)
@@ -211,28 +214,41 @@ class ArchiveWriting:
         """Call ``saved``, in any thread, whenever a `LayoutSaving` may be over."""
         self._saved = saved
 
+    def tell(self, destination: str, begun: int, event: Event) -> None:
+        """Emit the last event of an image, once its layout is saved. The rest as `saving`."""
+        saving = self.saving(destination, begun)
+        if saving is None:
+            emit(self._progress, event)
+            return
+        with self._saving:
+            self._events.append((event, saving))
+        if saving.is_over:
+            self._tell_saved()
+
     def save(self) -> None:
         """Save the indexes of layouts now; one that cannot be saved has an error."""
-        with self._lock:
+        with self._saving:
             layouts = list(self._layouts.values())
-        for store, file, before in layouts:
+        for _, file, _ in layouts:
             file.close()
-            error = file.failure(before, file.last)
-            if error is not None and error is not self._told.get(store.name):
-                self._told[store.name] = error
-                # Its images looked copied until now.
-                event = Event("image", store.name, "", State.FAILED, 0, None, str(error))
-                emit(self._progress, event)
 
     def _index_file(self, destination: str) -> tuple[IndexFile, int] | None:
         """Return the index of a layout that was opened here, as `_layouts` has it."""
         address = parse_address(destination)
         if not isinstance(address, LayoutAddress) or address.is_archive:
             return None
-        with self._lock:
+        with self._saving:
             return self._layouts[address.path][1:] if address.path in self._layouts else None
 
     def _tell_saved(self) -> None:
+        with self._saving:
+            events = [(one, one[1].is_over) for one in self._events]
+            self._events = [one for one, is_over in events if not is_over]
+        over = [(event, saving.error) for (event, saving), is_over in events if is_over]
+        with working_for(self._scope):
+            for event, error in over:
+                failed = replace(event, state=State.FAILED, position=0, detail=str(error))
+                emit(self._progress, event if error is None else failed)
         if self._saved is not None:
             self._saved()
 

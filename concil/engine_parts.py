@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
 
@@ -75,7 +75,11 @@ class EngineParts:
     def prepare(self, item: MirrorItem, archives: ArchiveWriting | None = None) -> ImageJob:
         """Open the stores of an image; a failure is reported as that of any image."""
         try:
-            return self.opening.image(item, archives)
+            begun = archives.begin(item.destination) if archives is not None else 0
+            job = self.opening.image(item, archives)
+            if archives is None:
+                return job
+            return replace(job, tell=partial(archives.tell, item.destination, begun))
         except ConcilError as error:
             names = (str(parse_address(item.source)), str(parse_address(item.destination)))
             emit(self.progress, Event("image", *names, State.FAILED, 0, None, str(error)))

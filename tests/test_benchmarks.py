@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import plan, tags
+from benchmarks import layouts, plan, tags
 from benchmarks.__main__ import CASES, main, run_case, size_of
 from benchmarks.cases import Bench
 from benchmarks.measure import MIB, Measured, ProgramFailedError, measure
@@ -131,3 +131,15 @@ def test_very_many_tags_are_listed_and_compared(capsys: pytest.CaptureFixture[st
     asked = {row[0]: int(row[2]) for row in cells}
     # Two pages, and what is asked of both sides.
     assert asked == {"immutable, again": 2, "immutable, first": 2004, "two HEADs a tag": 2004}
+
+
+def test_many_names_are_mirrored_into_a_layout_and_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert layouts.main(["--names", "150", "--names", "3", "--memory", str(tmp_path)]) == 0
+
+    rows = capsys.readouterr().out.splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    runs = ("mirror, first", "mirror, again", "served, read", "served, pushed")
+    assert [row[:2] for row in cells] == [[run, names] for run in runs for names in ("3", "150")]
+    assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import functools
 import logging
 import re
 import threading
@@ -16,6 +15,7 @@ from concil.errors import InvalidReference, shown
 from concil.reference import check_repository, check_tag
 from concil.store.layout import Layout
 from concil.store.layout_index import FULL_NAME, REF_NAME, Mark
+from concil.store.multimap import Multimap
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ class Named:
 
     def __init__(self) -> None:
         """Begin without any entry."""
-        # By tag: the names that entries have in index.json, the first of which counts.
-        self._tags: dict[str, dict[str, Descriptor]] = {}
+        # By tag: names in index.json, and the entries; the first of them counts.
+        self._tags: Multimap[str, tuple[str, Descriptor]] = Multimap()
         self._sorted: list[str] | None = None
         self._roots: dict[Digest, int] = {}  # how many entries there are, tagged or not
         self.new: dict[Digest, Descriptor] = {}  # roots that `Repositories` has not looked at
@@ -41,18 +41,19 @@ class Named:
 
     def tag(self, tag: str) -> Descriptor | None:
         """What a tag means; None: there is no such tag."""
-        return next(iter(self._tags.get(tag, {}).values()), None)
+        first = self._tags.first(tag)
+        return None if first is None else first[1]
 
     def names(self, tag: str) -> list[str]:
         """The names of a tag, as index.json has them."""
-        return list(self._tags.get(tag, ()))
+        return [name for name, _ in self._tags.of(tag)]
 
     def tags_of(self, digest: Digest) -> list[str]:
         """The tags that mean a manifest."""
         if digest not in self._roots:
             return []
-        named = ((tag, next(iter(entries.values()))) for tag, entries in self._tags.items())
-        return [tag for tag, entry in named if entry.digest == digest]
+        found = ((tag, self.tag(tag)) for tag in self._tags)
+        return [tag for tag, entry in found if entry is not None and entry.digest == digest]
 
     def add(self, name: str, tag: str | None, entry: Descriptor) -> None:
         """Add an entry."""
@@ -63,7 +64,7 @@ class Named:
             return
         if tag not in self._tags and self._sorted is not None:
             bisect.insort(self._sorted, tag)
-        self._tags.setdefault(tag, {}).setdefault(name, entry)
+        self._tags.add(tag, (name, entry))
 
     def remove(self, name: str, tag: str | None, entry: Descriptor) -> None:
         """Remove an entry."""
@@ -72,10 +73,9 @@ class Named:
             del self._roots[entry.digest]
             self.gone.add(entry.digest)
             self.new.pop(entry.digest, None)
-        if tag is not None and self._tags.get(tag, {}).get(name) == entry:
-            del self._tags[tag][name]
-            if not self._tags[tag]:
-                del self._tags[tag]
+        if tag is not None:
+            self._tags.discard(tag, (name, entry))
+            if tag not in self._tags:
                 self._sorted = None
 
     def __bool__(self) -> bool:
@@ -161,7 +161,6 @@ class Names:
         change(self._named.setdefault(repository, Named()), name, tag, entry)
 
 
-@functools.lru_cache(maxsize=65536)
 def place_of(name: str, fallback: str) -> tuple[str, str | None] | None:
     """The repository and the tag that the name of an entry stands for.
 

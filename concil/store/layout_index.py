@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -88,7 +89,7 @@ class Index:
         if not isinstance(listed, list) or is_manifest or not _MARKS & set(marks):
             raise InvalidManifest(f"{subject} is not an image index", remedy=_REMEDY)
         try:
-            return cls(document, ((raw, _entry(raw)) for raw in listed))
+            return cls(document, _entries(listed))
         except (ConcilError, TypeError) as error:
             raise InvalidManifest(f"{subject}: {error}", remedy=_REMEDY) from error
 
@@ -120,7 +121,18 @@ class Index:
 
     def body(self) -> bytes:
         """Return it as the bytes of a file. Takes time for each entry."""
-        return json.dumps(self._document(), separators=(",", ":")).encode()
+        # An entry at a time: a document of all of them would take ten times the memory.
+        body = bytearray()
+        for number, (name, value) in enumerate(self._fields.items()):
+            body += f"{',' if number else '{'}{_dumped(name)}:".encode()
+            if name == "manifests":
+                for place, position in enumerate(self._entries):
+                    body += f"{',' if place else '['}{_dumped(self._json(position))}".encode()
+                body += b"]" if self._entries else b"[]"
+            else:
+                body += _dumped(value).encode()
+        body += b"}"
+        return bytes(body)
 
     def find(self, name: str | None, subject: str) -> Descriptor | None:
         """Return the entry of a name, or the only entry for None; None if there is none.
@@ -227,6 +239,9 @@ class Index:
         return len(positions)
 
     def _put(self, position: int, raw: Any, entry: Descriptor) -> None:  # noqa: ANN401 - JSON
+        same = self.of_digest(entry.digest)
+        if same is not None and same.digest is not entry.digest:
+            entry = replace(entry, digest=same.digest)  # one image may have very many names
         self._entries[position] = entry
         self._next = max(self._next, position + 1)
         if raw != entry.to_json():
@@ -264,9 +279,23 @@ class Index:
         return {**self._fields, "manifests": [self._json(position) for position in self._entries]}
 
 
+def _entries(listed: list[Any]) -> Iterator[tuple[Any, Descriptor]]:
+    """Read entries; each leaves the list, so that not all are in memory in both forms."""
+    listed.reverse()
+    while listed:
+        raw = listed.pop()
+        yield raw, _entry(raw)
+
+
+def _dumped(value: Any) -> str:  # noqa: ANN401 - the JSON edge
+    return json.dumps(value, separators=(",", ":"))
+
+
 def _entry(raw: Any) -> Descriptor:  # noqa: ANN401 - the JSON edge
     """Read an entry; the media type of one that has none is "", as that of any manifest."""
     if not isinstance(raw, dict) or raw.get("mediaType"):
+        if isinstance(raw, dict) and isinstance(raw["mediaType"], str):
+            raw["mediaType"] = sys.intern(raw["mediaType"])  # most entries have the same
         return Descriptor.from_json(raw)
     return replace(Descriptor.from_json({**raw, "mediaType": OCI_MANIFEST}), media_type="")
 

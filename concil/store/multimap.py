@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
@@ -23,6 +23,10 @@ class Multimap(Generic[Key, Value]):
     def __contains__(self, key: Key) -> bool:
         """Whether a key has values."""
         return key in self._found
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yield the keys that have values."""
+        return iter(self._found)
 
     def of(self, key: Key) -> Collection[Value]:
         """The values of a key."""

@@ -95,7 +95,8 @@ class Copier:
         except ConcilError as error:
             self._tell(job, State.FAILED, 0, str(error))
             raise
-        self._tell(job, result.state, result.sent, "")
+        event = Event("image", job.subject, job.target, result.state, result.sent, None, "")
+        emit(job.tell or self._progress, event)
         return result
 
     def _copy(self, job: ImageJob, began: float) -> ImageResult:

@@ -10,6 +10,7 @@ from concil import arguments
 from concil.config import KIB
 from concil.content import Descriptor, Digest, Manifest, Platform
 from concil.errors import UsageError, shown
+from concil.progress import ProgressSink
 from concil.store.protocol import BlobReader, Destination, Source
 from concil.transfer.graph import Node
 from concil.transfer.past import ImageKey
@@ -68,6 +69,7 @@ class ImageJob:
     carried: Callable[[Descriptor], Sequence[str]] = lambda _blob: ()
     immutable: bool = False  # once it was brought nobody is asked about it again
     recheck: bool = False  # what is below an image that is up to date is asked for, too
+    tell: ProgressSink | None = None  # gets the last event of an image that was copied
 
     @property
     def subject(self) -> str:

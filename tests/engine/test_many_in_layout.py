@@ -163,6 +163,50 @@ def test_images_are_told_before_the_run_ends(
 
 
 @pytest.mark.usefixtures("at_once")
+def test_event_of_an_image_comes_when_its_entry_is_on_the_disk(
+    config: TransferConfig, source: Path, tmp_path: Path
+) -> None:
+    target, missing, done = tmp_path / "target", list[str](), list[str]()
+
+    def look(event: Event) -> None:
+        if event.kind == "image" and event.state is State.DONE:
+            name = event.target.rpartition(":")[2]
+            done.append(name)
+            if name not in on_disk(target):
+                missing.append(name)
+
+    with engine_of(config, progress=look) as engine:
+        engine.mirror(items(source, target, 30))
+        engine.copy(f"oci:{source}:a", f"oci:{target}:alone")
+
+    assert sorted(done) == sorted([*(f"v{number}" for number in range(30)), "alone"])
+    assert missing == []
+
+
+@pytest.mark.usefixtures("never")
+def test_events_of_images_whose_index_cannot_be_written_say_so(
+    config: TransferConfig, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, write, states = tmp_path / "target", Tree.replace, Counter[State]()
+    Layout(target, create=True)
+
+    def refuse(tree: Tree, name: str, content: bytes) -> FileState:
+        if name == "index.json":
+            raise StoreError("cannot write index.json: No space left", remedy="free some")
+        return write(tree, name, content)
+
+    def count(event: Event) -> None:
+        if event.kind == "image" and event.state.final:
+            states[event.state] += 1
+
+    monkeypatch.setattr(Tree, "replace", refuse)
+    with engine_of(config, progress=count) as engine:
+        engine.mirror(items(source, target, 5))
+
+    assert states == {State.FAILED: 5}
+
+
+@pytest.mark.usefixtures("at_once")
 def test_callback_may_copy_into_the_same_layout(
     engine: Engine, source: Path, tmp_path: Path
 ) -> None:
