@@ -23,8 +23,8 @@ import requests
 from benchmarks.cases import concil
 from benchmarks.measure import MIB, measure
 from benchmarks.table import markdown
-from tests.lab.images import Image, make_image, write_layout
-from tests.lab.process import ServerProcess
+from tests.support.images import Image, make_image, write_layout
+from tests.support.process import ServerProcess
 
 COUNTS = (200, 2_000, 20_000)
 PAGE = 100  # tags

@@ -23,9 +23,9 @@ from benchmarks.cases import concil
 from benchmarks.measure import MIB
 from benchmarks.registry import MemoryRegistry, two_registries
 from benchmarks.table import markdown
-from tests.lab.images import Layer, make_image, make_layer, put_blob
-from tests.lab.relay import Relay
-from tests.lab.requests_seen import Request, RequestLog
+from tests.support.images import Layer, make_image, make_layer, put_blob
+from tests.support.relay import Relay
+from tests.support.request_log import Request, RequestLog
 
 BASE, MIDDLE, OWN = 256 * 1024, 64 * 1024, 16 * 1024  # bytes of the layer of all, of a repository
 JOBS = 16

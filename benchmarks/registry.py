@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.lab.process import ServerProcess
-from tests.lab.system import require
+from tests.support.process import ServerProcess
+from tests.support.system import require_program
 
 READY = r"listening on 127\.0\.0\.1:(\d+)"
 
@@ -29,7 +29,7 @@ class MemoryRegistry:
         config = directory / "config.yml"
         config.write_text(json.dumps(self._configuration()))  # JSON is YAML
         self._process = ServerProcess(
-            [require("docker-registry"), "serve", str(config)],
+            [require_program("docker-registry"), "serve", str(config)],
             READY,
             directory / "registry.log",
             {"PATH": os.environ.get("PATH", ""), "HOME": str(directory)},

@@ -12,7 +12,7 @@ from benchmarks.cases import Bench, Case, concil
 from benchmarks.content import make_image, put_image
 from benchmarks.measure import MIB, measure
 from benchmarks.registry import MemoryRegistry
-from tests.lab.relay import Relay
+from tests.support.relay import Relay
 
 IMAGES = 200  # of a case of one GiB
 TAGS = 10  # of a repository

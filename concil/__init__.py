@@ -7,45 +7,48 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from concil.cancellation import SupportsIsSet
+    from concil.auth.credentials.credentials import Credentials
     from concil.config import HostLimits, RetryPolicy, Timeouts, TransferConfig
-    from concil.content import Descriptor, Digest, Manifest, Platform
     from concil.dockerhub import DockerHub, parse_docker_url
-    from concil.engine import Engine, Sides
+    from concil.engine.engine import Endpoints, Engine
+    from concil.engine.layer import LayerArchive
+    from concil.engine.store_factory import EndpointOptions
+    from concil.engine.verified import VerifiedResponse
     from concil.errors import ConcilError
-    from concil.layer import LayerArchive
-    from concil.progress import Event, ProgressSink, State
-    from concil.registry.credentials import Credentials
-    from concil.registry.http_session import TLSSettings
-    from concil.registry.warning_header import RegistryWarning
-    from concil.since import held_by
-    from concil.store.held import Held
-    from concil.stores import Access
-    from concil.timeline import Timeline
-    from concil.transfer.blob import Landed
-    from concil.transfer.image import ForeignLayers, ImageResult
+    from concil.http.requests_session import TLSSettings
+    from concil.http.warning_header import RegistryWarning
+    from concil.oci.descriptor import Descriptor
+    from concil.oci.manifest import Digest, Manifest
+    from concil.oci.platform import Platform
+    from concil.plan.load_baseline import load_baseline
+    from concil.progress.events import Event, ProgressSink, State
+    from concil.report.timeline import Timeline
+    from concil.runtime.cancellation import SupportsIsSet
+    from concil.store.airgap.baseline import Baseline
+    from concil.transfer.blob.transfer import BlobResult
+    from concil.transfer.image.copier import ForeignLayers, ImageResult
     from concil.transfer.journal import Journal
-    from concil.transfer.mirror import MirrorItem, MirrorReport, Outcome
-    from concil.transfer.prune import Pruned, Pruning, Removal
-    from concil.verified import VerifiedResponse
+    from concil.transfer.mirror.mirror import MirrorItem, MirrorReport, Outcome
+    from concil.transfer.mirror.prune import PruneOptions, PruneResult, Removal
 
 __version__ = "2.0.0"
 
 __all__ = [
-    "Access",
+    "Baseline",
+    "BlobResult",
     "ConcilError",
     "Credentials",
     "Descriptor",
     "Digest",
     "DockerHub",
+    "EndpointOptions",
+    "Endpoints",
     "Engine",
     "Event",
     "ForeignLayers",
-    "Held",
     "HostLimits",
     "ImageResult",
     "Journal",
-    "Landed",
     "LayerArchive",
     "Manifest",
     "MirrorItem",
@@ -53,12 +56,11 @@ __all__ = [
     "Outcome",
     "Platform",
     "ProgressSink",
-    "Pruned",
-    "Pruning",
+    "PruneOptions",
+    "PruneResult",
     "RegistryWarning",
     "Removal",
     "RetryPolicy",
-    "Sides",
     "State",
     "SupportsIsSet",
     "TLSSettings",
@@ -66,7 +68,7 @@ __all__ = [
     "Timeouts",
     "TransferConfig",
     "VerifiedResponse",
-    "held_by",
+    "load_baseline",
     "parse_docker_url",
 ]
 
@@ -75,39 +77,42 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Imported when they are asked for: the command line needs a part of them only, and a
 # tenth of a second more for each command is felt.
-_HOMES = {
-    "cancellation": ("SupportsIsSet",),
+_EXPORTS = {
+    "runtime.cancellation": ("SupportsIsSet",),
     "config": ("HostLimits", "RetryPolicy", "Timeouts", "TransferConfig"),
-    "content": ("Descriptor", "Digest", "Manifest", "Platform"),
+    "oci.descriptor": ("Descriptor",),
+    "oci.digest": ("Digest",),
+    "oci.manifest": ("Manifest",),
+    "oci.platform": ("Platform",),
     "dockerhub": ("DockerHub", "parse_docker_url"),
-    "engine": ("Engine", "Sides"),
+    "engine.engine": ("Engine", "Endpoints"),
     "errors": ("ConcilError",),
-    "layer": ("LayerArchive",),
-    "progress": ("Event", "ProgressSink", "State"),
-    "registry.credentials": ("Credentials",),
-    "registry.http_session": ("TLSSettings",),
-    "registry.warning_header": ("RegistryWarning",),
-    "since": ("held_by",),
-    "store.held": ("Held",),
-    "stores": ("Access",),
-    "timeline": ("Timeline",),
-    "transfer.blob": ("Landed",),
-    "transfer.image": ("ForeignLayers", "ImageResult"),
+    "engine.layer": ("LayerArchive",),
+    "progress.events": ("Event", "ProgressSink", "State"),
+    "auth.credentials.credentials": ("Credentials",),
+    "http.requests_session": ("TLSSettings",),
+    "http.warning_header": ("RegistryWarning",),
+    "plan.load_baseline": ("load_baseline",),
+    "store.airgap.baseline": ("Baseline",),
+    "engine.store_factory": ("EndpointOptions",),
+    "report.timeline": ("Timeline",),
+    "transfer.blob.transfer": ("BlobResult",),
+    "transfer.image.copier": ("ForeignLayers", "ImageResult"),
     "transfer.journal": ("Journal",),
-    "transfer.mirror": ("MirrorItem", "MirrorReport", "Outcome"),
-    "transfer.prune": ("Pruned", "Pruning", "Removal"),
-    "verified": ("VerifiedResponse",),
+    "transfer.mirror.mirror": ("MirrorItem", "MirrorReport", "Outcome"),
+    "transfer.mirror.prune": ("PruneResult", "PruneOptions", "Removal"),
+    "engine.verified": ("VerifiedResponse",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_BY_NAME = {name: home for home, names in _EXPORTS.items() for name in names}
 
 # A checker that sees `__getattr__` takes every name for one that is there.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         """Import what is asked for."""
-        if name not in _HOME_OF:
+        if name not in _MODULE_BY_NAME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"concil.{_HOME_OF[name]}"), name)
+        value = getattr(importlib.import_module(f"concil.{_MODULE_BY_NAME[name]}"), name)
         globals()[name] = value
         return value
 

@@ -1,4 +1,4 @@
-"""`python -m concil`, and the program `concil`."""
+"""Runs the command line: ``python -m concil`` and the ``concil`` program."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ INTERRUPTED = 130
 def main() -> int:
     """Run the command line and return its exit code.
 
-    A Ctrl-C may come, or the memory may end, while it is still being read.
+    A Ctrl-C may arrive, or memory may run out, while modules are still imported.
     """
     try:
-        from concil.cli import main as run  # noqa: PLC0415  # what is imported takes a while
+        from concil.cli.main import main as run  # noqa: PLC0415  # what is imported takes a while
     except KeyboardInterrupt:
         sys.stderr.write("concil: interrupted\n")
         return INTERRUPTED
-    except MemoryError:
+    except (MemoryError, ImportError) as error:
+        # The dynamic linker reports a lack of memory as an ImportError.
+        if isinstance(error, ImportError) and "failed to map segment" not in str(error):
+            raise
         sys.stderr.write("concil: out of memory; raise the limit of memory (ulimit -v)\n")
         return FAILED
     return run()

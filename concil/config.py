@@ -1,4 +1,4 @@
-"""The settings of a transfer, frozen, with their units and what they cost."""
+"""Frozen settings of transfers, with units."""
 
 from __future__ import annotations
 
@@ -7,144 +7,158 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from concil import arguments
 from concil.errors import UsageError
+from concil.runtime import arguments
 
-_SECONDS = (int, float, type(None))
+_SECONDS_TYPES = (int, float, type(None))
 KIB = 1024
 MIB = 1024 * 1024
-LEAST_BANDWIDTH = 1 * KIB  # bytes a second; with less every connection seems to be dead
-LEAST_REQUESTS = 1 / 60  # a second
+MIN_BANDWIDTH = 1 * KIB  # bytes per second; below it connections run into timeouts
+MIN_REQUEST_RATE = 1 / 60  # requests per second
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long to wait for the other side, in seconds."""
+    """Network timeouts in seconds."""
 
-    connect: float = 10.0  # seconds until a connection must stand
+    connect: float = 10.0  # seconds to establish a connection
     idle: float = 60.0  # seconds without a byte, in either direction
-    commit: float = 300.0  # seconds for a closing PUT: object stores join parts first
+    commit: float = 300.0  # seconds for a closing PUT, as object stores join the parts first
 
     def __post_init__(self) -> None:
-        """Refuse what is no time to wait."""
-        arguments.numbers(self, "connect idle commit")
-        if not all(0 < each < math.inf for each in (self.connect, self.idle, self.commit)):
+        """Check that the timeouts are positive numbers."""
+        arguments.check_numbers(self, "connect idle commit")
+        if not all(0 < seconds < math.inf for seconds in (self.connect, self.idle, self.commit)):
             raise UsageError("a timeout is a number of seconds above 0")
 
     @classmethod
-    def argument(
+    def from_argument(
         cls, name: str, value: float | tuple[float | None, float | None] | Timeouts | None
     ) -> Timeouts:
-        """Return an argument as timeouts: seconds without a byte, or (connect, read) as requests.
+        """Convert an argument to timeouts: idle seconds, or (connect, read) as in requests.
 
         Raises:
-            TypeError: it is something else.
-            UsageError: it is no time to wait.
+            TypeError: the argument has another type.
+            UsageError: a timeout is not positive.
         """
         if value is None:
             return cls()
         if isinstance(value, cls):
             return value
-        wanted = "seconds, (connect, read) or Timeouts"
+        expected = "seconds, (connect, read) or Timeouts"
         pair = value if isinstance(value, tuple) and len(value) == 2 else (None, value)
-        for each in pair:
-            arguments.instance(name, each, _SECONDS, wanted)
-        seconds: Any = zip(("connect", "idle"), pair, strict=True)
-        return cls(**{key: each for key, each in seconds if each is not None})
+        for seconds in pair:
+            arguments.check_instance(name, seconds, _SECONDS_TYPES, expected)
+        named_values: Any = zip(("connect", "idle"), pair, strict=True)
+        return cls(**{key: seconds for key, seconds in named_values if seconds is not None})
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often to repeat what was lost, and how long to wait in between."""
+    """Number of attempts after failures, and the waits between them."""
 
-    attempts: int = 6  # in a row without any progress
-    base: float = 0.5  # seconds; the wait before attempt n is random in 0..base*2^(n-1)
-    longest: float = 30.0  # seconds; no back-off waits longer
-    longest_asked: float = 300.0  # seconds; how much of a Retry-After is obeyed
-    restarts: int = 5  # upload sessions lost for one blob before it is an error
+    max_attempts: int = 6  # consecutive, without progress
+    backoff_base: float = 0.5  # seconds; the wait before attempt n is random in 0..base*2^(n-1)
+    max_backoff: float = 30.0  # seconds; upper limit of a back-off
+    max_retry_after: float = 300.0  # seconds; upper limit of a wait for Retry-After
+    max_lost_sessions: int = 5  # upload sessions that one blob may lose
 
     def __post_init__(self) -> None:
-        """Refuse numbers that would never try or never stop."""
-        arguments.numbers(self, "attempts restarts", int)
-        arguments.numbers(self, "base longest longest_asked")
-        if self.attempts < 1 or self.restarts < 0 or min(self.base, self.longest) < 0:
+        """Check for at least one attempt and no negative numbers."""
+        arguments.check_numbers(self, "max_attempts max_lost_sessions", int)
+        arguments.check_numbers(self, "backoff_base max_backoff max_retry_after")
+        if (
+            self.max_attempts < 1
+            or self.max_lost_sessions < 0
+            or min(self.backoff_base, self.max_backoff) < 0
+        ):
             raise UsageError("a retry policy needs at least one attempt and no negative numbers")
 
     @classmethod
-    def argument(cls, name: str, value: int | RetryPolicy | None) -> RetryPolicy:
-        """Return an argument as a policy: how many attempts, or all of it.
+    def from_argument(cls, name: str, value: int | RetryPolicy | None) -> RetryPolicy:
+        """Convert an argument to a policy: a number of attempts, or a policy.
 
         Raises:
-            TypeError: it is something else.
+            TypeError: the argument has another type.
             UsageError: it is less than one attempt.
         """
         if value is None or isinstance(value, cls):
             return value or cls()
-        attempts: Any = arguments.instance(name, value, int, "int or RetryPolicy")
-        return cls(attempts=attempts)
+        attempts: Any = arguments.check_instance(name, value, int, "int or RetryPolicy")
+        return cls(max_attempts=attempts)
 
 
 @dataclass(frozen=True, slots=True)
 class HostLimits:
-    """What one host is asked for at most; None: no limit of its own."""
+    """Limits of one host; None for the general limits."""
 
     jobs: int | None = None
-    requests: float | None = None  # a second
-    bandwidth: int | None = None  # bytes a second
+    requests: float | None = None  # per second
+    bandwidth: int | None = None  # bytes per second
 
     def __post_init__(self) -> None:
-        """Refuse limits under which nothing would move."""
-        arguments.numbers(self, "jobs?", int)
-        arguments.numbers(self, "requests? bandwidth?")
+        """Check that the limits are not too low for any progress."""
+        arguments.check_numbers(self, "jobs?", int)
+        arguments.check_numbers(self, "requests? bandwidth?")
         if self.jobs is not None and self.jobs < 1:
             raise UsageError("a host has 1 job at once or more")
         check_rates(self.requests, self.bandwidth)
 
 
 def check_rates(requests: float | None, bandwidth: int | None) -> None:
-    """Refuse rates under which nothing would move; None: no limit.
+    """Check that rates are not below the minimum; None is no limit.
 
     Args:
-        requests: a second.
-        bandwidth: bytes a second.
+        requests: per second.
+        bandwidth: bytes per second.
+    Raises:
+        UsageError: a rate is too low.
     """
-    if requests is not None and not LEAST_REQUESTS <= requests < math.inf:
+    if requests is not None and not MIN_REQUEST_RATE <= requests < math.inf:
         raise UsageError("a limit on requests is one a minute or more")
-    if bandwidth is not None and bandwidth < LEAST_BANDWIDTH:
-        raise UsageError(f"a limit on bandwidth is {LEAST_BANDWIDTH} bytes a second or more")
+    if bandwidth is not None and bandwidth < MIN_BANDWIDTH:
+        raise UsageError(f"a limit on bandwidth is {MIN_BANDWIDTH} bytes a second or more")
 
 
 @dataclass(frozen=True, slots=True)
 class TransferConfig:
-    """What an engine does with threads, memory and requests.
+    """Settings of an engine for threads, memory and requests.
 
-    Memory: each worker holds one block (``block_size``) and one connection, so
-    ``workers * 2 * block_size`` bounds the buffers whatever the blobs' sizes.
+    Each worker uses one block (``block_size``) and one connection, so the buffers take at most
+    ``workers * 2 * block_size`` bytes, whatever the size of the blobs.
     """
 
-    workers: int = 8  # threads that move bytes; 0 runs every job in the caller's thread
-    images: int = 16  # images of a mirror that are planned at once
-    chunk_size: int | None = None  # bytes of one PATCH; None: what a host carries in two seconds
+    workers: int = 8  # threads that transfer blobs; 0 runs every job in the caller's thread
+    concurrent_images: int = 16  # images of a mirror planned at the same time
+    chunk_size: int | None = None  # bytes of one PATCH; None adapts to two seconds each
     block_size: int = 1 * MIB  # bytes of one read or write
-    helpers: int = 3  # ranges of one blob fetched beside the primary one
-    range_size: int = 16 * MIB  # bytes of one range when a blob is fetched in parts
-    manifest_limit: int = 4 * MIB  # bytes of a manifest that are accepted
-    per_host: int = 8  # jobs that may talk to one host at once
-    requests: float | None = None  # a second, to each host; None: as many as it takes
-    bandwidth: int | None = None  # bytes a second of all workers together; None: no limit
-    hosts: Mapping[str, HostLimits] = field(default_factory=dict)  # by host as people write it
+    helpers: int = 3  # additional ranges of one blob fetched in parallel
+    range_size: int = 16 * MIB  # bytes of one range
+    max_manifest_size: int = 4 * MIB  # bytes; larger manifests are rejected
+    jobs_per_host: int = 8  # concurrent jobs per host
+    requests: float | None = None  # per second and host; None for no fixed rate
+    bandwidth: int | None = None  # bytes per second of all workers together; None for no limit
+    host_limits: Mapping[str, HostLimits] = field(
+        default_factory=dict
+    )  # by host, such as "docker.io"
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
     def __post_init__(self) -> None:
-        """Refuse numbers that cannot work."""
-        whole = "workers images chunk_size? block_size helpers range_size manifest_limit per_host"
-        arguments.numbers(self, whole, int)
-        arguments.numbers(self, "requests? bandwidth?")
-        arguments.instance("hosts", self.hosts, Mapping)
-        arguments.instance("retry", self.retry, RetryPolicy)
+        """Check the types and ranges of the fields."""
+        integer_fields = (
+            "workers concurrent_images chunk_size? block_size helpers range_size "
+            "max_manifest_size jobs_per_host"
+        )
+        arguments.check_numbers(self, integer_fields, int)
+        arguments.check_numbers(self, "requests? bandwidth?")
+        arguments.check_instance("host_limits", self.host_limits, Mapping)
+        arguments.check_instance("retry", self.retry, RetryPolicy)
         if self.workers < 0 or self.helpers < 0:
             raise UsageError("workers and helpers are 0 or more")
-        least = min(self.images, self.block_size, self.range_size, self.per_host)
-        if min(least, self.manifest_limit, 1 if self.chunk_size is None else self.chunk_size) < 1:
+        smallest = min(self.concurrent_images, self.block_size, self.range_size, self.jobs_per_host)
+        if (
+            min(smallest, self.max_manifest_size, 1 if self.chunk_size is None else self.chunk_size)
+            < 1
+        ):
             raise UsageError("images, sizes and limits of a transfer are 1 or more")
         check_rates(self.requests, self.bandwidth)

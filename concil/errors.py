@@ -1,4 +1,4 @@
-"""The exceptions concil raises, as one tree.
+"""The exceptions of concil.
 
     ConcilError (RuntimeError)
     |-- UsageError (ValueError)         the caller's input cannot be used
@@ -9,27 +9,27 @@
     |   |-- SizeMismatch
     |   |-- FileChanged                 a local file changed while it was read
     |   `-- InvalidManifest             unreadable, too large, nested too deep
-    |-- NotFound                        a name or digest that is not there
+    |-- NotFound                        a name or digest that does not exist
     |-- AccessDenied                    not authorised
-    |   `-- NotTried                    its host has refused this user already
-    |-- QuotaExceeded                   what a registry allows for some hours is used up
-    |-- RegistryError                   the registry, or the way to it
-    |   |-- StatusError (requests.HTTPError)   an answer that is an error
+    |   `-- NotTried                    its host has rejected this user already
+    |-- QuotaExceeded                   a registry's quota of several hours is used up
+    |-- RegistryError                   the registry, or the connection to it
+    |   |-- StatusError (requests.HTTPError)   an error response
     |   |   |-- RegistryNotFound (NotFound)        404
     |   |   |-- RegistryDenied (AccessDenied)      401 403
-    |   |   `-- QuotaRefusal (QuotaExceeded)       429 that no wait of minutes helps
-    |   |-- ConnectionLost (requests.ConnectionError)   no answer, or half of one
+    |   |   `-- RegistryQuotaExceeded (QuotaExceeded)   429, renews in hours
+    |   |-- ConnectionLost (requests.ConnectionError)   no or an incomplete response
     |   |   `-- Unreachable             never connected: refused, unknown host
     |   |-- TLSFailure (requests.exceptions.SSLError)
-    |   |-- ProtocolViolation           an answer that makes no sense
-    |   `-- SessionLost                 the upload session is gone; a new one may do
+    |   |-- ProtocolViolation           an invalid response
+    |   `-- SessionLost                 the upload session is gone; a new one may succeed
     |-- StoreError                      a local directory, file or disk
     |   `-- LimitReached                threads, memory or open files of this machine
-    `-- Cancelled                       somebody asked to stop
+    `-- Cancelled                       cancelled by the caller
 
-Every message is one line without secrets: what was being done, to what, why it
-failed. ``remedy`` is what a person can do about it: it names parameters as ``verify=False``,
-for which the command line puts its options. ``transient`` is whether another try is worth it.
+Every message is one line without secrets: the action, its object and the cause. ``remedy``
+says what the user can do: it names parameters such as ``verify=False``, which the command
+line replaces by its options. ``transient`` says whether another attempt may succeed.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from typing import Any
 
 import requests
 
-from concil.redaction import SECRETS
+from concil.runtime.redaction import SECRETS
 
 
-def shown(text: object, limit: int = 160) -> str:
-    """Quote untrusted text for a message: one line, ASCII, at most ``limit`` characters."""
-    quoted = SECRETS.redact(ascii(text))  # before it is cut: half a secret would not be found
-    return quoted if len(quoted) <= limit else quoted[: limit - 3] + "..."
+def safe_repr(text: object, max_length: int = 160) -> str:
+    """Quote untrusted text for a message: one line, ASCII, at most ``max_length`` characters."""
+    quoted = SECRETS.redact(ascii(text))  # before cutting: a truncated secret is not found
+    return quoted if len(quoted) <= max_length else quoted[: max_length - 3] + "..."
 
 
 # 499 and 522: a proxy gave up on the server behind it. REGISTRIES.md, checklist 13.
@@ -52,31 +52,33 @@ TRANSIENT_STATUS = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 
 
 
 class ConcilError(RuntimeError):
-    """Anything that concil reports; catch this to catch them all."""
+    """Base class of all exceptions of concil."""
 
     remedy: str = ""
 
     @property
     def transient(self) -> bool:
-        """Whether the same call may succeed later, with nothing changed here."""
+        """Whether the same call may succeed later, without any changes."""
         return False
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        """Keep the message, without the secrets in it, and what can be done about it."""
+        """Set the message, with secrets redacted, and the remedy."""
         super().__init__(SECRETS.redact(message))
         if remedy:
             self.remedy = remedy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to another process, without the answer of a registry: that stays here."""
+        """Pickle the exception without the HTTP request and response."""
         state = {k: v for k, v in vars(self).items() if k not in ("response", "request")}
-        return _restored, (type(self), self.args, state)
+        return _restore_error, (type(self), self.args, state)
 
 
-def _restored(kind: type[ConcilError], args: tuple[Any, ...], state: dict[str, Any]) -> ConcilError:
-    # Those that are requests' too are laid out in memory as an OSError.
-    maker: Any = OSError if issubclass(kind, OSError) else RuntimeError
-    error: ConcilError = maker.__new__(kind, *args)
+def _restore_error(
+    error_type: type[ConcilError], args: tuple[Any, ...], state: dict[str, Any]
+) -> ConcilError:
+    # Subclasses of requests' exceptions have the memory layout of OSError.
+    maker: Any = OSError if issubclass(error_type, OSError) else RuntimeError
+    error: ConcilError = maker.__new__(error_type, *args)
     error.args = args
     if isinstance(error, requests.RequestException):
         error.response = error.request = None
@@ -89,11 +91,11 @@ class UsageError(ConcilError, ValueError):
 
 
 class InvalidReference(UsageError):
-    """A text that is neither a reference nor a store address."""
+    """The text is neither a reference nor a store address."""
 
 
 class InvalidDigest(UsageError):
-    """A text that is not a digest of a registered algorithm."""
+    """The text is not a digest of a registered algorithm."""
 
 
 class ContentError(ConcilError):
@@ -103,18 +105,18 @@ class ContentError(ConcilError):
 class DigestMismatch(ContentError):
     """Bytes do not hash to their digest."""
 
-    found: str = ""  # what they hash to; "" where somebody else has hashed them
+    actual_digest: str = ""  # the computed digest; "" if it was not computed here
 
 
 class SizeMismatch(ContentError):
-    """There are more or fewer bytes than were announced."""
+    """There are more or fewer bytes than announced."""
 
-    cut: bool = False  # they stopped coming, and no other try brought the rest
+    is_truncated: bool = False  # the data ended early, and retries did not yield the rest
 
     @property
     def transient(self) -> bool:
-        """Whether bytes are missing because a connection broke again and again."""
-        return self.cut
+        """Whether bytes are missing because the connection broke repeatedly."""
+        return self.is_truncated
 
 
 class FileChanged(ContentError):
@@ -122,45 +124,45 @@ class FileChanged(ContentError):
 
 
 class InvalidManifest(ContentError):
-    """A manifest that cannot be read, is too large, or nests without end."""
+    """The manifest cannot be parsed, is too large, or is nested too deep."""
 
 
 class NotFound(ConcilError):
-    """A name or digest that is not there."""
+    """The name or digest does not exist."""
 
 
 class AccessDenied(ConcilError):
-    """The credentials at hand, or the lack of any, do not allow it."""
+    """The available credentials, or anonymous access, do not permit it."""
 
 
 class QuotaExceeded(ConcilError):
-    """What a registry allows for some hours is used up; to wait for it is a person's decision."""
+    """A quota of several hours is used up; concil does not wait for its renewal."""
 
 
 class NotTried(AccessDenied):
-    """An image of a mirror that was not begun: its host refuses whatever this user asks."""
+    """An image of a mirror was not started, because its host denies this user everything."""
 
 
 class RegistryError(ConcilError):
-    """The registry, or the way to it, failed."""
+    """The registry, or the connection to it, failed."""
 
 
 class StatusError(RegistryError, requests.HTTPError):
-    """An answer whose status is an error; the message begins with the status code."""
+    """A response with an error status; the message begins with the status code."""
 
     def __init__(self, message: str, *, response: requests.Response, remedy: str = "") -> None:
-        """Keep the answer, as ``requests.HTTPError`` does."""
+        """Store the response, as ``requests.HTTPError`` does."""
         requests.HTTPError.__init__(self, SECRETS.redact(message), response=response)
         self.status: int = response.status_code
-        self.retry_after: float | None = None  # seconds, from the answer's Retry-After
-        self.final = False  # the same request would get the same answer, whatever the status
+        self.retry_after: float | None = None  # seconds, from the Retry-After header
+        self.is_permanent = False  # a retry would fail again, whatever the status
         if remedy:
             self.remedy = remedy
 
     @property
     def transient(self) -> bool:
-        """Whether the status is one of a busy or broken server or proxy."""
-        return self.status in TRANSIENT_STATUS and not self.final
+        """Whether the status is that of a busy or failing server or proxy."""
+        return self.status in TRANSIENT_STATUS and not self.is_permanent
 
 
 class RegistryNotFound(StatusError, NotFound):
@@ -168,79 +170,79 @@ class RegistryNotFound(StatusError, NotFound):
 
 
 class RegistryDenied(StatusError, AccessDenied):
-    """401 or 403, after every credential at hand was tried."""
+    """401 or 403, after all available credentials were tried."""
 
-    everywhere: str = ""  # the host[:port] that refuses this user whatever is asked
+    denied_host: str = ""  # the host[:port] that denies this user everything
 
 
-class QuotaRefusal(StatusError, QuotaExceeded):
-    """429 because of a quota that renews in hours, as Docker Hub's pulls."""
+class RegistryQuotaExceeded(StatusError, QuotaExceeded):
+    """429 because of a quota that renews in hours, such as Docker Hub's pull limit."""
 
     @property
     def transient(self) -> bool:
-        """Never: no wait of minutes helps."""
+        """Always False: the quota renews in hours."""
         return False
 
 
 class ConnectionLost(RegistryError, requests.ConnectionError):
-    """No answer came, or the connection broke in the middle of one."""
+    """There was no response, or the connection broke during one."""
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        """Keep the message; there is no answer to keep."""
+        """Set the message; there is no response to store."""
         requests.ConnectionError.__init__(self, SECRETS.redact(message))
         if remedy:
             self.remedy = remedy
 
     @property
     def transient(self) -> bool:
-        """Always, unless there was never a connection."""
+        """Always True; `Unreachable` overrides it."""
         return True
 
 
 class Unreachable(ConnectionLost):
-    """No connection came about: refused, no route, unknown host name."""
+    """No connection was established: refused, no route, unknown host name."""
 
-    # A host that has answered before is coming back; one that never has is a wrong name.
-    answered_before: bool = False
+    # A host that has answered before may recover; otherwise the name is probably wrong.
+    has_answered_before: bool = False
 
     @property
     def transient(self) -> bool:
-        """Whether the host has answered before: then it may come back."""
-        return self.answered_before
+        """Whether the host has answered before and may recover."""
+        return self.has_answered_before
 
 
 class TLSFailure(RegistryError, requests.exceptions.SSLError):
-    """The other side could not be trusted, or does not speak TLS."""
+    """The server's certificate is not trusted, or the server does not speak TLS."""
 
-    untrusted: bool = False  # the certificate is the reason: never try anything weaker
+    is_downgrade_forbidden: bool = False  # never retry without TLS
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        """Keep the message; there is no answer to keep."""
+        """Set the message; there is no response to store."""
         requests.exceptions.SSLError.__init__(self, SECRETS.redact(message))
         if remedy:
             self.remedy = remedy
 
 
 class ProtocolViolation(RegistryError):
-    """A registry's answer makes no sense for the request."""
+    """A registry's response is invalid for the request."""
 
 
 class SessionLost(RegistryError):
-    """An upload session is gone: its bytes must be sent again in a new one."""
+    """The upload session is gone; its bytes must be sent again in a new one."""
 
     @property
     def transient(self) -> bool:
-        """Always: another call opens another session."""
+        """Always True: the next attempt opens a new session."""
         return True
 
 
 class StoreError(ConcilError):
-    """A local directory, file or disk refused."""
+    """An operation on a local directory, file or disk failed."""
 
 
 class LimitReached(StoreError):
-    """This machine gives no further thread, memory or open file."""
+    """A limit of this machine was reached: threads, memory or open files."""
 
 
 class Cancelled(ConcilError):
-    """Somebody asked to stop; what was done so far can be resumed."""
+    """The operation was cancelled; it can be resumed."""

@@ -1,4 +1,4 @@
-"""Whether a loss is worth repeating, and how long to wait first; the only importer of tenacity."""
+"""Retry policy and back-off; the only importer of tenacity."""
 
 from __future__ import annotations
 
@@ -12,43 +12,38 @@ from typing import TypeVar
 import tenacity
 
 from concil.config import RetryPolicy
-from concil.errors import (
-    Cancelled,
-    ConcilError,
-    ContentError,
-    SessionLost,
-)
+from concil.errors import Cancelled, ConcilError, ContentError, SessionLost
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed a little later.
+def is_retryable(error: BaseException) -> bool:
+    """Return whether the same request may succeed a little later.
 
-    What is wrong with a body or its upload session is not put right by repeating one request.
+    Content errors and lost upload sessions cannot be fixed by repeating a single request.
     """
     if isinstance(error, (SessionLost, ContentError)):
         return False
     return isinstance(error, ConcilError) and error.transient
 
 
-def backoff(policy: RetryPolicy, attempt: int) -> float:
-    """Seconds to wait after the ``attempt``-th failure (from 1): exponential, full jitter."""
-    ceiling = min(policy.longest, policy.base * 2 ** (attempt - 1))
+def backoff_delay(policy: RetryPolicy, attempt: int) -> float:
+    """Return the wait in seconds after failure ``attempt`` (from 1), with full jitter."""
+    ceiling = min(policy.max_backoff, policy.backoff_base * 2 ** (attempt - 1))
     return random.uniform(0, ceiling)
 
 
-def wait_for(error: BaseException, policy: RetryPolicy, attempt: int) -> float:
-    """Seconds to wait after ``error``: what the answer asks for, else the back-off."""
-    asked = getattr(error, "retry_after", None)
-    if isinstance(asked, (int, float)):
-        return min(float(asked), policy.longest_asked)
-    return backoff(policy, attempt)
+def retry_delay(error: BaseException, policy: RetryPolicy, attempt: int) -> float:
+    """Return the wait in seconds after ``error``: its Retry-After, or else the back-off."""
+    retry_after = getattr(error, "retry_after", None)
+    if isinstance(retry_after, (int, float)):
+        return min(float(retry_after), policy.max_retry_after)
+    return backoff_delay(policy, attempt)
 
 
-def sleep(seconds: float, cancel: threading.Event) -> None:
-    """Wait, or raise Cancelled as soon as somebody cancels."""
+def sleep_or_raise(seconds: float, cancel: threading.Event) -> None:
+    """Wait for ``seconds``; raise `Cancelled` as soon as ``cancel`` is set."""
     if cancel.wait(seconds):
         raise Cancelled("cancelled while waiting to try again")
 
@@ -57,96 +52,96 @@ def call(
     request: Callable[[], Result],
     policy: RetryPolicy,
     cancel: threading.Event,
-    what: Callable[[], str],
+    describe: Callable[[], str],
 ) -> Result:
-    """Call ``request``, again after a transient error; the last error is raised as it is.
+    """Call ``request`` with retries after transient errors; the last error is raised unchanged.
 
-    For small requests that can be repeated as they are; bodies have `Patience`.
+    For small requests that can be repeated; use `ProgressRetry` for bodies.
 
     Args:
-        what: the request in words, for the log.
+        describe: returns a description of the request, for the log.
     """
     try:
         return request()
     except Exception as error:
-        if not is_transient(error):
+        if not is_retryable(error):
             raise
-        first = [error]
+        first_error = [error]
 
-    def again() -> Result:
-        if first:
-            raise first.pop()
+    def repeat_first() -> Result:
+        if first_error:
+            raise first_error.pop()
         return request()
 
-    return _repeat(again, policy, cancel, what())
+    return _repeat(repeat_first, policy, cancel, describe())
 
 
 def _repeat(
-    request: Callable[[], Result], policy: RetryPolicy, cancel: threading.Event, what: str
+    request: Callable[[], Result], policy: RetryPolicy, cancel: threading.Event, operation: str
 ) -> Result:
 
-    def pause(state: tenacity.RetryCallState) -> float:
+    def delay(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        return wait_for(error, policy, state.attempt_number) if error else 0.0
+        return retry_delay(error, policy, state.attempt_number) if error else 0.0
 
-    def tell(state: tenacity.RetryCallState) -> None:
+    def log_retry(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         wait = state.next_action.sleep if state.next_action else 0.0
-        logger.warning("%s: %s; again in %.1f s", what, error, wait)
+        logger.warning("%s: %s; again in %.1f s", operation, error, wait)
 
     retrying = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(policy.attempts),
-        retry=tenacity.retry_if_exception(is_transient),
-        wait=pause,
-        sleep=lambda seconds: sleep(seconds, cancel),
-        before_sleep=tell,
+        stop=tenacity.stop_after_attempt(policy.max_attempts),
+        retry=tenacity.retry_if_exception(is_retryable),
+        wait=delay,
+        sleep=lambda seconds: sleep_or_raise(seconds, cancel),
+        before_sleep=log_retry,
         reraise=True,
     )
     return retrying(request)
 
 
-class Patience:
-    """Counts the losses of one body in a row without progress. One thread at a time."""
+class ProgressRetry:
+    """Counts consecutive failures of one body without progress. Not thread-safe."""
 
     def __init__(
         self,
         policy: RetryPolicy,
         cancel: threading.Event,
-        told: Callable[[ConcilError], object] | None = None,
+        on_retry: Callable[[ConcilError], object] | None = None,
     ) -> None:
-        """Begin with no loss.
+        """Start with no failures.
 
         Args:
-            told: gets each loss that is worth another try, before the wait for it.
+            on_retry: called with each error that is retried, before the wait.
         """
         self._policy = policy
         self._cancel = cancel
-        self._told = told
-        self._furthest = 0
-        self._losses = 0
+        self._on_retry = on_retry
+        self._max_position = 0
+        self._failure_count = 0
 
-    def lost(self, error: ConcilError, position: int, what: str) -> float:
-        """Take note of a loss at ``position``; wait before the next try.
+    def wait_or_raise(self, error: ConcilError, position: int, operation: str) -> float:
+        """Record a failure at ``position`` in bytes and wait before the next attempt.
 
         Returns:
             The seconds waited.
         Raises:
-            ConcilError: ``error`` itself, if it is not worth another try.
-            Cancelled: somebody cancelled while waiting.
+            ConcilError: ``error`` itself, if it is not retryable or the attempts are used up.
+            Cancelled: ``cancel`` was set.
         """
         if self._cancel.is_set():
-            raise Cancelled(f"{what}: cancelled") from error
-        if position > self._furthest:
-            self._furthest, self._losses = position, 0
-        if not is_transient(error) and not isinstance(error, SessionLost):
+            raise Cancelled(f"{operation}: cancelled") from error
+        if position > self._max_position:
+            self._max_position, self._failure_count = position, 0
+        if not is_retryable(error) and not isinstance(error, SessionLost):
             raise error
-        self._losses += 1
-        if self._losses >= self._policy.attempts:
+        self._failure_count += 1
+        if self._failure_count >= self._policy.max_attempts:
             raise error
-        wait = wait_for(error, self._policy, self._losses)
-        logger.warning("%s: %s; at byte %d, again in %.1f s", what, error, position, wait)
-        if self._told is not None:
-            self._told(error)
-        began = time.monotonic()
-        sleep(wait, self._cancel)
-        return time.monotonic() - began
+        wait = retry_delay(error, self._policy, self._failure_count)
+        logger.warning("%s: %s; at byte %d, again in %.1f s", operation, error, position, wait)
+        if self._on_retry is not None:
+            self._on_retry(error)
+        start_time = time.monotonic()
+        sleep_or_raise(wait, self._cancel)
+        return time.monotonic() - start_time

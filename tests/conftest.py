@@ -10,18 +10,18 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from concil.redaction import SECRETS
-from tests.lab.registry import DockerRegistry
-from tests.lab.skopeo import Skopeo
-from tests.lab.tls import CertificateAuthority
+from concil.runtime.redaction import SECRETS
+from tests.support.docker_registry import DockerRegistry
+from tests.support.skopeo import Skopeo
+from tests.support.tls import CertificateAuthority
 
 # Time is measured in benchmarks/; here a busy machine would make a failure of it.
 hypothesis.settings.register_profile("lab", deadline=None)
 hypothesis.settings.load_profile("lab")
 
-WORKERS = "CONCIL_TEST_WORKERS"
+WORKERS_VARIABLE = "CONCIL_TEST_WORKERS"
 # What would bring the user's proxies, credentials or certificates into a test.
-FOREIGN = (
+USER_ENVIRONMENT = (
     *(f"{scheme}_proxy" for scheme in ("http", "https", "ftp", "all", "no")),
     *(f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "FTP", "ALL", "NO")),
     "CURL_CA_BUNDLE",
@@ -55,11 +55,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _worker_count() -> int:
-    return int(os.environ.get(WORKERS, "4"))
+    return int(os.environ.get(WORKERS_VARIABLE, "4"))
 
 
 def pytest_report_header() -> str:
-    return f"{WORKERS}: {_worker_count()}"
+    return f"{WORKERS_VARIABLE}: {_worker_count()}"
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     monkeypatch.setenv("DOCKER_CONFIG", str(home / ".docker"))
-    for name in FOREIGN:
+    for name in USER_ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     return home
 

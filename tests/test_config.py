@@ -9,7 +9,7 @@ import pytest
 
 from concil.config import HostLimits, TransferConfig
 from concil.errors import UsageError
-from concil.reference import by_server, written
+from concil.oci.reference import display_host, limits_by_api_host
 
 SLOW = HostLimits(jobs=1)
 
@@ -47,20 +47,20 @@ def test_a_host_without_jobs_is_refused() -> None:
     ],
 )
 def test_limits_are_found_by_the_host_that_serves(name: str, server: str) -> None:
-    assert by_server({name: SLOW}) == {server: SLOW}
+    assert limits_by_api_host({name: SLOW}) == {server: SLOW}
 
 
 @pytest.mark.parametrize("name", ["", "docker.io/library", "https://ghcr.io", "a b", "a:b"])
 def test_limits_of_no_host_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match="which is no host"):
-        by_server({name: SLOW})
+        limits_by_api_host({name: SLOW})
 
 
 def test_two_names_of_one_host_are_refused() -> None:
     with pytest.raises(UsageError, match="twice"):
-        by_server({"docker.io": SLOW, "registry-1.docker.io": SLOW})
+        limits_by_api_host({"docker.io": SLOW, "registry-1.docker.io": SLOW})
 
 
 def test_a_host_is_told_as_people_write_it() -> None:
-    assert written("registry-1.docker.io") == "docker.io"
-    assert written("ghcr.io") == "ghcr.io"
+    assert display_host("registry-1.docker.io") == "docker.io"
+    assert display_host("ghcr.io") == "ghcr.io"

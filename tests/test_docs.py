@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import arrows
+from tests.support import import_rules
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -51,24 +51,21 @@ def block(heading: str) -> list[str]:
 
 
 def drawn() -> set[str]:
-    """The files and directories of the tree, as paths below the package; with globs."""
-    found, package = set(), ""
+    """The modules of the tree, as paths below the package."""
+    found: set[str] = set()
+    folders: list[str] = []
     for line in block("The tree")[1:]:
-        depth = len(line) - len(line.lstrip())
-        if depth == 2:
-            package = ""
-        names = re.findall(r"[\w*]+(?:\.py\b|/(?= ))", line)
-        found |= {package + name for name in names}
-        if depth == 2 and names[0].endswith("/"):
-            package = names[0]
+        depth = (len(line) - len(line.lstrip())) // 2 - 1
+        name = line.split()[0]
+        folders[depth:] = [name] if name.endswith("/") else []
+        if name.endswith(".py"):
+            found.add("".join(folders) + name)
     return found
 
 
-def is_drawn(module: str, tree: set[str]) -> bool:
-    """Whether the tree has a module, or its package without any modules."""
-    package = module.rpartition("/")[0]
-    alone = f"{package}/" in tree and not any(re.match(f"{package}/.", name) for name in tree)
-    return alone or any(fnmatchcase(module, name) for name in tree)
+def undrawn(modules: list[str], tree: set[str]) -> list[str]:
+    """The modules that the tree lacks; it need not draw the fronts of packages."""
+    return [name for name in modules if name not in tree and not name.endswith("__init__.py")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -88,27 +85,24 @@ def test_a_dead_link_is_found(tmp_path: Path) -> None:
 
 
 def test_the_tree_of_the_architecture_has_every_module() -> None:
-    tree = drawn()
-
-    assert [module for module in MODULES if not is_drawn(module, tree)] == []
+    assert undrawn(MODULES, drawn()) == []
 
 
 def test_all_that_the_tree_of_the_architecture_has_is_there() -> None:
-    assert [name for name in sorted(drawn()) if not list((ROOT / "concil").glob(name))] == []
+    assert sorted(drawn() - set(MODULES)) == []
 
 
 def test_a_module_that_is_not_drawn_is_found() -> None:
-    tree = {"errors.py", "docker*.py", "store/", "store/layout*.py", "cli/"}
-    modules = ["errors.py", "dockerhub.py", "store/layout_disk.py", "cli/copy.py"]
+    tree = {"errors.py", "store/layout/index.py"}
 
-    assert all(is_drawn(module, tree) for module in modules)
-    assert not any(is_drawn(module, tree) for module in ("retry.py", "store/files.py"))
+    assert undrawn(["errors.py", "store/__init__.py", "store/layout/index.py"], tree) == []
+    assert undrawn(["index.py", "store/index.py"], tree) == ["index.py", "store/index.py"]
 
 
 def test_the_import_rule_of_the_architecture_is_the_one_that_is_checked() -> None:
     drawing = [line.replace("<-", "").split() for line in block("The import rule")]
     # What nobody imports is no row of the drawing.
-    layers = [names for names in arrows.LAYERS if names != ("__main__",)]
+    layers = [names for names in import_rules.LAYERS if names != ("__main__",)]
     everything = [name for names in layers for name in names]
 
     assert [{n for n in everything if any(fnmatchcase(n, g) for g in row)} for row in drawing] == [

@@ -17,10 +17,10 @@ import pytest
 import requests
 
 import concil
-from concil import dockerhub
-from concil.cli import failures
+from concil import dockerhub as client
+from concil.cli.output import errors as failures
 from concil.dockerhub import DockerHub, DockerPath, ResponseStream
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.errors import (
     AccessDenied,
     Cancelled,
@@ -28,9 +28,9 @@ from concil.errors import (
     ConnectionLost,
     DigestMismatch,
     NotFound,
-    QuotaRefusal,
     RegistryDenied,
     RegistryNotFound,
+    RegistryQuotaExceeded,
     SessionLost,
     SizeMismatch,
     StatusError,
@@ -43,7 +43,7 @@ from concil.errors import (
 PACKAGE = Path(concil.__file__).parent
 # Of concil's own: for the workers of concil.cluster, for the command line's summary, and for
 # the engine.
-INTERNAL = {"begin_blobs_by", "arrivals", "to"}
+INTERNAL = {"set_blob_starter", "blob_totals", "options_for"}
 
 
 # Names and types -----------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("from concil import AnyTypo", ['"AnyTypo"']),
         ("import concil\nconcil.AnyTypo", ['"AnyTypo"']),
-        ("from concil.dockerhub import DockerHubb", ['"DockerHubb"']),
+        ("from concil.dockerhub.client import DockerHubb", ['"DockerHubb"']),
         (f"from concil import {', '.join(concil.__all__)}", []),
         (
             "from concil import DockerHub, Engine\n"  # noqa: ISC004 - one program
@@ -136,7 +136,7 @@ def hints_of(kind: type) -> Iterator[tuple[str, object]]:
 @pytest.mark.parametrize("kind", [Engine, DockerHub, DockerPath, ResponseStream])
 def test_every_type_in_a_public_signature_is_exported(kind: type) -> None:
     exported = {id(getattr(concil, name)) for name in concil.__all__}
-    exported |= {id(getattr(dockerhub, name)) for name in dockerhub.__all__}
+    exported |= {id(getattr(client, name)) for name in client.__all__}
     missing, seen, waiting = [], {kind}, [kind]
     while waiting:
         for where, hint in hints_of(waiting.pop()):
@@ -194,12 +194,12 @@ def status(number: int, kind: type[StatusError] = StatusError) -> StatusError:
 
 
 def answered(error: Unreachable) -> Unreachable:
-    error.answered_before = True
+    error.has_answered_before = True
     return error
 
 
 def cut(error: SizeMismatch) -> SizeMismatch:
-    error.cut = True
+    error.is_truncated = True
     return error
 
 
@@ -213,7 +213,7 @@ def cut(error: SizeMismatch) -> SizeMismatch:
         (status(400), False),
         (status(404, RegistryNotFound), False),
         (status(401, RegistryDenied), False),
-        (status(429, QuotaRefusal), False),
+        (status(429, RegistryQuotaExceeded), False),
         (ConnectionLost("cut"), True),
         (Unreachable("a wrong name"), False),
         (answered(Unreachable("restarting")), True),
@@ -288,21 +288,21 @@ def test_the_command_line_has_an_option_for_every_parameter_in_a_remedy() -> Non
     named = [text for text in remedies if PARAMETER.search(text)]
 
     assert len(named) > 8
-    assert [text for text in named if PARAMETER.search(failures.with_options(text))] == []
+    assert [text for text in named if PARAMETER.search(failures.replace_parameters(text))] == []
 
 
 def test_every_option_for_a_parameter_is_one() -> None:
-    from concil.cli import _parser  # noqa: PLC0415 - argparse's own, as the command line has it
+    from concil.cli.main import _create_parser  # noqa: PLC0415 - argparse's own, as the command line has it
 
     known: set[str] = set()
-    waiting = [_parser()]
+    waiting = [_create_parser()]
     while waiting:
         for action in waiting.pop()._actions:
             known |= set(action.option_strings)
             if isinstance(action.choices, dict):
                 waiting += list(action.choices.values())
 
-    for option in failures.OPTIONS.values():
+    for option in failures.OPTION_BY_PARAMETER.values():
         assert re.split("[ =]", option)[0] in known
 
 
@@ -310,10 +310,11 @@ def test_a_remedy_names_the_parameter_and_the_option_where_each_belongs() -> Non
     error = TLSFailure("no", remedy="name its CA with verify=FILE, or use verify=False if you must")
 
     assert (
-        failures.told(error) == "no; name its CA with --cacert FILE, or use --insecure if you must"
+        failures.describe_error(error)
+        == "no; name its CA with --cacert FILE, or use --insecure if you must"
     )
     assert "verify=False" in error.remedy
     assert (
-        failures.with_options("GET /x?referrers=True&workers=5")
+        failures.replace_parameters("GET /x?referrers=True&workers=5")
         == "GET /x?referrers=True&workers=5"
     )

@@ -27,7 +27,7 @@ from concil.errors import (
     UsageError,
 )
 
-FAST = RetryPolicy(attempts=4, base=0, longest=0, restarts=3)
+FAST = RetryPolicy(max_attempts=4, backoff_base=0, max_backoff=0, max_lost_sessions=3)
 
 
 def status(code: int, retry_after: float | None = None) -> StatusError:
@@ -41,7 +41,7 @@ def status(code: int, retry_after: float | None = None) -> StatusError:
 
 def away(*, answered_before: bool) -> Unreachable:
     error = Unreachable("refused")
-    error.answered_before = answered_before
+    error.has_answered_before = answered_before
     return error
 
 
@@ -93,7 +93,7 @@ class Calls:
     ],
 )
 def test_what_may_pass_is_transient(error: Exception, transient: bool) -> None:
-    assert retry.is_transient(error) is transient
+    assert retry.is_retryable(error) is transient
 
 
 def test_a_call_is_repeated_until_it_answers(cancel: Waits) -> None:
@@ -133,7 +133,7 @@ def test_back_off_grows_and_has_full_jitter(cancel: Waits, monkeypatch: pytest.M
         return high
 
     monkeypatch.setattr(random, "uniform", uniform)
-    policy = RetryPolicy(attempts=6, base=0.5, longest=3)
+    policy = RetryPolicy(max_attempts=6, backoff_base=0.5, max_backoff=3)
 
     with pytest.raises(ConnectionLost):
         retry.call(Calls(*[ConnectionLost("x")] * 9), policy, cancel, lambda: "GET x")
@@ -144,7 +144,7 @@ def test_back_off_grows_and_has_full_jitter(cancel: Waits, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("asked", "waited"), [(0, 0), (17, 17), (299.5, 299.5), (5000, 300)])
 def test_retry_after_wins_over_back_off(cancel: Waits, asked: float, waited: float) -> None:
-    policy = RetryPolicy(base=1000, longest=1000)
+    policy = RetryPolicy(backoff_base=1000, max_backoff=1000)
 
     assert retry.call(Calls(status(503, asked)), policy, cancel, lambda: "GET x") == "answer"
 
@@ -173,29 +173,29 @@ def test_each_repetition_is_warned_about(cancel: Waits, caplog: pytest.LogCaptur
 # Patience ----------------------------------------------------------------------------------
 
 
-def lose(patience: retry.Patience, error: ConcilError, position: int, times: int = 1) -> None:
+def lose(patience: retry.ProgressRetry, error: ConcilError, position: int, times: int = 1) -> None:
     for _ in range(times):
-        patience.lost(error, position, "blob")
+        patience.wait_or_raise(error, position, "blob")
 
 
 @pytest.fixture
-def patience(cancel: Waits) -> retry.Patience:
-    return retry.Patience(FAST, cancel)
+def patience(cancel: Waits) -> retry.ProgressRetry:
+    return retry.ProgressRetry(FAST, cancel)
 
 
-def test_losses_without_progress_are_counted(patience: retry.Patience) -> None:
+def test_losses_without_progress_are_counted(patience: retry.ProgressRetry) -> None:
     lose(patience, ConnectionLost("x"), 100, 3)
 
     with pytest.raises(ConnectionLost, match="the fourth"):
         lose(patience, ConnectionLost("the fourth"), 100)
 
 
-def test_any_progress_begins_the_count_anew(patience: retry.Patience) -> None:
+def test_any_progress_begins_the_count_anew(patience: retry.ProgressRetry) -> None:
     for position in range(1, 30):
         lose(patience, ConnectionLost("x"), position, 3)
 
 
-def test_going_back_and_forth_is_no_progress(patience: retry.Patience) -> None:
+def test_going_back_and_forth_is_no_progress(patience: retry.ProgressRetry) -> None:
     lose(patience, ConnectionLost("x"), 100)
     lose(patience, ConnectionLost("x"), 0)
     lose(patience, ConnectionLost("x"), 50)
@@ -205,14 +205,14 @@ def test_going_back_and_forth_is_no_progress(patience: retry.Patience) -> None:
 
 
 @pytest.mark.parametrize("error", [status(403), DigestMismatch("x"), ProtocolViolation("x")])
-def test_what_is_meant_ends_at_once(patience: retry.Patience, error: ConcilError) -> None:
+def test_what_is_meant_ends_at_once(patience: retry.ProgressRetry, error: ConcilError) -> None:
     with pytest.raises(type(error)) as caught:
         lose(patience, error, 100)
 
     assert caught.value is error
 
 
-def test_a_lost_session_is_a_loss_as_any_other(patience: retry.Patience) -> None:
+def test_a_lost_session_is_a_loss_as_any_other(patience: retry.ProgressRetry) -> None:
     lose(patience, SessionLost("x"), 100, 3)
 
     with pytest.raises(SessionLost):
@@ -220,7 +220,7 @@ def test_a_lost_session_is_a_loss_as_any_other(patience: retry.Patience) -> None
 
 
 def test_it_waits_as_long_as_it_is_asked_to(cancel: Waits) -> None:
-    patience = retry.Patience(FAST, cancel)
+    patience = retry.ProgressRetry(FAST, cancel)
 
     lose(patience, status(429, 40), 1)
     lose(patience, ConnectionLost("x"), 2)
@@ -229,7 +229,7 @@ def test_it_waits_as_long_as_it_is_asked_to(cancel: Waits) -> None:
 
 
 def test_who_cancels_is_not_kept_waiting(cancel: Waits) -> None:
-    patience = retry.Patience(FAST, cancel)
+    patience = retry.ProgressRetry(FAST, cancel)
     cancel.set()
 
     with pytest.raises(Cancelled, match="blob: cancelled"):
@@ -239,7 +239,7 @@ def test_who_cancels_is_not_kept_waiting(cancel: Waits) -> None:
 
 
 def test_the_wait_is_told(cancel: Waits) -> None:
-    assert retry.Patience(FAST, cancel).lost(ConnectionLost("x"), 1, "blob") >= 0
+    assert retry.ProgressRetry(FAST, cancel).wait_or_raise(ConnectionLost("x"), 1, "blob") >= 0
 
 
 # Settings ----------------------------------------------------------------------------------
@@ -248,15 +248,15 @@ def test_the_wait_is_told(cancel: Waits) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: RetryPolicy(attempts=0),
-        lambda: RetryPolicy(restarts=-1),
-        lambda: RetryPolicy(base=-1),
-        lambda: RetryPolicy(longest=-1),
+        lambda: RetryPolicy(max_attempts=0),
+        lambda: RetryPolicy(max_lost_sessions=-1),
+        lambda: RetryPolicy(backoff_base=-1),
+        lambda: RetryPolicy(max_backoff=-1),
         lambda: TransferConfig(workers=-1),
         lambda: TransferConfig(helpers=-1),
-        lambda: TransferConfig(images=0),
+        lambda: TransferConfig(concurrent_images=0),
         lambda: TransferConfig(chunk_size=0),
-        lambda: TransferConfig(manifest_limit=0),
+        lambda: TransferConfig(max_manifest_size=0),
     ],
 )
 def test_numbers_that_cannot_work_are_refused(make: Callable[[], object]) -> None:

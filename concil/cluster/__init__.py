@@ -1,1 +1,1 @@
-"""A mirror on a Dask cluster: one plan, many machines, one report. Needs the extra `dask`."""
+"""Mirrors on a Dask cluster. Needs the extra `dask`."""

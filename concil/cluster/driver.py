@@ -1,4 +1,4 @@
-"""Runs a mirror on a cluster: hands out images, collects outcomes, passes progress on."""
+"""Runs a mirror on a cluster: submits images, collects outcomes and progress."""
 
 from __future__ import annotations
 
@@ -18,62 +18,63 @@ from typing import Any, Self
 import distributed
 from distributed.utils import sync
 
-from concil.cluster.turns import PLUGIN, Turns
-from concil.cluster.worker import Crew, Order, Settings, copy_image, topic_of
-from concil.errors import Cancelled, ConcilError, ConnectionLost, Unreachable, UsageError, shown
-from concil.progress import Event, ProgressSink, State, emit
-from concil.reference import LAYOUT, LayoutAddress, is_loopback, parse_address
-from concil.transfer.mirror import MirrorItem, MirrorReport, Outcome
+from concil.cluster.blob_locks import PLUGIN_NAME, BlobLocks
+from concil.cluster.worker import CopyTask, EnginePlugin, EngineSettings, copy_image, progress_topic
+from concil.errors import Cancelled, ConcilError, ConnectionLost, Unreachable, UsageError, safe_repr
+from concil.oci.address import LAYOUT, LayoutAddress, parse_address
+from concil.oci.reference import is_loopback
+from concil.progress.events import Event, ProgressSink, State, emit
+from concil.transfer.mirror.mirror import MirrorItem, MirrorReport, Outcome
 
 logger = logging.getLogger(__name__)
 
-_CONNECT = 10.0  # seconds for the scheduler to answer
-_ALONE = 60.0  # seconds without any worker until the run is given up
-_TICK = 0.5  # seconds between two looks at who is there, and whether to stop
-_AHEAD = 2  # images handed out for each thread of the workers
+_CONNECT_TIMEOUT = 10.0  # seconds for the scheduler to answer
+_WORKER_TIMEOUT = 60.0  # seconds without any worker until the run fails
+_POLL_INTERVAL = 0.5  # seconds between checks for cancellation and for workers
+_TASKS_PER_THREAD = 2  # submitted images per worker thread
 
 
-class Cluster:
-    """A Dask cluster that mirrors. Use it in a ``with``; `cancel` may come from any thread.
+class DaskCluster:
+    """Mirrors images on a Dask cluster. A context manager; any thread may call `cancel`.
 
-    Each worker has an engine of its own with the same settings; its journal, and what
-    `concil login` left there, are the worker's.
+    Each worker has its own engine with the same settings. It uses the worker's journal and
+    the logins that `concil login` stored there.
     """
 
     def __init__(
         self,
         address: str,
-        settings: Settings | None = None,
+        settings: EngineSettings | None = None,
         *,
         progress: ProgressSink | None = None,
-        patience: float = _ALONE,
+        worker_timeout: float = _WORKER_TIMEOUT,
     ) -> None:
         """Connect to a scheduler.
 
         Args:
             address: ``tcp://host:port`` or ``tls://host:port``.
-            patience: seconds to wait for a worker where none is left.
+            worker_timeout: seconds to wait for a worker if there is none.
         Raises:
-            Unreachable: nobody answers there.
-            UsageError: the address is none, or a password would go over plain TCP.
+            Unreachable: no scheduler answers at the address.
+            UsageError: the address is invalid, or a password would be sent over plain TCP.
         """
-        self._settings = settings or Settings()
+        self._settings = settings or EngineSettings()
         self._progress = progress
-        self._patience = patience
+        self._worker_timeout = worker_timeout
         self._cancel = threading.Event()
-        self._address = address = _written_out(address)
-        sides = self._settings.sides
-        if sides.source.credentials or sides.destination.credentials:
-            self._check_secrecy()
+        self._address = address = _normalize_address(address)
+        endpoints = self._settings.endpoints
+        if endpoints.source.credentials or endpoints.destination.credentials:
+            self._check_encryption()
         try:
-            # Dask's client tries for ten seconds where nobody listens.
+            # Dask's client retries for ten seconds if nothing listens at the address.
             host, _, port = address.partition("://")[2].rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), _CONNECT).close()
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT).close()
             client: Any = distributed.Client
-            self._client = client(address, timeout=_CONNECT, set_as_default=False)
+            self._client = client(address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
         except (OSError, OverflowError) as error:
             raise Unreachable(
-                f"no Dask scheduler answers at {shown(address)}",
+                f"no Dask scheduler answers at {safe_repr(address)}",
                 remedy="start one with `dask scheduler`, and workers with `dask worker`",
             ) from error
 
@@ -87,15 +88,15 @@ class Cluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Disconnect."""
+        """Disconnect from the scheduler."""
         self.close()
 
     def cancel(self) -> None:
-        """Stop soon: `mirror` raises Cancelled when chunks in flight have ended."""
+        """Stop soon: `mirror` raises Cancelled once chunks in flight have ended."""
         self._cancel.set()
 
     def close(self) -> None:
-        """Disconnect; the cluster stays."""
+        """Disconnect from the scheduler; the cluster keeps running."""
         with contextlib.suppress(OSError):
             self._client.close()
 
@@ -104,168 +105,171 @@ class Cluster:
         items: Iterable[MirrorItem],
         *,
         on_image: Callable[[Outcome], object] | None = None,
-        keep: bool = True,
+        keep_outcomes: bool = True,
         fail_fast: bool = False,
     ) -> MirrorReport:
         """Copy many images, each on a worker of the cluster. As `Engine.mirror`.
 
         Raises:
-            Cancelled: somebody cancelled; run it again to go on.
-            ConnectionLost: the scheduler, or the last worker, is gone.
+            Cancelled: `cancel` was called; another run resumes the transfers.
+            ConnectionLost: the scheduler or the last worker is gone.
         """
         report = MirrorReport()
-        with self._run() as run:
+        with self._start_run() as run:
             for outcome in run.outcomes(iter(items), fail_fast=fail_fast):
-                report.add(outcome, keep=keep)
+                report.add(outcome, keep_outcome=keep_outcomes)
                 if on_image is not None:
                     on_image(outcome)
         return report
 
     @contextlib.contextmanager
-    def _run(self) -> Iterator[_Run]:
-        """Prepare the cluster for a run, and leave nothing of it behind."""
+    def _start_run(self) -> Iterator[_MirrorRun]:
+        """Prepare the cluster for a run, and clean up after it."""
         name = f"concil-{secrets.token_hex(6)}"
         client = self._client
         try:
-            client.register_plugin(Turns(), name=PLUGIN)
-            client.register_plugin(Crew(name, self._settings), name=name)
-            client.subscribe_topic(topic_of(name), self._told)
+            client.register_plugin(BlobLocks(), name=PLUGIN_NAME)
+            client.register_plugin(EnginePlugin(name, self._settings), name=name)
+            client.subscribe_topic(progress_topic(name), self._emit_progress)
         except ConcilError:
             raise
-        except Exception as error:  # whatever a worker without concil may raise
+        except Exception as error:  # any error of a worker without concil
             raise ConnectionLost(
-                f"the cluster at {shown(self._address)} cannot run concil: {shown(str(error))}",
+                f"the cluster at {safe_repr(self._address)} cannot run concil: "
+                f"{safe_repr(str(error))}",
                 remedy="install concil, the same version, for the scheduler and every worker",
             ) from error
-        gone = False
+        is_lost = False
         try:
-            yield _Run(name, client, self._cancel, self._patience, self._checked)
+            yield _MirrorRun(name, client, self._cancel, self._worker_timeout, self._check_item)
         except ConnectionLost:
-            gone = True  # nobody is left who could tidy up
+            is_lost = True  # nothing is left to clean up
             raise
         finally:
             with contextlib.suppress(OSError, TimeoutError, ValueError):
-                client.unsubscribe_topic(topic_of(name))
-                if not gone:
+                client.unsubscribe_topic(progress_topic(name))
+                if not is_lost:
                     client.unregister_worker_plugin(name)
-                    forget = client.scheduler.concil_forget
-                    sync(client.loop, forget, run=name, callback_timeout=_CONNECT)
+                    drop_run = client.scheduler.concil_forget
+                    sync(client.loop, drop_run, run=name, callback_timeout=_CONNECT_TIMEOUT)
 
-    def _told(self, event: tuple[float, list[list[Any]]]) -> None:
-        """Pass on what a worker told."""
-        for kind, subject, target, state, *more in event[1]:
-            emit(self._progress, Event(kind, subject, target, State(state), *more))
+    def _emit_progress(self, event: tuple[float, list[list[Any]]]) -> None:
+        """Emit the progress events of a worker."""
+        for kind, subject, target, state, *details in event[1]:
+            emit(self._progress, Event(kind, subject, target, State(state), *details))
 
-    def _checked(self, item: MirrorItem) -> MirrorItem:
+    def _check_item(self, item: MirrorItem) -> MirrorItem:
         target = parse_address(item.destination)
-        if isinstance(target, LayoutAddress) and target.kind != LAYOUT:
+        if isinstance(target, LayoutAddress) and target.scheme != LAYOUT:
             raise UsageError(
                 f"{target}: each worker would write an archive of its own",
                 remedy="mirror to a registry or an oci:DIR that all workers share",
             )
-        for text in (item.source, item.destination):
-            address = parse_address(text)
+        for address_text in (item.source, item.destination):
+            address = parse_address(address_text)
             if not isinstance(address, LayoutAddress) and address.username:
-                self._check_secrecy()
+                self._check_encryption()
         return item
 
-    def _check_secrecy(self) -> None:
-        """Raise UsageError where passwords would travel in the clear."""
+    def _check_encryption(self) -> None:
+        """Raise UsageError if passwords would be sent unencrypted."""
         scheme, _, rest = self._address.partition("://")
         if scheme != "tls" and not is_loopback(rest):
             raise UsageError(
-                f"passwords would go to {shown(self._address)} in the clear",
+                f"passwords would go to {safe_repr(self._address)} in the clear",
                 remedy="use a tls:// scheduler, or `concil login` on the workers",
             )
 
 
-def _written_out(address: str) -> str:
-    """The address with its scheme. Checked here: Dask's client hangs over some that are none."""
-    found = re.fullmatch(r"(?:(tcp|tls)://)?([^\s/:@]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", address)
-    if found is None:
+def _normalize_address(address: str) -> str:
+    """Return the address with its scheme. Dask's client hangs on some invalid ones."""
+    match = re.fullmatch(r"(?:(tcp|tls)://)?([^\s/:@]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", address)
+    if match is None:
         raise UsageError(
-            f"not the address of a scheduler: {shown(address)}", remedy="write tcp://host:port"
+            f"not the address of a scheduler: {safe_repr(address)}", remedy="write tcp://host:port"
         )
-    return f"{found[1] or 'tcp'}://{found[2]}:{found[3]}"
+    return f"{match[1] or 'tcp'}://{match[2]}:{match[3]}"
 
 
-class _Run:
-    """One mirror under way. One thread takes its outcomes."""
+class _MirrorRun:
+    """A running mirror. One thread iterates over its outcomes."""
 
     def __init__(
         self,
         name: str,
         client: Any,  # noqa: ANN401 - distributed has no types
         cancel: threading.Event,
-        patience: float,
-        checked: Callable[[MirrorItem], MirrorItem],
+        worker_timeout: float,
+        check_item: Callable[[MirrorItem], MirrorItem],
     ) -> None:
         self._name = name
         self._client = client
         self._cancel = cancel
-        self._patience = patience
-        self._checked = checked
-        self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures
-        self._under_way: dict[Any, MirrorItem] = {}
-        self._number = 0
-        self._threads = 1  # of all workers
-        self._seen = time.monotonic()  # when there was a worker last
+        self._worker_timeout = worker_timeout
+        self._check_item = check_item
+        self._done_futures: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._pending: dict[Any, MirrorItem] = {}
+        self._submitted_count = 0
+        self._thread_count = 1  # of all workers
+        self._last_worker_time = time.monotonic()  # when a worker was last seen
 
-    def outcomes(self, waiting: Iterator[MirrorItem], *, fail_fast: bool) -> Iterator[Outcome]:
-        """Yield what becomes of each image, as it ends."""
-        self._look_around()
+    def outcomes(self, items: Iterator[MirrorItem], *, fail_fast: bool) -> Iterator[Outcome]:
+        """Yield the outcome of each image as it completes."""
+        self._count_threads()
         exhausted = False
         try:
             while True:
-                while not exhausted and len(self._under_way) < _AHEAD * max(1, self._threads):
-                    exhausted = not self._submit(waiting)
-                if not self._under_way:
+                while not exhausted and len(self._pending) < _TASKS_PER_THREAD * max(
+                    1, self._thread_count
+                ):
+                    exhausted = not self._submit(items)
+                if not self._pending:
                     return
-                outcome = self._next()
+                outcome = self._wait_for_outcome()
                 if outcome is not None:
                     exhausted = exhausted or (fail_fast and outcome.error is not None)
                     yield outcome
         finally:
-            self._client.cancel(list(self._under_way))
+            self._client.cancel(list(self._pending))
 
-    def _submit(self, waiting: Iterator[MirrorItem]) -> bool:
-        item = next(waiting, None)
+    def _submit(self, items: Iterator[MirrorItem]) -> bool:
+        item = next(items, None)
         if item is None:
             return False
-        self._number += 1
-        order = Order(self._name, self._number, self._checked(item))
-        key = f"{self._name}-{self._number}"
-        future = self._client.submit(copy_image, order, key=key, pure=False)
-        self._under_way[future] = item
-        future.add_done_callback(self._ended.put)
+        self._submitted_count += 1
+        task = CopyTask(self._name, self._submitted_count, self._check_item(item))
+        key = f"{self._name}-{self._submitted_count}"
+        future = self._client.submit(copy_image, task, key=key, pure=False)
+        self._pending[future] = item
+        future.add_done_callback(self._done_futures.put)
         return True
 
-    def _next(self) -> Outcome | None:
-        """Wait for a while; None if no image ended meanwhile."""
+    def _wait_for_outcome(self) -> Outcome | None:
+        """Wait for an outcome; None if no image has ended within the poll interval."""
         if self._cancel.is_set():
-            self._stop()
+            self._raise_cancelled()
         try:
-            future = self._ended.get(timeout=_TICK)
+            future = self._done_futures.get(timeout=_POLL_INTERVAL)
         except queue.Empty:
-            self._look_around()
+            self._count_threads()
             return None
-        item = self._under_way.pop(future)
-        return self._outcome(future, item)
+        item = self._pending.pop(future)
+        return self._get_outcome(future, item)
 
-    def _outcome(self, future: Any, item: MirrorItem) -> Outcome:  # noqa: ANN401
+    def _get_outcome(self, future: Any, item: MirrorItem) -> Outcome:  # noqa: ANN401
         try:
-            return self._told(future, item)
+            return self._read_future(future, item)
         except (CancelledError, OSError) as error:
-            raise _scheduler_gone() from error
+            raise _scheduler_lost() from error
 
-    def _told(self, future: Any, item: MirrorItem) -> Outcome:  # noqa: ANN401
-        """What came back. Raises an error of Dask's if the scheduler is gone meanwhile."""
+    def _read_future(self, future: Any, item: MirrorItem) -> Outcome:  # noqa: ANN401
+        """Return the outcome of a future. Raises Dask's errors if the scheduler is gone."""
         if future.status == "finished":
-            found: Outcome = future.result()
-            # What came back knows its item, but as a copy.
-            return Outcome(item, found.result, found.error)
+            outcome: Outcome = future.result()
+            # Its item is a copy: callers expect the submitted object.
+            return Outcome(item, outcome.result, outcome.error)
         if future.status != "error":
-            raise _scheduler_gone()
+            raise _scheduler_lost()
         error = future.exception()
         if isinstance(error, distributed.scheduler.KilledWorker):
             return Outcome(
@@ -277,32 +281,32 @@ class _Run:
             )
         raise error
 
-    def _look_around(self) -> None:
+    def _count_threads(self) -> None:
         """Count the threads of the workers.
 
         Raises:
             ConnectionLost: there has been no worker for too long.
         """
         try:
-            self._threads = sum(self._client.nthreads().values())
+            self._thread_count = sum(self._client.nthreads().values())
         except (OSError, TimeoutError) as error:
             raise ConnectionLost("the scheduler does not answer any more") from error
         now = time.monotonic()
-        if self._threads:
-            self._seen = now
-        elif now - self._seen > self._patience:
+        if self._thread_count:
+            self._last_worker_time = now
+        elif now - self._last_worker_time > self._worker_timeout:
             raise ConnectionLost(
-                f"the cluster has had no worker for {self._patience:g} seconds",
+                f"the cluster has had no worker for {self._worker_timeout:g} seconds",
                 remedy="start workers with `dask worker`, and run it again to go on",
             )
 
-    def _stop(self) -> None:
-        """Let chunks in flight end, and give up the rest."""
+    def _raise_cancelled(self) -> None:
+        """Close the engines, so that chunks in flight end, and raise Cancelled."""
         self._client.unregister_worker_plugin(self._name)
         raise Cancelled("cancelled; run it again to go on")
 
 
-def _scheduler_gone() -> ConnectionLost:
+def _scheduler_lost() -> ConnectionLost:
     return ConnectionLost(
         "the scheduler is gone, or has dropped the mirror",
         remedy="look after it, and run the mirror again: it goes on",

@@ -1,4 +1,4 @@
-"""On a worker: an engine for one run, which copies the images that the scheduler hands out."""
+"""Worker plugin: one engine per run that copies the submitted images."""
 
 from __future__ import annotations
 
@@ -17,68 +17,68 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.utils import sync
 
 from concil import __version__
-from concil.cancellation import CancelScope, current_scope, working_for
 from concil.config import MIB, TransferConfig
-from concil.engine import Engine, Sides
+from concil.engine.engine import Endpoints, Engine
 from concil.errors import Cancelled, ConcilError, UsageError
-from concil.limits import start_thread
-from concil.progress import Event, State
-from concil.transfer.blob import BlobMove, Landed
-from concil.transfer.mirror import MirrorItem, Outcome
+from concil.progress.events import Event, State
+from concil.runtime.cancellation import CancelScope, current_scope, run_in_scope
+from concil.runtime.limits import start_thread
+from concil.transfer.blob.transfer import BlobResult, BlobTransfer
+from concil.transfer.mirror.mirror import MirrorItem, Outcome
 
 logger = logging.getLogger(__name__)
 
-LARGE = 8 * MIB  # bytes; a smaller blob may be sent by two workers that meet it at once
-GRACE = 10.0  # seconds for chunks in flight when a run is ended
-_SILENCE = 30.0  # seconds for the scheduler to answer
-_WAIT = 2.0  # seconds until a worker that waits for its turn looks whether it is to stop
-_PACE = 0.2  # seconds between two messages of progress
+LOCKED_BLOB_SIZE = 8 * MIB  # bytes; two workers may upload the same smaller blob at once
+GRACE_PERIOD = 10.0  # seconds for chunks in flight when a run ends
+_SCHEDULER_TIMEOUT = 30.0  # seconds
+_LOCK_TIMEOUT = 2.0  # seconds that a worker waits for a lock before it checks for cancellation
+_PROGRESS_INTERVAL = 0.2  # seconds between progress messages
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Order:
-    """One image to copy. What it shows of itself may get into a worker's log."""
+class CopyTask:
+    """One image to copy. Dask may write its repr to a worker's log."""
 
     run: str
     number: int
     item: MirrorItem
 
     def __repr__(self) -> str:
-        """Without addresses: those may hold passwords."""
+        """Return a text without addresses, which may hold passwords."""
         return f"image {self.number} of {self.run}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Settings:
-    """What every engine of a run is made with."""
+class EngineSettings:
+    """The settings of every engine of a run."""
 
     config: TransferConfig = field(default_factory=TransferConfig)
-    sides: Sides = field(default_factory=Sides)
+    endpoints: Endpoints = field(default_factory=Endpoints)
     version: str = __version__
 
 
-def topic_of(run: str) -> str:
-    """Where the progress of a run is told."""
+def progress_topic(run: str) -> str:
+    """Return the topic of a run's progress events."""
     return f"concil-progress-{run}"
 
 
-def copy_image(order: Order) -> Outcome:
-    """Copy an image with the engine that this worker has for the run: a task of the cluster."""
-    crews: dict[str, Any] = get_worker().plugins
-    found: Outcome = crews[order.run].copy(order.item)
-    return found
+def copy_image(task: CopyTask) -> Outcome:
+    """Copy an image with the worker's engine for the run; the function of each Dask task."""
+    plugins: dict[str, Any] = get_worker().plugins
+    outcome: Outcome = plugins[task.run].copy(task.item)
+    return outcome
 
 
-class Crew(WorkerPlugin):
-    """The engine of one run on one worker; the tasks of the worker share it."""
+class EnginePlugin(WorkerPlugin):
+    """The engine of one run on one worker, shared by the worker's tasks."""
 
-    def __init__(self, run: str, settings: Settings) -> None:
-        """Prepare; the engine is made when the first image comes."""
+    def __init__(self, run: str, settings: EngineSettings) -> None:
+        """Store the settings; the engine is created for the first image."""
         self.name = run
         self._settings = settings
 
     def setup(self, worker: Any) -> None:  # noqa: ANN401 - distributed has no types
-        """Begin on a worker; it is a copy of what the driver made."""
+        """Start on a worker, with a copy of the driver's plugin."""
         if self._settings.version != __version__:
             raise UsageError(
                 f"the worker {worker.address} has concil {__version__}, "
@@ -86,148 +86,153 @@ class Crew(WorkerPlugin):
                 remedy="install the same version everywhere",
             )
         self._worker = worker
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards _engine and _is_closed
         self._engine: Engine | None = None
-        self._ended = False
-        self._told = _Told(
-            worker.address, lambda events: worker.log_event(topic_of(self.name), events)
+        self._is_closed = False
+        self._progress = _ProgressBatcher(
+            worker.address, lambda events: worker.log_event(progress_topic(self.name), events)
         )
 
     async def teardown(self, worker: Any) -> None:  # noqa: ANN401, ARG002 - distributed's
-        """End on a worker: chunks in flight may end, the rest stays to be gone on with."""
-        await asyncio.to_thread(self.end)
+        """End on a worker: chunks in flight end, and the other transfers can be resumed."""
+        await asyncio.to_thread(self.close)
 
-    def end(self) -> None:
-        """Stop what is under way and close the engine."""
+    def close(self) -> None:
+        """Cancel running transfers and close the engine."""
         with self._lock:
-            self._ended = True
+            self._is_closed = True
             engine, self._engine = self._engine, None
         if engine is not None:
             engine.cancel()
-            engine.close(GRACE)
+            engine.close(GRACE_PERIOD)
 
     def copy(self, item: MirrorItem) -> Outcome:
-        """Copy one image; a failure of it is an outcome."""
+        """Copy one image; its failure is returned as an outcome."""
         try:
-            engine = self._begun()
+            engine = self._get_engine()
             return Outcome(item, engine.copy_item(item))
         except ConcilError as error:
             return Outcome(item, error=error)
         finally:
-            self._told.flush()
+            self._progress.flush()
 
-    def _begun(self) -> Engine:
+    def _get_engine(self) -> Engine:
         with self._lock:
-            if self._ended:
+            if self._is_closed:
                 raise Cancelled("cancelled; run it again to go on")
             if self._engine is None:
                 settings = self._settings
-                self._engine = Engine(settings.config, sides=settings.sides, progress=self._told)
-                self._engine.begin_blobs_by(self._begin)
+                self._engine = Engine(
+                    settings.config, endpoints=settings.endpoints, progress=self._progress
+                )
+                self._engine.set_blob_starter(self._start_blob)
             return self._engine
 
-    def _begin(self, move: BlobMove, siblings: Iterable[str]) -> Future[Landed]:
-        """Begin a small blob at once, and a large one when no other worker moves it."""
-        brought = isinstance(siblings, Sequence) and bool(siblings)  # by another image here
-        if brought or move.blob.size < LARGE:
-            return move.start(siblings)
-        landed: Future[Landed] = Future()
-        scope = current_scope()  # the thread below begins the blob for the same call
-        waiting = threading.Thread(
-            target=self._begin_in_turn,
-            args=(move, siblings, landed, scope),
+    def _start_blob(self, transfer: BlobTransfer, siblings: Iterable[str]) -> Future[BlobResult]:
+        """Start a small blob at once, and a large one when no other worker transfers it."""
+        # Another image of this worker has copied the blob.
+        is_already_copied = isinstance(siblings, Sequence) and bool(siblings)
+        if is_already_copied or transfer.blob.size < LOCKED_BLOB_SIZE:
+            return transfer.start(siblings)
+        result: Future[BlobResult] = Future()
+        scope = current_scope()  # the thread runs within the caller's cancel scope
+        thread = threading.Thread(
+            target=self._run_lock_thread,
+            args=(transfer, siblings, result, scope),
             name="concil-turn",
             daemon=True,
         )
-        # A turn only saves bytes.
-        if not start_thread(waiting, "the blob is sent without waiting for other workers"):
-            return move.start(siblings)
-        return landed
+        # The lock only saves bytes: without a thread the blob is sent anyway.
+        if not start_thread(thread, "the blob is sent without waiting for other workers"):
+            return transfer.start(siblings)
+        return result
 
-    def _begin_in_turn(
+    def _run_lock_thread(
         self,
-        move: BlobMove,
+        transfer: BlobTransfer,
         siblings: Iterable[str],
-        landed: Future[Landed],
+        result: Future[BlobResult],
         scope: CancelScope | None,
     ) -> None:
-        with working_for(scope):
-            self._begin_when_free(move, siblings, landed)
+        with run_in_scope(scope):
+            self._start_locked_blob(transfer, siblings, result)
 
-    def _begin_when_free(
-        self, move: BlobMove, siblings: Iterable[str], landed: Future[Landed]
+    def _start_locked_blob(
+        self, transfer: BlobTransfer, siblings: Iterable[str], result: Future[BlobResult]
     ) -> None:
-        blob = f"{move.realm} {move.blob.digest}"
+        blob = f"{transfer.mount_scope} {transfer.blob.digest}"
         try:
-            outcome = move.start(chain(self._wait_for_turn(blob), siblings))
-        except BaseException as error:  # noqa: BLE001 - raised by whoever waits for the blob
-            landed.set_exception(error)
+            transfer_future = transfer.start(chain(self._acquire_blob(blob), siblings))
+        except BaseException as error:  # noqa: BLE001 - re-raised where the result is awaited
+            result.set_exception(error)
             return
 
-        def complete(done: Future[Landed]) -> None:
+        def complete(done: Future[BlobResult]) -> None:
             error = done.exception()
-            self._ask("give_back", blob=blob, repository="" if error else done.result().repository)
+            self._call_scheduler(
+                "give_back", blob=blob, repository="" if error else done.result().repository
+            )
             if error is None:
-                landed.set_result(done.result())
+                result.set_result(done.result())
             else:
-                landed.set_exception(error)
+                result.set_exception(error)
 
-        outcome.add_done_callback(complete)
+        transfer_future.add_done_callback(complete)
 
-    def _wait_for_turn(self, blob: str) -> list[str]:
-        """Wait until no other worker moves the blob; return repositories that have it."""
-        while not self._ended:
-            answer = self._ask("take", blob=blob, wait=_WAIT)
+    def _acquire_blob(self, blob: str) -> list[str]:
+        """Wait until no other worker transfers the blob; return repositories that have it."""
+        while not self._is_closed:
+            answer = self._call_scheduler("take", blob=blob, timeout=_LOCK_TIMEOUT)
             if answer is None or answer["mine"]:
                 return [] if answer is None else list(answer["repositories"])
         raise Cancelled("cancelled; run it again to go on")
 
-    def _ask(self, what: str, **words: Any) -> Any:  # noqa: ANN401 - what `Turns` answers
-        """Ask the scheduler; None if it does not answer: then turns are of no use any more."""
+    def _call_scheduler(self, method: str, **arguments: Any) -> Any:  # noqa: ANN401 - what `BlobLocks` answers
+        """Call the scheduler; None if it does not answer: then locks are not needed any more."""
         worker = self._worker
         try:
-            call = getattr(worker.scheduler, f"concil_{what}")
-            words |= {"run": self.name, "worker": worker.address}
-            return sync(worker.loop, call, callback_timeout=_SILENCE, **words)
-        except OSError as error:  # distributed's own errors of connections are of this kind
+            handler = getattr(worker.scheduler, f"concil_{method}")
+            arguments |= {"run": self.name, "worker": worker.address}
+            return sync(worker.loop, handler, callback_timeout=_SCHEDULER_TIMEOUT, **arguments)
+        except OSError as error:  # distributed's connection errors are subclasses
             logger.warning("the scheduler does not answer: %s", error)
             return None
 
 
-class _Told:
-    """A progress sink that sends events on in bundles, the last position of each subject."""
+class _ProgressBatcher:
+    """A progress sink that batches events; of each subject it keeps the latest one."""
 
     def __init__(self, name: str, send: Callable[[list[list[Any]]], object]) -> None:
         self._name = name
         self._send = send
-        self._lock = threading.Lock()  # guards the two below, and the order of what is sent
-        self._waiting: dict[tuple[str, str, str, bool], Event] = {}
-        self._last = 0.0  # monotonic seconds
+        self._lock = threading.Lock()  # guards the fields below and the order of messages
+        self._pending: dict[tuple[str, str, str, bool], Event] = {}
+        self._last_sent = 0.0  # monotonic seconds
 
     def __call__(self, event: Event, /) -> None:
         moving = event.state is State.MOVING
         event = replace(event, worker=f"{self._name} {threading.current_thread().name}")
         key = (event.kind, event.subject, event.target, moving)
         with self._lock:
-            self._waiting.pop(key, None)
-            self._waiting[key] = event
-            if time.monotonic() - self._last < _PACE:
+            self._pending.pop(key, None)
+            self._pending[key] = event
+            if time.monotonic() - self._last_sent < _PROGRESS_INTERVAL:
                 return
             self._flush()
 
     def flush(self) -> None:
-        """Send what waits."""
+        """Send the pending events."""
         with self._lock:
             self._flush()
 
     def _flush(self) -> None:
-        events, self._waiting = list(self._waiting.values()), {}
-        self._last = time.monotonic()
+        events, self._pending = list(self._pending.values()), {}
+        self._last_sent = time.monotonic()
         if not events:
             return
         try:
             self._send(
                 [[*astuple(event)[:3], event.state.value, *astuple(event)[4:]] for event in events]
             )
-        except Exception:  # whatever distributed raises, no transfer ends by what is told of it
+        except Exception:  # whatever distributed raises: progress errors must not end a transfer
             logger.exception("the progress of a run cannot be told")

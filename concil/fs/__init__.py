@@ -1,1 +1,1 @@
-"""Files on local disks: locks, stale temporary files."""
+"""Local files: locks, atomic replacement, partial files."""

@@ -1,7 +1,7 @@
-"""Locks on open files that the kernel releases, and removal of files that nobody holds.
+"""Kernel locks on open files, and removal of stale temporary files.
 
-A flock belongs to the open file, so it keeps out threads as well as processes, in every pid
-namespace that sees the file, and ends with its holder, however that dies.
+A flock belongs to the open file. It therefore excludes threads as well as processes, in every pid
+namespace that has access to the file, and is released however its holder ends.
 """
 
 from __future__ import annotations
@@ -15,100 +15,100 @@ import threading
 import time
 from pathlib import Path
 
-from concil.forking import keep_file_from_children
+from concil.runtime.forking import detach_file_in_child
 
-# Seconds between two attempts, for flock itself knows no time limit.
-_FIRST_STEP = 0.001
-_LONGEST_STEP = 0.05
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# Seconds between two attempts, because flock has no timeout.
+_INITIAL_DELAY = 0.001
+_MAX_DELAY = 0.05
+_CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def try_lock(descriptor: int) -> bool:
-    """Lock an open file; return False if somebody else holds it.
+def try_lock(fd: int) -> bool:
+    """Lock an open file; return False if another holder has the lock.
 
-    A process that is forked meanwhile does not share the lock: it ends with this one.
+    A process forked meanwhile does not share the lock: the lock ends with this process.
 
     Raises:
-        OSError: the file system has no locks.
+        OSError: the file system does not support locks.
     """
-    keep_file_from_children(descriptor)
+    detach_file_in_child(fd)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def lock(descriptor: int, timeout: float, cancel: threading.Event | None = None) -> bool:
-    """Lock an open file; closing it unlocks it.
+def lock(fd: int, timeout: float, cancel: threading.Event | None = None) -> bool:
+    """Lock an open file; closing it releases the lock.
 
     Args:
         timeout: seconds to wait for another holder.
         cancel: ends the wait early.
     Returns:
-        False if another holder still had it at the end of the wait.
+        False if another holder still has the lock after the wait.
     Raises:
-        OSError: the file system has no locks.
+        OSError: the file system does not support locks.
     """
-    end = time.monotonic() + timeout
-    step = _FIRST_STEP
-    while not try_lock(descriptor):
-        if time.monotonic() > end or (cancel is not None and cancel.is_set()):
+    deadline = time.monotonic() + timeout
+    delay = _INITIAL_DELAY
+    while not try_lock(fd):
+        if time.monotonic() > deadline or (cancel is not None and cancel.is_set()):
             return False
-        time.sleep(step)
-        step = min(2 * step, _LONGEST_STEP)
+        time.sleep(delay)
+        delay = min(2 * delay, _MAX_DELAY)
     return True
 
 
-def create_temporary(final: Path, ending: str = "", mode: int = 0o666) -> tuple[int, Path]:
-    """Create a temporary file beside the file that it is meant for.
+def create_temporary(final_path: Path, suffix: str = "", mode: int = 0o666) -> tuple[int, Path]:
+    """Create a temporary file beside its final path.
 
-    It is locked as long as it is open, so that `remove_stale` of another process leaves it
-    alone. Where the file system has no locks, `remove_stale` cannot lock either and removes
+    The file is locked while it is open, so that `remove_stale` of another process keeps it. If
+    the file system does not support locks, `remove_stale` cannot lock either and removes
     nothing.
 
     Returns:
-        The open file, which the caller closes, and its path: ``.<name>.<16 hex><ending>``.
+        The open file, which the caller closes, and its path: ``.<name>.<16 hex><suffix>``.
     Raises:
-        OSError: the directory does not take it.
+        OSError: the file cannot be created.
     """
     while True:
-        path = final.with_name(f".{final.name}.{secrets.token_hex(8)}{ending}")
-        descriptor = os.open(path, _CREATE, mode)
+        path = final_path.with_name(f".{final_path.name}.{secrets.token_hex(8)}{suffix}")
+        descriptor = os.open(path, _CREATE_FLAGS, mode)
         try:
-            is_kept = try_lock(descriptor) and is_named(descriptor, path)
+            is_locked = try_lock(descriptor) and is_same_file(descriptor, path)
         except OSError:
             return descriptor, path
-        if is_kept:
+        if is_locked:
             return descriptor, path
-        # Another process took it for a stale one before it was locked.
+        # Another process removed it as stale before it was locked.
         os.close(descriptor)
 
 
-def is_named(descriptor: int, path: Path) -> bool:
-    """Whether an open file still has a name.
+def is_same_file(fd: int, path: Path) -> bool:
+    """Return whether an open file is still the one at ``path``.
 
     Raises:
-        OSError: the name cannot be looked up.
+        OSError: the path cannot be read.
     """
     try:
-        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(descriptor))
+        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(fd))
     except FileNotFoundError:
         return False
 
 
-def remove_stale(final: Path, pattern: str) -> bool:
-    """Remove the temporary files of killed processes beside the file they were meant for.
+def remove_stale(final_path: Path, pattern: str) -> bool:
+    """Remove the temporary files that killed processes left beside a file.
 
     Args:
-        final: the file; theirs are named ``.<its name>.<pattern>``.
+        final_path: the file; the temporary files are named ``.<its name>.<pattern>``.
         pattern: a regular expression.
     Returns:
-        Whether there are any that a living process holds.
+        Whether any temporary file is still in use.
     """
-    stale = re.compile(rf"\.{re.escape(final.name)}\.{pattern}")
+    stale = re.compile(rf"\.{re.escape(final_path.name)}\.{pattern}")
     is_held = False
-    with contextlib.suppress(OSError), os.scandir(final.parent) as entries:
+    with contextlib.suppress(OSError), os.scandir(final_path.parent) as entries:
         for path in [Path(entry.path) for entry in entries if stale.fullmatch(entry.name)]:
             try:
                 remove_unlocked(path)
@@ -120,16 +120,16 @@ def remove_stale(final: Path, pattern: str) -> bool:
 
 
 def remove_unlocked(path: Path) -> None:
-    """Remove a file unless somebody holds its lock.
+    """Remove a file unless it is locked.
 
     Raises:
-        OSError: somebody holds it (BlockingIOError), or it cannot be removed.
+        OSError: it is locked (BlockingIOError), or cannot be removed.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Its holder may have removed it before it was locked here: then the name is another's.
-        if is_named(descriptor, path):
+        # The holder may have removed it before this lock; the path then is another file.
+        if is_same_file(descriptor, path):
             path.unlink()
     finally:
         os.close(descriptor)

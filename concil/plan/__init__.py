@@ -1,1 +1,1 @@
-"""What a mirror is to copy: plans and lists, tag filters, and the images they come to."""
+"""What a mirror copies: plans, filters and the images they expand to."""

@@ -1,4 +1,4 @@
-"""From the entries of a plan to single images, as they are needed."""
+"""Expands the rules of a plan to single images, lazily."""
 
 from __future__ import annotations
 
@@ -7,263 +7,283 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from concil.digest_tags import digest_tag_parts
-from concil.errors import ConcilError, InvalidReference, NotFound, UsageError, shown
-from concil.plan.prune import Ledger
-from concil.plan.registries import PROBE, one_of, registry_of
-from concil.plan.rules import NameFilter, Rule
-from concil.plan.targets import Below, key_of, short, where_of
-from concil.reference import (
+from concil.errors import ConcilError, InvalidReference, NotFound, UsageError, safe_repr
+from concil.oci.address import (
     LOCAL_SCHEMES,
     Address,
     LayoutAddress,
-    Reference,
-    check_repository,
     parse_address,
 )
-from concil.transfer.job import ForeignLayers
-from concil.transfer.mirror import MirrorItem
+from concil.oci.reference import Reference, check_repository
+from concil.oci.referrers_tag import split_digest_tag
+from concil.plan.prune_ledger import PruneLedger
+from concil.plan.registry_rules import PLACEHOLDER_REPOSITORY, registry_of, rule_for_repository
+from concil.plan.rule import NameFilter, Rule
+from concil.plan.target_names import DestinationPrefix, address_key, hash_key, repository_key
+from concil.transfer.image.job import ForeignLayers
+from concil.transfer.mirror.mirror import MirrorItem
 
 logger = logging.getLogger(__name__)
 
 ListTags = Callable[[str], Iterator[str]]
-_FIELD = re.compile(r"\{([^{}]*)\}")
+_TEMPLATE_FIELD = re.compile(r"\{([^{}]*)\}")
 _ITSELF_REMEDY = "give it another target"
 _TARGET_REMEDY = "give one of them another target"
 
 
 @dataclass(slots=True)
-class Expansion:
-    """Images of a plan, one after the other; what could not be had is in ``failed``.
+class PlanExpansion:
+    """The images of a plan, expanded lazily; rules that cannot be expanded go to ``failures``.
 
-    One thread at a time. A repository that cannot be listed fails alone: the tags that
-    came before are copied, and the other entries go on.
+    Not thread-safe. If a repository cannot be listed, only its rule fails: the tags listed
+    before the error are copied, and the other rules are expanded.
     """
 
     rules: tuple[Rule, ...]
     list_tags: ListTags  # the tags of a repository, page by page
-    below: Below | None = None  # None: every entry names its whole target
-    platforms: tuple[str, ...] = ()  # for entries that name none
-    referrers: bool = False  # for entries that do not say
+    destination_prefix: DestinationPrefix | None = None  # None: every rule names its full target
+    platforms: tuple[str, ...] = ()  # for rules without platforms of their own
+    referrers: bool = False  # for rules that do not set it
     foreign_layers: ForeignLayers = ForeignLayers.SKIP
-    recheck: bool = False  # look at all of every image, immutable ones too
-    ledger: Ledger | None = None  # takes down what prune has to know
-    wanted: Callable[[MirrorItem], bool] | None = None  # None: every image
-    list_repositories: ListTags | None = None  # of a registry; None: no entry asks for that
-    failed: list[tuple[Rule, ConcilError]] = field(default_factory=list)
-    # What was written so far, by target; only of repositories that several entries write to,
-    # and in hashes: a plan of a hundred thousand images is checked in little memory.
-    _taken: dict[bytes, bytes] = field(default_factory=dict)
-    _contested: set[tuple[str, ...]] = field(default_factory=set)
-    _all_contested: bool = False
+    recheck: bool = False  # check every image again, immutable ones too
+    ledger: PruneLedger | None = None  # records what prune needs to know
+    image_filter: Callable[[MirrorItem], bool] | None = None  # None: copy every image
+    list_repositories: ListTags | None = None  # of a registry; None: no rule needs it
+    failures: list[tuple[Rule, ConcilError]] = field(default_factory=list)
+    # Source by destination, for repositories that several rules write to. Hashes, so that
+    # a plan of a hundred thousand images is checked in little memory.
+    _written_images: dict[bytes, bytes] = field(default_factory=dict)
+    _shared_repositories: set[tuple[str, ...]] = field(default_factory=set)
+    _is_every_repository_shared: bool = False
 
     def check(self) -> list[MirrorItem]:
-        """See that every entry makes sense, as far as that can be told without asking anybody.
+        """Check every rule as far as possible without a request.
 
         Returns:
-            What the entries come to if each repository has one tag: all of them if no
-            repository has to be listed.
+            The images of the plan, with one placeholder tag for each repository that has to be
+            listed; the full list if there is none.
         Raises:
-            UsageError: file, line and reason.
+            UsageError: a rule is invalid; the message names file, line and reason.
         """
-        single: dict[tuple[str, ...], str] = {}
-        found = []
+        seen_destinations: dict[tuple[str, ...], str] = {}
+        items_found = []
         for entry in self.rules:
-            rule = entry if entry.repositories is None else one_of(entry, PROBE)
+            rule = (
+                entry
+                if entry.repository_filter is None
+                else rule_for_repository(entry, PLACEHOLDER_REPOSITORY)
+            )
             if rule is not entry and self.list_repositories is None:
-                raise UsageError(f"{rule.place}: nobody lists the repositories of a registry")
+                raise UsageError(f"{rule.location}: nobody lists the repositories of a registry")
             platforms = rule.platforms or self.platforms
-            listed = [f"{rule.source}:{tag}" for tag in rule.tags.listed] if rule.tags else []
-            probe = rule.source if rule.tags is None else f"{rule.source}:{_probe(rule.source)}"
+            listed = (
+                [f"{rule.source}:{tag}" for tag in rule.tag_filter.names] if rule.tag_filter else []
+            )
+            probe = (
+                rule.source
+                if rule.tag_filter is None
+                else f"{rule.source}:{_placeholder_tag(rule.source)}"
+            )
             try:
-                items = [self._item(rule, source, platforms) for source in listed or [probe]]
-                if rule.tags is None:
-                    self._check_single(items[0], rule, single)
+                items = [self._create_item(rule, source, platforms) for source in listed or [probe]]
+                if rule.tag_filter is None:
+                    self._check_duplicate(items[0], rule, seen_destinations)
             except ConcilError as error:
-                raise _at(rule, error) from error
-            found += items
-        self._contest(found)
-        return found
+                raise _error_at(rule, error) from error
+            items_found += items
+        self._find_shared_repositories(items_found)
+        return items_found
 
-    def _contest(self, items: Iterable[MirrorItem]) -> None:
+    def _find_shared_repositories(self, items: Iterable[MirrorItem]) -> None:
         """Find the repositories that more than one entry writes to."""
         seen: set[tuple[str, ...]] = set()
         for item in items:
-            where = where_of(key_of(parse_address(item.destination)))
-            (self._contested if where in seen else seen).add(where)
-        # What repositories a registry has is not known yet.
-        whole = any(rule.repositories is not None for rule in self.rules)
-        self._all_contested = whole and len(self.rules) > 1
+            key = repository_key(address_key(parse_address(item.destination)))
+            (self._shared_repositories if key in seen else seen).add(key)
+        # The repositories of a registry are not known yet.
+        has_registry_rule = any(rule.repository_filter is not None for rule in self.rules)
+        self._is_every_repository_shared = has_registry_rule and len(self.rules) > 1
 
     @property
-    def known(self) -> bool:
-        """Whether no repository has to be listed."""
-        return all(rule.tags is None or not rule.tags.needs_listing for rule in self.rules)
+    def is_static(self) -> bool:
+        """Whether the plan expands without listing any repository."""
+        return all(
+            rule.tag_filter is None or not rule.tag_filter.needs_listing for rule in self.rules
+        )
 
     def __iter__(self) -> Iterator[MirrorItem]:
-        """Yield what is to be copied."""
+        """Yield the images to copy."""
         self.check()
         for rule in self.rules:
-            if rule.repositories is None:
-                yield from self._images(rule)
+            if rule.repository_filter is None:
+                yield from self._expand_rule(rule)
                 continue
-            for one in self._repositories(rule, rule.repositories):
-                yield from self._images(one, among_others=True)
+            for repository_rule in self._expand_registry(rule, rule.repository_filter):
+                yield from self._expand_rule(repository_rule, in_registry=True)
 
-    def _images(self, rule: Rule, *, among_others: bool = False) -> Iterator[MirrorItem]:
-        """Yield what is to be copied for an image or a repository.
+    def _expand_rule(self, rule: Rule, *, in_registry: bool = False) -> Iterator[MirrorItem]:
+        """Yield the images of a rule for one image or one repository.
 
         Args:
-            among_others: it is one of a registry's, which may have no tags.
+            in_registry: the repository was listed by its registry and may have no tags.
         """
-        found = False
+        is_any_listed = False
         try:
-            for item in self._items(rule):
-                found = True
+            for item in self._list_items(rule):
+                is_any_listed = True
                 if self.ledger is not None:
-                    self.ledger.writes(item.destination)
-                if self._is_new(item) and (self.wanted is None or self.wanted(item)):
+                    self.ledger.record_destination(item.destination)
+                if self._is_new(item) and (self.image_filter is None or self.image_filter(item)):
                     yield item
         except ConcilError as error:
             # Distribution lists repositories whose tags have all been deleted.
-            if not (among_others and isinstance(error, NotFound) and not found):
-                self.failed.append((rule, error))
+            if not (in_registry and isinstance(error, NotFound) and not is_any_listed):
+                self.failures.append((rule, error))
             return
         if self.ledger is not None:
-            self.ledger.complete(rule)
-        if not found and not among_others:
+            self.ledger.mark_complete(rule)
+        if not is_any_listed and not in_registry:
             source = parse_address(rule.source)
-            logger.warning("%s: no tag of %s matches", rule.place, source)
+            logger.warning("%s: no tag of %s matches", rule.location, source)
 
-    def _repositories(self, rule: Rule, wanted: NameFilter) -> Iterator[Rule]:
-        """Yield an entry for each repository of a registry; one of an odd name fails alone."""
+    def _expand_registry(self, rule: Rule, name_filter: NameFilter) -> Iterator[Rule]:
+        """Yield a rule for each repository of a registry; an invalid name fails alone."""
         assert self.list_repositories is not None  # noqa: S101 - by `check`
-        found = False
+        is_any_matched = False
         try:
             for name in self.list_repositories(rule.source):
-                if not wanted.wants(name):
+                if not name_filter.matches(name):
                     continue
-                found = True
+                is_any_matched = True
                 try:
                     check_repository(name)
                 except InvalidReference as error:
-                    self.failed.append((rule, error))
+                    self.failures.append((rule, error))
                 else:
-                    yield one_of(rule, name)
+                    yield rule_for_repository(rule, name)
         except ConcilError as error:
-            self.failed.append((rule, error))
+            self.failures.append((rule, error))
             return
-        if not found:
-            logger.warning("%s: no repository of %s matches", rule.place, registry_of(rule.source))
+        if not is_any_matched:
+            logger.warning(
+                "%s: no repository of %s matches", rule.location, registry_of(rule.source)
+            )
 
-    def _check_single(
-        self, item: MirrorItem, rule: Rule, single: dict[tuple[str, ...], str]
+    def _check_duplicate(
+        self, item: MirrorItem, rule: Rule, seen_destinations: dict[tuple[str, ...], str]
     ) -> None:
         target = parse_address(item.destination)
-        other = single.setdefault(key_of(target), rule.place)
-        if other is not rule.place:
+        first_location = seen_destinations.setdefault(address_key(target), rule.location)
+        if first_location is not rule.location:
             raise UsageError(
-                f"{other} and {rule.place} would both write {target}", remedy=_TARGET_REMEDY
+                f"{first_location} and {rule.location} would both write {target}",
+                remedy=_TARGET_REMEDY,
             )
 
     def _is_new(self, item: MirrorItem) -> bool:
-        """Whether nothing was to be written there so far.
+        """Return whether nothing has been written to the destination so far.
 
         Raises:
-            UsageError: another image was.
+            UsageError: another image has been written to it.
         """
         target = parse_address(item.destination)
-        if not self._all_contested and where_of(key_of(target)) not in self._contested:
-            return True  # a repository has each of its tags once
-        key, source = short(*key_of(target)), short(*key_of(parse_address(item.source)))
-        before = self._taken.setdefault(key, source)
-        if before != source:
+        if (
+            not self._is_every_repository_shared
+            and repository_key(address_key(target)) not in self._shared_repositories
+        ):
+            return True  # no repository lists a tag twice
+        key, source = (
+            hash_key(*address_key(target)),
+            hash_key(*address_key(parse_address(item.source))),
+        )
+        first_source = self._written_images.setdefault(key, source)
+        if first_source != source:
             raise UsageError(
                 f"two images would be written to {target}; one is {parse_address(item.source)}",
                 remedy=_TARGET_REMEDY,
             )
-        return before is source
+        return first_source is source
 
-    def _items(self, rule: Rule) -> Iterator[MirrorItem]:
+    def _list_items(self, rule: Rule) -> Iterator[MirrorItem]:
         platforms = rule.platforms or self.platforms
-        if rule.tags is None:
-            yield self._item(rule, rule.source, platforms)
+        if rule.tag_filter is None:
+            yield self._create_item(rule, rule.source, platforms)
             return
-        tags = self.list_tags(rule.source) if rule.tags.needs_listing else iter(())
+        tags = self.list_tags(rule.source) if rule.tag_filter.needs_listing else iter(())
         if self.ledger is not None:
-            tags = self.ledger.listed(rule, tags)
-        for tag in rule.tags.choose(tags):
-            if self._goes_along(rule, tag):
+            tags = self.ledger.record_source_tags(rule, tags)
+        for tag in rule.tag_filter.select(tags):
+            if self._is_referrer_tag(rule, tag):
                 continue
-            yield self._item(rule, f"{rule.source}:{tag}", platforms)
+            yield self._create_item(rule, f"{rule.source}:{tag}", platforms)
 
-    def _item(self, rule: Rule, source: str, platforms: tuple[str, ...]) -> MirrorItem:
+    def _create_item(self, rule: Rule, source: str, platforms: tuple[str, ...]) -> MirrorItem:
         address = parse_address(source)
         destination = self.destination(rule, address)
-        if key_of(parse_address(destination)) == key_of(address):
-            # Not the address: it may have the tag that stands for all of them.
-            name = str(parse_address(rule.source)).removesuffix(f"/{PROBE}")
+        if address_key(parse_address(destination)) == address_key(address):
+            # Not the address itself: its tag may be the placeholder.
+            name = str(parse_address(rule.source)).removesuffix(f"/{PLACEHOLDER_REPOSITORY}")
             raise UsageError(f"{name} would be copied onto itself", remedy=_ITSELF_REMEDY)
         return MirrorItem(
             source,
             destination,
             platforms,
-            self._with_referrers(rule),
+            self._has_referrers(rule),
             self.foreign_layers,
-            self._is_done(rule, address),
+            self._is_immutable(rule, address),
             self.recheck,
         )
 
-    def _with_referrers(self, rule: Rule) -> bool:
+    def _has_referrers(self, rule: Rule) -> bool:
         return self.referrers if rule.referrers is None else rule.referrers
 
-    def _goes_along(self, rule: Rule, tag: str) -> bool:
-        """Whether a tag is of a signature, which goes along with its image and not alone."""
-        listed = rule.tags is not None and tag in rule.tags.listed
-        _, suffix = digest_tag_parts(tag.rpartition(":")[2]) or ("", "")
-        return bool(suffix) and not listed and self._with_referrers(rule)
+    def _is_referrer_tag(self, rule: Rule, tag: str) -> bool:
+        """Return whether a tag holds a signature, which is copied with its image and not alone."""
+        listed = rule.tag_filter is not None and tag in rule.tag_filter.names
+        _, suffix = split_digest_tag(tag.rpartition(":")[2]) or ("", "")
+        return bool(suffix) and not listed and self._has_referrers(rule)
 
-    def _is_done(self, rule: Rule, source: Address) -> bool:
-        """Whether an image need not be looked at once it was brought."""
-        if self.recheck or rule.tags is None:
+    def _is_immutable(self, rule: Rule, source: Address) -> bool:
+        """Return whether an image need not be checked again once it has been copied."""
+        if self.recheck or rule.tag_filter is None:
             return False
         tag = source.name if isinstance(source, LayoutAddress) else source.tag
-        return rule.tags.is_immutable(tag or "")
+        return rule.tag_filter.is_immutable(tag or "")
 
     def destination(self, rule: Rule, source: Address) -> str:
-        """Return where an image of an entry goes.
+        """Return the destination address of an image of a rule.
 
         Raises:
-            UsageError: nobody says so, or its target cannot be written.
+            UsageError: there is no destination, or the target template is invalid.
         """
         target = rule.target
         if target is not None:
-            if rule.tags is not None and "{tag}" not in target:
+            if rule.tag_filter is not None and "{tag}" not in target:
                 target = _with_tag(target)
-            target = _FIELD.sub(lambda found: _value(found[1], source), target)
-        if self.below is not None:
-            return self.below.of(source, target)
-        if target is None or rule.below:
+            target = _TEMPLATE_FIELD.sub(lambda found: _field_value(found[1], source), target)
+        if self.destination_prefix is not None:
+            return self.destination_prefix.resolve(source, target)
+        if target is None or rule.needs_destination:
             raise UsageError(
                 "nobody says where it goes", remedy="give a target, or a destination for all"
             )
         return target
 
 
-def _probe(source: str) -> str:
-    """A tag, or a name of a layout, that stands for all of them."""
+def _placeholder_tag(source: str) -> str:
+    """Return a placeholder for the tags of a repository or the names of a layout."""
     return "probe.example/probe:probe" if source.startswith(LOCAL_SCHEMES) else "probe"
 
 
-def _with_tag(target: str) -> str:
-    """A template without tag, with one; a layout gets names as people write images."""
-    if target.startswith(LOCAL_SCHEMES):
-        return f"{target}:{{host}}/{{repository}}:{{tag}}"
-    return f"{target}:{{tag}}"
+def _with_tag(template: str) -> str:
+    """Add a tag field to a template without one; layout names get host and repository."""
+    if template.startswith(LOCAL_SCHEMES):
+        return f"{template}:{{host}}/{{repository}}:{{tag}}"
+    return f"{template}:{{tag}}"
 
 
-def _value(name: str, source: Address) -> str:
-    """What stands for ``{name}`` in a template."""
+def _field_value(name: str, source: Address) -> str:
+    """Return the value of ``{name}`` in a template."""
     if isinstance(source, LayoutAddress):
         values = {"tag": source.name or ""}
     else:
@@ -275,8 +295,8 @@ def _value(name: str, source: Address) -> str:
         }
     if name not in values:
         raise UsageError(
-            f"unknown field in a target: {{{shown(name)}}}",
-            remedy=f"known are: {', '.join(f'{{{one}}}' for one in values)}",
+            f"unknown field in a target: {{{safe_repr(name)}}}",
+            remedy=f"known are: {', '.join(f'{{{field_name}}}' for field_name in values)}",
         )
     return values[name]
 
@@ -287,8 +307,8 @@ def _tag_of(source: Reference) -> str:
     return source.tag or "latest"
 
 
-def _at(rule: Rule, error: ConcilError) -> UsageError:
+def _error_at(rule: Rule, error: ConcilError) -> UsageError:
     text = str(error)
-    # Some name two places of their own.
-    named = text if rule.place in text else f"{rule.place}: {text}"
-    return UsageError(named, remedy=error.remedy)
+    # Some errors name their own locations already.
+    message = text if rule.location in text else f"{rule.location}: {text}"
+    return UsageError(message, remedy=error.remedy)

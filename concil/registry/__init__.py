@@ -1,1 +1,1 @@
-"""The client side of a registry: one HTTP exchange at a time."""
+"""Client of the OCI distribution specification."""

@@ -1,4 +1,4 @@
-"""The repositories of a registry, where it lists them."""
+"""Lists the repositories of a registry."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ import requests
 
 from concil.config import RetryPolicy
 from concil.errors import StatusError
-from concil.registry import lists
+from concil.registry import name_lists
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call, Endpoint
 
-SCOPES = ("registry:catalog:*",)
-_UNKNOWN = frozenset({401, 403, 404, 405, 501})
+CATALOG_SCOPES = ("registry:catalog:*",)
+_UNSUPPORTED_STATUSES = frozenset({401, 403, 404, 405, 501})
 _REMEDY = "many registries list them to nobody, or only to some users; name the repositories"
 
 
-def repositories(endpoint: Endpoint, policy: RetryPolicy | None = None) -> Iterator[str]:
-    """Yield the names as the registry orders them; what they are is not checked.
+def list_repositories(endpoint: Endpoint, policy: RetryPolicy | None = None) -> Iterator[str]:
+    """Yield the repository names in the registry's order; their syntax is not checked.
 
     Raises:
-        StatusError: it does not list them.
-        ProtocolViolation: as `lists.names`.
+        StatusError: the registry does not list repositories.
+        ProtocolViolation: as for `name_lists.iter_names`.
     Source: distribution, docs/spec/api.md, "Listing Repositories".
     """
     client = RegistryClient(endpoint, "", policy=policy)
     host = endpoint.host
 
     def read(url: str) -> tuple[requests.Response, bytes]:
-        call = Call("GET", url, SCOPES)
-        return client.read(call, lists.PAGE_LIMIT, f"{host}: repositories")
+        call = Call("GET", url, CATALOG_SCOPES)
+        return client.send_and_read(call, name_lists.MAX_PAGE_SIZE, f"{host}: repositories")
 
     try:
-        yield from lists.names(read, "/v2/_catalog", lambda: endpoint.base, host, "repositories")
+        yield from name_lists.iter_names(
+            read, "/v2/_catalog", lambda: endpoint.base_url, host, "repositories"
+        )
     except StatusError as error:
-        if error.status in _UNKNOWN:
+        if error.status in _UNSUPPORTED_STATUSES:
             error.remedy = _REMEDY
         raise

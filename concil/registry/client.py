@@ -1,4 +1,4 @@
-"""The endpoints of the distribution specification, one method each."""
+"""RegistryClient: one method per endpoint of the distribution specification."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from dataclasses import replace
 import requests
 
 from concil import retry
+from concil.auth.scope import Scopes, repository_scope
 from concil.config import MIB, RetryPolicy
-from concil.content import ACCEPTED_TYPES, Descriptor, Digest, Manifest, Verifier
-from concil.digest import wrong_twice
 from concil.errors import (
     ConnectionLost,
     DigestMismatch,
@@ -20,25 +19,29 @@ from concil.errors import (
     InvalidManifest,
     ProtocolViolation,
     StatusError,
-    shown,
+    safe_repr,
 )
-from concil.redaction import SECRETS
-from concil.reference import check_tag
-from concil.registry import lists
+from concil.http.redirects import resolve_location
+from concil.http.transport import ResponseTooLarge, content_length, drain_response, read_limited
+from concil.http.urls import redact_url
+from concil.oci.descriptor import Descriptor
+from concil.oci.digest import repeated_mismatch
+from concil.oci.manifest import Digest, Manifest, Verifier
+from concil.oci.media_types import ACCEPTED_TYPES
+from concil.oci.reference import check_tag
+from concil.registry import name_lists
 from concil.registry.endpoint import Call, Endpoint
-from concil.registry.scopes import Scopes, repository_scope
-from concil.registry.session import TooLarge, content_length, discard, read_limited
-from concil.registry.urls import redacted, resolve
+from concil.runtime.redaction import SECRETS
 
-# No more digits than a size has: Python refuses to read numbers of thousands of digits.
+# At most 19 digits: int() rejects numbers of thousands of digits.
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
 
 class RegistryClient:
-    """One repository of a registry. Any thread may call any method.
+    """Client for one repository of a registry. Any thread may call any method.
 
-    Small requests are repeated after transient errors; bodies of blobs are not: that
-    is their reader's affair, who knows how far it came.
+    Small requests are retried after transient errors. Blob bodies are not: their reader knows
+    the offset and resumes them.
     """
 
     def __init__(
@@ -47,36 +50,36 @@ class RegistryClient:
         repository: str,
         *,
         policy: RetryPolicy | None = None,
-        manifest_limit: int = 4 * MIB,
+        max_manifest_size: int = 4 * MIB,
     ) -> None:
-        """Talk to ``endpoint`` about ``repository``, whose name was checked already."""
+        """Use ``repository``, a valid name, of the registry at ``endpoint``."""
         self.endpoint = endpoint
         self.repository = repository
         self.policy = policy or RetryPolicy()
-        self._manifest_limit = manifest_limit
-        self.pull: Scopes = (repository_scope(repository, "pull"),)
-        self.push: Scopes = (repository_scope(repository, "pull", "push"),)
+        self._max_manifest_size = max_manifest_size
+        self.pull_scopes: Scopes = (repository_scope(repository, "pull"),)
+        self.push_scopes: Scopes = (repository_scope(repository, "pull", "push"),)
 
     def path(self, rest: str) -> str:
-        """The path of something in the repository."""
+        """Return the URL path of ``rest`` in the repository."""
         return f"/v2/{self.repository}/{rest}"
 
     # Blobs -------------------------------------------------------------------------
 
     def head_blob(self, digest: Digest, *, scopes: Scopes | None = None) -> int | None:
-        """Return the blob's size in bytes, -1 if the registry does not tell; None: not there."""
-        expect = frozenset({200, 404, 405})
+        """Return the blob's size in bytes, -1 if it is unknown, None if the blob is missing."""
+        expected_statuses = frozenset({200, 404, 405})
         url = self.path(f"blobs/{digest}")
-        call = Call("HEAD", url, scopes or self.pull, expect=expect)
-        response = self.endpoint.repeat(call, self.policy)
+        call = Call("HEAD", url, scopes or self.pull_scopes, expected_statuses=expected_statuses)
+        response = self.endpoint.send_with_retry(call, self.policy)
         if response.status_code == requests.codes.method_not_allowed:
-            discard(response)
-            call = Call("GET", url, call.scopes, expect=frozenset({200, 404}))
-            response = self.endpoint.repeat(call, self.policy)
-        there = response.status_code == requests.codes.ok
+            drain_response(response)
+            call = Call("GET", url, call.scopes, expected_statuses=frozenset({200, 404}))
+            response = self.endpoint.send_with_retry(call, self.policy)
+        exists = response.status_code == requests.codes.ok
         length = content_length(response)
-        response.close() if call.method == "GET" else discard_head(response)
-        if not there:
+        response.close() if call.method == "GET" else drain_head_response(response)
+        if not exists:
             return None
         return -1 if length is None else length
 
@@ -88,100 +91,111 @@ class RegistryClient:
         *,
         policy: RetryPolicy | None = None,
     ) -> requests.Response:
-        """Ask for the bytes from ``start`` to ``stop``; the caller closes the answer.
+        """Request the bytes from ``start`` to ``stop`` (exclusive); the caller closes the response.
 
         Args:
-            policy: how often to ask; None: once. What becomes of the body is the reader's affair.
+            policy: for retries of the request; None for one attempt. Reading the body is not
+                retried.
         Returns:
-            The answer with its body unread: 206 with just those bytes, or 200 with all.
+            The response with its body unread: 206 with exactly these bytes, or 200 with all.
         Raises:
-            ProtocolViolation: a 206 for another range than was asked for.
+            ProtocolViolation: a 206 starts at another byte than requested.
         """
-        headers = {"Accept-Encoding": "identity"}  # the digest is of what is on the wire
+        headers = {"Accept-Encoding": "identity"}  # the digest is of the unencoded bytes
         if start or stop is not None:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         call = Call(
-            "GET", self.path(f"blobs/{digest}"), self.pull, headers, expect=frozenset({200, 206})
+            "GET",
+            self.path(f"blobs/{digest}"),
+            self.pull_scopes,
+            headers,
+            expected_statuses=frozenset({200, 206}),
         )
-        response = self.endpoint.repeat(call, policy) if policy else self.endpoint.send(call)
+        response = (
+            self.endpoint.send_with_retry(call, policy) if policy else self.endpoint.send(call)
+        )
         if response.status_code == requests.codes.partial_content:
-            told = response.headers.get("Content-Range", "")
-            if first_byte(told) != start:
+            content_range = response.headers.get("Content-Range", "")
+            if parse_content_range_start(content_range) != start:
                 response.close()
                 raise ProtocolViolation(
-                    f"GET {redacted(response.url)}: asked for bytes from {start}, "
-                    f"got {shown(told or 'no Content-Range')}"
+                    f"GET {redact_url(response.url)}: asked for bytes from {start}, "
+                    f"got {safe_repr(content_range or 'no Content-Range')}"
                 )
         return response
 
     def delete_blob(self, digest: Digest) -> None:
-        """Remove a blob from the repository.
+        """Delete a blob from the repository.
 
         Raises:
-            StatusError: many registries do not offer it (405).
+            StatusError: many registries do not support it (405).
         """
-        self._delete(self.path(f"blobs/{digest}"))
+        self._send_delete(self.path(f"blobs/{digest}"))
 
     def mount_blob(self, digest: Digest, source: str) -> str | None:
-        """Ask the registry to take a blob from its repository ``source``.
+        """Mount a blob from the repository ``source`` of the same registry.
 
         Returns:
-            None if it did; else the Location of the upload session it opened instead.
+            None if it was mounted; otherwise the URL of the upload session opened instead.
         Source: distribution-spec, "Mounting a blob from another repository".
         """
         query = urllib.parse.urlencode({"mount": str(digest), "from": source}, safe=":/")
-        scopes = (*self.push, repository_scope(source, "pull"))
+        scopes = (*self.push_scopes, repository_scope(source, "pull"))
         call = Call(
             "POST",
             self.path(f"blobs/uploads/?{query}"),
             scopes,
             {"Content-Length": "0"},
-            expect=frozenset({201, 202}),
+            expected_statuses=frozenset({201, 202}),
         )
-        response = self.endpoint.repeat(call, self.policy)
+        response = self.endpoint.send_with_retry(call, self.policy)
         location = response.headers.get("Location")
-        discard(response)
+        drain_response(response)
         if response.status_code == requests.codes.created or location is None:
             return None
         return self.session_url(response, location)
 
     def session_url(self, response: requests.Response, location: str) -> str:
-        """Return the URL of an upload session that an answer names; no message shows it.
+        """Resolve the Location of an upload session and register it as secret.
 
         Raises:
-            ProtocolViolation: as `resolve`.
+            ProtocolViolation: as for `resolve_location`.
         """
-        self.hide_session(location)  # an error of `resolve` would show it
-        url = resolve(response.url, location)
+        self.hide_session(location)  # an error of `resolve_location` would show it
+        url = resolve_location(response.url, location)
         self.hide_session(url)
         return url
 
     def hide_session(self, location: str) -> None:
-        """Keep the Location of an upload session out of every message."""
+        """Register an upload session's Location as secret, so that messages redact it."""
         SECRETS.register_session(location, self.path("blobs/uploads/"))
 
     # Manifests ---------------------------------------------------------------------
 
     def head_manifest(self, reference: str) -> Descriptor | None:
-        """Ask what a tag or digest names; None if there is nothing.
+        """Return the descriptor of a tag or digest; None if it is missing.
 
-        The digest of a tag is the registry's word, a hint until the manifest was read.
+        The digest of a tag is unverified until the manifest has been read.
         """
         call = Call(
             "HEAD",
-            self.path(f"manifests/{_checked(reference)}"),
-            self.pull,
+            self.path(f"manifests/{_check_reference(reference)}"),
+            self.pull_scopes,
             {"Accept": ", ".join(ACCEPTED_TYPES)},
-            expect=frozenset({200, 404, 405}),
+            expected_statuses=frozenset({200, 404, 405}),
         )
-        response = self.endpoint.repeat(call, self.policy)
-        discard_head(response)
+        response = self.endpoint.send_with_retry(call, self.policy)
+        drain_head_response(response)
         if response.status_code == requests.codes.not_found:
             return None
-        told = _told(response)
-        if told is not None:
-            # What was asked for counts: another digest would be another image.
-            return replace(told, digest=Digest.parse(reference)) if ":" in reference else told
+        descriptor = _parse_descriptor(response)
+        if descriptor is not None:
+            # Keep the requested digest: another one would name another image.
+            return (
+                replace(descriptor, digest=Digest.parse(reference))
+                if ":" in reference
+                else descriptor
+            )
         try:
             return self.get_manifest(reference).descriptor
         except StatusError as error:
@@ -199,124 +213,134 @@ class RegistryClient:
         try:
             return Manifest.parse(body, media_type)
         except InvalidManifest as error:
-            what = f"{self.repository}: manifest {reference}"
-            raise InvalidManifest(f"{what}: {error}", remedy=error.remedy) from error
+            operation = f"{self.repository}: manifest {reference}"
+            raise InvalidManifest(f"{operation}: {error}", remedy=error.remedy) from error
 
     def read_manifest(self, reference: str, accept: str) -> tuple[bytes, str]:
-        """Fetch the bytes of a manifest and what the registry calls them; a digest is verified.
+        """Fetch a manifest's bytes and Content-Type; a digest is verified.
 
-        Bytes that are not what they should be are fetched once more.
+        After a mismatch the manifest is fetched once more.
 
         Raises:
-            DigestMismatch: they were wrong twice. Of a tag the registry's word for the digest
-                may be wrong, but then they are the same twice.
+            DigestMismatch: the second fetch mismatched too. For a tag, two identical bodies are
+                accepted: then the registry's Docker-Content-Digest is wrong.
         """
-        what = f"{self.repository}: manifest {reference}"
-        body, response = self._manifest(reference, accept, what)
-        wrong = _mismatch(reference, body, response, what)
-        if wrong is not None:
-            first, (body, response) = body, self._manifest(reference, accept, what)
-            again = _mismatch(reference, body, response, what)
-            if again is not None and (":" in reference or body != first):
-                raise wrong_twice(wrong, again)
+        operation = f"{self.repository}: manifest {reference}"
+        body, response = self._fetch_manifest(reference, accept, operation)
+        first_mismatch = _find_mismatch(reference, body, response, operation)
+        if first_mismatch is not None:
+            first_body, (body, response) = body, self._fetch_manifest(reference, accept, operation)
+            second_mismatch = _find_mismatch(reference, body, response, operation)
+            if second_mismatch is not None and (":" in reference or body != first_body):
+                raise repeated_mismatch(first_mismatch, second_mismatch)
         return body, response.headers.get("Content-Type", "")
 
-    def _manifest(self, reference: str, accept: str, what: str) -> tuple[bytes, requests.Response]:
-        url = self.path(f"manifests/{_checked(reference)}")
+    def _fetch_manifest(
+        self, reference: str, accept: str, operation: str
+    ) -> tuple[bytes, requests.Response]:
+        url = self.path(f"manifests/{_check_reference(reference)}")
         headers = {"Accept": accept} if accept else {}
         try:
-            response, body = self.read(
-                Call("GET", url, self.pull, headers), self._manifest_limit, what
+            response, body = self.send_and_read(
+                Call("GET", url, self.pull_scopes, headers), self._max_manifest_size, operation
             )
-        except TooLarge as error:
+        except ResponseTooLarge as error:
             raise InvalidManifest(
-                f"{what} is larger than {self._manifest_limit} bytes",
+                f"{operation} is larger than {self._max_manifest_size} bytes",
                 remedy="no registry accepts such a manifest; build it again with fewer entries",
             ) from error
         return body, response
 
     def put_manifest(self, body: bytes, media_type: str, reference: str) -> requests.Response:
-        """Write a manifest under a tag or its digest, bytes unchanged; return the answer (201)."""
+        """Put a manifest's exact bytes under a tag or its digest; return the response."""
         call = Call(
             "PUT",
-            self.path(f"manifests/{_checked(reference)}"),
-            self.push,
+            self.path(f"manifests/{_check_reference(reference)}"),
+            self.push_scopes,
             {"Content-Type": media_type},
             body,
-            expect=frozenset({200, 201, 202}),
+            expected_statuses=frozenset({200, 201, 202}),
         )
-        return self.read(call, MIB, f"{self.repository}: answer to a manifest")[0]
+        return self.send_and_read(call, MIB, f"{self.repository}: answer to a manifest")[0]
 
     def delete_manifest(self, reference: str) -> None:
-        """Remove a manifest by digest, or only a tag where the registry can.
+        """Delete a manifest by digest, or a tag alone if the registry supports it.
 
         Raises:
-            RegistryNotFound; StatusError: deletion is switched off (405, 400).
+            RegistryNotFound; StatusError: deletion is disabled (405, 400).
         """
-        self._delete(self.path(f"manifests/{_checked(reference)}"))
+        self._send_delete(self.path(f"manifests/{_check_reference(reference)}"))
 
     # Tags --------------------------------------------------------------------------
 
-    def tags(self) -> Iterator[str]:
-        """Yield the repository's tags, page by page as the registry orders them.
+    def list_tags(self) -> Iterator[str]:
+        """Yield the repository's tags in the registry's order, reading page by page.
 
         Raises:
-            ProtocolViolation: as `lists.names`.
+            ProtocolViolation: as for `name_lists.iter_names`.
         Source: distribution-spec, "Listing Tags".
         """
 
         def read(url: str) -> tuple[requests.Response, bytes]:
-            return self.read(Call("GET", url, self.pull), lists.PAGE_LIMIT, what)
+            return self.send_and_read(
+                Call("GET", url, self.pull_scopes), name_lists.MAX_PAGE_SIZE, operation
+            )
 
-        what = f"{self.repository}: tags"
+        operation = f"{self.repository}: tags"
         path = self.path("tags/list")
-        yield from lists.names(read, path, lambda: self.endpoint.base, self.repository, "tags")
+        yield from name_lists.iter_names(
+            read, path, lambda: self.endpoint.base_url, self.repository, "tags"
+        )
 
-    def read(self, call: Call, limit: int, what: str) -> tuple[requests.Response, bytes]:
-        """Make a small call and read its answer, again if either breaks off."""
+    def send_and_read(
+        self, call: Call, max_size: int, operation: str
+    ) -> tuple[requests.Response, bytes]:
+        """Send a small call and read its response; retry if either is interrupted."""
 
-        def once() -> tuple[requests.Response, bytes]:
+        def attempt() -> tuple[requests.Response, bytes]:
             response = self.endpoint.send(call)
             try:
-                return response, read_limited(response, limit, what)
+                return response, read_limited(response, max_size, operation)
             except ConnectionLost:
-                self.endpoint.transport.count_loss(response.url)
+                self.endpoint.transport.record_lost_response(response.url)
                 raise
 
-        return retry.call(once, self.policy, self.endpoint.cancel, lambda: what)
+        return retry.call(attempt, self.policy, self.endpoint.cancel, lambda: operation)
 
-    def _delete(self, path: str) -> None:
+    def _send_delete(self, path: str) -> None:
         scopes = (repository_scope(self.repository, "pull", "delete"),)
-        call = Call("DELETE", path, scopes, expect=frozenset({200, 202, 204}))
-        discard(self.endpoint.repeat(call, self.policy))
+        call = Call("DELETE", path, scopes, expected_statuses=frozenset({200, 202, 204}))
+        drain_response(self.endpoint.send_with_retry(call, self.policy))
 
 
-def discard_head(response: requests.Response) -> None:
-    """Give the connection of a HEAD back; its Content-Length is not of a body."""
+def drain_head_response(response: requests.Response) -> None:
+    """Release the connection of a HEAD, whose Content-Length announces no body."""
     response.raw.read(decode_content=False)
     response.close()
 
 
-def _mismatch(
-    reference: str, body: bytes, response: requests.Response, what: str
+def _find_mismatch(
+    reference: str, body: bytes, response: requests.Response, operation: str
 ) -> DigestMismatch | None:
-    """What is wrong with the bytes of a manifest, by its digest or what the registry says of it."""
-    told = reference if ":" in reference else response.headers.get("Docker-Content-Digest", "")
+    """Return the mismatch of a body with its digest or Docker-Content-Digest, or None."""
+    digest_text = (
+        reference if ":" in reference else response.headers.get("Docker-Content-Digest", "")
+    )
     try:
-        wanted = Digest.parse(told)
+        expected = Digest.parse(digest_text)
     except InvalidDigest:
         return None
-    verifier = Verifier(wanted.algorithm)
+    verifier = Verifier(expected.algorithm)
     verifier.update(body)
     try:
-        verifier.check(wanted, None, what)
+        verifier.verify(expected, None, operation)
     except DigestMismatch as error:
         return error
     return None
 
 
-def _told(response: requests.Response) -> Descriptor | None:
-    """What the headers of a HEAD say, if they say enough."""
+def _parse_descriptor(response: requests.Response) -> Descriptor | None:
+    """Return the descriptor in the headers of a HEAD; None if it is incomplete."""
     length = content_length(response)
     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
     try:
@@ -328,15 +352,15 @@ def _told(response: requests.Response) -> Descriptor | None:
     return None if length is None else Descriptor(media_type, digest, length)
 
 
-def _checked(reference: str) -> str:
-    """A tag or digest whose syntax is right: before it becomes part of a URL."""
+def _check_reference(reference: str) -> str:
+    """Return a tag or digest after checking its syntax, as it becomes part of a URL."""
     return str(Digest.parse(reference)) if ":" in reference else check_tag(reference)
 
 
-def first_byte(content_range: str) -> int | None:
-    """The first byte that a Content-Range announces; None if it is no range of bytes.
+def parse_content_range_start(content_range: str) -> int | None:
+    """Return the first byte position of a Content-Range; None if it is no byte range.
 
     Source: RFC 9110, 14.4.
     """
-    found = _CONTENT_RANGE.fullmatch(content_range)
-    return int(found[1]) if found else None
+    match = _CONTENT_RANGE.fullmatch(content_range)
+    return int(match[1]) if match else None

@@ -1,4 +1,4 @@
-"""One registry as its clients see it: where it answers, and requests with its credentials."""
+"""Base URL of a registry, and requests with credentials and retries."""
 
 from __future__ import annotations
 
@@ -11,36 +11,39 @@ from typing import Any
 import requests
 
 from concil import retry
+from concil.auth import challenge
+from concil.auth.authenticator import Authenticator
+from concil.auth.credentials.credentials import CredentialProviders
+from concil.auth.scope import Scopes
+from concil.auth.token_cache import AuthAttempt
 from concil.config import RetryPolicy
-from concil.content import Body
 from concil.errors import ConnectionLost, RegistryDenied, TLSFailure, Unreachable
-from concil.registry import challenge, failures
-from concil.registry.auth import Authenticator
-from concil.registry.credentials import Login
-from concil.registry.held import Refusal
-from concil.registry.scopes import Scopes
-from concil.registry.session import Options, Transport, read_error
-from concil.registry.urls import origin, redacted
+from concil.http import errors
+from concil.http.transport import SendOptions, Transport, read_error
+from concil.http.urls import origin, redact_url
+from concil.oci.manifest import Body
 
 logger = logging.getLogger(__name__)
 
-# A first token, a wider one, then that of a person who was asked.
-_ANSWERS = 3
+# For the first token, a wider one, and one with credentials from a prompt.
+_MAX_CHALLENGES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to a registry, as often as it must be made."""
+    """One request to a registry, which can be sent several times."""
 
     method: str
     url: str  # absolute, or a path that begins with /
     scopes: Scopes = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Body | None = None
-    expect: frozenset[int] = frozenset({200})  # statuses that are no error
-    options: Options = field(default_factory=Options)
-    extra: Mapping[str, Any] = field(default_factory=dict)  # for requests.Request: auth, cookies
-    rewind: Callable[[], None] | None = None  # makes a body that was read readable again
+    expected_statuses: frozenset[int] = frozenset({200})  # other statuses are errors
+    options: SendOptions = field(default_factory=SendOptions)
+    request_arguments: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # for requests.Request: auth, cookies
+    rewind: Callable[[], None] | None = None  # rewinds a body that was read, to resend it
 
 
 class Endpoint:
@@ -49,162 +52,171 @@ class Endpoint:
     def __init__(
         self,
         transport: Transport,
-        base: str,
+        base_url: str,
         *,
-        login: Login | None = None,
-        may_be_plain: bool = False,
+        providers: CredentialProviders | None = None,
+        allow_plain_http: bool = False,
     ) -> None:
-        """Use ``base``, scheme and host.
+        """Use ``base_url``, which consists of scheme and host.
 
         Args:
-            login: whose requests they are; None: nobody's.
-            may_be_plain: go over to plain http where the host speaks no TLS at all.
+            providers: sources of the credentials; None for anonymous access.
+            allow_plain_http: switch to plain http if the host does not support TLS.
         """
         self.transport = transport
-        self.auth = Authenticator(transport, base, login)
-        self._base = base
-        self._may_be_plain = may_be_plain
+        self.authenticator = Authenticator(transport, base_url, providers)
+        self._base_url = base_url
+        self._allow_plain_http = allow_plain_http
         self._lock = threading.Lock()
 
     @property
-    def base(self) -> str:
-        """Scheme and host; http once a host has turned out to speak no TLS."""
-        return self._base
+    def base_url(self) -> str:
+        """Scheme and host; the scheme becomes http after a downgrade."""
+        return self._base_url
 
     @property
     def host(self) -> str:
-        """Host and port, which stay the same whatever the scheme turns out to be."""
-        return self._base.partition("://")[2]
+        """Host and port, which a downgrade to http does not change."""
+        return self._base_url.partition("://")[2]
 
     @property
     def cancel(self) -> threading.Event:
-        """What stops every request and every wait."""
+        """The event that cancels all requests and waits."""
         return self.transport.cancel
 
     @property
-    def losses(self) -> int:
-        """How many answers of the registry were lost, or were a 5xx, since the run began."""
-        return self.transport.losses(self._base)
+    def lost_response_count(self) -> int:
+        """Number of lost responses and 5xx of the registry since the run began."""
+        return self.transport.lost_response_count(self._base_url)
 
-    def repeat(self, call: Call, policy: RetryPolicy) -> requests.Response:
-        """Make a small call, again after transient errors: the one place for these."""
+    def send_with_retry(self, call: Call, policy: RetryPolicy) -> requests.Response:
+        """Send a small call, with retries after transient errors."""
 
-        def what() -> str:
-            return f"{call.method} {redacted(self.absolute(call.url))}"
+        def describe() -> str:
+            return f"{call.method} {redact_url(self.absolute_url(call.url))}"
 
-        return retry.call(lambda: self.send(call), policy, self.cancel, what)
+        return retry.call(lambda: self.send(call), policy, self.cancel, describe)
 
     def send(self, call: Call) -> requests.Response:
-        """Make a call once, with credentials; the body of the answer is unread.
+        """Send a call once, with credentials; return the response with its body unread.
 
         Raises:
-            RegistryNotFound, RegistryDenied, StatusError: a status that is not expected.
-            ConnectionLost: no answer; also when a body that cannot be read twice was
-                refused for its credentials, which are good now.
+            RegistryNotFound, RegistryDenied, StatusError: the status is not expected.
+            ConnectionLost: there was no response, or the credentials had expired and were
+                refreshed, but the body cannot be sent again.
         """
-        response = self.authorized(call)
-        if response.status_code in call.expect:
+        response = self.send_authorized(call)
+        if response.status_code in call.expected_statuses:
             return response
-        error = failures.status_error(response, read_error(response))
-        if isinstance(error, RegistryDenied) and challenge.rejects_token(response):
+        error = errors.create_status_error(response, read_error(response))
+        if isinstance(error, RegistryDenied) and challenge.is_token_invalid(response):
             error.remedy = "it takes no token of its token service: their clocks or keys may differ"
         raise error
 
-    def authorized(self, call: Call) -> requests.Response:
-        """Make a call once, renewing credentials that are refused; any status is returned.
+    def send_authorized(self, call: Call) -> requests.Response:
+        """Send a call, again with refreshed credentials after a 401; return any status.
 
         Raises:
-            RegistryDenied: the credentials are known to be refused; nothing was sent.
-            ConnectionLost: no answer, or a body that cannot be read twice was refused.
-            TLSFailure, ProtocolViolation, AccessDenied, StatusError: from the token
-                service, too.
+            RegistryDenied: the credentials were rejected before; nothing was sent.
+            ConnectionLost: there was no response, or the body cannot be sent again.
+            TLSFailure, ProtocolViolation, AccessDenied, StatusError: also from the token service.
         """
-        refusal = Refusal(call.scopes, self._authorization(call))
-        response = self._reach(call, refusal.sent)
-        for _ in range(_ANSWERS):
-            if not self._refused(response, call, refusal.sent):
+        attempt = AuthAttempt(call.scopes, self._authorization_header(call))
+        response = self._send_or_downgrade(call, attempt.sent_header)
+        for _ in range(_MAX_CHALLENGES):
+            if not self._is_unauthorized(response, call, attempt.sent_header):
                 return response
-            refusal.challenges = challenge.read(response)
+            attempt.challenges = challenge.read_challenges(response)
             read_error(response)
-            if not self.auth.renew(refusal):
+            if not self.authenticator.refresh(attempt):
                 return response
             if call.rewind is not None:
                 call.rewind()
             elif not (call.body is None or isinstance(call.body, bytes)):
                 raise ConnectionLost(
-                    f"{call.method} {redacted(response.url)}: the token expired on the way"
+                    f"{call.method} {redact_url(response.url)}: the token expired on the way"
                 )
-            refusal.sent = self._authorization(call)
-            response = self._reach(call, refusal.sent)
+            attempt.sent_header = self._authorization_header(call)
+            response = self._send_or_downgrade(call, attempt.sent_header)
         return response
 
-    def _refused(self, response: requests.Response, call: Call, sent: str | None) -> bool:
-        if not self._is_home(response.url):
-            return False  # a storage host's refusal says nothing of the registry's token
+    def _is_unauthorized(
+        self, response: requests.Response, call: Call, sent_header: str | None
+    ) -> bool:
+        if not self._is_own_url(response.url):
+            return False  # a storage host's 401 does not concern the registry's token
         if response.status_code == requests.codes.unauthorized:
             return True
-        if response.status_code == requests.codes.forbidden and challenge.wants_more(response):
-            return True  # RFC 6750 has 403 for what distribution answers with 401
-        # ECR Public answers an expired token with 400, others with 403.
-        return response.status_code in (400, 403) and self.auth.is_aged(call.scopes, sent)
+        if response.status_code == requests.codes.forbidden and challenge.is_scope_insufficient(
+            response
+        ):
+            return True  # RFC 6750 prescribes 403 where distribution answers 401
+        # ECR Public answers 400 to an expired token, others 403.
+        return response.status_code in (400, 403) and self.authenticator.is_expired(
+            call.scopes, sent_header
+        )
 
-    def _authorization(self, call: Call) -> str | None:
-        if not self._is_home(self.absolute(call.url)):
+    def _authorization_header(self, call: Call) -> str | None:
+        if not self._is_own_url(self.absolute_url(call.url)):
             return None
-        return self.auth.authorization(call.scopes)
+        return self.authenticator.authorization(call.scopes)
 
-    def _is_home(self, url: str) -> bool:
-        return origin(url) == origin(self._base)
+    def _is_own_url(self, url: str) -> bool:
+        return origin(url) == origin(self._base_url)
 
-    def absolute(self, url: str) -> str:
-        """The URL of a path; also of a URL made before the registry turned out to be plain.
+    def absolute_url(self, url: str) -> str:
+        """Return the URL for a path, or for a URL of this registry with the current scheme.
 
-        An upload session that another process began has a URL of http, which may come
-        before this one knows that the registry is plain.
+        A URL may be older than the downgrade to http. One of an upload session that another
+        process started may already be http before this process has downgraded.
         """
         if url.startswith("/"):
-            return self._base + url
+            return self._base_url + url
         scheme, _, rest = url.partition("://")
-        written = {"http": "https", "https": "http"}.get(self._base.partition("://")[0])
+        other_scheme = {"http": "https", "https": "http"}.get(self._base_url.partition("://")[0])
         is_ours = rest == self.host or rest.startswith((f"{self.host}/", f"{self.host}?"))
-        if scheme != written or not is_ours:
+        if scheme != other_scheme or not is_ours:
             return url
-        if scheme == "http" and not self._may_be_plain:
+        if scheme == "http" and not self._allow_plain_http:
             return url
-        return f"{self._base}{rest.removeprefix(self.host)}"
+        return f"{self._base_url}{rest.removeprefix(self.host)}"
 
-    def _reach(self, call: Call, authorization: str | None) -> requests.Response:
-        """Send once; over http from now on if that is what the host speaks."""
-        tried = self.absolute(call.url)
+    def _send_or_downgrade(self, call: Call, authorization: str | None) -> requests.Response:
+        """Send once; on a TLS failure downgrade to http if allowed, and send again."""
+        url = self.absolute_url(call.url)
         try:
-            return self._transmit(call, authorization)
+            return self._send_once(call, authorization)
         except (TLSFailure, ConnectionLost) as error:
-            if not self._falls_back(tried, error):
+            if not self._downgrade_to_http(url, error):
                 raise
-            logger.info("%s speaks no TLS; going on over plain http", self._base)
-        return self._transmit(call, authorization)
+            logger.info("%s speaks no TLS; going on over plain http", self._base_url)
+        return self._send_once(call, authorization)
 
-    def _transmit(self, call: Call, authorization: str | None) -> requests.Response:
+    def _send_once(self, call: Call, authorization: str | None) -> requests.Response:
         headers = dict(call.headers)
         if authorization is not None:
             headers["Authorization"] = authorization
-        url = self.absolute(call.url)
-        request = requests.Request(call.method, url, headers=headers, data=call.body, **call.extra)
+        url = self.absolute_url(call.url)
+        request = requests.Request(
+            call.method, url, headers=headers, data=call.body, **call.request_arguments
+        )
         options = call.options
-        if options.home is not None:  # it was said before the registry turned out to be plain
-            options = replace(options, home=self.absolute(options.home))
+        if options.credentials_url is not None:  # it may have been set before a downgrade to http
+            options = replace(options, credentials_url=self.absolute_url(options.credentials_url))
         return self.transport.send(request, options)
 
-    def _falls_back(self, tried: str, error: TLSFailure | ConnectionLost) -> bool:
-        with self._lock:  # several threads find it out at once
-            if self.absolute(tried) != tried:
-                return True  # another one has found it out meanwhile
-            if not (self._may_be_plain and tried.startswith("https://") and self._is_home(tried)):
+    def _downgrade_to_http(self, url: str, error: TLSFailure | ConnectionLost) -> bool:
+        with self._lock:  # several threads may fail at the same time
+            if self.absolute_url(url) != url:
+                return True  # another thread has downgraded already
+            if not (
+                self._allow_plain_http and url.startswith("https://") and self._is_own_url(url)
+            ):
                 return False
-            if isinstance(error, Unreachable) or getattr(error, "untrusted", False):
+            if isinstance(error, Unreachable) or getattr(error, "is_downgrade_forbidden", False):
                 return False
-            if isinstance(error, ConnectionLost) and self.transport.has_answered(tried):
+            if isinstance(error, ConnectionLost) and self.transport.has_answered(url):
                 return False
-            self._base = "http" + self._base.removeprefix("https")
-            self.auth.home = self._base
+            self._base_url = "http" + self._base_url.removeprefix("https")
+            self.authenticator.registry_url = self._base_url
             return True

@@ -1,4 +1,4 @@
-"""What a host is known to need for uploads: declared by its name, or learned from its answers."""
+"""Upload quirks of known hosts, declared or learned."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from concil.config import KIB, MIB
-from concil.registry.returned import Returned
+from concil.registry.confirmed_manifests import ConfirmedManifests
 
 logger = logging.getLogger(__name__)
 
-# A registry is mended some day, and a proxy in front of it gets another limit.
-REMEMBERED = 30 * 24 * 3600.0  # seconds
-# A chunk size is memory for others and requests for us: nonsense is passed over.
-SENSIBLE = range(64 * KIB, 1024 * MIB + 1)
-# Where nobody wishes for a size, a chunk is what the host carries in about two seconds:
-# so much may be lost with it, and so rarely does a connection stand idle for an answer.
-LEAST_PACE, MOST_PACE = 10 * MIB, 64 * MIB  # bytes
-PACE_TIME = 2.0  # seconds
-LEAST_LIMITED = 1 * MIB  # bytes; with a limit on bandwidth a chunk is what it lets through
+# Learned quirks expire, because registries get fixed and limits of proxies change.
+PROFILE_LIFETIME = 30 * 24 * 3600.0  # seconds
+# Chunk sizes announced outside this range are ignored: too many requests, or too much memory.
+VALID_CHUNK_SIZES = range(64 * KIB, 1024 * MIB + 1)
+# Without a configured size a chunk is what the host transfers in about two seconds: a lost
+# chunk costs no more than that, and waiting for responses takes little time in comparison.
+MIN_ADAPTIVE_CHUNK, MAX_ADAPTIVE_CHUNK = 10 * MIB, 64 * MIB  # bytes
+TARGET_CHUNK_TIME = 2.0  # seconds
+MIN_LIMITED_CHUNK = 1 * MIB  # bytes; lower bound if there is a bandwidth limit
 
 
 class Strategy(enum.StrEnum):
-    """How the bytes of a large blob travel."""
+    """How the bytes of a large blob are sent."""
 
     CHUNKS = "chunks"  # PATCHes of a constant size, then an empty PUT
     CHUNKS_LAST_IN_PUT = "chunks, the last in the PUT"
@@ -38,77 +38,79 @@ class Strategy(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Quirks:
-    """How to upload to one host."""
+    """Upload parameters of one host."""
 
     strategy: Strategy = Strategy.CHUNKS
-    largest_chunk: int | None = None  # bytes
-    smallest_chunk: int = 0  # bytes, of every chunk but the last
-    own_offset: bool = False  # the Range of its answers sticks; count what it accepted
-    uploads_at_once: int | None = None  # that it bears; never learned
+    max_chunk_size: int | None = None  # bytes
+    min_chunk_size: int = 0  # bytes, for every chunk but the last
+    ignore_range_header: bool = False  # its Range does not advance; count accepted bytes instead
+    max_uploads: int | None = None  # concurrent uploads; declared only, never learned
 
-    def chunk_size(self, wanted: int, size: int = 0) -> int:
-        """The chunk size nearest to the wanted one, in bytes.
+    def chunk_size(self, requested: int, size: int = 0) -> int:
+        """Return the allowed chunk size nearest to the requested one, in bytes.
 
         Args:
-            size: bytes of the blob. A last chunk of one byte is avoided: Cloudflare refuses
-                it, and of a Range of "0-0" nobody knows whether it tells of one byte or none.
+            size: bytes of the blob. A last chunk of one byte is avoided: Cloudflare rejects it,
+                and a Range of "0-0" may mean one byte or none.
         """
-        chunk = self._within(wanted)
+        chunk = self._clamp(requested)
         if size <= chunk or size % chunk != 1:
             return chunk
-        near = (self._within(chunk + step) for step in (-1, -2, 1, 2) if chunk + step > 1)
-        return next((other for other in near if size % other != 1), chunk)
+        candidates = (self._clamp(chunk + step) for step in (-1, -2, 1, 2) if chunk + step > 1)
+        return next((candidate for candidate in candidates if size % candidate != 1), chunk)
 
-    def _within(self, chunk: int) -> int:
-        chunk = max(chunk, self.smallest_chunk)
-        return chunk if self.largest_chunk is None else min(chunk, self.largest_chunk)
+    def _clamp(self, chunk: int) -> int:
+        chunk = max(chunk, self.min_chunk_size)
+        return chunk if self.max_chunk_size is None else min(chunk, self.max_chunk_size)
 
-    def saved(self) -> dict[str, Any]:
-        """What another process can read again; only what can be learned."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the learned fields as JSON, for other processes."""
         learned = asdict(self)
-        del learned["uploads_at_once"]
-        return {**learned, "learned": time.time()}
+        del learned["max_uploads"]
+        return {**learned, "learned_at": time.time()}
 
     @classmethod
-    def read(cls, saved: Mapping[str, Any]) -> Quirks | None:
-        """Read what `saved` gave; None if it is too old, or nothing that it ever gave."""
+    def from_json(cls, document: Mapping[str, Any]) -> Quirks | None:
+        """Parse the output of `to_json`; None if it is too old or invalid."""
         try:
-            largest, smallest = saved["largest_chunk"], int(saved["smallest_chunk"])
-            found = cls(
-                Strategy(saved["strategy"]),
+            largest, smallest = document["max_chunk_size"], int(document["min_chunk_size"])
+            quirks = cls(
+                Strategy(document["strategy"]),
                 None if largest is None else int(largest),
                 smallest,
-                own_offset=saved["own_offset"] is True,
+                ignore_range_header=document["ignore_range_header"] is True,
             )
-            age = time.time() - float(saved["learned"])
+            age = time.time() - float(document["learned_at"])
         except (KeyError, TypeError, ValueError, OverflowError):
             return None
-        sizes = (1 if found.largest_chunk is None else found.largest_chunk, smallest or 1)
-        sensible = all(0 < size < SENSIBLE.stop for size in sizes)
-        return found if sensible and 0 <= age < REMEMBERED else None
+        sizes = (1 if quirks.max_chunk_size is None else quirks.max_chunk_size, smallest or 1)
+        is_valid = all(0 < size < VALID_CHUNK_SIZES.stop for size in sizes)
+        return quirks if is_valid and 0 <= age < PROFILE_LIFETIME else None
 
 
 # Sources: REGISTRIES.md 2.4 (GHCR), 2.8 (ECR), 2.10 (GAR, GCR), 2.11 (ACR).
 _DECLARED: tuple[tuple[re.Pattern[str], Quirks], ...] = (
-    # GHCR answers 416 to a chunk of more than 4 MiB, and 500 now and then to many at once.
-    (re.compile(r"ghcr\.io"), Quirks(largest_chunk=4 * MIB, uploads_at_once=4)),
-    # ECR's Range sticks at the first chunk, it fails an empty closing PUT, and it is
-    # swamped by parallel uploads.
+    # GHCR answers 416 to a chunk of more than 4 MiB, and sometimes 500 to many concurrent uploads.
+    (re.compile(r"ghcr\.io"), Quirks(max_chunk_size=4 * MIB, max_uploads=4)),
+    # ECR's Range stays at the first chunk, it rejects an empty closing PUT, and parallel
+    # uploads overload it.
     (
         re.compile(r"[0-9]+\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?|public\.ecr\.aws"),
-        Quirks(Strategy.CHUNKS_LAST_IN_PUT, 10 * MIB, 5 * MIB, own_offset=True, uploads_at_once=1),
+        Quirks(
+            Strategy.CHUNKS_LAST_IN_PUT, 10 * MIB, 5 * MIB, ignore_range_header=True, max_uploads=1
+        ),
     ),
-    # Google's registries have no chunked uploads at all.
+    # Google's registries do not support chunked uploads.
     (
         re.compile(r"([a-z0-9-]+-docker\.pkg\.dev)|(([a-z]+\.)?gcr\.io)"),
         Quirks(Strategy.MONOLITHIC),
     ),
-    (re.compile(r"[a-z0-9-]+\.azurecr\.(io|cn|us)"), Quirks(largest_chunk=20 * MIB)),
+    (re.compile(r"[a-z0-9-]+\.azurecr\.(io|cn|us)"), Quirks(max_chunk_size=20 * MIB)),
 )
 
 
-def declared(host: str) -> Quirks:
-    """What is known of ``host[:port]`` by its name."""
+def declared_quirks(host: str) -> Quirks:
+    """Return the declared quirks of ``host[:port]``; the defaults if there are none."""
     name = host.rpartition(":")[0] if host.count(":") == 1 else host
     for pattern, quirks in _DECLARED:
         if pattern.fullmatch(name):
@@ -117,135 +119,145 @@ def declared(host: str) -> Quirks:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What is known of one host, and since when."""
+class _HostProfile:
+    """Quirks and throughput of one host."""
 
     quirks: Quirks
-    since: float = 0.0  # seconds since the epoch; 0: nobody taught it
-    pace: int = 0  # bytes it last carried in `PACE_TIME`; 0: not known
+    learned_at: float = 0.0  # seconds since the epoch; 0 if not learned
+    throughput: int = 0  # bytes in `TARGET_CHUNK_TIME`, as last measured; 0 if unknown
 
-    def saved(self) -> dict[str, Any]:
-        """What another process can read again; what is only declared may be declared anew."""
-        taught = self.quirks.saved() | {"learned": self.since} if self.since else {}
-        return taught | {"pace": self.pace}
+    def to_json(self) -> dict[str, Any]:
+        """Return the profile as JSON, without quirks that are only declared."""
+        learned = self.quirks.to_json() | {"learned_at": self.learned_at} if self.learned_at else {}
+        return learned | {"throughput": self.throughput}
 
     @classmethod
-    def read(cls, host: str, saved: Mapping[str, Any]) -> _Known:
-        """Read what `saved` gave, as far as it makes sense."""
-        pace = saved.get("pace")
-        pace = pace if isinstance(pace, int) and pace > 0 else 0
-        quirks, known = Quirks.read(saved), declared(host)
+    def from_json(cls, host: str, document: Mapping[str, Any]) -> _HostProfile:
+        """Parse the output of `to_json`, ignoring invalid parts."""
+        throughput = document.get("throughput")
+        throughput = throughput if isinstance(throughput, int) and throughput > 0 else 0
+        quirks, declared = Quirks.from_json(document), declared_quirks(host)
         if quirks is None:
-            return cls(known, 0.0, pace)
-        quirks = replace(quirks, uploads_at_once=known.uploads_at_once)
-        return cls(quirks, float(saved["learned"]), pace)
+            return cls(declared, 0.0, throughput)
+        quirks = replace(quirks, max_uploads=declared.max_uploads)
+        return cls(quirks, float(document["learned_at"]), throughput)
 
 
-class Knowledge:
-    """The quirks of the hosts, as they are learned. Any thread may call any method."""
+class HostProfiles:
+    """Declared and learned quirks of all hosts. Any thread may call any method."""
 
     def __init__(
         self,
-        recall: Callable[[str], Mapping[str, Any]] | None = None,
-        record: Callable[[str, dict[str, Any]], None] | None = None,
-        allowed: Callable[[str], int | None] | None = None,
+        load_profile: Callable[[str], Mapping[str, Any]] | None = None,
+        save_profile: Callable[[str, dict[str, Any]], None] | None = None,
+        bandwidth_limit: Callable[[str], int | None] | None = None,
     ) -> None:
-        """Know what is declared, and what earlier processes learned.
+        """Start with the declared quirks and those that earlier processes learned.
 
         Args:
-            recall: what was recorded of a host; empty: nothing.
-            record: told of each lesson.
-            allowed: bytes a second that may go to a host; None: as many as it carries.
+            load_profile: returns a host's saved profile; empty if there is none.
+            save_profile: called with each changed profile.
+            bandwidth_limit: returns a host's limit in bytes per second; None for no limit.
         """
-        self.returned = Returned()  # manifests that were read back
-        self._allowed = allowed or (lambda _: None)
-        self._recall = recall
-        self._record = record
-        self._hosts: dict[str, _Known] = {}
-        self._lock = threading.Lock()  # guards _hosts
+        self.confirmed_manifests = ConfirmedManifests()  # manifests that were read back
+        self._bandwidth_limit = bandwidth_limit or (lambda _: None)
+        self._load_profile = load_profile
+        self._save_profile = save_profile
+        self._profiles: dict[str, _HostProfile] = {}
+        self._lock = threading.Lock()  # guards _profiles
 
-    def of(self, host: str) -> Quirks:
-        """What is known of ``host``."""
-        return self._known(host).quirks
+    def quirks_for(self, host: str) -> Quirks:
+        """Return the current quirks of ``host``."""
+        return self._get_profile(host).quirks
 
-    def chunk_size(self, host: str, wanted: int | None, size: int) -> int:
-        """Bytes of one chunk of a blob of ``size`` bytes.
+    def chunk_size(self, host: str, requested: int | None, blob_size: int) -> int:
+        """Return the chunk size in bytes for a blob of ``blob_size`` bytes.
 
         Args:
-            wanted: bytes; None: what the host carries in about two seconds.
+            requested: bytes; None for what the host transfers in about two seconds.
         """
-        known, allowed = self._known(host), self._allowed(host)
-        if wanted is None:
-            wanted = min(max(known.pace // MIB * MIB, LEAST_PACE), MOST_PACE)
-            if allowed is not None:
-                wanted = min(wanted, max(int(allowed * PACE_TIME), LEAST_LIMITED))
-        return known.quirks.chunk_size(wanted, size)
+        profile, bandwidth_limit = self._get_profile(host), self._bandwidth_limit(host)
+        if requested is None:
+            requested = min(
+                max(profile.throughput // MIB * MIB, MIN_ADAPTIVE_CHUNK), MAX_ADAPTIVE_CHUNK
+            )
+            if bandwidth_limit is not None:
+                requested = min(
+                    requested, max(int(bandwidth_limit * TARGET_CHUNK_TIME), MIN_LIMITED_CHUNK)
+                )
+        return profile.quirks.chunk_size(requested, blob_size)
 
-    def carried(self, host: str, count: int, seconds: float) -> None:
-        """The host took ``count`` bytes in so many seconds; with a limit that tells nothing."""
-        if self._allowed(host) is not None:
+    def record_throughput(self, host: str, count: int, seconds: float) -> None:
+        """Record that ``count`` bytes took ``seconds``; ignored if a bandwidth limit applies."""
+        if self._bandwidth_limit(host) is not None:
             return
-        pace = int(min(count * PACE_TIME / max(seconds, 1e-6), MOST_PACE))
-        self._pace(host, pace)
+        throughput = int(min(count * TARGET_CHUNK_TIME / max(seconds, 1e-6), MAX_ADAPTIVE_CHUNK))
+        self._set_throughput(host, throughput)
 
-    def lost(self, host: str, chunk: int) -> None:
-        """A session was lost with a chunk of so many bytes: smaller ones lose less."""
-        self._pace(host, chunk // 2)
+    def record_lost_session(self, host: str, chunk_size: int) -> None:
+        """Halve the chunk size after a lost session: smaller chunks lose less."""
+        self._set_throughput(host, chunk_size // 2)
 
-    def keep(self, host: str) -> None:
-        """Write down how much the host carries; done once a blob, not once a chunk."""
-        self._write(host, self._known(host))
+    def save_throughput(self, host: str) -> None:
+        """Save the host's throughput; called once per blob, not per chunk."""
+        self._write_profile(host, self._get_profile(host))
 
-    def limit_chunk(self, host: str, largest: int) -> None:
-        """The host refused a chunk for its size: send at most ``largest`` bytes at once."""
-        known = self.of(host)
-        if known.largest_chunk is None or largest < known.largest_chunk:
-            self._learn(host, replace(known, largest_chunk=largest))
+    def set_max_chunk_size(self, host: str, max_chunk_size: int) -> None:
+        """Limit chunks to ``max_chunk_size`` bytes after the host rejected a larger one."""
+        quirks = self.quirks_for(host)
+        if quirks.max_chunk_size is None or max_chunk_size < quirks.max_chunk_size:
+            self._update_quirks(host, replace(quirks, max_chunk_size=max_chunk_size))
 
-    def use(self, host: str, strategy: Strategy) -> None:
-        """The host refused another strategy."""
-        self._learn(host, replace(self.of(host), strategy=strategy))
+    def set_strategy(self, host: str, strategy: Strategy) -> None:
+        """Use ``strategy`` from now on, after the host rejected the previous one."""
+        self._update_quirks(host, replace(self.quirks_for(host), strategy=strategy))
 
-    def announce(self, host: str, smallest: int | None, largest: int | None) -> None:
-        """The host says what sizes of chunks it takes."""
-        known = self.of(host)
-        self._learn(
+    def set_chunk_size_range(
+        self, host: str, min_chunk_size: int | None, max_chunk_size: int | None
+    ) -> None:
+        """Set the chunk sizes in bytes that the host announced; None leaves a bound unchanged."""
+        quirks = self.quirks_for(host)
+        self._update_quirks(
             host,
             replace(
-                known,
-                smallest_chunk=known.smallest_chunk if smallest is None else smallest,
-                largest_chunk=known.largest_chunk if largest is None else largest,
+                quirks,
+                min_chunk_size=quirks.min_chunk_size if min_chunk_size is None else min_chunk_size,
+                max_chunk_size=quirks.max_chunk_size if max_chunk_size is None else max_chunk_size,
             ),
         )
 
-    def count_ourselves(self, host: str) -> None:
-        """The host's Range cannot be believed."""
-        self._learn(host, replace(self.of(host), own_offset=True))
+    def distrust_range(self, host: str) -> None:
+        """Ignore the host's Range header from now on."""
+        self._update_quirks(host, replace(self.quirks_for(host), ignore_range_header=True))
 
-    def _known(self, host: str) -> _Known:
+    def _get_profile(self, host: str) -> _HostProfile:
         with self._lock:
-            found = self._hosts.get(host)
-        if found is None:
-            recalled = _Known.read(host, self._recall(host) if self._recall else {})
+            profile = self._profiles.get(host)
+        if profile is None:
+            loaded = _HostProfile.from_json(
+                host, self._load_profile(host) if self._load_profile else {}
+            )
             with self._lock:
-                found = self._hosts.setdefault(host, recalled)
-        return found
+                profile = self._profiles.setdefault(host, loaded)
+        return profile
 
-    def _pace(self, host: str, pace: int) -> None:
-        known = self._known(host)
+    def _set_throughput(self, host: str, throughput: int) -> None:
+        profile = self._get_profile(host)
         with self._lock:
-            self._hosts[host] = replace(self._hosts.get(host, known), pace=max(pace, 1))
+            self._profiles[host] = replace(
+                self._profiles.get(host, profile), throughput=max(throughput, 1)
+            )
 
-    def _learn(self, host: str, quirks: Quirks) -> None:
-        known = self._known(host)
-        if known.quirks == quirks:
+    def _update_quirks(self, host: str, quirks: Quirks) -> None:
+        profile = self._get_profile(host)
+        if profile.quirks == quirks:
             return
         with self._lock:
-            pace = self._hosts.get(host, known).pace
-            known = self._hosts[host] = _Known(quirks, time.time(), pace)
+            throughput = self._profiles.get(host, profile).throughput
+            profile = self._profiles[host] = _HostProfile(quirks, time.time(), throughput)
         logger.info("%s: uploads by %s", host, quirks)
-        self._write(host, known)
+        self._write_profile(host, profile)
 
-    def _write(self, host: str, known: _Known) -> None:
-        if self._record is not None:
-            self._record(host, known.saved())
+    def _write_profile(self, host: str, profile: _HostProfile) -> None:
+        if self._save_profile is not None:
+            self._save_profile(host, profile.to_json())

@@ -1,4 +1,4 @@
-"""What refers to a manifest: a registry's own list of it, or the tag that clients keep instead."""
+"""Lists and updates referrers: the referrers API and the referrers tag schema."""
 
 from __future__ import annotations
 
@@ -12,282 +12,292 @@ from typing import Any
 
 import requests
 
-from concil.content import ACCEPTED_TYPES, OCI_INDEX, Descriptor, Digest, Manifest
-from concil.digest_tags import digest_tag, digest_tag_parts
-from concil.errors import (
-    ConcilError,
-    InvalidManifest,
-    ProtocolViolation,
-    StatusError,
-    shown,
-)
+from concil.errors import ConcilError, InvalidManifest, ProtocolViolation, StatusError, safe_repr
+from concil.http.pagination import Paginator
+from concil.http.redirects import resolve_location
+from concil.http.transport import SendOptions, read_error
+from concil.http.urls import origin
+from concil.oci.descriptor import Descriptor
+from concil.oci.manifest import Digest, Manifest
+from concil.oci.media_types import ACCEPTED_TYPES, OCI_INDEX
+from concil.oci.referrers_tag import referrers_tag, split_digest_tag
+from concil.oci.strict_json import InvalidJSON, parse_json
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call
-from concil.registry.links import Links
-from concil.registry.session import Options, read_error
-from concil.registry.urls import origin, resolve
-from concil.strict_json import InvalidJson, read_json
 
 logger = logging.getLogger(__name__)
 
-PAGE_LIMIT = 4 * 1024 * 1024  # bytes
-MOST_PAGES = 1_000
-MOST_REFERRERS = 10_000  # of one manifest
-MOST_NAMES = 20_000  # tags that are listed to find those of cosign among them
-ROUNDS = 6  # times that a tag is written before others are told to keep quiet
-SUFFIXES = ("sig", "att", "sbom")  # of cosign's tags, where tags cannot be listed
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# Answers of registries that do not list referrers. Quay has 400 for a subject that it does
-# not know; GHCR sends its users to a web page.
-_NO_LIST = frozenset({400, 404, 405, 406, 410, 501}) | _REDIRECTS
-_UNKNOWN_NAME = (b"NAME_UNKNOWN", b"MANIFEST_UNKNOWN")
+MAX_PAGE_SIZE = 4 * 1024 * 1024  # bytes
+MAX_PAGES = 1_000
+MAX_REFERRERS = 10_000  # per manifest
+MAX_TAGS = 20_000  # tags listed per repository to find cosign's
+MAX_WRITE_ATTEMPTS = 6  # writes of a tag before concurrent writers are reported
+COSIGN_SUFFIXES = ("sig", "att", "sbom")  # tried if the tags cannot be listed
+_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+# Responses of registries without the referrers API. Quay answers 400 for an unknown subject;
+# GHCR redirects to a web page.
+_UNSUPPORTED_STATUSES = frozenset({400, 404, 405, 406, 410, 501}) | _REDIRECT_STATUSES
+_UNKNOWN_NAME_CODES = (b"NAME_UNKNOWN", b"MANIFEST_UNKNOWN")
 
 
 @dataclass(slots=True)
-class _Together:
-    """Threads that write to one tag, from the first that begins to the last that ends."""
+class _TagWriters:
+    """Threads that are writing one tag at the same time, and their entries."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
-    writers: int = 0
+    count: int = 0
 
 
 class SharedReferrers:
-    """What the repositories of a run learn about referrers. Any thread may call any method."""
+    """Referrer state shared by all repositories of a run. Any thread may call any method."""
 
     def __init__(self) -> None:
-        """Know nothing."""
+        """Start with nothing known."""
         self._lock = threading.Lock()  # guards all below
-        self._without: set[str] = set()  # hosts of registries that do not list referrers
-        self._names: dict[tuple[str, str], dict[str, list[str]] | None] = {}
-        self._writing: dict[tuple[str, str, str], _Together] = {}
+        self._hosts_without_api: set[str] = set()  # hosts without the referrers API
+        self._digest_tags: dict[tuple[str, str], dict[str, list[str]] | None] = {}
+        self._writers_by_tag: dict[tuple[str, str, str], _TagWriters] = {}
 
-    def forget(self) -> None:
-        """Ask anew: a signature may have come since."""
+    def clear(self) -> None:
+        """Forget cached tags and hosts, because new signatures may exist."""
         with self._lock:
-            self._without.clear()
-            self._names.clear()
+            self._hosts_without_api.clear()
+            self._digest_tags.clear()
 
-    def has_no_list(self, host: str) -> bool:
-        """Whether a registry has said that it does not list referrers."""
+    def is_api_missing(self, host: str) -> bool:
+        """Return whether a host is known not to support the referrers API."""
         with self._lock:
-            return host in self._without
+            return host in self._hosts_without_api
 
-    def remember_no_list(self, host: str) -> None:
-        """Do not ask a registry again."""
+    def record_missing_api(self, host: str) -> None:
+        """Record that a host does not support the referrers API."""
         with self._lock:
-            self._without.add(host)
+            self._hosts_without_api.add(host)
 
     def digest_tags(self, client: RegistryClient) -> dict[str, list[str]] | None:
-        """The tags of a repository that are named by digests, by what they begin with.
+        """Return a repository's tags that are named after digests, by their ``sha256-...`` stem.
 
         Returns:
-            None where they are too many to look for, or cannot be listed.
+            None if there are too many tags, or they cannot be listed.
         """
         key = (client.endpoint.host, client.repository)
         with self._lock:
-            if key in self._names:
-                return self._names[key]
-        found = _digest_tags(client)
+            if key in self._digest_tags:
+                return self._digest_tags[key]
+        tags = _list_digest_tags(client)
         with self._lock:
-            return self._names.setdefault(key, found)
+            return self._digest_tags.setdefault(key, tags)
 
     @contextlib.contextmanager
-    def writing(
+    def join_writers(
         self, client: RegistryClient, tag: str, entry: dict[str, Any]
     ) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-        """Join those who write to one tag at this moment; the block is told what all want in it.
+        """Join the threads that are writing one tag; yield a function that returns all entries.
 
-        Each of them writes that, also for those who are done already: whoever has read the
-        tag before they wrote would throw it out again. So threads of one process lose
-        nothing to one another, and need not wait for one another either.
+        Each thread writes the entries of all, including those of threads that have finished: a
+        thread that read the tag before would otherwise remove them. Thus threads of one process
+        lose no entries and need not wait for each other.
         """
         key = (client.endpoint.host, client.repository, tag)
         with self._lock:
-            together = self._writing.setdefault(key, _Together())
-            together.entries.append(entry)
-            together.writers += 1
+            writers = self._writers_by_tag.setdefault(key, _TagWriters())
+            writers.entries.append(entry)
+            writers.count += 1
 
-        def wanted() -> list[dict[str, Any]]:
+        def all_entries() -> list[dict[str, Any]]:
             with self._lock:
-                return list(together.entries)
+                return list(writers.entries)
 
         try:
-            yield wanted
+            yield all_entries
         finally:
             with self._lock:
-                together.writers -= 1
-                if not together.writers:
-                    del self._writing[key]
+                writers.count -= 1
+                if not writers.count:
+                    del self._writers_by_tag[key]
 
 
 class Referrers:
-    """What refers to the manifests of one repository. Any thread may call any method."""
+    """Referrers of the manifests of one repository. Any thread may call any method."""
 
     def __init__(self, client: RegistryClient, shared: SharedReferrers) -> None:
-        """Ask through ``client``."""
+        """Use ``client`` for requests, and ``shared`` for the state of the run."""
         self._client = client
         self._shared = shared
 
-    def of(self, subject: Digest) -> tuple[Descriptor, ...]:
-        """What refers to a manifest, each once.
+    def list_referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        """Return the descriptors of a manifest's referrers, without duplicates.
 
         Raises:
-            InvalidManifest, ProtocolViolation: the list makes no sense or has no end.
-            StatusError, ConnectionLost: it cannot be had; that is not "none".
+            InvalidManifest, ProtocolViolation: the list is malformed or endless.
+            StatusError, ConnectionLost: the list cannot be read, which does not mean "none".
         """
         entries: list[dict[str, Any]] | None = None
-        if not self._shared.has_no_list(self._client.endpoint.host):
-            entries = self._listed(subject)
+        if not self._shared.is_api_missing(self._client.endpoint.host):
+            entries = self._list_by_api(subject)
         if entries is None:
-            entries = _entries(self._tagged(subject))
-        found: dict[Digest, Descriptor] = {}
+            entries = _index_entries(self._read_tag(subject))
+        descriptors: dict[Digest, Descriptor] = {}
         for entry in entries:
             try:
                 descriptor = Descriptor.from_json(entry)
             except ConcilError as error:
-                raise InvalidManifest(f"{self._what(subject)}: {error}") from error
-            found.setdefault(descriptor.digest, descriptor)
-        if len(found) > MOST_REFERRERS:
-            raise InvalidManifest(f"{self._what(subject)} are more than {MOST_REFERRERS}")
-        return tuple(found.values())
+                raise InvalidManifest(f"{self._describe(subject)}: {error}") from error
+            descriptors.setdefault(descriptor.digest, descriptor)
+        if len(descriptors) > MAX_REFERRERS:
+            raise InvalidManifest(f"{self._describe(subject)} are more than {MAX_REFERRERS}")
+        return tuple(descriptors.values())
 
     def digest_tags(self, subject: Digest) -> tuple[str, ...]:
-        """Tags that are named by a digest, as cosign names those of signatures.
+        """Return the tags that are named after a digest, like cosign's signatures.
 
-        They exist, or may do so where the tags of the repository were not listed.
+        If the repository's tags cannot be listed, these are candidates that may not exist.
         """
-        stem = digest_tag(subject)
-        known = self._shared.digest_tags(self._client)
-        if known is None:
-            return tuple(f"{stem}.{suffix}" for suffix in SUFFIXES)
-        return tuple(known.get(stem, ()))
+        stem = referrers_tag(subject)
+        tags_by_stem = self._shared.digest_tags(self._client)
+        if tags_by_stem is None:
+            return tuple(f"{stem}.{suffix}" for suffix in COSIGN_SUFFIXES)
+        return tuple(tags_by_stem.get(stem, ()))
 
-    def add(self, manifest: Manifest, digest: Digest, subject: Digest) -> None:
-        """Write a manifest into the tag that lists what refers to its subject.
+    def add_to_tag(self, manifest: Manifest, digest: Digest, subject: Digest) -> None:
+        """Add a manifest to the referrers tag of its subject.
 
-        The client's task where a registry does not say that it does so itself.
+        Clients must do so if the registry does not send an OCI-Subject header.
 
         Raises:
-            ProtocolViolation: others write it all the time.
-            InvalidManifest: the tag is something else.
+            ProtocolViolation: other writers keep changing the tag.
+            InvalidManifest: the tag is not a list of referrers.
         Source: distribution-spec, "Pushing Manifests with Subject".
         """
-        tag = digest_tag(subject)
-        entry = manifest.listed(digest).to_json()
-        with self._shared.writing(self._client, tag, entry) as all_wanted:
-            for _ in range(ROUNDS):
-                document = self._tagged(subject, writing=True)
-                there = {each["digest"] for each in _entries(document)}
-                missing = {e["digest"]: e for e in all_wanted() if e["digest"] not in there}
+        tag = referrers_tag(subject)
+        entry = manifest.referrer_descriptor(digest).to_json()
+        with self._shared.join_writers(self._client, tag, entry) as all_entries:
+            for _ in range(MAX_WRITE_ATTEMPTS):
+                document = self._read_tag(subject, for_writing=True)
+                listed_digests = {listed["digest"] for listed in _index_entries(document)}
+                missing = {
+                    e["digest"]: e for e in all_entries() if e["digest"] not in listed_digests
+                }
                 if not missing:
                     return
-                entries = [*_entries(document), *missing.values()]
-                body = json.dumps({**(document or _EMPTY), "manifests": entries}).encode()
-                # A registry cannot be told to write only if nothing has changed: another
-                # client may have written since. So it is read again, and written again.
+                entries = [*_index_entries(document), *missing.values()]
+                body = json.dumps({**(document or _EMPTY_INDEX), "manifests": entries}).encode()
+                # Registries have no conditional PUT, so another client may overwrite the tag.
+                # Therefore read it again, and write again if entries are missing.
                 self._client.put_manifest(body, OCI_INDEX, tag)
         raise ProtocolViolation(
-            f"{self._what(subject)}: others write the tag {tag} all the time",
+            f"{self._describe(subject)}: others write the tag {tag} all the time",
             remedy="let only one program at a time write referrers of one image",
         )
 
-    def _listed(self, subject: Digest) -> list[dict[str, Any]] | None:
-        """What the registry itself lists; None if it does not."""
+    def _list_by_api(self, subject: Digest) -> list[dict[str, Any]] | None:
+        """List referrers by the API; None if the registry does not support it."""
         client = self._client
         url = client.path(f"referrers/{subject}")
-        found: list[dict[str, Any]] = []
-        links = Links(lambda: client.endpoint.base, "referrers")
+        entries: list[dict[str, Any]] = []
+        paginator = Paginator(lambda: client.endpoint.base_url, "referrers")
         pages = 0
         redirects: set[str] = set()
-        for _ in range(MOST_PAGES):
-            # A redirect is looked at first: GHCR's leads to a web page, and to its limits.
-            options = Options(follow=False)
+        for _ in range(MAX_PAGES):
+            # Check redirects before following: GHCR's leads to a web page with a rate limit.
+            options = SendOptions(allow_redirects=False)
             headers = {"Accept": OCI_INDEX}
-            expect = frozenset({200}) | _NO_LIST
-            call = Call("GET", url, client.pull, headers, expect=expect, options=options)
-            response, content = client.read(call, PAGE_LIMIT, self._what(subject))
-            following = self._redirected(response)
-            if following is None or following in redirects:
-                page = self._page(response, content, subject)
+            expected_statuses = frozenset({200}) | _UNSUPPORTED_STATUSES
+            call = Call(
+                "GET",
+                url,
+                client.pull_scopes,
+                headers,
+                expected_statuses=expected_statuses,
+                options=options,
+            )
+            response, content = client.send_and_read(call, MAX_PAGE_SIZE, self._describe(subject))
+            next_url = self._redirect_target(response)
+            if next_url is None or next_url in redirects:
+                page = self._parse_page(response, content, subject)
                 if page is None:
-                    self._end_of_list(response, subject, first=not pages)
+                    self._handle_missing_list(response, subject, is_first_page=not pages)
                     return None
-                found += page
+                entries += page
                 pages += 1
-                following = links.following(response, empty=not page)
+                next_url = paginator.next_url(response, is_empty=not page)
             else:
-                redirects.add(following)
-            if following is None:
-                return found
-            if len(found) > MOST_REFERRERS:
+                redirects.add(next_url)
+            if next_url is None:
+                return entries
+            if len(entries) > MAX_REFERRERS:
                 break
-            url = following
-        raise ProtocolViolation(f"{self._what(subject)}: the list has no end")
+            url = next_url
+        raise ProtocolViolation(f"{self._describe(subject)}: the list has no end")
 
-    def _redirected(self, response: requests.Response) -> str | None:
-        """Where the same registry has the list; None: not elsewhere, or not in the registry."""
+    def _redirect_target(self, response: requests.Response) -> str | None:
+        """Return the target of a redirect within the registry; None for any other response."""
         location = response.headers.get("Location")
-        if response.status_code not in _REDIRECTS or location is None:
+        if response.status_code not in _REDIRECT_STATUSES or location is None:
             return None
         with contextlib.suppress(ProtocolViolation):
-            target = resolve(response.url, location)
-            return target if origin(target) == origin(self._client.endpoint.base) else None
+            target = resolve_location(response.url, location)
+            return target if origin(target) == origin(self._client.endpoint.base_url) else None
         return None
 
-    def _page(
+    def _parse_page(
         self, response: requests.Response, content: bytes, subject: Digest
     ) -> list[dict[str, Any]] | None:
-        kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
-        # Some answer 200 and a page for people to whatever they do not know.
-        if response.status_code != requests.codes.ok or kind != OCI_INDEX:
+        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        # Some registries answer 200 with an HTML page to unknown paths.
+        if response.status_code != requests.codes.ok or media_type != OCI_INDEX:
             return None
-        return _entries(_document(content, self._what(subject)))
+        return _index_entries(_parse_index(content, self._describe(subject)))
 
-    def _end_of_list(self, response: requests.Response, subject: Digest, *, first: bool) -> None:
-        """There is no list, or no more of it.
+    def _handle_missing_list(
+        self, response: requests.Response, subject: Digest, *, is_first_page: bool
+    ) -> None:
+        """Record that the API is missing, unless the response is about the subject only.
 
         Raises:
-            ProtocolViolation: half of it has come.
+            ProtocolViolation: the list broke off after its first page.
         """
         status = response.status_code
-        if not first:
-            raise ProtocolViolation(f"{self._what(subject)}: the list breaks off with {status}")
-        logger.debug("%s: %d, so there may be a tag", self._what(subject), status)
-        text = read_error(response)
-        if status != requests.codes.bad_request and not any(c in text for c in _UNKNOWN_NAME):
-            self._shared.remember_no_list(self._client.endpoint.host)
+        if not is_first_page:
+            raise ProtocolViolation(f"{self._describe(subject)}: the list breaks off with {status}")
+        logger.debug("%s: %d, so there may be a tag", self._describe(subject), status)
+        content = read_error(response)
+        if status != requests.codes.bad_request and not any(
+            c in content for c in _UNKNOWN_NAME_CODES
+        ):
+            self._shared.record_missing_api(self._client.endpoint.host)
 
-    def _tagged(self, subject: Digest, *, writing: bool = False) -> dict[str, Any] | None:
-        """The index under the tag of a subject; None if there is none.
+    def _read_tag(self, subject: Digest, *, for_writing: bool = False) -> dict[str, Any] | None:
+        """Return the index under the referrers tag of a subject; None if there is none.
 
         Raises:
-            InvalidManifest: the tag is something else, and is to be written.
+            InvalidManifest: the tag is not a list of referrers, and ``for_writing`` is set.
         """
-        tag = digest_tag(subject)
+        tag = referrers_tag(subject)
         try:
             body, media_type = self._client.read_manifest(tag, ", ".join(ACCEPTED_TYPES))
         except StatusError as error:
             if error.status == requests.codes.not_found:
                 return None
             raise
-        what = self._what(subject)
-        # People name images by their digests, too: then it is no list of referrers.
-        itself = Digest.of(body, subject.algorithm) == subject
-        if not itself and _is_index(body, media_type):
-            return _document(body, what)
-        if writing:
+        operation = self._describe(subject)
+        # Some users tag images with their digest: then the tag is no list of referrers.
+        is_subject = Digest.from_bytes(body, subject.algorithm) == subject
+        if not is_subject and _is_index(body, media_type):
+            return _parse_index(body, operation)
+        if for_writing:
             raise InvalidManifest(
-                f"{what}: the tag {tag} is an image, and no list of referrers",
+                f"{operation}: the tag {tag} is an image, and no list of referrers",
                 remedy="give that image another tag: this one belongs to the referrers",
             )
-        logger.debug("%s: the tag is no list", what)
+        logger.debug("%s: the tag is no list", operation)
         return None
 
-    def _what(self, subject: Digest) -> str:
+    def _describe(self, subject: Digest) -> str:
         return f"{self._client.repository}: referrers of {subject}"
 
 
-_EMPTY: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX}
+_EMPTY_INDEX: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX}
 
 
 def _is_index(body: bytes, media_type: str) -> bool:
@@ -297,36 +307,36 @@ def _is_index(body: bytes, media_type: str) -> bool:
         return False
 
 
-def _entries(document: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _index_entries(document: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [] if document is None else list(document["manifests"])
 
 
-def _document(content: bytes, what: str) -> dict[str, Any]:
-    """An index whose entries are objects; their other fields are kept as they are."""
+def _parse_index(content: bytes, operation: str) -> dict[str, Any]:
+    """Parse an index and check that its entries are objects; other fields are kept."""
     try:
-        document = read_json(content)
-    except InvalidJson as error:
-        raise InvalidManifest(f"{what} are {error}") from error
+        document = parse_json(content)
+    except InvalidJSON as error:
+        raise InvalidManifest(f"{operation} are {error}") from error
     entries = document.get("manifests") if isinstance(document, dict) else None
-    # A registry without any sends null in place of an empty list.
+    # Some registries send null instead of an empty list.
     entries = [] if entries is None and isinstance(document, dict) else entries
     if not isinstance(entries, list) or not all(
         isinstance(e, dict) and isinstance(e.get("digest"), str) for e in entries
     ):
-        raise InvalidManifest(f"{what}: not a list: {shown(content[:60])}")
+        raise InvalidManifest(f"{operation}: not a list: {safe_repr(content[:60])}")
     return {**document, "manifests": entries}
 
 
-def _digest_tags(client: RegistryClient) -> dict[str, list[str]] | None:
-    found: dict[str, list[str]] = {}
+def _list_digest_tags(client: RegistryClient) -> dict[str, list[str]] | None:
+    tags_by_stem: dict[str, list[str]] = {}
     try:
-        for count, name in enumerate(client.tags()):
-            if count >= MOST_NAMES:
+        for count, name in enumerate(client.list_tags()):
+            if count >= MAX_TAGS:
                 return None
-            stem, suffix = digest_tag_parts(name) or ("", "")
+            stem, suffix = split_digest_tag(name) or ("", "")
             if suffix:
-                found.setdefault(stem, []).append(name)
+                tags_by_stem.setdefault(stem, []).append(name)
     except (StatusError, ProtocolViolation) as error:
         logger.debug("%s: tags cannot be listed: %s", client.repository, error)
         return None
-    return found
+    return tags_by_stem

@@ -1,4 +1,4 @@
-"""One connection: bytes read ahead, request bodies as streams, files sent by the kernel."""
+"""Server side of one connection: buffered reads, body streams, sendfile."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from concil.config import KIB, MIB
-from concil.server.refusal import BodyBroken, Refusal
+from concil.server.errors import ErrorResponse, IncompleteBody
 
-BLOCK = 1 * MIB  # bytes of one read or write of a body
-_LINE_LIMIT = 4 * KIB  # bytes of a line of the chunked coding
-_TRAILERS = 100  # lines behind the last chunk
-_PATIENCE = 60.0  # seconds for a line, where the socket has no timeout
-_DRAIN_LIMIT = 64 * MIB  # bytes of an unwanted body that are read rather than cut off
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
+BLOCK_SIZE = 1 * MIB  # bytes of one read or write of a body
+_MAX_LINE_SIZE = 4 * KIB  # bytes of a line of the chunked transfer coding
+_MAX_TRAILERS = 100  # lines after the last chunk
+_LINE_TIMEOUT = 60.0  # seconds for a line if the socket has no timeout
+_MAX_DRAIN_SIZE = 64 * MIB  # bytes of an unwanted body that are read to keep the connection
+_CHUNK_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 @dataclass(slots=True)
-class Stretch:
-    """Bytes of an open file that are sent as a body; the sender closes the file."""
+class FileRange:
+    """A range of an open file that is sent as a body; the sender closes the file."""
 
     file: BinaryIO
     start: int
@@ -35,112 +35,112 @@ class Stretch:
 
 @dataclass(slots=True)
 class Activity:
-    """Whether a connection waits for its client. Its own thread writes; any may read.
+    """Whether a connection waits for its client. Its own thread writes; any thread may read.
 
-    A header counts as silence until it is complete, whatever comes of it meanwhile.
+    A connection counts as idle until a header is complete, even while bytes of it arrive.
     """
 
-    silent_since: float | None = field(default_factory=time.monotonic)  # None: it does not wait
-    is_in_request: bool = False  # between a complete header and the end of the answer
+    silent_since: float | None = field(default_factory=time.monotonic)  # None: not waiting
+    is_in_request: bool = False  # between a complete header and the end of the response
     has_sent_request: bool = False
 
     def await_header(self) -> None:
-        """Note that the next thing to come is a header; the first one since it was accepted."""
+        """Record that a header is expected next."""
         if self.has_sent_request:
             self.silent_since = time.monotonic()
         self.is_in_request = False
 
     def begin_request(self) -> None:
-        """Note that a header is complete."""
+        """Record that a header is complete."""
         self.silent_since, self.is_in_request, self.has_sent_request = None, True, True
 
     def begin_wait(self) -> None:
-        """Note that bytes of a body or an answer are to move next."""
+        """Record that bytes of a body or response are expected to move next."""
         if self.is_in_request:
             self.silent_since = time.monotonic()
 
     def end_wait(self) -> None:
-        """Note that some of them have moved."""
+        """Record that some of them have moved."""
         if self.is_in_request:
             self.silent_since = None
 
 
 class Connection:
-    """A socket with the bytes that were read ahead. One thread at a time."""
+    """A socket with a read buffer. Not thread-safe."""
 
     def __init__(self, sock: socket.socket, activity: Activity | None = None) -> None:
-        """Take over ``sock``, whose timeout is the longest silence that is borne."""
+        """Take ownership of ``sock``; its timeout is the idle timeout."""
         self.sock = sock
         self.activity = activity or Activity()
-        self._ahead = bytearray()
+        self._buffer = bytearray()
 
     def fill(self) -> bool:
-        """Read some more ahead; False if the other side has closed."""
+        """Read more bytes into the buffer; return False if the peer has closed the connection."""
         self.activity.begin_wait()
         piece = self.sock.recv(64 * KIB)
         self.activity.end_wait()
-        self._ahead += piece
+        self._buffer += piece
         return bool(piece)
 
     def peek(self) -> bytes:
-        """Return the next byte without taking it; empty if the other side has closed."""
-        if not self._ahead:
+        """Return the next byte without consuming it; empty if the peer has closed."""
+        if not self._buffer:
             self.fill()
-        return bytes(self._ahead[:1])
+        return bytes(self._buffer[:1])
 
     def read_into(self, view: memoryview) -> int:
-        """Fill some of ``view``; 0 if the other side has closed."""
-        if not self._ahead:
+        """Read into a part of ``view``; return 0 if the peer has closed the connection."""
+        if not self._buffer:
             self.activity.begin_wait()
             count = self.sock.recv_into(view)
             self.activity.end_wait()
             return count
-        count = min(len(view), len(self._ahead))
-        view[:count] = self._ahead[:count]
-        del self._ahead[:count]
+        count = min(len(view), len(self._buffer))
+        view[:count] = self._buffer[:count]
+        del self._buffer[:count]
         return count
 
     def read_until(self, end: bytes, limit: int) -> bytes | None:
-        """Return the bytes in front of ``end``; None if the other side closed first.
+        """Return the bytes before ``end``; None if the peer closed the connection first.
 
         Raises:
-            Refusal: there are more than ``limit``.
-            TimeoutError: they take longer than a silence may, however many come meanwhile.
+            ErrorResponse: there are more than ``limit`` bytes.
+            TimeoutError: they took longer than the timeout, even if some arrived meanwhile.
         """
-        searched, until = 0, time.monotonic() + (self.sock.gettimeout() or _PATIENCE)
+        searched, deadline = 0, time.monotonic() + (self.sock.gettimeout() or _LINE_TIMEOUT)
         while True:
-            found = self._ahead.find(end, searched)
-            if found >= 0 and found <= limit:
-                text = bytes(self._ahead[:found])
-                del self._ahead[: found + len(end)]
+            end_index = self._buffer.find(end, searched)
+            if end_index >= 0 and end_index <= limit:
+                text = bytes(self._buffer[:end_index])
+                del self._buffer[: end_index + len(end)]
                 return text
-            if len(self._ahead) > limit:
-                raise Refusal("UNSUPPORTED", f"more than {limit} bytes of header", status=431)
-            searched = max(0, len(self._ahead) - len(end))
+            if len(self._buffer) > limit:
+                raise ErrorResponse("UNSUPPORTED", f"more than {limit} bytes of header", status=431)
+            searched = max(0, len(self._buffer) - len(end))
             if not self.fill():
                 return None
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise TimeoutError("a line or the headers took too long")
 
     def send(self, piece: bytes | memoryview) -> None:
-        """Send all of it; the timeout counts from the last byte that went out."""
+        """Send all bytes; the timeout counts from the last byte sent."""
         view = memoryview(piece)
         while view:
             self.activity.begin_wait()
             view = view[self.sock.send(view) :]
             self.activity.end_wait()
 
-    def send_stretch(self, stretch: Stretch) -> int:
-        """Send bytes of a file; return how many went out, fewer if the connection broke."""
-        if stretch.length == 0:
-            return 0  # sendfile refuses to send nothing
+    def send_file_range(self, file_range: FileRange) -> int:
+        """Send a range of a file; return the bytes sent, fewer if the connection broke."""
+        if file_range.length == 0:
+            return 0  # sendfile rejects a length of 0
         if not isinstance(self.sock, ssl.SSLSocket):
-            return self._send_by_kernel(stretch)
-        stretch.file.seek(stretch.start)
-        buffer, sent = memoryview(bytearray(BLOCK)), 0
-        while sent < stretch.length:
-            piece = buffer[: min(BLOCK, stretch.length - sent)]
-            count = stretch.file.readinto(piece)  # type: ignore[attr-defined]  # BinaryIO lacks it
+            return self._send_by_kernel(file_range)
+        file_range.file.seek(file_range.start)
+        buffer, sent = memoryview(bytearray(BLOCK_SIZE)), 0
+        while sent < file_range.length:
+            piece = buffer[: min(BLOCK_SIZE, file_range.length - sent)]
+            count = file_range.file.readinto(piece)  # type: ignore[attr-defined]  # BinaryIO lacks it
             if not count:
                 break
             try:
@@ -150,8 +150,8 @@ class Connection:
             sent += count
         return sent
 
-    def _send_by_kernel(self, stretch: Stretch) -> int:
-        """As `socket.sendfile`, which does not say how far it is."""
+    def _send_by_kernel(self, stretch: FileRange) -> int:
+        """Send with sendfile; unlike `socket.sendfile`, it reports progress after an error."""
         timeout, sent = self.sock.gettimeout(), 0
         writable = select.poll()
         writable.register(self.sock, select.POLLOUT)
@@ -160,8 +160,8 @@ class Connection:
             if not writable.poll(None if timeout is None else timeout * 1000):
                 break
             try:
-                start, left = stretch.start + sent, stretch.length - sent
-                count = os.sendfile(self.sock.fileno(), stretch.file.fileno(), start, left)
+                start, remaining = stretch.start + sent, stretch.length - sent
+                count = os.sendfile(self.sock.fileno(), stretch.file.fileno(), start, remaining)
             except BlockingIOError:
                 continue
             except OSError:
@@ -174,122 +174,128 @@ class Connection:
 
 
 class Body:
-    """The body of a request, read once, in order, in either transfer coding."""
+    """The body of a request: read once, in order, with either transfer coding."""
 
-    def __init__(self, connection: Connection, length: int | None, *, expected: bool) -> None:
-        """Begin in front of the first byte.
+    def __init__(
+        self, connection: Connection, length: int | None, *, expects_continue: bool
+    ) -> None:
+        """Start before the first byte.
 
         Args:
-            connection: where the body comes from; it stays open.
-            length: bytes, or None for the chunked coding.
-            expected: the client waits for "100 Continue" before it sends.
+            connection: the connection to read from; it stays open.
+            length: bytes, or None with chunked transfer coding.
+            expects_continue: the client waits for "100 Continue" before it sends.
         """
         self.length = length
         self.received = 0  # bytes
-        self.waiting = expected
+        self.is_continue_pending = expects_continue
         self._connection = connection
-        self._left = length or 0  # bytes of the body, or of the chunk that is being read
-        self._done = length == 0
-        self.moved = time.monotonic()  # when its last byte came
-        self._senseless = False  # nobody knows where the next request would begin
-        self._first = True
+        self._remaining = length or 0  # bytes of the body, or of the current chunk
+        self._is_complete = length == 0
+        self.last_read_time = time.monotonic()  # monotonic seconds
+        self._is_framing_lost = False  # the start of the next request is unknown
+        self._is_first_chunk = True
 
     @property
-    def done(self) -> bool:
-        """Whether the end was read."""
-        return self._done
+    def is_complete(self) -> bool:
+        """Whether the body was read to its end."""
+        return self._is_complete
 
     @property
-    def drainable(self) -> bool:
+    def can_drain(self) -> bool:
         """Whether the rest is worth reading to keep the connection."""
-        if self._done or self._senseless:
-            return self._done
-        return not self.waiting and self.length is not None and self._left <= _DRAIN_LIMIT
+        if self._is_complete or self._is_framing_lost:
+            return self._is_complete
+        return (
+            not self.is_continue_pending
+            and self.length is not None
+            and self._remaining <= _MAX_DRAIN_SIZE
+        )
 
     def readinto(self, view: memoryview) -> int:
-        """Fill some of ``view``; return the number of bytes, 0 at the end.
+        """Read into a part of ``view``; return the number of bytes, 0 at the end.
 
         Raises:
-            BodyBroken: no more bytes will come although there should be some.
-            Refusal: the chunked coding makes no sense.
+            IncompleteBody: the connection ended before the body.
+            ErrorResponse: the chunked transfer coding is malformed.
         """
-        if self._done:
+        if self._is_complete:
             return 0
         try:
-            if self.waiting:
-                self.waiting = False
+            if self.is_continue_pending:
+                self.is_continue_pending = False
                 self._connection.send(_CONTINUE)
-            if self.length is None and self._left == 0 and not self._next_chunk():
+            if self.length is None and self._remaining == 0 and not self._read_chunk_header():
                 return 0
-            count = self._connection.read_into(view[: self._left])
+            count = self._connection.read_into(view[: self._remaining])
         except OSError as error:
-            raise BodyBroken(str(error) or type(error).__name__) from error
+            raise IncompleteBody(str(error) or type(error).__name__) from error
         if count == 0:
-            raise BodyBroken("the connection was closed in the middle of the body")
-        self.moved = time.monotonic()
+            raise IncompleteBody("the connection was closed in the middle of the body")
+        self.last_read_time = time.monotonic()
         self.received += count
-        self._left -= count
-        if self._left == 0 and self.length is not None:
-            self._done = True
+        self._remaining -= count
+        if self._remaining == 0 and self.length is not None:
+            self._is_complete = True
         return count
 
-    def give_up(self) -> None:
-        """Let the thread that reads it find it broken. Any thread may call this."""
+    def abort(self) -> None:
+        """Make the thread that reads the body fail. Thread-safe."""
         with contextlib.suppress(OSError):
             self._connection.sock.shutdown(socket.SHUT_RDWR)
 
     def read(self, limit: int) -> bytes:
-        """Return all of it.
+        """Return the whole body.
 
         Raises:
-            Refusal: it is longer than ``limit`` bytes.
+            ErrorResponse: it is longer than ``limit`` bytes.
         """
         if self.length is not None and self.length > limit:
-            raise Refusal("SIZE_INVALID", f"more than {limit} bytes", status=413)
-        pieces, buffer = bytearray(), memoryview(bytearray(min(64 * KIB, self.length or 64 * KIB)))
+            raise ErrorResponse("SIZE_INVALID", f"more than {limit} bytes", status=413)
+        content, buffer = bytearray(), memoryview(bytearray(min(64 * KIB, self.length or 64 * KIB)))
         while count := self.readinto(buffer):
-            pieces += buffer[:count]
-            if len(pieces) > limit:
-                raise Refusal("SIZE_INVALID", f"more than {limit} bytes", status=413)
-        return bytes(pieces)
+            content += buffer[:count]
+            if len(content) > limit:
+                raise ErrorResponse("SIZE_INVALID", f"more than {limit} bytes", status=413)
+        return bytes(content)
 
     def drain(self) -> bool:
-        """Read and forget the rest, up to a limit; False if the connection is of no more use.
+        """Read and discard the rest, up to a limit; return False if the connection is unusable.
 
-        A client that is still sending would lose the answer to a reset otherwise.
+        Otherwise a client that is still sending would lose the response to a reset.
         """
-        if not self._done and (self.waiting or self._senseless):
+        if not self._is_complete and (self.is_continue_pending or self._is_framing_lost):
             return False
-        buffer, before = memoryview(bytearray(64 * KIB)), self.received
+        buffer, received_before = memoryview(bytearray(64 * KIB)), self.received
         try:
             while self.readinto(buffer):
-                if self.received - before > _DRAIN_LIMIT:
+                if self.received - received_before > _MAX_DRAIN_SIZE:
                     return False
-        except (BodyBroken, Refusal):
+        except (IncompleteBody, ErrorResponse):
             return False
         return True
 
-    def _next_chunk(self) -> bool:
-        """Read up to the data of the next chunk; False behind the last one."""
-        self._senseless = True  # until the line that comes is read and understood
-        end = b"" if self._first else self._line()
-        self._first = False
-        found = None if end else _SIZE.fullmatch(self._line())
-        if found is None:
-            raise Refusal("BLOB_UPLOAD_INVALID", "not the chunked transfer coding")
-        self._left = int(found[1], 16)
-        if self._left == 0:
-            for _ in range(_TRAILERS):  # they are allowed and of no interest
-                if not self._line():
+    def _read_chunk_header(self) -> bool:
+        """Read up to the data of the next chunk; return False after the last one."""
+        self._is_framing_lost = True  # until the next line has been parsed
+        line_end = b"" if self._is_first_chunk else self._read_line()
+        self._is_first_chunk = False
+        match = None if line_end else _CHUNK_SIZE_LINE.fullmatch(self._read_line())
+        if match is None:
+            raise ErrorResponse("BLOB_UPLOAD_INVALID", "not the chunked transfer coding")
+        self._remaining = int(match[1], 16)
+        if self._remaining == 0:
+            for _ in range(_MAX_TRAILERS):  # allowed, but ignored
+                if not self._read_line():
                     break
             else:
-                raise Refusal("BLOB_UPLOAD_INVALID", f"more than {_TRAILERS} trailers")
-            self._done = True
-        self._senseless = False
-        return not self._done
+                raise ErrorResponse("BLOB_UPLOAD_INVALID", f"more than {_MAX_TRAILERS} trailers")
+            self._is_complete = True
+        self._is_framing_lost = False
+        return not self._is_complete
 
-    def _line(self) -> bytes:
-        line = self._connection.read_until(b"\r\n", _LINE_LIMIT)
+    def _read_line(self) -> bytes:
+        line = self._connection.read_until(b"\r\n", _MAX_LINE_SIZE)
         if line is None:
-            raise BodyBroken("the connection was closed in the middle of the body")
+            raise IncompleteBody("the connection was closed in the middle of the body")
         return line

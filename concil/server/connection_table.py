@@ -1,4 +1,4 @@
-"""The open connections of a listener, and which of them is closed to make room for another."""
+"""Tracks open connections and evicts the longest idle one."""
 
 from __future__ import annotations
 
@@ -13,71 +13,71 @@ from dataclasses import dataclass, field
 
 from concil.server.connection import Activity
 
-MAX_CONNECTIONS = 500  # at once: each has a thread
-_FEW_CONNECTIONS = 8  # at least, however few descriptors the process may have
-_OWN_DESCRIPTORS = 64  # which are left for the rest of the process
-MAX_PER_ADDRESS = 250  # of one address; not of loopback, which a proxy and all users here share
-_HEADER_TIME = 0.25  # seconds that a new client gets to send its first header
-_PAUSE = 10.0  # seconds that a client that has sent a request may pause, in it or behind it
-_SHORT_PAUSE = 1.0  # seconds, behind a request, where every other client has sent one, too
+MAX_CONNECTIONS = 500  # simultaneous connections; each has a thread
+_FEW_CONNECTIONS = 8  # minimum, even if the process may have only a few descriptors
+_OWN_DESCRIPTORS = 64  # descriptors reserved for the rest of the process
+MAX_PER_ADDRESS = 250  # of one address; not of loopback, which a proxy and all local users share
+_HEADER_TIME = 0.25  # seconds until a new client must have sent its first header
+_PAUSE = 10.0  # seconds that a client may pause during or after a request
+_SHORT_PAUSE = 1.0  # seconds that a client may pause after a request if all others have sent one
 
 
 @dataclass(slots=True, eq=False)
 class OpenConnection:
-    """An accepted connection; `sock` is replaced when it begins to speak TLS."""
+    """An accepted connection; `sock` is replaced when TLS starts."""
 
     sock: socket.socket
-    network: str  # of `network_of`
+    network: str  # as returned by `network_of`
     activity: Activity = field(default_factory=Activity)
     thread: threading.Thread | None = None
-    is_closing: bool = False  # nobody shuts it down any more
+    is_closing: bool = False  # already shut down
 
 
 def network_of(address: str) -> str:
-    """Return the network that has a limit of its own; empty for loopback, which has none."""
+    """Return the network that a connection limit applies to; empty for loopback: no limit."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if parsed.is_loopback:
         return ""
-    # A subscriber has at least a /64 of IPv6 (RFC 6177).
+    # An IPv6 subscriber has at least a /64 (RFC 6177).
     return str(ipaddress.ip_network((int(parsed), 64), strict=False)) if ":" in address else address
 
 
 class ConnectionTable:
-    """The connections of a listener. Any thread may call any method."""
+    """The connections of a listener. Thread-safe."""
 
     def __init__(self) -> None:
-        """Begin empty."""
+        """Create an empty table."""
         self._changed = threading.Condition()  # its lock guards the fields below
-        self._open: dict[OpenConnection, None] = {}  # in the order in which they came
+        self._open: dict[OpenConnection, None] = {}  # in order of acceptance
         self._is_closed = False
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing is accepted any more."""
+        """Whether new connections are refused."""
         return self._is_closed
 
     def close(self) -> bool:
-        """Let nobody wait for room any more; False if it was closed before."""
+        """Refuse new connections and wake waiting threads; return False if already closed."""
         with self._changed:
             was_closed, self._is_closed = self._is_closed, True
             self._changed.notify_all()
             return not was_closed
 
-    def shut_all(self) -> list[threading.Thread]:
-        """Shut every connection down; return the threads that end now."""
+    def shut_down_all(self) -> list[threading.Thread]:
+        """Shut down every connection; return the threads to join."""
         with self._changed:
-            for each in self._open:
-                if not each.is_closing:
-                    shut_down(each.sock)
-            return [each.thread for each in self._open if each.thread is not None]
+            for connection in self._open:
+                if not connection.is_closing:
+                    shut_down(connection.sock)
+            return [connection.thread for connection in self._open if connection.thread is not None]
 
     def add(self, connection: OpenConnection) -> None:
-        """Count a connection whose thread is about to start."""
+        """Add a connection whose thread is about to start."""
         with self._changed:
             self._open[connection] = None
 
     def remove(self, connection: OpenConnection, *sockets: socket.socket) -> None:
-        """Forget a connection that has ended, and close its sockets before it counts as gone."""
+        """Remove an ended connection; its sockets are closed before it stops counting."""
         with self._changed:
             connection.is_closing = True
         for sock in sockets:
@@ -87,77 +87,81 @@ class ConnectionTable:
             self._changed.notify_all()
 
     def replace_socket(self, connection: OpenConnection, sock: socket.socket) -> None:
-        """Use another socket from now on: the one that speaks TLS."""
+        """Replace the socket of a connection by its TLS socket."""
         with self._changed:
             connection.sock = sock
             if self._is_closed or connection.is_closing:
                 shut_down(sock)
 
-    def limit_reached(self, network: str = "") -> str:
-        """Name the limit that keeps one more connection out: of all, or of one network.
+    def describe_limit(self, network: str = "") -> str:
+        """Return the limit that one more connection would exceed: in total, or of one network.
 
         Returns:
-            Words for a log; empty where there is room.
+            Text for a log; empty if there is room.
         """
         with self._changed:
             if not network:
-                most = _most_connections()
-                why = "; ulimit -n allows no more" if most < MAX_CONNECTIONS else ""
-                return f"more than {most} connections{why}" if len(self._open) >= most else ""
-            count = sum(each.network == network for each in self._open)
-            most = MAX_PER_ADDRESS
-            return f"more than {most} connections from {network}" if count >= most else ""
+                limit = _max_connections()
+                reason = "; ulimit -n allows no more" if limit < MAX_CONNECTIONS else ""
+                return f"more than {limit} connections{reason}" if len(self._open) >= limit else ""
+            count = sum(connection.network == network for connection in self._open)
+            limit = MAX_PER_ADDRESS
+            return f"more than {limit} connections from {network}" if count >= limit else ""
 
-    def close_silent(self, timeout: float, *, network: str = "") -> bool:
-        """Close the connection that has been silent longest, and wait until it has ended.
+    def close_longest_idle(self, timeout: float, *, network: str = "") -> bool:
+        """Close the connection that has been idle longest, and wait until it has ended.
 
         Args:
-            timeout: seconds to wait for its end; or, where every connection is new or at
-                work, for any to end.
-            network: only a connection of this one; then nothing is waited for in vain.
+            timeout: seconds to wait for its end; if every connection is new or active, for
+                any to end.
+            network: only a connection of this network; without one, return at once.
 
         Returns:
             Whether a connection was shut down.
         """
         with self._changed:
-            silent = self._longest_silent(network)
-            if silent is not None:
-                silent.is_closing = True
-                shut_down(silent.sock)
-                self._changed.wait_for(lambda: silent not in self._open or self._is_closed, timeout)
+            idlest = self._find_longest_idle(network)
+            if idlest is not None:
+                idlest.is_closing = True
+                shut_down(idlest.sock)
+                self._changed.wait_for(lambda: idlest not in self._open or self._is_closed, timeout)
             elif not network and not self._is_closed:
                 self._changed.wait(timeout)
-            return silent is not None
+            return idlest is not None
 
-    def _longest_silent(self, network: str) -> OpenConnection | None:
-        """The connection to close; None while all of them are new or at work."""
+    def _find_longest_idle(self, network: str) -> OpenConnection | None:
+        """Return the connection to close; None if all of them are new or active."""
         now = time.monotonic()
         ranked: list[tuple[float, OpenConnection]] = []
         idle: list[tuple[float, OpenConnection]] = []
         has_new = False
-        for each in self._open:
-            activity = each.activity
+        for connection in self._open:
+            activity = connection.activity
             since = activity.silent_since
-            if since is None or each.is_closing or (network and each.network != network):
+            if (
+                since is None
+                or connection.is_closing
+                or (network and connection.network != network)
+            ):
                 continue
             if not activity.has_sent_request:
                 has_new = True
                 if network or now - since >= _HEADER_TIME:
-                    ranked.append((since, each))
+                    ranked.append((since, connection))
             elif now - since >= _PAUSE:
-                ranked.append((since + _PAUSE, each))
+                ranked.append((since + _PAUSE, connection))
             elif not activity.is_in_request and now - since >= _SHORT_PAUSE:
-                idle.append((since, each))
+                idle.append((since, connection))
         if not ranked and not has_new:
             ranked = idle
         ranked.sort(key=lambda pair: pair[0])
-        # What has arrived already is read as soon as the thread gets its turn.
-        waiting = (each for _, each in ranked if not _has_arrived(each.sock))
+        # Data that has arrived is read as soon as the thread runs: prefer other connections.
+        waiting = (connection for _, connection in ranked if not _has_arrived(connection.sock))
         return next(waiting, ranked[0][1] if ranked else None)
 
 
-def _most_connections() -> int:
-    """How many connections there may be: each has a socket and, now and then, a file."""
+def _max_connections() -> int:
+    """Return the connection limit: each needs a socket and sometimes a file."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
@@ -165,14 +169,14 @@ def _most_connections() -> int:
 
 
 def shut_down(sock: socket.socket) -> None:
-    """Let the thread that reads or writes find the connection closed."""
+    """Make the thread that reads or writes find the connection closed."""
     with contextlib.suppress(OSError):
-        # Not SSLSocket.shutdown: it takes the session away from the thread that reads.
+        # Not SSLSocket.shutdown, which drops the TLS session that the reading thread uses.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _has_arrived(sock: socket.socket) -> bool:
-    """Whether something can be read; also while the socket changes hands to TLS."""
+    """Return whether data can be read; also during the switch to TLS."""
     descriptor = sock.fileno()
     if descriptor < 0:
         return True

@@ -1,4 +1,4 @@
-"""Accepts connections, serves each in a thread of its own, joins the threads at the end."""
+"""Accepts connections and runs a thread for each."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import threading
 import time
 from collections.abc import Callable
 
-from concil.forking import keep_socket_from_children, renew_in_child
-from concil.limits import THREADS, reached, start_thread
+from concil.runtime.forking import close_socket_in_child, register_after_fork
+from concil.runtime.limits import THREADS_REMEDY, describe_limit, start_thread
 from concil.server.connection import Connection
 from concil.server.connection_table import ConnectionTable, OpenConnection, network_of
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 1024  # the system may have a lower limit
-_PAUSE = 0.1  # seconds until the next try, where no connection or thread can be had
-_TRIES = 5  # to start a thread, each after a pause or the end of another connection
-_QUIET = 60.0  # seconds without another warning of connections that were closed
-_BUSY = (
+_RETRY_DELAY = 0.1  # seconds until the next attempt without descriptors or threads
+_TRIES = 5  # attempts to start a thread, each after a pause or the end of another connection
+_QUIET = 60.0  # seconds between warnings about closed connections
+_UNAVAILABLE_RESPONSE = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
     b"Content-Length: 0\r\nConnection: close\r\n\r\n"
 )
-_JOIN = 30.0  # seconds that a thread gets to end after its socket was shut down
+_JOIN_TIMEOUT = 30.0  # seconds for a thread to end after its socket was shut down
 
 
 class Listener:
-    """Accepts connections and gives each a thread of its own.
+    """Accepts connections and runs a thread for each.
 
     `close` may be called by any thread, more than once.
     """
@@ -41,155 +41,157 @@ class Listener:
         address: tuple[str, int],
         serve: Callable[[Connection], None],
         *,
-        idle: float,
-        context: ssl.SSLContext | None,
+        idle_timeout: float,
+        ssl_context: ssl.SSLContext | None,
     ) -> None:
         """Bind the address; connections wait until `start`.
 
         Args:
-            address: host and port; port 0 takes a free one.
-            serve: called in a thread of its own with each connection.
-            idle: seconds of silence after which a connection is closed.
-            context: for TLS.
+            address: host and port; port 0 selects a free one.
+            serve: called in a new thread for each connection.
+            idle_timeout: seconds without data until a connection is closed.
+            ssl_context: enables TLS.
 
         Raises:
-            OSError: the address is in use or not of this machine.
+            OSError: the address is in use or not local.
         """
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._socket = socket.create_server(address, family=family, backlog=_BACKLOG)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         self._serve = serve
-        self._idle = idle
-        self._context = context
-        self._waker, self._sleeper = socket.socketpair()
+        self._idle_timeout = idle_timeout
+        self._ssl_context = ssl_context
+        self._wakeup_writer, self._wakeup_reader = socket.socketpair()
         self._connections = ConnectionTable()
-        self._warned = -_QUIET  # when the last warning of a closed connection was given
-        self._refused = ""  # what was told of the last connection that was not accepted
-        self._thread = threading.Thread(target=self._accept, name="registry", daemon=True)
-        for sock in (self._socket, self._waker, self._sleeper):
-            keep_socket_from_children(sock)
-        renew_in_child(self, Listener.after_fork)
+        self._warned = -_QUIET  # monotonic seconds of the last warning
+        self._last_accept_error = ""  # not to be logged again
+        self._thread = threading.Thread(target=self._accept_loop, name="registry", daemon=True)
+        for sock in (self._socket, self._wakeup_writer, self._wakeup_reader):
+            close_socket_in_child(sock)
+        register_after_fork(self, Listener.after_fork)
 
     def after_fork(self) -> None:
-        """Leave all connections to the parent: a forked child serves nobody."""
+        """Leave all connections to the parent process: a forked child serves none."""
         self._connections = ConnectionTable()
         self._connections.close()
 
     def start(self) -> None:
-        """Begin to accept.
+        """Start to accept connections.
 
         Raises:
-            OSError: no thread can be had.
+            OSError: no thread can be started.
         """
-        if not start_thread(self._thread, "nobody can be served", needed=True):
+        if not start_thread(self._thread, "nobody can be served", is_required=True):
             self.close()
-            raise OSError(errno.EAGAIN, f"cannot start a thread; {THREADS}")
+            raise OSError(errno.EAGAIN, f"cannot start a thread; {THREADS_REMEDY}")
 
     def close(self) -> None:
-        """Stop accepting, break off every connection, and wait for their threads."""
+        """Stop accepting, shut down every connection, and join their threads."""
         if not self._connections.close():
             return
-        self._waker.send(b"x")
+        self._wakeup_writer.send(b"x")
         if self._thread.ident is not None:
-            self._thread.join(_JOIN)
-        for thread in self._connections.shut_all():
-            thread.join(_JOIN)
-        for sock in (self._socket, self._waker, self._sleeper):
+            self._thread.join(_JOIN_TIMEOUT)
+        for thread in self._connections.shut_down_all():
+            thread.join(_JOIN_TIMEOUT)
+        for sock in (self._socket, self._wakeup_writer, self._wakeup_reader):
             sock.close()
 
-    def _accept(self) -> None:
+    def _accept_loop(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
-            selector.register(self._sleeper, selectors.EVENT_READ)
-            while not any(key.fileobj is self._sleeper for key, _ in selector.select()):
+            selector.register(self._wakeup_reader, selectors.EVENT_READ)
+            while not any(key.fileobj is self._wakeup_reader for key, _ in selector.select()):
                 try:
                     sock, address = self._socket.accept()
                 except OSError as error:
-                    self._not_accepted(error)
+                    self._handle_accept_error(error)
                     continue
-                self._refused = ""
-                keep_socket_from_children(sock)
-                self._begin(sock, network_of(address[0]))
+                self._last_accept_error = ""
+                close_socket_in_child(sock)
+                self._start_connection(sock, network_of(address[0]))
 
-    def _not_accepted(self, error: OSError) -> None:
-        """The client has left already, or there are no descriptors to spare: then make room.
+    def _handle_accept_error(self, error: OSError) -> None:
+        """Log the error; without free descriptors, close an idle connection.
 
-        What waits stays ready to be accepted: without a pause this thread would do nothing else.
+        The pending connection stays ready: without the pause this thread would spin.
         """
-        limit = reached(error)
-        told = str(error) if limit is None else "; ".join(limit)
-        if told != self._refused:
-            logger.warning("cannot accept a connection: %s", told)
+        limit = describe_limit(error)
+        message = str(error) if limit is None else "; ".join(limit)
+        if message != self._last_accept_error:
+            logger.warning("cannot accept a connection: %s", message)
         if limit is not None:
-            self._refused = told
-            self._connections.close_silent(_PAUSE)
+            self._last_accept_error = message
+            self._connections.close_longest_idle(_RETRY_DELAY)
 
-    def _begin(self, sock: socket.socket, network: str) -> None:
+    def _start_connection(self, sock: socket.socket, network: str) -> None:
         if not self._make_room(network):
-            _refuse(sock, plain=self._context is None)
+            _send_unavailable(sock, plain=self._ssl_context is None)
             return
         for attempt in range(_TRIES):
             connection = OpenConnection(sock, network)
-            thread = threading.Thread(target=self._run, args=(connection,), name="registry-client")
+            thread = threading.Thread(
+                target=self._run_connection, args=(connection,), name="registry-client"
+            )
             thread.daemon = True
             connection.thread = thread
             self._connections.add(connection)
             if start_thread(thread, "" if attempt else "one connection is closed"):
                 return
             self._connections.remove(connection)
-            self._connections.close_silent(_PAUSE)
-        _refuse(sock, plain=self._context is None)
+            self._connections.close_longest_idle(_RETRY_DELAY)
+        _send_unavailable(sock, plain=self._ssl_context is None)
 
     def _make_room(self, network: str) -> bool:
-        """Wait until one more connection is within the limits; False if it is not to be."""
-        while network and (limit := self._connections.limit_reached(network)):
+        """Wait until one more connection is within the limits; return False to refuse it."""
+        while network and (limit := self._connections.describe_limit(network)):
             self._warn(limit)
-            if not self._connections.close_silent(_PAUSE, network=network):
+            if not self._connections.close_longest_idle(_RETRY_DELAY, network=network):
                 return False
-        while (limit := self._connections.limit_reached()) and not self._connections.is_closed:
+        while (limit := self._connections.describe_limit()) and not self._connections.is_closed:
             self._warn(limit)
-            self._connections.close_silent(_PAUSE)
+            self._connections.close_longest_idle(_RETRY_DELAY)
         return not self._connections.is_closed
 
     def _warn(self, cause: str) -> None:
-        """Say why connections are closed; not for each of a flood."""
+        """Log why connections are closed, at most once in `_QUIET` seconds."""
         if time.monotonic() - self._warned >= _QUIET:
             self._warned = time.monotonic()
             logger.warning("%s: one is closed that has been silent", cause)
 
-    def _run(self, connection: OpenConnection) -> None:
+    def _run_connection(self, connection: OpenConnection) -> None:
         sock = connection.sock
         try:
-            sock.settimeout(self._idle)
+            sock.settimeout(self._idle_timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._context is not None:
-                sock = self._secured(connection, self._context)
+            if self._ssl_context is not None:
+                sock = self._wrap_tls(connection, self._ssl_context)
             self._serve(Connection(sock, connection.activity))
         except OSError as error:
             logger.debug("a connection ended: %s", error)
         except Exception:
-            # A thread that dies silently would be found by nobody.
+            # Otherwise the thread would end without a trace.
             logger.exception("a connection failed")
         finally:
-            # They are two objects where the TLS handshake failed.
+            # They differ if the TLS handshake failed.
             self._connections.remove(connection, sock, connection.sock)
 
-    def _secured(self, connection: OpenConnection, context: ssl.SSLContext) -> ssl.SSLSocket:
-        """Speak TLS on a connection; `close` must find the socket that is in use."""
+    def _wrap_tls(self, connection: OpenConnection, context: ssl.SSLContext) -> ssl.SSLSocket:
+        """Start TLS on a connection; `close` must find the socket in use."""
         secured = context.wrap_socket(
             connection.sock, server_side=True, do_handshake_on_connect=False
         )
-        keep_socket_from_children(secured)
+        close_socket_in_child(secured)
         self._connections.replace_socket(connection, secured)
         secured.do_handshake()
         return secured
 
 
-def _refuse(sock: socket.socket, *, plain: bool) -> None:
-    """Let a client try again in a moment."""
+def _send_unavailable(sock: socket.socket, *, plain: bool) -> None:
+    """Answer 503, so that the client retries."""
     with contextlib.suppress(OSError):
         if plain:
-            sock.settimeout(_PAUSE)
-            sock.sendall(_BUSY)
+            sock.settimeout(_RETRY_DELAY)
+            sock.sendall(_UNAVAILABLE_RESPONSE)
             sock.shutdown(socket.SHUT_WR)
     sock.close()

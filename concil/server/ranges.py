@@ -1,38 +1,38 @@
-"""Which stretch of a blob a Range header asks for."""
+"""Parses Range headers."""
 
 from __future__ import annotations
 
 import re
 
-from concil.server.refusal import Refusal
+from concil.server.errors import ErrorResponse
 
 _RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*")
 
 
-def read_range(header: str, size: int) -> tuple[int, int] | None:
-    """Return the stretch of a blob that a Range header asks for, half-open.
+def parse_range(header: str, size: int) -> tuple[int, int] | None:
+    """Return the half-open range of a blob that a Range header selects.
 
     Returns:
-        None for all of it: another unit, several ranges, an empty blob.
+        None for the whole blob: another unit, several ranges, or an empty blob.
 
     Raises:
-        Refusal: 416; the range has no sense or lies behind the end.
+        ErrorResponse: 416; the range is malformed or beyond the end.
 
-    Source: RFC 9110, 14.2; a range that ends before it begins is 416 in the
-    conformance suite of the distribution specification.
+    Source: RFC 9110, 14.2; the conformance suite of the distribution specification
+    requires 416 for a range that ends before it starts.
     """
     if not header.startswith("bytes=") or "," in header:
         return None
-    found = _RANGE.fullmatch(header)
-    first, last = found.groups() if found else ("", "")
+    match = _RANGE.fullmatch(header)
+    first, last = match.groups() if match else ("", "")
     if first:
         start, stop = int(first), min(int(last) + 1, size) if last else size
     else:
         start, stop = size - min(int(last), size) if last else size, size
-    if found and not size:
+    if match and not size:
         return None
     if start >= stop:
-        raise Refusal(
+        raise ErrorResponse(
             "RANGE_INVALID", "no such range", headers={"Content-Range": f"bytes */{size}"}
         )
     return start, stop

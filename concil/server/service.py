@@ -1,4 +1,4 @@
-"""What the endpoints of a registry share."""
+"""State and helpers that the endpoints share."""
 
 from __future__ import annotations
 
@@ -6,74 +6,74 @@ import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from concil.content import Digest
 from concil.errors import InvalidDigest
-from concil.server.http import Reply, Request
-from concil.server.personality import Personality
-from concil.server.refusal import Refusal
-from concil.server.repositories import Repositories
-from concil.server.uploads import Uploads
-from concil.store.layout import Layout
+from concil.oci.manifest import Digest
+from concil.server.behavior import RegistryBehavior
+from concil.server.errors import ErrorResponse
+from concil.server.http import Request, Response
+from concil.server.repository_index import RepositoryIndex
+from concil.server.upload_store import UploadStore
+from concil.store.layout.store import LayoutDirectory
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A layout and the rules by which it is served."""
+    """A layout and how it is served."""
 
-    layout: Layout
-    repositories: Repositories
-    uploads: Uploads
-    personality: Personality
+    layout: LayoutDirectory
+    repositories: RepositoryIndex
+    uploads: UploadStore
+    behavior: RegistryBehavior
     read_only: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What a path names; the repository's syntax is checked, the reference's is not."""
+class PathParameters:
+    """The parts of a path; only the repository's syntax is checked."""
 
     repository: str = ""
-    reference: str = ""  # a tag, a digest or a session
+    reference: str = ""  # a tag, digest or session ID
 
 
-Endpoint = Callable[[Service, Request, Target], Reply]
+Handler = Callable[[Service, Request, PathParameters], Response]
 
 
-def digest_of(text: str | None) -> Digest:
-    """Read a digest that a client sent.
+def parse_digest(text: str | None) -> Digest:
+    """Parse a digest that a client sent.
 
     Raises:
-        Refusal: it is missing, or its syntax or algorithm is not known here.
+        ErrorResponse: it is missing, malformed or of an unknown algorithm.
     """
     try:
         return Digest.parse(text or "")
     except InvalidDigest as error:
-        raise Refusal("DIGEST_INVALID", str(error)) from error
+        raise ErrorResponse("DIGEST_INVALID", str(error)) from error
 
 
-def page_of(service: Service, request: Request, names: list[str]) -> tuple[list[str], str | None]:
-    """Choose what a listing sends, by ``n`` and ``last``.
+def paginate(service: Service, request: Request, names: list[str]) -> tuple[list[str], str | None]:
+    """Select the page of a listing that ``n`` and ``last`` ask for.
 
     Args:
-        service: its rules say how much is sent at most.
-        request: the question.
-        names: everything there is, in ASCII order.
+        service: its behavior has the maximum page size.
+        request: the request of the client.
+        names: all names, in ASCII order.
 
     Returns:
         The names of the page, and the Link header if there are more.
 
     Raises:
-        Refusal: ``n`` is not a number.
+        ErrorResponse: ``n`` is not a number.
 
     Source: distribution-spec, "Listing Tags".
     """
-    last, asked = request.first("last"), request.first("n")
+    last, page_size = request.query_value("last"), request.query_value("n")
     if last:
         names = names[bisect.bisect_right(names, last) :]
-    if asked is None:
+    if page_size is None:
         return names, None
-    if not asked.isascii() or not asked.isdigit() or len(asked) > 9:
-        raise Refusal("PAGINATION_NUMBER_INVALID", "n is not a number")
-    count = min(int(asked), service.personality.page_limit)
+    if not page_size.isascii() or not page_size.isdigit() or len(page_size) > 9:
+        raise ErrorResponse("PAGINATION_NUMBER_INVALID", "n is not a number")
+    count = min(int(page_size), service.behavior.page_limit)
     page = names[:count]
-    more = page and len(names) > count
-    return page, f'<{request.path}?n={count}&last={page[-1]}>; rel="next"' if more else None
+    has_more = page and len(names) > count
+    return page, f'<{request.path}?n={count}&last={page[-1]}>; rel="next"' if has_more else None

@@ -1,1 +1,1 @@
-"""Places content is read from and written to."""
+"""Stores: registries, layouts and archives as sources and destinations."""

@@ -1,1 +1,1 @@
-"""Moving content between stores."""
+"""The transfer engine; knows stores by their protocols only."""

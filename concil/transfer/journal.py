@@ -1,4 +1,4 @@
-"""What survives a crash: unfinished transfers, digests of files, and what hosts taught (SQLite)."""
+"""Journal of unfinished transfers, file digests and host profiles (SQLite)."""
 
 from __future__ import annotations
 
@@ -14,51 +14,57 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from concil.digest import Digest
 from concil.errors import InvalidDigest
-from concil.forking import pause_around_forks
-from concil.fs.owner import Owner, is_alive
-from concil.store.protocol import WriterState
-from concil.transfer.journal_entry import Entry, Key, Unfinished, remove_partial, state_of
-from concil.transfer.journal_schema import VERSION, ForeignJournal, open_database
+from concil.fs.owner_lock import OwnerLock, is_alive
+from concil.fs.resume_state import WriterState
+from concil.oci.digest import Digest
+from concil.runtime.forking import register_fork_hooks
+from concil.transfer.journal_entry import (
+    JournalEntry,
+    Key,
+    UnfinishedTransfer,
+    parse_state,
+    remove_partial_file,
+)
+from concil.transfer.journal_schema import VERSION, JournalVersionError, open_database
 
-__all__ = ["VERSION", "Entry", "Journal", "Unfinished"]
+__all__ = ["VERSION", "Journal", "JournalEntry", "UnfinishedTransfer"]
 
 logger = logging.getLogger(__name__)
 
-_BUSY = 5.0  # seconds to wait for another process's write
-_LATER = 1.0  # seconds, and statements, until what is for later is written
-_MOST_LATER = 256
+_BUSY_TIMEOUT = 5.0  # seconds to wait for another process's write
+_FLUSH_INTERVAL = 1.0  # seconds, and statements, until deferred statements are written
+_MAX_DEFERRED = 256
 
 
 class Journal:
     """One SQLite file for all processes of a user; a hint, never the truth.
 
-    Any thread may call any method. A journal that cannot be used is said so in one
-    warning; after that nothing is remembered and nothing else changes. Around a fork it is
-    closed, for a handle of SQLite must not be in two processes; both open it again.
+    Any thread may call any method. A journal that cannot be used causes one warning; after
+    that nothing is recorded, and transfers work as before. It is closed around a fork,
+    because a SQLite handle must not be shared by two processes; both reopen it.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Use the file at ``path``; None: remember nothing.
+        """Use the file at ``path``; None: record nothing.
 
-        Upload Locations in it are secrets: the directory is made 0700, the file 0600.
+        It holds upload Locations, which are secrets: the directory has mode 0700, the file 0600.
         """
         self.path = path
         self._lock = threading.Lock()
-        self._owner = None if path is None else Owner(path)
+        self._owner = None if path is None else OwnerLock(path)
         self._db: sqlite3.Connection | None = None
-        self._is_usable = path is not None  # it was not closed, and has not failed
-        self._later: list[tuple[str, tuple[object, ...]]] = []
-        self._flushed = time.monotonic()
+        self._is_usable = path is not None  # not closed and not failed
+        self._deferred: list[tuple[str, tuple[object, ...]]] = []
+        self._last_flush = time.monotonic()
         if path is not None:
-            pause_around_forks(self)
-            with self._tolerant():
-                self._db = open_database(path, _BUSY)
+            register_fork_hooks(self)
+            with self._disable_on_error():
+                self._db = open_database(path, _BUSY_TIMEOUT)
 
     @classmethod
     def default_path(cls) -> Path:
-        """``$XDG_STATE_HOME/concil/journal.sqlite``.
+        """Return ``$XDG_STATE_HOME/concil/journal.sqlite``.
 
         Source: XDG Base Directory Specification.
         """
@@ -67,12 +73,12 @@ class Journal:
         return base / "concil" / "journal.sqlite"
 
     @property
-    def usable(self) -> bool:
-        """Whether it remembers anything."""
+    def is_usable(self) -> bool:
+        """Whether the journal records anything."""
         return self._is_usable
 
     def close(self) -> None:
-        """Close the file."""
+        """Write deferred statements and close the file."""
         self.flush()
         with self._lock:
             self._is_usable = False
@@ -82,52 +88,52 @@ class Journal:
             if self._owner is not None:
                 self._owner.close()
 
-    def pause(self) -> None:
-        """Close the file for a moment, and keep every thread out until `resume`."""
+    def before_fork(self) -> None:
+        """Close the file, and block every thread until `after_fork_in_parent`."""
         self._lock.acquire()
         with contextlib.suppress(sqlite3.Error):
             if self._db is not None:
                 self._db.close()
         self._db = None
 
-    def resume(self) -> None:
-        """Let threads in again after `pause`; the first one opens the file."""
+    def after_fork_in_parent(self) -> None:
+        """Unblock threads after `before_fork`; the first one reopens the file."""
         self._lock.release()
 
     def after_fork(self) -> None:
-        """Own no row of the parent's, and write nothing of what it has still to write."""
+        """Drop the parent's rows and deferred statements in a forked child."""
         self._lock = threading.Lock()
-        self._later = []
+        self._deferred = []
         if self._owner is not None:
-            self._owner.leave()
+            self._owner.after_fork()
 
-    def entry(self, target: str, subject: str, size: int) -> Entry:
-        """Return the place of a transfer, with what an earlier process left of it.
+    def claim_transfer(self, destination: str, subject: str, size: int) -> JournalEntry:
+        """Return the entry of a transfer, with the state that an earlier process saved.
 
         Args:
-            target: the destination's name.
-            subject: a digest, or the identity of a file whose digest is not known.
+            destination: name of the destination.
+            subject: a digest, or the identity of a file whose digest is unknown.
         """
-        entry = Entry(self, (target, subject, size), None)
+        entry = JournalEntry(self, (destination, subject, size), None)
         rows = self.query(
             "SELECT id, state, owner, updated FROM transfers"
             " WHERE target = ? AND subject = ? AND size = ? ORDER BY updated DESC",
-            target,
+            destination,
             subject,
             size,
         )
         for number, text, owner, updated in rows:
-            if not self._is_alive(owner, updated) and self._claim(number, owner):
-                state = state_of(text)
+            if not self._is_alive(owner, updated) and self._claim_row(number, owner):
+                state = parse_state(text)
                 if state is not None:
-                    claimed = Entry(self, (target, subject, size), number)
+                    claimed = JournalEntry(self, (destination, subject, size), number)
                     claimed.state = state
                     return claimed
-                self.forget(number)
+                self.delete(number)
         return entry
 
-    def digest_of(self, path: str, identity: str) -> Digest | None:
-        """The digest of a file, if it is still the one that was hashed."""
+    def find_digest(self, path: str, identity: str) -> Digest | None:
+        """Return the recorded digest of a file; None if the file has changed or is unknown."""
         rows = self.query(
             "SELECT digest FROM digests WHERE path = ? AND identity = ?", path, identity
         )
@@ -135,8 +141,8 @@ class Journal:
             return Digest.parse(rows[0][0]) if rows else None
         return None
 
-    def remember_digest(self, path: str, identity: str, digest: Digest) -> None:
-        """Remember what a file hashes to."""
+    def save_digest(self, path: str, identity: str, digest: Digest) -> None:
+        """Record the digest of a file."""
         self.execute(
             "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)",
             path,
@@ -145,97 +151,99 @@ class Journal:
             time.time(),
         )
 
-    def known_of(self, host: str) -> dict[str, Any]:
-        """What a host taught; empty if nothing."""
+    def load_host_profile(self, host: str) -> dict[str, Any]:
+        """Return the recorded profile of a host; empty if there is none."""
         rows = self.query("SELECT known FROM hosts WHERE host = ?", host)
         with contextlib.suppress(ValueError):
-            known = json.loads(rows[0][0]) if rows else {}
-            return known if isinstance(known, dict) else {}
+            profile = json.loads(rows[0][0]) if rows else {}
+            return profile if isinstance(profile, dict) else {}
         return {}
 
-    def remember_host(self, host: str, known: dict[str, Any]) -> None:
-        """Remember what a host taught."""
-        text = json.dumps(known)
+    def save_host_profile(self, host: str, profile: dict[str, Any]) -> None:
+        """Record the profile of a host."""
+        text = json.dumps(profile)
         self.execute("INSERT OR REPLACE INTO hosts VALUES (?, ?, ?)", host, text, time.time())
 
-    def unfinished(self) -> list[Unfinished]:
-        """Every transfer that could be gone on with, the newest first."""
+    def list_unfinished(self) -> list[UnfinishedTransfer]:
+        """Return every transfer that can be resumed, the newest first."""
         rows = self.query(
             "SELECT id, target, subject, size, state, owner, updated FROM transfers"
             " ORDER BY updated DESC"
         )
-        found = []
+        transfers = []
         for number, target, subject, size, text, owner, updated in rows:
-            state = state_of(text)
+            state = parse_state(text)
             if state is not None:
-                running = self._is_alive(owner, updated)
-                found.append(Unfinished(number, target, subject, size, state, running, updated))
-        return found
+                is_running = self._is_alive(owner, updated)
+                transfers.append(
+                    UnfinishedTransfer(number, target, subject, size, state, is_running, updated)
+                )
+        return transfers
 
-    def forget(self, number: int) -> None:
-        """Forget one transfer."""
-        self.execute("DELETE FROM transfers WHERE id = ?", number)
+    def delete(self, row_id: int) -> None:
+        """Delete one transfer."""
+        self.execute("DELETE FROM transfers WHERE id = ?", row_id)
 
-    def release(self, number: int) -> None:
-        """Let another process go on with one transfer."""
-        self.execute("UPDATE transfers SET owner = '' WHERE id = ?", number)
+    def release(self, row_id: int) -> None:
+        """Release one transfer, so that another process can resume it."""
+        self.execute("UPDATE transfers SET owner = '' WHERE id = ?", row_id)
 
-    def take(self, number: int) -> bool:
-        """Become the owner of a transfer that nobody is at, so that nobody goes on with it."""
-        rows = self.query("SELECT owner, updated FROM transfers WHERE id = ?", number)
+    def claim(self, row_id: int) -> bool:
+        """Claim a transfer that no living process owns; return whether that succeeded."""
+        rows = self.query("SELECT owner, updated FROM transfers WHERE id = ?", row_id)
         return any(
-            not self._is_alive(owner, updated) and self._claim(number, owner)
+            not self._is_alive(owner, updated) and self._claim_row(row_id, owner)
             for owner, updated in rows
         )
 
-    def drop(self, target: str, subject: str) -> None:
-        """Forget what was begun to bring some content to a place that has it now.
+    def delete_abandoned(self, destination: str, subject: str) -> None:
+        """Delete abandoned transfers of content that the destination has now.
 
-        A transfer that is under way is its process's own affair. A partial file goes as well.
+        Transfers of living processes are left alone. Partial files are removed as well.
         """
         rows = self.query(
             "SELECT id, state, owner, updated FROM transfers WHERE target = ? AND subject = ?",
-            target,
+            destination,
             subject,
         )
         for number, text, owner, updated in rows:
-            if self._is_alive(owner, updated) or not self._claim(number, owner):
+            if self._is_alive(owner, updated) or not self._claim_row(number, owner):
                 continue
-            state = state_of(text)
+            state = parse_state(text)
             if state is not None:
-                remove_partial(state.location)
-            self.forget(number)
+                remove_partial_file(state.location)
+            self.delete(number)
 
     def _is_alive(self, owner: str, updated: float) -> bool:
         return self.path is not None and bool(owner) and is_alive(self.path, owner, updated)
 
-    def _claim(self, number: int, owner: str) -> bool:
-        """Become the owner, unless another process was quicker."""
-        with self._tolerant(), self._lock:
-            db = self._opened()
+    def _claim_row(self, row_id: int, owner: str) -> bool:
+        """Take ownership of a row, unless another process has just done so."""
+        with self._disable_on_error(), self._lock:
+            db = self._connection()
             if db is not None and self._owner is not None:
-                own = self._owner.name
+                owner_name = self._owner.name
                 row = db.execute(
                     "UPDATE transfers SET owner = ? WHERE id = ? AND owner = ?",
-                    (own, number, owner),
+                    (owner_name, row_id, owner),
                 )
                 return bool(row.rowcount)
         return False
 
-    def save(self, number: int | None, key: Key, state: WriterState) -> int | None:
-        """Write where a transfer stands; return the number of its row, None if it failed."""
+    def save(self, row_id: int | None, key: Key, state: WriterState) -> int | None:
+        """Write the state of a transfer; return its row number, None if that failed."""
         text = json.dumps(asdict(state))
-        if number is not None:
-            changed = self.execute(
+        if row_id is not None:
+            changed_rows = self.execute(
                 "UPDATE transfers SET state = ?, updated = ? WHERE id = ?",
                 text,
                 time.time(),
-                number,
+                row_id,
             )
-            if changed:
-                return number
-        with self._tolerant(), self._lock:
-            db = self._opened()
+            if changed_rows:
+                return row_id
+        with self._disable_on_error(), self._lock:
+            db = self._connection()
             if db is not None and self._owner is not None:
                 row = db.execute(
                     "INSERT INTO transfers (target, subject, size, state, owner, updated)"
@@ -246,57 +254,58 @@ class Journal:
         return None
 
     def query(self, statement: str, *values: object) -> list[Any]:
-        """Run a statement and return its rows; none if it did not run."""
-        with self._tolerant(), self._lock:
-            db = self._opened()
+        """Run a statement and return its rows; empty if the journal is unusable."""
+        with self._disable_on_error(), self._lock:
+            db = self._connection()
             if db is not None:
                 return db.execute(statement, values).fetchall()
         return []
 
     def execute(self, statement: str, *values: object) -> int:
-        """Run one statement; return the number of rows it changed, 0 if it did not run."""
-        with self._tolerant(), self._lock:
-            db = self._opened()
+        """Run one statement; return the number of changed rows, 0 if the journal is unusable."""
+        with self._disable_on_error(), self._lock:
+            db = self._connection()
             if db is not None:
                 return db.execute(statement, values).rowcount
         return 0
 
-    def later(self, statement: str, *values: object) -> None:
-        """Run a statement with others in one transaction: soon, or when the journal is closed.
+    def execute_deferred(self, statement: str, *values: object) -> None:
+        """Run a statement later, with others in one transaction; at the latest on close.
 
-        For what is cheap to lose: a transaction for each blob would cost as much as its requests.
+        For records that are cheap to lose: one transaction per blob would take as long as
+        the requests for the blob.
         """
         with self._lock:
-            self._later.append((statement, values))
-            since = time.monotonic() - self._flushed
-            due = len(self._later) >= _MOST_LATER or since > _LATER
-        if due:
+            self._deferred.append((statement, values))
+            elapsed = time.monotonic() - self._last_flush
+            is_due = len(self._deferred) >= _MAX_DEFERRED or elapsed > _FLUSH_INTERVAL
+        if is_due:
             self.flush()
 
     def flush(self) -> None:
-        """Run what was to be run later."""
-        with self._tolerant(), self._lock:
-            waiting, self._later = self._later, []
-            self._flushed = time.monotonic()
-            db = self._opened() if waiting else None
+        """Run the deferred statements."""
+        with self._disable_on_error(), self._lock:
+            statements, self._deferred = self._deferred, []
+            self._last_flush = time.monotonic()
+            db = self._connection() if statements else None
             if db is not None:
                 db.execute("BEGIN")
-                for statement, values in waiting:
+                for statement, values in statements:
                     db.execute(statement, values)
                 db.execute("COMMIT")
 
-    def _opened(self) -> sqlite3.Connection | None:
-        """The open file; None if it is of no use. The caller holds the lock."""
+    def _connection(self) -> sqlite3.Connection | None:
+        """Return the open database; None if it is unusable. The caller holds the lock."""
         if self._db is None and self._is_usable and self.path is not None:
-            self._db = open_database(self.path, _BUSY)
+            self._db = open_database(self.path, _BUSY_TIMEOUT)
         return self._db
 
     @contextlib.contextmanager
-    def _tolerant(self) -> Iterator[None]:
-        """A journal that fails is done without, after one warning."""
+    def _disable_on_error(self) -> Iterator[None]:
+        """Disable a journal that fails, after one warning."""
         try:
             yield
-        except (sqlite3.Error, OSError, MemoryError, ForeignJournal) as error:
+        except (sqlite3.Error, OSError, MemoryError, JournalVersionError) as error:
             broken, self._db, self._is_usable = self._db, None, False
             with contextlib.suppress(sqlite3.Error):
                 if broken is not None:

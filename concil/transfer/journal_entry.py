@@ -1,4 +1,4 @@
-"""The rows of the journal: where one transfer stands, and who is at it."""
+"""Rows of the journal: state and owner of one transfer."""
 
 from __future__ import annotations
 
@@ -11,115 +11,115 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from concil.fs.file_lock import remove_unlocked
-from concil.store.protocol import WriterState
+from concil.fs.resume_state import WriterState
 
 Key: TypeAlias = tuple[str, str, int]  # target, subject and size
 
 
-class Rows(Protocol):
-    """What an entry asks of its journal."""
+class JournalRows(Protocol):
+    """The methods of the journal that an entry uses."""
 
-    def save(self, number: int | None, key: Key, state: WriterState) -> int | None:
-        """Write a row, a new one without a number; return its number, None if it failed."""
+    def save(self, row_id: int | None, key: Key, state: WriterState) -> int | None:
+        """Write a row, a new one if ``row_id`` is None; return its number, None on failure."""
         ...
 
-    def forget(self, number: int, /) -> None:
+    def delete(self, row_id: int, /) -> None:
         """Delete a row."""
         ...
 
-    def release(self, number: int, /) -> None:
-        """Let another process own a row."""
+    def release(self, row_id: int, /) -> None:
+        """Release a row, so that another process can claim it."""
         ...
 
-    def drop(self, target: str, subject: str, /) -> None:
-        """Delete the rows of some content that nobody is at."""
+    def delete_abandoned(self, destination: str, subject: str, /) -> None:
+        """Delete the rows of some content that no living process owns."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
-    """A transfer that could be gone on with, as `Journal.unfinished` lists it."""
+class UnfinishedTransfer:
+    """A resumable transfer, as `Journal.list_unfinished` returns it."""
 
-    number: int
-    target: str
+    row_id: int
+    destination: str
     subject: str  # a digest, or the identity of a file
     size: int  # bytes
     state: WriterState
-    running: bool  # a living process is at it
+    is_running: bool  # a living process owns it
     updated: float  # seconds since the epoch
 
     @property
     def is_partial(self) -> bool:
-        """Whether some bytes are there and some are not: what people call interrupted."""
+        """Whether some, but not all, bytes were transferred."""
         return 0 < self.state.offset < self.size
 
 
-class Entry:
-    """One transfer's place in the journal. Any thread may call any method.
+class JournalEntry:
+    """The journal entry of one transfer. Any thread may call any method.
 
-    Nothing here raises: what cannot be remembered is only sent again some day.
+    No method raises: the worst effect of a lost entry is that a blob is transferred again.
     """
 
-    def __init__(self, rows: Rows | None, key: Key, number: int | None) -> None:
-        """Belong to a journal; made by `Journal.entry`. None: remember nothing."""
+    def __init__(self, rows: JournalRows | None, key: Key, row_id: int | None) -> None:
+        """Create an entry of ``rows``, for `Journal.claim_transfer`; None: record nothing."""
         self._rows = rows
         self._key = key
-        self._number = number
-        self._process = os.getpid()  # a forked child leaves the rows of its parent alone
-        self._saving = threading.Lock()  # guards _number: of two first rows one would stay
-        self.state: WriterState | None = None  # of an earlier process
+        self._row_id = row_id
+        self._owner_pid = os.getpid()  # a forked child must not change its parent's rows
+        self._lock = threading.Lock()  # guards _row_id: two first saves would leave two rows
+        self.state: WriterState | None = None  # saved by an earlier process
 
     @classmethod
-    def nowhere(cls) -> Entry:
-        """A place of which nothing is remembered."""
+    def unsaved(cls) -> JournalEntry:
+        """Return an entry that records nothing."""
         return cls(None, ("", "", 0), None)
 
     def save(self, state: WriterState | None) -> None:
-        """Remember where the transfer stands; None: nothing to go on with."""
-        if state is not None and self._rows is not None and self._is_here():
-            with self._saving:
-                self._number = self._rows.save(self._number, self._key, state)
+        """Record the state of the transfer; None: there is nothing to resume."""
+        if state is not None and self._rows is not None and self._is_own_process():
+            with self._lock:
+                self._row_id = self._rows.save(self._row_id, self._key, state)
 
-    def done(self) -> None:
-        """Forget the transfer: it is finished, or can never be."""
-        if self._number is not None and self._rows is not None and self._is_here():
-            self._rows.forget(self._number)
-        self._number = None
+    def delete(self) -> None:
+        """Delete the entry: the transfer is finished, or can never be."""
+        if self._row_id is not None and self._rows is not None and self._is_own_process():
+            self._rows.delete(self._row_id)
+        self._row_id = None
 
-    def finished(self) -> None:
-        """Forget the transfer, and what was begun for the same content and not gone on with."""
-        self.done()
-        if self._rows is not None and self._is_here():
+    def complete(self) -> None:
+        """Delete the entry, and abandoned transfers of the same content."""
+        self.delete()
+        if self._rows is not None and self._is_own_process():
             target, subject, _ = self._key
-            self._rows.drop(target, subject)
+            self._rows.delete_abandoned(target, subject)
 
     def release(self) -> None:
-        """Let another process go on with it."""
-        if self._number is not None and self._rows is not None and self._is_here():
-            self._rows.release(self._number)
+        """Release the entry, so that another process can resume the transfer."""
+        if self._row_id is not None and self._rows is not None and self._is_own_process():
+            self._rows.release(self._row_id)
 
-    def _is_here(self) -> bool:
-        return self._process == os.getpid()
+    def _is_own_process(self) -> bool:
+        return self._owner_pid == os.getpid()
 
 
-def state_of(text: str) -> WriterState | None:
-    """Read a state; None for anything that is none."""
+def parse_state(text: str) -> WriterState | None:
+    """Parse a saved state; None if it is malformed."""
     try:
-        found = json.loads(text)
-        stretches = tuple((int(a), int(b)) for a, b in found["stretches"])
+        fields = json.loads(text)
+        ranges = tuple((int(a), int(b)) for a, b in fields["ranges"])
         return WriterState(
-            str(found["location"]),
-            int(found["offset"]),
-            int(found["chunk_size"]),
-            stretches,
-            str(found["hashed"]),
+            str(fields["location"]),
+            int(fields["offset"]),
+            int(fields["chunk_size"]),
+            ranges,
+            str(fields["hash_state"]),
         )
     except (ValueError, TypeError, KeyError):
         return None
 
 
-def remove_partial(location: str) -> None:
-    """Remove the file of a download, unless it is no partial file or somebody fills it."""
+def remove_partial_file(location: str) -> None:
+    """Remove a partial file, unless it has another name or a process has locked it."""
     path = Path(location)
     if ".partial" in path.name and path.is_absolute():
         with contextlib.suppress(OSError):

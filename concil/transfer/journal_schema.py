@@ -1,4 +1,4 @@
-"""The tables of the journal, and how its file is opened."""
+"""Tables of the journal, and how its database is opened."""
 
 from __future__ import annotations
 
@@ -49,29 +49,29 @@ CREATE TABLE IF NOT EXISTS places (
 """
 
 
-class ForeignJournal(Exception):
-    """A journal of another version."""
+class JournalVersionError(Exception):
+    """The journal was written by another version of the program."""
 
 
-def open_database(path: Path, busy: float) -> sqlite3.Connection:
-    """Open the file of a journal; it is made if it is missing.
+def open_database(path: Path, busy_timeout: float) -> sqlite3.Connection:
+    """Open the database of a journal, and create it if it is missing.
 
     Args:
-        busy: seconds to wait for another process that writes.
+        busy_timeout: seconds to wait for another process that writes.
     Raises:
-        ForeignJournal, sqlite3.Error, OSError: it cannot be used.
+        JournalVersionError, sqlite3.Error, OSError: it cannot be used.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite would make the file readable to all; its -wal and -shm take its mode.
+    # SQLite would create a world-readable file; -wal and -shm inherit its mode.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    db = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")
-        # A crash of the machine may lose the last entries; a crash of a process none.
+        # A crash of the machine may lose the last entries, a crash of the process none.
         db.execute("PRAGMA synchronous = NORMAL")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
-            raise ForeignJournal(f"its version is {version}, this program writes {VERSION}")  # noqa: TRY301
+            raise JournalVersionError(f"its version is {version}, this program writes {VERSION}")  # noqa: TRY301
         db.executescript(SCHEMA)
         db.execute(f"PRAGMA user_version = {VERSION}")
     except BaseException:

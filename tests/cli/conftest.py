@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from concil.cli import main
+from concil.cli.main import main
 from concil.server import EmbeddedRegistry
-from tests.cli.desk import Desk, Locked
+from tests.cli.login_harness import AuthRegistry, CommandLineHarness
 from tests.cli.runner import Cli, Outcome, Program
-from tests.lab.registry import DockerRegistry
-from tests.lab.token_service import EVERYTHING, TokenService
+from tests.support.docker_registry import DockerRegistry
+from tests.support.token_service import ALL_ACTIONS, TokenService
 from tests.tokens.conftest import PASSWORD, USER
 
 
@@ -53,30 +53,30 @@ def jobs(workers: int) -> str:
 
 
 @pytest.fixture
-def desk(cli: Cli, monkeypatch: pytest.MonkeyPatch, home: Path) -> Desk:
-    return Desk(cli, monkeypatch, home)
+def harness(cli: Cli, monkeypatch: pytest.MonkeyPatch, home: Path) -> CommandLineHarness:
+    return CommandLineHarness(cli, monkeypatch, home)
 
 
 @pytest.fixture(scope="session")
-def by_password(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
+def basic_auth_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AuthRegistry]:
     """Run one registry with htpasswd for all tests: use a repository name of your own in it."""
     directory = tmp_path_factory.mktemp("htpasswd")
     with DockerRegistry(directory, users={USER: PASSWORD}) as registry:
-        yield Locked(registry, None)
+        yield AuthRegistry(registry, None)
 
 
 @pytest.fixture(scope="session")
-def by_token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
+def token_auth_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AuthRegistry]:
     """Run one registry with tokens for all tests, as `by_password`."""
     directory = tmp_path_factory.mktemp("tokens")
     with TokenService(directory / "service", users={USER: PASSWORD}) as service:
-        service.rights = lambda user, _: EVERYTHING if user == USER else ()
-        with DockerRegistry(directory / "registry", auth=service.settings) as registry:
-            yield Locked(registry, service)
+        service.allowed_actions = lambda user, _: ALL_ACTIONS if user == USER else ()
+        with DockerRegistry(directory / "registry", auth=service.auth_config) as registry:
+            yield AuthRegistry(registry, service)
 
 
-@pytest.fixture(params=["by_password", "by_token"])
-def locked(request: pytest.FixtureRequest) -> Locked:
+@pytest.fixture(params=["basic_auth_registry", "token_auth_registry"])
+def auth_registry(request: pytest.FixtureRequest) -> AuthRegistry:
     """Return either of them."""
-    found: Locked = request.getfixturevalue(request.param)
+    found: AuthRegistry = request.getfixturevalue(request.param)
     return found

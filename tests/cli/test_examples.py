@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.cli.commands.test_mirror_plan import tags_of
 from tests.cli.runner import Cli
-from tests.cli.test_plan import tags_of
-from tests.lab.images import make_image, make_index, put_image
-from tests.lab.proxy import Proxy
-from tests.lab.registry import DockerRegistry
-from tests.lab.tls import CertificateAuthority
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import make_image, make_index, put_image
+from tests.support.proxy import Proxy
+from tests.support.tls import CertificateAuthority
 
 pytestmark = pytest.mark.real
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from concil.cli.command import GRACE
+from concil.cli.context import GRACE_PERIOD
 from concil.server import EmbeddedRegistry
 from tests.cli.runner import PATIENCE, Program
-from tests.lab.faults import Fault
-from tests.lab.images import Image, assert_same_image, make_image, put_image, write_layout
-from tests.lab.relay import Relay
+from tests.support.faults import Fault
+from tests.support.images import Image, assert_same_image, make_image, put_image, write_layout
+from tests.support.relay import Relay
 
 LINE = "concil: interrupted; run the same command again to go on"
 SIZE = 24_000_000  # bytes
@@ -48,7 +48,7 @@ import runpy, sys
 
 class Impatient:
     def find_spec(self, name, path=None, target=None):
-        if name == "concil.cli.command":
+        if name == "concil.cli.context":
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Impatient())
@@ -105,9 +105,9 @@ def test_an_interrupted_download_leaves_nothing_under_the_final_name(
 
 
 def test_a_second_signal_ends_it_at_once(program: Program, link: Relay, image: Image) -> None:
-    link.add(Fault(action="stall", after=5_000_000, direction="up"))
+    link.add_fault(Fault(action="stall", after=5_000_000, direction="up"))
     running = program.start("copy", "oci:layout:app:v1", f"{link.host}/app:v1")
-    link.wait_for(lambda relay: relay.fired > 0)
+    link.wait_for(lambda relay: relay.fired_count > 0)
 
     # Two at once may arrive as one: another, until it has ended.
     while running.poll() is None:
@@ -124,24 +124,24 @@ def test_a_second_signal_ends_it_at_once(program: Program, link: Relay, image: I
 def test_a_stalled_line_holds_nobody_for_more_than_the_grace(
     program: Program, link: Relay, image: Image
 ) -> None:
-    link.add(Fault(action="stall", after=5_000_000, direction="up"))
+    link.add_fault(Fault(action="stall", after=5_000_000, direction="up"))
     running = program.start("copy", "--progress=none", "oci:layout:app:v1", f"{link.host}/app:v1")
-    link.wait_for(lambda relay: relay.fired > 0)
+    link.wait_for(lambda relay: relay.fired_count > 0)
 
     running.send_signal(signal.SIGINT)
-    running.wait(GRACE + 5)
+    running.wait(GRACE_PERIOD + 5)
     code, messages = ended(running)
 
     assert (code, messages) == (130, [LINE])
 
 
 def test_a_small_request_is_interrupted_too(program: Program, link: Relay) -> None:
-    link.add(Fault(action="stall", after=0, direction="down"))
+    link.add_fault(Fault(action="stall", after=0, direction="down"))
     running = program.start("digest", f"{link.url}/app:v1")
-    link.wait_for(lambda relay: relay.fired > 0)
+    link.wait_for(lambda relay: relay.fired_count > 0)
 
     running.send_signal(signal.SIGINT)
-    running.wait(GRACE / 2)
+    running.wait(GRACE_PERIOD / 2)
     code, messages = ended(running)
 
     assert (code, messages) == (130, [LINE])

@@ -8,49 +8,49 @@ from pathlib import Path
 
 import pytest
 
-from concil.transfer.mirror import MirrorItem
-from tests.lab.dask import DaskCluster
-from tests.lab.images import Image, make_image, make_layer, put_image
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.lab.requests_seen import RequestLog
+from concil.transfer.mirror.mirror import MirrorItem
+from tests.support.dask import DaskProcesses
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import Image, make_image, make_layer, put_image
+from tests.support.relay import Relay
+from tests.support.request_log import RequestLog
 
 LARGE = make_layer(1, 12 << 20)  # bytes; above what only one worker may send
 IMAGES = 12
 
 
 @dataclass(frozen=True)
-class Origin:
+class SourceRegistry:
     """A registry with images that share a large layer."""
 
     registry: DockerRegistry
     images: dict[str, Image]  # by name
 
-    def items(self, target: str, prefix: str) -> list[MirrorItem]:
+    def items(self, destination: str, prefix: str) -> list[MirrorItem]:
         """Each image to the same name below a prefix of another registry."""
         return [
-            MirrorItem(f"{self.registry.url}/{name}", f"http://{target}/{prefix}/{name}")
+            MirrorItem(f"{self.registry.url}/{name}", f"http://{destination}/{prefix}/{name}")
             for name in self.images
         ]
 
 
 @dataclass(frozen=True)
-class Target:
+class DestinationRegistry:
     """An empty registry behind a relay that sees every request."""
 
     registry: DockerRegistry
     relay: Relay
-    seen: RequestLog
+    log: RequestLog
 
 
 @pytest.fixture(scope="session")
-def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
-    with DaskCluster(tmp_path_factory.mktemp("dask"), workers=3) as cluster:
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskProcesses]:
+    with DaskProcesses(tmp_path_factory.mktemp("dask"), workers=3) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Origin]:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SourceRegistry]:
     images = {
         f"app{number % 4}:v{number}": make_image(number, [LARGE, 1_000 + number])
         for number in range(IMAGES)
@@ -59,14 +59,14 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Origin]:
         for name, image in images.items():
             repository, _, tag = name.partition(":")
             put_image(registry.url, repository, tag, image)
-        yield Origin(registry, images)
+        yield SourceRegistry(registry, images)
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Iterator[Target]:
+def destination(tmp_path: Path) -> Iterator[DestinationRegistry]:
     seen = RequestLog()
     with (
         DockerRegistry(tmp_path / "target", in_memory=True) as registry,
         Relay(registry.host, observer=seen) as relay,
     ):
-        yield Target(registry, relay, seen)
+        yield DestinationRegistry(registry, relay, seen)

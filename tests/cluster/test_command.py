@@ -10,11 +10,11 @@ import pytest
 import requests
 
 from tests.cli.runner import Program, assert_fails
-from tests.cluster.conftest import IMAGES, LARGE, Origin, Target
-from tests.lab.dask import DaskCluster
-from tests.lab.images import assert_same_image, make_image, put_image
-from tests.lab.registry import DockerRegistry
-from tests.lab.tls import CertificateAuthority
+from tests.cluster.conftest import IMAGES, LARGE, DestinationRegistry, SourceRegistry
+from tests.support.dask import DaskProcesses
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import assert_same_image, make_image, put_image
+from tests.support.tls import CertificateAuthority
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -24,7 +24,7 @@ def program(tmp_path: Path) -> Program:
     return Program(tmp_path)
 
 
-def written(origin: Origin, tmp_path: Path) -> Path:
+def written(origin: SourceRegistry, tmp_path: Path) -> Path:
     """A list of all images, and one that is not there."""
     plan = tmp_path / "images.txt"
     names = [*origin.images, "none:v1"]
@@ -33,10 +33,14 @@ def written(origin: Origin, tmp_path: Path) -> Path:
 
 
 def test_summary_report_and_exit_code_are_those_of_one_machine(
-    program: Program, dask: DaskCluster, origin: Origin, target: Target, tmp_path: Path
+    program: Program,
+    dask: DaskProcesses,
+    source: SourceRegistry,
+    destination: DestinationRegistry,
+    tmp_path: Path,
 ) -> None:
-    plan, report = written(origin, tmp_path), tmp_path / "report.json"
-    words = ("mirror", plan, f"{target.relay.url}/m", "--dask", dask.address, "--retry", "1")
+    plan, report = written(source, tmp_path), tmp_path / "report.json"
+    words = ("mirror", plan, f"{destination.relay.url}/m", "--dask", dask.address, "--retry", "1")
 
     done = program(*words, "--report", report)
 
@@ -50,7 +54,11 @@ def test_summary_report_and_exit_code_are_those_of_one_machine(
 
 
 def test_workers_trust_whom_the_plan_trusts(
-    program: Program, dask: DaskCluster, target: Target, ca: CertificateAuthority, tmp_path: Path
+    program: Program,
+    dask: DaskProcesses,
+    destination: DestinationRegistry,
+    ca: CertificateAuthority,
+    tmp_path: Path,
 ) -> None:
     image, plan = make_image(1, (1000,)), tmp_path / "sync.yml"
     with DockerRegistry(tmp_path / "closed", certificate=ca.issue("127.0.0.1")) as closed:
@@ -59,36 +67,46 @@ def test_workers_trust_whom_the_plan_trusts(
             put_image(closed.url, "app", "v1", image, session=session)
         plan.write_text(f'"{closed.host}":\n  tls-verify: false\n  images: {{app: [v1]}}\n')
 
-        done = program("mirror", plan, f"{target.relay.url}/m", "--dask", dask.address)
+        done = program("mirror", plan, f"{destination.relay.url}/m", "--dask", dask.address)
 
     assert (done.code, done.err) == (0, "")
-    assert_same_image(target.registry.url, "m/app", "v1", image)
+    assert_same_image(destination.registry.url, "m/app", "v1", image)
 
 
 def test_ctrl_c_ends_the_workers_part_too(
-    program: Program, dask: DaskCluster, origin: Origin, target: Target, tmp_path: Path
+    program: Program,
+    dask: DaskProcesses,
+    source: SourceRegistry,
+    destination: DestinationRegistry,
+    tmp_path: Path,
 ) -> None:
-    target.relay.rate = 2 << 20  # bytes a second: the large layer takes six
-    words = ("mirror", written(origin, tmp_path), f"{target.relay.url}/m", "--dask", dask.address)
+    destination.relay.rate = 2 << 20  # bytes a second: the large layer takes six
+    words = (
+        "mirror",
+        written(source, tmp_path),
+        f"{destination.relay.url}/m",
+        "--dask",
+        dask.address,
+    )
     child = program.start(*words)
-    target.relay.wait_for(lambda relay: relay.bytes_up > 1 << 20, 60)
+    destination.relay.wait_for(lambda relay: relay.bytes_up > 1 << 20, 60)
 
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
 
     assert child.returncode == 130
     assert err.decode().splitlines()[-1].startswith("concil: interrupted")
-    target.relay.wait_for(lambda relay: relay.open_connections == 0, 60)
-    assert target.relay.bytes_up < len(LARGE.blob)
+    destination.relay.wait_for(lambda relay: relay.open_connections == 0, 60)
+    assert destination.relay.bytes_up < len(LARGE.blob)
 
 
 @pytest.mark.parametrize(
     ("address", "code"), [("tcp://127.0.0.1:1", 1), ("nonsense", 2), ("nonsense://x:1", 2)]
 )
 def test_no_scheduler_is_one_line(
-    program: Program, origin: Origin, tmp_path: Path, address: str, code: int
+    program: Program, source: SourceRegistry, tmp_path: Path, address: str, code: int
 ) -> None:
-    plan = written(origin, tmp_path)
+    plan = written(source, tmp_path)
 
     done = program("mirror", plan, "http://127.0.0.1:1/m", "--dask", address)
 

@@ -10,99 +10,108 @@ from pathlib import Path
 
 import pytest
 
-from concil.cluster.driver import Cluster
-from concil.cluster.worker import Settings
+from concil.auth.credentials.credentials import Credentials
+from concil.cluster.driver import DaskCluster
+from concil.cluster.worker import EngineSettings
 from concil.config import MIB, RetryPolicy, TransferConfig
-from concil.engine import Engine, Sides
+from concil.engine.engine import Endpoints, Engine
+from concil.engine.store_factory import EndpointOptions
 from concil.errors import Cancelled, ConnectionLost, RegistryNotFound, Unreachable, UsageError
-from concil.progress import Event, State
-from concil.registry.credentials import Credentials
-from concil.stores import Access
+from concil.progress.events import Event, State
 from concil.transfer.journal import Journal
-from concil.transfer.mirror import MirrorItem, MirrorReport, Outcome
-from tests.cluster.conftest import IMAGES, LARGE, Origin, Target
-from tests.lab.dask import DaskCluster
-from tests.lab.images import assert_same_image, digest_of, make_image, put_image
-from tests.lab.referrers import list_by_tag, make_referrer, put_referrer, tag_of
+from concil.transfer.mirror.mirror import MirrorItem, MirrorReport, Outcome
+from tests.cluster.conftest import IMAGES, LARGE, DestinationRegistry, SourceRegistry
+from tests.support.dask import DaskProcesses
+from tests.support.images import assert_same_image, digest_of, make_image, put_image
+from tests.support.referrers import digest_tag, list_tag_referrers, make_referrer, put_referrer
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
-QUICK = TransferConfig(workers=4, chunk_size=2 * MIB, retry=RetryPolicy(base=0.01, longest=0.1))
+QUICK = TransferConfig(
+    workers=4, chunk_size=2 * MIB, retry=RetryPolicy(backoff_base=0.01, max_backoff=0.1)
+)
 
 
 @contextmanager
-def cluster_of(dask: DaskCluster, **more: object) -> Iterator[Cluster]:
-    with Cluster(dask.address, Settings(QUICK), **more) as cluster:  # type: ignore[arg-type]
+def cluster_of(dask: DaskProcesses, **more: object) -> Iterator[DaskCluster]:
+    with DaskCluster(dask.address, EngineSettings(QUICK), **more) as cluster:  # type: ignore[arg-type]
         yield cluster
 
 
 def told(report: MirrorReport, prefix: str) -> dict[str, tuple[str, str]]:
     """What a report says of each image, whatever it was put below."""
     return {
-        o.result.target.partition(f"/{prefix}/")[2]: (o.result.state.value, str(o.result.digest))
+        o.result.destination.partition(f"/{prefix}/")[2]: (
+            o.result.state.value,
+            str(o.result.digest),
+        )
         for o in report.outcomes
         if o.result is not None
     }
 
 
-def assert_all_arrived(origin: Origin, target: Target, prefix: str) -> None:
+def assert_all_arrived(origin: SourceRegistry, target: DestinationRegistry, prefix: str) -> None:
     for name, image in origin.images.items():
         repository, _, tag = name.partition(":")
         assert_same_image(target.registry.url, f"{prefix}/{repository}", tag, image)
 
 
 def test_three_workers_come_to_what_one_machine_comes_to(
-    dask: DaskCluster, origin: Origin, target: Target
+    dask: DaskProcesses, source: SourceRegistry, destination: DestinationRegistry
 ) -> None:
     with Engine(QUICK, journal=Journal(None)) as engine:
-        alone = engine.mirror(origin.items(target.registry.host, "alone"))
-    host = target.relay.host
+        alone = engine.mirror(source.items(destination.registry.host, "alone"))
+    host = destination.relay.host
 
     with cluster_of(dask) as cluster:
-        first = cluster.mirror(origin.items(host, "many"))
-        again = cluster.mirror(origin.items(host, "many"))
+        first = cluster.mirror(source.items(host, "many"))
+        again = cluster.mirror(source.items(host, "many"))
 
     assert first.failed == []
     assert told(first, "many") == told(alone, "alone")
-    assert_all_arrived(origin, target, "many")
-    assert again.up_to_date == IMAGES
+    assert_all_arrived(source, destination, "many")
+    assert again.up_to_date_count == IMAGES
 
 
-def test_a_large_blob_is_sent_once(dask: DaskCluster, origin: Origin, target: Target) -> None:
+def test_a_large_blob_is_sent_once(
+    dask: DaskProcesses, source: SourceRegistry, destination: DestinationRegistry
+) -> None:
     with cluster_of(dask) as cluster:
-        report = cluster.mirror(origin.items(target.relay.host, "m"))
+        report = cluster.mirror(source.items(destination.relay.host, "m"))
 
     assert report.failed == []
-    assert target.seen.body_bytes("PATCH") == len(LARGE.blob)
+    assert destination.log.body_bytes("PATCH") == len(LARGE.blob)
 
 
 def test_a_worker_that_dies_in_the_middle_of_a_blob_costs_time_only(
-    origin: Origin, target: Target, tmp_path: Path
+    source: SourceRegistry, destination: DestinationRegistry, tmp_path: Path
 ) -> None:
-    target.relay.rate = 6 * MIB  # a second: the large layer takes two
+    destination.relay.rate = 6 * MIB  # a second: the large layer takes two
     reports: list[MirrorReport] = []
-    with DaskCluster(tmp_path / "dask", workers=1) as dask, cluster_of(dask) as cluster:
+    with DaskProcesses(tmp_path / "dask", workers=1) as dask, cluster_of(dask) as cluster:
         run = threading.Thread(
-            target=lambda: reports.append(cluster.mirror(origin.items(target.relay.host, "m")))
+            target=lambda: reports.append(cluster.mirror(source.items(destination.relay.host, "m")))
         )
         run.start()
         dask.add_worker()
-        target.relay.wait_for(lambda relay: relay.bytes_up > 3 * MIB, 60)
+        destination.relay.wait_for(lambda relay: relay.bytes_up > 3 * MIB, 60)
 
         dask.workers[0].kill()
         run.join(120)
 
         assert reports, dask.log()[-3000:]
     assert reports[0].failed == []
-    assert_all_arrived(origin, target, "m")
+    assert_all_arrived(source, destination, "m")
 
 
-def test_progress_comes_back(dask: DaskCluster, origin: Origin, target: Target) -> None:
+def test_progress_comes_back(
+    dask: DaskProcesses, source: SourceRegistry, destination: DestinationRegistry
+) -> None:
     events: list[Event] = []
     with cluster_of(dask, progress=events.append) as cluster:
-        cluster.mirror(origin.items(target.relay.host, "m"))
+        cluster.mirror(source.items(destination.relay.host, "m"))
 
-    ended = {event.subject for event in events if event.kind == "image" and event.state.final}
+    ended = {event.subject for event in events if event.kind == "image" and event.state.is_final}
     assert len(ended) == IMAGES
     large = [event for event in events if event.subject == digest_of(LARGE.blob)]
     assert State.DONE in {event.state for event in large}
@@ -112,27 +121,29 @@ def test_progress_comes_back(dask: DaskCluster, origin: Origin, target: Target) 
     assert len({event.worker for event in events}) > 3
 
 
-def test_signatures_go_along(dask: DaskCluster, origin: Origin, target: Target) -> None:
+def test_signatures_go_along(
+    dask: DaskProcesses, source: SourceRegistry, destination: DestinationRegistry
+) -> None:
     image = make_image(40, [1_000])
     signature = make_referrer(image)
-    put_image(origin.registry.url, "signed", "v1", image)
-    put_referrer(origin.registry.url, "signed", signature)
-    source, there = f"{origin.registry.url}/signed:v1", f"{target.relay.url}/m/signed:v1"
+    put_image(source.registry.url, "signed", "v1", image)
+    put_referrer(source.registry.url, "signed", signature)
+    address, there = f"{source.registry.url}/signed:v1", f"{destination.relay.url}/m/signed:v1"
 
     with cluster_of(dask) as cluster:
-        report = cluster.mirror([MirrorItem(source, there, referrers=True)])
+        report = cluster.mirror([MirrorItem(address, there, referrers=True)])
 
     assert report.failed == []
-    listed = list_by_tag(target.registry.url, "m/signed", tag_of(image))
+    listed = list_tag_referrers(destination.registry.url, "m/signed", digest_tag(image))
     assert [entry["digest"] for entry in listed] == [signature.digest]
-    assert_same_image(target.registry.url, "m/signed", signature.digest, signature)
+    assert_same_image(destination.registry.url, "m/signed", signature.digest, signature)
 
 
 def test_an_image_that_fails_is_an_outcome(
-    dask: DaskCluster, origin: Origin, target: Target
+    dask: DaskProcesses, source: SourceRegistry, destination: DestinationRegistry
 ) -> None:
-    wrong = MirrorItem(f"{origin.registry.url}/none:v1", f"{target.relay.url}/m/none:v1")
-    right = origin.items(target.relay.host, "m")[0]
+    wrong = MirrorItem(f"{source.registry.url}/none:v1", f"{destination.relay.url}/m/none:v1")
+    right = source.items(destination.relay.host, "m")[0]
     seen: list[Outcome] = []
 
     with cluster_of(dask) as cluster:
@@ -147,9 +158,9 @@ def test_an_image_that_fails_is_an_outcome(
 
 
 def test_after_a_failure_no_more_images_are_handed_out(
-    dask: DaskCluster, origin: Origin, target: Target
+    dask: DaskProcesses, source: SourceRegistry, destination: DestinationRegistry
 ) -> None:
-    wrong = MirrorItem(f"{origin.registry.url}/none:v1", f"{target.relay.url}/m/none:v1")
+    wrong = MirrorItem(f"{source.registry.url}/none:v1", f"{destination.relay.url}/m/none:v1")
     taken = 0
 
     def endless() -> Iterator[MirrorItem]:
@@ -162,13 +173,13 @@ def test_after_a_failure_no_more_images_are_handed_out(
         report = cluster.mirror(endless(), fail_fast=True)
 
     assert report.failed
-    assert report.images == taken
+    assert report.image_count == taken
 
 
 def test_a_cancelled_mirror_goes_on_when_it_is_run_again(
-    dask: DaskCluster, origin: Origin, target: Target
+    dask: DaskProcesses, source: SourceRegistry, destination: DestinationRegistry
 ) -> None:
-    items = origin.items(target.relay.host, "m")
+    items = source.items(destination.relay.host, "m")
     with cluster_of(dask) as cluster:
 
         def stop(_: Outcome) -> None:
@@ -180,12 +191,14 @@ def test_a_cancelled_mirror_goes_on_when_it_is_run_again(
         report = again.mirror(items)
 
     assert report.failed == []
-    assert report.up_to_date >= 1
-    assert_all_arrived(origin, target, "m")
+    assert report.up_to_date_count >= 1
+    assert_all_arrived(source, destination, "m")
 
 
-def test_no_worker_log_shows_a_password(dask: DaskCluster, origin: Origin, target: Target) -> None:
-    host = target.relay.host
+def test_no_worker_log_shows_a_password(
+    dask: DaskProcesses, source: SourceRegistry, destination: DestinationRegistry
+) -> None:
+    host = destination.relay.host
     item = MirrorItem(f"http://alice:pa55word@{host}/none:v1", f"http://bob:s3cret@{host}/m:v1")
 
     with cluster_of(dask) as cluster:
@@ -198,28 +211,28 @@ def test_no_worker_log_shows_a_password(dask: DaskCluster, origin: Origin, targe
 
 def test_a_cluster_without_workers_is_given_up(tmp_path: Path) -> None:
     with (
-        DaskCluster(tmp_path / "dask", workers=0) as dask,
-        cluster_of(dask, patience=1) as cluster,
+        DaskProcesses(tmp_path / "dask", workers=0) as dask,
+        cluster_of(dask, worker_timeout=1) as cluster,
         pytest.raises(ConnectionLost, match="no worker"),
     ):
         cluster.mirror([MirrorItem("http://127.0.0.1:1/a:v1", "http://127.0.0.1:1/b:v1")])
 
 
 def test_a_scheduler_that_is_gone_is_an_error(
-    origin: Origin, target: Target, tmp_path: Path
+    source: SourceRegistry, destination: DestinationRegistry, tmp_path: Path
 ) -> None:
-    with DaskCluster(tmp_path / "dask", workers=1) as dask, cluster_of(dask) as cluster:
+    with DaskProcesses(tmp_path / "dask", workers=1) as dask, cluster_of(dask) as cluster:
 
         def end(_: Outcome) -> None:
             dask.close()
 
         with pytest.raises(ConnectionLost, match="scheduler"):
-            cluster.mirror(origin.items(target.relay.host, "m"), on_image=end)
+            cluster.mirror(source.items(destination.relay.host, "m"), on_image=end)
 
 
 def test_nobody_at_the_address_is_an_error() -> None:
     with pytest.raises(Unreachable, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:1'"):
-        Cluster("tcp://127.0.0.1:1")
+        DaskCluster("tcp://127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
@@ -227,11 +240,13 @@ def test_nobody_at_the_address_is_an_error() -> None:
 )
 def test_what_is_no_address_is_an_error(address: str) -> None:
     with pytest.raises(UsageError, match="not the address of a scheduler"):
-        Cluster(address)
+        DaskCluster(address)
 
 
-def test_an_archive_has_only_one_writer(dask: DaskCluster, origin: Origin, tmp_path: Path) -> None:
-    item = MirrorItem(f"{origin.registry.url}/app0:v0", f"oci-archive:{tmp_path}/all.tar:app0:v0")
+def test_an_archive_has_only_one_writer(
+    dask: DaskProcesses, source: SourceRegistry, tmp_path: Path
+) -> None:
+    item = MirrorItem(f"{source.registry.url}/app0:v0", f"oci-archive:{tmp_path}/all.tar:app0:v0")
 
     with cluster_of(dask) as cluster, pytest.raises(UsageError, match="an archive of its own"):
         cluster.mirror([item])
@@ -240,10 +255,10 @@ def test_an_archive_has_only_one_writer(dask: DaskCluster, origin: Origin, tmp_p
 
 
 def test_passwords_do_not_travel_in_the_clear() -> None:
-    access = Access(credentials=Credentials("alice", "pa55word"))
-    settings = Settings(QUICK, Sides(access, Access()))
+    access = EndpointOptions(credentials=Credentials("alice", "pa55word"))
+    settings = EngineSettings(QUICK, Endpoints(access, EndpointOptions()))
 
     with pytest.raises(UsageError, match="in the clear") as caught:
-        Cluster("tcp://192.0.2.1:8786", settings)
+        DaskCluster("tcp://192.0.2.1:8786", settings)
 
     assert "pa55word" not in str(caught.value)

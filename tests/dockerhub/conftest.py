@@ -11,9 +11,9 @@ import pytest
 
 from concil.dockerhub import DockerHub
 from concil.server import EmbeddedRegistry
-from tests.lab.registry import DockerRegistry
-from tests.lab.tls import CertificateAuthority
-from tests.registry.scripted import Scripted
+from tests.support.docker_registry import DockerRegistry
+from tests.support.scripted_server import ScriptedServer
+from tests.support.tls import CertificateAuthority
 
 USER, PASSWORD = "al ice", "s3cr:t/+@"
 _numbers = itertools.count(1)
@@ -21,7 +21,7 @@ MakeHub = Callable[..., DockerHub]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RegistrySetup:
     """A registry, and what a user writes to reach it."""
 
     scheme: str
@@ -56,8 +56,8 @@ def repository() -> str:
 
 
 @pytest.fixture
-def server() -> Iterator[Scripted]:
-    with Scripted() as server:
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
         yield server
 
 
@@ -70,35 +70,36 @@ def tls_registry(
 
 
 @pytest.fixture(scope="session")
-def locked_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+def basic_auth_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
     """A docker-registry that wants a user and a password."""
     directory = tmp_path_factory.mktemp("locked")
     with DockerRegistry(directory, users={USER: PASSWORD}) as registry:
         yield registry
 
 
-PLACES = ("embedded", "plain", "fallback", "ca", "unverified", "password")
+REGISTRY_KINDS = ("embedded", "plain", "fallback", "ca", "unverified", "password")
 
 
 @pytest.fixture(
     params=[
-        pytest.param(name, marks=() if name == "embedded" else pytest.mark.real) for name in PLACES
+        pytest.param(name, marks=() if name == "embedded" else pytest.mark.real)
+        for name in REGISTRY_KINDS
     ]
 )
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def registry_setup(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RegistrySetup]:
     """Each kind of registry in turn."""
     if request.param == "embedded":
         with EmbeddedRegistry(tmp_path / "layout") as registry:
-            yield Place("http", registry.host)
+            yield RegistrySetup("http", registry.host)
         return
     if request.param in ("plain", "fallback"):
         plain: DockerRegistry = request.getfixturevalue("docker_registry")
-        yield Place("http" if request.param == "plain" else "docker", plain.host)
+        yield RegistrySetup("http" if request.param == "plain" else "docker", plain.host)
     elif request.param == "password":
-        locked: DockerRegistry = request.getfixturevalue("locked_registry")
-        yield Place("http", locked.host, "al+ice:s3cr%3At%2F%2B%40@")
+        locked: DockerRegistry = request.getfixturevalue("basic_auth_registry")
+        yield RegistrySetup("http", locked.host, "al+ice:s3cr%3At%2F%2B%40@")
     else:
         secure: DockerRegistry = request.getfixturevalue("tls_registry")
         authority: CertificateAuthority = request.getfixturevalue("ca")
         verify = str(authority.path) if request.param == "ca" else False
-        yield Place("docker", secure.host, verify=verify)
+        yield RegistrySetup("docker", secure.host, verify=verify)

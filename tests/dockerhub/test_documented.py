@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import requests
 
-from concil.content import ACCEPTED_TYPES
 from concil.dockerhub import DockerHub, DockerPath, ResponseStream
 from concil.errors import (
     AccessDenied,
@@ -28,13 +27,20 @@ from concil.errors import (
     TLSFailure,
     UsageError,
 )
-from concil.progress import Event
-from tests.dockerhub.conftest import PASSWORD, USER, MakeHub, Place
-from tests.lab.images import DOCKER, OCI, digest_of, make_blob, make_image, put_image
-from tests.lab.registry import DockerRegistry
-from tests.lab.tls import CertificateAuthority
-from tests.registry.guarded import basic
-from tests.registry.scripted import Answer, Elsewhere, Scripted, Seen, reply
+from concil.oci.media_types import ACCEPTED_TYPES
+from concil.progress.events import Event
+from tests.dockerhub.conftest import PASSWORD, USER, MakeHub, RegistrySetup
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import DOCKER, OCI, digest_of, make_blob, make_image, put_image
+from tests.support.scripted_server import (
+    Elsewhere,
+    ReceivedRequest,
+    ScriptedResponse,
+    ScriptedServer,
+    reply,
+)
+from tests.support.tls import CertificateAuthority
+from tests.support.token_protected_registry import basic
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 V2 = DOCKER.manifest
@@ -45,8 +51,8 @@ IMAGE = make_image(7, (3000,), types=DOCKER)
 
 
 @pytest.fixture
-def hub(place: Place, repository: str, make_hub: MakeHub) -> DockerHub:
-    return make_hub(place.url(f"{repository}:v1"), verify=place.verify)
+def hub(registry_setup: RegistrySetup, repository: str, make_hub: MakeHub) -> DockerHub:
+    return make_hub(registry_setup.url(f"{repository}:v1"), verify=registry_setup.verify)
 
 
 def push(hub: DockerHub) -> None:
@@ -232,12 +238,16 @@ def test_requests_of_the_callers_own(hub: DockerHub) -> None:
     assert put.status_code == 202
 
 
-def test_what_a_hub_knows_of_itself(place: Place, hub: DockerHub, repository: str) -> None:
+def test_what_a_hub_knows_of_itself(
+    registry_setup: RegistrySetup, hub: DockerHub, repository: str
+) -> None:
     assert hub.repository == repository
     assert hub.tag == "v1"
-    assert hub.url.endswith(f"://{place.host}/v2/{repository}")
+    assert hub.url.endswith(f"://{registry_setup.host}/v2/{repository}")
     assert isinstance(hub.session, requests.Session)
-    assert (hub.username, hub.password) == ((USER, PASSWORD) if place.user else (None, None))
+    assert (hub.username, hub.password) == (
+        (USER, PASSWORD) if registry_setup.user else (None, None)
+    )
 
 
 @pytest.mark.real
@@ -300,32 +310,32 @@ class Terminal:
 
 @pytest.mark.real
 def test_a_person_is_asked_once_over_all_threads(
-    locked_registry: DockerRegistry,
+    basic_auth_registry: DockerRegistry,
     repository: str,
     make_hub: MakeHub,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     terminal = Terminal(monkeypatch, USER, PASSWORD)
-    hub = make_hub(f"docker://{locked_registry.host}/{repository}")
+    hub = make_hub(f"docker://{basic_auth_registry.host}/{repository}")
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(hub.has_blob, [MISSING] * 8))
 
     assert found == [False] * 8
     assert len(terminal.prompts) == 2
-    assert all(locked_registry.host in prompt for prompt in terminal.prompts)
+    assert all(basic_auth_registry.host in prompt for prompt in terminal.prompts)
     assert (hub.username, hub.password) == (USER, PASSWORD)
 
 
 @pytest.mark.real
 def test_only_what_is_missing_is_asked_for(
-    locked_registry: DockerRegistry,
+    basic_auth_registry: DockerRegistry,
     repository: str,
     make_hub: MakeHub,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     terminal = Terminal(monkeypatch, "never", PASSWORD)
-    hub = make_hub(f"http://al+ice@{locked_registry.host}/{repository}")
+    hub = make_hub(f"http://al+ice@{basic_auth_registry.host}/{repository}")
 
     hub.post_blob_data(BLOB, DIGEST)
 
@@ -334,13 +344,13 @@ def test_only_what_is_missing_is_asked_for(
 
 @pytest.mark.real
 def test_a_wrong_answer_is_a_denial_and_no_second_question(
-    locked_registry: DockerRegistry,
+    basic_auth_registry: DockerRegistry,
     repository: str,
     make_hub: MakeHub,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     terminal = Terminal(monkeypatch, USER, "wrong")
-    hub = make_hub(f"http://{locked_registry.host}/{repository}")
+    hub = make_hub(f"http://{basic_auth_registry.host}/{repository}")
 
     for _ in range(2):
         with pytest.raises(RegistryDenied, match=r"^401 "):
@@ -351,32 +361,32 @@ def test_a_wrong_answer_is_a_denial_and_no_second_question(
 
 @pytest.mark.real
 def test_nobody_at_the_terminal_is_a_clear_error(
-    locked_registry: DockerRegistry,
+    basic_auth_registry: DockerRegistry,
     repository: str,
     make_hub: MakeHub,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    hub = make_hub(f"http://{locked_registry.host}/{repository}")
+    hub = make_hub(f"http://{basic_auth_registry.host}/{repository}")
 
     with pytest.raises(AccessDenied, match="no terminal to ask at") as caught:
         hub.has_blob(DIGEST)
 
     assert "docker://user:password@" in caught.value.remedy
-    assert locked_registry.host in str(caught.value)
+    assert basic_auth_registry.host in str(caught.value)
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("userinfo", [":@", "@"])
 def test_an_empty_user_is_never_asked(
-    locked_registry: DockerRegistry,
+    basic_auth_registry: DockerRegistry,
     repository: str,
     make_hub: MakeHub,
     monkeypatch: pytest.MonkeyPatch,
     userinfo: str,
 ) -> None:
     terminal = Terminal(monkeypatch, USER, PASSWORD)
-    hub = make_hub(f"docker://{userinfo}{locked_registry.host}/{repository}")
+    hub = make_hub(f"docker://{userinfo}{basic_auth_registry.host}/{repository}")
 
     with pytest.raises(requests.HTTPError, match=r"^401 .*UNAUTHORIZED"):
         hub.get_manifest()
@@ -386,9 +396,9 @@ def test_an_empty_user_is_never_asked(
 
 @pytest.mark.real
 def test_user_and_password_may_be_set_later(
-    locked_registry: DockerRegistry, repository: str, make_hub: MakeHub
+    basic_auth_registry: DockerRegistry, repository: str, make_hub: MakeHub
 ) -> None:
-    hub = make_hub(f"http://{locked_registry.host}/{repository}")
+    hub = make_hub(f"http://{basic_auth_registry.host}/{repository}")
     hub.username, hub.password = USER, PASSWORD
 
     assert hub.has_blob(DIGEST) is False
@@ -400,12 +410,12 @@ TAGS = "/v2/team/app/tags/list"
 
 
 @pytest.fixture
-def scripted_hub(server: Scripted, make_hub: MakeHub) -> DockerHub:
+def scripted_hub(server: ScriptedServer, make_hub: MakeHub) -> DockerHub:
     return make_hub(f"http://{server.host}/team/app:v1")
 
 
-def test_headers_of_the_session_go_along(server: Scripted, scripted_hub: DockerHub) -> None:
-    server.on("GET", TAGS, reply(200))
+def test_headers_of_the_session_go_along(server: ScriptedServer, scripted_hub: DockerHub) -> None:
+    server.respond("GET", TAGS, reply(200))
     scripted_hub.session.headers["X-Trace"] = "mine"
 
     scripted_hub.request("GET", scripted_hub.url + "/tags/list", headers={"X-Once": "1"})
@@ -416,35 +426,37 @@ def test_headers_of_the_session_go_along(server: Scripted, scripted_hub: DockerH
     assert seen.headers["docker-distribution-api-version"] == "registry/2.0"
 
 
-def test_proxies_of_the_session_are_used(server: Scripted, make_hub: MakeHub) -> None:
+def test_proxies_of_the_session_are_used(server: ScriptedServer, make_hub: MakeHub) -> None:
     hub = make_hub("http://reg.example/team/app")
     hub.session.proxies = {"http": server.url}
-    server.on("HEAD", f"http://reg.example/v2/team/app/blobs/{DIGEST}", reply(200, BLOB))
+    server.respond("HEAD", f"http://reg.example/v2/team/app/blobs/{DIGEST}", reply(200, BLOB))
 
     assert hub.has_blob(DIGEST)
 
 
 def test_the_originals_word_for_no_proxy_is_understood(
-    server: Scripted, scripted_hub: DockerHub, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, scripted_hub: DockerHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     scripted_hub.session.proxies = {"http": "", "https": ""}
-    server.on("HEAD", ".*", reply(200))
+    server.respond("HEAD", ".*", reply(200))
 
     assert scripted_hub.has_blob(DIGEST)
 
 
-def test_adapters_of_the_session_are_used(server: Scripted, make_hub: MakeHub) -> None:
+def test_adapters_of_the_session_are_used(server: ScriptedServer, make_hub: MakeHub) -> None:
     hub = make_hub("docker://docker.io/library/alpine:3")
     hub.session.mount("https://registry-1.docker.io", Elsewhere(server))
-    server.on("GET", "/v2/library/alpine/manifests/3", reply(200, b"{}"))
+    server.respond("GET", "/v2/library/alpine/manifests/3", reply(200, b"{}"))
 
     assert hub.get_manifest() == b"{}"
     assert server.requests[0].headers["host"] == "registry-1.docker.io"
 
 
-def test_a_session_of_the_callers_own_is_used(server: Scripted, scripted_hub: DockerHub) -> None:
-    server.on("HEAD", ".*", reply(200))
+def test_a_session_of_the_callers_own_is_used(
+    server: ScriptedServer, scripted_hub: DockerHub
+) -> None:
+    server.respond("HEAD", ".*", reply(200))
     with requests.Session() as session:
         session.headers["User-Agent"] = "mine"
         scripted_hub.session = session
@@ -462,8 +474,8 @@ def test_a_client_certificate_of_the_session_is_shown(
     context = certificate.server_context()
     context.load_verify_locations(ca.path)
     context.verify_mode = ssl.CERT_REQUIRED
-    with Scripted(context=context) as server:
-        server.on("HEAD", ".*", reply(200))
+    with ScriptedServer(context=context) as server:
+        server.respond("HEAD", ".*", reply(200))
         hub = make_hub(f"https://{server.host}/team/app", verify=str(ca.path))
         with pytest.raises(ConcilError):
             hub.request("HEAD", hub.url + "/x")
@@ -472,9 +484,9 @@ def test_a_client_certificate_of_the_session_is_shown(
         assert hub.has_blob(DIGEST)
 
 
-def test_a_url_set_by_the_caller_counts(server: Scripted, make_hub: MakeHub) -> None:
+def test_a_url_set_by_the_caller_counts(server: ScriptedServer, make_hub: MakeHub) -> None:
     hub = make_hub("docker://reg.example/team/app")
-    server.on("HEAD", f"/v2/other/blobs/{DIGEST}", reply(200))
+    server.respond("HEAD", f"/v2/other/blobs/{DIGEST}", reply(200))
 
     hub.url = f"{server.url}/v2/other"
 
@@ -484,14 +496,14 @@ def test_a_url_set_by_the_caller_counts(server: Scripted, make_hub: MakeHub) -> 
 # Keywords of request -----------------------------------------------------------------------
 
 
-def body_of(server: Scripted, hub: DockerHub, **keywords: object) -> Seen:
-    server.on("POST", "/v2/team/app/_trust/tuf/.*", reply(200, b'{"ok": true}'))
+def body_of(server: ScriptedServer, hub: DockerHub, **keywords: object) -> ReceivedRequest:
+    server.respond("POST", "/v2/team/app/_trust/tuf/.*", reply(200, b'{"ok": true}'))
     response = hub.request("POST", hub.url + "/_trust/tuf/", **keywords)
     assert response.json() == {"ok": True}
     return server.requests[-1]
 
 
-def test_files_are_posted_as_a_form(server: Scripted, scripted_hub: DockerHub) -> None:
+def test_files_are_posted_as_a_form(server: ScriptedServer, scripted_hub: DockerHub) -> None:
     files = {"root": ("root", b'{"signed": 1}'), "targets": ("targets", io.BytesIO(b"two"))}
 
     seen = body_of(server, scripted_hub, files=files)
@@ -514,7 +526,7 @@ def test_files_are_posted_as_a_form(server: Scripted, scripted_hub: DockerHub) -
     ],
 )
 def test_bodies(
-    server: Scripted,
+    server: ScriptedServer,
     scripted_hub: DockerHub,
     keywords: dict[str, object],
     body: bytes,
@@ -526,13 +538,13 @@ def test_bodies(
     assert seen.headers.get("content-type") == content_type
 
 
-def test_the_callers_content_type_wins(server: Scripted, scripted_hub: DockerHub) -> None:
+def test_the_callers_content_type_wins(server: ScriptedServer, scripted_hub: DockerHub) -> None:
     seen = body_of(server, scripted_hub, json=[], headers={"Content-Type": "application/x"})
 
     assert seen.headers["content-type"] == "application/x"
 
 
-def test_parameters(server: Scripted, scripted_hub: DockerHub) -> None:
+def test_parameters(server: ScriptedServer, scripted_hub: DockerHub) -> None:
     seen = body_of(server, scripted_hub, params={"a": "b c"}, data=b"x")
 
     assert seen.query == {"a": ["b c"]}
@@ -549,7 +561,7 @@ def test_a_url_without_a_scheme_is_requests_own_error(scripted_hub: DockerHub) -
 
 
 def test_hooks_cookies_and_credentials_of_one_request(
-    server: Scripted, scripted_hub: DockerHub
+    server: ScriptedServer, scripted_hub: DockerHub
 ) -> None:
     heard: list[requests.Response] = []
     hooks = {"response": lambda response, **_: heard.append(response)}
@@ -564,10 +576,10 @@ def test_hooks_cookies_and_credentials_of_one_request(
 
 
 def test_redirects_are_followed_unless_the_caller_does_not_want_it(
-    server: Scripted, scripted_hub: DockerHub
+    server: ScriptedServer, scripted_hub: DockerHub
 ) -> None:
-    server.on("GET", TAGS, reply(307, Location="/there"))
-    server.on("GET", "/there", reply(200, b"there"))
+    server.respond("GET", TAGS, reply(307, Location="/there"))
+    server.respond("GET", "/there", reply(200, b"there"))
 
     assert scripted_hub.request("GET", scripted_hub.url + "/tags/list").content == b"there"
     response = scripted_hub.request("GET", scripted_hub.url + "/tags/list", allow_redirects=False)
@@ -577,19 +589,19 @@ def test_redirects_are_followed_unless_the_caller_does_not_want_it(
 class Token:
     """A server that wants a token for everything."""
 
-    def __init__(self, server: Scripted) -> None:
+    def __init__(self, server: ScriptedServer) -> None:
         self.server = server
-        server.on("GET", "/token.*", reply(200, '{"token": "t"}'))
-        server.on("*", "/v2/.*", self._answer)
+        server.respond("GET", "/token.*", reply(200, '{"token": "t"}'))
+        server.respond("*", "/v2/.*", self._answer)
 
-    def _answer(self, seen: Seen) -> Answer:
+    def _answer(self, seen: ReceivedRequest) -> ScriptedResponse:
         if seen.headers.get("authorization") == "Bearer t":
             return reply(201, b"in")
         return reply(401, WWW_Authenticate=f'Bearer realm="{self.server.url}/token"')
 
 
 def test_an_open_file_is_sent_again_whole_after_a_challenge(
-    server: Scripted, scripted_hub: DockerHub, tmp_path: Path
+    server: ScriptedServer, scripted_hub: DockerHub, tmp_path: Path
 ) -> None:
     Token(server)
     (tmp_path / "file").write_bytes(b"0123456789")
@@ -599,11 +611,11 @@ def test_an_open_file_is_sent_again_whole_after_a_challenge(
         response = scripted_hub.request("PUT", scripted_hub.url + "/x", data=file)
 
     assert response.content == b"in"
-    assert [seen.body for seen in server.asked("PUT")] == [b"456789", b"456789"]
+    assert [seen.body for seen in server.matching_requests("PUT")] == [b"456789", b"456789"]
 
 
 def test_a_body_that_can_be_read_once_does_not_meet_a_challenge(
-    server: Scripted, scripted_hub: DockerHub
+    server: ScriptedServer, scripted_hub: DockerHub
 ) -> None:
     Token(server)
     body = bytearray(b"once")
@@ -616,8 +628,10 @@ def test_a_body_that_can_be_read_once_does_not_meet_a_challenge(
     ]
 
 
-def test_a_body_that_breaks_off_is_our_error(server: Scripted, scripted_hub: DockerHub) -> None:
-    server.on("GET", TAGS, Answer(200, b"short", length=100, cut="fin"))
+def test_a_body_that_breaks_off_is_our_error(
+    server: ScriptedServer, scripted_hub: DockerHub
+) -> None:
+    server.respond("GET", TAGS, ScriptedResponse(200, b"short", length=100, cut="fin"))
 
     with pytest.raises(requests.ConnectionError) as caught:
         scripted_hub.request("GET", scripted_hub.url + "/tags/list")
@@ -631,9 +645,9 @@ MANIFEST = "/v2/team/app/manifests/v1"
 
 
 def test_the_default_is_what_the_original_asked_for(
-    server: Scripted, scripted_hub: DockerHub
+    server: ScriptedServer, scripted_hub: DockerHub
 ) -> None:
-    server.on("GET", MANIFEST, reply(200, b"{}"))
+    server.respond("GET", MANIFEST, reply(200, b"{}"))
 
     scripted_hub.get_manifest()
     scripted_hub.get_manifest(accept=None)
@@ -645,10 +659,10 @@ def test_the_default_is_what_the_original_asked_for(
 
 @pytest.mark.parametrize("by_digest", [False, True])
 def test_a_manifest_above_the_limit_is_refused(
-    server: Scripted, scripted_hub: DockerHub, by_digest: bool
+    server: ScriptedServer, scripted_hub: DockerHub, by_digest: bool
 ) -> None:
     body = b" " * (4 * 1024 * 1024 + 1)
-    server.on("GET", "/v2/team/app/manifests/.*", Answer(200, body))
+    server.respond("GET", "/v2/team/app/manifests/.*", ScriptedResponse(200, body))
 
     with pytest.raises(InvalidManifest, match="larger than"):
         scripted_hub.get_manifest(digest_of(body) if by_digest else None)
@@ -656,20 +670,20 @@ def test_a_manifest_above_the_limit_is_refused(
 
 @pytest.mark.parametrize("by_digest", [False, True])
 def test_a_manifest_that_breaks_off(
-    server: Scripted, scripted_hub: DockerHub, by_digest: bool
+    server: ScriptedServer, scripted_hub: DockerHub, by_digest: bool
 ) -> None:
-    half = Answer(200, IMAGE.manifest[:40], length=len(IMAGE.manifest), cut="fin")
-    server.on("GET", "/v2/team/app/manifests/.*", half, Answer(200, IMAGE.manifest))
+    half = ScriptedResponse(200, IMAGE.manifest[:40], length=len(IMAGE.manifest), cut="fin")
+    server.respond("GET", "/v2/team/app/manifests/.*", half, ScriptedResponse(200, IMAGE.manifest))
 
     assert scripted_hub.get_manifest(IMAGE.digest if by_digest else None) == IMAGE.manifest
 
 
 def test_an_open_manifest_is_verified_and_goes_on_after_a_drop(
-    server: Scripted, scripted_hub: DockerHub
+    server: ScriptedServer, scripted_hub: DockerHub
 ) -> None:
-    half = Answer(200, IMAGE.manifest[:40], length=len(IMAGE.manifest), cut="fin")
+    half = ScriptedResponse(200, IMAGE.manifest[:40], length=len(IMAGE.manifest), cut="fin")
     path = f"/v2/team/app/manifests/{IMAGE.digest}"
-    server.on("GET", path, half, reply(200, IMAGE.manifest), reply(200, b"{}"))
+    server.respond("GET", path, half, reply(200, IMAGE.manifest), reply(200, b"{}"))
 
     with scripted_hub.open_manifest(IMAGE.digest, accept=V2) as response:
         assert response.json() == json.loads(IMAGE.manifest)
@@ -680,20 +694,20 @@ def test_an_open_manifest_is_verified_and_goes_on_after_a_drop(
 
 
 def test_a_manifest_is_asked_for_again_while_the_registry_is_busy(
-    server: Scripted, scripted_hub: DockerHub, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, scripted_hub: DockerHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("random.uniform", lambda low, high: 0)
-    server.on("GET", MANIFEST, reply(503), reply(200, b"{}"))
-    server.on("PUT", MANIFEST, reply(503), reply(201))
+    server.respond("GET", MANIFEST, reply(503), reply(200, b"{}"))
+    server.respond("PUT", MANIFEST, reply(503), reply(201))
 
     assert scripted_hub.get_manifest() == b"{}"
     assert scripted_hub.post_manifest(b"{}").status_code == 201
 
 
 def test_another_manifest_than_asked_for_is_refused(
-    server: Scripted, scripted_hub: DockerHub
+    server: ScriptedServer, scripted_hub: DockerHub
 ) -> None:
-    server.on("GET", "/v2/.*", reply(200, b"{}"))
+    server.respond("GET", "/v2/.*", reply(200, b"{}"))
 
     with pytest.raises(DigestMismatch):
         scripted_hub.get_manifest(IMAGE.digest)
@@ -701,7 +715,7 @@ def test_another_manifest_than_asked_for_is_refused(
 
 @pytest.mark.parametrize("name", ["../x", "a b", "sha256:12", "x?y"])
 def test_names_are_checked_before_they_are_part_of_a_url(
-    server: Scripted, scripted_hub: DockerHub, name: str
+    server: ScriptedServer, scripted_hub: DockerHub, name: str
 ) -> None:
     for ask in (scripted_hub.open_manifest, scripted_hub.get_manifest, scripted_hub.has_blob):
         with pytest.raises(UsageError):
@@ -728,19 +742,19 @@ def test_a_file_whose_name_is_no_digest(scripted_hub: DockerHub, tmp_path: Path)
         scripted_hub.post_blob(str(tmp_path / "layer.tar"))
 
 
-def test_a_refusal_to_tell_is_no_absence(server: Scripted, scripted_hub: DockerHub) -> None:
-    server.on("HEAD", ".*", reply(403))
+def test_a_refusal_to_tell_is_no_absence(server: ScriptedServer, scripted_hub: DockerHub) -> None:
+    server.respond("HEAD", ".*", reply(403))
 
     with pytest.raises(requests.HTTPError, match=r"^403 "):
         scripted_hub.has_blob(DIGEST)
 
 
 def test_an_answer_to_the_commit_that_got_lost_is_made_up_for(
-    server: Scripted, scripted_hub: DockerHub
+    server: ScriptedServer, scripted_hub: DockerHub
 ) -> None:
-    server.on("POST", "/v2/team/app/blobs/uploads/", reply(202, Location="/session"))
-    server.on("PUT", "/session.*", Answer(0))
-    server.on("HEAD", f"/v2/team/app/blobs/{DIGEST}", reply(200, BLOB))
+    server.respond("POST", "/v2/team/app/blobs/uploads/", reply(202, Location="/session"))
+    server.respond("PUT", "/session.*", ScriptedResponse(0))
+    server.respond("HEAD", f"/v2/team/app/blobs/{DIGEST}", reply(200, BLOB))
 
     response = scripted_hub.post_blob_data(BLOB, DIGEST)
 
@@ -756,8 +770,8 @@ def test_a_name_that_is_none(make_hub: MakeHub) -> None:
 
 def test_an_idle_timeout_of_the_callers(make_hub: MakeHub) -> None:
     never = threading.Event()
-    with Scripted() as server:
-        server.on("GET", TAGS, Answer(200, hold=never))
+    with ScriptedServer() as server:
+        server.respond("GET", TAGS, ScriptedResponse(200, hold=never))
         hub = make_hub(f"http://{server.host}/team/app", timeout=0.05)
 
         with pytest.raises(requests.ConnectionError, match="no byte came for too long"):

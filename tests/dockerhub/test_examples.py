@@ -13,7 +13,7 @@ import pytest
 
 from concil.dockerhub import DockerHub
 from concil.server import EmbeddedRegistry
-from tests.lab.registry import DockerRegistry
+from tests.support.docker_registry import DockerRegistry
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
 TEXT = DOCUMENT.read_text() if DOCUMENT.exists() else ""
@@ -69,7 +69,7 @@ def test_an_example_prints_what_it_says(block: str, names: dict[str, Any]) -> No
 
 @pytest.mark.skipif(not TEXT, reason="the documents are not installed")
 def test_every_documented_name_is_there() -> None:
-    import concil.dockerhub as documented  # noqa: PLC0415 - the module as its users see it
+    import concil.dockerhub.client as documented  # noqa: PLC0415 - the module as its users see it
 
     for name in documented.__all__:
         assert name in TEXT

@@ -22,13 +22,13 @@ from concil.errors import (
     SizeMismatch,
     StatusError,
 )
-from concil.progress import Event
+from concil.progress.events import Event
 from tests.dockerhub.conftest import MakeHub
-from tests.lab.faults import Fault
-from tests.lab.images import digest_of, make_blob
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.registry.scripted import Answer, Scripted, Seen, reply
+from tests.support.docker_registry import DockerRegistry
+from tests.support.faults import Fault
+from tests.support.images import digest_of, make_blob
+from tests.support.relay import Relay
+from tests.support.scripted_server import ReceivedRequest, ScriptedResponse, ScriptedServer, reply
 
 BLOB = make_blob(9, 200_000)
 DIGEST = digest_of(BLOB)
@@ -42,7 +42,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def hub(server: Scripted, make_hub: MakeHub) -> DockerHub:
+def hub(server: ScriptedServer, make_hub: MakeHub) -> DockerHub:
     return make_hub(f"http://{server.host}/team/app:v1")
 
 
@@ -116,7 +116,7 @@ def read(request: pytest.FixtureRequest) -> Callable[[requests.Response], bytes]
     return READERS[request.param]
 
 
-def ranged(seen: Seen) -> Answer:
+def ranged(seen: ReceivedRequest) -> ScriptedResponse:
     """A registry that knows ranges."""
     if "range" not in seen.headers:
         return reply(200, BLOB)
@@ -125,14 +125,14 @@ def ranged(seen: Seen) -> Answer:
     return reply(206, BLOB[start:], Content_Range=span)
 
 
-CUT = Answer(200, BLOB[:HALF], length=len(BLOB), cut="fin")
-RESET = Answer(200, BLOB[:HALF], length=len(BLOB), cut="rst")
+CUT = ScriptedResponse(200, BLOB[:HALF], length=len(BLOB), cut="fin")
+RESET = ScriptedResponse(200, BLOB[:HALF], length=len(BLOB), cut="rst")
 
 
 def test_the_right_bytes(
-    server: Scripted, hub: DockerHub, read: Callable[[requests.Response], bytes]
+    server: ScriptedServer, hub: DockerHub, read: Callable[[requests.Response], bytes]
 ) -> None:
-    server.on("GET", PATH, reply(200, BLOB))
+    server.respond("GET", PATH, reply(200, BLOB))
 
     with hub.open_blob(DIGEST) as response:
         assert read(response) == BLOB
@@ -151,9 +151,9 @@ def test_the_right_bytes(
     ],
 )
 def test_wrong_bytes(
-    server: Scripted, hub: DockerHub, read: Callable[[requests.Response], bytes], body: bytes
+    server: ScriptedServer, hub: DockerHub, read: Callable[[requests.Response], bytes], body: bytes
 ) -> None:
-    server.on("GET", PATH, reply(200, body))
+    server.respond("GET", PATH, reply(200, body))
 
     with hub.open_blob(DIGEST) as response, pytest.raises(DigestMismatch, match=DIGEST):
         read(response)
@@ -161,9 +161,9 @@ def test_wrong_bytes(
 
 @pytest.mark.parametrize("length", [-1, len(BLOB) + 50])
 def test_a_length_that_is_missing_or_lies(
-    server: Scripted, hub: DockerHub, read: Callable[[requests.Response], bytes], length: int
+    server: ScriptedServer, hub: DockerHub, read: Callable[[requests.Response], bytes], length: int
 ) -> None:
-    server.on("GET", PATH, Answer(200, BLOB[:-1], length=length, cut="fin"))
+    server.respond("GET", PATH, ScriptedResponse(200, BLOB[:-1], length=length, cut="fin"))
 
     with hub.open_blob(DIGEST) as response, pytest.raises(ContentError) as caught:
         read(response)
@@ -172,9 +172,9 @@ def test_a_length_that_is_missing_or_lies(
 
 
 def test_a_length_that_is_missing_is_no_error(
-    server: Scripted, hub: DockerHub, read: Callable[[requests.Response], bytes]
+    server: ScriptedServer, hub: DockerHub, read: Callable[[requests.Response], bytes]
 ) -> None:
-    server.on("GET", PATH, Answer(200, BLOB, length=-1))
+    server.respond("GET", PATH, ScriptedResponse(200, BLOB, length=-1))
 
     with hub.open_blob(DIGEST) as response:
         assert read(response) == BLOB
@@ -182,12 +182,12 @@ def test_a_length_that_is_missing_is_no_error(
 
 @pytest.mark.parametrize("cut", [CUT, RESET], ids=["closed", "reset"])
 def test_a_drop_goes_on_by_range(
-    server: Scripted,
+    server: ScriptedServer,
     hub: DockerHub,
     read: Callable[[requests.Response], bytes],
-    cut: Answer,
+    cut: ScriptedResponse,
 ) -> None:
-    server.on("GET", PATH, cut, ranged)
+    server.respond("GET", PATH, cut, ranged)
 
     with hub.open_blob(DIGEST) as response:
         assert read(response) == BLOB
@@ -199,34 +199,36 @@ def test_a_drop_goes_on_by_range(
 
 
 def test_a_drop_without_ranges_begins_again_and_passes_over(
-    server: Scripted, hub: DockerHub, read: Callable[[requests.Response], bytes]
+    server: ScriptedServer, hub: DockerHub, read: Callable[[requests.Response], bytes]
 ) -> None:
-    server.on("GET", PATH, CUT, reply(200, BLOB))
+    server.respond("GET", PATH, CUT, reply(200, BLOB))
 
     with hub.open_blob(DIGEST) as response:
         assert read(response) == BLOB
 
 
 def test_gzip_that_is_none_is_not_unpacked(
-    server: Scripted, hub: DockerHub, read: Callable[[requests.Response], bytes]
+    server: ScriptedServer, hub: DockerHub, read: Callable[[requests.Response], bytes]
 ) -> None:
-    server.on("GET", PATH, reply(200, BLOB, Content_Encoding="gzip"))
+    server.respond("GET", PATH, reply(200, BLOB, Content_Encoding="gzip"))
 
     with hub.open_blob(DIGEST) as response:
         assert read(response) == BLOB
 
 
 def test_gzip_of_the_blob_is_not_the_blob(
-    server: Scripted, hub: DockerHub, read: Callable[[requests.Response], bytes]
+    server: ScriptedServer, hub: DockerHub, read: Callable[[requests.Response], bytes]
 ) -> None:
-    server.on("GET", PATH, reply(200, gzip.compress(BLOB), Content_Encoding="gzip"))
+    server.respond("GET", PATH, reply(200, gzip.compress(BLOB), Content_Encoding="gzip"))
 
     with hub.open_blob(DIGEST) as response, pytest.raises(DigestMismatch):
         read(response)
 
 
-def test_the_last_piece_comes_only_if_the_whole_is_right(server: Scripted, hub: DockerHub) -> None:
-    server.on("GET", PATH, reply(200, BLOB[:-1] + b"?"))
+def test_the_last_piece_comes_only_if_the_whole_is_right(
+    server: ScriptedServer, hub: DockerHub
+) -> None:
+    server.respond("GET", PATH, reply(200, BLOB[:-1] + b"?"))
     got = 0
     with hub.open_blob(DIGEST) as response:
         pieces = response.iter_content(1000)
@@ -239,8 +241,8 @@ def test_the_last_piece_comes_only_if_the_whole_is_right(server: Scripted, hub: 
     assert got == len(BLOB) - 1000
 
 
-def test_after_a_mismatch_nothing_more_comes(server: Scripted, hub: DockerHub) -> None:
-    server.on("GET", PATH, reply(200, b"?" + BLOB[1:]))
+def test_after_a_mismatch_nothing_more_comes(server: ScriptedServer, hub: DockerHub) -> None:
+    server.respond("GET", PATH, reply(200, b"?" + BLOB[1:]))
     response = hub.open_blob(DIGEST)
     with pytest.raises(DigestMismatch):
         response.raw.read()
@@ -253,19 +255,19 @@ def test_after_a_mismatch_nothing_more_comes(server: Scripted, hub: DockerHub) -
 # After a drop ------------------------------------------------------------------------------
 
 
-def test_many_drops_with_progress_are_survived(server: Scripted, hub: DockerHub) -> None:
-    def stuttering(seen: Seen) -> Answer:
+def test_many_drops_with_progress_are_survived(server: ScriptedServer, hub: DockerHub) -> None:
+    def stuttering(seen: ReceivedRequest) -> ScriptedResponse:
         full = ranged(seen)
-        return Answer(full.status, full.body[:9000], full.headers, len(full.body), "fin")
+        return ScriptedResponse(full.status, full.body[:9000], full.headers, len(full.body), "fin")
 
-    server.on("GET", PATH, stuttering)
+    server.respond("GET", PATH, stuttering)
 
     assert hub.open_blob(DIGEST).content == BLOB
     assert len(server.requests) == -(-len(BLOB) // 9000)
 
 
-def test_drops_without_progress_come_to_an_end(server: Scripted, hub: DockerHub) -> None:
-    server.on("GET", PATH, CUT, Answer(0))
+def test_drops_without_progress_come_to_an_end(server: ScriptedServer, hub: DockerHub) -> None:
+    server.respond("GET", PATH, CUT, ScriptedResponse(0))
 
     with (
         hub.open_blob(DIGEST) as response,
@@ -277,8 +279,10 @@ def test_drops_without_progress_come_to_an_end(server: Scripted, hub: DockerHub)
 
 
 @pytest.mark.parametrize("status", [404, 416, 403])
-def test_a_refusal_after_a_drop_is_the_error(server: Scripted, hub: DockerHub, status: int) -> None:
-    server.on("GET", PATH, CUT, reply(status))
+def test_a_refusal_after_a_drop_is_the_error(
+    server: ScriptedServer, hub: DockerHub, status: int
+) -> None:
+    server.respond("GET", PATH, CUT, reply(status))
 
     with hub.open_blob(DIGEST) as response, pytest.raises(StatusError) as caught:
         _ = response.content
@@ -287,22 +291,22 @@ def test_a_refusal_after_a_drop_is_the_error(server: Scripted, hub: DockerHub, s
     assert len(server.requests) == 2
 
 
-def test_a_busy_registry_after_a_drop_is_waited_for(server: Scripted, hub: DockerHub) -> None:
-    server.on("GET", PATH, CUT, reply(503), reply(429), ranged)
+def test_a_busy_registry_after_a_drop_is_waited_for(server: ScriptedServer, hub: DockerHub) -> None:
+    server.respond("GET", PATH, CUT, reply(503), reply(429), ranged)
 
     assert hub.open_blob(DIGEST).content == BLOB
 
 
-def test_another_range_than_asked_for_is_not_taken(server: Scripted, hub: DockerHub) -> None:
+def test_another_range_than_asked_for_is_not_taken(server: ScriptedServer, hub: DockerHub) -> None:
     wrong = reply(206, BLOB[HALF + 1 :], Content_Range=f"bytes {HALF + 1}-199999/200000")
-    server.on("GET", PATH, CUT, wrong)
+    server.respond("GET", PATH, CUT, wrong)
 
     with hub.open_blob(DIGEST) as response, pytest.raises(ConcilError):
         _ = response.content
 
 
 def test_what_is_passed_over_is_read_in_large_pieces(
-    server: Scripted, hub: DockerHub, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, hub: DockerHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader that asks for single bytes would take hours over a large blob otherwise."""
     sizes: list[int] = []
@@ -313,7 +317,7 @@ def test_what_is_passed_over_is_read_in_large_pieces(
         sizes.append(count)
         return count
 
-    server.on("GET", PATH, CUT, reply(200, BLOB))
+    server.respond("GET", PATH, CUT, reply(200, BLOB))
     with hub.open_blob(DIGEST) as response:
         assert response.raw.read(HALF) == BLOB[:HALF]
         monkeypatch.setattr("socket.socket.recv_into", counted)
@@ -323,36 +327,42 @@ def test_what_is_passed_over_is_read_in_large_pieces(
     assert len(sizes) < 1000
 
 
-def test_a_drop_while_bytes_are_passed_over(server: Scripted, hub: DockerHub) -> None:
-    short = Answer(200, BLOB[:100], length=len(BLOB), cut="fin")
-    server.on("GET", PATH, CUT, short, short, Answer(200, b"", length=-1), reply(200, BLOB))
+def test_a_drop_while_bytes_are_passed_over(server: ScriptedServer, hub: DockerHub) -> None:
+    short = ScriptedResponse(200, BLOB[:100], length=len(BLOB), cut="fin")
+    server.respond(
+        "GET", PATH, CUT, short, short, ScriptedResponse(200, b"", length=-1), reply(200, BLOB)
+    )
 
     assert hub.open_blob(DIGEST).content == BLOB
 
 
-def test_other_bytes_after_a_drop_are_a_mismatch(server: Scripted, hub: DockerHub) -> None:
-    server.on("GET", PATH, CUT, reply(200, bytes(len(BLOB))))
+def test_other_bytes_after_a_drop_are_a_mismatch(server: ScriptedServer, hub: DockerHub) -> None:
+    server.respond("GET", PATH, CUT, reply(200, bytes(len(BLOB))))
 
     with hub.open_blob(DIGEST) as response, pytest.raises(DigestMismatch):
         _ = response.content
 
 
-def test_a_blob_without_a_length_that_breaks_off_is_lost(server: Scripted, hub: DockerHub) -> None:
+def test_a_blob_without_a_length_that_breaks_off_is_lost(
+    server: ScriptedServer, hub: DockerHub
+) -> None:
     chunked = b"7\r\n1234567\r\n7\r\n123"
-    server.on(
+    server.respond(
         "GET",
         PATH,
-        Answer(200, chunked, (("Transfer-Encoding", "chunked"),), length=-1, cut="fin"),
+        ScriptedResponse(200, chunked, (("Transfer-Encoding", "chunked"),), length=-1, cut="fin"),
     )
 
     with hub.open_blob(DIGEST) as response, pytest.raises((ConnectionLost, DigestMismatch)):
         _ = response.content
 
 
-def test_a_chunked_blob_is_read(server: Scripted, hub: DockerHub) -> None:
+def test_a_chunked_blob_is_read(server: ScriptedServer, hub: DockerHub) -> None:
     pieces = [BLOB[i : i + 50_000] for i in range(0, len(BLOB), 50_000)]
     chunked = b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in [*pieces, b""])
-    server.on("GET", PATH, Answer(200, chunked, (("Transfer-Encoding", "chunked"),), length=-1))
+    server.respond(
+        "GET", PATH, ScriptedResponse(200, chunked, (("Transfer-Encoding", "chunked"),), length=-1)
+    )
 
     assert hub.open_blob(DIGEST).content == BLOB
 
@@ -360,7 +370,7 @@ def test_a_chunked_blob_is_read(server: Scripted, hub: DockerHub) -> None:
 def test_a_stall_goes_on(make_hub: MakeHub) -> None:
     """The server stops in the middle without closing."""
     over = threading.Event()
-    with Scripted() as server, socket.create_server(("127.0.0.1", 0)) as stalling:
+    with ScriptedServer() as server, socket.create_server(("127.0.0.1", 0)) as stalling:
 
         def stall() -> None:
             connection, _ = stalling.accept()
@@ -374,7 +384,7 @@ def test_a_stall_goes_on(make_hub: MakeHub) -> None:
         thread.start()
         port = stalling.getsockname()[1]
         there = f"http://127.0.0.1:{port}/key"
-        server.on("GET", PATH, reply(307, Location=there), ranged)
+        server.respond("GET", PATH, reply(307, Location=there), ranged)
         hub = make_hub(f"http://{server.host}/team/app", timeout=0.1)
 
         assert hub.open_blob(DIGEST).content == BLOB
@@ -394,19 +404,21 @@ def test_a_reset_of_the_real_registry_is_survived(
     with Relay(docker_registry.host) as relay:
         hub = make_hub(f"http://{relay.host}/{repository}")
         hub.post_blob_data(blob, digest)
-        relay.add(Fault(action="rst", after=1_000_000, direction="down", times=2))
+        relay.add_fault(Fault(action="rst", after=1_000_000, direction="down", times=2))
 
         with DockerPath(hub, digest).open() as stream:
             assert hashlib.sha256(stream.read()).hexdigest() == digest.partition(":")[2]
 
-        assert relay.fired == 2
+        assert relay.fired_count == 2
 
 
 # Closing -----------------------------------------------------------------------------------
 
 
-def test_a_blob_that_was_read_gives_its_connection_back(server: Scripted, hub: DockerHub) -> None:
-    server.on("GET", PATH, ranged)
+def test_a_blob_that_was_read_gives_its_connection_back(
+    server: ScriptedServer, hub: DockerHub
+) -> None:
+    server.respond("GET", PATH, ranged)
 
     for _ in range(3):
         assert hub.open_blob(DIGEST).content == BLOB
@@ -417,8 +429,8 @@ def test_a_blob_that_was_read_gives_its_connection_back(server: Scripted, hub: D
     assert server.connections == 1
 
 
-def test_a_blob_may_be_closed_in_the_middle(server: Scripted, hub: DockerHub) -> None:
-    server.on("GET", PATH, ranged)
+def test_a_blob_may_be_closed_in_the_middle(server: ScriptedServer, hub: DockerHub) -> None:
+    server.respond("GET", PATH, ranged)
 
     with hub.open_blob(DIGEST) as response:
         assert response.raw.read(10) == BLOB[:10]
@@ -430,8 +442,8 @@ def test_a_blob_may_be_closed_in_the_middle(server: Scripted, hub: DockerHub) ->
     assert len(server.requests) == 3  # nothing was opened again behind the caller's back
 
 
-def test_what_urllib3s_body_tells_is_told(server: Scripted, hub: DockerHub) -> None:
-    server.on("GET", PATH, reply(200, BLOB, X_Note="yes"))
+def test_what_urllib3s_body_tells_is_told(server: ScriptedServer, hub: DockerHub) -> None:
+    server.respond("GET", PATH, reply(200, BLOB, X_Note="yes"))
 
     with hub.open_blob(DIGEST) as response:
         assert response.raw.headers["X-Note"] == "yes"
@@ -445,8 +457,8 @@ def test_what_urllib3s_body_tells_is_told(server: Scripted, hub: DockerHub) -> N
 # Progress ----------------------------------------------------------------------------------
 
 
-def test_progress_says_positions_that_never_go_back(server: Scripted, hub: DockerHub) -> None:
-    server.on("GET", PATH, CUT, CUT, ranged)
+def test_progress_says_positions_that_never_go_back(server: ScriptedServer, hub: DockerHub) -> None:
+    server.respond("GET", PATH, CUT, CUT, ranged)
     events: list[Event] = []
 
     def note(event: Event) -> None:
@@ -462,8 +474,8 @@ def test_progress_says_positions_that_never_go_back(server: Scripted, hub: Docke
     assert {(event.kind, event.subject) for event in events} == {("blob", DIGEST)}
 
 
-def test_wrong_bytes_are_never_done(server: Scripted, hub: DockerHub) -> None:
-    server.on("GET", PATH, reply(200, b"?" + BLOB[1:]))
+def test_wrong_bytes_are_never_done(server: ScriptedServer, hub: DockerHub) -> None:
+    server.respond("GET", PATH, reply(200, b"?" + BLOB[1:]))
     states: set[str] = set()
 
     def note(event: Event) -> None:
@@ -476,12 +488,12 @@ def test_wrong_bytes_are_never_done(server: Scripted, hub: DockerHub) -> None:
 
 
 def test_a_callback_that_fails_breaks_nothing(
-    server: Scripted, hub: DockerHub, caplog: pytest.LogCaptureFixture
+    server: ScriptedServer, hub: DockerHub, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(event: Event) -> None:
         raise ZeroDivisionError
 
-    server.on("GET", PATH, reply(200, BLOB))
+    server.respond("GET", PATH, reply(200, BLOB))
 
     assert hub.open_blob(DIGEST, progress=broken).content == BLOB
     assert "progress callback failed" in caplog.text

@@ -9,13 +9,19 @@ from pathlib import Path
 import pytest
 
 from concil.config import TransferConfig
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.server import EmbeddedRegistry
-from tests.engine.wires import SIZE, Two, Wire, impatient_registry, wire_to
-from tests.engine.world import QUICK, Content, Registry, engine_of, file_of
-from tests.lab.registry import DockerRegistry
+from tests.engine.engine_setup import QUICK, Content, Registry, engine_of, file_of
+from tests.engine.relayed_registries import (
+    SIZE,
+    RegistryPair,
+    RelayedRegistry,
+    relay_registry,
+    short_timeout_registry,
+)
+from tests.support.docker_registry import DockerRegistry
 
-EITHER = [
+REGISTRY_KINDS = [
     pytest.param("embedded", id="embedded"),
     pytest.param("docker", id="docker", marks=pytest.mark.real),
 ]
@@ -28,7 +34,7 @@ def embedded(tmp_path: Path) -> Iterator[EmbeddedRegistry]:
         yield registry
 
 
-@pytest.fixture(params=EITHER)
+@pytest.fixture(params=REGISTRY_KINDS)
 def registry(request: pytest.FixtureRequest) -> Registry:
     """Return a registry of each kind; the real one is shared: use a name of your own in it."""
     name = "embedded" if request.param == "embedded" else "docker_registry"
@@ -62,21 +68,24 @@ def content(tmp_path: Path) -> Content:
 
 
 @pytest.fixture
-def wire(tmp_path: Path) -> Iterator[Wire]:
+def relayed_registry(tmp_path: Path) -> Iterator[RelayedRegistry]:
     """Put a relay in front of an embedded registry, which can resume."""
-    with impatient_registry(tmp_path / "source") as registry, wire_to(registry) as wire:
+    with short_timeout_registry(tmp_path / "source") as registry, relay_registry(registry) as wire:
         yield wire
 
 
 @pytest.fixture
-def real_wire(docker_registry: DockerRegistry) -> Iterator[Wire]:
+def relayed_docker_registry(docker_registry: DockerRegistry) -> Iterator[RelayedRegistry]:
     """Put a relay in front of the real registry, which loses a session with a broken chunk."""
-    with wire_to(docker_registry) as wire:
+    with relay_registry(docker_registry) as wire:
         yield wire
 
 
 @pytest.fixture
-def two(wire: Wire, tmp_path: Path) -> Iterator[Two]:
+def registry_pair(relayed_registry: RelayedRegistry, tmp_path: Path) -> Iterator[RegistryPair]:
     """Return two embedded registries."""
-    with impatient_registry(tmp_path / "target") as registry, wire_to(registry) as target:
-        yield Two(wire, target)
+    with (
+        short_timeout_registry(tmp_path / "target") as registry,
+        relay_registry(registry) as target,
+    ):
+        yield RegistryPair(relayed_registry, target)

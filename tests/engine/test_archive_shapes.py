@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from concil.content import (
+from concil.engine.engine import Engine
+from concil.oci.media_types import (
     DOCKER_CONFIG,
-    DOCKER_LIST,
     DOCKER_MANIFEST,
+    DOCKER_MANIFEST_LIST,
     OCI_CONFIG,
     OCI_INDEX,
     OCI_MANIFEST,
 )
-from concil.engine import Engine
 from concil.server import EmbeddedRegistry
-from concil.transfer.mirror import MirrorItem
+from concil.transfer.mirror.mirror import MirrorItem
+from tests.engine.engine_setup import blob_path
 from tests.engine.test_archives import files_of, listed
-from tests.engine.world import blob_path
-from tests.lab.images import digest_of, make_image
-from tests.lab.registry import DockerRegistry
-from tests.store.tars import layout_members, member, write_tar
+from tests.support.archives import layout_members, member, write_tar
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import digest_of, make_image
 
 CONFIG = json.dumps(
     {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": None}}
@@ -62,14 +62,14 @@ SHAPES: dict[str, tuple[bytes, str | None]] = {
     "no media type": (image_without_layers(None), OCI_MANIFEST),
     "manifests null": (index_without_images(OCI_INDEX), OCI_INDEX),
     "manifests missing": (index_without_images(OCI_INDEX, MISSING), OCI_INDEX),
-    "manifests null, docker": (index_without_images(DOCKER_LIST), DOCKER_LIST),
+    "manifests null, docker": (index_without_images(DOCKER_MANIFEST_LIST), DOCKER_MANIFEST_LIST),
     "listed as docker": (IMAGE, DOCKER_MANIFEST),
     "docker listed as oci": (image_without_layers(DOCKER_MANIFEST, []), OCI_MANIFEST),
     "listed without media type": (IMAGE, None),
     "no media type at all": (image_without_layers(None, []), None),
     "index without media type": (index_without_images(OCI_INDEX, []), None),
     "no media type, listed as docker": (image_without_layers(None, []), DOCKER_MANIFEST),
-    "index without its own, listed as docker": (index_without_images(None), DOCKER_LIST),
+    "index without its own, listed as docker": (index_without_images(None), DOCKER_MANIFEST_LIST),
 }
 
 
@@ -118,7 +118,7 @@ def test_each_shape_goes_out_of_an_archive_and_into_one(
     with EmbeddedRegistry(tmp_path / "layout") as served:
         from_layout = engine.copy(f"{served.host}/app:1", f"oci-archive:{archive}:served:1")
 
-    assert (looked.brought, len(report.copied), len(again.present)) == (3, 3, 3)
+    assert (looked.copied_count, len(report.copied), len(again.present)) == (3, 3, 3)
     assert {str(one.digest) for one in (*report.copied, *again.present)} == {digest}
     assert (str(back.digest), str(from_layout.digest)) == (digest, digest)
     assert files_of(archive)[f"blobs/{digest.replace(':', '/')}"] == body
@@ -165,7 +165,7 @@ def test_an_image_that_containerd_named_is_copied_by_its_full_name(
 ) -> None:
     archive = archive_of(tmp_path / "in.tar", IMAGE, OCI_MANIFEST, **names)
 
-    named = list(engine.listing(f"oci-archive:{archive}"))
+    named = list(engine.list_images(f"oci-archive:{archive}"))
     copied = engine.copy(f"oci-archive:{archive}:host/app:1", f"oci-archive:{tmp_path}/o.tar:app:1")
 
     assert [(name, str(digest)) for name, digest in named] == [("host/app:1", digest_of(IMAGE))]

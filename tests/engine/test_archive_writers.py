@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from concil.config import TransferConfig
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.errors import Cancelled, StoreError, UsageError
 from concil.fs.path_lock import PathLock
-from concil.progress import Event, State
-from concil.store import docker_archive_writer, oci_archive
-from concil.store.docker_archive_writer import DockerArchiveWriter
-from concil.transfer.mirror import MirrorItem, Outcome
+from concil.progress.events import Event, State
+from concil.store.archive import docker_writer, oci
+from concil.store.archive.docker_writer import DockerArchiveWriter
+from concil.transfer.mirror.mirror import MirrorItem, Outcome
+from tests.engine.engine_setup import WAIT, engine_of
 from tests.engine.test_archives import assert_holds, layout_of, left_beside, listed
-from tests.engine.world import WAIT, engine_of
-from tests.lab.images import Image, make_image
-from tests.store.layouts import told
+from tests.support.images import Image, make_image
+from tests.support.layouts import told
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def copy_while_writing(engine: Engine, source: str, during: str, target: str, na
 
     def items() -> Iterator[MirrorItem]:
         yield MirrorItem(f"{source}:{name}", f"{target}:{name}")
-        with engine_of(TransferConfig(images=1)) as other:
+        with engine_of(TransferConfig(concurrent_images=1)) as other:
             other.copy(f"{source}:{during}", f"{target}:{during}")
 
     engine.mirror(items())
@@ -55,7 +55,7 @@ def copy_while_writing(engine: Engine, source: str, during: str, target: str, na
 @pytest.fixture
 def one(config: TransferConfig) -> Iterator[Engine]:
     """Run an engine that takes one image after the other."""
-    with engine_of(replace(config, images=1)) as engine:
+    with engine_of(replace(config, concurrent_images=1)) as engine:
         yield engine
 
 
@@ -161,7 +161,7 @@ def test_a_copy_within_a_mirrors_callback_lands_too(
 def test_a_writer_that_does_not_end_is_named_and_nothing_is_lost(
     engine: Engine, source: str, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(oci_archive, "_LOCK_WAIT", 0.0)
+    monkeypatch.setattr(oci, "_LOCK_TIMEOUT", 0.0)
     engine.copy(f"{source}:v0", f"oci-archive:{out}:v0")
     before = out.read_bytes()
     holder = PathLock(out)
@@ -284,7 +284,7 @@ def test_a_dry_run_takes_no_lock_and_leaves_nothing(engine: Engine, source: str,
 
     for kind in ("oci-archive", "docker-archive"):
         report = engine.mirror([MirrorItem(f"{source}:v0", f"{kind}:{out}:v0")], dry_run=True)
-        assert report.brought == 1
+        assert report.copied_count == 1
     holder.release()
 
     assert left_beside(out) == []
@@ -296,7 +296,7 @@ def test_a_dry_run_takes_no_lock_and_leaves_nothing(engine: Engine, source: str,
 def test_the_second_writer_of_a_docker_archive_is_refused_by_name_at_once(
     one: Engine, source: str, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_archive_writer, "_LOCK_WAIT", 0.0)
+    monkeypatch.setattr(docker_writer, "_LOCK_TIMEOUT", 0.0)
     refused: list[UsageError] = []
 
     def items() -> Iterator[MirrorItem]:
@@ -317,9 +317,9 @@ def test_the_next_writer_of_a_docker_archive_may_go_on_when_the_first_has_failed
     out: Path,
 ) -> None:
     first, second = DockerArchiveWriter(out), DockerArchiveWriter(out)
-    first.claim()
+    first.acquire_lock()
     with ThreadPoolExecutor(1) as pool:
-        claimed = pool.submit(second.claim)
+        claimed = pool.submit(second.acquire_lock)
         first.close()
         claimed.result(WAIT)
     third = DockerArchiveWriter(out)
@@ -327,7 +327,7 @@ def test_the_next_writer_of_a_docker_archive_may_go_on_when_the_first_has_failed
     out.write_bytes(b"x")
 
     with pytest.raises(UsageError) as caught:
-        third.claim()
+        third.acquire_lock()
     assert told(caught.value, "is there already")
     assert left_beside(out) == []
 

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from concil.config import TransferConfig
-from concil.content import Descriptor, Digest, Manifest
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.errors import (
     ConcilError,
     ContentError,
@@ -28,25 +27,17 @@ from concil.errors import (
     StoreError,
     UsageError,
 )
-from concil.store import decompress
-from concil.store.layout import LayoutStore
-from concil.store.oci_archive import OCIArchive
-from concil.store.protocol import RangeWriter
-from concil.transfer.mirror import MirrorItem, Outcome
-from tests.engine.world import WAIT, blob_path, engine_of
-from tests.lab.images import (
-    DOCKER,
-    Image,
-    Layer,
-    MediaTypes,
-    digest_of,
-    make_image,
-    make_index,
-    write_layout,
-)
-from tests.store import contract
-from tests.store.layouts import told
-from tests.store.tars import (
+from concil.oci.descriptor import Descriptor
+from concil.oci.manifest import Digest, Manifest
+from concil.store.archive import decompress
+from concil.store.archive.oci import OCIArchive
+from concil.store.layout.store import LayoutStore
+from concil.store.protocols import RangeWriter
+from concil.transfer.mirror.mirror import MirrorItem, Outcome
+from tests.engine.engine_setup import WAIT, blob_path, engine_of
+from tests.store.archive.test_decompress import PACKERS
+from tests.support import store_contract
+from tests.support.archives import (
     image_of,
     layout_members,
     legacy_members,
@@ -56,7 +47,17 @@ from tests.store.tars import (
     plain_layer,
     write_tar,
 )
-from tests.store.test_decompress import PACKERS
+from tests.support.images import (
+    DOCKER,
+    Image,
+    Layer,
+    MediaTypes,
+    digest_of,
+    make_image,
+    make_index,
+    write_layout,
+)
+from tests.support.layouts import told
 
 PLATFORMS = ("linux/amd64", "linux/arm64")
 
@@ -372,7 +373,7 @@ def test_what_somebody_else_wrote_meanwhile_is_not_lost(  # noqa: PLR0917 - fixt
         yield MirrorItem(f"{source}:a", f"{kind}:{out}:{name}-again")
         out.write_bytes(b"another's")
 
-    one_after_the_other = replace(config, images=1)
+    one_after_the_other = replace(config, concurrent_images=1)
     with engine_of(one_after_the_other) as engine, pytest.raises(StoreError) as caught:
         engine.mirror(items(), on_image=outcomes.append)
     assert told(caught.value, "somebody else")
@@ -384,20 +385,20 @@ def test_what_somebody_else_wrote_meanwhile_is_not_lost(  # noqa: PLR0917 - fixt
 
 
 def test_blobs_of_a_failed_image_that_are_late_do_no_harm(out: Path) -> None:
-    whole = LayoutStore(OCIArchive(out, writing=True))
-    contract.put_image(whole, 1, "v1")
-    writer = whole.begin_blob(10, Digest.of(b"x" * 10))
+    whole = LayoutStore(OCIArchive(out, writable=True))
+    store_contract.put_image(whole, 1, "v1")
+    writer = whole.begin_blob(10, Digest.from_bytes(b"x" * 10))
     assert not isinstance(writer, RangeWriter)
-    writer.append(contract.Window(b"x" * 5))
+    writer.append(store_contract.Window(b"x" * 5))
 
-    assert isinstance(whole.layout, OCIArchive)
-    whole.layout.finish()
+    assert isinstance(whole.backend, OCIArchive)
+    whole.backend.commit()
     before = out.read_bytes()
 
     with pytest.raises(StoreError, match="is closed"):
-        writer.append(contract.Window(b"x" * 5))
+        writer.append(store_contract.Window(b"x" * 5))
     with pytest.raises(StoreError, match="is closed"):
-        whole.begin_blob(10, Digest.of(b"y" * 10))
+        whole.begin_blob(10, Digest.from_bytes(b"y" * 10))
     assert out.read_bytes() == before
     assert digest_of(b"x" * 10)[7:] not in "".join(files_of(out))
     assert left_beside(out) == []
@@ -488,8 +489,8 @@ def test_a_layer_that_unpacks_without_end_is_refused(
     engine: Engine, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bomb = gzip.compress(bytes(3_000_000))
-    monkeypatch.setattr(decompress, "RATIO", 10)
-    monkeypatch.setattr(decompress, "FLOOR", 100_000)
+    monkeypatch.setattr(decompress, "MAX_RATIO", 10)
+    monkeypatch.setattr(decompress, "MIN_OUTPUT_LIMIT", 100_000)
     source = layout_with_layer(tmp_path / "in", bomb, digest_of(bytes(3_000_000)))
 
     with pytest.raises(ContentError) as caught:
@@ -562,7 +563,7 @@ def test_what_docker_saves_from_25_on_is_read_as_either(engine: Engine, tmp_path
     assert str(as_layout.digest) == image.digest
     made = json.loads(blob_path(tmp_path / "out", str(as_docker.digest)).read_bytes())
     assert made["config"]["digest"] == next(iter(config))
-    assert as_docker.sent == 0
+    assert as_docker.bytes_sent == 0
 
 
 @pytest.mark.parametrize("packing", ["zstd", "bzip2", "xz"])
@@ -616,8 +617,8 @@ def test_packed_layers_of_a_registry_or_layout_become_plain_in_a_docker_archive(
 def test_a_layer_of_an_archive_that_unpacks_without_end_is_refused(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packing: str
 ) -> None:
-    monkeypatch.setattr(decompress, "RATIO", 10)
-    monkeypatch.setattr(decompress, "FLOOR", 100_000)
+    monkeypatch.setattr(decompress, "MAX_RATIO", 10)
+    monkeypatch.setattr(decompress, "MIN_OUTPUT_LIMIT", 100_000)
     bomb = PACKERS[packing](bytes(3_000_000))
     _, config, _ = image_of(1, layers=1)
     entry = {"Config": "c", "RepoTags": ["app:1"], "Layers": ["a"]}

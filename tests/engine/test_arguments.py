@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from concil.auth.credentials.credentials import Credentials
 from concil.config import HostLimits, RetryPolicy, Timeouts, TransferConfig
-from concil.engine import Engine, Sides
+from concil.engine.engine import Endpoints, Engine
+from concil.engine.store_factory import EndpointOptions
 from concil.errors import UsageError
-from concil.registry.credentials import Credentials
-from concil.registry.http_session import TLSSettings
-from concil.stores import Access
-from concil.transfer.mirror import MirrorItem
+from concil.http.requests_session import TLSSettings
+from concil.transfer.mirror.mirror import MirrorItem
 
 A, B = "http://127.0.0.1:9/a:1", "http://127.0.0.1:9/b:1"
 
@@ -26,7 +26,7 @@ def made(kind: Any, /, **given: Any) -> Callable[[Engine], object]:  # noqa: ANN
 def asked(method: str, /, *given: Any, **more: Any) -> Callable[[Engine], object]:  # noqa: ANN401
     def ask(engine: Engine) -> object:
         found = getattr(engine, method)(*given, **more)
-        return list(found) if method in ("tags", "listing", "repositories") else found
+        return list(found) if method in ("tags", "list_images", "repositories") else found
 
     return ask
 
@@ -53,21 +53,21 @@ WRONG: dict[str, tuple[Callable[[Engine], object], str]] = {
     "prune": (asked("prune", None, None), "repository"),
     "pruning": (asked("prune", A, {}), "pruning"),
     "tags": (asked("tags", None), "address"),
-    "listing": (asked("listing", b"x"), "address"),
+    "listing": (asked("list_images", b"x"), "address"),
     "repositories": (asked("repositories", None), "registry"),
     "config": (made(Engine, config={}), "config"),
     "progress": (made(Engine, progress=True), "progress"),
-    "sides": (made(Engine, sides=Access()), "sides"),
+    "sides": (made(Engine, endpoints=EndpointOptions()), "endpoints"),
     "timeouts": (made(Engine, timeouts=5), "timeouts"),
     "journal": (made(Engine, journal="x"), "journal"),
     "workers": (made(TransferConfig, workers="8"), "workers"),
     "workers of a bool": (made(TransferConfig, workers=True), "workers"),
     "chunk_size": (made(TransferConfig, chunk_size=1.5), "chunk_size"),
     "requests": (made(TransferConfig, requests="20/s"), "requests"),
-    "hosts": (made(TransferConfig, hosts=["x"]), "hosts"),
+    "hosts": (made(TransferConfig, host_limits=["x"]), "host_limits"),
     "retry": (made(TransferConfig, retry=3), "retry"),
-    "attempts": (made(RetryPolicy, attempts="3"), "attempts"),
-    "base": (made(RetryPolicy, base=None), "base"),
+    "attempts": (made(RetryPolicy, max_attempts="3"), "max_attempts"),
+    "base": (made(RetryPolicy, backoff_base=None), "backoff_base"),
     "jobs": (made(HostLimits, jobs="1"), "jobs"),
     "idle": (made(Timeouts, idle="60"), "idle"),
     "source of an item": (made(MirrorItem, source=Path("x"), destination=B), "source"),
@@ -75,10 +75,10 @@ WRONG: dict[str, tuple[Callable[[Engine], object], str]] = {
         made(MirrorItem, source=A, destination=B, platforms="linux/amd64"),
         "platforms",
     ),
-    "tls of an access": (made(Access, tls={"verify": False}), "tls"),
-    "credentials": (made(Access, credentials="me:secret"), "credentials"),
-    "authfile": (made(Access, authfile=5), "authfile"),
-    "a side": (made(Sides, source=TLSSettings()), "source"),
+    "tls of an access": (made(EndpointOptions, tls={"verify": False}), "tls"),
+    "credentials": (made(EndpointOptions, credentials="me:secret"), "credentials"),
+    "authfile": (made(EndpointOptions, authfile=5), "authfile"),
+    "a side": (made(Endpoints, source=TLSSettings()), "source"),
     "password": (made(Credentials, username="me", password=b"x"), "password"),
     "username": (made(Credentials, username=None, password="x"), "username"),
     "verify": (made(TLSSettings, verify=None.__class__), "verify"),
@@ -106,6 +106,6 @@ def test_what_may_be_given_in_several_forms_is_the_same() -> None:
     assert TLSSettings(verify=path, cert=(path, path)) == TLSSettings(  # type: ignore[arg-type]
         verify=str(path), cert=(str(path), str(path))
     )
-    assert Access(authfile=path).authfile == str(path)  # type: ignore[arg-type]
+    assert EndpointOptions(authfile=path).authfile == str(path)  # type: ignore[arg-type]
     given: Any = ["linux/amd64"]
     assert MirrorItem(A, B, given).platforms == ("linux/amd64",)

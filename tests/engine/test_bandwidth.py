@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from concil.config import KIB, MIB, HostLimits, TransferConfig
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.errors import Cancelled
-from concil.progress import Event, State
+from concil.progress.events import Event, State
 from concil.server import EmbeddedRegistry
 from concil.transfer.journal import Journal
-from tests.engine.world import WAIT, Content, engine_of, file_of
-from tests.lab.images import get_blob, make_image, put_blob, put_image
-from tests.lab.relay import Relay
-from tests.lab.requests_seen import RequestLog
-from tests.transfer.world import at_once
+from tests.engine.engine_setup import WAIT, Content, engine_of, file_of
+from tests.support.images import get_blob, make_image, put_blob, put_image
+from tests.support.relay import Relay
+from tests.support.request_log import RequestLog
+from tests.transfer.transfer_setup import run_concurrently
 
 RATE = 400 * KIB
 SIZE = 240 * KIB  # bytes: more than half a second
@@ -48,7 +48,7 @@ def limited(
     """Return settings that limit the run, or the registry."""
     if request.param == "run":
         return replace(config, bandwidth=RATE)
-    return replace(config, hosts={embedded.host: HostLimits(bandwidth=RATE)})
+    return replace(config, host_limits={embedded.host: HostLimits(bandwidth=RATE)})
 
 
 def test_a_push_takes_its_time(
@@ -107,7 +107,7 @@ def test_cancel_does_not_wait_for_the_bandwidth(
         engine.cancel()
         assert engine.close(0.1), "a worker waits on"  # four minutes of bytes are left
 
-    at_once(push, cancel)
+    run_concurrently(push, cancel)
 
     assert outcome == ["cancelled"]
 
@@ -118,11 +118,11 @@ def test_chunks_are_what_a_limit_lets_through_and_teach_nothing(
     log, journal, file = RequestLog(), Journal(tmp_path / "journal"), file_of(tmp_path, 5 * MIB)
     with Relay(embedded.host, observer=log) as relay:
         limits = {relay.host: HostLimits(bandwidth=2 * MIB)}
-        slow = replace(config, chunk_size=None, hosts=limits)
+        slow = replace(config, chunk_size=None, host_limits=limits)
         with engine_of(slow, journal=journal) as engine:
             engine.push_blob(file.path, f"{relay.url}/app")
-        learned = journal.known_of(relay.host).get("pace", 0)
+        learned = journal.load_host_profile(relay.host).get("throughput", 0)
     journal.close()
 
-    assert [each.body for each in log.requests if each.method == "PATCH"] == [4 * MIB, MIB]
+    assert [each.body_size for each in log.requests if each.method == "PATCH"] == [4 * MIB, MIB]
     assert learned == 0

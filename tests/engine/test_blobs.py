@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from concil.config import RetryPolicy, TransferConfig
-from concil.content import Descriptor, Digest
-from concil.engine import OCTETS, Engine
+from concil.engine.engine import OCTET_STREAM, Engine
 from concil.errors import (
     AccessDenied,
     Cancelled,
@@ -23,15 +22,24 @@ from concil.errors import (
     Unreachable,
     UsageError,
 )
-from concil.progress import State
-from concil.server import Chunk, EmbeddedRegistry, Personality, Refusal, Reply, Request
-from concil.store.protocol import WriterState
+from concil.fs.resume_state import WriterState
+from concil.oci.descriptor import Descriptor
+from concil.oci.manifest import Digest
+from concil.progress.events import State
+from concil.server import (
+    Chunk,
+    EmbeddedRegistry,
+    ErrorResponse,
+    RegistryBehavior,
+    Request,
+    Response,
+)
 from concil.transfer.journal import Journal
-from tests.engine.world import CHUNK, WAIT, Registry, blob_path, engine_of, file_of
-from tests.lab.images import get_blob, make_image, put_blob, write_layout
-from tests.lab.relay import Relay
-from tests.lab.requests_seen import RequestLog
-from tests.transfer.world import Sink
+from tests.engine.engine_setup import CHUNK, WAIT, Registry, blob_path, engine_of, file_of
+from tests.support.images import get_blob, make_image, put_blob, write_layout
+from tests.support.relay import Relay
+from tests.support.request_log import RequestLog
+from tests.transfer.transfer_setup import Sink
 
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 7]
 
@@ -45,7 +53,7 @@ def test_file_is_pushed_and_pulled_byte_for_byte(
     pushed = engine.push_blob(content.path, f"{registry.url}/{repository}")
     pulled = engine.pull_blob(f"{registry.url}/{repository}@{content.digest}", tmp_path / "pulled")
 
-    assert pushed == pulled == Descriptor(OCTETS, Digest.parse(content.digest), size)
+    assert pushed == pulled == Descriptor(OCTET_STREAM, Digest.parse(content.digest), size)
     assert get_blob(registry.url, repository, content.digest) == content.bytes
     assert (tmp_path / "pulled").read_bytes() == content.bytes
     assert {path.name for path in tmp_path.iterdir()} <= {"content-1", "pulled", "embedded"}
@@ -127,11 +135,11 @@ def test_a_file_that_changed_and_kept_its_size_and_time_is_read_again(
         after = engine.push_blob(content.path, f"{embedded.url}/x")
 
     journal.close()
-    assert after.digest == Digest.of(content.bytes) != before.digest
+    assert after.digest == Digest.from_bytes(content.bytes) != before.digest
     assert get_blob(embedded.url, "x", str(after.digest)) == content.bytes
 
 
-class GivesUp(Personality):
+class GivesUp(RegistryBehavior):
     """A registry that takes the first chunks of an upload, until it is told to go on."""
 
     def __init__(self) -> None:
@@ -140,7 +148,7 @@ class GivesUp(Personality):
 
     def check_chunk(self, chunk: Chunk) -> None:
         if chunk.start and not self.goes_on:
-            raise Refusal("UNAVAILABLE", "later", status=503)
+            raise ErrorResponse("UNAVAILABLE", "later", status=503)
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -150,13 +158,13 @@ def test_a_file_that_changed_before_its_upload_goes_on_is_not_committed(
     content = file_of(tmp_path, 4 * CHUNK)
     digest = content.digest if given else None
     personality = GivesUp()
-    impatient = replace(config, retry=RetryPolicy(attempts=1))
+    impatient = replace(config, retry=RetryPolicy(max_attempts=1))
     journal = Journal(tmp_path / "journal.sqlite")
-    with EmbeddedRegistry(tmp_path / "served", personality=personality) as registry:
+    with EmbeddedRegistry(tmp_path / "served", behavior=personality) as registry:
         address = f"{registry.url}/x"
         with engine_of(impatient, journal=journal) as engine, pytest.raises(StatusError):
             engine.push_blob(content.path, address, digest=digest)
-        assert journal.unfinished()
+        assert journal.list_unfinished()
         personality.goes_on = True
         flip(content.path)
 
@@ -166,7 +174,7 @@ def test_a_file_that_changed_before_its_upload_goes_on_is_not_committed(
                     engine.push_blob(content.path, address, digest=digest)
             else:
                 pushed = engine.push_blob(content.path, address)
-                assert pushed.digest == Digest.of(content.bytes)
+                assert pushed.digest == Digest.from_bytes(content.bytes)
                 assert get_blob(registry.url, "x", str(pushed.digest)) == content.bytes
             with pytest.raises(NotFound):
                 engine.pull_blob(f"{address}@{content.digest}", tmp_path / "pulled")
@@ -181,7 +189,7 @@ def test_pushed_file_is_sent_once(engine: Engine, registry: Registry, tmp_path: 
         engine.push_blob(content.path, f"{relay.url}/engine/once")
 
     assert log.body_bytes() == content.size
-    assert [request.body for request in log.matching("PATCH")] == [CHUNK] * 5 + [7]
+    assert [request.body_size for request in log.matching("PATCH")] == [CHUNK] * 5 + [7]
 
 
 def test_pulled_blob_is_received_once(engine: Engine, registry: Registry, tmp_path: Path) -> None:
@@ -210,7 +218,7 @@ def test_wrong_digest_is_never_committed(
     engine: Engine, registry: Registry, repository: str, tmp_path: Path
 ) -> None:
     content = file_of(tmp_path, 3 * CHUNK)
-    wrong = Digest.of(b"something else")
+    wrong = Digest.from_bytes(b"something else")
     put_blob(registry.url, repository, b"so that the repository is there")
 
     with pytest.raises(DigestMismatch):
@@ -238,7 +246,7 @@ def test_damaged_blob_never_becomes_a_file(
 def test_blob_that_is_not_there_says_so(
     engine: Engine, registry: Registry, repository: str, tmp_path: Path
 ) -> None:
-    missing = Digest.of(b"nowhere")
+    missing = Digest.from_bytes(b"nowhere")
     put_blob(registry.url, repository, b"something")
 
     with pytest.raises(NotFound, match=str(missing)):
@@ -250,7 +258,7 @@ def test_blob_that_is_not_there_says_so(
 def test_host_that_is_not_there_says_so(engine: Engine, tmp_path: Path) -> None:
     content = file_of(tmp_path, 10)
     with Relay("127.0.0.1:9") as relay:
-        relay.refuse()
+        relay.stop_accepting()
 
         with pytest.raises(Unreachable):
             engine.push_blob(content.path, f"{relay.url}/x")
@@ -274,7 +282,7 @@ def test_push_that_cannot_be_meant_is_refused(
         engine.push_blob(tmp_path / path, repository)
 
 
-DIGEST = Digest.of(b"x")
+DIGEST = Digest.from_bytes(b"x")
 
 
 def test_pull_that_cannot_be_meant_is_refused(
@@ -306,10 +314,10 @@ def test_progress_says_positions_up_to_the_end(
         )
         engine.pull_blob(f"{registry.url}/{repository}@{content.digest}", tmp_path / "file")
 
-    states = [event.state for event in sink.events if event.state.final]
+    states = [event.state for event in sink.events if event.state.is_final]
     assert states == [State.DONE, State.PRESENT, State.DONE]
     assert all(event.total == content.size for event in sink.events)
-    ends = [event.position for event in sink.events if event.state.final]
+    ends = [event.position for event in sink.events if event.state.is_final]
     assert ends == [content.size] * 3
 
 
@@ -396,17 +404,17 @@ def test_journal_of_the_caller_stays_open(embedded: EmbeddedRegistry, tmp_path: 
             engine.push_blob(content.path, f"{embedded.url}/x")
 
     identity = os.path.realpath(content.path)
-    journal.remember_digest(identity, "identity", DIGEST)
-    assert journal.digest_of(identity, "identity") == DIGEST
+    journal.save_digest(identity, "identity", DIGEST)
+    assert journal.find_digest(identity, "identity") == DIGEST
     journal.close()
 
 
-class TakesNoChunks(Personality):
+class TakesNoChunks(RegistryBehavior):
     """A registry that refuses every PATCH, as Google's do."""
 
     def check_chunk(self, chunk: Chunk) -> None:
         if chunk.method == "PATCH":
-            raise Refusal("UNSUPPORTED", "no chunks here")
+            raise ErrorResponse("UNSUPPORTED", "no chunks here")
 
 
 def test_file_is_hashed_after_all_where_chunks_are_refused(
@@ -415,7 +423,7 @@ def test_file_is_hashed_after_all_where_chunks_are_refused(
     content = file_of(tmp_path, 3 * CHUNK)
 
     with (
-        EmbeddedRegistry(tmp_path / "served", personality=TakesNoChunks()) as registry,
+        EmbeddedRegistry(tmp_path / "served", behavior=TakesNoChunks()) as registry,
         engine_of(config) as engine,
     ):
         pushed = engine.push_blob(content.path, f"{registry.url}/x")
@@ -424,12 +432,12 @@ def test_file_is_hashed_after_all_where_chunks_are_refused(
         assert get_blob(registry.url, "x", content.digest) == content.bytes
 
 
-class BeginsNothing(Personality):
+class BeginsNothing(RegistryBehavior):
     """A registry that opens no upload."""
 
-    def before(self, request: Request) -> Reply | None:
+    def before_request(self, request: Request) -> Response | None:
         if request.method == "POST":
-            raise Refusal("DENIED", "read only", status=403)
+            raise ErrorResponse("DENIED", "read only", status=403)
         return None
 
 
@@ -440,15 +448,15 @@ def test_push_that_is_refused_leaves_what_the_journal_knows_to_others(
     journal = Journal(tmp_path / "journal.sqlite")
 
     with (
-        EmbeddedRegistry(tmp_path / "served", personality=BeginsNothing()) as registry,
+        EmbeddedRegistry(tmp_path / "served", behavior=BeginsNothing()) as registry,
         engine_of(config, journal=journal) as engine,
     ):
-        earlier = journal.entry(f"{registry.url}/x", content.digest, content.size)
+        earlier = journal.claim_transfer(f"{registry.url}/x", content.digest, content.size)
         earlier.save(WriterState(f"{registry.url}/v2/x/blobs/uploads/gone", CHUNK, CHUNK))
         earlier.release()
         with pytest.raises(AccessDenied):
             engine.push_blob(content.path, f"{registry.url}/x", digest=Digest.parse(content.digest))
 
-    [left] = journal.unfinished()
-    assert not left.running
+    [left] = journal.list_unfinished()
+    assert not left.is_running
     journal.close()

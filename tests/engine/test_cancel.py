@@ -15,20 +15,20 @@ from pathlib import Path
 
 import pytest
 
-from concil.cancellation import SupportsIsSet
 from concil.config import MIB, TransferConfig
 from concil.dockerhub import DockerHub
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.errors import Cancelled
-from concil.progress import Event, ProgressSink, State
+from concil.progress.events import Event, ProgressSink, State
+from concil.runtime.cancellation import SupportsIsSet
 from concil.server import EmbeddedRegistry
 from concil.transfer.journal import Journal
-from concil.transfer.mirror import MirrorItem, Outcome
-from tests.engine.wires import HEADS, IMAGE, SIZE, Two, Wire
-from tests.engine.world import CHUNK, PATIENT, WAIT, Content, blob_path, engine_of, file_of
-from tests.lab.images import assert_same_image, get_blob, make_image, put_blob, put_image
-from tests.lab.relay import Relay
-from tests.transfer.world import at_once
+from concil.transfer.mirror.mirror import MirrorItem, Outcome
+from tests.engine.engine_setup import CHUNK, PATIENT, WAIT, Content, blob_path, engine_of, file_of
+from tests.engine.relayed_registries import HEADS, IMAGE, SIZE, RegistryPair, RelayedRegistry
+from tests.support.images import assert_same_image, get_blob, make_image, put_blob, put_image
+from tests.support.relay import Relay
+from tests.transfer.transfer_setup import run_concurrently
 
 SLOW = 2 * MIB  # bytes a second of each connection: nothing ends before it is interrupted
 BEGUN = 2 * CHUNK + 1  # bytes after which it is
@@ -48,14 +48,19 @@ class Job:
 
 
 @pytest.fixture(params=["push", "pull", "copy in", "copy out", "mirror"])
-def job(request: pytest.FixtureRequest, wire: Wire, content: Content, tmp_path: Path) -> Job:
+def job(
+    request: pytest.FixtureRequest,
+    relayed_registry: RelayedRegistry,
+    content: Content,
+    tmp_path: Path,
+) -> Job:
     """Return each call that moves bytes."""
-    url, real = wire.relay.url, wire.registry.url
+    url, real = relayed_registry.relay.url, relayed_registry.registry.url
     kind: str = request.param
     target = tmp_path / "pulled"
     if kind == "push":
         return Job(
-            wire.relay,
+            relayed_registry.relay,
             lambda engine, cancel: engine.push_blob(content.path, f"{url}/app", cancel=cancel),
             lambda: get_blob(real, "app", content.digest) == content.bytes,
             up=True,
@@ -63,7 +68,7 @@ def job(request: pytest.FixtureRequest, wire: Wire, content: Content, tmp_path: 
     if kind == "pull":
         put_blob(real, "app", content.bytes)
         return Job(
-            wire.relay,
+            relayed_registry.relay,
             lambda engine, cancel: engine.pull_blob(
                 f"{url}/app@{content.digest}", target, cancel=cancel
             ),
@@ -80,7 +85,7 @@ def job(request: pytest.FixtureRequest, wire: Wire, content: Content, tmp_path: 
             )
 
         return Job(
-            wire.relay,
+            relayed_registry.relay,
             lambda engine, cancel: engine.copy(
                 f"{url}/app:v1", f"oci:{tmp_path / 'layout'}:a", cancel=cancel
             ),
@@ -97,13 +102,13 @@ def job(request: pytest.FixtureRequest, wire: Wire, content: Content, tmp_path: 
 
     if kind == "copy out":
         return Job(
-            wire.relay,
+            relayed_registry.relay,
             lambda engine, cancel: engine.copy(item.source, item.destination, cancel=cancel),
             is_right,
             up=True,
         )
     return Job(
-        wire.relay,
+        relayed_registry.relay,
         lambda engine, cancel: engine.mirror([item], cancel=cancel),
         is_right,
         up=True,
@@ -147,7 +152,7 @@ def test_event_ends_a_call_which_goes_on_when_it_is_repeated(
             with pytest.raises(Cancelled):
                 job.call(engine, stop)
 
-        at_once(call, press)
+        run_concurrently(call, press)
         goes_on(job, engine)
 
 
@@ -210,7 +215,7 @@ def test_callback_that_raises_at_the_end_is_raised_as_well(
     embedded: EmbeddedRegistry, config: TransferConfig, tmp_path: Path
 ) -> None:
     def broken(event: Event) -> None:
-        if event.state.final:  # PRESENT the second time
+        if event.state.is_final:  # PRESENT the second time
             raise ZeroDivisionError
 
     content = file_of(tmp_path, 1000)
@@ -222,13 +227,16 @@ def test_callback_that_raises_at_the_end_is_raised_as_well(
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 def test_callback_of_a_mirror_that_raises_ends_it_and_is_called_no_more(
-    two: Two, config: TransferConfig, error: type[BaseException]
+    registry_pair: RegistryPair, config: TransferConfig, error: type[BaseException]
 ) -> None:
     images = [make_image(number, (3000,)) for number in range(12)]
     for number, image in enumerate(images):
-        put_image(two.source.registry.url, f"app{number}", "v1", image)
+        put_image(registry_pair.source.registry.url, f"app{number}", "v1", image)
     items = [
-        MirrorItem(f"{two.source.relay.url}/app{n}:v1", f"{two.target.relay.url}/app{n}:v1")
+        MirrorItem(
+            f"{registry_pair.source.relay.url}/app{n}:v1",
+            f"{registry_pair.destination.relay.url}/app{n}:v1",
+        )
         for n in range(12)
     ]
     told: list[Outcome] = []
@@ -244,85 +252,94 @@ def test_callback_of_a_mirror_that_raises_ends_it_and_is_called_no_more(
         assert len(engine.mirror(items).failed) == 0  # it can be used again
 
     for number, image in enumerate(images):
-        assert_same_image(two.target.registry.url, f"app{number}", "v1", image)
+        assert_same_image(registry_pair.destination.registry.url, f"app{number}", "v1", image)
 
 
-def test_what_is_cancelled_already_asks_nobody(wire: Wire, content: Content) -> None:
+def test_what_is_cancelled_already_asks_nobody(
+    relayed_registry: RelayedRegistry, content: Content
+) -> None:
     stop = threading.Event()
     stop.set()
 
     with engine_of() as engine, pytest.raises(Cancelled):
-        engine.push_blob(content.path, f"{wire.relay.url}/app", cancel=stop)
+        engine.push_blob(content.path, f"{relayed_registry.relay.url}/app", cancel=stop)
 
-    assert wire.relay.connections == 0
+    assert relayed_registry.relay.connections == 0
 
 
 def test_one_call_is_cancelled_and_another_that_needs_its_blob_is_not(
-    two: Two, config: TransferConfig
+    registry_pair: RegistryPair, config: TransferConfig
 ) -> None:
     """The blob has one owner of the two: if that is the cancelled one, the other takes over."""
-    put_image(two.source.registry.url, "app", "v1", IMAGE)
+    put_image(registry_pair.source.registry.url, "app", "v1", IMAGE)
     stop = threading.Event()
-    two.source.relay.rate = SLOW
+    registry_pair.source.relay.rate = SLOW
 
     with engine_of(config) as engine:
 
         def first() -> None:
             with pytest.raises(Cancelled):
                 engine.copy(
-                    f"{two.source.relay.url}/app:v1", f"{two.target.relay.url}/a:v1", cancel=stop
+                    f"{registry_pair.source.relay.url}/app:v1",
+                    f"{registry_pair.destination.relay.url}/a:v1",
+                    cancel=stop,
                 )
 
         def second() -> None:
-            two.source.relay.wait_for(lambda relay: relay.bytes_down >= BEGUN)
-            engine.copy(f"{two.source.relay.url}/app:v1", f"{two.target.relay.url}/b:v1")
+            registry_pair.source.relay.wait_for(lambda relay: relay.bytes_down >= BEGUN)
+            engine.copy(
+                f"{registry_pair.source.relay.url}/app:v1",
+                f"{registry_pair.destination.relay.url}/b:v1",
+            )
 
         def press() -> None:
-            two.source.relay.wait_for(lambda relay: relay.bytes_down >= BEGUN + CHUNK)
+            registry_pair.source.relay.wait_for(lambda relay: relay.bytes_down >= BEGUN + CHUNK)
             stop.set()
-            two.source.relay.rate = None
+            registry_pair.source.relay.rate = None
 
-        at_once(first, second, press)
+        run_concurrently(first, second, press)
 
-    assert_same_image(two.target.registry.url, "b", "v1", IMAGE)
+    assert_same_image(registry_pair.destination.registry.url, "b", "v1", IMAGE)
 
 
 def test_archive_has_what_ended_well_beside_what_was_cancelled(
-    two: Two, config: TransferConfig, tmp_path: Path
+    registry_pair: RegistryPair, config: TransferConfig, tmp_path: Path
 ) -> None:
     small = make_image(3, (1000,))
-    put_image(two.target.registry.url, "small", "v1", small)
-    put_image(two.source.registry.url, "large", "v1", IMAGE)
-    two.source.relay.rate = SLOW
+    put_image(registry_pair.destination.registry.url, "small", "v1", small)
+    put_image(registry_pair.source.registry.url, "large", "v1", IMAGE)
+    registry_pair.source.relay.rate = SLOW
     stop, archive = threading.Event(), tmp_path / "a.tar"
 
     with engine_of(config) as engine:
 
         def large() -> None:
-            source = f"{two.source.relay.url}/large:v1"
+            source = f"{registry_pair.source.relay.url}/large:v1"
             with pytest.raises(Cancelled):
                 engine.copy(source, f"oci-archive:{archive}:large", cancel=stop)
 
         def quick() -> None:
-            two.source.relay.wait_for(lambda relay: relay.bytes_down >= BEGUN)
-            engine.copy(f"{two.target.relay.url}/small:v1", f"oci-archive:{archive}:small")
+            registry_pair.source.relay.wait_for(lambda relay: relay.bytes_down >= BEGUN)
+            engine.copy(
+                f"{registry_pair.destination.relay.url}/small:v1", f"oci-archive:{archive}:small"
+            )
             stop.set()
 
-        at_once(large, quick)
+        run_concurrently(large, quick)
         assert list(engine.tags(f"oci-archive:{archive}")) == ["small"]
 
 
 def test_task_that_is_cancelled_ends_its_transfer(
-    wire: Wire, content: Content, config: TransferConfig
+    relayed_registry: RelayedRegistry, content: Content, config: TransferConfig
 ) -> None:
     """The recipe of docs/api.md."""
-    wire.relay.rate = SLOW
+    relayed_registry.relay.rate = SLOW
 
     async def push(engine: Engine) -> None:
         stop = threading.Event()
         try:
             await asyncio.to_thread(
-                engine.push_blob, content.path, f"{wire.relay.url}/app", cancel=stop
+                engine.push_blob, content.path, f"{relayed_registry.relay.url}/app", cancel=stop
             )
         except asyncio.CancelledError:
             stop.set()
@@ -330,41 +347,45 @@ def test_task_that_is_cancelled_ends_its_transfer(
 
     async def main(engine: Engine) -> None:
         task = asyncio.create_task(push(engine))
-        await asyncio.to_thread(wire.relay.wait_for, lambda relay: relay.bytes_up >= BEGUN)
+        await asyncio.to_thread(
+            relayed_registry.relay.wait_for, lambda relay: relay.bytes_up >= BEGUN
+        )
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     with engine_of(config) as engine:
         asyncio.run(main(engine))  # which waits for the thread
-        wire.relay.rate = None
-        engine.push_blob(content.path, f"{wire.relay.url}/app")
+        relayed_registry.relay.rate = None
+        engine.push_blob(content.path, f"{relayed_registry.relay.url}/app")
 
-    assert get_blob(wire.registry.url, "app", content.digest) == content.bytes
+    assert get_blob(relayed_registry.registry.url, "app", content.digest) == content.bytes
 
 
-def test_upload_of_a_hub_is_cancelled_and_goes_on(wire: Wire, tmp_path: Path) -> None:
+def test_upload_of_a_hub_is_cancelled_and_goes_on(
+    relayed_registry: RelayedRegistry, tmp_path: Path
+) -> None:
     content = file_of(tmp_path, 30 * MIB)
     path = content.path.rename(tmp_path / content.digest.removeprefix("sha256:"))
-    wire.relay.rate = 8 * MIB
+    relayed_registry.relay.rate = 8 * MIB
     stop = threading.Event()
-    hub = DockerHub(f"{wire.relay.url}/app")
+    hub = DockerHub(f"{relayed_registry.relay.url}/app")
 
     def push() -> None:
         with pytest.raises(Cancelled):
             hub.post_blob(str(path), cancel=stop)
 
     def press() -> None:
-        wire.relay.wait_for(lambda relay: relay.bytes_up >= 11 * MIB)
+        relayed_registry.relay.wait_for(lambda relay: relay.bytes_up >= 11 * MIB)
         stop.set()
 
-    at_once(push, press)
-    wire.relay.rate = None
+    run_concurrently(push, press)
+    relayed_registry.relay.rate = None
     hub.post_blob(str(path), cancel=threading.Event())
     hub.close()
 
-    assert get_blob(wire.registry.url, "app", content.digest) == path.read_bytes()
-    assert wire.sent() <= 30 * MIB + 1
+    assert get_blob(relayed_registry.registry.url, "app", content.digest) == path.read_bytes()
+    assert relayed_registry.sent() <= 30 * MIB + 1
 
 
 def threads_of_engines() -> set[threading.Thread]:

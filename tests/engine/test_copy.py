@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from concil.content import Digest
-from concil.engine import Engine, Sides
+from concil.engine.engine import Endpoints, Engine
+from concil.engine.store_factory import EndpointOptions
 from concil.errors import InvalidManifest, NotFound, TLSFailure
-from concil.progress import State
-from concil.registry.http_session import TLSSettings
+from concil.http.requests_session import TLSSettings
+from concil.oci.manifest import Digest
+from concil.progress.events import State
 from concil.server import EmbeddedRegistry
-from concil.stores import Access
 from concil.transfer.journal import Journal
-from tests.engine.places import EITHER, Place, place_of
-from tests.engine.world import QUICK, Registry, blob_path
-from tests.lab.images import (
+from tests.engine.engine_setup import QUICK, Registry, blob_path
+from tests.engine.image_stores import EITHER, ImageStore, create_store
+from tests.support.images import (
     DOCKER,
     OCI,
     Image,
@@ -27,9 +27,9 @@ from tests.lab.images import (
     put_image,
     write_layout,
 )
-from tests.lab.relay import Relay
-from tests.lab.requests_seen import RequestLog
-from tests.lab.tls import CertificateAuthority
+from tests.support.relay import Relay
+from tests.support.request_log import RequestLog
+from tests.support.tls import CertificateAuthority
 
 AMD64, ARM64, V7 = "linux/amd64", "linux/arm64", "linux/arm/v7"
 
@@ -44,17 +44,17 @@ def image_of(seed: int = 1) -> Image:
 
 
 @pytest.fixture(params=EITHER)
-def source(request: pytest.FixtureRequest) -> Place:
-    return place_of(request, request.param, "source")
+def source(request: pytest.FixtureRequest) -> ImageStore:
+    return create_store(request, request.param, "source")
 
 
 @pytest.fixture(params=EITHER)
-def target(request: pytest.FixtureRequest) -> Place:
-    return place_of(request, request.param, "target")
+def target(request: pytest.FixtureRequest) -> ImageStore:
+    return create_store(request, request.param, "target")
 
 
 def test_image_is_copied_from_anywhere_to_anywhere(
-    engine: Engine, source: Place, target: Place
+    engine: Engine, source: ImageStore, target: ImageStore
 ) -> None:
     image = image_of()
     source.load(image, "v1")
@@ -67,7 +67,9 @@ def test_image_is_copied_from_anywhere_to_anywhere(
     assert again.state is State.PRESENT
 
 
-def test_chosen_platforms_are_copied(engine: Engine, source: Place, target: Place) -> None:
+def test_chosen_platforms_are_copied(
+    engine: Engine, source: ImageStore, target: ImageStore
+) -> None:
     image = make_index([make_image(n, platform=p) for n, p in enumerate((AMD64, ARM64, V7))])
     source.load(image, "v1")
 
@@ -88,7 +90,7 @@ def test_digest_is_a_reference_too(
 
     engine.copy(f"{registry.url}/{repository}@{image.digest}", f"oci:{tmp_path}/layout:kept")
 
-    Place("", layout=tmp_path / "layout").assert_same(image, "kept")
+    ImageStore("", layout=tmp_path / "layout").assert_same(image, "kept")
 
 
 def test_copy_within_a_registry_is_mounted_without_a_byte(
@@ -102,7 +104,7 @@ def test_copy_within_a_registry_is_mounted_without_a_byte(
         result = engine.copy(f"{relay.url}/{repository}/one:v1", f"{relay.url}/{repository}/two:v1")
 
     assert_same_image(registry.url, f"{repository}/two", "v1", image)
-    assert result.sent == 0
+    assert result.bytes_sent == 0
     assert log.count("GET", "/blobs/") == log.body_bytes("PATCH") == 0
     assert log.count("POST", "mount=") == len(image.all_blobs())
 
@@ -114,7 +116,7 @@ def test_new_tag_costs_no_blob(engine: Engine, registry: Registry, repository: s
     result = engine.copy(f"{registry.url}/{repository}:v1", f"{registry.url}/{repository}:v2")
 
     assert_same_image(registry.url, repository, "v2", image)
-    assert result.sent == 0
+    assert result.bytes_sent == 0
 
 
 def test_image_without_a_tag_is_latest(
@@ -154,7 +156,7 @@ def test_each_side_has_trust_of_its_own(
     image = make_image(5)
     put_image(embedded.url, "app", "v1", image)
     context = ca.issue().server_context()
-    trusting = Sides(destination=Access(TLSSettings(verify=str(ca.path))))
+    trusting = Endpoints(destination=EndpointOptions(TLSSettings(verify=str(ca.path))))
 
     with EmbeddedRegistry(tmp_path / "secure", ssl_context=context) as secure:
         target = f"docker://{secure.host}/app:v1"
@@ -163,7 +165,7 @@ def test_each_side_has_trust_of_its_own(
             pytest.raises(TLSFailure, match="not trusted"),
         ):
             engine.copy(f"{embedded.url}/app:v1", target)
-        with Engine(QUICK, sides=trusting, journal=Journal(None)) as engine:
+        with Engine(QUICK, endpoints=trusting, journal=Journal(None)) as engine:
             result = engine.copy(f"{embedded.url}/app:v1", target)
             with pytest.raises(TLSFailure):
                 engine.copy(target, f"{embedded.url}/back:v1")

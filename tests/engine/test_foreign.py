@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.errors import (
     ConcilError,
     DigestMismatch,
@@ -18,9 +18,10 @@ from concil.errors import (
     SizeMismatch,
 )
 from concil.server import EmbeddedRegistry
-from concil.transfer.image import ForeignLayers
-from tests.engine.world import CHUNK
-from tests.lab.images import (
+from concil.transfer.image.copier import ForeignLayers
+from tests.engine.engine_setup import CHUNK
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import (
     DOCKER,
     OCI,
     Image,
@@ -34,12 +35,11 @@ from tests.lab.images import (
     put_blob,
     put_image,
 )
-from tests.lab.proxy import Proxy
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.lab.requests_seen import RequestLog
-from tests.lab.tls import CertificateAuthority
-from tests.registry.scripted import Answer, Scripted, Seen, reply
+from tests.support.proxy import Proxy
+from tests.support.relay import Relay
+from tests.support.request_log import RequestLog
+from tests.support.scripted_server import ReceivedRequest, ScriptedResponse, ScriptedServer, reply
+from tests.support.tls import CertificateAuthority
 
 LAYER = make_blob(77, 2 * CHUNK + 7)
 DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
@@ -63,13 +63,13 @@ def image_of(*urls: str, types: MediaTypes = DOCKER, foreign: str = DOCKER_FOREI
 class Elsewhere:
     """A server outside that has the layer, behind a proxy that leads there."""
 
-    def __init__(self, server: Scripted, proxy: Proxy) -> None:
+    def __init__(self, server: ScriptedServer, proxy: Proxy) -> None:
         self.server = server
         self.proxy = proxy
         self.url = f"https://layers.example:{server.port}/layer"
-        server.on("GET", "/layer", self._get)
+        server.respond("GET", "/layer", self._get)
 
-    def _get(self, seen: Seen) -> Answer:
+    def _get(self, seen: ReceivedRequest) -> ScriptedResponse:
         asked = seen.headers.get("range")
         if asked is None:
             return reply(200, LAYER)
@@ -82,7 +82,7 @@ class Elsewhere:
 @pytest.fixture
 def elsewhere(ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Elsewhere]:
     context = ca.issue("layers.example").server_context()
-    with Scripted(context=context) as server, Proxy() as proxy:
+    with ScriptedServer(context=context) as server, Proxy() as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setenv("SSL_CERT_FILE", str(ca.path))
@@ -114,7 +114,7 @@ def test_foreign_layers_stay_where_they_are_and_that_is_told(
 
     assert_same_image(embedded.url, "to", "v1", image)
     assert not has_layer(embedded, tmp_path)
-    assert (result.foreign, result.notes) == (1, ("1 foreign layer is left out",))
+    assert (result.skipped_foreign_layers, result.notes) == (1, ("1 foreign layer is left out",))
 
 
 def test_foreign_layers_come_from_the_source_if_it_has_them(
@@ -126,7 +126,7 @@ def test_foreign_layers_come_from_the_source_if_it_has_them(
     result = engine.copy(*addresses(embedded), foreign_layers="source")
 
     assert has_layer(embedded, tmp_path)
-    assert (result.foreign, result.notes) == (0, ())
+    assert (result.skipped_foreign_layers, result.notes) == (0, ())
 
 
 def test_source_without_the_layer_asks_nobody_else(
@@ -150,7 +150,7 @@ def test_urls_are_asked_for_what_the_source_has_not(
     result = engine.copy(source, target, foreign_layers=ForeignLayers.URLS)
 
     assert has_layer(embedded, tmp_path)
-    assert (result.foreign, result.notes) == (0, ())
+    assert (result.skipped_foreign_layers, result.notes) == (0, ())
     assert {seen.path for seen in elsewhere.server.requests} == {"/layer"}
     for seen in elsewhere.server.requests:
         assert not {"authorization", "cookie"} & set(seen.headers)
@@ -196,11 +196,11 @@ def test_url_that_has_something_else_fails_the_image(
     engine: Engine,
     embedded: EmbeddedRegistry,
     elsewhere: Elsewhere,
-    answer: Answer,
+    answer: ScriptedResponse,
     error: type[ConcilError],
 ) -> None:
     put_image(embedded.url, "from", "v1", image_of(elsewhere.url))
-    elsewhere.server.on("GET", "/layer", answer)
+    elsewhere.server.respond("GET", "/layer", answer)
 
     with pytest.raises(error):
         engine.copy(*addresses(embedded), foreign_layers="urls")

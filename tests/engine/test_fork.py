@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.engine.programs import run_program
-from tests.engine.world import Registry
-from tests.lab.images import digest_of, make_image, put_blob, put_image
+from tests.engine.engine_setup import Registry
+from tests.engine.user_programs import run_program
+from tests.support.images import digest_of, make_image, put_blob, put_image
 
 BIG = 6_000_000  # bytes
 
@@ -179,7 +179,7 @@ with Engine(CONFIG) as engine:
         for n, each in enumerate(items)]
     print(len(engine.mirror(back).copied))
 with closing(Journal(Journal.default_path())) as journal:
-    print(journal.usable, journal.unfinished())
+    print(journal.is_usable, journal.list_unfinished())
 """
     told = run_program(program, *where)
 
@@ -199,8 +199,8 @@ with EmbeddedRegistry(HERE / "served") as registry:
     descriptor = os.open(HERE / "lock", os.O_CREAT | os.O_RDWR)
     assert try_lock(descriptor)
     journal = Journal(HERE / "journal.sqlite")
-    from concil.store.protocol import WriterState
-    journal.entry("place", "blob", 20).save(WriterState("there", 10, 1))
+    from concil.store.protocols import WriterState
+    journal.claim_transfer("place", "blob", 20).save(WriterState("there", 10, 1))
     asked, said = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -211,12 +211,12 @@ with EmbeddedRegistry(HERE / "served") as registry:
     host, port = registry.host.split(":")
 hub.close()
 os.close(descriptor)
-journal._owner._lock.close()  # as a kill would
+journal._owner._lock_file.close()  # as a kill would
 with EmbeddedRegistry(HERE / "served", address=(host, int(port))):
     pass
 again = os.open(HERE / "lock", os.O_RDWR)
 print(try_lock(again))
-print([one.running for one in journal.unfinished()])
+print([one.is_running for one in journal.list_unfinished()])
 journal.close()
 os.write(asked[1], b"x")
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
@@ -235,7 +235,7 @@ def test_fork_within_a_call_ends_that_call_in_the_child(where: Where, images: in
     program = (
         f"""
 from dataclasses import replace
-CONFIG = replace(CONFIG, images={images})
+CONFIG = replace(CONFIG, concurrent_images={images})
 """
         """
 from concil import MirrorItem
@@ -267,18 +267,18 @@ def test_credentials_of_a_helper_come_although_a_child_lives_on(tmp_path: Path) 
     )
     helper.chmod(0o755)
     program = """
-from concil.registry.credential_helper import CredentialHelper
-import concil.registry.credential_helper as module
+from concil.auth.credentials.helper import CredentialHelper
+import concil.auth.credentials.helper as module
 os.environ["PATH"] = f"{HERE}:{os.environ['PATH']}"
 os.chdir(HERE)
-written, pids = module._written, []
+written, pids = module._write_available, []
 def fork_first(pipe, content):
     pid = os.fork()
     if pid == 0:
         signal.pause()
     pids.append(pid)
     return written(pipe, content)
-module._written = fork_first
+module._write_available = fork_first
 print(CredentialHelper("slow", timeout=20).get("somewhere").username)
 for pid in pids:
     os.kill(pid, signal.SIGKILL)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.server import EmbeddedRegistry
-from tests.engine.world import blob_path
-from tests.lab.images import (
+from tests.engine.engine_setup import blob_path
+from tests.support.images import (
     Image,
     Layer,
     digest_of,

@@ -14,9 +14,9 @@ import pytest
 
 from concil.config import MIB
 from concil.server import EmbeddedRegistry
-from tests.engine.world import FULL, file_of
-from tests.lab.images import make_image, make_layer, put_image
-from tests.lab.registry import MEMORY
+from tests.engine.engine_setup import FULL, file_of
+from tests.support.docker_registry import MEMORY
+from tests.support.images import make_image, make_layer, put_image
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -28,8 +28,8 @@ TIMEOUT = 280  # seconds for one child
 PEAK = """
 import re, sys
 from concil.config import TransferConfig
-from concil.engine import Engine
-from concil.transfer.mirror import MirrorItem
+from concil.engine.engine import Engine
+from concil.transfer.mirror.mirror import MirrorItem
 
 def peak():
     with open("/proc/self/status") as file:
@@ -41,7 +41,7 @@ PULL = PEAK + "with Engine() as engine: engine.pull_blob(sys.argv[1], sys.argv[2
 COPY = (
     PEAK
     + """
-with Engine(TransferConfig(workers=16, images=8)) as engine:
+with Engine(TransferConfig(workers=16, concurrent_images=8)) as engine:
     report = engine.mirror(
         MirrorItem(f"{sys.argv[1]}/{n}:v1", f"{sys.argv[2]}/{n}:v1") for n in range(20)
     )

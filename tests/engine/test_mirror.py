@@ -11,13 +11,20 @@ import pytest
 import requests
 
 from concil.config import MIB
-from concil.progress import State
-from concil.transfer.mirror import MirrorItem
-from tests.engine.world import FULL, QUICK, engine_of
-from tests.lab.images import Image, assert_same_image, make_image, make_layer, put_blob, put_image
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.lab.requests_seen import RequestLog
+from concil.progress.events import State
+from concil.transfer.mirror.mirror import MirrorItem
+from tests.engine.engine_setup import FULL, QUICK, engine_of
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import (
+    Image,
+    assert_same_image,
+    make_image,
+    make_layer,
+    put_blob,
+    put_image,
+)
+from tests.support.relay import Relay
+from tests.support.request_log import RequestLog
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -103,7 +110,7 @@ def test_every_blob_is_sent_once_and_a_second_run_sends_nothing(
 
         assert first.failed == []
         assert len(first.copied) == SMALL + 1
-        assert first.sent == origin.unique
+        assert first.bytes_sent == origin.unique
         uploaded = sent.body_bytes("PATCH") + sent.body_bytes("PUT", "/blobs/uploads/")
         assert uploaded == origin.unique
         assert sent.count("PUT", "/blobs/uploads/") == origin.blobs
@@ -115,7 +122,7 @@ def test_every_blob_is_sent_once_and_a_second_run_sends_nothing(
             second = engine.mirror(items)
 
         assert len(second.present) == SMALL + 1
-        assert sent.body_bytes() == second.sent == 0
+        assert sent.body_bytes() == second.bytes_sent == 0
         assert {request.method for request in (*read.requests, *sent.requests)} == {"HEAD"}
         assert read.count() + sent.count() <= 2 * len(items)
     for number in range(0, SMALL, 7):
@@ -135,7 +142,10 @@ def test_interrupted_mirror_goes_on_where_it_was(origin: Origin, tmp_path: Path)
         engine.cancel()
         yield items[10]
 
-    with engine_of(replace(QUICK, images=1)) as engine, pytest.raises(Exception, match="cancel"):
+    with (
+        engine_of(replace(QUICK, concurrent_images=1)) as engine,
+        pytest.raises(Exception, match="cancel"),
+    ):
         engine.mirror(some())
     with engine_of() as again:
         report = again.mirror(items)

@@ -10,15 +10,15 @@ import pytest
 
 from concil.config import TransferConfig
 from concil.errors import QuotaExceeded
-from concil.server import EmbeddedRegistry, Personality, Reply, Request
-from concil.transfer.mirror import MirrorItem, MirrorReport
-from tests.engine.world import engine_of
-from tests.lab.images import make_image, put_image
+from concil.server import EmbeddedRegistry, RegistryBehavior, Request, Response
+from concil.transfer.mirror.mirror import MirrorItem, MirrorReport
+from tests.engine.engine_setup import engine_of
+from tests.support.images import make_image, put_image
 
 IMAGES = 12
 
 
-class Pulls(Personality):
+class Pulls(RegistryBehavior):
     """Allows so many GETs of a manifest, and tells how many are left."""
 
     def __init__(self, left: int, *, told: bool = True) -> None:
@@ -27,18 +27,18 @@ class Pulls(Personality):
         self.refused = 0
         self._lock = threading.Lock()  # guards left and refused
 
-    def before(self, request: Request) -> Reply | None:
+    def before_request(self, request: Request) -> Response | None:
         if request.method != "GET" or "/manifests/" not in request.path:
             return None
         with self._lock:
             if self.left == 0:
                 self.refused += 1
                 text = b"You have reached your pull rate limit. https://www.docker.com/increase"
-                return Reply(429, {"Retry-After": "3000"}, text)
+                return Response(429, {"Retry-After": "3000"}, text)
             self.left -= 1
         return None
 
-    def after(self, request: Request, reply: Reply) -> Reply:
+    def after_response(self, request: Request, reply: Response) -> Response:
         if self.told and "/manifests/" in request.path:
             reply.headers["ratelimit-limit"] = "100;w=21600"
             reply.headers["ratelimit-remaining"] = f"{self.left};w=21600"
@@ -53,7 +53,7 @@ def pulls() -> Pulls:
 
 @pytest.fixture
 def source(tmp_path: Path, pulls: Pulls) -> Iterator[EmbeddedRegistry]:
-    with EmbeddedRegistry(tmp_path / "source", personality=pulls) as registry:
+    with EmbeddedRegistry(tmp_path / "source", behavior=pulls) as registry:
         for number in range(IMAGES):
             put_image(registry.url, "app", f"v{number}", make_image(number, [10, 20]))
         yield registry
@@ -103,5 +103,5 @@ def test_a_wall_that_was_not_told_of_is_met_once(
     report = mirror(source, embedded, config)
 
     assert (len(report.copied), len(report.failed)) == (5, IMAGES - 5)
-    assert 1 <= pulls.refused <= min(IMAGES - 5, max(1, config.images))
+    assert 1 <= pulls.refused <= min(IMAGES - 5, max(1, config.concurrent_images))
     assert any("You have reached your pull rate limit" in str(o.error) for o in report.failed)

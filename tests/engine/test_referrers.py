@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 import requests
 
-from concil.content import Manifest
-from concil.engine import Engine
-from concil.progress import State
-from concil.reference import Reference
+from concil.engine.engine import Engine
+from concil.engine.store_factory import StoreFactory
+from concil.oci.manifest import Manifest
+from concil.oci.reference import Reference
+from concil.progress.events import State
 from concil.server import EmbeddedRegistry
-from concil.stores import Stores
-from tests.engine.places import EITHER, REF_NAME, Place, place_of
-from tests.engine.world import QUICK, Registry, blob_path
-from tests.lab.images import (
+from tests.engine.engine_setup import QUICK, Registry, blob_path
+from tests.engine.image_stores import EITHER, REF_NAME, ImageStore, create_store
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import (
     TIMEOUT,
     Image,
     digest_of,
@@ -27,54 +28,53 @@ from tests.lab.images import (
     put_image,
     write_layout,
 )
-from tests.lab.referrers import (
+from tests.support.referrers import (
     EMPTY,
     SBOM,
     SIGNATURE,
-    list_by_tag,
+    digest_tag,
     list_referrers,
+    list_tag_referrers,
+    make_cosign_artifact,
     make_referrer,
-    make_tagged,
     put_referrer,
-    tag_of,
 )
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.lab.requests_seen import RequestLog
-from tests.transfer.world import at_once
+from tests.support.relay import Relay
+from tests.support.request_log import RequestLog
+from tests.transfer.transfer_setup import run_concurrently
 
 IMAGE = make_index([make_image(n, platform=f"linux/{p}") for n, p in enumerate(("amd64", "arm64"))])
 CHILD = IMAGE.children[1]
 SIGNED = make_referrer(IMAGE)
 CHILD_SBOM = make_referrer(CHILD, b"parts", SBOM)
 SBOM_SIGNED = make_referrer(CHILD_SBOM, b"signed parts")
-TAGGED = make_tagged()
-TAG = tag_of(IMAGE, ".sig")
+TAGGED = make_cosign_artifact()
+TAG = digest_tag(IMAGE, ".sig")
 
 
 @pytest.fixture(params=EITHER)
-def source(request: pytest.FixtureRequest) -> Place:
-    return place_of(request, request.param, "source")
+def source(request: pytest.FixtureRequest) -> ImageStore:
+    return create_store(request, request.param, "source")
 
 
 @pytest.fixture(params=EITHER)
-def target(request: pytest.FixtureRequest) -> Place:
-    return place_of(request, request.param, "target")
+def target(request: pytest.FixtureRequest) -> ImageStore:
+    return create_store(request, request.param, "target")
 
 
-def load(place: Place) -> None:
+def load(place: ImageStore) -> None:
     place.load(IMAGE, "v1")
     for each in (SIGNED, CHILD_SBOM, SBOM_SIGNED):
         place.load_referrer(each)
     place.load_tagged(TAGGED, TAG)
 
 
-def listed(place: Place, subject: Image) -> list[tuple[object, object]]:
+def listed(place: ImageStore, subject: Image) -> list[tuple[object, object]]:
     return [(e["digest"], e.get("artifactType")) for e in place.referrers(subject.digest)]
 
 
 def test_referrers_go_from_anywhere_to_anywhere(
-    engine: Engine, source: Place, target: Place
+    engine: Engine, source: ImageStore, target: ImageStore
 ) -> None:
     load(source)
 
@@ -88,11 +88,11 @@ def test_referrers_go_from_anywhere_to_anywhere(
     assert listed(target, CHILD) == [(CHILD_SBOM.digest, SBOM)]
     assert listed(target, CHILD_SBOM) == [(SBOM_SIGNED.digest, SIGNATURE)]
     assert (result.state, result.referrers) == (State.DONE, 4)
-    assert (again.state, again.referrers, again.sent) == (State.PRESENT, 0, 0)
+    assert (again.state, again.referrers, again.bytes_sent) == (State.PRESENT, 0, 0)
 
 
 def test_new_signature_comes_to_an_old_image_and_others_stay(
-    engine: Engine, source: Place, target: Place
+    engine: Engine, source: ImageStore, target: ImageStore
 ) -> None:
     load(source)
     engine.copy(f"{source.address}:v1", f"{target.address}:v1", referrers=True)
@@ -141,11 +141,11 @@ def test_threads_that_write_one_tag_lose_nothing(docker_registry: DockerRegistry
             put_blob(docker_registry.url, repository, blob)
     address = Reference.parse(f"{docker_registry.url}/{repository}")
 
-    with Stores(QUICK, timeouts=None, cancel=threading.Event()) as stores:
+    with StoreFactory(QUICK, timeouts=None, cancel=threading.Event()) as stores:
         parsed = [Manifest.parse(each.manifest) for each in many]
-        at_once(
+        run_concurrently(
             *(
-                lambda m=manifest: stores.repository(address).put_manifest(m, str(m.digest))
+                lambda m=manifest: stores.open_repository(address).put_manifest(m, str(m.digest))
                 for manifest in parsed
             )
         )
@@ -170,14 +170,14 @@ def test_artifact_that_is_copied_alone_is_listed_with_its_subject(
 def test_list_in_a_tag_may_name_what_is_gone(
     engine: Engine, docker_registry: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:
-    url, tag = docker_registry.url, tag_of(IMAGE)
+    url, tag = docker_registry.url, digest_tag(IMAGE)
     put_image(url, repository, "v1", IMAGE)
     put_referrer(url, repository, SIGNED)
     gone = make_referrer(IMAGE, b"gone")
     put_blob(url, repository, EMPTY)
     # The registry refuses an index of manifests that it has not: so it loses one afterwards.
     put_referrer(url, repository, gone)
-    assert len(list_by_tag(url, repository, tag)) == 2
+    assert len(list_tag_referrers(url, repository, tag)) == 2
     requests.delete(
         f"{url}/v2/{repository}/manifests/{gone.digest}", timeout=TIMEOUT
     ).raise_for_status()
@@ -193,13 +193,13 @@ def test_image_under_the_tag_of_its_digest_is_not_overwritten(
     engine: Engine, docker_registry: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:
     url = docker_registry.url
-    put_image(url, repository, tag_of(CHILD), CHILD)
+    put_image(url, repository, digest_tag(CHILD), CHILD)
     write_layout(tmp_path / "in", {"v1": make_referrer(CHILD)})
 
-    with pytest.raises(Exception, match=f"the tag {tag_of(CHILD)} is an image"):
+    with pytest.raises(Exception, match=f"the tag {digest_tag(CHILD)} is an image"):
         engine.copy(f"oci:{tmp_path}/in:v1", f"{url}/{repository}:v1")
 
-    assert put_image(url, repository, tag_of(CHILD), CHILD) == CHILD.digest
+    assert put_image(url, repository, digest_tag(CHILD), CHILD) == CHILD.digest
 
 
 def test_names_of_a_layout_keep_the_repository(engine: Engine, tmp_path: Path) -> None:
@@ -216,10 +216,10 @@ def test_names_of_a_layout_keep_the_repository(engine: Engine, tmp_path: Path) -
 def test_layout_of_one_image_and_its_signatures_needs_no_name(
     engine: Engine, tmp_path: Path
 ) -> None:
-    place = Place("", layout=tmp_path / "in")
+    place = ImageStore("", layout=tmp_path / "in")
     place.load(IMAGE, "v1")
     engine.copy(f"oci:{tmp_path}/in:v1", f"oci:{tmp_path}/one")
-    Place("", layout=tmp_path / "one").load_referrer(SIGNED)
+    ImageStore("", layout=tmp_path / "one").load_referrer(SIGNED)
     engine.copy(f"oci:{tmp_path}/one@{IMAGE.digest}", f"oci:{tmp_path}/two", referrers=True)
 
     result = engine.copy(f"oci:{tmp_path}/two", f"oci:{tmp_path}/three:v1", referrers=True)
@@ -228,13 +228,13 @@ def test_layout_of_one_image_and_its_signatures_needs_no_name(
 
 
 def test_list_that_regctl_keeps_in_a_layout_is_read(engine: Engine, tmp_path: Path) -> None:
-    place = Place("", layout=tmp_path / "in")
+    place = ImageStore("", layout=tmp_path / "in")
     place.load(IMAGE, "v1")
     for content in (*SIGNED.blobs.values(), SIGNED.manifest):
         blob_path(tmp_path / "in", digest_of(content)).write_bytes(content)
-    place.load_tagged(make_index([SIGNED]), tag_of(IMAGE))
+    place.load_tagged(make_index([SIGNED]), digest_tag(IMAGE))
 
     result = engine.copy(f"oci:{tmp_path}/in:v1", f"oci:{tmp_path}/out:v1", referrers=True)
 
-    Place("", layout=tmp_path / "out").assert_holds(SIGNED)
+    ImageStore("", layout=tmp_path / "out").assert_holds(SIGNED)
     assert result.referrers == 1

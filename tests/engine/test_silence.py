@@ -10,53 +10,59 @@ from pathlib import Path
 import pytest
 
 from concil.config import RetryPolicy, TransferConfig
-from tests.engine.wires import BLOBS, MIDDLE, SIZE, Two, Wire
-from tests.engine.world import CHUNK, IDLE, QUICK, WAIT, Content, engine_of
-from tests.lab.faults import Direction, Fault
-from tests.lab.images import get_blob, put_blob
-from tests.lab.relay import Relay
+from tests.engine.engine_setup import CHUNK, IDLE, QUICK, WAIT, Content, engine_of
+from tests.engine.relayed_registries import BLOBS, MIDDLE, SIZE, RegistryPair, RelayedRegistry
+from tests.support.faults import Direction, Fault
+from tests.support.images import get_blob, put_blob
+from tests.support.relay import Relay
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_push_to_a_server_that_falls_silent_goes_on(
-    wire: Wire, content: Content, workers: int, direction: Direction
+    relayed_registry: RelayedRegistry, content: Content, workers: int, direction: Direction
 ) -> None:
     after = MIDDLE if direction == "up" else 700  # of the answers
-    wire.relay.add(Fault(action="stall", after=after, direction=direction, total=True))
+    relayed_registry.relay.add_fault(
+        Fault(action="stall", after=after, direction=direction, total=True)
+    )
 
     with engine_of(replace(QUICK, workers=workers), timeouts=IDLE) as engine:
-        engine.push_blob(content.path, f"{wire.relay.url}/app")
+        engine.push_blob(content.path, f"{relayed_registry.relay.url}/app")
 
-    assert wire.relay.fired == 1
-    assert get_blob(wire.registry.url, "app", content.digest) == content.bytes
-    assert wire.sent() <= SIZE + CHUNK
+    assert relayed_registry.relay.fired_count == 1
+    assert get_blob(relayed_registry.registry.url, "app", content.digest) == content.bytes
+    assert relayed_registry.sent() <= SIZE + CHUNK
 
 
 def test_pull_from_a_server_that_falls_silent_goes_on(
-    wire: Wire, content: Content, workers: int, tmp_path: Path
+    relayed_registry: RelayedRegistry, content: Content, workers: int, tmp_path: Path
 ) -> None:
-    put_blob(wire.registry.url, "app", content.bytes)
-    wire.relay.add(Fault(action="stall", after=MIDDLE, total=True))
+    put_blob(relayed_registry.registry.url, "app", content.bytes)
+    relayed_registry.relay.add_fault(Fault(action="stall", after=MIDDLE, total=True))
 
     with engine_of(replace(QUICK, workers=workers), timeouts=IDLE) as engine:
-        engine.pull_blob(f"{wire.relay.url}/app@{content.digest}", tmp_path / "file")
+        engine.pull_blob(f"{relayed_registry.relay.url}/app@{content.digest}", tmp_path / "file")
 
-    assert wire.relay.fired == 1
+    assert relayed_registry.relay.fired_count == 1
     assert (tmp_path / "file").read_bytes() == content.bytes
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_copy_with_a_side_that_falls_silent_goes_on(two: Two, workers: int, side: str) -> None:
+def test_copy_with_a_side_that_falls_silent_goes_on(
+    registry_pair: RegistryPair, workers: int, side: str
+) -> None:
     if side == "source":
-        two.source.relay.add(Fault(action="stall", after=MIDDLE, total=True))
+        registry_pair.source.relay.add_fault(Fault(action="stall", after=MIDDLE, total=True))
     else:
-        two.target.relay.add(Fault(action="stall", after=MIDDLE, direction="up", total=True))
+        registry_pair.destination.relay.add_fault(
+            Fault(action="stall", after=MIDDLE, direction="up", total=True)
+        )
 
     with engine_of(replace(QUICK, workers=workers), timeouts=IDLE) as engine:
-        two.copy(engine)
+        registry_pair.copy(engine)
 
-    assert two.source.relay.fired + two.target.relay.fired == 1
-    assert two.target.sent() <= BLOBS + CHUNK
+    assert registry_pair.source.relay.fired_count + registry_pair.destination.relay.fired_count == 1
+    assert registry_pair.destination.sent() <= BLOBS + CHUNK
 
 
 class Gone:
@@ -71,10 +77,10 @@ class Gone:
 
     def _run(self) -> None:
         self._relay.wait_for(lambda relay: self._passed(relay) >= self._at)
-        self._relay.refuse()
-        self._relay.cut()
+        self._relay.stop_accepting()
+        self._relay.break_connections()
         threading.Event().wait(0.3)
-        self._relay.accept()
+        self._relay.resume_accepting()
 
     def join(self) -> None:
         """Wait until it is back."""
@@ -82,7 +88,7 @@ class Gone:
         assert not self._thread.is_alive()
 
 
-STUBBORN = RetryPolicy(attempts=40, base=0.05, longest=0.1)
+STUBBORN = RetryPolicy(max_attempts=40, backoff_base=0.05, max_backoff=0.1)
 
 
 @pytest.fixture
@@ -92,26 +98,26 @@ def stubborn(config: TransferConfig) -> TransferConfig:
 
 
 def test_push_outlives_a_host_that_is_away_for_a_while(
-    stubborn: TransferConfig, wire: Wire, content: Content
+    stubborn: TransferConfig, relayed_registry: RelayedRegistry, content: Content
 ) -> None:
-    gone = Gone(wire.relay, lambda relay: relay.bytes_up, MIDDLE)
+    gone = Gone(relayed_registry.relay, lambda relay: relay.bytes_up, MIDDLE)
 
     with engine_of(stubborn) as engine:
-        engine.push_blob(content.path, f"{wire.relay.url}/app")
+        engine.push_blob(content.path, f"{relayed_registry.relay.url}/app")
 
     gone.join()
-    assert get_blob(wire.registry.url, "app", content.digest) == content.bytes
-    assert wire.sent() <= SIZE + CHUNK
+    assert get_blob(relayed_registry.registry.url, "app", content.digest) == content.bytes
+    assert relayed_registry.sent() <= SIZE + CHUNK
 
 
 def test_pull_outlives_a_host_that_is_away_for_a_while(
-    stubborn: TransferConfig, wire: Wire, content: Content, tmp_path: Path
+    stubborn: TransferConfig, relayed_registry: RelayedRegistry, content: Content, tmp_path: Path
 ) -> None:
-    put_blob(wire.registry.url, "app", content.bytes)
-    gone = Gone(wire.relay, lambda relay: relay.bytes_down, MIDDLE)
+    put_blob(relayed_registry.registry.url, "app", content.bytes)
+    gone = Gone(relayed_registry.relay, lambda relay: relay.bytes_down, MIDDLE)
 
     with engine_of(stubborn) as engine:
-        engine.pull_blob(f"{wire.relay.url}/app@{content.digest}", tmp_path / "file")
+        engine.pull_blob(f"{relayed_registry.relay.url}/app@{content.digest}", tmp_path / "file")
 
     gone.join()
     assert (tmp_path / "file").read_bytes() == content.bytes
@@ -119,15 +125,20 @@ def test_pull_outlives_a_host_that_is_away_for_a_while(
 
 @pytest.mark.parametrize("after", [CHUNK, 2 * CHUNK + 1])
 def test_copy_over_links_that_break_all_the_time_ends_right(
-    config: TransferConfig, two: Two, after: int
+    config: TransferConfig, registry_pair: RegistryPair, after: int
 ) -> None:
     # Of each connection.
-    two.source.relay.add(Fault(action="rst", after=after, times=None))
-    two.target.relay.add(Fault(action="fin", after=after, direction="up", times=None))
+    registry_pair.source.relay.add_fault(Fault(action="rst", after=after, times=None))
+    registry_pair.destination.relay.add_fault(
+        Fault(action="fin", after=after, direction="up", times=None)
+    )
 
     with engine_of(replace(config, retry=STUBBORN, chunk_size=CHUNK // 4)) as engine:
-        two.copy(engine)
+        registry_pair.copy(engine)
 
-    assert two.source.relay.fired > 2
-    assert two.target.relay.fired > 2
-    assert two.target.sent() <= BLOBS + two.target.relay.fired * CHUNK // 4
+    assert registry_pair.source.relay.fired_count > 2
+    assert registry_pair.destination.relay.fired_count > 2
+    assert (
+        registry_pair.destination.sent()
+        <= BLOBS + registry_pair.destination.relay.fired_count * CHUNK // 4
+    )

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from concil.engine import Engine
-from tests.engine.world import blob_path
-from tests.lab.images import (
+from concil.engine.engine import Engine
+from tests.engine.engine_setup import blob_path
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import (
     DOCKER,
     OCI,
     Image,
@@ -20,8 +21,7 @@ from tests.lab.images import (
     put_image,
     write_layout,
 )
-from tests.lab.registry import DockerRegistry
-from tests.lab.skopeo import Skopeo
+from tests.support.skopeo import Skopeo
 
 pytestmark = pytest.mark.real
 

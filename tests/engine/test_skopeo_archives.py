@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from concil.engine import Engine
-from concil.transfer.mirror import MirrorItem
+from concil.engine.engine import Engine
+from concil.transfer.mirror.mirror import MirrorItem
 from tests.engine.test_skopeo import There, image_of
-from tests.lab.images import (
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import (
     DOCKER,
     OCI,
     assert_same_image,
@@ -20,8 +21,7 @@ from tests.lab.images import (
     put_image,
     write_layout,
 )
-from tests.lab.registry import DockerRegistry
-from tests.lab.skopeo import Skopeo
+from tests.support.skopeo import Skopeo
 
 pytestmark = pytest.mark.real
 

@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 from concil.config import TransferConfig
-from concil.server import EmbeddedRegistry, Personality, Reply, Request
-from tests.engine.world import QUICK, WAIT, engine_of, file_of
-from tests.lab.images import assert_same_image, make_image, put_image
-from tests.lab.proxy import Proxy
-from tests.transfer.world import at_once
+from concil.server import EmbeddedRegistry, RegistryBehavior, Request, Response
+from tests.engine.engine_setup import QUICK, WAIT, engine_of, file_of
+from tests.support.images import assert_same_image, make_image, put_image
+from tests.support.proxy import Proxy
+from tests.transfer.transfer_setup import run_concurrently
 
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 LAYERS = 8
-BUSY = replace(QUICK, workers=LAYERS, per_host=LAYERS)  # all could go at once
+BUSY = replace(QUICK, workers=LAYERS, jobs_per_host=LAYERS)  # all could go at once
 SHORTLY = 0.1  # seconds in which one upload too many would be seen
 
 
-class Counting(Personality):
+class Counting(RegistryBehavior):
     """Keeps uploads open until as many are as should be, and a little longer; counts them."""
 
     def __init__(self) -> None:
@@ -32,14 +32,14 @@ class Counting(Personality):
         self._open = 0
         self._opened = threading.Condition()  # guards all above
 
-    def before(self, request: Request) -> Reply | None:
+    def before_request(self, request: Request) -> Response | None:
         if request.method == "PUT" and "/uploads/" in request.path:
             with self._opened:
                 self._opened.wait_for(lambda: self.most >= self.expected, WAIT)
                 self._opened.wait_for(lambda: self.most > self.expected, SHORTLY)
         return None
 
-    def after(self, request: Request, reply: Reply) -> Reply:
+    def after_response(self, request: Request, reply: Response) -> Response:
         with self._opened:
             if request.method == "POST" and reply.status == 202:
                 self._open += 1
@@ -57,7 +57,7 @@ def counting() -> Counting:
 
 @pytest.fixture
 def target(tmp_path: Path, counting: Counting) -> Iterator[EmbeddedRegistry]:
-    with EmbeddedRegistry(tmp_path / "target", personality=counting) as registry:
+    with EmbeddedRegistry(tmp_path / "target", behavior=counting) as registry:
         yield registry
 
 
@@ -72,7 +72,7 @@ def by_name(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def busy(config: TransferConfig) -> TransferConfig:
     """Return settings under which all could go at once."""
-    return replace(config, workers=min(config.workers, 1) * LAYERS, per_host=LAYERS)
+    return replace(config, workers=min(config.workers, 1) * LAYERS, jobs_per_host=LAYERS)
 
 
 def named(host: str, registry: EmbeddedRegistry) -> str:
@@ -103,7 +103,9 @@ def test_files_wait_for_one_another(
     files = [file_of(tmp_path, 1000 + seed, seed) for seed in range(4)]
 
     with engine_of(BUSY) as engine:
-        at_once(*[partial(engine.push_blob, file.path, named(ECR, target)) for file in files])
+        run_concurrently(
+            *[partial(engine.push_blob, file.path, named(ECR, target)) for file in files]
+        )
 
     assert counting.most == 1
 

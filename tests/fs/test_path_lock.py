@@ -105,7 +105,7 @@ def test_a_stale_lock_file_can_be_removed_without_holding_it(final: Path) -> Non
 def test_whoever_waits_is_told_once_and_can_be_cancelled(
     final: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(path_lock, "_NOTICE", 0.0)
+    monkeypatch.setattr(path_lock, "_NOTICE_DELAY", 0.0)
     told, cancel = threading.Event(), threading.Event()
 
     class Told(logging.Handler):

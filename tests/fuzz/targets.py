@@ -6,17 +6,22 @@ import contextlib
 from collections.abc import Callable, Mapping
 from tarfile import GNU_FORMAT, PAX_FORMAT, TarInfo
 
-from concil.content import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Manifest
-from concil.digest import Digest
+from concil.auth import challenge
 from concil.errors import ConcilError
-from concil.reference import LayoutAddress, Reference, parse_address
-from concil.registry import challenge
-from concil.registry.client import first_byte
-from concil.registry.links import next_link
-from concil.registry.upload import acknowledged
-from concil.registry.urls import host_of, is_inside, origin, redacted, resolve
-from concil.store.layout_index import Index
-from concil.store.tar_members import Members
+from concil.http.network_policy import is_internal
+from concil.http.pagination import parse_next_link
+from concil.http.redirects import resolve_location
+from concil.http.urls import host_of, origin, redact_url
+from concil.oci.address import LayoutAddress, parse_address
+from concil.oci.descriptor import Descriptor
+from concil.oci.digest import Digest
+from concil.oci.manifest import Manifest
+from concil.oci.media_types import INDEX_TYPES, MANIFEST_TYPES
+from concil.oci.reference import Reference
+from concil.registry.client import parse_content_range_start
+from concil.registry.upload_session import parse_range
+from concil.store.archive.tar_headers import TarMembers
+from concil.store.layout.index import Index
 
 Target = Callable[[bytes], None]
 _TYPES = ("", *sorted(INDEX_TYPES | MANIFEST_TYPES))
@@ -26,7 +31,7 @@ _LARGEST = 10**19
 def challenges(content: bytes) -> None:
     """WWW-Authenticate: nothing is raised, and what is found stood in the header."""
     header = content.decode("latin-1")
-    for one in challenge.parse([header]):
+    for one in challenge.parse_challenges([header]):
         assert one.scheme == one.scheme.lower()
         assert len(one.parameters) <= len(header)
 
@@ -51,19 +56,19 @@ def manifests(content: bytes) -> None:
     body = content[1:]
     with contextlib.suppress(ConcilError):
         manifest = Manifest.parse(body, kind)
-        assert manifest.digest == Digest.of(body)
+        assert manifest.digest == Digest.from_bytes(body)
         _used(manifest)
     with contextlib.suppress(ConcilError):
         index = Index.parse(body, "index")
         list(index.names())
         index.set_entry("name", index.entries[0] if index.entries else _ENTRY)
-        index.body()
+        index.to_bytes()
 
 
 def ranges(content: bytes) -> None:
     """Range of an upload's answer, Content-Range of a download's."""
     text = content.decode("latin-1")
-    held, begun = acknowledged(text), first_byte(text)
+    held, begun = parse_range(text), parse_content_range_start(text)
     assert held is None or 0 <= held <= _LARGEST
     assert begun is None or 0 <= begun < _LARGEST
 
@@ -71,21 +76,21 @@ def ranges(content: bytes) -> None:
 def links(content: bytes) -> None:
     """Link: what is found stood in the header."""
     header = content.decode("latin-1")
-    target = next_link(header)
+    target = parse_next_link(header)
     assert target is None or target in header
 
 
 def locations(content: bytes) -> None:
     """Location: what is followed is a URL of http that everybody reads in the same way."""
     location = content.decode("latin-1")
-    assert redacted(location).isascii()
+    assert redact_url(location).isascii()
     assert isinstance(host_of(location), str)
     with contextlib.suppress(ConcilError):
-        target = resolve("https://reg.example/v2/", location)
+        target = resolve_location("https://reg.example/v2/", location)
         scheme, host, _ = origin(target)
         assert scheme == "https"
         assert host.isascii()
-        assert not is_inside(host)
+        assert not is_internal(host)
 
 
 def archives(content: bytes) -> None:
@@ -95,7 +100,7 @@ def archives(content: bytes) -> None:
         return content[offset : offset + size]
 
     with contextlib.suppress(ConcilError):
-        members = Members(read, len(content), "archive")
+        members = TarMembers(read, len(content), "archive")
         for name in members.names():
             assert not name.startswith("/")
             assert ".." not in name.split("/")
@@ -112,7 +117,7 @@ def _used(manifest: Manifest) -> None:
     assert subject is None or Descriptor.from_json(subject.to_json()) == subject
 
 
-_ENTRY = Descriptor("a/b", Digest.of(b""), 0)
+_ENTRY = Descriptor("a/b", Digest.from_bytes(b""), 0)
 TARGETS: Mapping[str, Target] = {
     one.__name__: one
     for one in (challenges, references, manifests, ranges, links, locations, archives)

@@ -7,37 +7,37 @@ from pathlib import Path
 
 import pytest
 
-from concil.engine import Engine
-from tests.hostile.world import Hostile, engine, everything_in
-from tests.registry.scripted import Scripted
+from concil.engine.engine import Engine
+from tests.hostile.hostile_registry import HostileRegistry, all_paths, engine
+from tests.support.scripted_server import ScriptedServer
 
 
 @pytest.fixture
-def hostile() -> Iterator[Hostile]:
-    with Scripted() as registry, Scripted() as bystander, Scripted() as storage:
-        hostile = Hostile(registry, bystander, storage)
+def hostile() -> Iterator[HostileRegistry]:
+    with ScriptedServer() as registry, ScriptedServer() as bystander, ScriptedServer() as storage:
+        hostile = HostileRegistry(registry, bystander, storage)
         yield hostile
-        hostile.assert_no_secret_left()
+        hostile.assert_no_secret_leaked()
 
 
 @pytest.fixture
-def alice(workers: int) -> Iterator[Engine]:
+def authenticated_engine(workers: int) -> Iterator[Engine]:
     with engine(workers) as alice:
         yield alice
 
 
 @pytest.fixture
-def nobody(workers: int) -> Iterator[Engine]:
+def anonymous_engine(workers: int) -> Iterator[Engine]:
     """An engine without credentials."""
     with engine(workers, None) as nobody:
         yield nobody
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Iterator[Path]:
+def destination(tmp_path: Path) -> Iterator[Path]:
     """Where images go; beside it nothing may appear."""
     place = tmp_path / "around" / "target"
     place.parent.mkdir()
     yield place
-    beside = {path for path in everything_in(place.parent) if path.parts[0] != "target"}
+    beside = {path for path in all_paths(place.parent) if path.parts[0] != "target"}
     assert beside == set()

@@ -13,15 +13,15 @@ from typing import Self
 import pytest
 import requests
 
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.errors import AccessDenied, ConcilError, ConnectionLost, ProtocolViolation
-from concil.registry.http_session import new_session
-from tests.hostile.flood import Flood
-from tests.hostile.world import Hostile, failure
-from tests.registry.scripted import Answer, Seen, reply
+from concil.http.requests_session import create_session
+from tests.hostile.endless_server import Flood
+from tests.hostile.hostile_registry import HostileRegistry, failure
+from tests.support.scripted_server import ReceivedRequest, ScriptedResponse, reply
 
 
-def tags(hostile: Hostile, alice: Engine) -> ConcilError:
+def tags(hostile: HostileRegistry, alice: Engine) -> ConcilError:
     """Ask for tags; return the error it must end in."""
     return failure(lambda: list(alice.tags(f"http://{hostile.registry.host}/app")))
 
@@ -77,11 +77,11 @@ WORDS = (
 @pytest.mark.parametrize("words", WORDS)
 @pytest.mark.parametrize("form", ["{}\r\n\r\n", "HTTP/9.9 {}\r\n\r\n", "HTTP/1.1 200 {}\r\nX: y"])
 def test_what_a_server_says_is_not_taken_for_our_own_words(
-    alice: Engine, words: str, form: str
+    authenticated_engine: Engine, words: str, form: str
 ) -> None:
     """Or it could tell a person to use --insecure."""
     with Raw(lambda: iter([form.format(words).encode("latin-1")])) as server:
-        error = failure(lambda: list(alice.tags(f"http://{server.host}/app")))
+        error = failure(lambda: list(authenticated_engine.tags(f"http://{server.host}/app")))
 
     assert isinstance(error, (ConnectionLost, ProtocolViolation))
     told = f"{error} {error.remedy}"
@@ -90,10 +90,12 @@ def test_what_a_server_says_is_not_taken_for_our_own_words(
 
 
 @pytest.mark.parametrize("status", [200, 404, 500])
-def test_no_header_floods_a_message(hostile: Hostile, alice: Engine, status: int) -> None:
+def test_no_header_floods_a_message(
+    hostile: HostileRegistry, authenticated_engine: Engine, status: int
+) -> None:
     reason = "\x1b[31m" + "very " * 12_000
     with Raw(lambda: iter([f"HTTP/1.1 {status} {reason}\r\n\r\nno JSON".encode()])) as server:
-        error = failure(lambda: list(alice.tags(f"http://{server.host}/app")))
+        error = failure(lambda: list(authenticated_engine.tags(f"http://{server.host}/app")))
 
     assert len(str(error)) < 1000
 
@@ -104,12 +106,12 @@ LENGTHS = ("+5", "-5", "5, 6", "0x5", "5 5", "\xb2", "9" * 5000, "1e3", "5;5", "
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("status", [200, 307, 401, 404, 500])
 def test_an_odd_length_ends_in_an_error_of_ours(
-    hostile: Hostile, alice: Engine, length: str, status: int
+    hostile: HostileRegistry, authenticated_engine: Engine, length: str, status: int
 ) -> None:
     headers = (("Content-Length", length), ("Location", "/v2/app/tags/list?n=1"))
-    hostile.serve("tags/list", Answer(status, b"[]", headers, length=-1))
+    hostile.serve("tags/list", ScriptedResponse(status, b"[]", headers, length=-1))
 
-    tags(hostile, alice)
+    tags(hostile, authenticated_engine)
 
 
 @pytest.mark.parametrize(
@@ -136,31 +138,31 @@ def test_an_odd_length_ends_in_an_error_of_ours(
 )
 @pytest.mark.parametrize("status", [200, 307, 401, 429])
 def test_odd_headers_end_in_an_error_of_ours(
-    hostile: Hostile,
-    alice: Engine,
+    hostile: HostileRegistry,
+    authenticated_engine: Engine,
     headers: tuple[tuple[str, str], ...],
     status: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("concil.retry.wait_for", lambda *_: 0.0)
-    monkeypatch.setattr("concil.registry.failures.retry_after", lambda _: None)
-    with Raw(lambda: iter([Answer(status, b"[]", headers).wire(head=False)])) as server:
-        failure(lambda: list(alice.tags(f"http://{server.host}/app")))
+    monkeypatch.setattr("concil.retry.retry_delay", lambda *_: 0.0)
+    monkeypatch.setattr("concil.http.errors.parse_retry_after", lambda _: None)
+    with Raw(lambda: iter([ScriptedResponse(status, b"[]", headers).wire(head=False)])) as server:
+        failure(lambda: list(authenticated_engine.tags(f"http://{server.host}/app")))
 
 
 @pytest.mark.parametrize("names", [["x" * 127] * 50_000, ["%d"] * 60_000])
 def test_a_list_of_tags_without_end_is_given_up(
-    hostile: Hostile, alice: Engine, names: list[str]
+    hostile: HostileRegistry, authenticated_engine: Engine, names: list[str]
 ) -> None:
     number = iter(range(10_000))
     page = json.dumps({"tags": names})
 
-    def answer(_seen: Seen) -> Answer:
+    def answer(_seen: ReceivedRequest) -> ScriptedResponse:
         return reply(200, page, Link=f'</v2/app/tags/list?last={next(number)}>; rel="next"')
 
     hostile.serve("tags/list", answer)
 
-    assert isinstance(tags(hostile, alice), ProtocolViolation)
+    assert isinstance(tags(hostile, authenticated_engine), ProtocolViolation)
     assert next(number) < 12
 
 
@@ -177,12 +179,14 @@ TOKEN_FLOODS = (
 
 
 @pytest.mark.parametrize("way", TOKEN_FLOODS)
-def test_a_token_service_without_end_is_given_up(hostile: Hostile, alice: Engine, way: str) -> None:
+def test_a_token_service_without_end_is_given_up(
+    hostile: HostileRegistry, authenticated_engine: Engine, way: str
+) -> None:
     with Flood(way) as flood:
         challenge = f'Bearer realm="http://{flood.host}/token",service="s"'
-        hostile.registry.on("*", "/v2/.*", reply(401, WWW_Authenticate=challenge))
+        hostile.registry.respond("*", "/v2/.*", reply(401, WWW_Authenticate=challenge))
 
-        tags(hostile, alice)
+        tags(hostile, authenticated_engine)
 
 
 @pytest.mark.parametrize(
@@ -197,11 +201,13 @@ def test_a_token_service_without_end_is_given_up(hostile: Hostile, alice: Engine
         gzip.compress(b'{"token": "' + bytes(50_000_000)),
     ],
 )
-def test_a_token_that_is_none_is_refused(hostile: Hostile, alice: Engine, body: bytes) -> None:
+def test_a_token_that_is_none_is_refused(
+    hostile: HostileRegistry, authenticated_engine: Engine, body: bytes
+) -> None:
     encoding = {"Content_Encoding": "gzip"} if body[:2] == b"\x1f\x8b" else {}
-    hostile.registry.on("GET", "/token.*", reply(200, body, **encoding))
+    hostile.registry.respond("GET", "/token.*", reply(200, body, **encoding))
 
-    assert isinstance(tags(hostile, alice), (AccessDenied, ProtocolViolation))
+    assert isinstance(tags(hostile, authenticated_engine), (AccessDenied, ProtocolViolation))
 
 
 # Slow ------------------------------------------------------------------------------
@@ -233,7 +239,7 @@ SLOW = {
 
 @pytest.mark.parametrize("part", SLOW)
 def test_a_byte_a_minute_is_not_waited_for(
-    part: str, alice: Engine, monkeypatch: pytest.MonkeyPatch
+    part: str, authenticated_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, sent = Clock(), [0]
     head, _, rest = (
@@ -253,7 +259,7 @@ def test_a_byte_a_minute_is_not_waited_for(
 
     monkeypatch.setattr(time, "monotonic", clock.monotonic)
     with Raw(dribble) as server:
-        failure(lambda: list(alice.tags(f"http://{server.host}/app")))
+        failure(lambda: list(authenticated_engine.tags(f"http://{server.host}/app")))
 
     assert sent[0] < len(rest)
 
@@ -268,7 +274,7 @@ def test_the_size_of_a_chunk_is_no_endless_number() -> None:
             sent[0] += 100_000
             yield b"1" * 100_000
 
-    with Raw(digits) as server, new_session() as plain:
+    with Raw(digits) as server, create_session() as plain:
         response = plain.get(f"http://{server.host}/", stream=True)
         with pytest.raises(requests.RequestException):
             next(response.iter_content())

@@ -1,4 +1,4 @@
-"""Clients of `concil serve` that mean harm; tests/server/test_wire.py has odd paths and heads."""
+"""Clients of `concil serve` that mean harm; tests/server/test_http.py has odd paths and heads."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 import requests
 
 from concil.server import EmbeddedRegistry, connection_table
-from tests.hostile.world import BLOB, everything_in
-from tests.lab.images import digest_of
+from tests.hostile.hostile_registry import BLOB, all_paths
+from tests.support.images import digest_of
 
 TIMEOUT = 30  # seconds
 
@@ -22,10 +22,10 @@ TIMEOUT = 30  # seconds
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[EmbeddedRegistry]:
     registry = EmbeddedRegistry(tmp_path / "around" / "layout")
-    registry.idle = 0.3
+    registry.idle_timeout = 0.3
     with registry:
         yield registry
-    beside = {path for path in everything_in(tmp_path / "around") if path.parts[0] != "layout"}
+    beside = {path for path in all_paths(tmp_path / "around") if path.parts[0] != "layout"}
     assert beside == set()
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from concil.content import DOCKER_LIST, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.errors import (
     ConcilError,
     ContentError,
@@ -22,25 +21,34 @@ from concil.errors import (
     ProtocolViolation,
     SizeMismatch,
 )
-from concil.transfer.graph import MOST_BLOBS
-from tests.hostile.world import (
+from concil.oci.media_types import (
+    DOCKER_MANIFEST,
+    DOCKER_MANIFEST_LIST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_MANIFEST,
+)
+from concil.transfer.image.graph import MAX_BLOBS
+from tests.hostile.hostile_registry import (
     BLOB,
     LAYER,
-    Hostile,
+    HostileRegistry,
     descriptor,
     engine,
     failure,
     image,
     index,
 )
-from tests.lab.images import digest_of
-from tests.registry.scripted import Answer, Seen, reply
+from tests.support.images import digest_of
+from tests.support.scripted_server import ReceivedRequest, ScriptedResponse, reply
 
 LAYER_DIGEST = str(descriptor(BLOB)["digest"])
 OTHER = f"sha256:{'1' * 64}"
 
 
-def copying(hostile: Hostile, alice: Engine, target: Path, rest: str = "app:v1") -> ConcilError:
+def copying(
+    hostile: HostileRegistry, alice: Engine, target: Path, rest: str = "app:v1"
+) -> ConcilError:
     """Copy what must not be copied; return the error. No image is there afterwards."""
     address = f"http://{hostile.registry.host}/{rest}"
     error = failure(lambda: alice.copy(address, f"oci:{target}:v1"))
@@ -62,7 +70,7 @@ def copying(hostile: Hostile, alice: Engine, target: Path, rest: str = "app:v1")
         (image(Manifests=[]), OCI_MANIFEST),
         (image(MEDIATYPE=OCI_INDEX), OCI_MANIFEST),
         (image(), OCI_INDEX),
-        (image(), DOCKER_LIST),
+        (image(), DOCKER_MANIFEST_LIST),
         (index(), OCI_MANIFEST),
         (index(), DOCKER_MANIFEST),
         (image(mediaType=["x"]), OCI_MANIFEST),
@@ -87,32 +95,38 @@ def copying(hostile: Hostile, alice: Engine, target: Path, rest: str = "app:v1")
     ],
 )
 def test_a_document_of_two_kinds_is_none(
-    hostile: Hostile, alice: Engine, target: Path, document: object, served_as: str
+    hostile: HostileRegistry,
+    authenticated_engine: Engine,
+    destination: Path,
+    document: object,
+    served_as: str,
 ) -> None:
     hostile.serve_manifest(document, served_as)
 
-    assert isinstance(copying(hostile, alice, target), InvalidManifest)
+    assert isinstance(copying(hostile, authenticated_engine, destination), InvalidManifest)
 
 
-def test_the_index_says_what_its_child_is(hostile: Hostile, alice: Engine, target: Path) -> None:
+def test_the_index_says_what_its_child_is(
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
+) -> None:
     body = json.dumps(image(mediaType=None)).encode().replace(b'"mediaType": null, ', b"")
-    child = descriptor(body, DOCKER_LIST)
+    child = descriptor(body, DOCKER_MANIFEST_LIST)
     hostile.serve_manifest(body, OCI_MANIFEST)
     hostile.serve_manifest(index(child), OCI_INDEX)
 
-    assert isinstance(copying(hostile, alice, target), InvalidManifest)
+    assert isinstance(copying(hostile, authenticated_engine, destination), InvalidManifest)
 
 
 @pytest.mark.parametrize("off", [-1, 1, 4_000_000])
 def test_the_index_says_how_large_its_child_is(
-    hostile: Hostile, alice: Engine, target: Path, off: int
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path, off: int
 ) -> None:
     body = json.dumps(image()).encode()
     child = descriptor(body, OCI_MANIFEST, size=len(body) + off)
     hostile.serve_manifest(body)
     hostile.serve_manifest(index(child), OCI_INDEX)
 
-    assert isinstance(copying(hostile, alice, target), ContentError)
+    assert isinstance(copying(hostile, authenticated_engine, destination), ContentError)
 
 
 # Digests ---------------------------------------------------------------------------
@@ -145,7 +159,11 @@ def test_the_index_says_how_large_its_child_is(
 )
 @pytest.mark.parametrize("part", ["layer", "config", "child"])
 def test_a_digest_that_is_none_is_never_a_path_or_a_url(
-    hostile: Hostile, alice: Engine, target: Path, part: str, digest: object
+    hostile: HostileRegistry,
+    authenticated_engine: Engine,
+    destination: Path,
+    part: str,
+    digest: object,
 ) -> None:
     bad = descriptor(BLOB, LAYER if part != "child" else OCI_MANIFEST, digest=digest)
     if part == "child":
@@ -155,32 +173,36 @@ def test_a_digest_that_is_none_is_never_a_path_or_a_url(
     else:
         hostile.serve_manifest(image(config=bad))
 
-    error = copying(hostile, alice, target)
+    error = copying(hostile, authenticated_engine, destination)
 
     assert isinstance(error, (InvalidDigest, InvalidManifest))
-    assert not hostile.registry.asked(part="/blobs/")
-    assert all(seen.path.endswith("/v1") for seen in hostile.registry.asked(part="/manifests/"))
+    assert not hostile.registry.matching_requests(part="/blobs/")
+    assert all(
+        seen.path.endswith("/v1") for seen in hostile.registry.matching_requests(part="/manifests/")
+    )
 
 
 def test_other_bytes_than_the_pinned_ones_are_refused(
-    hostile: Hostile, alice: Engine, target: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
 ) -> None:
     hostile.serve("manifests/" + OTHER, reply(200, json.dumps(image()), Content_Type=OCI_MANIFEST))
 
-    assert isinstance(copying(hostile, alice, target, f"app@{OTHER}"), DigestMismatch)
+    assert isinstance(
+        copying(hostile, authenticated_engine, destination, f"app@{OTHER}"), DigestMismatch
+    )
 
 
 def test_a_header_cannot_say_that_the_pinned_image_is_there(
-    hostile: Hostile, alice: Engine, target: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
 ) -> None:
     """Who asks for a digest and is told of another would take the old image for the new one."""
     old = hostile.serve_manifest(image())
     hostile.serve_blob(b"{}")
     hostile.serve_blob(BLOB)
-    alice.copy(f"http://{hostile.registry.host}/app:v1", f"oci:{target}:v1")
+    authenticated_engine.copy(f"http://{hostile.registry.host}/app:v1", f"oci:{destination}:v1")
     hostile.serve(
         f"HEAD manifests/{OTHER}",
-        Answer(
+        ScriptedResponse(
             200,
             b"",
             (("Docker-Content-Digest", old), ("Content-Type", OCI_MANIFEST)),
@@ -189,7 +211,9 @@ def test_a_header_cannot_say_that_the_pinned_image_is_there(
     )
 
     error = failure(
-        lambda: alice.copy(f"http://{hostile.registry.host}/app@{OTHER}", f"oci:{target}:v1")
+        lambda: authenticated_engine.copy(
+            f"http://{hostile.registry.host}/app@{OTHER}", f"oci:{destination}:v1"
+        )
     )
 
     assert isinstance(error, NotFound)
@@ -197,7 +221,7 @@ def test_a_header_cannot_say_that_the_pinned_image_is_there(
 
 @pytest.mark.parametrize("told", [OTHER, f"sha512:{'1' * 128}", "sha256:../..", "", "x" * 9000])
 def test_a_digest_in_a_header_is_only_a_hint(
-    hostile: Hostile, alice: Engine, target: Path, told: str
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path, told: str
 ) -> None:
     body = json.dumps(image()).encode()
     answer = reply(200, body, Content_Type=OCI_MANIFEST, Docker_Content_Digest=told)
@@ -205,9 +229,11 @@ def test_a_digest_in_a_header_is_only_a_hint(
     hostile.serve_blob(b"{}")
     hostile.serve_blob(BLOB)
 
-    result = alice.copy(f"http://{hostile.registry.host}/app:v1", f"oci:{target}:v1")
+    result = authenticated_engine.copy(
+        f"http://{hostile.registry.host}/app:v1", f"oci:{destination}:v1"
+    )
 
-    assert result.digest == type(result.digest).of(body, result.digest.algorithm)
+    assert result.digest == type(result.digest).from_bytes(body, result.digest.algorithm)
 
 
 # Sizes and bytes -------------------------------------------------------------------
@@ -215,26 +241,32 @@ def test_a_digest_in_a_header_is_only_a_hint(
 
 @pytest.mark.parametrize("size", [-1, -(2**63), 2**63, 10**400, 1.5, True, None, "12", [], {}])
 def test_a_size_that_is_none_is_refused(
-    hostile: Hostile, alice: Engine, target: Path, size: object
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path, size: object
 ) -> None:
     hostile.serve_manifest(image(layers=[descriptor(BLOB, size=size)]))
 
-    assert isinstance(copying(hostile, alice, target), InvalidManifest)
-    assert not hostile.registry.asked(part="/blobs/")
+    assert isinstance(copying(hostile, authenticated_engine, destination), InvalidManifest)
+    assert not hostile.registry.matching_requests(part="/blobs/")
 
 
-WRONG_BLOBS: dict[str, Answer | Callable[[Seen], Answer]] = {
+WRONG_BLOBS: dict[str, ScriptedResponse | Callable[[ReceivedRequest], ScriptedResponse]] = {
     "shorter": reply(200, BLOB[:-1]),
     "longer": reply(200, BLOB + b"!"),
     "other": reply(200, bytes(len(BLOB))),
-    "shorter than said": Answer(200, BLOB[:-1], length=len(BLOB), cut="fin"),
-    "longer than said": Answer(200, BLOB + b"!" * 100, length=len(BLOB), cut="fin"),
-    "other, without a length": Answer(200, bytes(len(BLOB)), length=-1),
-    "of no length": Answer(200, BLOB[:-1], length=-1),
-    "of a length with many digits": Answer(200, BLOB, (("Content-Length", "9" * 5000),), length=-1),
-    "of a length in superscript": Answer(200, BLOB, (("Content-Length", "\xb2"),), length=-1),
-    "of a length below zero": Answer(200, BLOB[:3], (("Content-Length", "-3"),), length=-1),
-    "of two lengths": Answer(200, BLOB, (("Content-Length", "3"),), length=len(BLOB)),
+    "shorter than said": ScriptedResponse(200, BLOB[:-1], length=len(BLOB), cut="fin"),
+    "longer than said": ScriptedResponse(200, BLOB + b"!" * 100, length=len(BLOB), cut="fin"),
+    "other, without a length": ScriptedResponse(200, bytes(len(BLOB)), length=-1),
+    "of no length": ScriptedResponse(200, BLOB[:-1], length=-1),
+    "of a length with many digits": ScriptedResponse(
+        200, BLOB, (("Content-Length", "9" * 5000),), length=-1
+    ),
+    "of a length in superscript": ScriptedResponse(
+        200, BLOB, (("Content-Length", "\xb2"),), length=-1
+    ),
+    "of a length below zero": ScriptedResponse(
+        200, BLOB[:3], (("Content-Length", "-3"),), length=-1
+    ),
+    "of two lengths": ScriptedResponse(200, BLOB, (("Content-Length", "3"),), length=len(BLOB)),
     "squeezed": reply(200, gzip.compress(BLOB), Content_Encoding="gzip"),
     "a part that nobody asked for": reply(
         206, BLOB[1:], Content_Range=f"bytes 1-{len(BLOB) - 1}/9"
@@ -243,21 +275,25 @@ WRONG_BLOBS: dict[str, Answer | Callable[[Seen], Answer]] = {
     "a part of an odd range": reply(206, BLOB, Content_Range="bytes 0-99999999999999999999/*"),
     "a part that is too long": reply(206, BLOB + b"!!", Content_Range=f"bytes 0-{len(BLOB)}/*"),
     "nothing": reply(204),
-    "no answer": Answer(0),
+    "no answer": ScriptedResponse(0),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_BLOBS)
 def test_a_blob_of_other_bytes_never_gets_its_name(
-    hostile: Hostile, alice: Engine, target: Path, name: str, caplog: pytest.LogCaptureFixture
+    hostile: HostileRegistry,
+    authenticated_engine: Engine,
+    destination: Path,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     hostile.serve_manifest(image())
     hostile.serve_blob(b"{}")
     hostile.serve(f"blobs/{LAYER_DIGEST}", WRONG_BLOBS[name])
-    content = target / "blobs" / "sha256" / LAYER_DIGEST.removeprefix("sha256:")
+    content = destination / "blobs" / "sha256" / LAYER_DIGEST.removeprefix("sha256:")
 
     with contextlib.suppress(ConcilError):
-        alice.copy(f"http://{hostile.registry.host}/app:v1", f"oci:{target}:v1")
+        authenticated_engine.copy(f"http://{hostile.registry.host}/app:v1", f"oci:{destination}:v1")
 
     assert not content.exists() or content.read_bytes() == BLOB
     assert "nobody thought of" not in caplog.text
@@ -266,7 +302,11 @@ def test_a_blob_of_other_bytes_never_gets_its_name(
 @pytest.mark.parametrize("what", ["manifests/v1", "tags/list"])
 @pytest.mark.parametrize("encoding", ["gzip", "x" * 5000, "\x1b[2J"])
 def test_nothing_is_unpacked(
-    hostile: Hostile, alice: Engine, target: Path, what: str, encoding: str
+    hostile: HostileRegistry,
+    authenticated_engine: Engine,
+    destination: Path,
+    what: str,
+    encoding: str,
 ) -> None:
     bomb = gzip.compress(bytes(20_000_000))
     kind = OCI_MANIFEST if what == "manifests/v1" else "application/json"
@@ -274,9 +314,9 @@ def test_nothing_is_unpacked(
     host = hostile.registry.host
 
     error = (
-        copying(hostile, alice, target)
+        copying(hostile, authenticated_engine, destination)
         if what == "manifests/v1"
-        else failure(lambda: list(alice.tags(f"http://{host}/app")))
+        else failure(lambda: list(authenticated_engine.tags(f"http://{host}/app")))
     )
 
     assert isinstance(error, ProtocolViolation)
@@ -284,14 +324,16 @@ def test_nothing_is_unpacked(
 
 
 def test_a_registry_that_lies_about_a_push_is_found_out(
-    hostile: Hostile, alice: Engine, tmp_path: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, tmp_path: Path
 ) -> None:
     (tmp_path / "blob").write_bytes(BLOB)
     hostile.serve("POST blobs/uploads/", reply(202, Location="/v2/app/blobs/uploads/1"))
     hostile.serve("PUT blobs/uploads/1", reply(201, Docker_Content_Digest=OTHER))
 
     error = failure(
-        lambda: alice.push_blob(tmp_path / "blob", f"http://{hostile.registry.host}/app")
+        lambda: authenticated_engine.push_blob(
+            tmp_path / "blob", f"http://{hostile.registry.host}/app"
+        )
     )
 
     assert isinstance(error, DigestMismatch)
@@ -305,7 +347,9 @@ def platform(os: str) -> dict[str, object]:
     return descriptor(body, OCI_MANIFEST, platform={"os": os, "architecture": "x"})
 
 
-def test_platforms_are_told_in_a_short_line(hostile: Hostile, workers: int, target: Path) -> None:
+def test_platforms_are_told_in_a_short_line(
+    hostile: HostileRegistry, workers: int, destination: Path
+) -> None:
     entries = [platform(f"\x1b]0;{number}\x07\u202e") for number in range(500)]
     hostile.serve_manifest(index(*entries), OCI_INDEX)
 
@@ -313,7 +357,7 @@ def test_platforms_are_told_in_a_short_line(hostile: Hostile, workers: int, targ
         error = failure(
             lambda: alice.copy(
                 f"http://{hostile.registry.host}/app:v1",
-                f"oci:{target}:v1",
+                f"oci:{destination}:v1",
                 platforms=["linux/amd64"],
             )
         )
@@ -324,31 +368,31 @@ def test_platforms_are_told_in_a_short_line(hostile: Hostile, workers: int, targ
 
 
 def test_an_image_of_too_many_blobs_is_refused(
-    hostile: Hostile, alice: Engine, target: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
 ) -> None:
-    layers = [descriptor(b"%d" % number) for number in range(MOST_BLOBS + 1)]
+    layers = [descriptor(b"%d" % number) for number in range(MAX_BLOBS + 1)]
     hostile.serve_manifest(image(layers=layers))
 
-    error = copying(hostile, alice, target)
+    error = copying(hostile, authenticated_engine, destination)
 
     assert isinstance(error, InvalidManifest)
-    assert not hostile.registry.asked(part="/blobs/")
+    assert not hostile.registry.matching_requests(part="/blobs/")
 
 
 def test_children_of_many_megabytes_in_all_are_refused_before_they_are_fetched(
-    hostile: Hostile, alice: Engine, target: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
 ) -> None:
     children = [descriptor(b"%d" % number, OCI_MANIFEST, size=4_000_000) for number in range(100)]
     hostile.serve_manifest(index(*children), OCI_INDEX)
 
-    error = copying(hostile, alice, target)
+    error = copying(hostile, authenticated_engine, destination)
 
     assert isinstance(error, InvalidManifest)
-    assert not hostile.registry.asked("GET", "/manifests/sha256")
+    assert not hostile.registry.matching_requests("GET", "/manifests/sha256")
 
 
 def test_a_child_larger_than_it_is_listed_ends_it_all(
-    hostile: Hostile, alice: Engine, target: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
 ) -> None:
     """Or ten thousand of them would be in memory before the first is looked at."""
     body = json.dumps(image(annotations={"a": "b" * 1_000_000})).encode()
@@ -359,17 +403,22 @@ def test_a_child_larger_than_it_is_listed_ends_it_all(
         children.append(descriptor(one, OCI_MANIFEST, size=2))
     hostile.serve_manifest(index(*children), OCI_INDEX)
 
-    error = copying(hostile, alice, target)
+    error = copying(hostile, authenticated_engine, destination)
 
     assert isinstance(error, (SizeMismatch, InvalidManifest))
     assert digest_of(body)
 
 
 def test_an_artifact_without_config_is_no_confusion(
-    hostile: Hostile, alice: Engine, target: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
 ) -> None:
     hostile.serve_manifest({**image(), "config": descriptor(b"{}", OCI_CONFIG)})
     hostile.serve_blob(b"{}")
     hostile.serve_blob(BLOB)
 
-    assert alice.copy(f"http://{hostile.registry.host}/app:v1", f"oci:{target}:v1").manifests == 1
+    assert (
+        authenticated_engine.copy(
+            f"http://{hostile.registry.host}/app:v1", f"oci:{destination}:v1"
+        ).manifests
+        == 1
+    )

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from concil.config import MIB
-from concil.content import OCI_INDEX, OCI_MANIFEST
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.errors import InvalidManifest
-from tests.hostile.flood import FLOODS, Flood
-from tests.hostile.world import Hostile, descriptor, failure, image, index
-from tests.lab.images import digest_of
-from tests.registry.scripted import Answer, Scripted
+from concil.oci.media_types import OCI_INDEX, OCI_MANIFEST
+from tests.hostile.endless_server import FLOODS, Flood
+from tests.hostile.hostile_registry import HostileRegistry, descriptor, failure, image, index
+from tests.support.images import digest_of
+from tests.support.scripted_server import ScriptedResponse, ScriptedServer
 
 PEAK = 100 * MIB  # bytes a process may need at most
 # One process for all attackers, for Python needs longer to start than to refuse one of them.
@@ -25,13 +25,14 @@ PEAK = 100 * MIB  # bytes a process may need at most
 SCRIPT = """
 import json, re, sys
 from concil.config import RetryPolicy, Timeouts, TransferConfig
-from concil.dockerhub import DockerHub
-from concil.engine import Engine
+from concil.dockerhub.client import DockerHub
+from concil.engine.engine import Engine
 from concil.errors import ConcilError
 from concil.transfer.journal import Journal
 
 DIGEST = "sha256:" + "0" * 64
-config = TransferConfig(workers=int(sys.argv[1]), retry=RetryPolicy(attempts=2, base=0, longest=0))
+config = TransferConfig(workers=int(sys.argv[1]), retry=RetryPolicy(max_attempts=2, backoff_base=0,
+max_backoff=0))
 timeouts = Timeouts(connect=5, idle=5, commit=5)
 
 def attacks(engine, host):
@@ -124,13 +125,13 @@ def several() -> tuple[bytes, dict[str, bytes]]:
 def test_no_document_fills_the_memory(tmp_path: Path, workers: int) -> None:
     names = [*BOMBS, "several"]
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(Scripted()) for _ in names]
+        servers = [stack.enter_context(ScriptedServer()) for _ in names]
         for server, bomb in zip(servers, BOMBS.values(), strict=False):
-            server.on("*", "/v2/app/.*", Answer(200, bomb))
+            server.respond("*", "/v2/app/.*", ScriptedResponse(200, bomb))
         top, below = several()
-        servers[-1].on("*", "/v2/app/.*", Answer(200, top))
+        servers[-1].respond("*", "/v2/app/.*", ScriptedResponse(200, top))
         for digest, child in below.items():
-            servers[-1].on("*", f"/v2/app/manifests/{digest}", Answer(200, child))
+            servers[-1].respond("*", f"/v2/app/manifests/{digest}", ScriptedResponse(200, child))
 
         found = run(tmp_path, [server.host for server in servers], workers)
 
@@ -141,7 +142,7 @@ def test_no_document_fills_the_memory(tmp_path: Path, workers: int) -> None:
 
 
 def test_indexes_that_nest_without_end_are_refused(
-    hostile: Hostile, alice: Engine, target: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
 ) -> None:
     document, kind = image(), OCI_MANIFEST
     digest = hostile.serve_manifest(document)
@@ -151,7 +152,9 @@ def test_indexes_that_nest_without_end_are_refused(
         digest, kind = hostile.serve_manifest(document, OCI_INDEX), OCI_INDEX
 
     error = failure(
-        lambda: alice.copy(f"http://{hostile.registry.host}/app:v1", f"oci:{target}:v1")
+        lambda: authenticated_engine.copy(
+            f"http://{hostile.registry.host}/app:v1", f"oci:{destination}:v1"
+        )
     )
 
     assert isinstance(error, InvalidManifest)
@@ -159,7 +162,7 @@ def test_indexes_that_nest_without_end_are_refused(
 
 
 def test_an_index_of_too_many_is_refused_before_they_are_fetched(
-    hostile: Hostile, alice: Engine, target: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
 ) -> None:
     child: dict[str, str | int] = {
         "mediaType": OCI_MANIFEST,
@@ -169,20 +172,24 @@ def test_an_index_of_too_many_is_refused_before_they_are_fetched(
     hostile.serve_manifest(index(*[child] * 10_001), OCI_INDEX)
 
     error = failure(
-        lambda: alice.copy(f"http://{hostile.registry.host}/app:v1", f"oci:{target}:v1")
+        lambda: authenticated_engine.copy(
+            f"http://{hostile.registry.host}/app:v1", f"oci:{destination}:v1"
+        )
     )
 
     assert isinstance(error, InvalidManifest)
-    assert not hostile.registry.asked("GET", "sha256:0000")
+    assert not hostile.registry.matching_requests("GET", "sha256:0000")
 
 
 def test_a_manifest_of_a_huge_length_is_not_read(
-    hostile: Hostile, alice: Engine, target: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
 ) -> None:
-    hostile.serve("manifests/v1", Answer(200, b"{}", length=10**15, cut="fin"))
+    hostile.serve("manifests/v1", ScriptedResponse(200, b"{}", length=10**15, cut="fin"))
 
     error = failure(
-        lambda: alice.copy(f"http://{hostile.registry.host}/app:v1", f"oci:{target}:v1")
+        lambda: authenticated_engine.copy(
+            f"http://{hostile.registry.host}/app:v1", f"oci:{destination}:v1"
+        )
     )
 
     assert isinstance(error, InvalidManifest)

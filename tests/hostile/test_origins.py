@@ -9,22 +9,22 @@ from pathlib import Path
 import pytest
 
 from concil.config import RetryPolicy
-from concil.content import OCI_CONFIG
 from concil.dockerhub import DockerHub
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.errors import ProtocolViolation, RegistryDenied
-from tests.hostile.world import (
+from concil.oci.media_types import OCI_CONFIG
+from tests.hostile.hostile_registry import (
     BLOB,
     LAYER,
     PASSWORD,
     TOKEN,
     USER,
-    Hostile,
+    HostileRegistry,
     descriptor,
     failure,
     image,
 )
-from tests.registry.scripted import Answer, Elsewhere, Seen, reply
+from tests.support.scripted_server import Elsewhere, ReceivedRequest, ScriptedResponse, reply
 
 # A proxy's password, in the way it goes over the wire.
 PROXY_PASSWORD = "pr0xy-pass"
@@ -32,72 +32,74 @@ PROXY_BASIC = "dXNlcjpwcjB4eS1wYXNz"
 
 
 @pytest.fixture
-def hub(hostile: Hostile) -> Iterator[DockerHub]:
+def hub(hostile: HostileRegistry) -> Iterator[DockerHub]:
     """Alice at a registry of the internet; whatever is not meant for it, a bystander gets."""
     hub = DockerHub(f"docker://{USER}:{PASSWORD}@registry.example/app:v1")
     hub.session.mount("https://", Elsewhere(hostile.bystander))
     hub.session.mount("http://", Elsewhere(hostile.bystander))
     hub.session.mount("https://registry.example/", Elsewhere(hostile.registry))
-    hub._client.policy = RetryPolicy(attempts=2, base=0, longest=0)
+    hub._client.policy = RetryPolicy(max_attempts=2, backoff_base=0, max_backoff=0)
     yield hub
     hub.close()
 
 
-def source(hostile: Hostile, rest: str = "app:v1") -> str:
+def source(hostile: HostileRegistry, rest: str = "app:v1") -> str:
     return f"http://{hostile.registry.host}/{rest}"
 
 
-def serve_image(hostile: Hostile) -> None:
+def serve_image(hostile: HostileRegistry) -> None:
     hostile.serve_manifest(image())
     hostile.serve_blob(b"{}")
     hostile.serve_blob(BLOB)
 
 
-def test_an_honest_copy_works(hostile: Hostile, alice: Engine, target: Path) -> None:
+def test_an_honest_copy_works(
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
+) -> None:
     """The others prove nothing if this fails."""
     serve_image(hostile)
 
-    alice.copy(source(hostile), f"oci:{target}:v1")
+    authenticated_engine.copy(source(hostile), f"oci:{destination}:v1")
 
-    assert hostile.registry.asked("GET", "/token")
+    assert hostile.registry.matching_requests("GET", "/token")
 
 
 # Redirects -------------------------------------------------------------------------
 
 
-def at_storage(seen: Seen) -> str:
+def at_storage(seen: ReceivedRequest) -> str:
     return f"/key{seen.path}?X-Amz-Signature=abc"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_takes_no_secret_along(
-    hostile: Hostile, alice: Engine, target: Path, status: int
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path, status: int
 ) -> None:
     serve_image(hostile)
     for path, answer in list(hostile.served.items()):
-        hostile.storage.on("*", rf"/key{path}\?.*", answer)
+        hostile.storage.respond("*", rf"/key{path}\?.*", answer)
         hostile.served[path] = lambda seen: reply(
             status, Location=hostile.storage.url + at_storage(seen)
         )
 
-    alice.copy(source(hostile), f"oci:{target}:v1")
+    authenticated_engine.copy(source(hostile), f"oci:{destination}:v1")
 
     assert {seen.path.split("/")[4] for seen in hostile.storage.requests} == {"manifests", "blobs"}
 
 
 def test_what_was_taken_away_does_not_come_back(
-    hostile: Hostile, alice: Engine, target: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
 ) -> None:
     serve_image(hostile)
     there = f"blobs/{descriptor(BLOB)['digest']}"
     back = f"http://{hostile.registry.host}/open/blob"
     hostile.serve(there, reply(307, Location=f"{hostile.bystander.url}/x"))
-    hostile.bystander.on("GET", "/x", reply(307, Location=back))
-    hostile.registry.on("GET", "/open/blob", reply(200, BLOB))
+    hostile.bystander.respond("GET", "/x", reply(307, Location=back))
+    hostile.registry.respond("GET", "/open/blob", reply(200, BLOB))
 
-    alice.copy(source(hostile), f"oci:{target}:v1")
+    authenticated_engine.copy(source(hostile), f"oci:{destination}:v1")
 
-    [seen] = hostile.registry.asked("GET", "/open/blob")
+    [seen] = hostile.registry.matching_requests("GET", "/open/blob")
     assert "authorization" not in seen.headers
 
 
@@ -110,15 +112,15 @@ def test_what_was_taken_away_does_not_come_back(
     ],
 )
 def test_who_is_redirected_to_is_not_answered(
-    hostile: Hostile, alice: Engine, target: Path, challenge: str
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path, challenge: str
 ) -> None:
     serve_image(hostile)
     url = f"{hostile.storage.url}/key"
     hostile.serve(f"blobs/{descriptor(BLOB)['digest']}", reply(307, Location=url))
     asked = challenge.format(bystander=hostile.bystander.url, registry=hostile.registry.url)
-    hostile.storage.on("GET", "/key", reply(401, WWW_Authenticate=asked))
+    hostile.storage.respond("GET", "/key", reply(401, WWW_Authenticate=asked))
 
-    error = failure(lambda: alice.copy(source(hostile), f"oci:{target}:v1"))
+    error = failure(lambda: authenticated_engine.copy(source(hostile), f"oci:{destination}:v1"))
 
     assert isinstance(error, RegistryDenied)
     assert not hostile.bystander.requests
@@ -138,7 +140,9 @@ INSIDE = (
 
 
 @pytest.mark.parametrize("host", INSIDE)
-def test_nobody_is_led_to_the_keys_of_a_cloud(hostile: Hostile, hub: DockerHub, host: str) -> None:
+def test_nobody_is_led_to_the_keys_of_a_cloud(
+    hostile: HostileRegistry, hub: DockerHub, host: str
+) -> None:
     hostile.serve("manifests/v1", reply(307, Location=f"https://{host}/latest/meta-data/iam"))
 
     error = failure(lambda: hub.get_manifest("v1"))
@@ -177,7 +181,7 @@ def test_nobody_is_led_to_the_keys_of_a_cloud(hostile: Hostile, hub: DockerHub, 
     ],
 )
 def test_a_redirect_that_is_written_oddly_is_refused(
-    hostile: Hostile, hub: DockerHub, location: str
+    hostile: HostileRegistry, hub: DockerHub, location: str
 ) -> None:
     hostile.serve("manifests/v1", reply(307, Location=location))
 
@@ -189,10 +193,10 @@ def test_a_redirect_that_is_written_oddly_is_refused(
 # Tokens ----------------------------------------------------------------------------
 
 
-def challenge_by(hostile: Hostile, realm: str) -> None:
+def challenge_by(hostile: HostileRegistry, realm: str) -> None:
     """Let the registry name a realm."""
     value = f'Bearer realm="{realm}",service="s"'
-    hostile.registry.on("*", "/v2/.*", reply(401, WWW_Authenticate=value))
+    hostile.registry.respond("*", "/v2/.*", reply(401, WWW_Authenticate=value))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +220,9 @@ def challenge_by(hostile: Hostile, realm: str) -> None:
         "https://[/token",
     ],
 )
-def test_a_realm_that_is_none_gets_nothing(hostile: Hostile, hub: DockerHub, realm: str) -> None:
+def test_a_realm_that_is_none_gets_nothing(
+    hostile: HostileRegistry, hub: DockerHub, realm: str
+) -> None:
     challenge_by(hostile, realm.format(bystander=hostile.bystander.host))
 
     error = failure(lambda: hub.get_manifest("v1"))
@@ -228,16 +234,16 @@ def test_a_realm_that_is_none_gets_nothing(hostile: Hostile, hub: DockerHub, rea
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("to", ["other", "inside", "plain"])
 def test_a_token_service_passes_nobody_on(
-    hostile: Hostile, hub: DockerHub, status: int, to: str
+    hostile: HostileRegistry, hub: DockerHub, status: int, to: str
 ) -> None:
     where = {
         "other": "https://tokens.example/token",
         "inside": f"https://{hostile.bystander.host}/token",
         "plain": "http://tokens.example/token",
     }[to]
-    hostile.registry.on("*", "/token.*", reply(status, Location=where))
+    hostile.registry.respond("*", "/token.*", reply(status, Location=where))
     challenge_by(hostile, "https://registry.example/token")
-    hostile.bystander.on("*", "/.*", reply(200, json.dumps({"token": "another"})))
+    hostile.bystander.respond("*", "/.*", reply(200, json.dumps({"token": "another"})))
 
     failure(lambda: hub.get_manifest("v1"))
 
@@ -245,16 +251,16 @@ def test_a_token_service_passes_nobody_on(
 
 
 def test_a_registry_that_is_never_content_is_asked_a_few_times(
-    hostile: Hostile, hub: DockerHub
+    hostile: HostileRegistry, hub: DockerHub
 ) -> None:
     number = iter(range(10_000))
 
-    def refuse(_seen: Seen) -> Answer:
+    def refuse(_seen: ReceivedRequest) -> ScriptedResponse:
         scope = f"repository:app{next(number)}:pull"
         value = f'Bearer realm="https://registry.example/token",scope="{scope}",'
         return reply(401, WWW_Authenticate=value + 'error="insufficient_scope"')
 
-    hostile.registry.on("*", "/v2/.*", refuse)
+    hostile.registry.respond("*", "/v2/.*", refuse)
 
     error = failure(lambda: hub.get_manifest("v1"))
 
@@ -265,39 +271,39 @@ def test_a_registry_that_is_never_content_is_asked_a_few_times(
 # Uploads ---------------------------------------------------------------------------
 
 
-def take_uploads(hostile: Hostile, location: str) -> None:
+def take_uploads(hostile: HostileRegistry, location: str) -> None:
     """Open sessions whose Location is somewhere else."""
     hostile.serve("POST blobs/uploads/", reply(202, Location=location))
     digest = descriptor(BLOB)["digest"]
     for server in (hostile.storage, hostile.bystander):
-        server.on("PATCH", "/.*", lambda seen: reply(202, Location=seen.path, Range="0-0"))
-        server.on("PUT", "/.*", reply(201, Docker_Content_Digest=str(digest)))
-        server.on("GET", "/.*", reply(204, Range="0-0"))
+        server.respond("PATCH", "/.*", lambda seen: reply(202, Location=seen.path, Range="0-0"))
+        server.respond("PUT", "/.*", reply(201, Docker_Content_Digest=str(digest)))
+        server.respond("GET", "/.*", reply(204, Range="0-0"))
 
 
 def test_an_upload_elsewhere_takes_no_secret_along(
-    hostile: Hostile, alice: Engine, tmp_path: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, tmp_path: Path
 ) -> None:
     (tmp_path / "blob").write_bytes(BLOB)
     take_uploads(hostile, f"{hostile.storage.url}/session?state=secret")
 
-    alice.push_blob(tmp_path / "blob", source(hostile, "app"))
+    authenticated_engine.push_blob(tmp_path / "blob", source(hostile, "app"))
 
-    [put] = hostile.storage.asked("PUT")
+    [put] = hostile.storage.matching_requests("PUT")
     assert put.body == BLOB
 
 
 def test_an_upload_that_is_redirected_takes_no_secret_along(
-    hostile: Hostile, alice: Engine, tmp_path: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, tmp_path: Path
 ) -> None:
     (tmp_path / "blob").write_bytes(BLOB)
     take_uploads(hostile, "/v2/app/blobs/uploads/1")
     moved = reply(307, Location=f"{hostile.storage.url}/session")
     hostile.serve("PUT blobs/uploads/1", moved)
 
-    failure(lambda: alice.push_blob(tmp_path / "blob", source(hostile, "app")))
+    failure(lambda: authenticated_engine.push_blob(tmp_path / "blob", source(hostile, "app")))
 
-    assert hostile.registry.asked("PUT")
+    assert hostile.registry.matching_requests("PUT")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +317,7 @@ def test_an_upload_that_is_redirected_takes_no_secret_along(
     ],
 )
 def test_an_upload_goes_nowhere_it_should_not(
-    hostile: Hostile, hub: DockerHub, location: str
+    hostile: HostileRegistry, hub: DockerHub, location: str
 ) -> None:
     take_uploads(hostile, location)
 
@@ -333,7 +339,9 @@ def test_an_upload_goes_nowhere_it_should_not(
         "<ftp://{registry}/v2/app/tags/list?last=a>; rel=next",
     ],
 )
-def test_a_list_does_not_go_on_elsewhere(hostile: Hostile, alice: Engine, link: str) -> None:
+def test_a_list_does_not_go_on_elsewhere(
+    hostile: HostileRegistry, authenticated_engine: Engine, link: str
+) -> None:
     told = link.format(
         bystander=hostile.bystander.url,
         storage=hostile.storage.url,
@@ -343,7 +351,7 @@ def test_a_list_does_not_go_on_elsewhere(hostile: Hostile, alice: Engine, link: 
     page = json.dumps({"name": "app", "tags": ["a"]})
     hostile.serve("tags/list", reply(200, page, Link=told))
 
-    error = failure(lambda: list(alice.tags(source(hostile, "app"))))
+    error = failure(lambda: list(authenticated_engine.tags(source(hostile, "app"))))
 
     assert isinstance(error, ProtocolViolation)
     assert not hostile.bystander.connections
@@ -354,7 +362,7 @@ def test_a_list_does_not_go_on_elsewhere(hostile: Hostile, alice: Engine, link: 
     "media_type", [LAYER, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"]
 )
 def test_the_urls_of_a_layer_are_never_asked(
-    hostile: Hostile, alice: Engine, target: Path, media_type: str
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path, media_type: str
 ) -> None:
     urls = [f"{hostile.bystander.url}/layer", "file:///etc/passwd"]
     layers = [descriptor(BLOB), descriptor(b"far away", media_type, urls=urls)]
@@ -364,7 +372,7 @@ def test_the_urls_of_a_layer_are_never_asked(
     hostile.serve_blob(BLOB)
 
     def copy() -> object:
-        return alice.copy(source(hostile), f"oci:{target}:v1")
+        return authenticated_engine.copy(source(hostile), f"oci:{destination}:v1")
 
     failure(copy) if media_type == LAYER else copy()
 
@@ -375,17 +383,20 @@ def test_the_urls_of_a_layer_are_never_asked(
 
 
 def test_no_netrc_is_sent(
-    hostile: Hostile, target: Path, monkeypatch: pytest.MonkeyPatch, nobody: Engine
+    hostile: HostileRegistry,
+    destination: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    anonymous_engine: Engine,
 ) -> None:
-    netrc = target.parent.parent / "netrc"
+    netrc = destination.parent.parent / "netrc"
     netrc.write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\ndefault login a\n")
     monkeypatch.setenv("NETRC", str(netrc))
     serve_image(hostile)
     url = f"{hostile.storage.url}/key"
     hostile.serve(f"blobs/{descriptor(BLOB)['digest']}", reply(307, Location=url))
-    hostile.storage.on("GET", "/key", reply(200, BLOB))
+    hostile.storage.respond("GET", "/key", reply(200, BLOB))
 
-    nobody.copy(source(hostile), f"oci:{target}:v1")
+    anonymous_engine.copy(source(hostile), f"oci:{destination}:v1")
 
     basics = [
         s for s in hostile.registry.requests if s.headers.get("authorization", "")[:5] == "Basic"
@@ -395,7 +406,7 @@ def test_no_netrc_is_sent(
 
 
 @pytest.fixture
-def by_proxy(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def by_proxy(hostile: HostileRegistry, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Let all go through the bystander, who wants a password, but for some hosts."""
 
     def go(no_proxy: str) -> None:
@@ -409,12 +420,15 @@ def by_proxy(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 
 
 def test_past_the_proxy_nobody_sees_its_password(
-    hostile: Hostile, alice: Engine, target: Path, by_proxy: Callable[[str], None]
+    hostile: HostileRegistry,
+    authenticated_engine: Engine,
+    destination: Path,
+    by_proxy: Callable[[str], None],
 ) -> None:
     by_proxy("127.0.0.1")
     serve_image(hostile)
 
-    alice.copy(source(hostile), f"oci:{target}:v1")
+    authenticated_engine.copy(source(hostile), f"oci:{destination}:v1")
 
     assert not hostile.bystander.connections
     for seen in hostile.registry.requests:
@@ -422,13 +436,13 @@ def test_past_the_proxy_nobody_sees_its_password(
 
 
 def test_a_redirect_past_the_proxy_takes_no_password_along(
-    hostile: Hostile, nobody: Engine, by_proxy: Callable[[str], None]
+    hostile: HostileRegistry, anonymous_engine: Engine, by_proxy: Callable[[str], None]
 ) -> None:
     by_proxy("127.0.0.1")
     elsewhere = reply(307, Location=f"{hostile.storage.url}/list")
-    hostile.bystander.on("GET", "http://registry.example/v2/app/tags/list.*", elsewhere)
+    hostile.bystander.respond("GET", "http://registry.example/v2/app/tags/list.*", elsewhere)
 
-    error = failure(lambda: list(nobody.tags("http://registry.example/app")))
+    error = failure(lambda: list(anonymous_engine.tags("http://registry.example/app")))
 
     assert isinstance(error, ProtocolViolation)  # to this machine, from one of the internet
     [seen] = hostile.bystander.requests

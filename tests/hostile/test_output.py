@@ -9,23 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from concil.cli import main
-from concil.content import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
-from concil.store.layout import Layout
+from concil.cli.main import main
+from concil.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from concil.store.layout.store import LayoutDirectory
 from tests.cli.terminal import Terminal
-from tests.hostile.world import (
+from tests.hostile.hostile_registry import (
     BASIC,
     BLOB,
     PASSWORD,
     SECRETS,
     TOKEN,
     USER,
-    Hostile,
+    HostileRegistry,
     descriptor,
     image,
     index,
 )
-from tests.registry.scripted import Answer, reply
+from tests.support.scripted_server import ScriptedResponse, reply
 
 # A title, a cleared screen, colours by C1, right to left, back and over: all at once.
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\x08\x7f\u2028$"
@@ -72,7 +72,7 @@ def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
             assert secret not in written
 
 
-def commands(hostile: Hostile, tmp_path: Path) -> list[list[str]]:
+def commands(hostile: HostileRegistry, tmp_path: Path) -> list[list[str]]:
     """Every verb that asks a registry."""
     host, path = f"http://{hostile.registry.host}/app", tmp_path / "file"
     path.write_bytes(BLOB)
@@ -116,9 +116,9 @@ ERRORS = {
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_an_error_steers_no_terminal(
-    hostile: Hostile, shell: Shell, tmp_path: Path, name: str
+    hostile: HostileRegistry, shell: Shell, tmp_path: Path, name: str
 ) -> None:
-    hostile.registry.on("*", "/v2/.*", ERRORS[name])
+    hostile.registry.respond("*", "/v2/.*", ERRORS[name])
 
     codes = [shell("-vv", *words) for words in commands(hostile, tmp_path)]
 
@@ -137,9 +137,9 @@ def test_an_error_steers_no_terminal(
     ],
 )
 def test_a_header_steers_no_terminal(
-    hostile: Hostile, shell: Shell, tmp_path: Path, answer: Answer
+    hostile: HostileRegistry, shell: Shell, tmp_path: Path, answer: ScriptedResponse
 ) -> None:
-    hostile.registry.on("*", "/v2/.*", answer)
+    hostile.registry.respond("*", "/v2/.*", answer)
 
     for words in commands(hostile, tmp_path)[:6]:
         shell("-vv", *words)
@@ -147,14 +147,16 @@ def test_a_header_steers_no_terminal(
     print("not told", file=shell.stream)
 
 
-def test_a_token_service_steers_no_terminal(hostile: Hostile, shell: Shell, tmp_path: Path) -> None:
+def test_a_token_service_steers_no_terminal(
+    hostile: HostileRegistry, shell: Shell, tmp_path: Path
+) -> None:
     for body in (EVIL, json.dumps({"token": EVIL}), json.dumps({"errors": [{"message": EVIL}]})):
-        hostile.registry.on("GET", "/token.*", reply(200, body), reply(403, body))
+        hostile.registry.respond("GET", "/token.*", reply(200, body), reply(403, body))
         shell("-vv", *commands(hostile, tmp_path)[0])
         shell("-vv", *commands(hostile, tmp_path)[5])
 
 
-def test_tags_steer_no_terminal(hostile: Hostile, shell: Shell, tmp_path: Path) -> None:
+def test_tags_steer_no_terminal(hostile: HostileRegistry, shell: Shell, tmp_path: Path) -> None:
     hostile.serve("tags/list", reply(200, json.dumps({"tags": [EVIL, "v1" + EVIL, "\n\n$"]})))
 
     assert shell("-vv", *commands(hostile, tmp_path)[0]) == 0
@@ -163,7 +165,9 @@ def test_tags_steer_no_terminal(hostile: Hostile, shell: Shell, tmp_path: Path) 
 NOTES = {EVIL: EVIL, "org.opencontainers.image.title": f"../../{EVIL}"}
 
 
-def test_an_image_steers_no_terminal(hostile: Hostile, shell: Shell, tmp_path: Path) -> None:
+def test_an_image_steers_no_terminal(
+    hostile: HostileRegistry, shell: Shell, tmp_path: Path
+) -> None:
     config = json.dumps({"os": EVIL, "architecture": EVIL, "config": {"Labels": NOTES}}).encode()
     document = image(
         config=descriptor(config, OCI_CONFIG),
@@ -181,7 +185,9 @@ def test_an_image_steers_no_terminal(hostile: Hostile, shell: Shell, tmp_path: P
         shell("-vv", *words)
 
 
-def test_an_index_steers_no_terminal(hostile: Hostile, shell: Shell, tmp_path: Path) -> None:
+def test_an_index_steers_no_terminal(
+    hostile: HostileRegistry, shell: Shell, tmp_path: Path
+) -> None:
     place = {"os": EVIL, "architecture": EVIL, "variant": EVIL}
     child = descriptor(b"x", OCI_MANIFEST, platform=place, annotations=NOTES)
     hostile.serve_manifest(index(child, annotations=NOTES), OCI_INDEX)
@@ -192,7 +198,7 @@ def test_an_index_steers_no_terminal(hostile: Hostile, shell: Shell, tmp_path: P
 
 
 def test_a_layout_steers_no_terminal(shell: Shell, tmp_path: Path) -> None:
-    Layout(tmp_path / "layout", create=True)
+    LayoutDirectory(tmp_path / "layout", create=True)
     entries = [
         descriptor(b"%d" % number, OCI_MANIFEST, annotations={key: f"{EVIL}{number}"})
         for number in range(3)
@@ -205,16 +211,16 @@ def test_a_layout_steers_no_terminal(shell: Shell, tmp_path: Path) -> None:
     assert shell("-vv", "inspect", f"oci:{tmp_path / 'layout'}:none") != 0
 
 
-def test_no_secret_is_shown_at_vv(hostile: Hostile, shell: Shell, tmp_path: Path) -> None:
+def test_no_secret_is_shown_at_vv(hostile: HostileRegistry, shell: Shell, tmp_path: Path) -> None:
     """A token, a session, a signed URL, a password of a redirect: all go over the wire."""
     hostile.serve_manifest(image())
     hostile.serve_blob(b"{}")
     url = f"{hostile.storage.url}/key?X-Amz-Signature={SIGNATURE}&X-Amz-Security-Token={SIGNATURE}"
     hostile.serve(f"blobs/{descriptor(BLOB)['digest']}", reply(307, Location=url))
-    hostile.storage.on("GET", "/key.*", reply(500, f"no key for {url} $"), reply(200, BLOB))
+    hostile.storage.respond("GET", "/key.*", reply(500, f"no key for {url} $"), reply(200, BLOB))
     session = f"/v2/app/blobs/uploads/{SIGNATURE}?_state={SIGNATURE}"
     hostile.serve("POST blobs/uploads/", reply(202, Location=session))
-    refused = Answer(
+    refused = ScriptedResponse(
         400,
         f"Basic {BASIC} bearer\t{TOKEN} $".encode(),
         (("Location", session), ("Set-Cookie", f"a={SIGNATURE}")),

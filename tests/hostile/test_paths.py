@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from concil.content import OCI_INDEX, OCI_MANIFEST
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.errors import ConcilError
-from tests.hostile.world import (
+from concil.oci.media_types import OCI_INDEX, OCI_MANIFEST
+from tests.hostile.hostile_registry import (
     BLOB,
-    Hostile,
+    HostileRegistry,
+    all_paths,
     descriptor,
-    everything_in,
     failure,
     image,
     index,
 )
-from tests.lab.images import digest_of
-from tests.registry.scripted import Answer, Seen, reply
+from tests.support.images import digest_of
+from tests.support.scripted_server import ReceivedRequest, ScriptedResponse, reply
 
 SECRET = b"what only the owner of this machine may read"
 ESCAPES = (
@@ -47,7 +47,7 @@ ESCAPES = (
 )
 
 
-def honest(hostile: Hostile, **fields: object) -> str:
+def honest(hostile: HostileRegistry, **fields: object) -> str:
     """Serve an image of a registry; return its address."""
     hostile.serve_manifest(image(**fields))
     hostile.serve_blob(b"{}")
@@ -62,33 +62,37 @@ def contents(place: Path) -> dict[Path, bytes]:
 # Names from a registry -------------------------------------------------------------
 
 
-def test_tags_are_no_paths(hostile: Hostile, alice: Engine, target: Path) -> None:
+def test_tags_are_no_paths(
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
+) -> None:
     honest(hostile)
     hostile.serve("tags/list", reply(200, json.dumps({"tags": ["v1", *ESCAPES]})))
-    found = list(alice.tags(f"http://{hostile.registry.host}/app"))
+    found = list(authenticated_engine.tags(f"http://{hostile.registry.host}/app"))
 
     for tag in found:
         address = f"http://{hostile.registry.host}/app:{tag}"
         if tag == "v1":
-            alice.copy(address, f"oci:{target}:v1")
+            authenticated_engine.copy(address, f"oci:{destination}:v1")
         else:
-            failure(partial(alice.copy, address, f"oci:{target}"))
+            failure(partial(authenticated_engine.copy, address, f"oci:{destination}"))
 
-    blobs = {path for path in everything_in(target) if path.parts[0] == "blobs"}
+    blobs = {path for path in all_paths(destination) if path.parts[0] == "blobs"}
     assert all(len(path.name) == 64 for path in blobs if len(path.parts) == 3)
     assert all("outside" not in seen.path for seen in hostile.registry.requests)
 
 
-def test_a_title_is_no_file_name(hostile: Hostile, alice: Engine, target: Path) -> None:
+def test_a_title_is_no_file_name(
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
+) -> None:
     names = {
         "org.opencontainers.image.title": "../../outside",
         "io.deis.oras.content.unpack": "true",
     }
     address = honest(hostile, layers=[descriptor(BLOB, annotations=names)], annotations=names)
 
-    alice.copy(address, f"oci:{target}:v1")
+    authenticated_engine.copy(address, f"oci:{destination}:v1")
 
-    assert not [path for path in everything_in(target) if "outside" in path.name]
+    assert not [path for path in all_paths(destination) if "outside" in path.name]
 
 
 # A layout out of a stranger's archive ----------------------------------------------
@@ -115,11 +119,11 @@ def secret(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def taken(hostile: Hostile) -> Callable[[], bytes]:
+def taken(hostile: HostileRegistry) -> Callable[[], bytes]:
     """A registry that takes every blob; return all that it got."""
     got: list[bytes] = []
 
-    def take(seen: Seen) -> Answer:
+    def take(seen: ReceivedRequest) -> ScriptedResponse:
         got.append(seen.read())
         return reply(201)
 
@@ -136,8 +140,8 @@ def blob_path(place: Path, content: bytes) -> Path:
     "part", ["blob", "config", "manifest", "index.json", "oci-layout", "blobs"]
 )
 def test_a_link_in_a_layout_is_not_read_through(
-    hostile: Hostile,
-    alice: Engine,
+    hostile: HostileRegistry,
+    authenticated_engine: Engine,
     *,
     tmp_path: Path,
     secret: Path,
@@ -158,13 +162,19 @@ def test_a_link_in_a_layout_is_not_read_through(
         trap.unlink()
         trap.symlink_to(secret)
 
-    failure(lambda: alice.copy(f"oci:{place}", f"http://{hostile.registry.host}/app:v1"))
+    failure(
+        lambda: authenticated_engine.copy(f"oci:{place}", f"http://{hostile.registry.host}/app:v1")
+    )
 
     assert SECRET not in taken()
 
 
 def test_a_hard_link_is_not_sent_whole_under_another_digest(
-    hostile: Hostile, alice: Engine, tmp_path: Path, secret: Path, taken: Callable[[], bytes]
+    hostile: HostileRegistry,
+    authenticated_engine: Engine,
+    tmp_path: Path,
+    secret: Path,
+    taken: Callable[[], bytes],
 ) -> None:
     """Its last bytes are held back until all are known to be right: here that is everything."""
     blob = descriptor(SECRET, digest=digest_of(BLOB))
@@ -174,7 +184,9 @@ def test_a_hard_link_is_not_sent_whole_under_another_digest(
     blob_path(place, BLOB).unlink()
     os.link(secret, blob_path(place, BLOB))
 
-    failure(lambda: alice.copy(f"oci:{place}", f"http://{hostile.registry.host}/app:v1"))
+    failure(
+        lambda: authenticated_engine.copy(f"oci:{place}", f"http://{hostile.registry.host}/app:v1")
+    )
 
     assert SECRET not in taken()
 
@@ -182,8 +194,8 @@ def test_a_hard_link_is_not_sent_whole_under_another_digest(
 @pytest.mark.parametrize("digest", ["sha256:../../../secret", "../secret", "sha256:..", "/", 5])
 @pytest.mark.parametrize("kind", [OCI_MANIFEST, OCI_INDEX])
 def test_the_index_of_a_layout_names_no_paths(
-    hostile: Hostile,
-    alice: Engine,
+    hostile: HostileRegistry,
+    authenticated_engine: Engine,
     *,
     tmp_path: Path,
     secret: Path,
@@ -193,7 +205,9 @@ def test_the_index_of_a_layout_names_no_paths(
 ) -> None:
     place = layout(tmp_path / "stranger", descriptor(SECRET, kind, digest=digest))
 
-    failure(lambda: alice.copy(f"oci:{place}", f"http://{hostile.registry.host}/app:v1"))
+    failure(
+        lambda: authenticated_engine.copy(f"oci:{place}", f"http://{hostile.registry.host}/app:v1")
+    )
 
     assert secret.read_bytes() == SECRET
     assert not taken()
@@ -208,14 +222,20 @@ TRAPS = [
 
 @pytest.mark.parametrize(("trap", "how"), TRAPS)
 def test_a_layout_is_no_way_out_for_what_is_written(
-    hostile: Hostile, alice: Engine, *, target: Path, tmp_path: Path, trap: str, how: str
+    hostile: HostileRegistry,
+    authenticated_engine: Engine,
+    *,
+    destination: Path,
+    tmp_path: Path,
+    trap: str,
+    how: str,
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     address = honest(hostile)
-    layout(target, descriptor(b"old", OCI_MANIFEST))
-    blob_path(target, BLOB).unlink()
-    name = target / trap.format(hex=digest_of(BLOB).removeprefix("sha256:"))
+    layout(destination, descriptor(b"old", OCI_MANIFEST))
+    blob_path(destination, BLOB).unlink()
+    name = destination / trap.format(hex=digest_of(BLOB).removeprefix("sha256:"))
     name.parent.mkdir(exist_ok=True)
     victim = outside / "victim"
     if how == "hard link":
@@ -232,36 +252,42 @@ def test_a_layout_is_no_way_out_for_what_is_written(
     before = contents(outside)
 
     with contextlib.suppress(ConcilError):
-        alice.copy(address, f"oci:{target}:v1")
+        authenticated_engine.copy(address, f"oci:{destination}:v1")
 
     assert contents(outside) == before
 
 
 def test_a_link_where_a_blob_is_to_go_is_replaced(
-    hostile: Hostile, alice: Engine, target: Path, secret: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path, secret: Path
 ) -> None:
     honest(hostile)
-    target.parent.mkdir(exist_ok=True)
-    target.symlink_to(secret)
+    destination.parent.mkdir(exist_ok=True)
+    destination.symlink_to(secret)
 
-    alice.pull_blob(f"http://{hostile.registry.host}/app@{digest_of(BLOB)}", target)
+    authenticated_engine.pull_blob(
+        f"http://{hostile.registry.host}/app@{digest_of(BLOB)}", destination
+    )
 
     assert secret.read_bytes() == SECRET
-    assert target.read_bytes() == BLOB
-    target.unlink()
+    assert destination.read_bytes() == BLOB
+    destination.unlink()
 
 
 def test_a_blob_that_has_no_room_is_refused_before_its_first_byte(
-    hostile: Hostile, alice: Engine, target: Path
+    hostile: HostileRegistry, authenticated_engine: Engine, destination: Path
 ) -> None:
     huge = descriptor(BLOB, size=2**62)
     hostile.serve_manifest(image(layers=[huge]))
     hostile.serve_blob(b"{}")
-    hostile.serve(f"blobs/{digest_of(BLOB)}", Answer(200, BLOB, length=2**62, cut="fin"))
+    hostile.serve(f"blobs/{digest_of(BLOB)}", ScriptedResponse(200, BLOB, length=2**62, cut="fin"))
 
     error = failure(
-        partial(alice.copy, f"http://{hostile.registry.host}/app:v1", f"oci:{target}:v1")
+        partial(
+            authenticated_engine.copy,
+            f"http://{hostile.registry.host}/app:v1",
+            f"oci:{destination}:v1",
+        )
     )
 
     assert "free some space" in error.remedy
-    assert not hostile.registry.asked("GET", digest_of(BLOB))
+    assert not hostile.registry.matching_requests("GET", digest_of(BLOB))

@@ -16,13 +16,19 @@ from pathlib import Path
 
 import pytest
 
-from concil.cli import _parser, main
-from concil.content import OCI_MANIFEST
+from concil.cli.main import _create_parser, main
+from concil.oci.media_types import OCI_MANIFEST
 from tests.cli.runner import Program
-from tests.hostile.world import BLOB, descriptor, image
-from tests.lab.images import digest_of
-from tests.lab.leaks import forms
-from tests.registry.scripted import GONE, Answer, Scripted, Seen, reply
+from tests.hostile.hostile_registry import BLOB, descriptor, image
+from tests.support.images import digest_of
+from tests.support.scripted_server import (
+    NO_RESPONSE,
+    ReceivedRequest,
+    ScriptedResponse,
+    ScriptedServer,
+    reply,
+)
+from tests.support.secret_search import forms
 
 USER = "alice"
 LAYER = descriptor(BLOB)["digest"]
@@ -42,7 +48,9 @@ class Echo:
     Each has secrets of its own: one that this process knows from before would be hidden anyway.
     """
 
-    def __init__(self, registry: Scripted, storage: Scripted, session: str = SESSIONS[0]) -> None:
+    def __init__(
+        self, registry: ScriptedServer, storage: ScriptedServer, session: str = SESSIONS[0]
+    ) -> None:
         number = next(_numbers)
         self.registry, self.storage = registry, storage
         self.password = f"pa55/w+rd \"{number}'"
@@ -52,10 +60,10 @@ class Echo:
         self.session, self.signature = f"s3ss10n-{number}-id", f"s1gnature-{number}-x"
         self.location = session.replace("{}", self.session)
         self.known: set[str] = set()  # in this run
-        registry.on("*", ".*", self.refuse)
-        registry.on("GET", "/token.*", self._give)
-        registry.on("POST", "/token.*", self._give)
-        storage.on("*", ".*", self.refuse)
+        registry.respond("*", ".*", self.refuse)
+        registry.respond("GET", "/token.*", self._give)
+        registry.respond("POST", "/token.*", self._give)
+        storage.respond("*", ".*", self.refuse)
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -74,7 +82,7 @@ class Echo:
             for way, form in forms(secret, USER).items()
         }
 
-    def refuse(self, seen: Seen, status: int = 400) -> Answer:
+    def refuse(self, seen: ReceivedRequest, status: int = 400) -> ScriptedResponse:
         """An error, or the challenge; it says all secrets that this run has sent or was given."""
         if "authorization" not in seen.headers and seen.path.startswith("/v2/"):
             return self._challenge()
@@ -85,7 +93,7 @@ class Echo:
         document = {
             "errors": [{"code": "DENIED", "message": told[0], "detail": each} for each in told]
         }
-        return Answer(
+        return ScriptedResponse(
             status,
             json.dumps(document).encode() if status % 2 else body.encode(),
             (("Warning", f'299 - "{header}"'), ("X-Told", header), ("Location", self.location)),
@@ -96,31 +104,31 @@ class Echo:
         """Where a blob is."""
         return f"{self.storage.url}/key?X-Amz-Signature={self.signature}"
 
-    def _challenge(self) -> Answer:
+    def _challenge(self) -> ScriptedResponse:
         realm = f'Bearer realm="{self.registry.url}/token",service="s"'
-        return Answer(401, b"", (("WWW-Authenticate", realm),))
+        return ScriptedResponse(401, b"", (("WWW-Authenticate", realm),))
 
-    def listen(self, seen: Seen) -> None:
+    def listen(self, seen: ReceivedRequest) -> None:
         """Learn what somebody shows who wants a token."""
         basic = seen.headers.get("authorization", "").startswith("Basic ")
         self.known.add("password" if basic and not seen.read() else "identity")
 
-    def _give(self, seen: Seen) -> Answer:
+    def _give(self, seen: ReceivedRequest) -> ScriptedResponse:
         self.listen(seen)
         self.known |= {"token", "refresh"}
         return reply(200, json.dumps({"token": self.token, "refresh_token": self.refresh}))
 
-    def serve_until_the_blobs(self, trouble: Answer | None = None) -> None:
+    def serve_until_the_blobs(self, trouble: ScriptedResponse | None = None) -> None:
         """Let everything go well but the bytes of blobs and uploads."""
         config = b"{}"
         manifest = json.dumps(image(config=descriptor(config))).encode()
 
-        def answer(seen: Seen) -> Answer:
+        def answer(seen: ReceivedRequest) -> ScriptedResponse:
             if "authorization" not in seen.headers:
                 return self._challenge()
             return found(seen)
 
-        def found(seen: Seen) -> Answer:
+        def found(seen: ReceivedRequest) -> ScriptedResponse:
             path = seen.path.partition("?")[0]
             if path == "/v2/" or path.endswith("/tags/list"):
                 return reply(200, json.dumps({"name": "app", "tags": ["v1"]}))
@@ -137,14 +145,14 @@ class Echo:
                 return reply(202, Location=self.location)
             return trouble or self.refuse(seen)
 
-        self.registry.on("*", "(?!/token).*", answer)
+        self.registry.respond("*", "(?!/token).*", answer)
         if trouble is not None:
-            self.storage.on("*", ".*", trouble)
+            self.storage.respond("*", ".*", trouble)
 
 
 @pytest.fixture
-def servers() -> Iterator[tuple[Scripted, Scripted]]:
-    with Scripted() as registry, Scripted() as storage:
+def servers() -> Iterator[tuple[ScriptedServer, ScriptedServer]]:
+    with ScriptedServer() as registry, ScriptedServer() as storage:
         yield registry, storage
 
 
@@ -260,7 +268,7 @@ def home_of_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def walk(
-    servers: tuple[Scripted, Scripted],
+    servers: tuple[ScriptedServer, ScriptedServer],
     home: Path,
     capfd: pytest.CaptureFixture[str],
     session: str = SESSIONS[0],
@@ -290,21 +298,23 @@ def verbs(parser: argparse.ArgumentParser, before: tuple[str, ...] = ()) -> set[
 
 
 def test_the_walk_knows_every_verb(
-    servers: tuple[Scripted, Scripted], home_of_walk: Path, capfd: pytest.CaptureFixture[str]
+    servers: tuple[ScriptedServer, ScriptedServer],
+    home_of_walk: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    assert set(walk(servers, home_of_walk, capfd).commands()) == verbs(_parser())
+    assert set(walk(servers, home_of_walk, capfd).commands()) == verbs(_create_parser())
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 416, 500])
 def test_no_verb_shows_what_a_registry_repeats(
-    servers: tuple[Scripted, Scripted],
+    servers: tuple[ScriptedServer, ScriptedServer],
     home_of_walk: Path,
     capfd: pytest.CaptureFixture[str],
     status: int,
 ) -> None:
     walked = walk(servers, home_of_walk, capfd)
     echo = walked._echo
-    servers[0].on("*", "(?!/token).*", lambda seen: echo.refuse(seen, status))
+    servers[0].respond("*", "(?!/token).*", lambda seen: echo.refuse(seen, status))
 
     walked.all()
 
@@ -315,7 +325,7 @@ def test_no_verb_shows_what_a_registry_repeats(
 
 @pytest.mark.parametrize("status", [400, 401, 403, 500])
 def test_no_verb_shows_what_a_token_service_repeats(
-    servers: tuple[Scripted, Scripted],
+    servers: tuple[ScriptedServer, ScriptedServer],
     home_of_walk: Path,
     capfd: pytest.CaptureFixture[str],
     status: int,
@@ -323,7 +333,7 @@ def test_no_verb_shows_what_a_token_service_repeats(
     walked = walk(servers, home_of_walk, capfd)
     echo = walked._echo
     for method in ("GET", "POST"):
-        servers[0].on(method, "/token.*", lambda seen: _without_token(echo, seen, status))
+        servers[0].respond(method, "/token.*", lambda seen: _without_token(echo, seen, status))
 
     walked.all()
 
@@ -331,20 +341,20 @@ def test_no_verb_shows_what_a_token_service_repeats(
     assert "<hidden>" in walked.shown
 
 
-def _without_token(echo: Echo, seen: Seen, status: int) -> Answer:
+def _without_token(echo: Echo, seen: ReceivedRequest, status: int) -> ScriptedResponse:
     """A token service that gives none."""
     echo.listen(seen)
     return echo.refuse(seen, status)
 
 
 @pytest.mark.parametrize("session", SESSIONS)
-@pytest.mark.parametrize("trouble", [None, GONE, reply(200, b"x", Content_Encoding="odd")])
+@pytest.mark.parametrize("trouble", [None, NO_RESPONSE, reply(200, b"x", Content_Encoding="odd")])
 def test_no_verb_shows_a_session_or_a_signed_url(
-    servers: tuple[Scripted, Scripted],
+    servers: tuple[ScriptedServer, ScriptedServer],
     home_of_walk: Path,
     capfd: pytest.CaptureFixture[str],
     session: str,
-    trouble: Answer | None,
+    trouble: ScriptedResponse | None,
 ) -> None:
     walked = walk(servers, home_of_walk, capfd, session)
     walked._echo.serve_until_the_blobs(trouble)
@@ -357,16 +367,18 @@ def test_no_verb_shows_a_session_or_a_signed_url(
 
 
 def test_a_journal_that_knows_a_session_shows_none(
-    servers: tuple[Scripted, Scripted], home_of_walk: Path, capfd: pytest.CaptureFixture[str]
+    servers: tuple[ScriptedServer, ScriptedServer],
+    home_of_walk: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     walked = walk(servers, home_of_walk, capfd, SESSIONS[2])
     echo = walked._echo
     echo.serve_until_the_blobs()
 
-    def accept(seen: Seen) -> Answer:
+    def accept(seen: ReceivedRequest) -> ScriptedResponse:
         return reply(202, Location=echo.location, Range=f"0-{len(seen.read()) - 1}")
 
-    servers[0].on("PATCH", ".*", accept, lambda seen: echo.refuse(seen, 403))
+    servers[0].respond("PATCH", ".*", accept, lambda seen: echo.refuse(seen, 403))
     (home_of_walk / "large").write_bytes(os.urandom(24 << 20))
     push = ["blob", "push", str(home_of_walk / "large"), f"http://{servers[0].host}/app"]
 
@@ -385,7 +397,9 @@ def _listing(walked: Walk) -> str:
 
 
 def test_serve_shows_neither_passwords_nor_sessions(
-    servers: tuple[Scripted, Scripted], home_of_walk: Path, capfd: pytest.CaptureFixture[str]
+    servers: tuple[ScriptedServer, ScriptedServer],
+    home_of_walk: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     walked = walk(servers, home_of_walk, capfd)
 
@@ -398,7 +412,9 @@ def test_serve_shows_neither_passwords_nor_sessions(
 
 
 def test_the_demo_shows_no_session(
-    servers: tuple[Scripted, Scripted], home_of_walk: Path, capfd: pytest.CaptureFixture[str]
+    servers: tuple[ScriptedServer, ScriptedServer],
+    home_of_walk: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     walked = walk(servers, home_of_walk, capfd)
 

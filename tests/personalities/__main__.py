@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from tests.personalities.cases import CASES, FULL, QUICK, Case, Scale
-from tests.personalities.cells import Bench, Trouble
-from tests.personalities.table import heading, row
+from tests.personalities.matrix_cell import MatrixHarness, Trouble
+from tests.personalities.matrix_table import heading, row
 
 SLOW = 20.0  # seconds that a cell may take
 
@@ -46,19 +46,20 @@ def _run(case: Case, scale: Scale, *, known: bool) -> tuple[list[str], int]:
     cells = {}
     with (
         tempfile.TemporaryDirectory() as directory,
-        Bench(Path(directory), case, scale).open() as bench,
+        MatrixHarness(Path(directory), case, scale).open() as bench,
     ):
         for trouble in Trouble:
             cells[trouble] = {
-                name: bench.cell(size, trouble, known=known) for name, size in scale.sizes.items()
+                name: bench.run_case(size, trouble, known=known)
+                for name, size in scale.sizes.items()
             }
     print(row(case.name, known=known, cells=cells, colour=sys.stdout.isatty()), flush=True)
     flat = [(trouble, name, one) for trouble, many in cells.items() for name, one in many.items()]
     red = [
         f"{case.name}, digest {'known' if known else 'unknown'}, {trouble}, {name}: "
-        + (one.red or f"took {one.seconds:.0f} s")
+        + (one.failure or f"took {one.seconds:.0f} s")
         for trouble, name, one in flat
-        if one.red or one.seconds > SLOW
+        if one.failure or one.seconds > SLOW
     ]
     return red, len(flat)
 

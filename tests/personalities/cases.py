@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from concil.registry.quirks import Quirks, declared
-from concil.server import Personality
+from concil.registry.quirks import Quirks, declared_quirks
+from concil.server import RegistryBehavior
 from tests.personalities.distribution import Distribution2, Distribution3
 from tests.personalities.hosted import ACR, ECR, GAR, GHCR, Cloudflare, GARWith400
-from tests.personalities.self_hosted import (
-    Gitea,
-    GiteaWithoutRoute,
-    Quay,
-    QuayKeepingParts,
-    Zot,
-)
+from tests.personalities.self_hosted import Gitea, GiteaWithoutRoute, Quay, QuayKeepingParts, Zot
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +56,7 @@ class Case:
     """
 
     name: str
-    build: Callable[[Scale], Personality]
+    build: Callable[[Scale], RegistryBehavior]
     host: str = ""
     resumes: bool = False
     keeps: bool = True
@@ -73,38 +67,38 @@ class Case:
         """What is declared of the host, its sizes scaled."""
         if not self.host:
             return None
-        known = declared(self.host)
+        known = declared_quirks(self.host)
         assert known != Quirks(), f"nothing is declared of {self.host}"
-        largest = known.largest_chunk
+        largest = known.max_chunk_size
         return replace(
             known,
-            largest_chunk=None if largest is None else scale.of(largest),
-            smallest_chunk=scale.of(known.smallest_chunk),
+            max_chunk_size=None if largest is None else scale.of(largest),
+            min_chunk_size=scale.of(known.min_chunk_size),
         )
 
 
-def _ghcr(scale: Scale) -> Personality:
+def _ghcr(scale: Scale) -> RegistryBehavior:
     return GHCR(scale.of(4 * MIB))
 
 
-def _ecr(scale: Scale) -> Personality:
+def _ecr(scale: Scale) -> RegistryBehavior:
     return ECR(scale.of(5 * MIB), scale.of(20 * MIB))
 
 
-def _acr(scale: Scale) -> Personality:
+def _acr(scale: Scale) -> RegistryBehavior:
     return ACR(scale.of(20 * MIB))
 
 
-def _acr_small(scale: Scale) -> Personality:
+def _acr_small(scale: Scale) -> RegistryBehavior:
     # Less than a chunk of ours.
     return ACR(scale.of(5 * MIB))
 
 
-def _cloudflare(scale: Scale) -> Personality:
+def _cloudflare(scale: Scale) -> RegistryBehavior:
     return Cloudflare(scale.of(5 * MIB), scale.of(100_000_000))
 
 
-def _cloudflare_small(scale: Scale) -> Personality:
+def _cloudflare_small(scale: Scale) -> RegistryBehavior:
     # A plan whose body limit is less than a chunk of ours.
     return Cloudflare(scale.of(5 * MIB), scale.of(8 * MIB))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import urllib.parse
 
 from concil.config import MIB
-from concil.server import Chunk, Personality, Refusal, Reply, Request, Upload
+from concil.server import Chunk, ErrorResponse, RegistryBehavior, Request, Response, Upload
 from tests.personalities.distribution import Distribution2, bare, of_session, sealed
 
 
-class GHCR(Personality):
+class GHCR(RegistryBehavior):
     """A chunk with Content-Range may have 4 MiB; a larger one is a 416."""
 
     def __init__(self, largest: int = 4 * MIB) -> None:
@@ -19,7 +19,7 @@ class GHCR(Personality):
     def check_chunk(self, chunk: Chunk) -> None:
         ranged = chunk.method == "PATCH" and chunk.start is not None
         if ranged and (chunk.length is None or chunk.length > self._largest):
-            raise Refusal(
+            raise ErrorResponse(
                 "REQUESTED_RANGE_NOT_SATISFIABLE",
                 "the request body is too large and exceeds the maximum permissible limit of"
                 f" {self._largest / MIB:.2f}MiB",
@@ -27,11 +27,11 @@ class GHCR(Personality):
             )
         super().check_chunk(chunk)
 
-    def after(self, request: Request, reply: Reply) -> Reply:
+    def after_response(self, request: Request, reply: Response) -> Response:
         return bare(reply)
 
 
-class ECR(Personality):
+class ECR(RegistryBehavior):
     """Its Range sticks at the first chunk, its GET knows nothing, an empty closing PUT fails."""
 
     def __init__(self, smallest: int = 5 * MIB, largest: int = 20 * MIB) -> None:
@@ -41,28 +41,28 @@ class ECR(Personality):
         self._first: dict[str, int] = {}  # bytes of the first chunk of each session
         self._latest: dict[str, int] = {}  # bytes of the latest one
 
-    def before(self, request: Request) -> Reply | None:
+    def before_request(self, request: Request) -> Response | None:
         if of_session(request) and request.method == "GET":
-            raise Refusal("BLOB_UPLOAD_UNKNOWN", "not found")
+            raise ErrorResponse("BLOB_UPLOAD_UNKNOWN", "not found")
         return None
 
     def check_chunk(self, chunk: Chunk) -> None:
         super().check_chunk(chunk)
         length = chunk.length or 0
-        if chunk.method == "PUT" and not length and chunk.session in self._first:
-            raise Refusal("UNKNOWN", "internal error", status=500)
-        if self._latest.get(chunk.session, self._smallest) < self._smallest:
-            raise Refusal("BLOB_UPLOAD_INVALID", "layer part too small")
+        if chunk.method == "PUT" and not length and chunk.session_id in self._first:
+            raise ErrorResponse("UNKNOWN", "internal error", status=500)
+        if self._latest.get(chunk.session_id, self._smallest) < self._smallest:
+            raise ErrorResponse("BLOB_UPLOAD_INVALID", "layer part too small")
         if chunk.method == "PATCH":
             if length > self._largest:
-                raise Refusal("SIZE_INVALID", "layer part too large", status=413)
-            self._first.setdefault(chunk.session, length)
-            self._latest[chunk.session] = length
+                raise ErrorResponse("SIZE_INVALID", "layer part too large", status=413)
+            self._first.setdefault(chunk.session_id, length)
+            self._latest[chunk.session_id] = length
 
-    def body_broke(self, upload: Upload, before: int) -> None:
+    def on_incomplete_body(self, upload: Upload, before: int) -> None:
         upload.path.unlink(missing_ok=True)
 
-    def after(self, request: Request, reply: Reply) -> Reply:
+    def after_response(self, request: Request, reply: Response) -> Response:
         if request.method == "PATCH" and reply.status == 202:
             reply.status = 201  # as regclient saw it
             first = self._first[reply.headers["Docker-Upload-UUID"]]
@@ -70,17 +70,19 @@ class ECR(Personality):
         return bare(reply)
 
 
-class GAR(Personality):
+class GAR(RegistryBehavior):
     """No chunks: one PUT carries it all."""
 
     status = 405
 
-    def before(self, request: Request) -> Reply | None:
+    def before_request(self, request: Request) -> Response | None:
         if request.method == "PATCH":
-            raise Refusal("UNSUPPORTED", "chunked uploads are not supported", status=self.status)
+            raise ErrorResponse(
+                "UNSUPPORTED", "chunked uploads are not supported", status=self.status
+            )
         return None
 
-    def body_broke(self, upload: Upload, before: int) -> None:
+    def on_incomplete_body(self, upload: Upload, before: int) -> None:
         upload.path.unlink(missing_ok=True)
 
 
@@ -99,20 +101,20 @@ class ACR(Distribution2):
 
     def check_chunk(self, chunk: Chunk) -> None:
         if chunk.length is None:
-            raise Refusal("CONTENT_LENGTH_INVALID", "Content-Length is missing", status=400)
+            raise ErrorResponse("CONTENT_LENGTH_INVALID", "Content-Length is missing", status=400)
         if chunk.method == "PUT" and chunk.length > self._largest:
-            raise Refusal("SIZE_INVALID", "request entity too large", status=413)
+            raise ErrorResponse("SIZE_INVALID", "request entity too large", status=413)
 
-    def body_broke(self, upload: Upload, before: int) -> None:
+    def on_incomplete_body(self, upload: Upload, before: int) -> None:
         upload.path.unlink(missing_ok=True)
 
 
-class Cloudflare(Personality):
+class Cloudflare(RegistryBehavior):
     """All chunks but the last are of one announced size; what is not stored is not counted."""
 
     def __init__(self, smallest: int = 5 * MIB, largest: int = 100_000_000) -> None:
         """Args: smallest, largest: bytes of one chunk, as announced."""
-        self.chunk_minimum = smallest
+        self.min_chunk_length = smallest
         self._largest = largest
         self._stored: dict[str, dict[int, int]] = {}  # session: length of the chunk at a byte
 
@@ -121,40 +123,40 @@ class Cloudflare(Personality):
         return f"{usual}?_stateHash={sealed(session, offset)}"
 
     def check_session(self, request: Request, upload: Upload) -> None:
-        state = urllib.parse.unquote(sealed(upload.session, upload.offset))
-        if request.method in ("PATCH", "PUT") and request.first("_stateHash") != state:
+        state = urllib.parse.unquote(sealed(upload.session_id, upload.offset))
+        if request.method in ("PATCH", "PUT") and request.query_value("_stateHash") != state:
             repository = request.path.removeprefix("/v2/").partition("/blobs/")[0]
-            location = self.session_location(repository, upload.session, upload.offset)
+            location = self.session_location(repository, upload.session_id, upload.offset)
             told = {"Location": location, "Range": self.session_range(upload.offset)}
-            raise Refusal("RANGE_INVALID", "stale state", headers=told)
+            raise ErrorResponse("RANGE_INVALID", "stale state", headers=told)
 
     def check_chunk(self, chunk: Chunk) -> None:
         if chunk.start is not None and chunk.stop is not None and chunk.stop - chunk.start < 2:
-            raise Refusal("RANGE_INVALID", "start >= end")
+            raise ErrorResponse("RANGE_INVALID", "start >= end")
         super().check_chunk(chunk)
         if not chunk.length:
             return
         parts = {
-            at: n for at, n in self._stored.get(chunk.session, {}).items() if at < chunk.offset
+            at: n for at, n in self._stored.get(chunk.session_id, {}).items() if at < chunk.offset
         }
         sizes = set(parts.values())
         # A smaller part was the last one; a larger one cannot be told from an equal first.
         if len(sizes) > 1 or (sizes and chunk.length > min(sizes)):
-            raise Refusal("RANGE_INVALID", "all parts but the last must have the same size")
+            raise ErrorResponse("RANGE_INVALID", "all parts but the last must have the same size")
         if chunk.length > self._largest:
-            raise Refusal("SIZE_INVALID", "too much at once", status=413)
-        if any(n < self.chunk_minimum for n in sizes):
-            raise Refusal("RANGE_INVALID", "only the last part may be smaller than announced")
+            raise ErrorResponse("SIZE_INVALID", "too much at once", status=413)
+        if any(n < self.min_chunk_length for n in sizes):
+            raise ErrorResponse("RANGE_INVALID", "only the last part may be smaller than announced")
         parts[chunk.offset] = chunk.length
-        self._stored[chunk.session] = parts
+        self._stored[chunk.session_id] = parts
 
-    def body_broke(self, upload: Upload, before: int) -> None:
-        upload.cut(before)
+    def on_incomplete_body(self, upload: Upload, before: int) -> None:
+        upload.truncate(before)
 
     def blob_range(self, header: str, size: int) -> tuple[int, int] | None:
         return None
 
-    def after(self, request: Request, reply: Reply) -> Reply:
+    def after_response(self, request: Request, reply: Response) -> Response:
         if "OCI-Chunk-Min-Length" in reply.headers:
             reply.headers["OCI-Chunk-Max-Length"] = str(self._largest)
         empty = reply.headers.get("Range") == "0-0"

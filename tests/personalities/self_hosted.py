@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from concil.server import Chunk, Personality, Refusal, Reply, Request, Upload
+from concil.server import Chunk, ErrorResponse, RegistryBehavior, Request, Response, Upload
 from tests.personalities.distribution import bare, of_session
 
 
-class Zot(Personality):
+class Zot(RegistryBehavior):
     """A body that breaks off costs the session."""
 
     def check_chunk(self, chunk: Chunk) -> None:
         if chunk.start is None or chunk.stop is None:
             return
         if chunk.start != chunk.offset or chunk.length != chunk.stop - chunk.start:
-            raise Refusal("RANGE_INVALID", "invalid content range", status=416)
+            raise ErrorResponse("RANGE_INVALID", "invalid content range", status=416)
 
-    def body_broke(self, upload: Upload, before: int) -> None:
+    def on_incomplete_body(self, upload: Upload, before: int) -> None:
         upload.path.unlink(missing_ok=True)
 
-    def after(self, request: Request, reply: Reply) -> Reply:
+    def after_response(self, request: Request, reply: Response) -> Response:
         streamed = request.method == "PATCH" and "content-range" not in request.headers
         if streamed and reply.status == 202:
             reply.headers["Range"] = f"0-{max(request.body.received - 1, 0)}"
         return bare(reply)
 
 
-class Quay(Personality):
+class Quay(RegistryBehavior):
     """What a chunk repeats is skipped, unless it begins at 0; a PUT that fails is the end.
 
     Its GET counts one byte too many and sends no Location.
@@ -43,18 +43,18 @@ class Quay(Personality):
 
     def check_chunk(self, chunk: Chunk) -> None:
         if chunk.start is not None and chunk.start > chunk.offset:
-            raise Refusal("RANGE_INVALID", "requested range not satisfiable", status=416)
+            raise ErrorResponse("RANGE_INVALID", "requested range not satisfiable", status=416)
 
-    def overlap(self, chunk: Chunk) -> int:
+    def overlap_length(self, chunk: Chunk) -> int:
         return chunk.offset - chunk.start if chunk.start else 0
 
-    def body_broke(self, upload: Upload, before: int) -> None:
+    def on_incomplete_body(self, upload: Upload, before: int) -> None:
         if upload is self._closing:
             upload.path.unlink(missing_ok=True)
         elif not self.keeps_parts:
-            upload.cut(before)
+            upload.truncate(before)
 
-    def after(self, request: Request, reply: Reply) -> Reply:
+    def after_response(self, request: Request, reply: Response) -> Response:
         if not of_session(request):
             return reply
         if request.method == "PUT" and reply.status >= 400 and self._closing is not None:
@@ -74,7 +74,7 @@ class QuayKeepingParts(Quay):
     keeps_parts = True
 
 
-class Gitea(Personality):
+class Gitea(RegistryBehavior):
     """A body that breaks off spoils the session for ever; nothing tells where it stands."""
 
     no_status = 405  # what a GET of a session is answered with
@@ -83,30 +83,32 @@ class Gitea(Personality):
         self._spoilt: set[str] = set()
         self._begun: set[str] = set()
 
-    def before(self, request: Request) -> Reply | None:
+    def before_request(self, request: Request) -> Response | None:
         if of_session(request) and request.method == "GET":
-            raise Refusal("UNSUPPORTED", "method not allowed", status=self.no_status)
+            raise ErrorResponse("UNSUPPORTED", "method not allowed", status=self.no_status)
         return None
 
     def check_session(self, request: Request, upload: Upload) -> None:
-        if upload.session in self._spoilt and request.method in ("PATCH", "PUT"):
-            raise Refusal("UNKNOWN", "offset mismatch between file and model", status=500)
+        if upload.session_id in self._spoilt and request.method in ("PATCH", "PUT"):
+            raise ErrorResponse("UNKNOWN", "offset mismatch between file and model", status=500)
 
     def check_chunk(self, chunk: Chunk) -> None:
         if chunk.start is not None and chunk.start != chunk.offset:
-            raise Refusal("BLOB_UPLOAD_INVALID", "wrong start", status=416)
-        if chunk.start is None and chunk.method == "PATCH" and chunk.session in self._begun:
-            raise Refusal("BLOB_UPLOAD_INVALID", "Stream uploads after first write are not allowed")
-        self._begun.add(chunk.session)
+            raise ErrorResponse("BLOB_UPLOAD_INVALID", "wrong start", status=416)
+        if chunk.start is None and chunk.method == "PATCH" and chunk.session_id in self._begun:
+            raise ErrorResponse(
+                "BLOB_UPLOAD_INVALID", "Stream uploads after first write are not allowed"
+            )
+        self._begun.add(chunk.session_id)
 
-    def body_broke(self, upload: Upload, before: int) -> None:
+    def on_incomplete_body(self, upload: Upload, before: int) -> None:
         if upload.offset > before:
-            self._spoilt.add(upload.session)
+            self._spoilt.add(upload.session_id)
 
     def blob_range(self, header: str, size: int) -> tuple[int, int] | None:
         return None
 
-    def after(self, request: Request, reply: Reply) -> Reply:
+    def after_response(self, request: Request, reply: Response) -> Response:
         return bare(reply)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.personalities.cases import CASES, QUICK, Case
-from tests.personalities.cells import Bench, Trouble
+from tests.personalities.matrix_cell import MatrixHarness, Trouble
 
 LONGEST = 10.0  # seconds of one cell, on a machine that does much else
 # What fits into a chunk is hashed first, and then all is as with a known digest.
@@ -25,11 +25,11 @@ def test_no_cell_is_red(
 ) -> None:
     sizes = QUICK.sizes
     names = WITH_A_MIDDLE if trouble in IN_A_BODY else tuple(sizes)
-    with Bench(tmp_path, case, QUICK, workers=workers).open() as bench:
+    with MatrixHarness(tmp_path, case, QUICK, workers=workers).open() as bench:
         cells = {
-            name: bench.cell(sizes[name], trouble, known=known)
+            name: bench.run_case(sizes[name], trouble, known=known)
             for name in (names if known else SINGLE_PASS)
         }
 
-    assert {name: cell.red for name, cell in cells.items() if cell.red} == {}
+    assert {name: cell.failure for name, cell in cells.items() if cell.failure} == {}
     assert max(cell.seconds for cell in cells.values()) < LONGEST

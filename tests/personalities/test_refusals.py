@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from concil.server import Chunk, Personality, Refusal, Reply, Request, Upload
+from concil.server import Chunk, ErrorResponse, RegistryBehavior, Request, Response, Upload
 from tests.personalities.cases import QUICK, Case
-from tests.personalities.cells import Bench, Outcome, Trouble
 from tests.personalities.distribution import Distribution3, of_session
+from tests.personalities.matrix_cell import MatrixHarness, Outcome, Trouble
 from tests.personalities.self_hosted import Gitea
 
 CHUNK = QUICK.chunk
@@ -29,7 +29,7 @@ class Odd(Distribution3):
         method, status = self._odd
         self._seen += chunk.method == method
         if chunk.method == method and self._seen in self._numbers:
-            raise Refusal("UNKNOWN", "not this time", status=status)
+            raise ErrorResponse("UNKNOWN", "not this time", status=status)
         super().check_chunk(chunk)
 
 
@@ -40,34 +40,34 @@ class GiteaWithStatus(Gitea):
         super().__init__()
         self._counted: dict[str, int] = {}
 
-    def before(self, request: Request) -> Reply | None:
+    def before_request(self, request: Request) -> Response | None:
         return None
 
-    def body_broke(self, upload: Upload, before: int) -> None:
-        super().body_broke(upload, before)
-        self._counted[upload.session] = before
+    def on_incomplete_body(self, upload: Upload, before: int) -> None:
+        super().on_incomplete_body(upload, before)
+        self._counted[upload.session_id] = before
 
-    def after(self, request: Request, reply: Reply) -> Reply:
+    def after_response(self, request: Request, reply: Response) -> Response:
         session = request.path.rpartition("/")[2]
         if request.method == "GET" and session in self._counted:
             reply.headers["Range"] = self.session_range(self._counted[session])
-        return super().after(request, reply)
+        return super().after_response(request, reply)
 
 
 class Spoilt(Distribution3):
     """Answers 500 to every GET of a session, as zot and Gitea do of one that is spoilt."""
 
-    def before(self, request: Request) -> Reply | None:
+    def before_request(self, request: Request) -> Response | None:
         if request.method == "GET" and of_session(request):
-            raise Refusal("UNKNOWN", "offset mismatch", status=500)
+            raise ErrorResponse("UNKNOWN", "offset mismatch", status=500)
         return None
 
 
-def push(directory: Path, personality: Personality, trouble: Trouble) -> tuple[Outcome, int]:
+def push(directory: Path, personality: RegistryBehavior, trouble: Trouble) -> tuple[Outcome, int]:
     """Push a blob of three chunks; return what became of it, and the number of sessions."""
     case = Case("odd", lambda _: personality)
-    with Bench(directory, case, QUICK).open() as bench:
-        outcome = bench.cell(SIZE, trouble, known=True)
+    with MatrixHarness(directory, case, QUICK).open() as bench:
+        outcome = bench.run_case(SIZE, trouble, known=True)
         return outcome, bench.asked("POST", 202)
 
 
@@ -78,7 +78,7 @@ def test_one_odd_answer_costs_no_session(tmp_path: Path, method: str, status: in
 
     outcome, sessions = push(tmp_path, Odd(method, status, number), Trouble.NOTHING)
 
-    assert outcome.red in ("", f"{SIZE + CHUNK} bytes sent, at most {SIZE} expected")
+    assert outcome.failure in ("", f"{SIZE + CHUNK} bytes sent, at most {SIZE} expected")
     assert sessions == 1 or (method, status) == ("PATCH", 416)  # that may mean: too large
 
 
@@ -92,17 +92,17 @@ def test_a_busy_registry_keeps_its_session(tmp_path: Path, status: int) -> None:
 
 def test_a_spoilt_session_is_not_asked_for_long(tmp_path: Path) -> None:
     case = Case("spoilt", lambda _: Spoilt())
-    with Bench(tmp_path, case, QUICK).open() as bench:
-        outcome = bench.cell(SIZE, Trouble.RESET, known=True)
+    with MatrixHarness(tmp_path, case, QUICK).open() as bench:
+        outcome = bench.run_case(SIZE, Trouble.RESET, known=True)
 
-        assert outcome.red == ""
+        assert outcome.failure == ""
         assert bench.asked("GET", 500) == 3
 
 
 def test_a_session_that_fails_again_and_again_is_given_up(tmp_path: Path) -> None:
     outcome, sessions = push(tmp_path, GiteaWithStatus(), Trouble.RESET)
 
-    assert outcome.happened
-    assert outcome.red == "" or "sent" in outcome.red
+    assert outcome.has_happened
+    assert outcome.failure == "" or "sent" in outcome.failure
     assert outcome.sent <= 2 * SIZE + 3 * CHUNK
     assert sessions == 2

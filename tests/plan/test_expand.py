@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import pytest
 
 from concil.errors import NotFound, UsageError
-from concil.plan.expand import Expansion, ListTags
-from concil.plan.rules import Rule
-from concil.plan.tags import TagFilter
-from concil.plan.targets import Below
-from concil.transfer.mirror import MirrorItem
+from concil.plan.expand import ListTags, PlanExpansion
+from concil.plan.rule import Rule
+from concil.plan.tag_filter import TagFilter
+from concil.plan.target_names import DestinationPrefix
+from concil.transfer.mirror.mirror import MirrorItem
 
 REPOSITORIES = {"q.example/a": ["1", "2"], "q.example/team/b": ["x"]}
 
@@ -29,11 +29,11 @@ def everything(source: str, target: str | None = None) -> Rule:
     return Rule("plan:1", source, target, TagFilter())
 
 
-def expand(*rules: Rule, to: str | None = "h.example/m", tags: ListTags = listing) -> Expansion:
-    return Expansion(rules, tags, None if to is None else Below(to))
+def expand(*rules: Rule, to: str | None = "h.example/m", tags: ListTags = listing) -> PlanExpansion:
+    return PlanExpansion(rules, tags, None if to is None else DestinationPrefix(to))
 
 
-def pairs(expansion: Expansion) -> list[tuple[str, str]]:
+def pairs(expansion: PlanExpansion) -> list[tuple[str, str]]:
     return [(item.source, item.destination) for item in expansion]
 
 
@@ -45,7 +45,7 @@ def test_all_tags_go_below_the_destination() -> None:
         ("q.example/a:2", "h.example/m/a:2"),
         ("q.example/team/b:x", "h.example/m/team/b:x"),
     ]
-    assert not found.failed
+    assert not found.failures
 
 
 @pytest.mark.parametrize(
@@ -95,18 +95,20 @@ def test_a_listing_that_breaks_off_fails_alone() -> None:
     found = expand(everything("q.example/a"), everything("q.example/c"), tags=breaking)
 
     assert [source for source, _ in pairs(found)] == ["q.example/a:1", "q.example/c:1"]
-    assert [(rule.source, str(error)) for rule, error in found.failed] == [("q.example/a", "gone")]
+    assert [(rule.source, str(error)) for rule, error in found.failures] == [
+        ("q.example/a", "gone")
+    ]
 
 
 def test_an_unknown_repository_fails_alone() -> None:
     found = expand(everything("q.example/none"), everything("q.example/a"))
 
     assert len(pairs(found)) == 2
-    assert [type(error) for _, error in found.failed] == [NotFound]
+    assert [type(error) for _, error in found.failures] == [NotFound]
 
 
 def test_no_tag_that_matches_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    rule = Rule("plan:7", "q.example/a", None, TagFilter(match=re.compile("none")))
+    rule = Rule("plan:7", "q.example/a", None, TagFilter(pattern=re.compile("none")))
     with caplog.at_level(logging.WARNING):
         assert pairs(expand(rule)) == []
 
@@ -114,7 +116,7 @@ def test_no_tag_that_matches_is_a_warning(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_an_image_that_two_entries_name_is_copied_once() -> None:
-    listed = Rule("plan:2", "q.example/a", None, TagFilter(listed=("2", "3")))
+    listed = Rule("plan:2", "q.example/a", None, TagFilter(names=("2", "3")))
 
     found = expand(everything("q.example/a"), listed)
 
@@ -132,8 +134,8 @@ def test_two_sources_for_one_target_fail_the_second() -> None:
         Rule("plan:9", "q.example/team/b:x", "same:1"),
     )
     assert len(pairs(clash)) == 2
-    ((rule, error),) = clash.failed
-    assert rule.place == "plan:9"
+    ((rule, error),) = clash.failures
+    assert rule.location == "plan:9"
     assert "two images would be written to h.example/m/same:1" in str(error)
 
 
@@ -159,16 +161,19 @@ def test_what_cannot_be_is_told_before_anything_begins(
 
 def test_an_entry_has_its_own_platforms_or_those_of_all() -> None:
     own = Rule("plan:1", "q.example/x:1", None, None, ("linux/arm64",))
-    found = Expansion(
-        (own, Rule("plan:2", "q.example/y:1")), listing, Below("h.example"), ("linux/amd64",)
+    found = PlanExpansion(
+        (own, Rule("plan:2", "q.example/y:1")),
+        listing,
+        DestinationPrefix("h.example"),
+        ("linux/amd64",),
     )
 
     assert list(found) == [
         MirrorItem("q.example/x:1", "h.example/x:1", ("linux/arm64",)),
         MirrorItem("q.example/y:1", "h.example/y:1", ("linux/amd64",)),
     ]
-    assert found.known
-    assert not expand(everything("q.example/a")).known
+    assert found.is_static
+    assert not expand(everything("q.example/a")).is_static
 
 
 @pytest.mark.parametrize("of_all", [True, False])
@@ -177,7 +182,7 @@ def test_an_entry_says_itself_whether_referrers_go_along(of_all: bool) -> None:
         Rule(f"plan:{n}", f"q.example/x:{n}", referrers=own)
         for n, own in enumerate((True, False, None))
     )
-    found = Expansion(entries, listing, Below("h.example"), referrers=of_all)
+    found = PlanExpansion(entries, listing, DestinationPrefix("h.example"), referrers=of_all)
 
     assert [item.referrers for item in found] == [True, False, of_all]
 
@@ -189,7 +194,9 @@ def test_tags_of_signatures_go_along_and_not_alone() -> None:
     listed = Rule("plan:2", "q.example/y", None, TagFilter((f"{stem}.sig",)), referrers=True)
     without = Rule("plan:3", "q.example/z", None, TagFilter(), referrers=False)
 
-    found = Expansion((chosen, listed, without), lambda _: iter(tags), Below("h.example"))
+    found = PlanExpansion(
+        (chosen, listed, without), lambda _: iter(tags), DestinationPrefix("h.example")
+    )
 
     assert [item.source for item in found] == [
         # The one without suffix may be an image that is named by its digest.

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 
-from concil.content import OCI_INDEX, OCI_MANIFEST, Digest
 from concil.errors import (
     DigestMismatch,
     InvalidDigest,
@@ -20,15 +19,17 @@ from concil.errors import (
     RegistryNotFound,
     StatusError,
 )
+from concil.oci.manifest import Digest
+from concil.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Endpoint
-from tests.lab.images import make_image, make_index
-from tests.registry.guarded import Guarded
-from tests.registry.scripted import Answer, Scripted, Seen, reply
-from tests.registry.wiring import FAST
+from tests.support.images import make_image, make_index
+from tests.support.quick_retries import FAST
+from tests.support.scripted_server import ReceivedRequest, ScriptedResponse, ScriptedServer, reply
+from tests.support.token_protected_registry import TokenProtectedRegistry
 
 BLOB = b"0123456789"
-DIGEST = Digest.of(BLOB)
+DIGEST = Digest.from_bytes(BLOB)
 IMAGE = make_image(1, (10,))
 INDEX = make_index([IMAGE])
 BLOB_PATH = f"/v2/team/app/blobs/{DIGEST}"
@@ -43,46 +44,50 @@ TAG_PATH = "/v2/team/app/manifests/v1"
     [
         (reply(200, BLOB), 10),
         (reply(200, b""), 0),
-        (Answer(200, length=-1), -1),
-        (Answer(200, headers=(("Content-Length", "\xb2"),), length=-1), -1),
+        (ScriptedResponse(200, length=-1), -1),
+        (ScriptedResponse(200, headers=(("Content-Length", "\xb2"),), length=-1), -1),
         (reply(404), None),
     ],
 )
 def test_head_blob(
-    server: Scripted, client: RegistryClient, answer: Answer, size: int | None
+    server: ScriptedServer, client: RegistryClient, answer: ScriptedResponse, size: int | None
 ) -> None:
-    server.on("HEAD", BLOB_PATH, answer)
+    server.respond("HEAD", BLOB_PATH, answer)
 
     assert client.head_blob(DIGEST) == size
 
 
 @pytest.mark.parametrize(("answer", "size"), [(reply(200, BLOB), 10), (reply(404), None)])
 def test_where_head_is_refused_a_get_tells(
-    server: Scripted, client: RegistryClient, answer: Answer, size: int | None
+    server: ScriptedServer, client: RegistryClient, answer: ScriptedResponse, size: int | None
 ) -> None:
-    server.on("HEAD", BLOB_PATH, reply(405))
-    server.on("GET", BLOB_PATH, answer)
+    server.respond("HEAD", BLOB_PATH, reply(405))
+    server.respond("GET", BLOB_PATH, answer)
 
     assert client.head_blob(DIGEST) == size
 
 
-def test_a_head_may_redirect(server: Scripted, storage: Scripted, client: RegistryClient) -> None:
+def test_a_head_may_redirect(
+    server: ScriptedServer, storage: ScriptedServer, client: RegistryClient
+) -> None:
     """DigitalOcean's does."""
-    server.on("HEAD", BLOB_PATH, reply(307, Location=f"{storage.url}/key"))
-    storage.on("HEAD", "/key", reply(200, BLOB))
+    server.respond("HEAD", BLOB_PATH, reply(307, Location=f"{storage.url}/key"))
+    storage.respond("HEAD", "/key", reply(200, BLOB))
 
     assert client.head_blob(DIGEST) == 10
 
 
-def test_a_head_that_is_refused_is_no_absence(server: Scripted, client: RegistryClient) -> None:
-    server.on("HEAD", BLOB_PATH, reply(403))
+def test_a_head_that_is_refused_is_no_absence(
+    server: ScriptedServer, client: RegistryClient
+) -> None:
+    server.respond("HEAD", BLOB_PATH, reply(403))
 
     with pytest.raises(RegistryDenied, match="403"):
         client.head_blob(DIGEST)
 
 
-def test_heads_use_one_connection(server: Scripted, client: RegistryClient) -> None:
-    server.on("HEAD", BLOB_PATH, reply(200, BLOB), reply(404, b"text"), reply(200, BLOB))
+def test_heads_use_one_connection(server: ScriptedServer, client: RegistryClient) -> None:
+    server.respond("HEAD", BLOB_PATH, reply(200, BLOB), reply(404, b"text"), reply(200, BLOB))
 
     for _ in range(6):
         client.head_blob(DIGEST)
@@ -90,7 +95,7 @@ def test_heads_use_one_connection(server: Scripted, client: RegistryClient) -> N
     assert server.connections == 1
 
 
-def ranged(seen: Seen) -> Answer:
+def ranged(seen: ReceivedRequest) -> ScriptedResponse:
     first, _, last = seen.headers["range"].removeprefix("bytes=").partition("-")
     start, stop = int(first), int(last) + 1 if last else len(BLOB)
     return reply(206, BLOB[start:stop], Content_Range=f"bytes {start}-{stop - 1}/{len(BLOB)}")
@@ -105,13 +110,13 @@ def ranged(seen: Seen) -> Answer:
     ],
 )
 def test_a_range_is_asked_for_half_open(
-    server: Scripted,
+    server: ScriptedServer,
     client: RegistryClient,
     span: tuple[int, int | None],
     asked: str,
     content: bytes,
 ) -> None:
-    server.on("GET", BLOB_PATH, ranged)
+    server.respond("GET", BLOB_PATH, ranged)
 
     with client.get_blob(DIGEST, *span) as response:
         assert response.content == content
@@ -122,9 +127,9 @@ def test_a_range_is_asked_for_half_open(
 
 
 def test_all_of_a_blob_is_asked_for_without_a_range(
-    server: Scripted, client: RegistryClient
+    server: ScriptedServer, client: RegistryClient
 ) -> None:
-    server.on("GET", BLOB_PATH, reply(200, BLOB))
+    server.respond("GET", BLOB_PATH, reply(200, BLOB))
 
     with client.get_blob(DIGEST) as response:
         assert response.content == BLOB
@@ -136,18 +141,20 @@ def test_all_of_a_blob_is_asked_for_without_a_range(
     "header", ["bytes 0-9/10", "bytes 4-9/10", "bytes */10", "items 3-9/10", "bytes 3-", ""]
 )
 def test_another_range_than_asked_for_is_refused(
-    server: Scripted, client: RegistryClient, header: str
+    server: ScriptedServer, client: RegistryClient, header: str
 ) -> None:
-    server.on("GET", BLOB_PATH, reply(206, BLOB, Content_Range=header))
+    server.respond("GET", BLOB_PATH, reply(206, BLOB, Content_Range=header))
 
     with pytest.raises(ProtocolViolation, match="asked for bytes from 3"):
         client.get_blob(DIGEST, 3)
 
 
 @pytest.mark.parametrize("status", [503, 404, 416])
-def test_a_blob_is_asked_for_once(server: Scripted, client: RegistryClient, status: int) -> None:
+def test_a_blob_is_asked_for_once(
+    server: ScriptedServer, client: RegistryClient, status: int
+) -> None:
     """How often a body is opened again is up to its reader."""
-    server.on("GET", BLOB_PATH, reply(status))
+    server.respond("GET", BLOB_PATH, reply(status))
 
     with pytest.raises(StatusError):
         client.get_blob(DIGEST, 3)
@@ -155,8 +162,8 @@ def test_a_blob_is_asked_for_once(server: Scripted, client: RegistryClient, stat
     assert len(server.requests) == 1
 
 
-def test_delete_blob(server: Scripted, client: RegistryClient) -> None:
-    server.on("DELETE", BLOB_PATH, reply(202), reply(405), reply(404))
+def test_delete_blob(server: ScriptedServer, client: RegistryClient) -> None:
+    server.respond("DELETE", BLOB_PATH, reply(202), reply(405), reply(404))
 
     client.delete_blob(DIGEST)
     with pytest.raises(StatusError, match="405"):
@@ -166,9 +173,9 @@ def test_delete_blob(server: Scripted, client: RegistryClient) -> None:
 
 
 def test_the_right_to_delete_is_asked_for_only_to_delete(
-    server: Scripted, client: RegistryClient
+    server: ScriptedServer, client: RegistryClient
 ) -> None:
-    guarded = Guarded(server)
+    guarded = TokenProtectedRegistry(server)
     guarded.challenge = f'Bearer realm="{server.url}/token"'
     guarded.let_in = lambda seen: "authorization" in seen.headers
     guarded.content = lambda _: reply(202, Location="/v2/team/app/blobs/uploads/1")
@@ -185,15 +192,15 @@ def test_the_right_to_delete_is_asked_for_only_to_delete(
 MOUNT = rf"/v2/team/app/blobs/uploads/\?mount={DIGEST}&from=team/base"
 
 
-def test_a_mount_that_worked(server: Scripted, client: RegistryClient) -> None:
-    server.on("POST", MOUNT, reply(201, Location=BLOB_PATH))
+def test_a_mount_that_worked(server: ScriptedServer, client: RegistryClient) -> None:
+    server.respond("POST", MOUNT, reply(201, Location=BLOB_PATH))
 
     assert client.mount_blob(DIGEST, "team/base") is None
     assert server.requests[0].headers["content-length"] == "0"
 
 
-def test_a_mount_that_became_an_upload(server: Scripted, client: RegistryClient) -> None:
-    server.on("POST", MOUNT, reply(202, Location="/v2/team/app/blobs/uploads/9?_state=a%2Fb"))
+def test_a_mount_that_became_an_upload(server: ScriptedServer, client: RegistryClient) -> None:
+    server.respond("POST", MOUNT, reply(202, Location="/v2/team/app/blobs/uploads/9?_state=a%2Fb"))
 
     location = client.mount_blob(DIGEST, "team/base")
 
@@ -203,12 +210,14 @@ def test_a_mount_that_became_an_upload(server: Scripted, client: RegistryClient)
 # Manifests ---------------------------------------------------------------------------------
 
 
-def manifest(**headers: str) -> Answer:
+def manifest(**headers: str) -> ScriptedResponse:
     return reply(200, IMAGE.manifest, Content_Type=OCI_MANIFEST, **headers)
 
 
-def test_head_manifest_believes_a_complete_answer(server: Scripted, client: RegistryClient) -> None:
-    server.on("HEAD", TAG_PATH, manifest(Docker_Content_Digest=IMAGE.digest))
+def test_head_manifest_believes_a_complete_answer(
+    server: ScriptedServer, client: RegistryClient
+) -> None:
+    server.respond("HEAD", TAG_PATH, manifest(Docker_Content_Digest=IMAGE.digest))
 
     found = client.head_manifest("v1")
 
@@ -230,7 +239,7 @@ def test_head_manifest_believes_a_complete_answer(server: Scripted, client: Regi
             id="an odd type",
         ),
         pytest.param(
-            Answer(
+            ScriptedResponse(
                 200,
                 headers=(("Content-Type", OCI_MANIFEST), ("Docker-Content-Digest", IMAGE.digest)),
                 length=-1,
@@ -241,10 +250,10 @@ def test_head_manifest_believes_a_complete_answer(server: Scripted, client: Regi
     ],
 )
 def test_head_manifest_fetches_what_it_is_not_told(
-    server: Scripted, client: RegistryClient, answer: Answer
+    server: ScriptedServer, client: RegistryClient, answer: ScriptedResponse
 ) -> None:
-    server.on("HEAD", TAG_PATH, answer)
-    server.on("GET", TAG_PATH, manifest())
+    server.respond("HEAD", TAG_PATH, answer)
+    server.respond("GET", TAG_PATH, manifest())
 
     found = client.head_manifest("v1")
 
@@ -252,23 +261,25 @@ def test_head_manifest_fetches_what_it_is_not_told(
     assert (str(found.digest), found.size) == (IMAGE.digest, len(IMAGE.manifest))
 
 
-def test_head_manifest_of_what_is_not_there(server: Scripted, client: RegistryClient) -> None:
-    server.on("HEAD", TAG_PATH, reply(404), reply(405))
+def test_head_manifest_of_what_is_not_there(server: ScriptedServer, client: RegistryClient) -> None:
+    server.respond("HEAD", TAG_PATH, reply(404), reply(405))
 
     assert client.head_manifest("v1") is None
     assert client.head_manifest("v1") is None  # and a GET says 404
 
 
-def test_head_manifest_passes_other_errors_on(server: Scripted, client: RegistryClient) -> None:
-    server.on("HEAD", TAG_PATH, reply(405))
-    server.on("GET", TAG_PATH, reply(403))
+def test_head_manifest_passes_other_errors_on(
+    server: ScriptedServer, client: RegistryClient
+) -> None:
+    server.respond("HEAD", TAG_PATH, reply(405))
+    server.respond("GET", TAG_PATH, reply(403))
 
     with pytest.raises(RegistryDenied):
         client.head_manifest("v1")
 
 
-def test_get_manifest_by_tag(server: Scripted, client: RegistryClient) -> None:
-    server.on("GET", TAG_PATH, manifest(Docker_Content_Digest="sha256:" + "0" * 64))
+def test_get_manifest_by_tag(server: ScriptedServer, client: RegistryClient) -> None:
+    server.respond("GET", TAG_PATH, manifest(Docker_Content_Digest="sha256:" + "0" * 64))
 
     found = client.get_manifest("v1")
 
@@ -277,27 +288,27 @@ def test_get_manifest_by_tag(server: Scripted, client: RegistryClient) -> None:
     assert str(found.digest) == IMAGE.digest
 
 
-def test_get_manifest_by_digest_is_verified(server: Scripted, client: RegistryClient) -> None:
+def test_get_manifest_by_digest_is_verified(server: ScriptedServer, client: RegistryClient) -> None:
     path = f"/v2/team/app/manifests/{IMAGE.digest}"
-    server.on("GET", path, manifest(), reply(200, INDEX.manifest, Content_Type=OCI_INDEX))
+    server.respond("GET", path, manifest(), reply(200, INDEX.manifest, Content_Type=OCI_INDEX))
 
     assert client.get_manifest(IMAGE.digest).body == IMAGE.manifest
     with pytest.raises(DigestMismatch, match=IMAGE.digest):
         client.get_manifest(IMAGE.digest)
 
 
-def test_get_manifest_by_sha512(server: Scripted, client: RegistryClient) -> None:
-    digest = Digest.of(IMAGE.manifest, "sha512")
-    server.on("GET", f"/v2/team/app/manifests/{digest}", manifest())
+def test_get_manifest_by_sha512(server: ScriptedServer, client: RegistryClient) -> None:
+    digest = Digest.from_bytes(IMAGE.manifest, "sha512")
+    server.respond("GET", f"/v2/team/app/manifests/{digest}", manifest())
 
     assert client.get_manifest(str(digest)).body == IMAGE.manifest
 
 
-def test_a_manifest_above_the_limit_is_refused(server: Scripted, endpoint: Endpoint) -> None:
+def test_a_manifest_above_the_limit_is_refused(server: ScriptedServer, endpoint: Endpoint) -> None:
     client = RegistryClient(
-        endpoint, "team/app", policy=FAST, manifest_limit=len(IMAGE.manifest) - 1
+        endpoint, "team/app", policy=FAST, max_manifest_size=len(IMAGE.manifest) - 1
     )
-    server.on("GET", TAG_PATH, manifest())
+    server.respond("GET", TAG_PATH, manifest())
 
     with pytest.raises(InvalidManifest, match="larger than"):
         client.get_manifest("v1")
@@ -305,25 +316,27 @@ def test_a_manifest_above_the_limit_is_refused(server: Scripted, endpoint: Endpo
     assert len(server.requests) == 1
 
 
-def test_a_manifest_at_the_limit_is_taken(server: Scripted, endpoint: Endpoint) -> None:
-    client = RegistryClient(endpoint, "team/app", policy=FAST, manifest_limit=len(IMAGE.manifest))
-    server.on("GET", TAG_PATH, manifest())
+def test_a_manifest_at_the_limit_is_taken(server: ScriptedServer, endpoint: Endpoint) -> None:
+    client = RegistryClient(
+        endpoint, "team/app", policy=FAST, max_manifest_size=len(IMAGE.manifest)
+    )
+    server.respond("GET", TAG_PATH, manifest())
 
     assert client.get_manifest("v1").body == IMAGE.manifest
 
 
 @pytest.mark.parametrize("length", [None, -1])
 def test_a_manifest_that_breaks_off_is_fetched_again(
-    server: Scripted, client: RegistryClient, length: int | None
+    server: ScriptedServer, client: RegistryClient, length: int | None
 ) -> None:
-    half = Answer(
+    half = ScriptedResponse(
         200,
         IMAGE.manifest[:50],
         (("Content-Type", OCI_MANIFEST),),
         length=len(IMAGE.manifest) if length is None else length,
         cut="fin",
     )
-    server.on("GET", f"/v2/team/app/manifests/{IMAGE.digest}", half, manifest())
+    server.respond("GET", f"/v2/team/app/manifests/{IMAGE.digest}", half, manifest())
 
     # Where nothing says that more was to come, the digest does.
     assert client.get_manifest(IMAGE.digest).body == IMAGE.manifest
@@ -337,16 +350,16 @@ def changed(at: int) -> bytes:
     return bytes(body)
 
 
-def sent(body: bytes) -> Answer:
+def sent(body: bytes) -> ScriptedResponse:
     """Return an answer that says it is the manifest."""
     return reply(200, body, Content_Type=OCI_MANIFEST, Docker_Content_Digest=IMAGE.digest)
 
 
 @pytest.mark.parametrize("reference", ["v1", IMAGE.digest])
 def test_a_manifest_that_arrives_wrong_once_is_fetched_once_more(
-    server: Scripted, client: RegistryClient, reference: str
+    server: ScriptedServer, client: RegistryClient, reference: str
 ) -> None:
-    server.on("GET", f"/v2/team/app/manifests/{reference}", sent(changed(0)), manifest())
+    server.respond("GET", f"/v2/team/app/manifests/{reference}", sent(changed(0)), manifest())
 
     assert client.get_manifest(reference).body == IMAGE.manifest
 
@@ -354,9 +367,9 @@ def test_a_manifest_that_arrives_wrong_once_is_fetched_once_more(
 
 
 def test_a_manifest_that_is_wrong_twice_is_the_sources(
-    server: Scripted, client: RegistryClient
+    server: ScriptedServer, client: RegistryClient
 ) -> None:
-    server.on("GET", f"/v2/team/app/manifests/{IMAGE.digest}", sent(changed(0)))
+    server.respond("GET", f"/v2/team/app/manifests/{IMAGE.digest}", sent(changed(0)))
 
     with pytest.raises(DigestMismatch, match="twice the same") as caught:
         client.get_manifest(IMAGE.digest)
@@ -367,10 +380,10 @@ def test_a_manifest_that_is_wrong_twice_is_the_sources(
 
 @pytest.mark.parametrize("reference", ["v1", IMAGE.digest])
 def test_a_manifest_that_is_wrong_in_two_ways_is_the_lines(
-    server: Scripted, client: RegistryClient, reference: str
+    server: ScriptedServer, client: RegistryClient, reference: str
 ) -> None:
     path = f"/v2/team/app/manifests/{reference}"
-    server.on("GET", path, sent(changed(0)), sent(changed(1)))
+    server.respond("GET", path, sent(changed(0)), sent(changed(1)))
 
     with pytest.raises(DigestMismatch, match="and before to sha256:") as caught:
         client.get_manifest(reference)
@@ -379,16 +392,16 @@ def test_a_manifest_that_is_wrong_in_two_ways_is_the_lines(
 
 
 def test_a_registry_that_is_wrong_about_the_digest_of_a_tag_is_not_believed(
-    server: Scripted, client: RegistryClient
+    server: ScriptedServer, client: RegistryClient
 ) -> None:
-    server.on("GET", "/v2/team/app/manifests/v1", sent(changed(0)))
+    server.respond("GET", "/v2/team/app/manifests/v1", sent(changed(0)))
 
     assert client.get_manifest("v1").body == changed(0)
 
 
 @pytest.mark.parametrize("reference", ["../../etc", "a b", "sha256:../x", "", "x" * 129, "a/b"])
 def test_a_reference_is_checked_before_it_is_part_of_a_url(
-    server: Scripted, client: RegistryClient, reference: str
+    server: ScriptedServer, client: RegistryClient, reference: str
 ) -> None:
     for ask in (client.get_manifest, client.head_manifest, client.delete_manifest):
         with pytest.raises((InvalidReference, InvalidDigest)):
@@ -399,8 +412,10 @@ def test_a_reference_is_checked_before_it_is_part_of_a_url(
     assert not server.requests
 
 
-def test_put_manifest_sends_the_bytes_as_they_are(server: Scripted, client: RegistryClient) -> None:
-    server.on("PUT", TAG_PATH, reply(503), reply(201, Location="/x"))
+def test_put_manifest_sends_the_bytes_as_they_are(
+    server: ScriptedServer, client: RegistryClient
+) -> None:
+    server.respond("PUT", TAG_PATH, reply(503), reply(201, Location="/x"))
 
     response = client.put_manifest(IMAGE.manifest, OCI_MANIFEST, "v1")
 
@@ -409,15 +424,17 @@ def test_put_manifest_sends_the_bytes_as_they_are(server: Scripted, client: Regi
     assert server.requests[0].headers["content-type"] == OCI_MANIFEST
 
 
-def test_a_manifest_that_is_refused_says_why(server: Scripted, client: RegistryClient) -> None:
-    server.on("PUT", TAG_PATH, reply(400, '{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN"}]}'))
+def test_a_manifest_that_is_refused_says_why(
+    server: ScriptedServer, client: RegistryClient
+) -> None:
+    server.respond("PUT", TAG_PATH, reply(400, '{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN"}]}'))
 
     with pytest.raises(StatusError, match="MANIFEST_BLOB_UNKNOWN"):
         client.put_manifest(b"{}", OCI_MANIFEST, "v1")
 
 
-def test_delete_manifest(server: Scripted, client: RegistryClient) -> None:
-    server.on("DELETE", TAG_PATH, reply(202), reply(404), reply(405))
+def test_delete_manifest(server: ScriptedServer, client: RegistryClient) -> None:
+    server.respond("DELETE", TAG_PATH, reply(202), reply(404), reply(405))
 
     client.delete_manifest("v1")
     with pytest.raises(RegistryNotFound):
@@ -431,7 +448,7 @@ def test_delete_manifest(server: Scripted, client: RegistryClient) -> None:
 FIRST = r"/v2/team/app/tags/list\?n=1000"
 
 
-def page(*names: str, link: str = "") -> Answer:
+def page(*names: str, link: str = "") -> ScriptedResponse:
     body = json.dumps({"name": "team/app", "tags": names, "manifest": {}})
     return reply(200, body, Link=link) if link else reply(200, body)
 
@@ -447,11 +464,13 @@ def page(*names: str, link: str = "") -> Answer:
         '</other>; rel="prev", </v2/team/app/tags/list?n=1000&last=b>; rel="next"',
     ],
 )
-def test_pages_of_tags_are_followed(server: Scripted, client: RegistryClient, link: str) -> None:
-    server.on("GET", FIRST, page("a", "b", link=link.format(url=server.url)))
-    server.on("GET", FIRST + "&last=b", page("c"))
+def test_pages_of_tags_are_followed(
+    server: ScriptedServer, client: RegistryClient, link: str
+) -> None:
+    server.respond("GET", FIRST, page("a", "b", link=link.format(url=server.url)))
+    server.respond("GET", FIRST + "&last=b", page("c"))
 
-    assert list(client.tags()) == ["a", "b", "c"]
+    assert list(client.list_tags()) == ["a", "b", "c"]
     assert len(server.requests) == 2
 
 
@@ -464,11 +483,11 @@ def test_pages_of_tags_are_followed(server: Scripted, client: RegistryClient, li
     ],
 )
 def test_links_that_lead_nowhere_end_the_list(
-    server: Scripted, client: RegistryClient, link: str
+    server: ScriptedServer, client: RegistryClient, link: str
 ) -> None:
-    server.on("GET", FIRST, page("a", link=link))
+    server.respond("GET", FIRST, page("a", link=link))
 
-    assert list(client.tags()) == ["a"]
+    assert list(client.list_tags()) == ["a"]
     assert len(server.requests) == 1
 
 
@@ -477,73 +496,79 @@ def test_links_that_lead_nowhere_end_the_list(
     ["http://127.0.0.2:1/v2/team/app/tags/list", "http://localhost/v2/", "https://else.example/"],
 )
 def test_a_list_that_goes_on_elsewhere_is_refused(
-    server: Scripted, client: RegistryClient, link: str
+    server: ScriptedServer, client: RegistryClient, link: str
 ) -> None:
     """Half a list is no list: a mirror would miss what is not in it."""
-    server.on("GET", FIRST, page("a", link=f"<{link}>; rel=next"))
+    server.respond("GET", FIRST, page("a", link=f"<{link}>; rel=next"))
 
     with pytest.raises(ProtocolViolation, match="goes on elsewhere"):
-        list(client.tags())
+        list(client.list_tags())
 
     assert len(server.requests) == 1
 
 
 def test_pages_without_end_are_refused(
-    server: Scripted, client: RegistryClient, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, client: RegistryClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("concil.registry.lists.MOST_PAGES", 5)
+    monkeypatch.setattr("concil.registry.name_lists.MAX_PAGES", 5)
     count = itertools.count()
-    server.on("GET", ".*", lambda _: page("a", link=f"<list?last={next(count)}>; rel=next"))
+    server.respond("GET", ".*", lambda _: page("a", link=f"<list?last={next(count)}>; rel=next"))
 
     with pytest.raises(ProtocolViolation, match="goes on after 5 pages"):
-        list(client.tags())
+        list(client.list_tags())
 
     assert len(server.requests) == 5
 
 
 @pytest.mark.parametrize("body", ['{"tags": null}', '{"tags": []}', "{}", '{"tags": [5]}'])
-def test_no_tags(server: Scripted, client: RegistryClient, body: str) -> None:
-    server.on("GET", FIRST, reply(200, body))
+def test_no_tags(server: ScriptedServer, client: RegistryClient, body: str) -> None:
+    server.respond("GET", FIRST, reply(200, body))
 
-    assert list(client.tags()) == []
+    assert list(client.list_tags()) == []
 
 
 @pytest.mark.parametrize(
     "body", [b"<html>", b"", b"[]", b"null", b"[" * 100_000, b'{"tags": "abc"}', b'{"tags": 7}']
 )
 def test_a_list_that_is_none_is_refused(
-    server: Scripted, client: RegistryClient, body: bytes
+    server: ScriptedServer, client: RegistryClient, body: bytes
 ) -> None:
-    server.on("GET", FIRST, Answer(200, body))
+    server.respond("GET", FIRST, ScriptedResponse(200, body))
 
     with pytest.raises(ProtocolViolation, match="list of tags"):
-        list(client.tags())
+        list(client.list_tags())
 
 
-def test_pages_are_fetched_as_they_are_needed(server: Scripted, client: RegistryClient) -> None:
-    server.on("GET", FIRST, page("a", link="</v2/team/app/tags/list?last=a>; rel=next"))
+def test_pages_are_fetched_as_they_are_needed(
+    server: ScriptedServer, client: RegistryClient
+) -> None:
+    server.respond("GET", FIRST, page("a", link="</v2/team/app/tags/list?last=a>; rel=next"))
 
-    assert next(client.tags()) == "a"
+    assert next(client.list_tags()) == "a"
     assert len(server.requests) == 1
 
 
-def test_a_page_that_breaks_off_is_fetched_again(server: Scripted, client: RegistryClient) -> None:
-    server.on("GET", FIRST, Answer(200, b'{"ta', length=50, cut="fin"), reply(503), page("a"))
+def test_a_page_that_breaks_off_is_fetched_again(
+    server: ScriptedServer, client: RegistryClient
+) -> None:
+    server.respond(
+        "GET", FIRST, ScriptedResponse(200, b'{"ta', length=50, cut="fin"), reply(503), page("a")
+    )
 
-    assert list(client.tags()) == ["a"]
+    assert list(client.list_tags()) == ["a"]
     assert len(server.requests) == 3
 
 
-def test_an_unknown_repository(server: Scripted, client: RegistryClient) -> None:
+def test_an_unknown_repository(server: ScriptedServer, client: RegistryClient) -> None:
     with pytest.raises(RegistryNotFound):
-        list(client.tags())
+        list(client.list_tags())
 
 
 # What it costs -----------------------------------------------------------------------------
 
 
-def test_costs_add_they_never_multiply(server: Scripted, client: RegistryClient) -> None:
-    server.on("*", "/.*", reply(503))
+def test_costs_add_they_never_multiply(server: ScriptedServer, client: RegistryClient) -> None:
+    server.respond("*", "/.*", reply(503))
     calls: list[Callable[[], object]] = [
         lambda: client.head_blob(DIGEST),
         lambda: client.delete_blob(DIGEST),
@@ -552,7 +577,7 @@ def test_costs_add_they_never_multiply(server: Scripted, client: RegistryClient)
         lambda: client.get_manifest("v1"),
         lambda: client.put_manifest(b"{}", OCI_MANIFEST, "v1"),
         lambda: client.delete_manifest("v1"),
-        lambda: list(client.tags()),
+        lambda: list(client.list_tags()),
     ]
 
     for number, call in enumerate(calls, 1):
@@ -567,10 +592,10 @@ PULLS = "You have reached your pull rate limit. You may increase the limit by au
 
 
 def test_the_pull_limit_is_told_at_once_and_asked_about_once(
-    server: Scripted, client: RegistryClient
+    server: ScriptedServer, client: RegistryClient
 ) -> None:
-    server.on("GET", TAG_PATH, reply(429, PULLS, Retry_After="3000"))
-    server.on("HEAD", TAG_PATH, reply(404))
+    server.respond("GET", TAG_PATH, reply(429, PULLS, Retry_After="3000"))
+    server.respond("HEAD", TAG_PATH, reply(404))
 
     with pytest.raises(QuotaExceeded, match=r"429 .*You have reached your pull rate limit"):
         client.get_manifest("v1")

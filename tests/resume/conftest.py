@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from concil.server import EmbeddedRegistry
-from tests.lab.images import write_blob
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.resume.account import Account, lines
-from tests.resume.children import FULL, MIB, TIMEOUT
+from tests.resume.child_processes import FULL, MIB, TIMEOUT
+from tests.resume.transfer_costs import WireBudget, summary_lines
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import write_blob
+from tests.support.relay import Relay
 
 HERE = Path(__file__).parent
 
@@ -28,7 +28,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell what was counted, where the sizes are those that people have."""
-    told = lines(terminalreporter.getreports("passed") + terminalreporter.getreports("failed"))
+    told = summary_lines(
+        terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    )
     if FULL and told:
         terminalreporter.section("bytes counted on the wire")
         for line in told:
@@ -45,7 +47,7 @@ class Content:
 
 
 @pytest.fixture
-def seed(record_property: Callable[[str, object], None]) -> random.Random:
+def rng(record_property: Callable[[str, object], None]) -> random.Random:
     """Return chance that can be had again: pytest-randomly prints and sets the seed."""
     number = random.randrange(2**32)
     record_property("seed", number)
@@ -53,9 +55,9 @@ def seed(record_property: Callable[[str, object], None]) -> random.Random:
 
 
 @pytest.fixture
-def account(record_property: Callable[[str, object], None]) -> Account:
+def wire_budget(record_property: Callable[[str, object], None]) -> WireBudget:
     """Return what holds the bytes on the wire against what they may be."""
-    return Account(record_property)
+    return WireBudget(record_property)
 
 
 @pytest.fixture
@@ -74,14 +76,14 @@ def embedded(tmp_path: Path) -> Iterator[EmbeddedRegistry]:
 
 
 @pytest.fixture
-def resuming(embedded: EmbeddedRegistry) -> Iterator[Relay]:
+def resumable_relay(embedded: EmbeddedRegistry) -> Iterator[Relay]:
     """Return a relay in front of the registry that keeps what arrived."""
     with Relay(embedded.host) as relay:
         yield relay
 
 
 @pytest.fixture
-def forgetting(fresh_docker_registry: DockerRegistry) -> Iterator[Relay]:
+def session_losing_relay(fresh_docker_registry: DockerRegistry) -> Iterator[Relay]:
     """Return a relay in front of docker-registry 2.8: a broken chunk ends its session."""
     with Relay(fresh_docker_registry.host) as relay:
         yield relay

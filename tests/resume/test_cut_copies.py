@@ -8,12 +8,12 @@ import pytest
 import requests
 
 from concil.server import EmbeddedRegistry
-from tests.lab.faults import Action, Fault
-from tests.lab.images import Image, assert_same_image, make_image, put_image
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.resume.account import Account
-from tests.resume.children import FULL, MIB, Ended, run
+from tests.resume.child_processes import FULL, MIB, CompletedChild, run
+from tests.resume.transfer_costs import WireBudget
+from tests.support.docker_registry import DockerRegistry
+from tests.support.faults import Action, Fault
+from tests.support.images import Image, assert_same_image, make_image, put_image
+from tests.support.relay import Relay
 
 SIZE = 1024 * MIB if FULL else 75 * MIB + 7
 CHUNK = 10 * MIB  # nothing is known of the destination
@@ -34,7 +34,7 @@ def source(docker_registry: DockerRegistry, image: Image) -> Iterator[Relay]:
         yield relay
 
 
-def copy(source: Relay, target: Relay) -> Ended:
+def copy(source: Relay, target: Relay) -> CompletedChild:
     return run(["copy", f"{source.url}/cut/source:1", f"{target.url}/cut/target:1"])
 
 
@@ -48,66 +48,70 @@ def total(image: Image) -> int:
 @pytest.mark.parametrize("cut", [("target",), ("source",), ("source", "target")], ids="+".join)
 def test_a_cut_costs_a_chunk_at_most_and_on_its_own_side(
     source: Relay,
-    resuming: Relay,
+    resumable_relay: Relay,
     image: Image,
     action: Action,
     cut: tuple[str, ...],
     *,
-    account: Account,
+    wire_budget: WireBudget,
 ) -> None:
     if "source" in cut:
-        source.add(Fault(action=action, after=SIZE // 2, total=True))
+        source.add_fault(Fault(action=action, after=SIZE // 2, total=True))
     if "target" in cut:
         # Both at once would be one loss: the later one is met on the way on.
         after = SIZE // 2 + (3 * CHUNK if "source" in cut else 0)
-        resuming.add(Fault(action=action, after=after, direction="up", total=True))
+        resumable_relay.add_fault(Fault(action=action, after=after, direction="up", total=True))
 
-    ended = copy(source, resuming)
+    ended = copy(source, resumable_relay)
 
     assert ended.code == 0, ended.err
-    assert source.fired + resuming.fired == len(cut)
-    assert_same_image(resuming.url, "cut/target", "1", image)
-    sent, fetched, size = resuming.bytes_up, source.bytes_down, total(image)
-    account.most("sent", sent, size, OVERHEAD + ("target" in cut) * CHUNK)
-    account.most("received", fetched, size, OVERHEAD + len(cut) * CHUNK)
+    assert source.fired_count + resumable_relay.fired_count == len(cut)
+    assert_same_image(resumable_relay.url, "cut/target", "1", image)
+    sent, fetched, size = resumable_relay.bytes_up, source.bytes_down, total(image)
+    wire_budget.assert_at_most("sent", sent, size, OVERHEAD + ("target" in cut) * CHUNK)
+    wire_budget.assert_at_most("received", fetched, size, OVERHEAD + len(cut) * CHUNK)
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("action", BREAKS)
 def test_a_source_that_is_cut_never_begins_the_upload_again(
-    source: Relay, forgetting: Relay, image: Image, action: Action, account: Account
+    source: Relay,
+    session_losing_relay: Relay,
+    image: Image,
+    action: Action,
+    wire_budget: WireBudget,
 ) -> None:
-    source.add(Fault(action=action, after=SIZE // 2, total=True))
+    source.add_fault(Fault(action=action, after=SIZE // 2, total=True))
 
-    ended = copy(source, forgetting)
+    ended = copy(source, session_losing_relay)
 
     assert ended.code == 0, ended.err
-    assert_same_image(forgetting.url, "cut/target", "1", image)
-    account.most("sent", forgetting.bytes_up, total(image), OVERHEAD)
-    account.most("received", source.bytes_down, total(image), OVERHEAD + CHUNK)
+    assert_same_image(session_losing_relay.url, "cut/target", "1", image)
+    wire_budget.assert_at_most("sent", session_losing_relay.bytes_up, total(image), OVERHEAD)
+    wire_budget.assert_at_most("received", source.bytes_down, total(image), OVERHEAD + CHUNK)
 
 
 @pytest.mark.real
 def test_a_destination_that_forgets_is_read_for_again_only_once(
-    source: Relay, forgetting: Relay, image: Image, account: Account
+    source: Relay, session_losing_relay: Relay, image: Image, wire_budget: WireBudget
 ) -> None:
-    forgetting.add(Fault(action="rst", after=SIZE // 2, direction="up", total=True))
+    session_losing_relay.add_fault(Fault(action="rst", after=SIZE // 2, direction="up", total=True))
 
-    ended = copy(source, forgetting)
+    ended = copy(source, session_losing_relay)
 
     assert ended.code == 0, ended.err
-    assert_same_image(forgetting.url, "cut/target", "1", image)
+    assert_same_image(session_losing_relay.url, "cut/target", "1", image)
     allowed = SIZE // 2 + OVERHEAD + CHUNK
-    account.most("received", source.bytes_down, total(image), allowed)
+    wire_budget.assert_at_most("received", source.bytes_down, total(image), allowed)
 
 
 @pytest.mark.real
 def test_a_copy_that_was_cut_leaves_no_session_and_no_partial_tag(
-    source: Relay, resuming: Relay, embedded: EmbeddedRegistry, image: Image
+    source: Relay, resumable_relay: Relay, embedded: EmbeddedRegistry, image: Image
 ) -> None:
-    resuming.add(Fault(action="rst", after=SIZE // 2, direction="up", total=True))
+    resumable_relay.add_fault(Fault(action="rst", after=SIZE // 2, direction="up", total=True))
 
-    copy(source, resuming)
+    copy(source, resumable_relay)
 
     tags = requests.get(f"{embedded.url}/v2/cut/target/tags/list", timeout=60).json()["tags"]
     assert tags == ["1"]

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 import requests
 
-from concil.digest import Digest
 from concil.dockerhub import DockerHub
-from concil.engine import Engine
+from concil.engine.engine import Engine
 from concil.errors import ConnectionLost
+from concil.oci.digest import Digest
 from concil.server import EmbeddedRegistry
-from tests.lab.images import digest_of, make_blob
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.lab.requests_seen import RequestLog
 from tests.personalities.hosted import ACR, GAR
-from tests.resume.account import Account
-from tests.resume.children import MIB, Ended, kill_when, run
+from tests.resume.child_processes import MIB, CompletedChild, kill_when, run
 from tests.resume.conftest import Content
+from tests.resume.transfer_costs import WireBudget
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import digest_of, make_blob
+from tests.support.relay import Relay
+from tests.support.request_log import RequestLog
 
 CHUNK = 10 * MIB
 OVERHEAD = 256 * 1024  # bytes of heads of requests and answers in one run
@@ -57,32 +57,38 @@ def stored(url: str, named: Content) -> str:
 
 
 def test_a_killed_post_goes_on_where_it_was(
-    resuming: Relay, named: Content, account: Account
+    resumable_relay: Relay, named: Content, wire_budget: WireBudget
 ) -> None:
-    killed_at_half(resuming, named)
+    killed_at_half(resumable_relay, named)
 
-    ended: Ended = run(post(resuming, named))
+    ended: CompletedChild = run(post(resumable_relay, named))
 
     assert (ended.code, ended.out) == (0, "201\n"), ended.err
-    assert stored(resuming.url, named) == named.digest
-    account.most("sent, one kill", resuming.bytes_up, named.size, CHUNK + OVERHEAD)
+    assert stored(resumable_relay.url, named) == named.digest
+    wire_budget.assert_at_most(
+        "sent, one kill", resumable_relay.bytes_up, named.size, CHUNK + OVERHEAD
+    )
 
 
-def test_an_engine_goes_on_with_it(resuming: Relay, named: Content, account: Account) -> None:
-    killed_at_half(resuming, named)
+def test_an_engine_goes_on_with_it(
+    resumable_relay: Relay, named: Content, wire_budget: WireBudget
+) -> None:
+    killed_at_half(resumable_relay, named)
 
     with Engine() as engine:
         engine.push_blob(
-            named.path, f"{resuming.url}/some/where", digest=Digest.parse(named.digest)
+            named.path, f"{resumable_relay.url}/some/where", digest=Digest.parse(named.digest)
         )
 
-    assert stored(resuming.url, named) == named.digest
-    account.most("sent, one kill", resuming.bytes_up, named.size, CHUNK + OVERHEAD)
+    assert stored(resumable_relay.url, named) == named.digest
+    wire_budget.assert_at_most(
+        "sent, one kill", resumable_relay.bytes_up, named.size, CHUNK + OVERHEAD
+    )
 
 
 @pytest.mark.real
 def test_against_docker_registry_it_costs_one_restart(
-    fresh_docker_registry: DockerRegistry, named: Content, account: Account
+    fresh_docker_registry: DockerRegistry, named: Content, wire_budget: WireBudget
 ) -> None:
     log = RequestLog()
     with Relay(fresh_docker_registry.host, observer=log) as relay:
@@ -93,24 +99,28 @@ def test_against_docker_registry_it_costs_one_restart(
 
         assert (ended.code, ended.out) == (0, "201\n"), ended.err
         assert log.count("POST") <= 2
-        account.most("sent after a kill", relay.bytes_up - before, named.size, OVERHEAD)
+        wire_budget.assert_at_most(
+            "sent after a kill", relay.bytes_up - before, named.size, OVERHEAD
+        )
     assert stored(fresh_docker_registry.url, named) == named.digest
 
 
 def test_a_registry_that_was_away_costs_no_session(
-    resuming: Relay, named: Content, account: Account
+    resumable_relay: Relay, named: Content, wire_budget: WireBudget
 ) -> None:
-    killed_at_half(resuming, named)
-    hub = DockerHub(f"{resuming.url}/some/where")
-    resuming.refuse()
+    killed_at_half(resumable_relay, named)
+    hub = DockerHub(f"{resumable_relay.url}/some/where")
+    resumable_relay.stop_accepting()
     with pytest.raises(ConnectionLost):
         hub.post_blob(str(named.path))
-    resuming.accept()
+    resumable_relay.resume_accepting()
 
     hub.post_blob(str(named.path))
 
     hub.close()
-    account.most("sent, one kill", resuming.bytes_up, named.size, CHUNK + OVERHEAD)
+    wire_budget.assert_at_most(
+        "sent, one kill", resumable_relay.bytes_up, named.size, CHUNK + OVERHEAD
+    )
 
 
 @pytest.fixture
@@ -122,7 +132,7 @@ def seen() -> RequestLog:
 def chunkless(tmp_path: Path, seen: RequestLog) -> Iterator[Relay]:
     """Return a relay in front of a registry that takes no chunks."""
     with (
-        EmbeddedRegistry(tmp_path / "gar", personality=GAR()) as registry,
+        EmbeddedRegistry(tmp_path / "gar", behavior=GAR()) as registry,
         Relay(registry.host, observer=seen) as relay,
     ):
         yield relay
@@ -132,7 +142,7 @@ def chunkless(tmp_path: Path, seen: RequestLog) -> Iterator[Relay]:
 def narrow(tmp_path: Path, seen: RequestLog) -> Iterator[Relay]:
     """Return a relay in front of a registry that takes no large PUT."""
     with (
-        EmbeddedRegistry(tmp_path / "acr", personality=ACR(2 * MIB)) as registry,
+        EmbeddedRegistry(tmp_path / "acr", behavior=ACR(2 * MIB)) as registry,
         Relay(registry.host, observer=seen) as relay,
     ):
         yield relay

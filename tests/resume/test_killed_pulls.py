@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from concil.server import EmbeddedRegistry
-from tests.lab.images import digest_of, put_blob
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.resume.account import Account
-from tests.resume.children import FULL, MIB, kill_when, run
+from tests.resume.child_processes import FULL, MIB, kill_when, run
 from tests.resume.conftest import Content
+from tests.resume.transfer_costs import WireBudget
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import digest_of, put_blob
+from tests.support.relay import Relay
 
 WORKERS = 4
 LOSS = 2 * MIB * WORKERS  # bytes that a kill may cost
@@ -34,10 +34,10 @@ def serving(request: pytest.FixtureRequest, content: Content) -> Relay:
     """Return a relay in front of a registry that has the content."""
     if request.param == "embedded":
         registry: EmbeddedRegistry | DockerRegistry = request.getfixturevalue("embedded")
-        relay: Relay = request.getfixturevalue("resuming")
+        relay: Relay = request.getfixturevalue("resumable_relay")
     else:
         registry = request.getfixturevalue("fresh_docker_registry")
-        relay = request.getfixturevalue("forgetting")
+        relay = request.getfixturevalue("session_losing_relay")
     put_blob(registry.url, "some/where", content.path.read_bytes())
     relay.rate = RATE
     return relay
@@ -49,16 +49,22 @@ def received(relay: Relay, count: int) -> Callable[[Relay], bool]:
 
 
 def test_a_pull_killed_early_half_way_and_late_goes_on_where_it_was(
-    resuming: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path, account: Account
+    resumable_relay: Relay,
+    embedded: EmbeddedRegistry,
+    content: Content,
+    tmp_path: Path,
+    wire_budget: WireBudget,
 ) -> None:
     put_blob(embedded.url, "some/where", content.path.read_bytes())
-    resuming.rate = RATE
+    resumable_relay.rate = RATE
     target = tmp_path / "pulled"
-    command = pull(resuming, content, target)
+    command = pull(resumable_relay, content, target)
     shares = (10, 50, 90)  # percent
     killed = [
         kill_when(
-            resuming, command, received(resuming, content.size * share // 100 - resuming.bytes_down)
+            resumable_relay,
+            command,
+            received(resumable_relay, content.size * share // 100 - resumable_relay.bytes_down),
         )
         for share in shares
     ]
@@ -69,11 +75,13 @@ def test_a_pull_killed_early_half_way_and_late_goes_on_where_it_was(
     assert ended.code == 0, ended.err
     assert digest_of(target.read_bytes()) == content.digest
     allowed = len(shares) * LOSS + (len(shares) + 1) * OVERHEAD
-    account.most("received, 3 kills", resuming.bytes_down, content.size, allowed)
+    wire_budget.assert_at_most(
+        "received, 3 kills", resumable_relay.bytes_down, content.size, allowed
+    )
 
 
 def test_a_pull_killed_again_and_again_goes_on_where_it_was(
-    serving: Relay, content: Content, tmp_path: Path, seed: random.Random, account: Account
+    serving: Relay, content: Content, tmp_path: Path, rng: random.Random, wire_budget: WireBudget
 ) -> None:
     target, kills = tmp_path / "pulled", 0
     command = pull(serving, content, target)
@@ -81,7 +89,7 @@ def test_a_pull_killed_again_and_again_goes_on_where_it_was(
         # A kill may come between the last rename and the end of the process.
         if not target.exists():
             ended = kill_when(
-                serving, command, received(serving, seed.randrange(2 * content.size // KILLS))
+                serving, command, received(serving, rng.randrange(2 * content.size // KILLS))
             )
             kills += ended.code == -signal.SIGKILL
 
@@ -91,18 +99,20 @@ def test_a_pull_killed_again_and_again_goes_on_where_it_was(
     assert kills
     assert digest_of(target.read_bytes()) == content.digest
     allowed = kills * LOSS + (KILLS + 1) * OVERHEAD
-    account.most(f"received, {kills} kills", serving.bytes_down, content.size, allowed)
+    wire_budget.assert_at_most(
+        f"received, {kills} kills", serving.bytes_down, content.size, allowed
+    )
     assert list(tmp_path.glob("*.partial*")) == []
 
 
 def test_a_partial_file_that_somebody_edited_costs_one_more_pull(
-    resuming: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
+    resumable_relay: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
 ) -> None:
     put_blob(embedded.url, "some/where", content.path.read_bytes())
     target = tmp_path / "pulled"
     half = content.size // 2
-    command = pull(resuming, content, target)
-    kill_when(resuming, command, lambda r: r.bytes_down >= half)
+    command = pull(resumable_relay, content, target)
+    kill_when(resumable_relay, command, lambda r: r.bytes_down >= half)
     (partial,) = tmp_path.glob("*.partial")
     with partial.open("r+b") as file:
         file.write(b"somebody was here")
@@ -114,13 +124,13 @@ def test_a_partial_file_that_somebody_edited_costs_one_more_pull(
 
 
 def test_a_partial_file_that_was_cut_is_filled_again(
-    resuming: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
+    resumable_relay: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
 ) -> None:
     put_blob(embedded.url, "some/where", content.path.read_bytes())
     target = tmp_path / "pulled"
     half = content.size // 2
-    command = pull(resuming, content, target)
-    kill_when(resuming, command, lambda r: r.bytes_down >= half)
+    command = pull(resumable_relay, content, target)
+    kill_when(resumable_relay, command, lambda r: r.bytes_down >= half)
     (partial,) = tmp_path.glob("*.partial")
     with partial.open("r+b") as file:
         file.truncate(MIB)

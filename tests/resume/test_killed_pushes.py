@@ -11,14 +11,23 @@ import pytest
 import requests
 
 from concil.server import EmbeddedRegistry
-from tests.lab.faults import Fault
-from tests.lab.images import digest_of
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.lab.requests_seen import RequestLog
-from tests.resume.account import Account
-from tests.resume.children import FULL, MIB, TIMEOUT, Ended, end, kill_when, run, start
+from tests.resume.child_processes import (
+    FULL,
+    MIB,
+    TIMEOUT,
+    CompletedChild,
+    kill_when,
+    run,
+    start,
+    wait_for_end,
+)
 from tests.resume.conftest import Content
+from tests.resume.transfer_costs import WireBudget
+from tests.support.docker_registry import DockerRegistry
+from tests.support.faults import Fault
+from tests.support.images import digest_of
+from tests.support.relay import Relay
+from tests.support.request_log import RequestLog
 
 CHUNK = 10 * MIB
 OVERHEAD = 256 * 1024  # bytes of heads of requests and answers in one run
@@ -35,41 +44,45 @@ def stored(url: str, content: Content) -> bytes:
     return answer.content
 
 
-def killed_after(relay: Relay, content: Content, upstream: int) -> Ended:
+def killed_after(relay: Relay, content: Content, upstream: int) -> CompletedChild:
     target = relay.bytes_up + upstream
     return kill_when(relay, push(relay, content), lambda r: r.bytes_up >= target)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_killed_push_goes_on_where_it_was(
-    resuming: Relay, content: Content, share: float, account: Account
+    resumable_relay: Relay, content: Content, share: float, wire_budget: WireBudget
 ) -> None:
-    killed = killed_after(resuming, content, int(content.size * share))
+    killed = killed_after(resumable_relay, content, int(content.size * share))
 
-    ended = run(push(resuming, content))
+    ended = run(push(resumable_relay, content))
 
     assert killed.code == -signal.SIGKILL
     assert ended.code == 0, ended.err
     assert json.loads(ended.out)["digest"] == content.digest
-    assert digest_of(stored(resuming.url, content)) == content.digest
-    account.most("sent, one kill", resuming.bytes_up, content.size, CHUNK + OVERHEAD)
+    assert digest_of(stored(resumable_relay.url, content)) == content.digest
+    wire_budget.assert_at_most(
+        "sent, one kill", resumable_relay.bytes_up, content.size, CHUNK + OVERHEAD
+    )
 
 
 def test_a_push_killed_again_and_again_sends_a_chunk_more_for_each_at_most(
-    resuming: Relay, content: Content, seed: random.Random, account: Account
+    resumable_relay: Relay, content: Content, rng: random.Random, wire_budget: WireBudget
 ) -> None:
     kills = 0
     for _ in range(KILLS):
-        ended = killed_after(resuming, content, seed.randrange(2 * content.size // KILLS))
+        ended = killed_after(resumable_relay, content, rng.randrange(2 * content.size // KILLS))
         kills += ended.code == -signal.SIGKILL
 
-    ended = run(push(resuming, content))
+    ended = run(push(resumable_relay, content))
 
     assert ended.code == 0, ended.err
     assert kills
-    assert digest_of(stored(resuming.url, content)) == content.digest
+    assert digest_of(stored(resumable_relay.url, content)) == content.digest
     allowed = kills * CHUNK + (KILLS + 1) * OVERHEAD
-    account.most(f"sent, {kills} kills", resuming.bytes_up, content.size, allowed)
+    wire_budget.assert_at_most(
+        f"sent, {kills} kills", resumable_relay.bytes_up, content.size, allowed
+    )
 
 
 class BetweenChunks:
@@ -86,17 +99,17 @@ class BetweenChunks:
         lost = self.log.upstream(connection, passed)
         self._left -= self._complete() - before
         if self._left <= 0 and self.relay is not None:
-            self.relay.add(Fault(action="stall", after=0, direction="up", total=True))
+            self.relay.add_fault(Fault(action="stall", after=0, direction="up", total=True))
             self.relay = None
         return lost
 
     def _complete(self) -> int:
-        return sum(request.complete for request in self.log.matching("PATCH"))
+        return sum(request.is_complete for request in self.log.matching("PATCH"))
 
 
 @pytest.mark.parametrize("kind", ["embedded", pytest.param("docker", marks=pytest.mark.real)])
 def test_a_kill_between_two_chunks_costs_nothing(
-    kind: str, request: pytest.FixtureRequest, content: Content, account: Account
+    kind: str, request: pytest.FixtureRequest, content: Content, wire_budget: WireBudget
 ) -> None:
     name = "embedded" if kind == "embedded" else "fresh_docker_registry"
     registry: EmbeddedRegistry | DockerRegistry = request.getfixturevalue(name)
@@ -106,23 +119,25 @@ def test_a_kill_between_two_chunks_costs_nothing(
 
         child = start(push(relay, content))
         try:
-            relay.wait_for(lambda r: r.fired > 0, timeout=TIMEOUT)
+            relay.wait_for(lambda r: r.fired_count > 0, timeout=TIMEOUT)
         finally:
             child.kill()
-            end(child)
-        relay.cut()  # what is held back never arrives
+            wait_for_end(child)
+        relay.break_connections()  # what is held back never arrives
         ended = run(push(relay, content))
 
         assert ended.code == 0, ended.err
         assert sight.log.count("POST") == 1
-        account.most(f"sent to {kind}, a kill", relay.bytes_up, content.size, 2 * OVERHEAD)
+        wire_budget.assert_at_most(
+            f"sent to {kind}, a kill", relay.bytes_up, content.size, 2 * OVERHEAD
+        )
     assert digest_of(stored(registry.url, content)) == content.digest
 
 
 def test_a_resumed_push_does_not_read_the_file_from_its_start(
-    resuming: Relay, content: Content, account: Account
+    resumable_relay: Relay, content: Content, wire_budget: WireBudget
 ) -> None:
-    killed_after(resuming, content, int(content.size * 0.9))
+    killed_after(resumable_relay, content, int(content.size * 0.9))
     # What the process reads from files, by the kernel's own count.
     program = (
         "import sys\n"
@@ -136,26 +151,31 @@ def test_a_resumed_push_does_not_read_the_file_from_its_start(
         "    print(read() - before)\n"
     )
     told = subprocess.run(
-        [sys.executable, "-c", program, str(content.path), f"{resuming.url}/some/where"],
+        [sys.executable, "-c", program, str(content.path), f"{resumable_relay.url}/some/where"],
         check=True,
         capture_output=True,
         timeout=TIMEOUT,
     )
 
-    assert digest_of(stored(resuming.url, content)) == content.digest
+    assert digest_of(stored(resumable_relay.url, content)) == content.digest
     left = content.size // 10
-    account.most("read of the file to go on at 90 %", int(told.stdout), left, 2 * CHUNK + MIB)
+    wire_budget.assert_at_most(
+        "read of the file to go on at 90 %", int(told.stdout), left, 2 * CHUNK + MIB
+    )
 
 
 @pytest.mark.real
 def test_against_docker_registry_a_broken_chunk_costs_one_restart(
-    fresh_docker_registry: DockerRegistry, content: Content, seed: random.Random, account: Account
+    fresh_docker_registry: DockerRegistry,
+    content: Content,
+    rng: random.Random,
+    wire_budget: WireBudget,
 ) -> None:
     log, kills = RequestLog(), 0
     with Relay(fresh_docker_registry.host, observer=log) as relay:
         for number in range(KILLS // 3):
             # The first one late, where it costs most.
-            reached = seed.randrange(content.size) if number else content.size // 2
+            reached = rng.randrange(content.size) if number else content.size // 2
             kills += killed_after(relay, content, reached).code == -signal.SIGKILL
         before = relay.bytes_up
 
@@ -164,36 +184,40 @@ def test_against_docker_registry_a_broken_chunk_costs_one_restart(
         assert ended.code == 0, ended.err
         assert kills
         assert log.count("POST") <= kills + 1
-        account.most(f"sent after {kills} kills", relay.bytes_up - before, content.size, OVERHEAD)
+        wire_budget.assert_at_most(
+            f"sent after {kills} kills", relay.bytes_up - before, content.size, OVERHEAD
+        )
     assert digest_of(stored(fresh_docker_registry.url, content)) == content.digest
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_against_docker_registry_an_interrupt_costs_nothing(
-    forgetting: Relay, content: Content, number: signal.Signals, account: Account
+    session_losing_relay: Relay, content: Content, number: signal.Signals, wire_budget: WireBudget
 ) -> None:
     # Slow enough that the signal finds a chunk in flight.
-    forgetting.rate = 200 * MIB
+    session_losing_relay.rate = 200 * MIB
 
     def half(relay: Relay) -> bool:
         return relay.bytes_up >= content.size // 2
 
-    interrupted = kill_when(forgetting, push(forgetting, content), half, number)
-    ended = run(push(forgetting, content))
+    interrupted = kill_when(session_losing_relay, push(session_losing_relay, content), half, number)
+    ended = run(push(session_losing_relay, content))
 
     assert interrupted.code == 130, interrupted.err
     assert "run the same command again" in interrupted.err
     assert ended.code == 0, ended.err
-    assert digest_of(stored(forgetting.url, content)) == content.digest
-    account.most(f"sent, {number.name}", forgetting.bytes_up, content.size, 2 * OVERHEAD)
+    assert digest_of(stored(session_losing_relay.url, content)) == content.digest
+    wire_budget.assert_at_most(
+        f"sent, {number.name}", session_losing_relay.bytes_up, content.size, 2 * OVERHEAD
+    )
 
 
-def test_two_processes_never_share_a_session(resuming: Relay, content: Content) -> None:
-    killed_after(resuming, content, content.size // 2)
+def test_two_processes_never_share_a_session(resumable_relay: Relay, content: Content) -> None:
+    killed_after(resumable_relay, content, content.size // 2)
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "concil", *push(resuming, content)],
+            [sys.executable, "-m", "concil", *push(resumable_relay, content)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -203,22 +227,22 @@ def test_two_processes_never_share_a_session(resuming: Relay, content: Content) 
     ended = [(child.communicate(timeout=TIMEOUT), child.returncode) for child in children]
 
     assert [code for _, code in ended] == [0, 0], ended
-    assert digest_of(stored(resuming.url, content)) == content.digest
+    assert digest_of(stored(resumable_relay.url, content)) == content.digest
 
 
 def test_a_file_that_changed_between_two_runs_is_a_new_upload(
-    resuming: Relay, content: Content
+    resumable_relay: Relay, content: Content
 ) -> None:
-    killed_after(resuming, content, content.size // 2)
+    killed_after(resumable_relay, content, content.size // 2)
     with content.path.open("r+b") as file:
         file.write(b"another beginning")
 
-    ended = run(push(resuming, content))
+    ended = run(push(resumable_relay, content))
 
     digest = digest_of(content.path.read_bytes())
     assert ended.code == 0, ended.err
     assert json.loads(ended.out)["digest"] == digest
-    answer = requests.get(f"{resuming.url}/v2/some/where/blobs/{digest}", timeout=TIMEOUT)
+    answer = requests.get(f"{resumable_relay.url}/v2/some/where/blobs/{digest}", timeout=TIMEOUT)
     assert digest_of(answer.content) == digest
 
 
@@ -234,9 +258,9 @@ def rewritten(content: Content) -> None:
 
 @pytest.mark.parametrize("change", [damaged, rewritten])
 def test_a_file_that_changes_while_it_is_sent_is_refused(
-    resuming: Relay, content: Content, change: Callable[[Content], None]
+    resumable_relay: Relay, content: Content, change: Callable[[Content], None]
 ) -> None:
-    resuming.rate = 100 * MIB
+    resumable_relay.rate = 100 * MIB
     done: list[bool] = []
 
     def half(relay: Relay) -> bool:
@@ -245,12 +269,12 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(
             change(content)
         return False
 
-    ended = kill_when(resuming, push(resuming, content), half)
+    ended = kill_when(resumable_relay, push(resumable_relay, content), half)
 
     assert ended.code == 1
     assert "let nothing write to the file meanwhile" in ended.err
     assert len([line for line in ended.err.splitlines() if line.startswith("concil:")]) == 1
     changed = digest_of(content.path.read_bytes())
     for digest in (content.digest, changed):
-        url = f"{resuming.url}/v2/some/where/blobs/{digest}"
+        url = f"{resumable_relay.url}/v2/some/where/blobs/{digest}"
         assert requests.head(url, timeout=TIMEOUT).status_code == 404

@@ -18,18 +18,12 @@ import requests
 from concil import ConcilError, Engine, MirrorItem, TransferConfig
 from concil.config import RetryPolicy
 from concil.errors import RegistryError
-from concil.progress import State
-from tests.lab.images import (
-    Image,
-    assert_same_image,
-    make_image,
-    make_index,
-    write_layout,
-)
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.lab.requests_seen import RequestLog
-from tests.resume.children import run
+from concil.progress.events import State
+from tests.resume.child_processes import run
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import Image, assert_same_image, make_image, make_index, write_layout
+from tests.support.relay import Relay
+from tests.support.request_log import RequestLog
 
 pytestmark = pytest.mark.real
 
@@ -39,7 +33,7 @@ CHILDREN = [
 ]
 INDEX = make_index(CHILDREN)
 SINGLE = make_image(7, (300 * KIB, 20_000))
-CONFIG = RetryPolicy(attempts=3, base=0)
+CONFIG = RetryPolicy(max_attempts=3, backoff_base=0)
 
 
 @dataclass
@@ -299,7 +293,7 @@ def test_what_a_run_has_put_is_asked_for_again_after_a_restart(lab: Lab) -> None
 def test_immutable_image_of_a_restored_backup_is_brought_by_a_recheck(lab: Lab) -> None:
     item = MirrorItem(f"{lab.source}:single", f"{lab.relay.url}/app:v1", immutable=True)
     with lab.engine() as engine:
-        assert engine.mirror([item]).brought == 1
+        assert engine.mirror([item]).copied_count == 1
     shutil.rmtree(Path(lab.registry.storage) / "docker")
     lab.registry.restart()
     again = MirrorItem(item.source, item.destination, immutable=True, recheck=True)
@@ -309,7 +303,7 @@ def test_immutable_image_of_a_restored_backup_is_brought_by_a_recheck(lab: Lab) 
         report = engine.mirror([again])
 
     assert [each.state for each in dry.pending] == [State.WAITING]
-    assert (report.failed, report.brought) == ([], 1)
+    assert (report.failed, report.copied_count) == ([], 1)
     assert_there(lab, "v1", SINGLE)
 
 

@@ -13,8 +13,10 @@ import pytest
 
 from concil import Engine, MirrorItem, TransferConfig
 from concil.config import RetryPolicy
-from concil.transfer.mirror import MirrorReport
-from tests.lab.images import (
+from concil.transfer.mirror.mirror import MirrorReport
+from tests.resume.child_processes import FULL
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import (
     Image,
     assert_same_image,
     make_image,
@@ -22,8 +24,6 @@ from tests.lab.images import (
     make_layer,
     write_layout,
 )
-from tests.lab.registry import DockerRegistry
-from tests.resume.children import FULL
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -89,8 +89,8 @@ def test_no_image_counts_as_copied_that_cannot_be_pulled(
     ]
 
     def mirror() -> MirrorReport:
-        policy = RetryPolicy(attempts=4, base=0.05)
-        with Engine(TransferConfig(workers=workers, images=4, retry=policy)) as engine:
+        policy = RetryPolicy(max_attempts=4, backoff_base=0.05)
+        with Engine(TransferConfig(workers=workers, concurrent_images=4, retry=policy)) as engine:
             return engine.mirror(items)
 
     claims: list[MirrorItem] = []

@@ -8,7 +8,9 @@ from typing import TypeVar
 import pytest
 
 from concil import Engine, MirrorItem, TransferConfig
-from tests.lab.images import (
+from tests.resume.child_processes import FULL, MIB, TIMEOUT
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import (
     assert_same_image,
     digest_of,
     make_blob,
@@ -16,9 +18,7 @@ from tests.lab.images import (
     put_blob,
     put_image,
 )
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.resume.children import FULL, MIB, TIMEOUT
+from tests.support.relay import Relay
 
 pytestmark = pytest.mark.real
 CHUNK = (10 if FULL else 2) * MIB

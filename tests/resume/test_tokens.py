@@ -8,7 +8,10 @@ import pytest
 
 from concil import Digest, Engine, TransferConfig
 from concil.server import EmbeddedRegistry
-from tests.lab.images import (
+from tests.resume.child_processes import FULL, MIB
+from tests.resume.token_registry import ShortTokens
+from tests.resume.transfer_costs import WireBudget
+from tests.support.images import (
     assert_same_image,
     digest_of,
     make_blob,
@@ -16,10 +19,7 @@ from tests.lab.images import (
     put_blob,
     put_image,
 )
-from tests.lab.relay import Relay
-from tests.resume.account import Account
-from tests.resume.children import FULL, MIB
-from tests.resume.tokens import ShortTokens
+from tests.support.relay import Relay
 
 CHUNK = (10 if FULL else 1) * MIB
 SIZE = (1024 if FULL else 12) * MIB + 7
@@ -31,7 +31,7 @@ RATE = SIZE // 3  # bytes a second and connection: the blob takes several lives 
 def registry(directory: Path, personality: ShortTokens) -> Iterator[tuple[EmbeddedRegistry, Relay]]:
     """Run a registry behind a line on which the blob takes several lives of a token."""
     with (
-        EmbeddedRegistry(directory, personality=personality) as running,
+        EmbeddedRegistry(directory, behavior=personality) as running,
         Relay(running.host) as relay,
     ):
         yield running, relay
@@ -57,7 +57,7 @@ def sent(registry: EmbeddedRegistry) -> int:
 
 
 def test_a_push_outlives_its_tokens(
-    tmp_path: Path, engine: Engine, blob: bytes, account: Account
+    tmp_path: Path, engine: Engine, blob: bytes, wire_budget: WireBudget
 ) -> None:
     (tmp_path / "file").write_bytes(blob)
     tokens = ShortTokens(lifetime=LIFETIME)
@@ -69,12 +69,14 @@ def test_a_push_outlives_its_tokens(
         assert tokens.given >= 2
         assert stored(running, tmp_path, str(pushed.digest)) == digest_of(blob)
         losses = tokens.given - 1
-        account.most(f"sent, {losses} tokens died", sent(running), SIZE, losses * CHUNK)
+        wire_budget.assert_at_most(
+            f"sent, {losses} tokens died", sent(running), SIZE, losses * CHUNK
+        )
 
 
 @pytest.mark.parametrize("kill_at", [1, 2, 6, 12])
 def test_a_token_that_dies_under_a_chunk_costs_a_chunk(
-    tmp_path: Path, engine: Engine, blob: bytes, kill_at: int, account: Account
+    tmp_path: Path, engine: Engine, blob: bytes, kill_at: int, wire_budget: WireBudget
 ) -> None:
     (tmp_path / "file").write_bytes(blob)
     tokens = ShortTokens(kill_at=kill_at)
@@ -83,11 +85,11 @@ def test_a_token_that_dies_under_a_chunk_costs_a_chunk(
 
         assert tokens.given >= 2
         assert stored(running, tmp_path, str(pushed.digest)) == digest_of(blob)
-        account.most("sent, a token died", sent(running), SIZE, CHUNK)
+        wire_budget.assert_at_most("sent, a token died", sent(running), SIZE, CHUNK)
 
 
 def test_a_pull_outlives_its_tokens(
-    tmp_path: Path, engine: Engine, blob: bytes, account: Account
+    tmp_path: Path, engine: Engine, blob: bytes, wire_budget: WireBudget
 ) -> None:
     tokens = ShortTokens(lifetime=LIFETIME)
     put_into(tmp_path / "registry", blob)
@@ -98,7 +100,9 @@ def test_a_pull_outlives_its_tokens(
 
         assert tokens.given >= 2
         assert (tmp_path / "pulled").read_bytes() == blob
-        account.most(f"received, {tokens.given - 1} tokens died", relay.bytes_down, SIZE, CHUNK)
+        wire_budget.assert_at_most(
+            f"received, {tokens.given - 1} tokens died", relay.bytes_down, SIZE, CHUNK
+        )
 
 
 def put_into(directory: Path, blob: bytes) -> None:
@@ -108,7 +112,7 @@ def put_into(directory: Path, blob: bytes) -> None:
 
 @pytest.mark.parametrize("kill_at", [1, 3])
 def test_a_token_that_dies_between_two_ranges_costs_nothing(
-    tmp_path: Path, engine: Engine, blob: bytes, kill_at: int, account: Account
+    tmp_path: Path, engine: Engine, blob: bytes, kill_at: int, wire_budget: WireBudget
 ) -> None:
     put_into(tmp_path / "registry", blob)
     tokens = ShortTokens(kill_at=kill_at)
@@ -116,11 +120,11 @@ def test_a_token_that_dies_between_two_ranges_costs_nothing(
         engine.pull_blob(f"{relay.url}/x@{digest_of(blob)}", tmp_path / "pulled")
 
         assert (tmp_path / "pulled").read_bytes() == blob
-        account.most("received, a token died", relay.bytes_down, SIZE, CHUNK)
+        wire_budget.assert_at_most("received, a token died", relay.bytes_down, SIZE, CHUNK)
 
 
 def test_a_copy_outlives_the_tokens_of_both_sides(
-    tmp_path: Path, engine: Engine, account: Account
+    tmp_path: Path, engine: Engine, wire_budget: WireBudget
 ) -> None:
     image = make_image(5, (SIZE, 70_000))
     with EmbeddedRegistry(tmp_path / "source") as open_to_all:
@@ -138,6 +142,8 @@ def test_a_copy_outlives_the_tokens_of_both_sides(
         assert theirs.given >= 2
         assert copied.digest == Digest.parse(image.digest)
         losses = theirs.given - 1
-        account.most(f"sent, {losses} tokens died", sent(running), SIZE + 80_000, losses * CHUNK)
+        wire_budget.assert_at_most(
+            f"sent, {losses} tokens died", sent(running), SIZE + 80_000, losses * CHUNK
+        )
     with EmbeddedRegistry(tmp_path / "destination") as open_to_all:
         assert_same_image(open_to_all.url, "y", "2", image)

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from concil.content import Digest
-from concil.engine import Engine
+from concil.engine.engine import Engine
+from concil.fs.resume_state import WriterState
+from concil.oci.manifest import Digest
 from concil.server import EmbeddedRegistry
-from concil.store.protocol import WriterState
 from concil.transfer.journal import Journal
-from tests.lab.images import make_image, put_blob, put_image
-from tests.lab.relay import Relay
-from tests.resume.children import end, kill_when, run, start
+from tests.resume.child_processes import kill_when, run, start, wait_for_end
 from tests.resume.conftest import Content
 from tests.resume.test_killed_pulls import pull
 from tests.resume.test_killed_pushes import push
+from tests.support.images import make_image, put_blob, put_image
+from tests.support.relay import Relay
 
 
 def listed(*arguments: str) -> list[str]:
@@ -35,23 +35,25 @@ def sessions(tmp_path: Path) -> list[str]:
     return [path.name for path in (tmp_path / "embedded/.concil/uploads").iterdir()]
 
 
-def test_what_is_interrupted_is_listed_until_it_is_done(resuming: Relay, content: Content) -> None:
-    interrupt(resuming, push(resuming, content), content)
+def test_what_is_interrupted_is_listed_until_it_is_done(
+    resumable_relay: Relay, content: Content
+) -> None:
+    interrupt(resumable_relay, push(resumable_relay, content), content)
 
     (line,) = listed()
-    run(push(resuming, content))
+    run(push(resumable_relay, content))
 
     assert str(content.path) in line
-    assert f"{resuming.url}/some/where" in line
+    assert f"{resumable_relay.url}/some/where" in line
     assert "75.0 MiB" in line or "1.0 GiB" in line
     assert "uploads/" not in line  # the session's Location is a secret
     assert listed() == []
 
 
 def test_a_forgotten_upload_is_cancelled_at_the_registry(
-    resuming: Relay, content: Content, tmp_path: Path
+    resumable_relay: Relay, content: Content, tmp_path: Path
 ) -> None:
-    interrupt(resuming, push(resuming, content), content)
+    interrupt(resumable_relay, push(resumable_relay, content), content)
     number = listed()[0].split()[0]
     assert len(sessions(tmp_path)) == 1
 
@@ -63,10 +65,10 @@ def test_a_forgotten_upload_is_cancelled_at_the_registry(
 
 
 def test_a_forgotten_download_leaves_no_partial_file(
-    resuming: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
+    resumable_relay: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
 ) -> None:
     put_blob(embedded.url, "some/where", content.path.read_bytes())
-    interrupt(resuming, pull(resuming, content, tmp_path / "pulled"), content)
+    interrupt(resumable_relay, pull(resumable_relay, content, tmp_path / "pulled"), content)
     assert len(list(tmp_path.glob("*.partial"))) == 1
 
     ended = run(["transfers", "forget", "--all"])
@@ -76,8 +78,10 @@ def test_a_forgotten_download_leaves_no_partial_file(
     assert listed() == []
 
 
-def test_the_young_are_kept_when_the_old_are_forgotten(resuming: Relay, content: Content) -> None:
-    interrupt(resuming, push(resuming, content), content)
+def test_the_young_are_kept_when_the_old_are_forgotten(
+    resumable_relay: Relay, content: Content
+) -> None:
+    interrupt(resumable_relay, push(resumable_relay, content), content)
 
     assert run(["transfers", "forget", "--older-than", "7d"]).code == 0
     assert len(listed()) == 1
@@ -85,11 +89,11 @@ def test_the_young_are_kept_when_the_old_are_forgotten(resuming: Relay, content:
     assert listed() == []
 
 
-def test_what_is_under_way_is_not_forgotten(resuming: Relay, content: Content) -> None:
-    resuming.rate = 4 * 1024 * 1024
-    child: subprocess.Popen[str] = start(push(resuming, content))
+def test_what_is_under_way_is_not_forgotten(resumable_relay: Relay, content: Content) -> None:
+    resumable_relay.rate = 4 * 1024 * 1024
+    child: subprocess.Popen[str] = start(push(resumable_relay, content))
     try:
-        resuming.wait_for(lambda r: r.bytes_up >= 11 * 1024 * 1024)
+        resumable_relay.wait_for(lambda r: r.bytes_up >= 11 * 1024 * 1024)
         (line,) = listed()
 
         refused = run(["transfers", "forget", line.split()[0]])
@@ -99,19 +103,19 @@ def test_what_is_under_way_is_not_forgotten(resuming: Relay, content: Content) -
         assert "under way in another process" in refused.err
         assert run(["transfers", "forget", "--all"]).code == 0
         assert len(listed()) == 1
-        resuming.rate = None
+        resumable_relay.rate = None
     finally:
         child.kill()
-        end(child)
+        wait_for_end(child)
 
 
 def test_what_cannot_be_gone_on_with_says_so(
-    resuming: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
+    resumable_relay: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
 ) -> None:
     put_blob(embedded.url, "some/where", content.path.read_bytes())
-    interrupt(resuming, push(resuming, content), content)
-    resuming.reset_counters()
-    interrupt(resuming, pull(resuming, content, tmp_path / "pulled"), content)
+    interrupt(resumable_relay, push(resumable_relay, content), content)
+    resumable_relay.reset_counters()
+    interrupt(resumable_relay, pull(resumable_relay, content, tmp_path / "pulled"), content)
     pulled, pushed = listed()
     assert ("(" in pulled.partition("%)")[2], "(" in pushed.partition("%)")[2]) == (False, False)
 
@@ -130,14 +134,14 @@ def test_what_cannot_be_gone_on_with_says_so(
 def left(target: str, subject: str, *offsets: int) -> None:
     """Leave transfers of 100 bytes that came so far."""
     with closing(Journal(Journal.default_path())) as journal:
-        entries = [journal.entry(target, subject, 100) for _ in offsets]
+        entries = [journal.claim_transfer(target, subject, 100) for _ in offsets]
         for entry, offset in zip(entries, offsets, strict=True):
             entry.save(WriterState("http://127.0.0.1:1/session", offset, 10))
 
 
 def rows() -> int:
     with closing(Journal(Journal.default_path())) as journal:
-        return len(journal.unfinished())
+        return len(journal.list_unfinished())
 
 
 def test_what_has_no_bytes_or_all_is_not_listed_and_is_forgotten_with_all() -> None:
@@ -149,28 +153,28 @@ def test_what_has_no_bytes_or_all_is_not_listed_and_is_forgotten_with_all() -> N
 
 
 def test_who_finds_the_blob_there_drops_what_was_begun(
-    resuming: Relay, embedded: EmbeddedRegistry, content: Content
+    resumable_relay: Relay, embedded: EmbeddedRegistry, content: Content
 ) -> None:
     """Another program, or another machine, has brought it meanwhile."""
-    interrupt(resuming, push(resuming, content), content)
+    interrupt(resumable_relay, push(resumable_relay, content), content)
     put_blob(embedded.url, "some/where", content.path.read_bytes())
-    left(f"{resuming.url}/some/where", content.digest, 10, 20)
+    left(f"{resumable_relay.url}/some/where", content.digest, 10, 20)
     assert rows() == 3
 
     with Engine() as engine:
         digest = Digest.parse(content.digest)
-        engine.push_blob(content.path, f"{resuming.url}/some/where", digest=digest)
+        engine.push_blob(content.path, f"{resumable_relay.url}/some/where", digest=digest)
 
     assert rows() == 0
 
 
 def test_a_finished_push_drops_all_that_was_begun_for_its_content(
-    resuming: Relay, content: Content
+    resumable_relay: Relay, content: Content
 ) -> None:
-    left(f"{resuming.url}/some/where", content.digest, 10, 20)
-    interrupt(resuming, push(resuming, content), content)
+    left(f"{resumable_relay.url}/some/where", content.digest, 10, 20)
+    interrupt(resumable_relay, push(resumable_relay, content), content)
 
-    ended = run(push(resuming, content))
+    ended = run(push(resumable_relay, content))
 
     assert ended.code == 0, ended.err
     assert rows() == 0

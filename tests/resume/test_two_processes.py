@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from concil.server import EmbeddedRegistry
-from tests.lab.images import (
+from tests.resume.child_processes import FULL, MIB, CompletedChild, start, wait_for_end
+from tests.resume.conftest import Content
+from tests.resume.transfer_costs import WireBudget
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import (
     Image,
     assert_same_image,
     digest_of,
@@ -18,21 +22,17 @@ from tests.lab.images import (
     put_blob,
     put_image,
 )
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.resume.account import Account
-from tests.resume.children import FULL, MIB, Ended, end, start
-from tests.resume.conftest import Content
+from tests.support.relay import Relay
 
 SIZE = (1024 if FULL else 12) * MIB + 7
 OVERHEAD = 512 * 1024  # bytes of heads of requests and answers
 
 
-def twice(*commands: Sequence[str]) -> list[Ended]:
+def twice(*commands: Sequence[str]) -> list[CompletedChild]:
     """Run commands at the same time."""
     children = [start(command) for command in commands]
     try:
-        return [end(child) for child in children]
+        return [wait_for_end(child) for child in children]
     finally:
         for child in children:
             child.kill()
@@ -45,7 +45,11 @@ def source(embedded: EmbeddedRegistry) -> Iterator[Relay]:
 
 
 def test_two_processes_pull_the_same_blob_into_the_same_file(
-    source: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path, account: Account
+    source: Relay,
+    embedded: EmbeddedRegistry,
+    content: Content,
+    tmp_path: Path,
+    wire_budget: WireBudget,
 ) -> None:
     put_blob(embedded.url, "x", content.path.read_bytes())
     (tmp_path / "into").mkdir()
@@ -57,11 +61,11 @@ def test_two_processes_pull_the_same_blob_into_the_same_file(
     assert [one.code for one in ended] == [0, 0], ended
     assert digest_of(target.read_bytes()) == content.digest
     assert [path.name for path in target.parent.iterdir()] == ["file"]
-    account.most("received, by both", source.bytes_down, 2 * content.size, OVERHEAD)
+    wire_budget.assert_at_most("received, by both", source.bytes_down, 2 * content.size, OVERHEAD)
 
 
 def test_two_processes_pull_into_one_layout(
-    source: Relay, embedded: EmbeddedRegistry, tmp_path: Path, account: Account
+    source: Relay, embedded: EmbeddedRegistry, tmp_path: Path, wire_budget: WireBudget
 ) -> None:
     image = make_image(21, (SIZE, 70_000))
     put_image(embedded.url, "x", "1", image)
@@ -82,7 +86,7 @@ def test_two_processes_pull_into_one_layout(
         "two",
     }
     assert list(layout.rglob("*.partial*")) == []
-    account.most("received, by both", source.bytes_down, 2 * SIZE, OVERHEAD)
+    wire_budget.assert_at_most("received, by both", source.bytes_down, 2 * SIZE, OVERHEAD)
 
 
 @pytest.mark.real
@@ -91,7 +95,7 @@ def test_two_processes_mirror_the_same_list(
     embedded: EmbeddedRegistry,
     fresh_docker_registry: DockerRegistry,
     tmp_path: Path,
-    account: Account,
+    wire_budget: WireBudget,
 ) -> None:
     shared = make_layer(1, SIZE // 2)
     images: dict[str, Image] = {
@@ -107,6 +111,6 @@ def test_two_processes_mirror_the_same_list(
         ended = twice(command, command)
 
         assert [one.code for one in ended] == [0, 0], ended
-        account.most("sent, by both", target.bytes_up, 2 * SIZE, OVERHEAD)
+        wire_budget.assert_at_most("sent, by both", target.bytes_up, 2 * SIZE, OVERHEAD)
     for name, image in images.items():
         assert_same_image(fresh_docker_registry.url, name, "1", image)

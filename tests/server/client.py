@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 
 import requests
 
-from tests.lab.images import OCI, digest_of
+from tests.support.images import OCI, digest_of
 
 TIMEOUT = 30  # seconds
 OCTETS = {"Content-Type": "application/octet-stream"}

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.lab.images import OCI
 from tests.server.client import OCTETS, Client
+from tests.support.images import OCI
 
 ALGORITHMS = ("sha256", "sha512")
 CHUNK = 1024  # bytes

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from concil.content import Digest
+from concil.fs.nofollow_tree import NoFollowTree, StatSignature
+from concil.oci.manifest import Digest
 from concil.server import EmbeddedRegistry
-from concil.server.names import place_of
-from concil.store import layout_index_file
-from concil.store.layout import Layout
-from concil.store.layout_disk import State, Tree
-from tests.lab.images import OCI, Image, digest_of, make_image, make_index, write_layout
-from tests.lab.referrers import make_referrer
+from concil.server.tag_index import parse_entry_name
+from concil.store.layout import index_file
+from concil.store.layout.store import LayoutDirectory
 from tests.server.client import Client, descriptor, manifest
+from tests.support.images import OCI, Image, digest_of, make_image, make_index, write_layout
+from tests.support.referrers import make_referrer
 
 IMAGE = make_index([make_image(1), make_image(2, platform="linux/arm64")])
 
@@ -41,7 +41,7 @@ IMAGE = make_index([make_image(1), make_image(2, platform="linux/arm64")])
 def test_names_of_entries_are_repositories_and_tags(
     name: str, place: tuple[str, str | None] | None
 ) -> None:
-    assert place_of(name, "mirror") == place
+    assert parse_entry_name(name, "mirror") == place
 
 
 def assert_served(client: Client, image: Image, tag: str) -> None:
@@ -56,15 +56,15 @@ def test_what_an_answer_costs_does_not_grow_with_the_tags_of_one_image(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
-    size = Tree.size
+    size = NoFollowTree.file_size
 
-    def note(tree: Tree, name: str) -> int | None:
+    def note(tree: NoFollowTree, name: str) -> int | None:
         looked.append(name)
         return size(tree, name)
 
     image = make_image(1)
     write_layout(directory, {f"app:{number}": image for number in range(200)})
-    monkeypatch.setattr(Tree, "size", note)
+    monkeypatch.setattr(NoFollowTree, "file_size", note)
 
     with EmbeddedRegistry(directory) as registry, Client(registry.url, "app") as client:
         for number in range(200):
@@ -183,7 +183,7 @@ def test_a_foreign_name_keeps_its_form_when_its_tag_moves(directory: Path) -> No
         digest, _ = client.push_image("v1")
 
         assert client.tags() == ["v1"]
-    entry = Layout(directory).find("v1")
+    entry = LayoutDirectory(directory).find_entry("v1")
     assert entry is not None
     assert str(entry.digest) == digest
 
@@ -216,11 +216,11 @@ def test_what_another_program_adds_is_served_without_a_restart(
     client: Client, directory: Path
 ) -> None:
     client.push_image("v1")
-    layout = Layout(directory)
+    layout = LayoutDirectory(directory)
     body = manifest("from elsewhere")
     entry = client.ask("HEAD", "manifests/v1")
     digest = layout.write_blob(body)
-    found = layout.find("team/app:v1")
+    found = layout.find_entry("team/app:v1")
     assert found is not None
     assert entry.headers["Docker-Content-Digest"] == str(found.digest)
 
@@ -235,8 +235,8 @@ def test_a_pushed_image_is_in_the_layout_under_repository_and_tag(
 ) -> None:
     digest, body = client.push_image("v1")
 
-    layout = Layout(directory)
-    entry = layout.find("team/app:v1")
+    layout = LayoutDirectory(directory)
+    entry = layout.find_entry("team/app:v1")
     assert entry is not None
     assert (str(entry.digest), entry.size, entry.media_type) == (digest, len(body), OCI.manifest)
     assert layout.read_blob(Digest.parse(digest), 10_000) == body
@@ -247,7 +247,7 @@ def test_a_file_that_does_not_hold_what_its_name_says_is_no_manifest(
     client: Client, directory: Path
 ) -> None:
     digest, _ = client.push_image("v1")
-    Layout(directory).blob_path(Digest.parse(digest)).write_bytes(b"{}")
+    LayoutDirectory(directory).blob_path(Digest.parse(digest)).write_bytes(b"{}")
 
     answer = client.ask("GET", "manifests/v1")
 
@@ -260,7 +260,7 @@ def test_a_link_in_place_of_a_file_is_not_followed(directory: Path, kind: str) -
     image = make_image(1)
     write_layout(directory, {"app:v1": image})
     digest = image.digest if kind == "manifest" else next(iter(image.all_blobs()))
-    place = Layout(directory).blob_path(Digest.parse(digest))
+    place = LayoutDirectory(directory).blob_path(Digest.parse(digest))
     secret = directory.parent / "secret"
     place.rename(secret)
     place.symlink_to(secret)
@@ -297,17 +297,17 @@ def test_blobs_that_an_index_lists_belong_to_its_repository(client: Client) -> N
 def test_pushes_into_a_large_layout_write_its_index_seldom(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout_index_file, "_FEW", 0)
-    monkeypatch.setattr(layout_index_file, "_SHARE", 1e9)
+    monkeypatch.setattr(index_file, "_FEW", 0)
+    monkeypatch.setattr(index_file, "_SHARE", 1e9)
     written: list[str] = []
-    replace = Tree.replace
+    replace = NoFollowTree.replace
 
-    def counting(tree: Tree, name: str, content: bytes) -> State:
+    def counting(tree: NoFollowTree, name: str, content: bytes) -> StatSignature:
         written.append(name)
         return replace(tree, name, content)
 
     with EmbeddedRegistry(directory) as registry, Client(registry.url, "app") as client:
-        monkeypatch.setattr(Tree, "replace", counting)
+        monkeypatch.setattr(NoFollowTree, "replace", counting)
         digests = {f"v{number}": client.push_image(f"v{number}")[0] for number in range(20)}
 
         assert client.tags() == sorted(digests)
@@ -316,5 +316,5 @@ def test_pushes_into_a_large_layout_write_its_index_seldom(
         assert written.count("index.json") == 1
 
     assert written.count("index.json") == 2
-    layout = Layout(directory)
+    layout = LayoutDirectory(directory)
     assert set(layout.names()) == {f"app:{tag}" for tag in digests}

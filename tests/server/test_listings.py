@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.lab.images import OCI, digest_of
 from tests.server.client import Client, code_of, descriptor, index, manifest
+from tests.support.images import OCI, digest_of
 
 SBOM = "application/vnd.example.sbom.v1"
 SIGNATURE = "application/vnd.example.signature.v1"

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from concil.content import DOCKER_MANIFEST
-from tests.lab.images import OCI, digest_of
+from concil.oci.media_types import DOCKER_MANIFEST
 from tests.server.client import Client, code_of, descriptor, index, manifest
+from tests.support.images import OCI, digest_of
 
 LAYER = b"layer"
 LIMIT = 4 * 1024 * 1024

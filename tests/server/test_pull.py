@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from tests.lab.images import OCI, digest_of, make_blob
 from tests.server.client import Client, code_of
+from tests.support.images import OCI, digest_of, make_blob
 
 BLOB = make_blob(1, 2048)
 MISSING = digest_of(b"never pushed")

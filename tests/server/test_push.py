@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.images import digest_of, make_blob
 from tests.server.client import OCTETS, Client, code_of
+from tests.support.images import digest_of, make_blob
 
 BLOB = make_blob(2, 3000)
 DIGEST = digest_of(BLOB)

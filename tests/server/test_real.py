@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from concil.server import EmbeddedRegistry
-from tests.lab.images import (
+from tests.support.images import (
     DOCKER,
     OCI,
     Image,
@@ -18,7 +18,7 @@ from tests.lab.images import (
     put_image,
     write_layout,
 )
-from tests.lab.skopeo import Skopeo, SkopeoError
+from tests.support.skopeo import Skopeo, SkopeoError
 
 pytestmark = pytest.mark.real
 

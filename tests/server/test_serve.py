@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from concil.cli import serve
+from concil.cli.commands import serve
 from concil.errors import ConcilError
-from tests.lab.images import make_image, write_layout
 from tests.server.client import Client
+from tests.support.images import make_image, write_layout
 
 PATIENCE = 30  # seconds
 PROGRAM = """
 import argparse, logging, sys
-from concil.cli import serve
+from concil.cli.commands import serve
 parser = argparse.ArgumentParser()
 parser.add_argument("-v", "--verbose", action="count", default=0)
 serve.add_parser(parser.add_subparsers())
@@ -107,7 +107,7 @@ def test_a_directory_that_is_missing_is_made(tmp_path: Path) -> None:
     ],
 )
 def test_addresses_are_read(text: str, address: tuple[str, int]) -> None:
-    assert serve.parse_address(text) == address
+    assert serve.parse_listen_address(text) == address
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from concil.server import EmbeddedRegistry, Personality
-from tests.lab.images import digest_of, make_blob
-from tests.lab.process import ServerProcess
+from concil.server import EmbeddedRegistry, RegistryBehavior
 from tests.server.client import Client, RawClient
+from tests.support.images import digest_of, make_blob
+from tests.support.process import ServerProcess
 
 BLOB = make_blob(3, 3_000_000)
 DIGEST = digest_of(BLOB)
@@ -31,10 +31,10 @@ with EmbeddedRegistry(sys.argv[1]) as registry:
 """
 
 
-class Impatient(Personality):
+class Impatient(RegistryBehavior):
     """Does not wait for a rival."""
 
-    busy_wait = 0.01
+    session_lock_timeout = 0.01
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -172,7 +172,7 @@ def test_sessions_that_nobody_used_for_a_week_are_removed_at_the_start(directory
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "DELETE"])
 def test_a_second_request_on_a_session_is_turned_away(directory: Path, method: str) -> None:
     with (
-        EmbeddedRegistry(directory, personality=Impatient()) as registry,
+        EmbeddedRegistry(directory, behavior=Impatient()) as registry,
         Client(registry.url) as client,
     ):
         location = client.begin()
@@ -206,12 +206,12 @@ def test_a_second_request_waits_for_the_end_of_a_broken_one(client: Client) -> N
 class Quick(Impatient):
     """Gives up a silent writer at once."""
 
-    silence = 0.0
+    writer_idle_timeout = 0.0
 
 
 def test_a_writer_that_fell_silent_gives_way(directory: Path) -> None:
     with (
-        EmbeddedRegistry(directory, personality=Quick()) as registry,
+        EmbeddedRegistry(directory, behavior=Quick()) as registry,
         Client(registry.url) as client,
     ):
         location = client.begin()

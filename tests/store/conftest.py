@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from concil.store.layout import Layout
+from concil.store.layout.store import LayoutDirectory
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def layout_path(tmp_path: Path) -> Path:
     """Return where an empty layout is."""
-    Layout(tmp_path / "layout", create=True)
+    LayoutDirectory(tmp_path / "layout", create=True)
     return tmp_path / "layout"

@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from concil.content import Descriptor, Digest, Manifest
-from concil.digest_tags import digest_tag
 from concil.errors import ConcilError, DigestMismatch, NotFound, UsageError
-from concil.store.protocol import Destination, Mounter, RangeWriter, Source, TagLister
-from tests.store.contract import (
+from concil.oci.descriptor import Descriptor
+from concil.oci.manifest import Digest, Manifest
+from concil.oci.referrers_tag import referrers_tag
+from concil.store.protocols import Destination, RangeWriter, Source, SupportsMount, SupportsTags
+from tests.support.store_contract import (
     CHUNK,
     FACTORIES,
     LAYER,
@@ -25,7 +26,7 @@ from tests.store.contract import (
 )
 
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 7]
-ABSENT = Digest.of(b"never written")
+ABSENT = Digest.from_bytes(b"never written")
 
 
 @pytest.fixture(params=FACTORIES)
@@ -37,7 +38,7 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 def test_store_tells_what_it_is_and_where(store: Store) -> None:
     assert store.name
-    assert store.realm
+    assert store.mount_scope
     assert "@" not in store.name
 
 
@@ -73,9 +74,9 @@ def test_referrer_may_come_before_its_subject_and_twice(store: Store) -> None:
 
 def test_tags_that_are_named_by_a_digest_are_found(store: Store) -> None:
     image = put_image(store, 1, "v1")
-    stem = digest_tag(image.digest)
+    stem = referrers_tag(image.digest)
     put_image(store, 2, f"{stem}.sig")
-    put_image(store, 3, f"{digest_tag(ABSENT)}.sig")
+    put_image(store, 3, f"{referrers_tag(ABSENT)}.sig")
 
     assert list(store.digest_tags(image.digest)) == [f"{stem}.sig"]
 
@@ -242,7 +243,7 @@ def test_reader_can_be_closed_in_the_middle(store: Store) -> None:
 
 
 def test_unknown_blob_is_not_there_and_not_found(store: Store) -> None:
-    write(store, b"another", Digest.of(b"another"))
+    write(store, b"another", Digest.from_bytes(b"another"))
     unknown = Descriptor(LAYER, ABSENT, 13)
 
     assert not store.has_blob(unknown)
@@ -288,7 +289,7 @@ def test_blob_that_is_begun_and_left_is_not_visible(store: Store) -> None:
 
     writer = store.begin_blob(len(blob.content), blob.descriptor.digest)
     if isinstance(writer, RangeWriter):
-        taken = writer.take(CHUNK)
+        taken = writer.reserve_range(CHUNK)
         assert taken is not None
         writer.write_at(taken[0], memoryview(blob.content)[slice(*taken)])
     elif writer.chunk_size < len(blob.content):
@@ -305,7 +306,7 @@ def test_two_writers_of_one_blob_both_end_well(store: Store) -> None:
     outer = store.begin_blob(len(blob.content), digest)
     write(store, blob.content, digest)
     if isinstance(outer, RangeWriter):
-        while taken := outer.take(CHUNK):
+        while taken := outer.reserve_range(CHUNK):
             outer.write_at(taken[0], memoryview(blob.content)[slice(*taken)])
         outer.commit()
     else:
@@ -347,7 +348,7 @@ def test_store_has_the_powers_the_engine_asks_for(store: Store) -> None:
     source: Source = store
     destination: Destination = store
 
-    assert isinstance(store, TagLister)
+    assert isinstance(store, SupportsTags)
     assert source.name == destination.name
 
 
@@ -394,7 +395,7 @@ def test_digest_may_come_last_where_writing_is_in_order(store: Store) -> None:
 
 
 def test_mount_is_refused_for_a_blob_that_is_not_there(store: Store) -> None:
-    if isinstance(store, Mounter):
+    if isinstance(store, SupportsMount):
         assert not store.mount(Descriptor(LAYER, ABSENT, 13), store.repository)
 
     assert not store.has_blob(Descriptor(LAYER, ABSENT, 13))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from concil.content import Digest
 from concil.errors import (
     AccessDenied,
     ConnectionLost,
@@ -12,8 +11,10 @@ from concil.errors import (
     ProtocolViolation,
     SessionLost,
 )
-from tests.store.contract import CHUNK, Blob, Window, put_image, read, write
-from tests.store.faults import (
+from concil.oci.manifest import Digest
+from tests.support.memory_store import MemoryHost, MemoryStore, MemoryWriter
+from tests.support.store_contract import CHUNK, Blob, Window, put_image, read, write
+from tests.support.store_faults import (
     BreaksRead,
     Corrupts,
     IgnoresRange,
@@ -22,7 +23,6 @@ from tests.store.faults import (
     LosesSession,
     RefusesRequests,
 )
-from tests.store.memory import MemoryHost, MemoryStore, MemoryWriter
 
 BLOB = Blob.random(3 * CHUNK + 7)
 DIGEST = BLOB.descriptor.digest
@@ -133,8 +133,8 @@ def test_corrupt_byte_is_served_once(host: MemoryHost, store: MemoryStore) -> No
     write(store, BLOB.content, DIGEST)
     host.faults.append(Corrupts(at=7))
 
-    assert Digest.of(read(store, BLOB.descriptor)) != DIGEST
-    assert Digest.of(read(store, BLOB.descriptor)) == DIGEST
+    assert Digest.from_bytes(read(store, BLOB.descriptor)) != DIGEST
+    assert Digest.from_bytes(read(store, BLOB.descriptor)) == DIGEST
 
 
 def test_refused_requests_are_counted(host: MemoryHost, store: MemoryStore) -> None:
@@ -175,7 +175,7 @@ def test_mount_takes_a_blob_without_its_bytes(host: MemoryHost, store: MemorySto
 
 def test_wrong_digest_ends_the_session(host: MemoryHost, store: MemoryStore) -> None:
     with pytest.raises(DigestMismatch):
-        write(store, BLOB.content, Digest.of(b"another"))
+        write(store, BLOB.content, Digest.from_bytes(b"another"))
 
     assert host.sessions == {}
     assert store.blobs == {}

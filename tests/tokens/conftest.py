@@ -9,23 +9,23 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.lab.registry import DockerRegistry
-from tests.lab.relay import Relay
-from tests.lab.requests_seen import RequestLog
-from tests.lab.token_service import TokenService
+from tests.support.docker_registry import DockerRegistry
+from tests.support.relay import Relay
+from tests.support.request_log import RequestLog
+from tests.support.token_service import TokenService
 
 USER, PASSWORD = "alice", "s3cr:t/+@"
-WRITTEN = "alice:s3cr%3At%2F%2B%40"  # as a URL has them
+USERINFO = "alice:s3cr%3At%2F%2B%40"  # as a URL has them
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TokenRegistry:
     """A registry, the service for its tokens, and the line to it."""
 
     registry: DockerRegistry
     service: TokenService
     relay: Relay
-    seen: RequestLog
+    log: RequestLog
 
     def address(self, rest: str, *, user: str = "") -> str:
         """Return the address of something in it, over the line."""
@@ -46,10 +46,10 @@ def service(tmp_path: Path) -> Iterator[TokenService]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, service: TokenService) -> Iterator[Place]:
+def token_registry(tmp_path: Path, service: TokenService) -> Iterator[TokenRegistry]:
     seen = RequestLog()
     with (
-        DockerRegistry(tmp_path / "registry", auth=service.settings) as registry,
+        DockerRegistry(tmp_path / "registry", auth=service.auth_config) as registry,
         Relay(registry.host, observer=seen) as relay,
     ):
-        yield Place(registry, service, relay, seen)
+        yield TokenRegistry(registry, service, relay, seen)

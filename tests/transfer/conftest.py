@@ -7,35 +7,35 @@ from pathlib import Path
 
 import pytest
 
-from tests.transfer.imaging import Lab, lab_of
-from tests.transfer.pulling import BLOB, Pull
-from tests.transfer.pushing import PushedCopy
-from tests.transfer.world import WatchedStore, keep
+from tests.transfer.downloads import BLOB, DownloadHarness
+from tests.transfer.image_copies import TransferHarness, create_harness
+from tests.transfer.transfer_setup import WatchedStore, store_blob
+from tests.transfer.uploads import UploadHarness
 
 
 @pytest.fixture
 def store() -> Iterator[WatchedStore]:
     """Return a store that has the blob; whoever opened a reader must have closed it."""
     store = WatchedStore()
-    keep(store, BLOB)
+    store_blob(store, BLOB)
     yield store
     assert store.left_open == 0
 
 
 @pytest.fixture
-def pull(store: WatchedStore, tmp_path: Path) -> Pull:
+def download(store: WatchedStore, tmp_path: Path) -> DownloadHarness:
     """Return a fetch of the blob."""
-    return Pull(store, tmp_path)
+    return DownloadHarness(store, tmp_path)
 
 
 @pytest.fixture
-def copy() -> PushedCopy:
+def upload() -> UploadHarness:
     """Return a copy between two hosts without faults."""
-    return PushedCopy()
+    return UploadHarness()
 
 
 @pytest.fixture
-def lab(workers: int) -> Iterator[Lab]:
+def harness(workers: int) -> Iterator[TransferHarness]:
     """Return two hosts, with as many workers between them as the suite runs with."""
-    with lab_of(workers) as lab:
+    with create_harness(workers) as lab:
         yield lab

@@ -1,0 +1,1 @@
+"""Stored credentials: auth files, credential helpers and logins."""

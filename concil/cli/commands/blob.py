@@ -1,0 +1,157 @@
+"""`concil blob`: pushes, pulls and checks single blobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from concil.cli.context import CommandContext
+from concil.cli.options import common
+from concil.cli.output import results
+from concil.cli.output.errors import DONE
+from concil.engine.engine import OCTET_STREAM
+from concil.engine.store_factory import SourceStore, StoreFactory, blob_size
+from concil.errors import ConcilError, NotFound, UsageError
+from concil.oci.address import LayoutAddress, parse_address
+from concil.oci.blob_reader import BlobReader
+from concil.oci.descriptor import Descriptor
+from concil.oci.manifest import Digest, Verifier
+from concil.progress.events import Meter, State, report_transfer
+from concil.transfer.blob.resuming_reader import ResumingReader
+from concil.transfer.context import TransferContext
+
+if TYPE_CHECKING:
+    from concil.cli.options.common import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the verbs to the command line."""
+    group = subparsers.add_parser("blob", help="push, pull or ask for a single blob")
+    verbs = group.add_subparsers(dest="blob_verb", metavar="VERB", required=True)
+    push = verbs.add_parser(
+        "push", help="upload a file", description="Upload a file; prints its descriptor as JSON."
+    )
+    push.add_argument("file", metavar="FILE")
+    push.add_argument("repository", metavar="REPO", help="host/repository")
+    common.add_progress(push)
+    common.add_registry(push)
+    push.set_defaults(work=run_push)
+    pull = verbs.add_parser(
+        "pull",
+        help="download a blob into a file",
+        description="Download a blob; the file appears when its bytes were verified.",
+    )
+    pull.add_argument("address", metavar="REPO@DIGEST")
+    pull.add_argument("-o", "--output", metavar="FILE", required=True, help="-: standard output")
+    common.add_progress(pull)
+    common.add_registry(pull)
+    pull.set_defaults(work=run_pull)
+    head = verbs.add_parser(
+        "head",
+        help="ask whether a blob is there",
+        description="Print the descriptor of a blob as JSON; exit code 4 if it is not there.",
+    )
+    head.add_argument("address", metavar="REPO@DIGEST")
+    common.add_registry(head)
+    head.set_defaults(work=run_head)
+    for verb_parser in (push, pull, head):
+        common.add_common(verb_parser)
+
+
+def run_push(command: CommandContext) -> int:
+    """Upload a file and print its descriptor."""
+    arguments = command.arguments
+    address = parse_address(arguments.repository)
+    if not isinstance(address, LayoutAddress) and (address.tag or address.digest):
+        raise UsageError(f"{address} is more than a repository", remedy="leave tag and digest out")
+    with command.open_engine() as engine:
+        blob = engine.push_blob(arguments.file, arguments.repository)
+    command.display.close()
+    results.print_json(blob.to_json())
+    return DONE
+
+
+def run_pull(command: CommandContext) -> int:
+    """Download a blob into a file, or to standard output."""
+    arguments = command.arguments
+    if arguments.output == "-":
+        return _write_to_stdout(command)
+    if not arguments.output:
+        raise UsageError("no file to write", remedy="write -o FILE")
+    with command.open_engine() as engine:
+        blob = engine.pull_blob(arguments.address, arguments.output)
+    command.display.close()
+    command.print_message(f"{arguments.output}: {blob.size} bytes, {blob.digest}")
+    return DONE
+
+
+def run_head(command: CommandContext) -> int:
+    """Print the descriptor of a blob."""
+    with command.open_store_factory() as stores:
+        store, digest = _open_store(command, stores)
+        blob = _find_blob(store, digest)
+    results.print_json(blob.to_json())
+    return DONE
+
+
+def _write_to_stdout(command: CommandContext) -> int:
+    """Write a blob to standard output; the final block follows the verification."""
+    results.check_not_terminal()
+    with command.open_store_factory() as stores:
+        store, digest = _open_store(command, stores)
+        blob = _find_blob(store, digest)
+        context = TransferContext(common.build_config(command.arguments), command.shutdown.event)
+        # Bars would mix with the output of the program that reads the pipe: only on request.
+        sink = command.display if command.arguments.progress else None
+        meter = Meter(sink, kind="blob", subject=str(digest), target="-", total=blob.size)
+        with report_transfer(meter, blob.size):
+            _stream_blob(store, blob, context, meter)
+    return DONE
+
+
+def _stream_blob(
+    store: SourceStore, blob: Descriptor, context: TransferContext, meter: Meter
+) -> None:
+    name = f"{store.name}@{blob.digest}"
+
+    def opened(start: int) -> BlobReader:
+        return context.bandwidth.throttle(
+            store.open_blob(blob, start), (store.host,), context.abandon
+        )
+
+    def lost(error: ConcilError) -> None:
+        meter.set_state(State.RETRYING, detail=str(error))
+
+    reader = ResumingReader(opened, blob.size, context, name, lost)
+    verifier = Verifier(blob.digest.algorithm)
+    # Two alternating buffers: a reader of the pipe never gets the last block of a bad blob.
+    buffer, spare = bytearray(context.config.block_size), bytearray(context.config.block_size)
+    unwritten = memoryview(b"")
+    try:
+        while count := reader.readinto(memoryview(buffer)):
+            results.write_bytes(unwritten)
+            unwritten = memoryview(buffer)[:count]
+            verifier.update(unwritten)
+            meter.set_position(verifier.position)
+            buffer, spare = spare, buffer
+    finally:
+        reader.close()
+    verifier.verify(blob.digest, blob.size, name)
+    results.write_bytes(unwritten)
+
+
+def _open_store(command: CommandContext, store_factory: StoreFactory) -> tuple[SourceStore, Digest]:
+    address = parse_address(command.arguments.address)
+    if address.digest is None:
+        raise UsageError(f"{address} has no digest", remedy="write REPOSITORY@sha256:...")
+    return store_factory.open_source(
+        address, common.build_endpoint_options(command.arguments)
+    ), address.digest
+
+
+def _find_blob(store: SourceStore, digest: Digest) -> Descriptor:
+    size = blob_size(store, digest)
+    if size is None:
+        raise NotFound(
+            f"{store.name}@{digest} is not there", remedy="check the repository and the digest"
+        )
+    return Descriptor(OCTET_STREAM, digest, size)

@@ -1,0 +1,93 @@
+"""`concil copy --all`: copies every image of a layout, archive or repository."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from concil.cli.commands import copy
+from concil.cli.options import common, referrers
+from concil.cli.output import results
+from concil.cli.output.errors import DONE, PARTIAL_FAILURE, describe_error, exit_code, single_line
+from concil.cli.output.summaries import summary
+from concil.errors import ConcilError, NotFound
+from concil.oci.address import DOCKER_ARCHIVE, LayoutAddress, parse_address
+from concil.plan.copy_all import AllImages
+from concil.transfer.mirror.mirror import Outcome
+
+if TYPE_CHECKING:
+    from concil.cli.context import CommandContext
+    from concil.cli.options.common import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the verb `copy`, with ``--all``."""
+    copy.add_parser(subparsers)
+    parser = subparsers.choices["copy"]
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="copy every name of a layout or archive below DST, the prefix of a registry, or "
+        "every tag of a repository to another one; prints the address of each copy",
+    )
+    parser.set_defaults(work=run)
+
+
+def run(command: CommandContext) -> int:
+    """Copy one image, or all; print the address of each copy, and why others failed."""
+    arguments = command.arguments
+    if not arguments.all:
+        return copy.run(command)
+    began = time.monotonic()
+    outcomes: list[Outcome] = []
+    with command.open_engine() as engine:
+        all_images = AllImages(
+            arguments.source,
+            arguments.destination,
+            engine.list_images,
+            common.parse_platforms(arguments),
+            arguments.referrers,
+            referrers.foreign_layers(arguments),
+        )
+        all_images.check()
+        report = engine.mirror(all_images, on_image=outcomes.append)
+    command.display.close()
+    for address in sorted(
+        _copy_address(outcome) for outcome in outcomes if outcome.result is not None
+    ):
+        results.print_line(address)
+    failed = [
+        (o.item.source, o.error) for o in outcomes if o.error is not None
+    ] + all_images.failures
+    for outcome in outcomes:
+        if outcome.result is not None:
+            referrers.print_notes(command, outcome.result)
+    for source, error in failed:
+        line = f"concil: failed: {parse_address(source)}: {describe_error(error)}"
+        command.display.write(single_line(line), "error")
+    if not report.image_count and not failed:
+        raise NotFound(
+            f"{parse_address(arguments.source)} has no image with a name",
+            remedy="copy one by its digest, without --all",
+        )
+    command.print_message(summary(report, time.monotonic() - began))
+    return _exit_code(
+        [error for _, error in failed], len(report.outcomes) + len(all_images.failures)
+    )
+
+
+def _copy_address(outcome: Outcome) -> str:
+    """Return the address of the copy, by name and digest."""
+    address, result = parse_address(outcome.item.destination), outcome.result
+    if result is None or (isinstance(address, LayoutAddress) and address.scheme == DOCKER_ARCHIVE):
+        return str(address)  # such an archive stores no digests
+    name = str(address).partition("@")[0]
+    return f"{name}@{result.digest}"
+
+
+def _exit_code(errors: list[ConcilError], images: int) -> int:
+    """Return DONE, PARTIAL_FAILURE, or the code that all errors share if every image failed."""
+    if not errors:
+        return DONE
+    codes = {exit_code(error) for error in errors}
+    return codes.pop() if len(errors) == images and len(codes) == 1 else PARTIAL_FAILURE

@@ -1,0 +1,152 @@
+"""`concil tags`, `digest`, `manifest` and `delete`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from concil.cli.commands.copy import address_by_digest
+from concil.cli.context import CommandContext
+from concil.cli.options import common
+from concil.cli.output import results
+from concil.cli.output.errors import DONE
+from concil.engine.store_factory import SourceStore, reference_in_store
+from concil.errors import NotFound, UsageError
+from concil.oci.address import Address, LayoutAddress, parse_address
+from concil.oci.descriptor import Descriptor
+from concil.oci.manifest import Digest, Manifest
+from concil.oci.platform import Platform
+from concil.transfer.image.graph import select_platforms
+
+if TYPE_CHECKING:
+    from concil.cli.options.common import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the verbs to the command line."""
+    tags = subparsers.add_parser(
+        "tags",
+        help="list the tags of a repository",
+        description="Print the tags of a repository, or the names in a layout, one a line.",
+    )
+    tags.add_argument("address", metavar="REPO", help="host/repository, oci:DIR or an archive")
+    tags.set_defaults(work=run_tags)
+    digest = subparsers.add_parser(
+        "digest", help="print an image's digest", description="Print the digest of an image."
+    )
+    manifest = subparsers.add_parser(
+        "manifest",
+        help="print an image's manifest",
+        description="Print the manifest or index of an image, byte for byte.",
+    )
+    for parser, work in ((digest, run_digest), (manifest, run_manifest)):
+        parser.add_argument("address", metavar="REF", help=common.REF_HELP)
+        common.add_platform(parser, "the image of an index for this platform")
+        parser.set_defaults(work=work)
+    delete = subparsers.add_parser(
+        "delete",
+        help="delete an image",
+        description="Delete an image by tag or digest. A registry deletes the manifest, and "
+        "with it all tags that name it; in a layout a name goes alone.",
+    )
+    delete.add_argument("address", metavar="REF", help="host/repository:tag or oci:DIR:NAME")
+    delete.set_defaults(work=run_delete)
+    for parser in (tags, digest, manifest, delete):
+        common.add_registry(parser)
+
+
+def run_tags(command: CommandContext) -> int:
+    """Print the tags of a repository as they are listed."""
+    address = parse_address(command.arguments.address)
+    name = address.name if isinstance(address, LayoutAddress) else address.tag
+    if name or address.digest:
+        raise UsageError(f"{address} is one image", remedy="leave tag and digest out")
+    with command.open_store_factory() as stores:
+        for tag in stores.open_source(
+            address, common.build_endpoint_options(command.arguments)
+        ).tags():
+            results.print_line(tag)
+    return DONE
+
+
+def run_digest(command: CommandContext) -> int:
+    """Print the digest of an image; only an index is fetched, and only to select a platform."""
+    address = parse_address(command.arguments.address)
+    platform = single_platform(command)
+    with command.open_store_factory() as stores:
+        store = stores.open_source(address, common.build_endpoint_options(command.arguments))
+        if platform is None:
+            digest = find_image(store, address).digest
+        else:
+            digest, _ = fetch_manifest(store, address, platform)
+    results.print_line(str(digest))
+    return DONE
+
+
+def run_manifest(command: CommandContext) -> int:
+    """Fetch a manifest and print it."""
+    address = parse_address(command.arguments.address)
+    platform = single_platform(command)
+    with command.open_store_factory() as stores:
+        store = stores.open_source(address, common.build_endpoint_options(command.arguments))
+        _, manifest = fetch_manifest(store, address, platform)
+    results.print_text(manifest.body)
+    return DONE
+
+
+def run_delete(command: CommandContext) -> int:
+    """Delete an image, and print what was deleted."""
+    address = parse_address(command.arguments.address)
+    name = address.name if isinstance(address, LayoutAddress) else address.tag
+    if not name and not address.digest:
+        raise UsageError(f"{address} names no image", remedy="give a tag or a digest")
+    with command.open_store_factory() as stores:
+        store = stores.open_source(address, common.build_endpoint_options(command.arguments))
+        digest = find_image(store, address).digest
+        store.delete_manifest(reference_in_store(address))
+    results.print_line(address_by_digest(address, digest))
+    return DONE
+
+
+def single_platform(command: CommandContext) -> Platform | None:
+    """Return the requested platform; None if there is none.
+
+    Raises:
+        UsageError: several platforms were requested.
+    """
+    platforms = common.parse_platforms(command.arguments)
+    if len(platforms) > 1:
+        raise UsageError("several platforms were asked for", remedy="name one of them")
+    return Platform.parse(platforms[0]) if platforms else None
+
+
+def find_image(store: SourceStore, address: Address) -> Descriptor:
+    """Return the descriptor of the image at an address.
+
+    Raises:
+        NotFound: there is no such image.
+        UsageError: the address does not say which of a layout's images is meant.
+    """
+    descriptor = store.find_manifest(reference_in_store(address))
+    if descriptor is not None:
+        return descriptor
+    if isinstance(address, LayoutAddress):
+        return store.get_manifest(reference_in_store(address)).descriptor  # raises the reason
+    raise NotFound(
+        f"{address} is not there",
+        remedy=f"check the name and tag with: concil tags {address.repository_address}",
+    )
+
+
+def fetch_manifest(
+    store: SourceStore, address: Address, platform: Platform | None
+) -> tuple[Digest, Manifest]:
+    """Fetch the manifest at an address; for a platform, that of the platform's image.
+
+    Raises:
+        NotFound: there is no such image, or none for the platform.
+    """
+    manifest = store.get_manifest(reference_in_store(address))
+    selected = select_platforms(manifest, [platform] if platform else [], str(address))
+    if isinstance(selected, Descriptor):
+        return selected.digest, store.get_manifest(str(selected.digest))
+    return address.digest or manifest.digest, manifest

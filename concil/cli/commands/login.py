@@ -1,0 +1,284 @@
+"""`concil login` and `concil logout`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import getpass
+import logging
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from concil.auth.credentials import login
+from concil.auth.credentials.credentials import TOKEN_USER, Credentials
+from concil.auth.credentials.docker_config import normalize_auth_key
+from concil.auth.credentials.keychain import AuthFilePaths, Keychain
+from concil.cli.context import CommandContext
+from concil.cli.options import common
+from concil.cli.output import results
+from concil.cli.output.errors import DONE
+from concil.engine.store_factory import EndpointOptions
+from concil.errors import Cancelled, ConcilError, NotFound, UsageError, safe_repr
+from concil.oci.reference import Reference
+from concil.registry import login_check
+
+if TYPE_CHECKING:
+    from concil.cli.options.common import Subparsers
+
+logger = logging.getLogger(__name__)
+
+_MAX_PASSWORD_SIZE = 64 * 1024  # bytes; the longest passwords are tokens of a few thousand
+_API_PATHS = ("v1", "v2")  # API paths that users copy together with a host
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the verbs to the command line."""
+    login_parser = subparsers.add_parser(
+        "login",
+        help="log in to a registry",
+        description="Ask a registry whether user and password are right, and keep them where "
+        "docker, podman and skopeo look for them, too. At a terminal it asks for what is missing.",
+    )
+    login_parser.add_argument("place", metavar="HOST[/PREFIX]", help="a registry, or a part of it")
+    login_parser.add_argument(
+        "-u",
+        "--username",
+        metavar="USER",
+        help=f"the user; {TOKEN_USER}: the password is an identity token",
+    )
+    password_options = login_parser.add_mutually_exclusive_group()
+    password_options.add_argument(
+        "--password-stdin", action="store_true", help="read the password from standard input"
+    )
+    password_options.add_argument(
+        "-p",
+        "--password",
+        metavar="PASSWORD",
+        help="the password; everybody on this machine can read it meanwhile",
+    )
+    password_options.add_argument(
+        "--get-login", action="store_true", help="only print the user who is logged in"
+    )
+    common.add_connection(login_parser)
+    login_parser.set_defaults(work=run_login, ask=prompt)
+    logout_parser = subparsers.add_parser(
+        "logout",
+        help="forget the login for a registry",
+        description="Drop the login for a registry from every file and helper where it would "
+        "be found.",
+    )
+    logout_parser.add_argument("place", metavar="HOST[/PREFIX]", nargs="?", help="as at the login")
+    logout_parser.add_argument(
+        "--all", action="store_true", help="every login that the files know of"
+    )
+    logout_parser.set_defaults(work=run_logout)
+    for parser, purpose in ((login_parser, "keep the login in"), (logout_parser, "drop it from")):
+        parser.add_argument(
+            "--authfile",
+            dest="shelf",
+            type=AuthFilePaths.resolve,
+            default=None,
+            metavar="FILE",
+            help=f"{purpose} this file only, as in podman's auth.json",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRequest:
+    """A parsed `concil login`, with the credentials to store."""
+
+    reference: Reference  # a repository that the login is for
+    auth_key: str  # host[:port][/prefix]
+    options: EndpointOptions
+
+
+def prompt(arguments: argparse.Namespace) -> None:
+    """Prompt for missing credentials and prepare the login for `run_login`.
+
+    Runs in the main thread: only there Ctrl-C is seen and the terminal's echo restored.
+    Checks that can fail early run before the user types a password.
+
+    Raises:
+        UsageError: something is missing and there is no terminal, or it is invalid.
+        AccessDenied: the login cannot be stored: a broken file or a missing helper.
+        Cancelled: the user pressed Ctrl-C.
+    """
+    reference, auth_key = parse_registry(arguments.place)
+    options = common.build_endpoint_options(arguments)
+    if not arguments.get_login:
+        login.check_can_store(_open_keychain(arguments), auth_key)
+        try:
+            options = replace(options, credentials=_get_credentials(arguments, auth_key))
+        except KeyboardInterrupt as interrupt:
+            if _has_terminal():
+                sys.stderr.write("\n")  # the cursor is after the prompt
+            raise Cancelled("interrupted; nobody was logged in") from interrupt
+    arguments.wanted = LoginRequest(reference, auth_key, options)
+
+
+def run_login(command: CommandContext) -> int:
+    """Log in, or print the user who is logged in."""
+    request: LoginRequest = command.arguments.wanted
+    keychain, auth_key = _open_keychain(command.arguments, command), request.auth_key
+    credentials = request.options.credentials
+    if credentials is None:
+        stored = keychain.find_credentials(auth_key)
+        if stored is None:
+            raise NotFound(f"nobody is logged in to {auth_key}", remedy=f"concil login {auth_key}")
+        results.print_line(stored.username)
+        return DONE
+    with command.open_store_factory() as stores:
+        endpoint = stores.get_endpoint(request.reference, request.options)
+        is_verified = login_check.verify_login(
+            endpoint, common.build_config(command.arguments).retry
+        )
+    location = login.store_login(keychain, auth_key, credentials)
+    if not is_verified:
+        logger.warning("%s lets everybody in: nobody has looked at the password", auth_key)
+    with contextlib.suppress(ConcilError):
+        if keychain.find_credentials(auth_key) != credentials:
+            logger.warning("another login for %s comes first: look at DOCKER_AUTH_CONFIG", auth_key)
+    command.print_message(f"logged in to {auth_key} as {credentials.username}, kept in {location}")
+    return DONE
+
+
+def run_logout(command: CommandContext) -> int:
+    """Log out of a registry, or of all."""
+    arguments = command.arguments
+    keychain = _open_keychain(arguments, command)
+    if arguments.all is (arguments.place is not None):
+        raise UsageError("which registry is it to leave?", remedy="write HOST, or --all")
+    if arguments.all:
+        locations = login.erase_all_logins(keychain)
+        command.print_message(
+            f"logged out: {', '.join(locations)}" if locations else "nobody was logged in"
+        )
+        return DONE
+    _, auth_key = parse_registry(arguments.place)
+    locations = login.erase_login(keychain, auth_key)
+    remaining = None
+    with contextlib.suppress(ConcilError):
+        remaining = keychain.find_credentials(auth_key)
+    remaining_note = (
+        "" if remaining is None else f"{remaining.username!a} is logged in there by another login"
+    )
+    if not locations:
+        raise NotFound(
+            f"there is no login for {auth_key}"
+            + (f", but {remaining_note}" if remaining_note else ""),
+            remedy="drop that: the one for the whole host, or DOCKER_AUTH_CONFIG"
+            if remaining_note
+            else "see: concil login --get-login HOST",
+        )
+    if remaining_note:
+        logger.warning("%s: %s", auth_key, remaining_note)
+    command.print_message(f"logged out of {auth_key}: {', '.join(locations)}")
+    return DONE
+
+
+def parse_registry(text: str) -> tuple[Reference, str]:
+    """Parse ``[docker://|https://|http://]HOST[:PORT][/PREFIX]``.
+
+    Returns:
+        A repository in the registry, and the key of its login in auth files.
+    Raises:
+        UsageError: it is invalid; the message names the part that is wrong.
+    """
+    scheme, separator, rest = text.partition("://") if "://" in text else ("docker", "", text)
+    host, _, prefix = rest.rstrip("/").partition("/")
+    if separator and scheme in ("https", "http") and prefix in _API_PATHS:
+        prefix = ""
+    if "@" in host:
+        raise UsageError("there is a user in front of the host", remedy="write -u USER HOST")
+    # With https:// the first part is always a host, even without a dot or port.
+    explicit_scheme = "https" if scheme == "docker" else scheme
+    reference = Reference.parse(f"{explicit_scheme}://{host}/{prefix or 'x'}")
+    if reference.tag is not None or reference.digest is not None:
+        raise UsageError(
+            f"{safe_repr(prefix)} is one image", remedy="a login is for HOST or HOST/PREFIX"
+        )
+    if scheme == "docker":
+        reference = replace(reference, scheme=scheme)
+    return reference, normalize_auth_key(f"{host}/{prefix}" if prefix else host)
+
+
+def _open_keychain(
+    arguments: argparse.Namespace, command: CommandContext | None = None
+) -> Keychain:
+    return Keychain(
+        arguments.shelf or AuthFilePaths.resolve(None),
+        cancel=None if command is None else command.shutdown.event,
+    )
+
+
+def _get_credentials(arguments: argparse.Namespace, auth_key: str) -> Credentials:
+    """Return the credentials of the options; what is missing is prompted for."""
+    username: str | None = arguments.username
+    if username is None and arguments.password_stdin:
+        raise UsageError("the password has no user", remedy="give the user with -u USER")
+    if username is None:
+        username = _prompt_username(auth_key)
+    if not username or ":" in username:
+        raise UsageError(
+            "a user's name is not empty and has no colon", remedy="give the user with -u USER"
+        )
+    if arguments.password is not None:
+        logger.warning("others can read what is on a command line: better use --password-stdin")
+        password: str = arguments.password
+    elif arguments.password_stdin:
+        password = _read_password()
+    else:
+        password = _prompt_password(auth_key)
+    if not password:
+        raise UsageError("the password is empty", remedy="give one: with --password-stdin")
+    return (
+        Credentials.from_identity_token(password)
+        if username == TOKEN_USER
+        else Credentials(username, password)
+    )
+
+
+def _read_password() -> str:
+    try:
+        content = b"" if sys.stdin is None else sys.stdin.buffer.read(_MAX_PASSWORD_SIZE + 1)
+        text = content.decode()
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or "not UTF-8"
+        # Not chained to the error, which contains a part of the password.
+        raise UsageError(
+            f"cannot read the password from standard input: {cause}", remedy="pipe it in"
+        ) from None
+    if len(content) > _MAX_PASSWORD_SIZE:
+        raise UsageError(
+            f"the password is longer than {_MAX_PASSWORD_SIZE} bytes",
+            remedy="pipe in the right one",
+        )
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _prompt_username(auth_key: str) -> str:
+    _check_terminal(auth_key, "-u USER --password-stdin")
+    # Not `input`, which writes the prompt to standard output: that is for results.
+    sys.stderr.write(f"Username for {auth_key}: ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip()
+
+
+def _prompt_password(auth_key: str) -> str:
+    _check_terminal(auth_key, "--password-stdin")
+    try:
+        return getpass.getpass(f"Password for {auth_key}: ")
+    except EOFError:
+        return ""
+
+
+def _check_terminal(auth_key: str, remedy: str) -> None:
+    if not _has_terminal():
+        raise UsageError(
+            f"no terminal to ask at for the login to {auth_key}", remedy=f"give it: {remedy}"
+        )
+
+
+def _has_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None

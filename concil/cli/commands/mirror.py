@@ -1,0 +1,332 @@
+"""`concil mirror`: copies many images to one destination."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from concil.cli.context import CommandContext
+from concil.cli.dask_cluster import connect_cluster
+from concil.cli.options import common, referrers
+from concil.cli.output import results
+from concil.cli.output.errors import (
+    DONE,
+    FAILED,
+    PARTIAL_FAILURE,
+    describe_error,
+    single_line,
+)
+from concil.cli.output.preview import (
+    PruneTotals,
+    preview_summary,
+    print_preview,
+    prune_destinations,
+)
+from concil.cli.output.reports import Reports, is_html, report_title
+from concil.cli.output.summaries import (
+    failure_lines,
+    listing_failure_lines,
+    mirror_exit_code,
+    summary,
+)
+from concil.engine.engine import Engine
+from concil.errors import UsageError
+from concil.oci.address import DOCKER_ARCHIVE, LayoutAddress, parse_address
+from concil.oci.reference import Reference
+from concil.plan import loader
+from concil.plan.expand import PlanExpansion
+from concil.plan.load_baseline import load_baseline
+from concil.plan.prune_ledger import PruneLedger
+from concil.plan.retry_failed import FailedImages
+from concil.plan.rule import Rule
+from concil.plan.target_names import DestinationPrefix
+from concil.report.timeline import Timeline
+from concil.transfer.mirror.mirror import MirrorItem, MirrorReport, Outcome
+
+if TYPE_CHECKING:
+    from concil.cli.options.common import Subparsers
+
+_DESCRIPTION = """\
+Copy every image of a plan. A plan is a list, or a TOML file that chooses tags of
+repositories (see docs/plans.md). A line of a list is SOURCE, or SOURCE -> TARGET; TARGET
+is a name below DST, or an address with its scheme; # begins a comment. Without TARGET an
+image keeps its repository's path and tag: docker.io/library/alpine:3 goes to
+DST/library/alpine:3, and in a layout it is called docker.io/library/alpine:3.
+Images that are up to date are left alone; run it again after a failure."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the verb to the command line."""
+    parser = subparsers.add_parser(
+        "mirror", help="copy the images of a list or plan", description=_DESCRIPTION
+    )
+    parser.add_argument(
+        "plan", metavar="PLAN", help="a list with one image a line, or a .toml file; -: from stdin"
+    )
+    parser.add_argument(
+        "destination",
+        metavar="DST",
+        nargs="?",
+        help="host[:port]/prefix or oci:DIR; not needed where every entry has a whole target",
+    )
+    parser.add_argument("--dest", metavar="DST", help="the same")
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="write what became of each image, as JSON; FILE.html: a page with the timeline; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--since",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="leave out what an earlier run has carried over: its report, oci:DIR or "
+        "oci-archive:FILE; may be repeated",
+    )
+    parser.add_argument(
+        "--fail-fast", action="store_true", help="begin no more images after one that failed"
+    )
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="copy on the workers of the Dask scheduler at tcp://..."
+    )
+    parser.add_argument(
+        "--retry-failed",
+        metavar="REPORT",
+        type=Path,
+        help="copy only what failed, or was not tried, in the run of this report",
+    )
+    _add_prune_options(parser)
+    common.add_platform(parser, "copy only these platforms of each index")
+    referrers.add_options(parser)
+    common.add_progress(parser)
+    common.add_registry(parser, sides=("src", "dest"))
+    parser.set_defaults(work=run)
+
+
+def _add_prune_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for dry runs and pruning."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say what would be copied and pruned, and how many bytes that is",
+    )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="delete the tags at the destination that are gone at the source, as with prune = "
+        "true in every entry of a plan that chooses tags",
+    )
+    parser.add_argument(
+        "--prune-all",
+        action="store_true",
+        help="the same, even if more than a quarter of a repository's tags, or all of them, go",
+    )
+
+
+def is_missing_destination(arguments: argparse.Namespace) -> bool:
+    """Return whether it is a mirror without the destination argument."""
+    return arguments.verb == "mirror" and arguments.destination is None
+
+
+def run(command: CommandContext) -> int:
+    """Mirror the images of a plan; failures are printed at the end."""
+    arguments = command.arguments
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        destination_prefix = _parse_destination(arguments)
+        plan = loader.load_plan(arguments.plan)
+        arguments.hosts = plan.host_limits
+        timeline = Timeline() if any(map(is_html, arguments.report)) else None
+        if timeline is not None:
+            # Before the engine: what fails after the interrupt must not be recorded as failed.
+            command.shutdown.add_callback(timeline.interrupt)
+        endpoints = replace(common.build_endpoints(arguments), tls_by_host=plan.tls_by_host)
+        if arguments.since:
+            endpoints = replace(endpoints, baseline=load_baseline(arguments.since))
+        engine = stack.enter_context(command.open_engine(endpoints, observer=timeline))
+        expansion = _create_expansion(arguments, engine, plan.rules, destination_prefix)
+        if not expansion.rules and arguments.retry_failed is not None:
+            results.print_line(f"nothing failed in {single_line(str(arguments.retry_failed))}")
+            return DONE
+        probes = _check_plan(arguments, expansion)
+        if expansion.is_static and not arguments.dry_run:
+            command.display.set_expected_images(len(probes))
+            if timeline is not None:
+                timeline.set_expected_images(len(probes))
+        reports = Reports(arguments.report, timeline, report_title(arguments))
+        command.shutdown.add_exit_callback(reports.close_incomplete)
+        stack.enter_context(reports)
+        mirror: Callable[..., MirrorReport] = engine.mirror
+        if arguments.dry_run:
+            mirror = partial(engine.mirror, dry_run=True)
+        elif arguments.dask is not None:
+            mirror = stack.enter_context(connect_cluster(command, endpoints, timeline)).mirror
+        report = _mirror(command, mirror, expansion, reports)
+        pruned = _prune(command, engine, expansion, reports)
+    command.display.close()
+    report_errors = [f"concil: {describe_error(error)}" for error in reports.errors]
+    for line in [
+        *failure_lines(report, probes),
+        *listing_failure_lines(expansion),
+        *pruned.failure_lines(),
+        *report_errors,
+    ]:
+        command.display.write(line, "error")
+    if not arguments.quiet:
+        line = summary(report, time.monotonic() - began, pruned.removed_count)
+        line += "; ended early by --fail-fast" * reports.has_ended_early
+        results.print_line(
+            preview_summary(report, pruned.removed_count) if arguments.dry_run else line
+        )
+    code = mirror_exit_code(report, [error for _, error in expansion.failures])
+    if code == DONE and pruned.errors:
+        return PARTIAL_FAILURE
+    return FAILED if code == DONE and report_errors else code
+
+
+def _check_plan(arguments: argparse.Namespace, expansion: PlanExpansion) -> list[MirrorItem]:
+    """Check the plan; return its images, with placeholders for unlisted tags."""
+    probes = expansion.check()
+    if not probes:
+        raise UsageError(
+            f"no images in {single_line(arguments.plan)}", remedy="a list has one image a line"
+        )
+    if arguments.since:
+        _check_since(arguments.since, probes)
+    _check_hosts("--src-creds", arguments.src_creds, [item.source for item in probes])
+    _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in probes])
+    return probes
+
+
+def _mirror(
+    command: CommandContext,
+    mirror: Callable[..., MirrorReport],
+    expansion: PlanExpansion,
+    reports: Reports,
+) -> MirrorReport:
+    """Copy the images, or preview them, and report each outcome."""
+    arguments = command.arguments
+
+    def note(outcome: Outcome) -> None:
+        reports.add(outcome)
+        if arguments.dry_run:
+            print_preview(outcome)
+        if outcome.result is not None:
+            referrers.print_notes(command, outcome.result)
+
+    report = mirror(expansion, on_image=note, keep_outcomes=False, fail_fast=arguments.fail_fast)
+    reports.has_ended_early = arguments.fail_fast and bool(report.failed)
+    for rule, error in expansion.failures:
+        reports.add_listing_failure(rule.source, error)
+    return report
+
+
+def _prune(
+    command: CommandContext, engine: Engine, expansion: PlanExpansion, reports: Reports
+) -> PruneTotals:
+    """Delete tags that are gone at the source; skipped after a run that ended early."""
+    if expansion.ledger is None:
+        return PruneTotals()
+    if reports.has_ended_early:
+        command.print_message("nothing was pruned: the run ended early")
+        return PruneTotals()
+    return prune_destinations(command, engine, expansion.ledger, reports)
+
+
+def _parse_destination(arguments: argparse.Namespace) -> DestinationPrefix | None:
+    """Return the destination of ``--dest`` or the argument; None if the plan has all targets."""
+    if arguments.dest is not None and arguments.destination is not None:
+        raise UsageError("two destinations are given", remedy="leave one of them away")
+    destination = arguments.dest if arguments.dest is not None else arguments.destination
+    return DestinationPrefix(destination) if destination is not None else None
+
+
+def _create_expansion(
+    arguments: argparse.Namespace,
+    engine: Engine,
+    rules: tuple[Rule, ...],
+    destination_prefix: DestinationPrefix | None,
+) -> PlanExpansion:
+    """Return the images of the plan: restricted to failed ones, or with a ledger for pruning."""
+    if arguments.prune or arguments.prune_all:
+        rules = tuple(replace(rule, prune=True) for rule in rules)
+    platforms = common.parse_platforms(arguments)
+    expansion = PlanExpansion(
+        rules,
+        engine.tags,
+        destination_prefix,
+        platforms,
+        arguments.referrers,
+        referrers.foreign_layers(arguments),
+        arguments.recheck,
+        list_repositories=engine.repositories,
+    )
+    if arguments.retry_failed is not None:
+        if arguments.prune or arguments.prune_all:
+            raise UsageError(
+                "--retry-failed does not look at all of the plan, and cannot prune",
+                remedy="leave --prune away, or mirror all of it",
+            )
+        _restrict_to_failed(expansion, arguments.retry_failed)
+    elif any(rule.prune for rule in rules):
+        expansion.check()
+        expansion.ledger = PruneLedger(
+            rules, expansion.destination, allow_empty=arguments.prune_all
+        )
+    return expansion
+
+
+def _restrict_to_failed(expansion: PlanExpansion, report: Path) -> None:
+    """Restrict the plan to the failures of a report."""
+    expansion.check()  # checks all rules, not only those that failed
+    failures = FailedImages.from_report(report)
+    expansion.rules = tuple(failures.filter_rules(expansion.rules))
+    expansion.image_filter = failures.is_failed
+    if failures and not expansion.rules:
+        raise UsageError(
+            f"nothing that failed in {single_line(str(report))} is in the plan",
+            remedy="name the report of a run of this plan",
+        )
+
+
+def _check_since(runs: Sequence[str], items: Iterable[MirrorItem]) -> None:
+    """Check that the targets of ``--since`` are layouts, and none of them is a baseline."""
+    for target in (parse_address(item.destination) for item in items):
+        if not isinstance(target, LayoutAddress) or target.scheme == DOCKER_ARCHIVE:
+            raise UsageError(
+                f"--since leaves blobs out, and {target} needs them all",
+                remedy="mirror to oci:DIR or oci-archive:FILE",
+            )
+        if {target.store_address, target.path} & set(runs):
+            raise UsageError(
+                f"{target.store_address} cannot lack what it holds itself",
+                remedy="mirror to a new one",
+            )
+
+
+def _check_hosts(option: str, creds: str | None, addresses: Iterable[str]) -> None:
+    """Check that the password of an option is sent to one host only."""
+    if creds is None:
+        return
+    parsed_addresses = [parse_address(text) for text in addresses]
+    hosts = {
+        address.host
+        for address in parsed_addresses
+        if isinstance(address, Reference) and not address.username
+    }
+    if len(hosts) > 1:
+        raise UsageError(
+            f"{option} would go to {len(hosts)} hosts: {', '.join(sorted(hosts)[:4])}",
+            remedy="write user:password@ in front of the host they belong to, or mirror each "
+            "host on its own",
+        )

@@ -1,0 +1,126 @@
+"""`concil serve`: serves a layout directory as a registry until interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from concil.errors import NotFound, StoreError, UsageError, safe_repr
+from concil.fs.local_file import disk_error
+from concil.server import EmbeddedRegistry
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse has no public name for it
+
+_DEFAULT_ADDRESS = "127.0.0.1:5000"
+_WAIT_TIMEOUT = 3600.0  # seconds; a wait without a limit could not be interrupted
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the verb to the command line."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="serve an OCI layout directory as a registry",
+        description="Serve an OCI image layout directory as a registry, until interrupted.",
+    )
+    parser.add_argument(
+        "directory", metavar="DIR", help="a layout, an empty directory, or one to be made"
+    )
+    parser.add_argument(
+        "--addr",
+        metavar="HOST:PORT",
+        default=_DEFAULT_ADDRESS,
+        help="where to listen (default: %(default)s); port 0 takes a free one",
+    )
+    parser.add_argument("--read-only", action="store_true", help="refuse every write")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        UsageError, NotFound, StoreError: the directory cannot be served.
+    """
+    address = parse_listen_address(arguments.addr)
+    directory = _check_directory(arguments.directory, read_only=arguments.read_only)
+    registry = EmbeddedRegistry(directory, address=address, read_only=arguments.read_only)
+    registry.durable = True
+    stop = threading.Event()
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    previous_handlers = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        with registry:
+            print(f"serving {directory} at {registry.url}", flush=True)
+            while not stop.wait(_WAIT_TIMEOUT):
+                pass
+    finally:
+        for number, handler in previous_handlers.items():
+            signal.signal(number, handler)
+    print("stopped; unfinished uploads can be resumed", file=sys.stderr)
+    return 0
+
+
+def parse_listen_address(text: str) -> tuple[str, int]:
+    """Parse ``host:port``, ``[ipv6]:port``, or ``:port`` for every address of the machine.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    host, colon, port = text.rpartition(":")
+    bare_host = host.removeprefix("[").removesuffix("]")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else -1
+    if not colon or not 0 <= number < 65536 or (":" in bare_host and not is_bracketed):
+        raise UsageError(
+            f"not an address to listen on: {safe_repr(text)}",
+            remedy="write HOST:PORT, as in 127.0.0.1:5000 or [::1]:5000",
+        )
+    return bare_host or "0.0.0.0", number  # noqa: S104  # asked for by leaving the host out
+
+
+def _check_directory(text: str, *, read_only: bool) -> Path:
+    """Return the directory if it is a layout, or an empty directory that may be written to."""
+    directory = Path(text)
+    if not directory.exists():
+        _make(directory, text, read_only=read_only)
+    if not directory.is_dir():
+        raise StoreError(
+            f"cannot serve {safe_repr(text)}: not a directory",
+            remedy="name a layout directory; from an archive make one with "
+            "concil copy --all oci-archive:FILE oci:DIR",
+        )
+    if any((directory / name).exists() for name in ("oci-layout", "index.json")):
+        return directory  # opening it reports any other damage
+    if read_only or any(directory.iterdir()):
+        raise StoreError(
+            f"cannot serve {safe_repr(text)}: not an OCI image layout",
+            remedy="name a directory that has oci-layout and index.json, or an empty one",
+        )
+    return directory
+
+
+def _make(directory: Path, text: str, *, read_only: bool) -> None:
+    """Create a missing directory, which is served as an empty layout."""
+    failure = f"cannot serve {safe_repr(text)}"
+    if read_only:
+        raise NotFound(f"{failure}: there is no such directory", remedy="name a layout directory")
+    try:
+        directory.mkdir()
+    except FileNotFoundError as error:
+        parent = safe_repr(str(directory.parent))
+        raise NotFound(
+            f"{failure}: there is no directory {parent}", remedy=f"make it first: mkdir -p {parent}"
+        ) from error
+    except OSError as error:
+        raise disk_error(f"{failure}: cannot make", directory, error) from error

@@ -1,0 +1,111 @@
+"""The context of a running command: options, display and shutdown."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from concil.cli.options import common
+from concil.display.display import Display
+from concil.engine.engine import Endpoints, Engine
+from concil.engine.store_factory import StoreFactory
+from concil.progress.events import ProgressSink, tee
+from concil.transfer.journal import Journal
+
+GRACE_PERIOD = 10.0  # seconds from the first signal until running transfers are abandoned
+_SHORT_GRACE_PERIOD = 1.0  # seconds, for commands without resumable transfers
+_CLOSE_TIMEOUT = 7.0  # seconds for chunks in flight after a failure; well below GRACE_PERIOD
+
+
+class Shutdown:
+    """The request to end a command. Thread-safe."""
+
+    def __init__(self) -> None:
+        """Create it without a request."""
+        self.event = threading.Event()
+        self.grace_period = _SHORT_GRACE_PERIOD  # seconds until the program exits without waiting
+        self._lock = threading.Lock()  # guards the lists below
+        self._callbacks: list[Callable[[], object]] = []
+        self._exit_callbacks: list[Callable[[], object]] = []
+
+    def add_callback(self, call: Callable[[], object]) -> None:
+        """Call a function when the end is requested; at once if it already was."""
+        with self._lock:
+            self._callbacks.append(call)
+        if self.event.is_set():
+            call()
+
+    def add_exit_callback(self, call: Callable[[], object]) -> None:
+        """Call a function if the program exits without waiting for the command."""
+        with self._lock:
+            self._exit_callbacks.append(call)
+
+    def request(self) -> None:
+        """Request the command to end soon."""
+        self.event.set()
+        with self._lock:
+            callbacks = list(self._callbacks)
+        for callback in callbacks:
+            callback()
+
+    def run_exit_callbacks(self) -> None:
+        """Run the exit callbacks, whatever they raise."""
+        with self._lock:
+            callbacks = list(self._exit_callbacks)
+        for callback in callbacks:
+            with contextlib.suppress(Exception):  # the program exits in any case
+                callback()
+
+
+@dataclass(frozen=True, slots=True)
+class CommandContext:
+    """The options, display and shutdown of a running command."""
+
+    arguments: argparse.Namespace
+    display: Display
+    shutdown: Shutdown = field(default_factory=Shutdown)
+
+    def print_message(self, line: str) -> None:
+        """Print a message, unless ``--quiet`` is given."""
+        if not self.arguments.quiet:
+            self.display.write(line, "info")
+
+    @contextlib.contextmanager
+    def open_engine(
+        self,
+        endpoints: Endpoints | None = None,
+        journal: Journal | None = None,
+        observer: ProgressSink | None = None,
+    ) -> Iterator[Engine]:
+        """Open an engine with the options of the command; a shutdown cancels it.
+
+        Args:
+            endpoints: options of source and destination; None: from the command's options.
+            journal: None: the user's journal.
+            observer: receives the progress events in addition to the display.
+        """
+        engine = Engine(
+            common.build_config(self.arguments),
+            progress=self.display if observer is None else tee(self.display, observer),
+            endpoints=endpoints or common.build_endpoints(self.arguments),
+            journal=journal,
+        )
+        self.shutdown.grace_period = GRACE_PERIOD
+        self.shutdown.add_callback(engine.cancel)
+        try:
+            yield engine
+        except BaseException:  # re-raised: no worker may delay a failed command
+            engine.cancel()
+            engine.close(_CLOSE_TIMEOUT)
+            raise
+        engine.close()
+
+    @contextlib.contextmanager
+    def open_store_factory(self) -> Iterator[StoreFactory]:
+        """Open a store factory with the options of the command."""
+        config = common.build_config(self.arguments)
+        with StoreFactory(config, timeouts=None, cancel=self.shutdown.event) as stores:
+            yield stores

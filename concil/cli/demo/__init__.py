@@ -1,0 +1,1 @@
+"""`concil demo`: the command, its images, relay and registries."""

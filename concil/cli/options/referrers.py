@@ -1,0 +1,46 @@
+"""Options for referrers and foreign layers, and the notes about skipped ones."""
+
+from __future__ import annotations
+
+import argparse
+
+from concil.cli.context import CommandContext
+from concil.cli.output.errors import single_line
+from concil.progress.events import State
+from concil.transfer.image.copier import ForeignLayers, ImageResult
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--referrers``, ``--foreign-layers`` and ``--recheck``."""
+    parser.add_argument(
+        "--referrers",
+        action="store_true",
+        help="copy signatures, attestations and SBOMs too, those that refer to the image and "
+        "the tags of cosign; they are looked for also where the image is up to date",
+    )
+    parser.add_argument(
+        "--foreign-layers",
+        choices=[str(mode) for mode in ForeignLayers],
+        default=str(ForeignLayers.SKIP),
+        help="layers that are not to be distributed: leave them out (default), copy them from "
+        "the source, or fetch what the source has not from the URLs of the manifest",
+    )
+    parser.add_argument(
+        "--recheck",
+        action="store_true",
+        help="ask the destination for every manifest and blob of an image that is up to date, "
+        "and copy what it has lost; look at immutable tags, too",
+    )
+
+
+def foreign_layers(arguments: argparse.Namespace) -> ForeignLayers:
+    """Return the mode that ``--foreign-layers`` selects."""
+    return ForeignLayers(arguments.foreign_layers)
+
+
+def print_notes(context: CommandContext, result: ImageResult) -> None:
+    """Print in one line how a copied image differs from its source."""
+    if result.notes and result.state is State.DONE:
+        context.print_message(
+            single_line(f"concil: note: {result.destination}: {'; '.join(result.notes)}")
+        )

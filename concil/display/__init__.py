@@ -1,0 +1,1 @@
+"""Progress display: bars, plain lines or JSON."""

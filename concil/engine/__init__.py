@@ -1,0 +1,1 @@
+"""The front door of the library: Engine and the stores it opens."""

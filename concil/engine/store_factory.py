@@ -1,0 +1,286 @@
+"""Opens the store behind an address and shares its sessions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import requests
+
+from concil.auth.credentials.credentials import CredentialProviders, Credentials
+from concil.auth.credentials.keychain import AuthFilePaths, Keychain
+from concil.config import Timeouts, TransferConfig
+from concil.errors import UsageError
+from concil.http.requests_session import TLSSettings, create_session
+from concil.http.throttle.host_limiter import HostLimiters
+from concil.http.transport import Transport
+from concil.http.warning_header import WarningLog
+from concil.oci.address import Address, LayoutAddress
+from concil.oci.descriptor import Descriptor
+from concil.oci.manifest import Digest
+from concil.oci.reference import Reference, is_loopback, limits_by_api_host
+from concil.progress.events import ProgressSink
+from concil.registry.client import RegistryClient
+from concil.registry.endpoint import Endpoint
+from concil.registry.quirks import HostProfiles
+from concil.registry.referrers import SharedReferrers
+from concil.runtime import arguments
+from concil.store.archive.docker_reader import DockerArchiveReader
+from concil.store.archive.pool import ArchivePool, ArchiveWrites, LocalDestination, LocalSource
+from concil.store.layout.directory import LayoutDirectory
+from concil.store.layout.store import LayoutStore
+from concil.store.registry.foreign_layer_url import open_foreign_layer
+from concil.store.registry.repository import RegistryBlobReader, RepositoryStore
+
+SourceStore = RepositoryStore | LocalSource
+DestinationStore = RepositoryStore | LocalDestination
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointOptions:
+    """Connection options of one side of a transfer."""
+
+    tls: TLSSettings = field(default_factory=TLSSettings)
+    credentials: Credentials | None = None  # used if the address has none
+    authfile: str | None = None  # file with logins; None: those of podman and docker
+
+    def __post_init__(self) -> None:
+        """Check the types of the fields; a path may be an `os.PathLike`."""
+        arguments.check_instance("tls", self.tls, TLSSettings)
+        arguments.check_instance("credentials", self.credentials, (Credentials, type(None)))
+        if self.authfile is not None:
+            object.__setattr__(self, "authfile", arguments.to_path("authfile", self.authfile))
+
+
+class StoreFactory:
+    """Opens each store of one run once. Any thread may call any method.
+
+    Different TLS settings never share a session, because requests would reuse connections
+    that were opened with other settings (CVE-2024-35195).
+    """
+
+    def __init__(
+        self,
+        config: TransferConfig,
+        *,
+        timeouts: Timeouts | None,
+        cancel: threading.Event,
+        host_profiles: HostProfiles | None = None,
+    ) -> None:
+        """Create the factory without opening anything; `close` closes every connection.
+
+        Args:
+            host_profiles: recorded behaviour of hosts; None: the built-in profiles only.
+        """
+        self._config = config
+        self._timeouts = timeouts
+        self._cancel = cancel
+        self._host_limiters = HostLimiters(config.requests, limits_by_api_host(config.host_limits))
+        self.warnings = WarningLog()
+        self._host_profiles = host_profiles or HostProfiles()
+        self.shared_referrers = SharedReferrers()
+        self._transports: dict[TLSSettings, Transport] = {}
+        self._keychains: dict[str | None, Keychain] = {}  # by authfile
+        self._endpoints: dict[tuple[str, EndpointOptions, str], Endpoint] = {}
+        self._layouts: dict[str, tuple[LayoutDirectory, LayoutStore]] = {}
+        self._archives = ArchivePool(config, cancel)
+        self._lock = threading.Lock()  # guards the dictionaries above
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close all sessions and archives."""
+        self.close()
+
+    def open_source(self, address: Address, options: EndpointOptions | None = None) -> SourceStore:
+        """Open a store to read from.
+
+        Raises:
+            StoreError, NotFound: the layout or archive does not exist or is invalid.
+        """
+        if isinstance(address, Reference):
+            return self.open_repository(address, options)
+        if address.is_archive:
+            return self._archives.open_source(address)
+        return self._open_layout(address.path, create=False)[1]
+
+    def open_destination(
+        self,
+        address: Address,
+        options: EndpointOptions | None = None,
+        archives: ArchiveWrites | None = None,
+    ) -> DestinationStore:
+        """Open a store to write to; a layout or archive is created if it is missing.
+
+        Args:
+            archives: the archives that the current call of the engine writes.
+        Raises:
+            UsageError: it is an archive, and ``archives`` is None.
+        """
+        if isinstance(address, Reference):
+            return self.open_repository(address, options)
+        if not address.is_archive:
+            layout, store = self._open_layout(address.path, create=True)
+            return store if archives is None else archives.layout(address.path, layout)
+        if archives is None:
+            raise UsageError(
+                f"{address}: an archive is not written an image at a time",
+                remedy="copy or mirror to it",
+            )
+        return archives.open_destination(address)
+
+    def open_repository(
+        self, reference: Reference, options: EndpointOptions | None = None
+    ) -> RepositoryStore:
+        """Open a repository of a registry."""
+        endpoint = self.get_endpoint(reference, options)
+        client = RegistryClient(
+            endpoint,
+            reference.repository,
+            policy=self._config.retry,
+            max_manifest_size=self._config.max_manifest_size,
+        )
+        return RepositoryStore(
+            client,
+            name=reference.repository_address,
+            host_profiles=self._host_profiles,
+            chunk_size=self._config.chunk_size,
+            referrers=self.shared_referrers,
+        )
+
+    def open_foreign_layer(
+        self, blob: Descriptor, start: int = 0, stop: int | None = None
+    ) -> RegistryBlobReader:
+        """Open a layer at a URL in its manifest, without credentials or client certificate."""
+        with self._lock:
+            transport = self._get_transport(TLSSettings())
+        return open_foreign_layer(transport, blob, start, stop)
+
+    def close(self) -> None:
+        """Close all sessions and archives."""
+        self._archives.close()
+        with self._lock:
+            transports = list(self._transports.values())
+            self._transports.clear()
+            self._endpoints.clear()
+        for transport in transports:
+            transport.session.close()
+
+    def _open_layout(self, path: str, *, create: bool) -> tuple[LayoutDirectory, LayoutStore]:
+        with self._lock:
+            if path not in self._layouts:
+                layout = LayoutDirectory(path, create=create)
+                store = LayoutStore(layout, manifest_limit=self._config.max_manifest_size)
+                self._layouts[path] = layout, store
+            return self._layouts[path]
+
+    def open_archive_writes(
+        self, progress: ProgressSink | None
+    ) -> AbstractContextManager[ArchiveWrites]:
+        """Return a context manager for a call that may write archives."""
+        return self._archives.open_writes(progress)
+
+    def get_endpoint(
+        self, reference: Reference, options: EndpointOptions | None = None
+    ) -> Endpoint:
+        """Return the endpoint of a reference, with the credentials for its repository."""
+        options = options or EndpointOptions()
+        credentials, is_anonymous = options.credentials, reference.username == ""
+        if reference.username is not None:
+            explicit = Credentials(reference.username, reference.password or "")
+            credentials = None if is_anonymous else explicit
+        options = EndpointOptions(options.tls, credentials, options.authfile)
+        base_url = f"{reference.api_scheme}://{reference.api_host}"
+        keychain = self.get_keychain(options.authfile)
+        # Repositories of one host may have separate logins, which need separate tokens.
+        scope = keychain.credential_scope(f"{reference.host}/{reference.repository}")
+        if is_anonymous or credentials is not None:
+            providers, scope = CredentialProviders(credentials), ""
+        else:
+            providers = CredentialProviders(stored=lambda: keychain.find_credentials(scope))
+        with self._lock:
+            endpoint = self._endpoints.get((base_url, options, scope))
+            if endpoint is None:
+                # Docker tries plain http for loopback hosts, skopeo if verification is off.
+                may_use_http = is_loopback(reference.api_host) or options.tls.verify is False
+                endpoint = Endpoint(
+                    self._get_transport(options.tls),
+                    base_url,
+                    providers=providers,
+                    allow_plain_http=may_use_http and reference.scheme == "docker",
+                )
+                self._endpoints[base_url, options, scope] = endpoint
+            return endpoint
+
+    def get_keychain(self, authfile: str | None = None) -> Keychain:
+        """Return the logins stored in a file, or in all files that podman and docker read."""
+        with self._lock:
+            keychain = self._keychains.get(authfile)
+            if keychain is None:
+                keychain = Keychain(AuthFilePaths.resolve(authfile), cancel=self._cancel)
+                self._keychains[authfile] = keychain
+            return keychain
+
+    def _get_transport(self, tls: TLSSettings) -> Transport:
+        """Return the transport for TLS settings. The caller holds the lock."""
+        transport = self._transports.get(tls)
+        if transport is None:
+            connections = 2 * (self._config.workers + self._config.concurrent_images) + 2
+            session: requests.Session = create_session(tls, pool_maxsize=connections)
+            transport = self._transports[tls] = Transport(
+                session,
+                timeouts=self._timeouts,
+                cancel=self._cancel,
+                host_limiters=self._host_limiters,
+                warnings=self.warnings,
+            )
+        return transport
+
+
+def blob_size(store: SourceStore, digest: Digest) -> int | None:
+    """Return the size of a blob in a store, in bytes; None: it does not exist."""
+    if isinstance(store, LayoutStore):
+        return store.backend.blob_size(digest)
+    return store.blob_size(digest)
+
+
+def list_images(store: SourceStore) -> Iterator[tuple[str, Digest | None]]:
+    """Yield the name of every image of a store, "" for unnamed ones, and its digest.
+
+    The digest is None where it would need a request.
+    """
+    if not isinstance(store, LayoutStore):
+        for tag in store.tags():
+            yield tag, None
+        if isinstance(store, DockerArchiveReader):
+            yield from [("", None)] * store.untagged_count
+        return
+    named_digests = set()
+    for name in store.tags():
+        entry = store.backend.find_entry(name)
+        if entry is not None:
+            named_digests.add(entry.digest)
+            yield name, entry.digest
+    for entry in store.backend.entries():
+        if entry.digest not in named_digests:
+            yield "", entry.digest
+
+
+def reference_in_store(address: Address) -> str:
+    """Return the reference of an address in its store: a digest, a tag, or "" for the default."""
+    if address.digest is not None:
+        return str(address.digest)
+    if isinstance(address, LayoutAddress):
+        return address.name or ""
+    return address.tag or "latest"

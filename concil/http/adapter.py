@@ -1,0 +1,305 @@
+"""Connection pools with TLS settings per host and larger buffers."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import queue
+import ssl
+import time
+import urllib.parse
+from typing import Any
+
+import requests
+import requests.adapters
+import requests.cookies
+import urllib3.connection
+import urllib3.connectionpool
+
+from concil.config import KIB, MIB
+from concil.http import errors
+from concil.http.certs_d import CertificateDirectories, HostCertificates
+from concil.http.proxies import Proxy
+from concil.http.tls_context import SharedSSLContext
+from concil.http.urls import host_of
+from concil.runtime.forking import close_socket_in_child, register_after_fork
+
+_MAX_INTERIM_RESPONSES = 16  # such as "100 Continue", before the final response
+_MAX_LINE_SIZE = 64 * KIB  # bytes
+_HEADER_TIMEOUT = 300.0  # seconds for all headers; one byte a minute passes an idle timeout
+
+
+class _BoundedReader(io.BufferedReader):
+    """Buffered reader that limits the length of a line and the time for all lines."""
+
+    _deadline: float | None = None  # monotonic seconds; None before the first byte
+
+    def reset_deadline(self) -> None:
+        """Restart the header timeout when the next byte arrives."""
+        self._deadline = None
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read a line, receiving as often as needed; cut it at the maximum length."""
+        remaining = _MAX_LINE_SIZE if size is None or size < 0 else size
+        pieces: list[bytes] = []
+        while remaining > 0 and (buffered := self.peek(1)):
+            now = time.monotonic()
+            self._deadline = self._deadline or now + _HEADER_TIMEOUT
+            if now > self._deadline:
+                raise http.client.HTTPException("the headers take too long")
+            end = buffered.find(b"\n") + 1
+            if 0 < end <= remaining and not pieces:
+                return self.read(end)  # fast path: the whole line is buffered
+            piece = self.read(min(end or len(buffered), remaining))
+            pieces.append(piece)
+            remaining -= len(piece)
+            if end:
+                break
+        return b"".join(pieces)
+
+
+class _BoundedResponse(http.client.HTTPResponse):
+    """Response with bounded status line, headers and trailer; http.client limits no time."""
+
+    _interim_count = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - http.client's
+        super().__init__(*args, **kwargs)
+        self.fp = _BoundedReader(self.fp.detach())
+
+    def begin(self) -> None:
+        """Read up to the body and reject conflicting lengths.
+
+        urllib3 rejects them as well, but leaves the connection open.
+        """
+        super().begin()
+        headers = self.headers.get_all("Content-Length", [])
+        if len({length.strip() for header in headers for length in header.split(",")}) > 1:
+            raise http.client.HTTPException(errors.CONFLICTING_LENGTHS)
+
+    def _read_status(self) -> tuple[str, int, str]:
+        self.fp.reset_deadline()  # type: ignore[attr-defined]
+        status: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # not public
+        self._interim_count += 1
+        if self._interim_count > _MAX_INTERIM_RESPONSES:
+            raise http.client.HTTPException(
+                f"got more than {_MAX_INTERIM_RESPONSES} interim answers"
+            )
+        return status
+
+    def _read_next_chunk_size(self) -> int:
+        self.fp.reset_deadline()  # type: ignore[attr-defined]
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]  # not public
+        return size
+
+    def _read_and_discard_trailer(self) -> None:
+        self.fp.reset_deadline()  # type: ignore[attr-defined]
+        http.client.parse_headers(self.fp)  # bounded like headers
+
+
+class _HTTPConnection(urllib3.connection.HTTPConnection):
+    response_class = _BoundedResponse
+
+    def connect(self) -> None:
+        """Connect, and have a forked child close its copy of the socket."""
+        super().connect()
+        if self.sock is not None:
+            close_socket_in_child(self.sock)
+
+
+class _HTTPSConnection(urllib3.connection.HTTPSConnection):
+    response_class = _BoundedResponse
+    shared_context: SharedSSLContext | None = None
+
+    def connect(self) -> None:
+        """Connect with the TLS context that the pool's connections share."""
+        if self.shared_context is not None:
+            self.shared_context.apply_to(self)
+        super().connect()
+        if self.sock is not None:
+            close_socket_in_child(self.sock)
+
+
+class _ForkSafeQueue(queue.LifoQueue[Any]):
+    """Queue of a pool's idle connections, emptied in a forked child."""
+
+    def __init__(self, maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        register_after_fork(self, _ForkSafeQueue.after_fork)
+
+    def after_fork(self) -> None:
+        """Reset the queue in the child: a thread of the parent may have held its locks."""
+        queue.LifoQueue.__init__(self, self.maxsize)
+        for _ in range(self.maxsize):
+            self.put_nowait(None)  # urllib3 opens a connection for each None
+
+
+class _HTTPConnectionPool(urllib3.connectionpool.HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+    QueueCls = _ForkSafeQueue
+
+
+class _HTTPSConnectionPool(urllib3.connectionpool.HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+    QueueCls = _ForkSafeQueue
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's
+        super().__init__(*args, **kwargs)
+        self._shared_context = SharedSSLContext()
+
+    def _new_conn(self) -> Any:  # noqa: ANN401 - urllib3's
+        connection = super()._new_conn()
+        # urllib3 verifies an https proxy with the settings stored on the connection itself.
+        if isinstance(connection, _HTTPSConnection) and (
+            self.proxy is None or self.proxy.scheme != "https"
+        ):
+            connection.shared_context = self._shared_context
+        return connection
+
+
+_POOL_CLASSES_BY_SCHEME = {"http": _HTTPConnectionPool, "https": _HTTPSConnectionPool}
+
+
+class RegistryAdapter(requests.adapters.HTTPAdapter):
+    """requests adapter that writes blocks of 1 MiB, because small blocks cost CPU time.
+
+    A forked child opens its own connections: two processes that read from one connection
+    would receive each other's responses.
+    """
+
+    # The attributes that requests includes in a pickled session.
+    __attrs__ = (
+        *requests.adapters.HTTPAdapter.__attrs__,
+        "_cert_directories",
+        "_common_certificates",
+        "_use_ca_certs",
+    )
+
+    def __init__(
+        self,
+        pool_maxsize: int,
+        *,
+        cert_directories: CertificateDirectories | None = None,
+        common_certificates: HostCertificates | None = None,
+        use_ca_certs: bool = True,
+    ) -> None:
+        """Keep up to ``pool_maxsize`` connections per host.
+
+        Args:
+            cert_directories: certificates per host.
+            common_certificates: used for every host instead of ``cert_directories``.
+            use_ca_certs: whether to trust the CA certificates of either.
+        """
+        self._cert_directories = cert_directories
+        self._common_certificates = common_certificates
+        self._use_ca_certs = use_ca_certs
+        super().__init__(pool_connections=16, pool_maxsize=pool_maxsize)
+        register_after_fork(self, RegistryAdapter.after_fork)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the adapter from a pickle."""
+        super().__setstate__(state)  # type: ignore[misc]  # missing in the type stubs
+        register_after_fork(self, RegistryAdapter.after_fork)
+
+    def after_fork(self) -> None:
+        """Drop all connections in a forked child; they belong to the parent."""
+        reset_adapter(self)
+        if self._cert_directories is not None:
+            self._cert_directories = self._cert_directories.copy_without_cache()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests'
+        """Create the pool manager with this module's connection classes."""
+        super().init_poolmanager(
+            *args, blocksize=MIB, ssl_minimum_version=ssl.TLSVersion.TLSv1_2, **kwargs
+        )
+        self.poolmanager.pool_classes_by_scheme = _POOL_CLASSES_BY_SCHEME
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401 - requests'
+        """Return a proxy manager that uses this module's connection classes."""
+        manager = super().proxy_manager_for(
+            proxy, blocksize=MIB, ssl_minimum_version=ssl.TLSVersion.TLSv1_2, **kwargs
+        )
+        if not proxy.lower().startswith("socks"):  # SOCKS needs urllib3's own connection classes
+            manager.pool_classes_by_scheme = _POOL_CLASSES_BY_SCHEME
+        return manager
+
+    def get_connection_with_tls_context(
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str | None,  # noqa: FBT001 - requests'
+        proxies: Any = None,  # noqa: ANN401 - requests'
+        cert: Any = None,  # noqa: ANN401 - requests'
+    ) -> Any:  # noqa: ANN401 - requests'
+        """Return the connection pool for a request, without a proxy lookup if there are none."""
+        if proxies or verify is None:
+            return super().get_connection_with_tls_context(request, verify, proxies, cert)
+        host, settings = self.build_connection_pool_key_attributes(request, verify, cert)
+        return self.poolmanager.connection_from_host(**host, pool_kwargs=settings)
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> Any:  # noqa: ANN401 - requests'
+        """Return the request target: the path, or what requests computes if there is a proxy."""
+        path = request.path_url
+        if proxies or path.startswith("//"):
+            return super().request_url(request, proxies)
+        return path
+
+    def build_connection_pool_key_attributes(
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str,  # noqa: FBT001 - requests'
+        cert: str | tuple[str, str] | None = None,
+    ) -> Any:  # noqa: ANN401 - requests'
+        """Add the host's certificates to the pool key, so that each setting has its own pool.
+
+        Raises:
+            UsageError: the host's certificates cannot be used.
+        """
+        host, default_settings = super().build_connection_pool_key_attributes(request, verify, cert)
+        settings: dict[str, Any] = {**default_settings}
+        if host["scheme"] != "https":
+            return host, settings
+        certificates = self._common_certificates
+        if certificates is None and self._cert_directories is not None:
+            certificates = self._cert_directories.certificates_for(host_of(request.url or ""))
+            if certificates.client_certificate is not None and cert is None:
+                settings["cert_file"], settings["key_file"] = certificates.client_certificate
+        if (
+            certificates is not None
+            and certificates.ca_cert_data
+            and self._use_ca_certs
+            and verify is not False
+        ):
+            settings["ca_cert_data"] = certificates.ca_cert_data
+        return host, settings
+
+
+def reset_adapter(adapter: requests.adapters.HTTPAdapter) -> None:
+    """Drop an adapter's connections, as pickling and unpickling it would."""
+    adapter.__setstate__(adapter.__getstate__())  # type: ignore[attr-defined]  # as above
+
+
+def reset_foreign_adapters(session: requests.Session) -> None:
+    """Drop the connections of a session's adapters that are not `RegistryAdapter`."""
+    for adapter in session.adapters.values():
+        if isinstance(adapter, requests.adapters.HTTPAdapter) and not isinstance(
+            adapter, RegistryAdapter
+        ):
+            reset_adapter(adapter)
+    if isinstance(session.cookies, requests.cookies.RequestsCookieJar):
+        session.cookies = session.cookies.copy()  # the copy has a new, unlocked lock
+
+
+def check_proxy(proxy: Proxy) -> None:
+    """Reject a proxy URL that urllib3 cannot use. A host without a scheme is accepted.
+
+    Raises:
+        UsageError: the URL has no host or an invalid port.
+    """
+    url = proxy.url
+    try:
+        parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
+        is_usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise errors.invalid_proxy_error("the environment", proxy.setting)

@@ -1,0 +1,1 @@
+"""Holds requests back: rates, pauses and quotas per host."""

@@ -1,0 +1,248 @@
+"""Limits the requests to one host: rate, pause and quota, for all threads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import requests
+
+from concil.config import HostLimits
+from concil.errors import Cancelled
+from concil.http.errors import parse_retry_after
+from concil.http.throttle import ratelimit_headers
+from concil.http.throttle.adaptive_rate import AdaptiveRate
+from concil.http.throttle.quota_tracker import QuotaTracker
+from concil.oci.reference import display_host
+from concil.ratelimit.schedule import Schedule
+
+logger = logging.getLogger(__name__)
+
+INITIAL_PAUSE = (
+    0.5  # seconds after a refusal without Retry-After; doubled until a request is accepted
+)
+MAX_DOUBLINGS = 6
+# A 503 without Retry-After may mean one broken blob, a registry that is down, or nginx limiting
+# the rate. It counts as a refusal when the score reaches the maximum while other requests
+# succeeded within the window; each response with another status lowers the score.
+MAX_BARE_503_SCORE = 3
+SUCCESS_WINDOW = 2.0
+_BARE_503_DECAY = 0.05
+_BUSY_STATUSES = frozenset({429, 503})
+_CANCEL_POLL_INTERVAL = 0.2  # seconds between checks of the cancel event
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Permission for one request; return it to `HostLimiter.record_response`."""
+
+    refusal_count: int  # at the time; the refusal of an older request adds no information
+    is_counted: bool  # against the host's quota
+    sequence_number: int = 0  # in the order of issue
+
+
+class HostLimiter:
+    """Rate, pause and quota limits of one host. Any thread may call any method.
+
+    A pause applies to all threads. After it they do not send all at once: the refusal has also
+    lowered the adaptive rate.
+    """
+
+    def __init__(
+        self, host: str, requests_per_second: float | None = None, max_concurrent: int | None = None
+    ) -> None:
+        """Set the configured limits.
+
+        Args:
+            requests_per_second: None for no fixed rate.
+            max_concurrent: maximum number of requests that await a response; None for no limit.
+        """
+        self._host = host
+        self._semaphore = None if max_concurrent is None else threading.Semaphore(max_concurrent)
+        self._lock = threading.Lock()  # guards all below
+        self._fixed_schedule = (
+            None if requests_per_second is None else Schedule(requests_per_second)
+        )
+        self._adaptive_rate = AdaptiveRate()
+        self._quota_tracker = QuotaTracker(host)
+        self._paused_until = 0.0  # monotonic seconds; no request is sent before
+        self._refusal_count = 0
+        self._consecutive_refusals = 0  # refusals since a request was accepted
+        self._permit_count = 0  # permits issued
+        self._last_quota_permit = 0  # permits issued when a response last reported a quota
+        self._bare_503_score = 0.0  # recent 503s without Retry-After
+        self._last_success = -SUCCESS_WINDOW  # monotonic seconds of the last successful response
+
+    def acquire(self, cancel: threading.Event, *, is_pull: bool = False) -> Permit:
+        """Wait until a request may be sent; no lock is held while waiting.
+
+        Args:
+            is_pull: whether the request is a GET of a manifest.
+        Raises:
+            QuotaExceeded: the quota is used up for longer than the maximum wait.
+            Cancelled: ``cancel`` was set.
+        """
+        if self._semaphore is None:
+            return self._wait_for_permit(cancel, is_pull=is_pull)
+        while not self._semaphore.acquire(timeout=_CANCEL_POLL_INTERVAL):
+            if cancel.is_set():
+                raise self._cancelled_error()
+        try:
+            return self._wait_for_permit(cancel, is_pull=is_pull)
+        except BaseException:
+            self._semaphore.release()
+            raise
+
+    def _wait_for_permit(self, cancel: threading.Event, *, is_pull: bool) -> Permit:
+        """Wait for a permit. Raises as `acquire`."""
+        while True:
+            now = time.monotonic()
+            with self._lock:
+                permit, start_time = self._reserve(now, is_pull=is_pull)
+            if permit is not None and start_time <= now:
+                return permit
+            is_cancelled = cancel.wait(start_time - now)
+            with self._lock:
+                if permit is not None:
+                    # A permit from before a refusal is void: reserve again, after the pause.
+                    is_current = (
+                        permit.refusal_count == self._refusal_count
+                        and self._paused_until <= time.monotonic()
+                    )
+                    if is_current and not is_cancelled:
+                        return permit
+                    self._quota_tracker.in_flight -= permit.is_counted
+            if is_cancelled:
+                raise self._cancelled_error()
+
+    def record_response(
+        self, permit: Permit, response: requests.Response | None, content: bytes = b""
+    ) -> None:
+        """Return a permit and adjust the limits to the response.
+
+        Args:
+            response: None if there was none.
+            content: the body of a 429.
+        """
+        if self._semaphore is not None:
+            self._semaphore.release()
+        now = time.monotonic()
+        with self._lock:
+            self._quota_tracker.in_flight -= permit.is_counted
+            if response is None:
+                return
+            status, quota = response.status_code, ratelimit_headers.parse_quota(response.headers)
+            if ratelimit_headers.is_quota_exhausted(status, response.headers, content):
+                self._quota_tracker.exhaust(quota, now)
+                return
+            if quota is not None:
+                self._quota_tracker.record(
+                    quota, now, is_outdated=permit.sequence_number <= self._last_quota_permit
+                )
+                self._last_quota_permit = self._permit_count
+            retry_after = parse_retry_after(response) if status in _BUSY_STATUSES else None
+            is_overload = retry_after is None and self._is_overload(status, permit, now)
+            if status == requests.codes.too_many or retry_after is not None or is_overload:
+                self._record_refusal(permit, retry_after, now)
+            elif permit.refusal_count == self._refusal_count and status not in _BUSY_STATUSES:
+                self._consecutive_refusals = 0
+                self._adaptive_rate.record_success(now)
+
+    def pause(self, seconds: float) -> None:
+        """Send no request for ``seconds``; a pause that ends later stays in force."""
+        with self._lock:
+            self._extend_pause(seconds, time.monotonic())
+
+    def _cancelled_error(self) -> Cancelled:
+        return Cancelled(f"cancelled while {self._host} was to be left alone")
+
+    def _reserve(self, now: float, *, is_pull: bool) -> tuple[Permit | None, float]:
+        """Return a permit and its start time, or None and when to retry. Caller holds the lock."""
+        if self._paused_until > now:
+            return None, self._paused_until
+        is_counted = self._quota_tracker.is_counted(is_pull=is_pull)
+        wait = self._quota_tracker.wait_time(now) if is_counted else 0.0
+        if wait > 0:
+            return None, now + wait
+        self._quota_tracker.in_flight += is_counted
+        start_time = self._adaptive_rate.reserve(now)
+        if self._fixed_schedule is not None:
+            start_time = max(start_time, self._fixed_schedule.reserve(1, now))
+        self._permit_count += 1
+        return Permit(self._refusal_count, is_counted, self._permit_count), start_time
+
+    def _is_overload(self, status: int, permit: Permit, now: float) -> bool:
+        """Return whether repeated bare 503s mean overload. The caller holds the lock."""
+        if status != requests.codes.unavailable:
+            self._bare_503_score = max(0.0, self._bare_503_score - _BARE_503_DECAY)
+            if status < requests.codes.server_error and status != requests.codes.too_many:
+                self._last_success = now
+            return False
+        if (
+            permit.refusal_count == self._refusal_count
+        ):  # otherwise it was sent before the last refusal
+            self._bare_503_score = min(MAX_BARE_503_SCORE, self._bare_503_score + 1)
+        return (
+            self._bare_503_score >= MAX_BARE_503_SCORE and now - self._last_success < SUCCESS_WINDOW
+        )
+
+    def _extend_pause(self, seconds: float, now: float) -> None:
+        """Extend the pause to at least ``seconds`` from ``now``. The caller holds the lock."""
+        self._paused_until = max(self._paused_until, now + seconds)
+
+    def _record_refusal(
+        self, permit: Permit, retry_after_seconds: float | None, now: float
+    ) -> None:
+        """Pause and slow down, once per group of concurrent requests. Caller holds the lock."""
+        if retry_after_seconds is not None:
+            self._extend_pause(retry_after_seconds, now)
+        if permit.refusal_count != self._refusal_count:
+            return
+        self._refusal_count += 1
+        if retry_after_seconds is None:
+            retry_after_seconds = INITIAL_PAUSE * 2 ** min(
+                self._consecutive_refusals, MAX_DOUBLINGS
+            )
+            self._extend_pause(retry_after_seconds, now)
+        self._consecutive_refusals += 1
+        rate = self._adaptive_rate.record_refusal(now)
+        logger.info(
+            "%s: too many requests; in %.1f s on with %.1f/s", self._host, retry_after_seconds, rate
+        )
+
+
+class HostLimiters:
+    """The limiters of all hosts of a run. Any thread may call any method."""
+
+    def __init__(
+        self,
+        requests_per_second: float | None = None,
+        host_limits: Mapping[str, HostLimits] | None = None,
+    ) -> None:
+        """Set the limits; a host's limiter is created on first use.
+
+        Args:
+            requests_per_second: for each host; None for no fixed rate.
+            host_limits: limits of single hosts, by the host[:port] that serves the API.
+        """
+        self._requests_per_second = requests_per_second
+        self._host_limits = host_limits or {}
+        self._limiters: dict[str, HostLimiter] = {}
+        self._lock = threading.Lock()  # guards _limiters
+
+    def limiter_for(self, host: str) -> HostLimiter:
+        """Return the limiter of a host[:port]."""
+        limiter = self._limiters.get(host)
+        if limiter is None:
+            host_limits = self._host_limits.get(host, HostLimits())
+            requests_per_second = (
+                self._requests_per_second if host_limits.requests is None else host_limits.requests
+            )
+            with self._lock:
+                limiter = self._limiters.setdefault(
+                    host, HostLimiter(display_host(host), requests_per_second, host_limits.jobs)
+                )
+        return limiter

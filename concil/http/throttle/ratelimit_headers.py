@@ -1,0 +1,123 @@
+"""Parses Retry-After and RateLimit headers."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MAX_WAIT = 300.0  # seconds; a longer wait is reported as an error instead
+_MIN_TIMESTAMP = 1_000_000_000  # a larger reset is a Unix time, not a number of seconds
+_NUMBER = re.compile(r"\s*([0-9]{1,12})(?:\.[0-9]{1,9})?\s*(?:[,;]|$)")
+_WINDOW = re.compile(r";\s*w\s*=\s*([0-9]{1,9})\b")
+_PULL_RATE_LIMIT = re.compile(rb"pull rate limit", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A host's quota as one response reports it."""
+
+    remaining: int  # requests
+    limit: int | None = None  # requests in a window
+    window: float | None = None  # seconds
+    reset_after: float | None = None  # seconds from now
+    is_pull_quota: bool = False  # only GETs of manifests count, as on Docker Hub
+    is_standard: bool = True  # from the draft's field names; X- names vary in meaning
+
+    @property
+    def wait_time(self) -> float | None:
+        """Seconds until one more request is allowed; None if unknown."""
+        if self.reset_after is not None:
+            return self.reset_after
+        if self.window is not None and self.window <= MAX_WAIT:
+            return self.window / max(self.limit or 1, 1)
+        return self.window
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the wait is within the maximum."""
+        return self.wait_time is not None and self.wait_time <= MAX_WAIT
+
+
+def parse_quota(headers: Mapping[str, str]) -> Quota | None:
+    """Return the quota in a response's headers; None if there is none or it is malformed.
+
+    Source: Docker Hub's `ratelimit-remaining: 97;w=21600` (REGISTRIES.md 2.3); the drafts of
+    "RateLimit header fields for HTTP", of which the later ones use a single field.
+    """
+    combined = headers.get("RateLimit")
+    if combined is not None:
+        return _parse_combined(combined, headers.get("RateLimit-Policy", ""))
+    for prefix in ("RateLimit", "X-RateLimit"):
+        remaining = _parse_number(headers.get(f"{prefix}-Remaining"))
+        if remaining is not None:
+            break
+    else:
+        return None
+    limit, remaining_header = (
+        headers.get(f"{prefix}-Limit", ""),
+        headers.get(f"{prefix}-Remaining", ""),
+    )
+    window = _WINDOW.search(remaining_header) or _WINDOW.search(limit)
+    return Quota(
+        remaining,
+        _parse_number(limit),
+        float(window[1]) if window else None,
+        _seconds_until(_parse_number(headers.get(f"{prefix}-Reset"))),
+        is_pull_quota="docker-ratelimit-source" in headers,
+        is_standard=prefix == "RateLimit",
+    )
+
+
+def is_quota_exhausted(status: int, headers: Mapping[str, str], content: bytes) -> bool:
+    """Return whether a 429 means a used-up quota that renews only after the maximum wait."""
+    if status != 429:
+        return False
+    if _PULL_RATE_LIMIT.search(content) is not None:
+        return True
+    retry_after = _parse_number(headers.get("Retry-After"))
+    if retry_after is not None and retry_after <= MAX_WAIT:
+        return False
+    quota = parse_quota(headers)
+    if quota is None or quota.remaining > 0:
+        return False
+    return quota.wait_time is not None and not quota.is_short
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration for messages, such as "1 h 30 min"."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{max(1, round(seconds))} s"
+    hours, minutes = divmod(minutes, 60)
+    return " ".join(f"{n} {unit}" for n, unit in ((hours, "h"), (minutes, "min")) if n)
+
+
+def _parse_combined(value: str, policy: str) -> Quota | None:
+    """Parse the single field, `limit=100, remaining=5, reset=30` or `"x";r=5;t=30`."""
+    pairs = dict(re.findall(r"\b([a-z]+)\s*=\s*([0-9]{1,12})\b", value))
+    remaining = pairs.get("remaining", pairs.get("r"))
+    if remaining is None:
+        return None
+    rules = dict(re.findall(r"\b([qw])\s*=\s*([0-9]{1,9})\b", policy.partition(",")[0]))
+    limit, window = pairs.get("limit", rules.get("q")), rules.get("w")
+    reset = pairs.get("reset", pairs.get("t"))
+    return Quota(
+        int(remaining),
+        None if limit is None else int(limit),
+        None if window is None else float(window),
+        None if reset is None else _seconds_until(int(reset)),
+    )
+
+
+def _parse_number(value: str | None) -> int | None:
+    match = _NUMBER.match(value) if value is not None else None
+    return int(match[1]) if match else None
+
+
+def _seconds_until(reset: int | None) -> float | None:
+    """Return the seconds until a reset, which some registries send as a Unix time."""
+    if reset is None:
+        return None
+    return max(0.0, reset - time.time()) if reset > _MIN_TIMESTAMP else float(reset)

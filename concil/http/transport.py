@@ -1,0 +1,319 @@
+"""Sends one request: timeouts, redirects, TLS, proxies and throttling."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+import requests.utils
+
+from concil.config import Timeouts
+from concil.errors import Cancelled, ConcilError, ConnectionLost, ProtocolViolation, safe_repr
+from concil.http import errors, proxies
+from concil.http.adapter import check_proxy
+from concil.http.redirects import resolve_location
+from concil.http.sanitize import register_user
+from concil.http.throttle.host_limiter import HostLimiters
+from concil.http.urls import host_of, origin, redact_url
+from concil.http.warning_header import WarningLog
+from concil.runtime.redaction import SECRETS
+
+logger = logging.getLogger(__name__)
+
+MAX_REDIRECTS = 8
+MAX_ERROR_SIZE = 64 * 1024  # bytes of an error body; the rest is not read
+BODY_TIMEOUT = 300.0  # seconds for a whole small body; one byte a minute passes an idle timeout
+_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+_SECRET_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
+
+
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    """Options of one request, in addition to the request itself."""
+
+    read_timeout: float | None = None  # seconds without a byte; None for the idle timeout
+    allow_redirects: bool = True  # follow redirects
+    credentials_url: str | None = (
+        None  # URL whose origin may receive credentials; None for the request's own
+    )
+    session: bool = False  # the URL is an upload session's and therefore secret
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # timeout, verify, cert, proxies
+
+
+class ResponseTooLarge(ProtocolViolation):
+    """A response body exceeds its size limit."""
+
+
+class Transport:
+    """Sends requests over one session. Any thread may call any method."""
+
+    def __init__(
+        self,
+        session: requests.Session,
+        *,
+        timeouts: Timeouts | None = None,
+        cancel: threading.Event | None = None,
+        host_limiters: HostLimiters | None = None,
+        warnings: WarningLog | None = None,
+    ) -> None:
+        """Use ``session``, which the caller closes."""
+        self.session = session
+        self.timeouts = timeouts or Timeouts()
+        self.cancel = cancel or threading.Event()
+        self.host_limiters = host_limiters or HostLimiters()
+        self.warnings = warnings or WarningLog()
+        self._answered_hosts: set[str] = set()  # hosts that have answered at least once
+        self._lost_responses: Counter[str] = Counter()  # lost responses and 5xx, by host
+        self._lost_responses_lock = threading.Lock()
+        self._proxies_by_origin: dict[str, Mapping[str, str]] = {}
+        self._seen_proxies: Mapping[str, str] = {}  # of the last request
+
+    def send(
+        self, request: requests.Request, options: SendOptions | None = None
+    ) -> requests.Response:
+        """Send ``request`` and return its response with the body unread, whatever the status.
+
+        Redirects are followed for GET and HEAD, and for other methods if the body can be sent
+        again. Credentials are sent only to the origin they belong to.
+
+        Raises:
+            ConnectionLost, Unreachable, TLSFailure: there was no response.
+            ProtocolViolation: too many redirects, or one that the network policy forbids.
+        """
+        options = options or SendOptions()
+        prepared = self._prepare(request)
+        credentials_origin = origin(options.credentials_url or prepared.url or "")
+        for _ in range(MAX_REDIRECTS + 1):
+            keeps_credentials = origin(prepared.url or "") == credentials_origin
+            if not keeps_credentials:
+                for name in _SECRET_HEADERS:
+                    prepared.headers.pop(name, None)
+            response = self._send_once(prepared, options, keep_credentials=keeps_credentials)
+            if response.status_code not in _REDIRECT_STATUSES or not options.allow_redirects:
+                return response
+            location = response.headers.get("Location")
+            if location is None or not _is_repeatable(prepared):
+                return response
+            drain_response(response)
+            prepared = prepared.copy()
+            prepared.url = _followed(response.url, location, options)
+            # Once dropped, credentials are not sent again, even back at the first origin.
+            credentials_origin = credentials_origin if keeps_credentials else ("", "", 0)
+        raise ProtocolViolation(f"{redact_url(request.url)}: more than {MAX_REDIRECTS} redirects")
+
+    def has_answered(self, url: str) -> bool:
+        """Return whether the host of ``url`` has sent any response so far."""
+        return host_of(url) in self._answered_hosts
+
+    def lost_response_count(self, url: str) -> int:
+        """Return the number of lost responses and 5xx of the host of ``url`` so far.
+
+        The host may have restarted since, and lost data that it had confirmed.
+        """
+        return self._lost_responses[host_of(url)]
+
+    def record_lost_response(self, url: str) -> None:
+        """Count a lost response of the host of ``url``."""
+        with self._lost_responses_lock:
+            self._lost_responses[host_of(url)] += 1
+
+    def is_proxied(self, url: str) -> bool:
+        """Return whether requests for ``url`` use a proxy, which then resolves the host name."""
+        known_proxies = self.session.proxies or self._environment_proxies(url)
+        return requests.utils.select_proxy(url, known_proxies) is not None
+
+    def _prepare(self, request: requests.Request) -> requests.PreparedRequest:
+        try:
+            return self.session.prepare_request(request)
+        except (requests.RequestException, ValueError) as error:
+            operation = f"{request.method} {redact_url(request.url)}"
+            raise errors.translate(error, operation, has_answered=False) from error
+
+    def _send_once(
+        self, prepared: requests.PreparedRequest, options: SendOptions, *, keep_credentials: bool
+    ) -> requests.Response:
+        url = prepared.url or ""
+        host = host_of(url)
+        settings = {**self._send_arguments(url, options), "stream": True, "allow_redirects": False}
+        if not keep_credentials:
+            settings["cert"] = None  # do not identify the user to other hosts
+        limiter = self.host_limiters.limiter_for(host)
+        if self.cancel.is_set():
+            raise Cancelled(f"{prepared.method} {redact_url(url)}: cancelled")
+        permit = limiter.acquire(
+            self.cancel, is_pull=prepared.method == "GET" and "/manifests/" in url
+        )
+        start_time, response = time.monotonic(), None
+        try:
+            response = self.session.send(prepared, **settings)
+        except (requests.RequestException, OSError, ValueError, errors.URLLIB3_ERRORS) as error:
+            if host in self._answered_hosts:  # otherwise it may not speak TLS or not exist
+                self.record_lost_response(url)
+            operation = f"{prepared.method} {redact_url(url)}"
+            setting = self._proxy_source(url)
+            raise errors.translate(
+                error, operation, has_answered=host in self._answered_hosts, proxy_setting=setting
+            ) from error
+        finally:
+            limiter.record_response(permit, response, _read_429_body(response))
+        self._answered_hosts.add(host)
+        if "Warning" in response.headers:
+            self.warnings.record(host, response.headers["Warning"])
+        if response.status_code >= requests.codes.server_error:
+            self.record_lost_response(url)
+        duration = (time.monotonic() - start_time) * 1000
+        if logger.isEnabledFor(logging.DEBUG):
+            operation = f"{prepared.method} {redact_url(url)}"
+            logger.debug("%s %d %.0f ms", operation, response.status_code, duration)
+        return response
+
+    def _send_arguments(self, url: str, options: SendOptions) -> dict[str, Any]:
+        """Return TLS, proxy and timeout arguments from session, environment and options."""
+        session = self.session
+        verify = session.verify
+        if verify is True or verify is None:
+            verify = _environment_ca() or True
+        known_proxies = session.proxies or self._environment_proxies(url)
+        read_timeout = options.read_timeout or self.timeouts.idle
+        settings: dict[str, Any] = {
+            "verify": verify,
+            "cert": session.cert,
+            "proxies": known_proxies,
+            "timeout": (self.timeouts.connect, read_timeout),
+        }
+        settings.update({k: v for k, v in options.overrides.items() if v is not None})
+        if settings["proxies"] != self._seen_proxies:
+            self._seen_proxies = dict(settings["proxies"])
+            for proxy in filter(None, self._seen_proxies.values()):
+                register_user(str(proxy))
+        return settings
+
+    def _proxy_source(self, url: str) -> str:
+        """Return the name of the setting of a URL's proxy, for messages; "" without one."""
+        if self.session.proxies:
+            return "the proxies of the session"
+        proxy = proxies.find_proxy(url)
+        return "" if proxy is None else proxy.setting
+
+    def _environment_proxies(self, url: str) -> Mapping[str, str]:
+        """Return the proxies for a URL, cached per origin: a lookup costs as much as a request."""
+        key = "{}://{}".format(*origin(url))
+        origin_proxies = self._proxies_by_origin.get(key)
+        if origin_proxies is None:
+            proxy = proxies.find_proxy(url)
+            if proxy is not None:
+                check_proxy(proxy)
+            origin_proxies = {} if proxy is None else {origin(url)[0]: proxy.url}
+            self._proxies_by_origin[key] = origin_proxies
+        return origin_proxies
+
+
+def _followed(answered: str, location: str, options: SendOptions) -> str:
+    """Resolve a redirect and register its target as secret: it may hold a signature."""
+    register = SECRETS.register_session if options.session else SECRETS.register_signed
+    register(location)  # an error of `resolve_location` would show it
+    target = resolve_location(answered, location)
+    register(target)
+    return target
+
+
+def _read_429_body(response: requests.Response | None) -> bytes:
+    """Return the body of a 429, which tells a quota from a rate limit; b"" otherwise."""
+    if response is None or response.status_code != requests.codes.too_many:
+        return b""
+    return read_error(response)
+
+
+def _environment_ca() -> str | None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        path = os.environ.get(name)
+        if path:
+            return path
+    return None
+
+
+def _is_repeatable(request: requests.PreparedRequest) -> bool:
+    """Return whether the body can be sent again; requests would resend a stream as empty."""
+    return request.body is None or isinstance(request.body, (bytes, str))
+
+
+def read_limited(response: requests.Response, limit: int, operation: str) -> bytes:
+    """Read a small body completely; ``.content`` of the response returns it as well.
+
+    Raises:
+        ResponseTooLarge: the body has more than ``limit`` bytes.
+        ProtocolViolation: the body has a content encoding that was not requested.
+        ConnectionLost: the body was interrupted or took too long.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    length = content_length(response)
+    if encoding not in ("", "identity"):
+        response.close()
+        raise ProtocolViolation(f"{operation}: the answer is encoded as {safe_repr(encoding, 40)}")
+    if length is not None and length > limit:
+        response.close()
+        raise ResponseTooLarge(f"{operation}: the answer is larger than {limit} bytes")
+    pieces: list[bytes] = []
+    remaining = limit + 1
+    deadline = time.monotonic() + BODY_TIMEOUT
+    try:
+        while remaining > 0:
+            # read1 receives once; read would wait for a full piece, past the deadline.
+            piece = response.raw.read1(min(remaining, 64 * 1024), decode_content=False)
+            if not piece:
+                break
+            pieces.append(piece)
+            remaining -= len(piece)
+            if time.monotonic() > deadline:
+                raise ConnectionLost(f"{operation}: the answer takes too long")
+    except (requests.RequestException, OSError, errors.URLLIB3_ERRORS) as error:
+        response.close()
+        raise errors.translate(error, operation, has_answered=True) from error
+    content = b"".join(pieces)
+    if remaining <= 0:
+        response.close()
+        raise ResponseTooLarge(f"{operation}: the answer is larger than {limit} bytes")
+    response.raw = io.BytesIO(content)
+    return content
+
+
+def read_error(response: requests.Response) -> bytes:
+    """Read the body of an error response; b"" if it cannot be read, since the status suffices."""
+    if isinstance(response.raw, io.BytesIO):
+        return response.raw.getvalue()  # read before
+    content = b""
+    length = content_length(response)
+    # Distribution 2.8 sends the whole blob's Content-Length with a 416, and a few bytes.
+    if response.status_code != 416 or (length is not None and length <= MAX_ERROR_SIZE):
+        with contextlib.suppress(ConcilError):
+            content = read_limited(response, MAX_ERROR_SIZE, "an error")
+    if not content:
+        response.close()
+        response.raw = io.BytesIO()
+    return content
+
+
+def content_length(response: requests.Response) -> int | None:
+    """Return the Content-Length of a response in bytes; None if missing or not a number."""
+    value = response.headers.get("Content-Length", "")
+    # isdigit is true for superscripts, and int() rejects numbers of thousands of digits.
+    return int(value) if value.isdecimal() and len(value) < 20 else None
+
+
+def drain_response(response: requests.Response) -> None:
+    """Close a response, after reading a short body so that the connection can be reused."""
+    length = content_length(response)
+    # Never read a 416: distribution 2.8 announces more bytes than it sends.
+    if response.status_code != 416 and length is not None and length <= MAX_ERROR_SIZE:
+        with contextlib.suppress(ConcilError):
+            read_limited(response, MAX_ERROR_SIZE, "an answer that is put aside")
+    response.close()

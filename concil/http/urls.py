@@ -1,0 +1,104 @@
+"""URLs: origins, redaction, joining and queries."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import urllib.parse
+
+from concil.errors import ProtocolViolation
+from concil.runtime.redaction import HIDDEN, SECRETS, SESSION
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_MAX_PATH_LENGTH = 300  # characters of a path shown in a message
+_PARAMETERS = re.compile(r"(?<=;)[^/;]+")  # RFC 3986, 3.3: may hold a signature, "sig=..."
+# A host that all URL parsers read alike: no user info, no backslash, ASCII only.
+_PLAIN_NETLOC = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# The part before the path, used as cache key: `origin` is called several times per request.
+_PLAIN_ORIGIN = re.compile(r"(https?://[A-Za-z0-9.-]{1,255}(?::[0-9]{1,5})?)[/?]")
+# Query keys that may be shown; any other may hold a signature or session state.
+_PUBLIC_QUERY_KEYS = frozenset(
+    {"digest", "mount", "from", "n", "last", "artifactType", "service", "scope"}
+)
+
+Origin = tuple[str, str, int]
+
+
+def origin(url: str) -> Origin:
+    """Return scheme, host and port, the unit that credentials belong to.
+
+    Raises:
+        ProtocolViolation: ``url`` is not an http or https URL.
+    """
+    prefix = _PLAIN_ORIGIN.match(url)
+    return _cached_origin(prefix[1]) if prefix else _parse_origin(url)
+
+
+def _parse_origin(url: str) -> Origin:
+    parsed = None
+    with contextlib.suppress(ValueError):  # its message may quote user and password
+        parts = urllib.parse.urlsplit(url)
+        parsed = parts.scheme.lower(), parts.hostname, parts.port
+    if parsed is None:
+        raise ProtocolViolation("not a URL: its host or port makes no sense")
+    scheme, host, port = parsed
+    if scheme not in _DEFAULT_PORTS or not host:
+        raise ProtocolViolation(f"not a URL of a registry: {redact_url(url)}")
+    return scheme, host.rstrip("."), port or _DEFAULT_PORTS[scheme]
+
+
+_cached_origin = functools.lru_cache(maxsize=256)(_parse_origin)
+
+
+def host_of(url: str) -> str:
+    """Return ``host[:port]`` as written in the URL, without user info; "" if there is none."""
+    try:
+        return urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
+
+
+def redact_url(url: str) -> str:
+    """Return the URL without anything that could be secret.
+
+    Removed are user info, unknown query keys, path parameters, and the part of an upload
+    session's URL that the registry chose.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return "<not a URL>"
+    host, path = host_of(url), parts.path
+    prefix, uploads, session = path.partition("/blobs/uploads/")
+    if uploads and session:
+        path = f"{prefix}{uploads}{SESSION}"
+    # Redact before cutting: a truncated secret would not be recognized.
+    redacted = SECRETS.redact(f"//{host}{path}").removeprefix("//")
+    if not redacted.startswith(host):
+        host = redacted.partition("/")[0]
+    path = _PARAMETERS.sub(HIDDEN, redacted.removeprefix(host))
+    # A Location may contain escape sequences, or tens of thousands of characters.
+    path = urllib.parse.quote(path[:_MAX_PATH_LENGTH], safe="/:@!$&'()*+,;=~%<>")
+    host = urllib.parse.quote(host[:_MAX_PATH_LENGTH], safe=":[]<>")
+    public = [(k, v) for k, v in urllib.parse.parse_qsl(parts.query) if k in _PUBLIC_QUERY_KEYS]
+    query = urllib.parse.urlencode(public, safe=":/,")[:_MAX_PATH_LENGTH]
+    return urllib.parse.urlunsplit((parts.scheme, host, path, query, ""))
+
+
+def join_url(base: str, url: str) -> str:
+    """Resolve ``url`` relative to ``base``.
+
+    Raises:
+        ProtocolViolation: ``url`` cannot be parsed.
+    """
+    with contextlib.suppress(ValueError):  # its message may quote a session or signature
+        return urllib.parse.urljoin(base, url)
+    raise ProtocolViolation(f"{redact_url(base)} points to what is no URL")
+
+
+def add_query_parameter(url: str, key: str, value: str) -> str:
+    """Append a query parameter; the existing query stays unchanged byte for byte."""
+    base, mark, fragment = url.partition("#")
+    separator = "&" if "?" in base else "?"
+    return f"{base}{separator}{key}={urllib.parse.quote(value, safe=':')}{mark}{fragment}"

@@ -1,0 +1,1 @@
+"""The data model of the OCI specifications; no input or output."""

@@ -1,0 +1,193 @@
+"""Parses TOML plans: `[[mirror]]` tables."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from concil.errors import ConcilError, UsageError, safe_repr
+from concil.oci.address import LayoutAddress, parse_address
+from concil.oci.platform import Platform
+from concil.plan.formats.toml_hosts import HOSTS_TABLE, parse_host_limits
+from concil.plan.rule import Plan, Rule
+from concil.plan.tag_filter import TagFilter, compile_pattern
+from concil.plan.versions import VersionRange
+
+_TABLE = "mirror"
+_DEEP_KEY = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){100}")
+_HEADER = re.compile(r"\s*\[\[\s*mirror\s*\]\]")
+
+
+def parse_plan(text: str, name: str) -> Plan:
+    """Parse the tables of a plan.
+
+    Args:
+        name: name of the file in messages.
+    Raises:
+        UsageError: it is not TOML, or a field is unknown, missing or of the wrong type; the
+            message names file, line and field.
+    """
+    remedy = "a plan is TOML: see docs/plans.md"
+    # tomllib needs minutes for a key of a hundred thousand parts.
+    deep_key = _DEEP_KEY.search(text)
+    if deep_key is not None:
+        line = text.count("\n", 0, deep_key.start()) + 1
+        raise UsageError(f"{name}:{line}: a key nests too deep", remedy=remedy)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{name}: {error}", remedy=remedy) from error
+    except RecursionError as error:
+        raise UsageError(f"{name}: it nests too deep", remedy=remedy) from error
+    tables = document.pop(_TABLE, [])
+    hosts = parse_host_limits(document.pop(HOSTS_TABLE, {}), text, name)
+    for key in document:
+        raise UsageError(
+            f"{name}:{_find_line(text, key)}: unknown field {safe_repr(key)}",
+            remedy='a plan has [[mirror]] and [hosts."HOST"] tables: see docs/plans.md',
+        )
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise UsageError(f"{name}: mirror is no list of tables", remedy="write [[mirror]]")
+    starts = [n for n, line in enumerate(text.splitlines(), 1) if _HEADER.match(line)]
+    entries = (
+        _MirrorTable(text, name, starts, number, table) for number, table in enumerate(tables)
+    )
+    return Plan(tuple(entry.to_rule() for entry in entries), hosts)
+
+
+class _MirrorTable:
+    """One `[[mirror]]` table, and the lines of its fields."""
+
+    def __init__(
+        self, text: str, name: str, starts: list[int], number: int, table: Mapping[str, Any]
+    ) -> None:
+        # An inline array of tables has no headers: then the lines are searched from the first.
+        has_header = number < len(starts)
+        self._first_line = starts[number] if has_header else 1
+        last = starts[number + 1] - 1 if number + 1 < len(starts) else None
+        self._lines = text.splitlines()[self._first_line - 1 : last]
+        self._file_name = name
+        self._table = table
+
+    def to_rule(self) -> Rule:
+        """Return the rule for this table."""
+        for key in self._table:
+            if key not in _FIELDS:
+                raise self._field_error(key, "unknown field", f"known are: {', '.join(_FIELDS)}")
+        values = {key: self._read_field(key, reader) for key, reader in _FIELDS.items()}
+        if values["source"] is None:
+            raise UsageError(
+                f"{self._file_name}:{self._first_line}: a [[mirror]] without source",
+                remedy='write source = "host/repository"',
+            )
+        tag_filter = TagFilter(
+            values["tags"] or (),
+            values["match"],
+            values["semver"],
+            values["latest"],
+            values["exclude"] or (),
+            values["immutable"] or (),
+        )
+        is_single_image = self._is_single_image(values["source"])
+        if is_single_image and tag_filter != TagFilter():
+            key = next(key for key in _CONDITIONS if key in self._table)
+            raise self._field_error(key, "the source names one image already", "leave its tag away")
+        if values["prune"] and (is_single_image or not tag_filter.needs_listing):
+            raise self._field_error("prune", "what an entry names is wanted, and never pruned")
+        location = f"{self._file_name}:{self._first_line}"
+        return Rule(
+            location,
+            values["source"],
+            values["target"],
+            None if is_single_image else tag_filter,
+            values["platforms"] or (),
+            referrers=values["referrers"],
+            prune=bool(values["prune"]),
+        )
+
+    def _read_field(self, key: str, reader: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - by field
+        value = self._table.get(key)
+        if value is None:
+            return None
+        try:
+            return reader(value)
+        except ConcilError as error:
+            raise self._field_error(key, str(error), error.remedy) from error
+        except re.error as error:
+            raise self._field_error(
+                key, f"not a regular expression: {error}", "see docs/plans.md"
+            ) from (error)
+
+    def _is_single_image(self, source: str) -> bool:
+        try:
+            address = parse_address(source)
+        except ConcilError as error:
+            raise self._field_error("source", str(error), error.remedy) from error
+        if isinstance(address, LayoutAddress):
+            return bool(address.name or address.digest)
+        return bool(address.tag or address.digest)
+
+    def _field_error(self, key: str, message: str, remedy: str = "") -> UsageError:
+        pattern = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=")
+        lines = (n for n, line in enumerate(self._lines, self._first_line) if pattern.match(line))
+        location = f"{self._file_name}:{next(lines, self._first_line)}"
+        return UsageError(f"{location}: {safe_repr(key)}: {message}", remedy=remedy)
+
+
+def _find_line(text: str, key: str) -> int:
+    pattern = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}\b")
+    return next((n for n, line in enumerate(text.splitlines(), 1) if pattern.match(line)), 1)
+
+
+def _parse_string(value: Any) -> str:  # noqa: ANN401 - whatever TOML gives
+    if not isinstance(value, str) or not value:
+        raise UsageError("not a text", remedy='write it in quotes: "..."')
+    return value
+
+
+def _parse_strings(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever TOML gives
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(item, str) and item for item in values):
+        raise UsageError("not a list of texts", remedy='write it as ["...", "..."]')
+    return tuple(values)
+
+
+def _parse_bool(value: Any) -> bool:  # noqa: ANN401 - whatever TOML gives
+    if not isinstance(value, bool):
+        raise UsageError("neither true nor false", remedy="write it without quotes")
+    return value
+
+
+def _parse_number(value: Any) -> int:  # noqa: ANN401 - whatever TOML gives
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError("not a number of 1 or more", remedy="write how many tags are wanted")
+    return value
+
+
+def _parse_patterns(value: Any) -> tuple[re.Pattern[str], ...]:  # noqa: ANN401 - whatever TOML gives
+    return tuple(compile_pattern(text) for text in _parse_strings(value))
+
+
+def _parse_platforms(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever TOML gives
+    platforms = _parse_strings(value)
+    for platform in platforms:
+        Platform.parse(platform)
+    return platforms
+
+
+_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "source": _parse_string,
+    "target": _parse_string,
+    "tags": _parse_strings,
+    "match": lambda value: compile_pattern(_parse_string(value)),
+    "semver": lambda value: VersionRange.parse(_parse_string(value)),
+    "latest": _parse_number,
+    "exclude": _parse_patterns,
+    "platforms": _parse_platforms,
+    "referrers": _parse_bool,
+    "immutable": _parse_patterns,
+    "prune": _parse_bool,
+}
+_CONDITIONS = ("tags", "match", "semver", "latest", "exclude", "immutable")

@@ -1,0 +1,116 @@
+"""Builds destination addresses below a prefix."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+
+from concil.errors import UsageError, safe_repr
+from concil.oci.address import (
+    LOCAL_SCHEMES,
+    Address,
+    LayoutAddress,
+    parse_address,
+)
+from concil.oci.reference import Reference
+
+_SCHEMES = ("docker://", "https://", "http://", *LOCAL_SCHEMES)
+
+
+class DestinationPrefix:
+    """Maps images to addresses below one destination."""
+
+    def __init__(self, destination: str) -> None:
+        """Parse the destination.
+
+        Raises:
+            UsageError: it is neither a prefix in a registry nor a layout or archive.
+        """
+        self._destination = destination
+        self._is_local = destination.startswith(LOCAL_SCHEMES)
+        if self._is_local:
+            address = parse_address(destination)
+            if not isinstance(address, LayoutAddress) or address.name or address.digest:
+                raise UsageError(
+                    f"a mirror goes to a whole layout, not to one image: {safe_repr(destination)}",
+                    remedy="write oci:DIR, or oci-archive:FILE",
+                )
+            return
+        self._prefix = destination.rstrip("/")
+        without_scheme = self._prefix.rpartition("://")[2]
+        last_component = without_scheme.rpartition("@")[2].partition("/")[2].rpartition("/")[2]
+        if ":" in last_component or re.search(r"@sha\d+:", without_scheme):
+            raise UsageError(
+                f"a mirror goes below a prefix, not to one tag: "
+                f"{safe_repr(hide_credentials(destination))}",
+                remedy="write host[:port]/prefix or oci:DIR",
+            )
+        parse_address(f"{self._prefix}/probe:probe")  # raises if the prefix is invalid
+
+    def resolve(self, source: Address, target: str | None) -> str:
+        """Return the destination address of a source, as a user would write it.
+
+        Args:
+            target: a name below the destination, or a full address with its scheme; None: the
+                name of the source.
+        Raises:
+            UsageError: the source has no name.
+        """
+        if target is not None and target.startswith(_SCHEMES):
+            return target
+        name = self._default_name(source) if target is None else target.strip("/")
+        if self._is_local:
+            return f"{self._destination}:{name}"
+        return f"{self._prefix}/{name}"
+
+    def _default_name(self, source: Address) -> str:
+        if isinstance(source, Reference):
+            return self._repository_name(source)
+        if source.name is None:
+            raise UsageError(
+                f"{source} has no name to go by", remedy="write: SOURCE -> REPOSITORY:TAG"
+            )
+        if self._is_local:
+            return source.name
+        if not {":", "/"} & set(source.name):
+            raise UsageError(
+                f"{source} names no repository", remedy="write: SOURCE -> REPOSITORY:TAG"
+            )
+        return self._repository_name(Reference.parse(source.name))
+
+    def _repository_name(self, source: Reference) -> str:
+        """Return the repository path in a registry, or the full image name in a layout."""
+        if self._is_local:
+            # An image without a tag needs a name: a layout has no entries by digest alone.
+            pinned = f"sha256-{source.digest.hex}" if source.digest else "latest"
+            return f"{source.host}/{source.repository}:{source.tag or pinned}"
+        if source.tag or not source.digest:
+            return f"{source.repository}:{source.tag or 'latest'}"
+        return f"{source.repository}@{source.digest}"
+
+
+def address_key(address: Address) -> tuple[str, ...]:
+    """Return a key that is equal for all spellings of one target."""
+    if isinstance(address, LayoutAddress):
+        name = address.name or str(address.digest or "")
+        return (address.scheme, os.path.realpath(address.path), name)
+    return (address.api_host, address.repository, address.manifest_reference)
+
+
+def repository_key(key: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the repository of a target's key; in a layout the part of the name before the tag."""
+    *repository, name = key
+    if f"{key[0]}:" in LOCAL_SCHEMES:
+        return (*repository, name.rpartition(":")[0])
+    return tuple(repository)
+
+
+def hash_key(*key: str) -> bytes:
+    """Return a 16-byte hash of a key, to keep a hundred thousand of them in little memory."""
+    return hashlib.blake2b("\0".join(key).encode(), digest_size=16).digest()
+
+
+def hide_credentials(text: str) -> str:
+    """Return the text without users and passwords of URLs and addresses."""
+    return re.sub(r"(?<=//)[^/@\s]*@|(?<![^\s>])[^/@\s]*:[^/@\s]*@", "", text)

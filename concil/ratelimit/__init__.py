@@ -1,0 +1,1 @@
+"""Rates: schedules and bandwidth limits."""

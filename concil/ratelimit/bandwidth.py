@@ -1,0 +1,118 @@
+"""Bandwidth limits of a run and of single hosts."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from concil.config import KIB, TransferConfig
+from concil.errors import Cancelled
+from concil.oci.blob_reader import BlobReader
+from concil.oci.reference import limits_by_api_host
+from concil.ratelimit.schedule import Schedule
+
+BURST_TIME = 0.05  # seconds of the rate that are reserved at once; small, to avoid bursts
+_MIN_BURST_SIZE = 1 * KIB
+
+
+class BandwidthLimiter:
+    """Limits bytes per second, serving requests in order. Any thread may call any method."""
+
+    def __init__(self, rate: int) -> None:
+        """Allow ``rate`` bytes per second."""
+        self.rate = rate
+        self.burst_size = max(_MIN_BURST_SIZE, int(rate * BURST_TIME))
+        self._schedule = Schedule(rate)
+        self._lock = threading.Lock()  # guards _schedule
+
+    def reserve(self, count: int, now: float) -> float:
+        """Reserve ``count`` bytes; return when they may be read, in monotonic seconds."""
+        with self._lock:
+            return self._schedule.reserve(count, now)
+
+    def release(self, count: int) -> None:
+        """Release reserved bytes that were not read."""
+        with self._lock:
+            self._schedule.release(count)
+
+
+class ThrottledReader:
+    """A BlobReader within bandwidth limits. One thread at a time."""
+
+    def __init__(
+        self, reader: BlobReader, limiters: tuple[BandwidthLimiter, ...], cancel: threading.Event
+    ) -> None:
+        """Read ``reader``, which is closed with this one; ``cancel`` ends a wait."""
+        self._reader = reader
+        self._limiters = limiters
+        self._burst_size = min(limiter.burst_size for limiter in limiters)
+        self._cancel = cancel
+        self.start = reader.start
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill some of ``buffer``, after waiting for the reserved time.
+
+        Raises:
+            Cancelled: the wait was cancelled.
+        """
+        size = min(len(buffer), self._burst_size)
+        count = 0
+        now = time.monotonic()
+        start_time = max([limiter.reserve(size, now) for limiter in self._limiters])
+        try:
+            if start_time > now and self._cancel.wait(start_time - now):
+                raise Cancelled("cancelled while the bandwidth was used by others")
+            count = self._reader.readinto(buffer[:size])
+        finally:
+            if count < size:
+                for limiter in self._limiters:
+                    limiter.release(size - count)
+        return count
+
+    def close(self) -> None:
+        """Close the connection or file."""
+        self._reader.close()
+
+
+class BandwidthLimits:
+    """Bandwidth limits of a run, in total and per host. Any thread may call any method.
+
+    Bytes are counted when they are read from the source: once each for the run, the source's
+    host and the destination's host. Bytes that are read again after a failure count again.
+    """
+
+    def __init__(self, config: TransferConfig) -> None:
+        """Create the limiters of ``config``; if there are none, readers are not wrapped."""
+        self._total_limiter = (
+            None if config.bandwidth is None else BandwidthLimiter(config.bandwidth)
+        )
+        self._limiter_by_host = {
+            host: BandwidthLimiter(limits.bandwidth)
+            for host, limits in limits_by_api_host(config.host_limits).items()
+            if limits.bandwidth is not None
+        }
+
+    def limit_for(self, host: str) -> int | None:
+        """Return the limit for a host in bytes per second; None: no limit."""
+        rates = [
+            limiter.rate
+            for limiter in (self._total_limiter, self._limiter_by_host.get(host))
+            if limiter is not None
+        ]
+        return min(rates, default=None)
+
+    def throttle(
+        self, reader: BlobReader, hosts: tuple[str, ...], cancel: threading.Event
+    ) -> BlobReader:
+        """Wrap ``reader`` in the limits of the run and of ``hosts``; unchanged without limits.
+
+        Args:
+            hosts: hosts of the source and the destination; "": local.
+            cancel: ends a wait with Cancelled.
+        """
+        candidates = (
+            self._total_limiter,
+            *(self._limiter_by_host.get(host) for host in dict.fromkeys(hosts)),
+        )
+        limiters = tuple(limiter for limiter in candidates if limiter is not None)
+        return ThrottledReader(reader, limiters, cancel) if limiters else reader

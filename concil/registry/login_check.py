@@ -1,0 +1,40 @@
+"""Checks a login against its registry."""
+
+from __future__ import annotations
+
+from concil import retry
+from concil.auth.ping import check_password
+from concil.config import RetryPolicy
+from concil.http.transport import drain_response
+from concil.registry.endpoint import Call, Endpoint
+
+__all__ = ["verify_login"]
+
+
+def verify_login(endpoint: Endpoint, policy: RetryPolicy) -> bool:
+    """Check the credentials with the registry; a wrong password is sent once only.
+
+    Returns:
+        Whether the registry has checked them; it may allow anonymous access.
+    Raises:
+        RegistryDenied: the credentials were rejected.
+        ConcilError: they could not be checked.
+    """
+    credentials = endpoint.authenticator.credentials
+    drain_response(endpoint.send_with_retry(Call("GET", "/v2/"), policy))
+    if (
+        endpoint.authenticator.has_accepted_credentials
+        or credentials is None
+        or credentials.identity_token is not None
+    ):
+        return endpoint.authenticator.has_accepted_credentials
+    # Some registries allow anonymous access but still reject a wrong password.
+    refusal = retry.call(
+        lambda: check_password(endpoint.transport, endpoint.base_url, credentials, was_valid=False),
+        policy,
+        endpoint.cancel,
+        lambda: f"GET {endpoint.base_url}/v2/",
+    )
+    if refusal is not None:
+        raise refusal
+    return False

@@ -1,0 +1,86 @@
+"""Fetches paginated lists of tags and repositories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import requests
+
+from concil.config import MIB
+from concil.errors import ProtocolViolation, StatusError
+from concil.http.pagination import Paginator
+from concil.oci.strict_json import InvalidJSON, parse_json
+
+PAGE_LENGTH = 1000  # names; ECR rejects a larger n
+MAX_PAGE_SIZE = 8 * MIB  # bytes; distribution 2.8 sends all tags in one page
+MAX_PAGES = 10_000
+MAX_NAMES = 500_000  # protects callers that keep the list in memory
+MAX_LIST_SIZE = 24 * MIB  # bytes of all pages
+
+ReadPage = Callable[[str], tuple[requests.Response, bytes]]
+
+
+def iter_names(
+    read_page: ReadPage, path: str, get_base_url: Callable[[], str], owner: str, list_name: str
+) -> Iterator[str]:
+    """Yield the names of a list in the registry's order.
+
+    Args:
+        read_page: reads the page at a URL.
+        path: of the list, without a query.
+        get_base_url: returns the registry's current scheme and host; the first page may
+            downgrade it to http.
+        owner: repository or host, for messages.
+        list_name: "tags" or "repositories", the member of the JSON document.
+    Raises:
+        ProtocolViolation: a page is malformed, the next page is on another host, or the list
+            exceeds the limits.
+    Source: distribution-spec, "Listing Tags"; odd Links in REGISTRIES.md 2.20.
+    """
+    paginator = Paginator(get_base_url, list_name)
+    seen_pages: set[int] = set()  # hashes of non-empty pages
+    url: str | None = None
+    name_count = total_size = 0
+    for _ in range(MAX_PAGES):
+        response, content = _read_first_page(read_page, path) if url is None else read_page(url)
+        names = _parse_names(content, owner, list_name)
+        name_count, total_size = name_count + len(names), total_size + len(content)
+        if name_count > MAX_NAMES or total_size > MAX_LIST_SIZE:
+            break
+        if paginator.empty_pages and hash(content) in seen_pages:
+            return  # Cloudflare's empty last page links to the first page
+        if names:
+            seen_pages.add(hash(content))
+        yield from names
+        url = paginator.next_url(response, is_empty=not names)
+        if url is None:
+            return
+    raise ProtocolViolation(
+        f"{owner}: the list of {list_name} goes on after {MAX_PAGES} pages,"
+        f" {MAX_NAMES} {list_name} or {MAX_LIST_SIZE} bytes"
+    )
+
+
+def _read_first_page(read_page: ReadPage, path: str) -> tuple[requests.Response, bytes]:
+    """Read the first page, with the registry's default length if it rejects ours.
+
+    Distribution 3 answers 400, PAGINATION_NUMBER_INVALID, to more than its `maxentries`.
+    """
+    try:
+        return read_page(f"{path}?n={PAGE_LENGTH}")
+    except StatusError as error:
+        if error.status != requests.codes.bad_request:
+            raise
+    return read_page(path)
+
+
+def _parse_names(content: bytes, owner: str, list_name: str) -> list[str]:
+    try:
+        document = parse_json(content, max_parts=MAX_NAMES + 3)
+    except InvalidJSON as error:
+        raise ProtocolViolation(f"{owner}: the list of {list_name} is {error}") from error
+    # Distribution sends null for an empty list.
+    names = document.get(list_name) or [] if isinstance(document, dict) else None
+    if not isinstance(names, list):
+        raise ProtocolViolation(f"{owner}: the list of {list_name} is no list")
+    return [name for name in names if isinstance(name, str)]

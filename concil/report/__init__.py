@@ -1,0 +1,1 @@
+"""Reports of a mirror: JSON, and an HTML page of the timeline."""

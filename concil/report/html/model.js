@@ -1,0 +1,107 @@
+// Transfers and images as objects, made from the columns of the report, and the search over them.
+
+const report = JSON.parse($("data").textContent);
+const RUN = Math.max(1, report.milliseconds);
+
+// How a transfer (`one`) or an image ended, in words.
+const KINDS = {
+  done: { one: "sent", image: "copied" },
+  mounted: { one: "mounted", image: "mounted" },
+  present: { one: "there already", image: "up to date" },
+  failed: { one: "failed", image: "failed" },
+  unfinished: { one: "unfinished", image: "unfinished" },
+  waiting: { one: "not begun", image: "not begun" },
+};
+
+function kindOf(state) {
+  return state in KINDS ? state : "unfinished";
+}
+
+const lanes = report.lanes.map((name) => plain(name.replace("worker-", "worker ")));
+
+function readTransfers(columns) {
+  const text = (n) => plain(report.texts[n]);
+  return columns.digest.map((digest, n) => {
+    const [seen, started, ended] = [columns.seen[n], columns.started[n], columns.ended[n]];
+    // Of a blob that was there already only the end is known.
+    const begin = started ?? ended;
+    const end = ended ?? RUN;
+    const kind = kindOf(columns.state[n]);
+    return {
+      n, kind, seen, started, begin, end,
+      digest: plain(digest),
+      short: shortDigest(digest),
+      target: text(columns.target[n]),
+      total: columns.total[n],
+      position: columns.position[n],
+      resumed: columns.resumed[n],
+      lane: columns.lane[n],
+      instant: started === null,
+      waited: begin === null ? RUN - seen : begin - seen,
+      took: started === null ? null : end - started,
+      lost: columns.lost[n],
+      losses: (columns.losses[n] ?? []).map(([lane, at, until, why]) => (
+        { lane, at, until: until ?? end, why: text(why) }
+      )),
+      helped: (columns.helped[n] ?? []).map(([lane, from, to]) => ({ lane, from, to })),
+      why: n in columns.why ? text(columns.why[n]) : "",
+    };
+  });
+}
+
+function readImages(columns) {
+  return columns.source.map((source, n) => {
+    const [started, ended] = [columns.started[n], columns.ended[n]];
+    return {
+      n,
+      kind: kindOf(columns.state[n]),
+      source: plain(source),
+      target: plain(columns.target[n]),
+      sent: columns.sent[n],
+      ended: ended ?? RUN,
+      took: started === null ? null : (ended ?? RUN) - started,
+      why: n in columns.why ? plain(report.texts[columns.why[n]]) : "",
+      lost: 0,
+    };
+  });
+}
+
+const transfers = readTransfers(report.transfers);
+const images = readImages(report.images);
+
+function rateOf(transfer) {
+  const moved = transfer.kind === "done" ? transfer.total - transfer.resumed : transfer.position - transfer.resumed;
+  return transfer.took > 0 && moved > 0 ? (moved * 1000) / transfer.took : null;
+}
+
+function stateOf(transfer) {
+  return KINDS[transfer.kind].one;
+}
+
+// ---- search ----
+
+// The searched text is built on first use, so that the page appears sooner.
+function haystack(record) {
+  if (record.hay === undefined) {
+    const words = "source" in record
+      ? [record.source, record.target, KINDS[record.kind].image, record.why]
+      : [record.digest, record.target, stateOf(record), lanes[record.lane] ?? "", record.why,
+        ...record.losses.map((loss) => loss.why), record.lost ? "tried again" : ""];
+    record.hay = words.join("\n").toLowerCase();
+  }
+  return record.hay;
+}
+
+const wanted = { words: [], kinds: new Set() };
+
+function matches(record) {
+  if (wanted.kinds.size) {
+    const isRetried = wanted.kinds.has("retried") && record.lost > 0;
+    if (!isRetried && !wanted.kinds.has(record.kind)) return false;
+  }
+  return !wanted.words.length || wanted.words.every((word) => haystack(record).includes(word));
+}
+
+function filtered() {
+  return wanted.words.length > 0 || wanted.kinds.size > 0;
+}

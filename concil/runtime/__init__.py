@@ -1,0 +1,1 @@
+"""The process: forks, limits, cancellation and argument checks."""

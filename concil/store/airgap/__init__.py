@@ -1,0 +1,1 @@
+"""Incremental exports across an air gap."""

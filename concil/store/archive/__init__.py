@@ -1,0 +1,1 @@
+"""Image archives as sources and destinations."""

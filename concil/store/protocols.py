@@ -1,0 +1,315 @@
+"""Protocols of sources, destinations and blob writers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from concil.errors import UsageError
+from concil.fs.resume_state import WriterState
+from concil.oci.blob_reader import BlobReader
+from concil.oci.descriptor import Descriptor
+from concil.oci.manifest import Body, Digest, Manifest
+
+
+class DigestRequired(UsageError):
+    """The destination needs the digest of a blob before the upload starts."""
+
+
+@runtime_checkable
+class BlobWriter(Protocol):
+    """A blob that is written in order and stays invisible until it is committed.
+
+    One thread at a time. After any error from `append`, call `resync` before anything
+    else. After `close` the bytes stay for a later `begin_blob(resume=...)`; after `abort`
+    they are deleted.
+    """
+
+    @property
+    def offset(self) -> int:
+        """Number of bytes that the destination has acknowledged."""
+        ...
+
+    @property
+    def chunk_size(self) -> int:
+        """Number of bytes for one `append`; changes only when the upload starts again."""
+        ...
+
+    def append(self, body: Body, /) -> None:
+        """Write the next bytes, which begin at ``offset``.
+
+        Raises:
+            ConnectionLost, StatusError: some bytes may have arrived; `resync` finds out.
+            SessionLost: no bytes were kept; `resync` starts again at 0.
+        """
+        ...
+
+    def resync(self) -> int:
+        """Find out where to resume; set and return ``offset``, which is 0 for a new start."""
+        ...
+
+    def state(self) -> WriterState | None:
+        """Return the state to store for a resume, or None if the write cannot be resumed."""
+        ...
+
+    def commit(self, digest: Digest, /) -> None:
+        """Make the blob visible under its digest.
+
+        Raises:
+            DigestMismatch: the destination computed another digest; nothing is visible.
+            SessionLost: no bytes were kept; `resync` starts again at 0.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the resources and keep the bytes that were written."""
+        ...
+
+    def abort(self) -> None:
+        """Delete the bytes that were written and ignore errors; `resync` then starts again at 0."""
+        ...
+
+
+@runtime_checkable
+class RangeWriter(Protocol):
+    """A blob that any thread may fill in any order, invisible until it is committed.
+
+    The only implementation is `fs.partial_file.PartialFile`.
+    """
+
+    @property
+    def size(self) -> int:
+        """Size of the complete blob in bytes."""
+        ...
+
+    @property
+    def bytes_filled(self) -> int:
+        """Number of bytes written so far."""
+        ...
+
+    def reserve_range(self, max_size: int, /) -> tuple[int, int] | None:
+        """Reserve the next free range, half-open, up to ``max_size`` bytes; None: none is free."""
+        ...
+
+    def release_range(self, start: int, stop: int, /) -> None:
+        """Return a reserved range that was not filled."""
+        ...
+
+    def write_at(self, offset: int, data: memoryview, /) -> None:
+        """Write bytes of a reserved range."""
+        ...
+
+    def restart(self) -> None:
+        """Discard all bytes and start again."""
+        ...
+
+    def state(self) -> WriterState:
+        """Return the state to store for a resume."""
+        ...
+
+    def commit(self) -> None:
+        """Verify size and digest, then make the blob visible.
+
+        Raises:
+            SizeMismatch, DigestMismatch: nothing is visible; call `restart` or `abort`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the resources and keep the bytes that were written."""
+        ...
+
+    def abort(self) -> None:
+        """Delete the bytes that were written."""
+        ...
+
+
+class Source(Protocol):
+    """A store that content is read from. Any thread may call any method."""
+
+    @property
+    def name(self) -> str:
+        """Name for messages, without secrets."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """The host that rate limits apply to, as host[:port]; "" for local stores."""
+        ...
+
+    def find_manifest(self, reference: str) -> Descriptor | None:
+        """Look up a tag or digest without fetching the manifest.
+
+        Returns:
+            The descriptor, or None if there is no such manifest. If the store does not
+            report a digest, the manifest is fetched and its digest computed. The descriptor
+            is a hint until the manifest itself was read.
+        """
+        ...
+
+    def get_manifest(self, reference: str) -> Manifest:
+        """Fetch a manifest by tag or digest; a digest is verified.
+
+        Raises:
+            NotFound, DigestMismatch, InvalidManifest.
+        """
+        ...
+
+    def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BlobReader:
+        """Open the bytes from ``start`` up to ``stop``, half-open; they are not verified.
+
+        Raises:
+                NotFound: the store has no such blob.
+        """
+        ...
+
+
+class Destination(Protocol):
+    """A store that content is written to. Any thread may call any method."""
+
+    @property
+    def name(self) -> str:
+        """Name for messages, without secrets."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """The host that rate limits apply to, as host[:port]; "" for local stores."""
+        ...
+
+    @property
+    def mount_scope(self) -> str:
+        """Scope within which stores share blobs, or can at least mount them from one another."""
+        ...
+
+    def find_manifest(self, reference: str) -> Descriptor | None:
+        """Look up a tag or digest in the destination. See `Source.find_manifest`."""
+        ...
+
+    def has_blob(self, blob: Descriptor) -> bool:
+        """Return whether the destination has the blob, with its size."""
+        ...
+
+    def begin_blob(
+        self, size: int, digest: Digest | None = None, resume: WriterState | None = None
+    ) -> BlobWriter | RangeWriter:
+        """Begin to write a blob, or resume an interrupted write.
+
+        Args:
+            size: bytes.
+            digest: None if it is known only after the last byte. A RangeWriter needs it,
+                because it names the file from the start.
+        Raises:
+            UsageError: the digest is missing and needed.
+        """
+        ...
+
+    def put_manifest(self, manifest: Manifest, reference: str) -> None:
+        """Write a manifest under a tag or under its digest; its bytes are not changed."""
+        ...
+
+
+@runtime_checkable
+class SupportsMount(Protocol):
+    """A destination that can mount a blob from another repository in the same mount scope."""
+
+    @property
+    def repository(self) -> str:
+        """Name of the repository, to be passed to another destination's `mount`."""
+        ...
+
+    def mount(self, blob: Descriptor, source: str) -> bool:
+        """Mount ``blob`` from the repository ``source``; return False if that fails."""
+        ...
+
+
+@runtime_checkable
+class SupportsUploadLimit(Protocol):
+    """A destination that limits the number of parallel uploads."""
+
+    @property
+    def max_uploads(self) -> int | None:
+        """Maximum number of parallel uploads; None for no limit."""
+        ...
+
+
+@runtime_checkable
+class SupportsAccessDenied(Protocol):
+    """A store that may refuse access to the user."""
+
+    def is_access_denied(self) -> bool:
+        """Return whether all access was denied; a single missing permission does not count."""
+        ...
+
+
+@runtime_checkable
+class SupportsTags(Protocol):
+    """A store that can list its tags."""
+
+    def tags(self) -> Iterator[str]:
+        """Yield the tags, page by page."""
+        ...
+
+
+@runtime_checkable
+class SupportsReferrers(Protocol):
+    """A store that lists the referrers of a manifest: signatures, attestations, SBOMs.
+
+    A manifest with a ``subject`` that is written to the store is listed as a referrer.
+    """
+
+    def get_manifest(self, reference: str) -> Manifest:
+        """Fetch a manifest by tag or digest. See `Source.get_manifest`."""
+        ...
+
+    def referrers(self, subject: Digest, image_reference: str = "", /) -> Sequence[Descriptor]:
+        """Return the listed referrers of ``subject``, each once; some may no longer exist.
+
+        Args:
+            image_reference: the reference of an image in the same repository, for stores
+                whose names include the repository.
+        """
+        ...
+
+    def digest_tags(self, subject: Digest, image_reference: str = "", /) -> Sequence[str]:
+        """Return references made of a digest and a suffix, as cosign uses; they may not exist."""
+        ...
+
+
+@runtime_checkable
+class SupportsManifestCheck(Protocol):
+    """A destination that cannot store every image."""
+
+    def check(self, manifest: Manifest) -> None:
+        """Reject an unsupported image before any of its content is copied.
+
+        Raises:
+            UsageError: the destination cannot store the image; the message says why.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsBlobCheck(Protocol):
+    """A source that may omit blobs which the destination is expected to have."""
+
+    def check_blob(self, blob: Descriptor) -> None:
+        """Check that the source has a blob, before the destination begins to write it.
+
+        Raises:
+            NotFound: the blob is missing; the message says what to do about it.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsBaseline(Protocol):
+    """A destination that treats images exported by an earlier run as present."""
+
+    def is_only_in_baseline(self, reference: str) -> bool:
+        """Return whether an image is up to date only because the baseline has it."""
+        ...
+
+    def add_baseline_blobs(self, reference: str, blobs: Iterable[Digest]) -> None:
+        """Treat the blobs of an image in the baseline as present, too."""
+        ...

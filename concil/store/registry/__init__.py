@@ -1,0 +1,1 @@
+"""Repositories of registries as sources and destinations."""

@@ -1,0 +1,330 @@
+"""Repository of a registry as source and destination."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+import requests
+
+from concil.config import KIB
+from concil.errors import (
+    ConcilError,
+    ConnectionLost,
+    NotFound,
+    ProtocolViolation,
+    SizeMismatch,
+    StatusError,
+)
+from concil.fs.resume_state import WriterState
+from concil.http import errors
+from concil.http.transport import content_length
+from concil.http.urls import redact_url
+from concil.oci.descriptor import Descriptor
+from concil.oci.manifest import Digest, Manifest
+from concil.registry import manifest_check
+from concil.registry.client import RegistryClient
+from concil.registry.quirks import MIN_ADAPTIVE_CHUNK, HostProfiles, Strategy
+from concil.registry.referrers import Referrers, SharedReferrers
+from concil.registry.upload_session import UploadSession
+from concil.store.registry.blob_upload import RegistryBlobWriter
+
+logger = logging.getLogger(__name__)
+_GATHER_TIME = 0.05  # seconds for collecting received bytes into one buffer
+_CONNECTION_ERRORS = (
+    requests.RequestException,
+    OSError,
+    http.client.HTTPException,
+    errors.URLLIB3_ERRORS,
+)
+
+
+class RegistryBlobReader:
+    """The body of a blob response as a BlobReader."""
+
+    def __init__(self, response: requests.Response, start: int) -> None:
+        """Read ``response``, whose first byte is the blob's byte ``start``; `close` closes it."""
+        self._url = response.url
+        self._raw = response.raw
+        # urllib3 always returns new bytes objects, whose copies and page faults cost as much CPU
+        # as the receiving. http.client's response can fill a buffer. Without it, or with chunked
+        # coding, urllib3 is used.
+        http_response = getattr(response.raw, "_fp", None)
+        plain = isinstance(http_response, http.client.HTTPResponse) and not http_response.chunked
+        self._http_response = http_response if plain else None
+        self._deferred_error: BaseException | None = (
+            None  # to be raised after the bytes received before it
+        )
+        self.start = start
+
+    @classmethod
+    def from_range_response(cls, response: requests.Response, start: int) -> Self:
+        """Read a response to a range request from ``start`` on, even if it is the whole blob."""
+        reader = cls(response, start if response.status_code == requests.codes.partial else 0)
+        reader.skip_to(start)
+        return reader
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Read what is available now or soon; bytes received before an error are kept."""
+        try:
+            if self._deferred_error is not None:
+                raise self._deferred_error
+            if self._http_response is not None:
+                return self._fill_buffer(self._http_response, buffer)
+            piece = self._raw.read1(len(buffer), decode_content=False)
+        except _CONNECTION_ERRORS as error:
+            what = f"GET {redact_url(self._url)}"
+            raise errors.translate(error, what, has_answered=True) from error
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def skip_to(self, start: int) -> None:
+        """Discard the bytes before ``start`` with large reads.
+
+        Raises:
+            ConnectionLost: the body ended early; the reader is closed.
+        """
+        buffer = memoryview(bytearray(min(256 * KIB, max(0, start - self.start))))
+        count = 1
+        try:
+            while self.start < start and count:
+                count = self.readinto(buffer[: start - self.start])
+                self.start += count
+        except ConcilError:
+            self.close()
+            raise
+        if self.start < start:
+            self.close()
+            raise ConnectionLost(f"GET {redact_url(self._url)}: ended at byte {self.start}")
+
+    def close(self) -> None:
+        """Release the connection; one with unread bytes is closed."""
+        http_response = self._http_response
+        if http_response is not None and http_response.isclosed() and http_response.length == 0:
+            self._raw.release_conn()  # urllib3 does not notice that everything was read
+        self._raw.close()
+        self._raw.release_conn()
+
+    def _fill_buffer(self, response: http.client.HTTPResponse, buffer: memoryview) -> int:
+        """Fill the buffer with repeated reads, as long as data arrives quickly.
+
+        Large pieces are faster, because each system call also releases the interpreter lock.
+        """
+        count, deadline = 0, time.monotonic() + _GATHER_TIME
+        while count < len(buffer) and (not count or time.monotonic() < deadline):
+            try:
+                received = _read_once(response, buffer[count:])
+            except _CONNECTION_ERRORS as error:
+                if not count:
+                    raise
+                self._deferred_error = error
+                break
+            count += received
+            if received == 0:
+                break
+        return count
+
+
+def _read_once(response: http.client.HTTPResponse, buffer: memoryview) -> int:
+    """Read once from the connection into the buffer; 0 at the end of the body or of the stream.
+
+    Unlike `HTTPResponse.readinto` it does not wait until the buffer is full.
+    """
+    if response.fp is None or response.length is None:
+        return response.readinto(buffer)
+    received: int = response.fp.readinto1(buffer[: response.length])
+    response.length -= received
+    if response.length == 0:
+        response.readinto(buffer[:0])  # detects the end and releases the connection
+    return received
+
+
+class RepositoryStore:
+    """A repository as a source and a destination."""
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        *,
+        name: str,
+        host_profiles: HostProfiles,
+        chunk_size: int | None = None,
+        referrers: SharedReferrers | None = None,
+    ) -> None:
+        """Create a store that uses ``client``.
+
+        Args:
+            name: the repository in its usual form.
+            host_profiles: what is known about hosts; shared by all stores of a run.
+            referrers: what is known about their referrers; shared in the same way.
+            chunk_size: bytes of one PATCH, unless the host has its own limits;
+                None: what the host transfers in about two seconds, 10 to 64 MiB.
+        """
+        self.client = client
+        self.name = name
+        self.repository = client.repository
+        self._host_profiles = host_profiles
+        self._chunk_size = chunk_size
+        self._wrong_size_blobs: set[Digest] = set()  # blobs with another size
+        self._referrers = Referrers(client, referrers or SharedReferrers())
+
+    @property
+    def host(self) -> str:
+        """The registry's host[:port]."""
+        return self.client.endpoint.host
+
+    @property
+    def mount_scope(self) -> str:
+        """The registry: its repositories can mount blobs from one another."""
+        return self.host
+
+    @property
+    def lost_response_count(self) -> int:
+        """Number of answers of the registry lost so far. See `transfer.image.history`."""
+        return self.client.endpoint.lost_response_count
+
+    @property
+    def max_uploads(self) -> int | None:
+        """Maximum number of parallel uploads. See `store.protocols.SupportsUploadLimit`."""
+        return self._host_profiles.quirks_for(self.host).max_uploads
+
+    def find_manifest(self, reference: str) -> Descriptor | None:
+        """Look up a tag or digest. See `store.protocols.Source`."""
+        return self.client.head_manifest(reference or "latest")
+
+    def get_manifest(self, reference: str) -> Manifest:
+        """Fetch a manifest by tag or digest; a digest is verified."""
+        return self.client.get_manifest(reference or "latest")
+
+    def put_manifest(self, manifest: Manifest, reference: str) -> None:
+        """Write a manifest, bytes unchanged; one with a subject is listed as a referrer.
+
+        Raises:
+            RegistryError: the registry accepts the manifest but cannot return it.
+        Source: distribution-spec, "Pushing Manifests with Subject".
+        """
+        subject = manifest.subject  # raises for an invalid manifest before anything is written
+        reference = reference or "latest"
+
+        def put() -> requests.Response:
+            return self.client.put_manifest(manifest.body, manifest.media_type, reference)
+
+        answer = put()
+        manifest_check.confirm_manifest(
+            self.client, manifest, reference, put, self._host_profiles.confirmed_manifests
+        )
+        if subject is not None and "OCI-Subject" not in answer.headers:
+            digest = Digest.parse(reference) if ":" in reference else manifest.digest
+            self._referrers.add_to_tag(manifest, digest, subject.digest)
+
+    def referrers(self, subject: Digest, _image_reference: str = "", /) -> Sequence[Descriptor]:
+        """Return the referrers of a manifest. See `store.protocols.SupportsReferrers`."""
+        return self._referrers.list_referrers(subject)
+
+    def digest_tags(self, subject: Digest, _image_reference: str = "", /) -> Sequence[str]:
+        """Return tags made of a digest and a suffix. See `store.protocols.SupportsReferrers`."""
+        return self._referrers.digest_tags(subject)
+
+    def delete_manifest(self, reference: str) -> None:
+        """Remove a manifest and all tags that refer to it.
+
+        Raises:
+            NotFound: there is no such tag or digest.
+        """
+        descriptor = self.client.head_manifest(reference or "latest")
+        if descriptor is None:
+            raise NotFound(
+                f"{self.name}: there is no {reference or 'latest'}",
+                remedy="check the tag or digest",
+            )
+        self.client.delete_manifest(str(descriptor.digest))
+
+    def delete_tag(self, tag: str) -> None:
+        """Remove a tag and keep its manifest.
+
+        Raises:
+            StatusError: the registry does not support it; distribution 2.8 answers 400.
+        Source: distribution-spec, "Deleting tags".
+        """
+        self.client.delete_manifest(tag)
+
+    def is_access_denied(self) -> bool:
+        """Return whether all access was denied. See `store.protocols.SupportsAccessDenied`."""
+        return self.client.endpoint.authenticator.is_access_denied()
+
+    def tags(self) -> Iterator[str]:
+        """Yield the tags, page by page."""
+        return self.client.list_tags()
+
+    def has_blob(self, blob: Descriptor) -> bool:
+        """Return whether the registry has the blob with the right size."""
+        size = self.client.head_blob(blob.digest)
+        if size is not None and size not in (-1, blob.size):
+            self._wrong_size_blobs.add(blob.digest)
+        return size in (-1, blob.size)
+
+    def blob_size(self, digest: Digest) -> int | None:
+        """Return the size of a blob in bytes, None if it is missing.
+
+        Raises:
+            ProtocolViolation: the registry does not report the size.
+        """
+        size = self.client.head_blob(digest)
+        if size == -1:
+            raise ProtocolViolation(f"{self.name}@{digest}: the registry does not tell its size")
+        return size
+
+    def open_blob(
+        self, blob: Descriptor, start: int = 0, stop: int | None = None
+    ) -> RegistryBlobReader:
+        """Open the bytes from ``start``; a registry without range support begins at 0.
+
+        Raises:
+            SizeMismatch: the size of the blob differs from the descriptor.
+        """
+        is_range = blob.size > 0 and (start > 0 or (stop is not None and stop < blob.size))
+        response = self.client.get_blob(
+            blob.digest, start if is_range else 0, stop if is_range else None
+        )
+        is_partial = response.status_code == requests.codes.partial_content
+        length = content_length(response)
+        expected = (min(stop or blob.size, blob.size) - start) if is_partial else blob.size
+        if length is not None and length != expected:
+            response.close()
+            raise SizeMismatch(
+                f"{self.name}@{blob.digest}: the registry sends {length} bytes, not {expected}",
+                remedy="its manifest and its blob do not fit; push the image again",
+            )
+        return RegistryBlobReader(response, start if is_partial else 0)
+
+    def can_upload_without_digest(self, size: int) -> bool:
+        """Return whether a blob of ``size`` bytes may be started before its digest is known."""
+        quirks = self._host_profiles.quirks_for(self.host)
+        # That a fast host takes larger chunks is no reason to read a file twice.
+        large = size > quirks.chunk_size(self._chunk_size or MIN_ADAPTIVE_CHUNK)
+        return large and quirks.strategy is Strategy.CHUNKS
+
+    def mount(self, blob: Descriptor, source: str) -> bool:
+        """Mount ``blob`` from the repository ``source``; return False on any error."""
+        try:
+            location = self.client.mount_blob(blob.digest, source)
+        except (StatusError, ConnectionLost) as error:
+            logger.debug("%s: no mount from %s: %s", self.name, source, error)
+            return False
+        if location is not None:
+            UploadSession(self.client, location).cancel()
+        return location is None
+
+    def begin_blob(
+        self, size: int, digest: Digest | None = None, resume: WriterState | None = None
+    ) -> RegistryBlobWriter:
+        """Begin an upload, or resume one if the registry still has its session."""
+        writer = RegistryBlobWriter(
+            self.client, self._host_profiles, self._chunk_size, size, digest
+        )
+        writer.has_to_check_size = digest in self._wrong_size_blobs
+        writer.start(resume)
+        return writer

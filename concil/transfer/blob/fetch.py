@@ -1,0 +1,277 @@
+"""BlobDownload: fetches a blob by parallel ranges."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from concil.config import MIB
+from concil.errors import (
+    Cancelled,
+    ConcilError,
+    ConnectionLost,
+    ContentError,
+    DigestMismatch,
+    ProtocolViolation,
+)
+from concil.oci.descriptor import Descriptor
+from concil.oci.digest import repeated_mismatch
+from concil.progress.events import Meter, State
+from concil.retry import ProgressRetry
+from concil.runtime.limits import limit_error
+from concil.store.protocols import RangeWriter, Source
+from concil.transfer.context import TransferContext
+from concil.transfer.journal import JournalEntry
+
+logger = logging.getLogger(__name__)
+
+
+class BlobDownload:
+    """Download of one blob into a RangeWriter, by the thread of `run` and those of `run_helper`.
+
+    The last thread to finish verifies, commits and completes ``future``.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        blob: Descriptor,
+        writer: RangeWriter,
+        meter: Meter,
+        context: TransferContext,
+    ) -> None:
+        """Prepare the download, which closes or commits ``writer`` at the end."""
+        self._source = source
+        self._blob = blob
+        self._writer = writer
+        self._meter = meter
+        self._config = context.config
+        self._buffer_pool = context.buffer_pool
+        self._cancel = context.cancel
+        self._bandwidth = context.bandwidth
+        self._lock = threading.Lock()  # guards the fields below
+        self._active_threads = 0
+        self._is_finished = False  # the last thread has finished
+        self._error: BaseException | None = None
+        # The journal entry from whose state the writer was opened.
+        self.journal_entry = JournalEntry.unsaved()
+        self._unsaved_bytes = 0  # bytes since the journal was last written
+        # A digest mismatch may be due to the bytes that an earlier process fetched.
+        self._is_resumed = writer.bytes_filled > 0
+        self._can_read_ranges = True  # the source can serve ranges
+        self.future: Future[None] = Future()
+
+    @property
+    def helper_count(self) -> int:
+        """Number of additional threads that would have ranges to fetch."""
+        parts = -(-self._blob.size // self._config.range_size)
+        return max(0, min(self._config.helpers, parts - 1))
+
+    def run(self) -> None:
+        """Fetch ranges until none is left; the job of the primary thread."""
+        self._meter.report_resume(self._writer.bytes_filled)
+        self._run_thread()
+
+    def run_helper(self) -> None:
+        """Fetch ranges unless the download is finished; the job of a helper."""
+        if self._can_read_ranges:
+            self._run_thread()
+
+    def _run_thread(self) -> None:
+        with self._lock:
+            # Helpers may finish the download before the primary thread begins.
+            if self._is_finished:
+                return
+            self._active_threads += 1
+        try:
+            self._fetch_ranges()
+        except ConcilError as error:
+            self._record_error(error)
+        except Exception as error:
+            limit = limit_error(error, self._name)
+            if limit is None:
+                logger.exception("a transfer failed in a way nobody thought of")
+            self._record_error(
+                limit or ConcilError(f"{self._name}: {type(error).__name__}: {error}")
+            )
+        except BaseException as error:  # noqa: BLE001 - an interrupt: the future's owner gets it
+            self._record_error(error)
+        with self._lock:
+            self._active_threads -= 1
+            self._is_finished = is_last = self._active_threads == 0
+        if is_last:
+            self._finish()
+
+    def _record_error(self, error: BaseException) -> None:
+        with self._lock:
+            self._error = self._error or error
+
+    def _fetch_ranges(self) -> None:
+        def record_loss(error: ConcilError) -> None:
+            self._meter.set_state(State.RETRYING, detail=str(error))
+
+        retry = ProgressRetry(self._config.retry, self._cancel, record_loss)
+        with self._buffer_pool.borrow() as buffer:
+            while self._error is None:
+                # A single thread reserves everything, to save a request for each range.
+                max_size = self._config.range_size if self._is_shared() else max(1, self._blob.size)
+                byte_range = self._writer.reserve_range(max_size)
+                if byte_range is None:
+                    return
+                try:
+                    self._fetch_range(byte_range[0], byte_range[1], buffer, retry)
+                except _RangesUnsupported:
+                    return  # the last thread fetches the range that this one released
+
+    def _is_only_thread(self) -> bool:
+        with self._lock:
+            return self._active_threads <= 1
+
+    def _is_shared(self) -> bool:
+        return self._can_read_ranges and self.helper_count > 0
+
+    def _fetch_range(self, start: int, stop: int, buffer: memoryview, retry: ProgressRetry) -> None:
+        """Fetch one range, retrying after lost connections."""
+        position = start
+        try:
+            while position < stop:
+                try:
+                    position = self._read_range(position, stop, buffer)
+                except ConcilError as error:
+                    position = max(position, _error_position(error))
+                    if isinstance(error, Cancelled):
+                        raise
+                    retry.wait_or_raise(error, self._writer.bytes_filled, self._name)
+        finally:
+            self._writer.release_range(position, stop)
+
+    def _read_range(self, start: int, stop: int, buffer: memoryview) -> int:
+        """Read from ``start`` into the writer; return the position reached, at most ``stop``."""
+        is_whole_blob = start == 0 and stop == self._blob.size
+        reader = self._source.open_blob(self._blob, start, None if is_whole_blob else stop)
+        reader = self._bandwidth.throttle(reader, (self._source.host,), self._cancel)
+        position = reader.start
+        try:
+            if position > start:
+                raise ProtocolViolation(f"{self._name}: asked for byte {start}, got {position}")
+            if position < start:
+                self._can_read_ranges = False
+                if not self._is_only_thread():
+                    raise _RangesUnsupported  # another thread reads the same bytes
+            while position < stop:
+                if self._cancel.is_set() or self._error is not None:
+                    raise Cancelled(f"{self._name}: cancelled")
+                # Bytes before ``start`` were written already, so they are skipped.
+                limit = start if position < start else stop
+                count = reader.readinto(buffer[: min(len(buffer), limit - position)])
+                if count == 0:
+                    raise ConnectionLost(f"{self._name}: ended at byte {position} of {stop}")
+                if position >= start:
+                    self._writer.write_at(position, buffer[:count])
+                    self._meter.advance(count)
+                    self._save_progress(count)
+                position += count
+        except ConcilError as error:
+            error.position = max(start, position)  # type: ignore[attr-defined]
+            raise
+        finally:
+            reader.close()
+        return position
+
+    def _save_progress(self, count: int) -> None:
+        """Save the state in the journal, once per MiB."""
+        with self._lock:
+            self._unsaved_bytes += count
+            is_due = self._unsaved_bytes >= MIB
+            if is_due:
+                self._unsaved_bytes = 0
+        if is_due:
+            self.journal_entry.save(self._writer.state())
+
+    def _finish(self) -> None:
+        """Commit and complete the future. Called by the last thread only."""
+        try:
+            if self._error is None:
+                self._fetch_remaining()
+            if self._error is None:
+                self._commit()
+            if self._error is not None:
+                self._close_after_error(self._error)
+                self.future.set_exception(self._error)
+            else:
+                self.journal_entry.complete()
+                self.future.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - the future's owner gets it
+            self.future.set_exception(error)
+
+    def _fetch_remaining(self) -> None:
+        """Fetch ranges that a helper released after the other threads had finished."""
+        try:
+            self._fetch_ranges()
+        except ConcilError as error:
+            self._error = error
+
+    def _commit(self) -> None:
+        """Verify and commit; after a digest mismatch fetch the blob once more.
+
+        A mismatch that may be due to an earlier process's bytes does not count.
+        """
+        first_mismatch: DigestMismatch | None = None
+        while True:
+            try:
+                self._writer.commit()
+            except DigestMismatch as error:
+                if first_mismatch is not None:
+                    self._error = repeated_mismatch(first_mismatch, error)
+                    return
+                first_mismatch, self._is_resumed = None if self._is_resumed else error, False
+                logger.warning("%s: %s; once more from the start", self._name, error)
+            except ConcilError as error:
+                self._error = error
+                return
+            else:
+                return
+            if not self._fetch_again():
+                return
+
+    def _fetch_again(self) -> bool:
+        """Fetch the whole blob again in this thread; return whether that succeeded."""
+        self._writer.restart()
+        self._meter.set_state(
+            State.RETRYING, position=0, detail="the bytes did not fit their digest"
+        )
+        self._fetch_remaining()
+        return self._error is None
+
+    def _close_after_error(self, error: BaseException) -> None:
+        if isinstance(error, ContentError):
+            self._writer.abort()
+            self.journal_entry.delete()
+        else:
+            self.journal_entry.save(self._writer.state())
+            self._writer.close()
+            self.journal_entry.release()
+
+    @property
+    def _name(self) -> str:
+        return f"{self._source.name}@{self._blob.digest}"
+
+
+class _RangesUnsupported(Exception):
+    """The source ignores ranges and starts every response at byte 0."""
+
+
+def _error_position(error: ConcilError) -> int:
+    """Return the position at which the stream failed with ``error``."""
+    return int(getattr(error, "position", 0))
+
+
+def run_with_helpers(
+    download: BlobDownload, submit: Callable[[Callable[[], None]], object]
+) -> None:
+    """Submit helper jobs without waiting for them, then run the primary job of a blob."""
+    for _ in range(download.helper_count):
+        submit(download.run_helper)
+    download.run()

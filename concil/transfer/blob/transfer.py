@@ -1,0 +1,229 @@
+"""BlobTransfer: checks, mounts or moves one blob."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import Enum
+from typing import Self, TypeAlias
+
+import requests
+
+from concil.errors import Cancelled, StatusError
+from concil.oci.blob_reader import BlobReader
+from concil.oci.descriptor import Descriptor
+from concil.progress.events import Meter, State
+from concil.store.protocols import (
+    BlobWriter,
+    Destination,
+    Source,
+    SupportsBlobCheck,
+    SupportsMount,
+    SupportsUploadLimit,
+)
+from concil.transfer.blob.fetch import BlobDownload, run_with_helpers
+from concil.transfer.blob.push import BlobUpload
+from concil.transfer.journal import JournalEntry
+from concil.transfer.worker_pool import Priority, Slot, WorkerPool
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BlobResult:
+    """Result of a transfer: the destination has the blob."""
+
+    blob: Descriptor
+    destination: str  # the destination's name
+    repository: str  # from which others may mount it; "" without mount support
+    state: State  # DONE, PRESENT or MOUNTED
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that had to be transferred."""
+        return self.blob.size if self.state is State.DONE else 0
+
+
+def upload_slots(destination: Destination) -> tuple[Slot, ...]:
+    """Return the slots that an upload occupies if the destination limits concurrent uploads."""
+    if not isinstance(destination, SupportsUploadLimit) or destination.max_uploads is None:
+        return ()
+    return (Slot(f"uploads to {destination.host}", destination.max_uploads),)
+
+
+class BlobTransfer:
+    """The job of one blob. ``future`` is completed by the thread that finishes it."""
+
+    def __init__(
+        self,
+        source: Source,
+        destination: Destination,
+        blob: Descriptor,
+        *,
+        pool: WorkerPool,
+        meter: Meter,
+    ) -> None:
+        """Prepare the transfer; `start` submits it to the pool."""
+        self._lookup = BlobLookup.AFTER_MOUNT
+        self._source = source
+        self._destination = destination
+        self._blob = blob
+        self._pool = pool
+        self._meter = meter
+        self._mount_sources: Iterable[str] = ()
+        self.future: Future[BlobResult] = Future()
+
+    def with_lookup(self, lookup: BlobLookup) -> Self:
+        """Set when to check the destination for the blob. Call it before `start`."""
+        self._lookup = lookup
+        return self
+
+    def start(self, mount_sources: Iterable[str] = ()) -> Future[BlobResult]:
+        """Submit the job.
+
+        Args:
+            mount_sources: repositories of the same registry that may have the blob; iterated
+                when the job runs.
+        """
+        self._mount_sources = mount_sources
+        self._meter.set_state(State.WAITING, position=0)
+        queued = self._pool.submit(
+            self._run, priority=Priority.BLOB, size=self._blob.size, hosts=self._hosts
+        )
+        queued.add_done_callback(self._on_job_done)
+        return self.future
+
+    @property
+    def blob(self) -> Descriptor:
+        """The blob that is transferred."""
+        return self._blob
+
+    @property
+    def mount_scope(self) -> str:
+        """Where repositories can mount the blob from one another; its path for a layout."""
+        return self._destination.mount_scope
+
+    @property
+    def _hosts(self) -> tuple[str, ...]:
+        return (self._source.host, self._destination.host)
+
+    def _on_job_done(self, job: Future[None]) -> None:
+        """Handle a job that was cancelled in the queue or raised an exception."""
+        if job.cancelled():
+            self.future.set_exception(Cancelled("cancelled before it began"))
+            return
+        error = job.exception()
+        if error is not None and not self.future.done():
+            self._meter.set_state(State.FAILED, detail=str(error))
+            self.future.set_exception(error)
+
+    def _run(self) -> None:
+        state = self._find_or_mount()
+        if state is not None:
+            self._pool.context.journal.delete_abandoned(
+                self._destination.name, str(self._blob.digest)
+            )
+            self._complete(state)
+            return
+        if isinstance(self._source, SupportsBlobCheck):
+            self._source.check_blob(self._blob)
+        slots = upload_slots(self._destination)
+        if not slots:
+            self._transfer()
+            return
+        # A separate job, so that blobs that are present never wait for an upload slot.
+        queued = self._pool.submit(
+            self._transfer,
+            priority=Priority.BLOB,
+            size=self._blob.size,
+            hosts=self._hosts,
+            slots=slots,
+        )
+        queued.add_done_callback(self._on_job_done)
+
+    def _transfer(self) -> None:
+        """Download or upload the bytes."""
+        self._meter.set_state(State.STARTED, position=0)
+        blob, journal = self._blob, self._pool.context.journal
+        entry = journal.claim_transfer(self._destination.name, str(blob.digest), blob.size)
+        try:
+            writer = self._destination.begin_blob(blob.size, blob.digest, entry.state)
+        except BaseException:
+            entry.release()
+            raise
+        if isinstance(writer, BlobWriter):
+            self._upload(writer, entry)
+            self._complete(State.DONE)
+            return
+        download = BlobDownload(self._source, blob, writer, self._meter, self._pool.context)
+        download.journal_entry = entry
+        download.future.add_done_callback(self._on_download_done)
+        run_with_helpers(download, self._submit_helper)
+
+    def _find_or_mount(self) -> State | None:
+        """Return PRESENT or MOUNTED; None if the blob has to be transferred."""
+        destination = self._destination
+        if self._lookup is BlobLookup.BEFORE_MOUNT and self._has_blob():
+            return State.PRESENT
+        if isinstance(destination, SupportsMount):
+            for sibling in self._mount_sources:
+                if sibling != destination.repository and destination.mount(self._blob, sibling):
+                    return State.MOUNTED
+        if self._lookup is BlobLookup.AFTER_MOUNT and self._has_blob():
+            return State.PRESENT
+        return None
+
+    def _has_blob(self) -> bool:
+        try:
+            return self._destination.has_blob(self._blob)
+        except StatusError as error:
+            if error.status != requests.codes.server_error:
+                raise
+            # Killing distribution 2.8 can leave an empty link file; an upload rewrites it.
+            logger.warning("%s: %s; sending the blob", self._destination.name, error)
+            return False
+
+    def _upload(self, writer: BlobWriter, entry: JournalEntry) -> None:
+        context = self._pool.context
+
+        def opener(start: int, /) -> BlobReader:
+            reader = self._source.open_blob(self._blob, start)
+            return context.bandwidth.throttle(reader, self._hosts, context.abandon)
+
+        name = f"{self._source.name}@{self._blob.digest}"
+        upload = BlobUpload(opener, writer, self._meter, context, entry)
+        upload.run(self._blob.size, self._blob.digest, name)
+
+    def _submit_helper(self, job: Callable[[], None]) -> None:
+        if self._pool.workers:
+            self._pool.submit(
+                job, priority=Priority.HELPER, size=self._blob.size, hosts=self._hosts
+            )
+
+    def _on_download_done(self, future: Future[None]) -> None:
+        error = future.exception()
+        if error is None:
+            self._complete(State.DONE)
+        else:
+            self._meter.set_state(State.FAILED, detail=str(error))
+            self.future.set_exception(error)
+
+    def _complete(self, state: State) -> None:
+        self._meter.set_state(state, position=self._blob.size)
+        destination = self._destination
+        repository = destination.repository if isinstance(destination, SupportsMount) else ""
+        self.future.set_result(BlobResult(self._blob, destination.name, repository, state))
+
+
+# Starts a transfer, by `BlobTransfer.start`, and returns its future.
+BlobStarter: TypeAlias = Callable[[BlobTransfer, Iterable[str]], Future[BlobResult]]
+
+
+class BlobLookup(Enum):
+    """When to check whether the destination has a blob."""
+
+    BEFORE_MOUNT = "before mount"  # for blobs that are likely to be present
+    AFTER_MOUNT = "after mount"
+    NEVER = "never"  # mount the blob, else send it without a check

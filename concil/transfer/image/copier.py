@@ -1,0 +1,374 @@
+"""Copies one image: blobs, then manifests, the tag last."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
+
+import requests
+
+from concil.errors import ConcilError, StatusError
+from concil.oci.descriptor import Descriptor
+from concil.oci.manifest import Digest, Manifest
+from concil.progress.events import Event, ProgressSink, State, emit
+from concil.retry import backoff_delay, sleep_or_raise
+from concil.store.protocols import SupportsBaseline, SupportsManifestCheck, SupportsMount
+from concil.transfer.blob.transfer import BlobResult
+from concil.transfer.image.dedup import BlobDeduplicator
+from concil.transfer.image.graph import GraphReader, Node
+from concil.transfer.image.history import CopiedImage, History, lost_response_count
+from concil.transfer.image.job import (
+    ForeignLayers,
+    ImageJob,
+    ImagePlan,
+    RootManifest,
+    format_count,
+    image_name,
+)
+from concil.transfer.image.level_reader import LevelReader, RootReader
+from concil.transfer.image.manifest_cache import ManifestCache
+from concil.transfer.image.publish import publish
+from concil.transfer.image.referrers import (
+    ReferrerCollector,
+    ReferrerContext,
+    ReferrersTagError,
+    is_referrers_tag,
+)
+from concil.transfer.single_flight import SingleFlight, exclusive
+from concil.transfer.worker_pool import WorkerPool
+
+__all__ = ["ForeignLayers", "ImageCopier", "ImageJob", "ImageResult", "image_name"]
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+_MAX_ATTEMPTS = 3  # including the first
+# Refusals of a manifest that refers to missing content; some registries use their own codes.
+_MISSING_CONTENT_STATUS = frozenset({400, 404, 409, 412, 422})
+_MISSING_CONTENT_CODES = ("BLOB_UNKNOWN", "MANIFEST_UNKNOWN")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """The result of copying one image."""
+
+    source: str
+    destination: str
+    state: State  # DONE or PRESENT; WAITING: a dry run found something to copy
+    digest: Digest  # of the manifest under the destination's reference
+    blobs: tuple[BlobResult, ...] = ()
+    manifests: int = 0  # that were put
+    seconds: float = 0.0
+    notes: tuple[str, ...] = field(default=())  # differences from the source
+    referrers: int = 0  # signatures and the like that were copied
+    skipped_foreign_layers: int = 0
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of blobs that a dry run found missing at the destination."""
+        return sum(result.blob.size for result in self.blobs if result.state is State.WAITING)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of blobs that were transferred for this image."""
+        return sum(result.bytes_sent for result in self.blobs)
+
+
+class ImageCopier:
+    """Copies images on one pool, transferring each shared blob once. Any thread."""
+
+    def __init__(self, pool: WorkerPool, progress: ProgressSink | None) -> None:
+        """Share ``pool``, and the known locations of blobs, among all copies of a run."""
+        self._pool = pool
+        self._progress = progress
+        self._single_flight: SingleFlight[None] = SingleFlight()
+        self._history = History(pool.context.journal)
+        self._level_reader = LevelReader(pool, ManifestCache(), self._history)
+        self.root_reader = RootReader(self._level_reader)
+        self.deduplicator = BlobDeduplicator(pool, progress, self._history)
+
+    def copy(self, job: ImageJob) -> ImageResult:
+        """Copy one image; nothing is transferred if both sides have the same digest already.
+
+        It waits for jobs of the pool, so a worker of the pool must not call it.
+
+        Raises:
+            NotFound: the source has no such image or platform.
+            ReferrersTagError: it is a list of referrers, and referrers are copied.
+            ConcilError: it could not be copied; its tag was not written.
+        """
+        start_time = time.monotonic()
+        try:
+            result = self._copy_image(job, start_time)
+        except ReferrersTagError:
+            raise  # a mirror does not count it as a failure
+        except ConcilError as error:
+            self._emit_state(job, State.FAILED, 0, str(error))
+            raise
+        names = job.source_name, job.destination_name
+        event = Event("image", *names, result.state, result.bytes_sent, None, "")
+        emit(job.final_event_sink or self._progress, event)
+        return result
+
+    def _copy_image(self, job: ImageJob, start_time: float) -> ImageResult:
+        source, existing, digest = compare_image(job, self._history)
+        if source is None or (digest is not None and not job.referrers and not job.recheck):
+            assert digest is not None  # noqa: S101 - for the type checker
+            if job.immutable and source is not None:
+                self._history.record_image(job.key, CopiedImage(source.digest, digest))
+            return ImageResult(job.source_name, job.destination_name, State.PRESENT, digest)
+        if job.referrers and is_referrers_tag(job.source_reference, source.digest):
+            raise ReferrersTagError(source.digest, job.source_name)
+        if digest is None:
+            self._emit_state(job, State.STARTED, 0, "")
+        image = (job.destination.mount_scope, job.destination.name, source.digest, job.platforms)
+        with exclusive(self._single_flight, image, self._pool.cancel):
+            root = self.root_reader.read_root(job, source, digest)
+            if root.manifest is not None and isinstance(job.destination, SupportsManifestCheck):
+                job.destination.check(root.manifest)
+            result = self._copy_changed(job, root, existing, start_time)
+        if root.source_digest == source.digest:  # else the tag has moved meanwhile
+            self._history.record_image(job.key, CopiedImage(source.digest, root.descriptor.digest))
+        return result
+
+    def _copy_changed(
+        self, job: ImageJob, root: RootManifest, existing: Descriptor | None, start_time: float
+    ) -> ImageResult:
+        """Copy an image whose tag is missing or out of date, and its referrers."""
+        lost_responses = lost_response_count(job.destination)
+        plan = ImagePlan(None, (), root.notes, is_new=existing is None)
+        digest = root.descriptor.digest
+        is_same = existing is not None and existing.digest == digest
+        if root.manifest is not None and (job.recheck or not is_same):
+            # Referrers must be in place before the tag makes the image visible.
+            if not (job.referrers or job.recheck) and self._put_tag_only(
+                job, root.manifest, digest
+            ):
+                seconds = time.monotonic() - start_time
+                names = job.source_name, job.destination_name
+                return ImageResult(*names, State.DONE, digest, (), 1, seconds, root.notes)
+            may_be_present = job.recheck or existing is not None
+            may_be_present = may_be_present or self._level_reader.is_known(job.destination, digest)
+            fetch = partial(self._level_reader.read_level, job, may_be_present=may_be_present)
+            is_present = root.is_present or (
+                is_same and self._level_reader.get_present(job, digest) is not None
+            )
+            node = GraphReader(fetch, job.source_name).read(
+                root.manifest, digest, is_present=is_present
+            )
+            plan = replace(plan, node=node)
+        plan = self._add_referrers(job, plan, root)
+        if is_same and plan.missing_manifests:
+            self._emit_state(job, State.STARTED, 0, "")
+        if plan.node is None and plan.referrers:
+            plan = self._add_baseline_image(job, plan, root)
+        results = self._execute(job, plan)
+        self._record_manifests(job, plan, lost_responses)
+        return _build_result(job, plan, digest, results, start_time)
+
+    def _add_referrers(self, job: ImageJob, plan: ImagePlan, root: RootManifest) -> ImagePlan:
+        """Add the referrers of the image that the destination lacks."""
+        if not job.referrers:
+            return plan
+        fetch = partial(self._level_reader.read_level, job, may_be_present=True)
+        context = ReferrerContext(
+            partial(self._run_all, job), fetch, partial(self._level_reader.get_present, job)
+        )
+        collector = ReferrerCollector(job, context)
+        manifests = {node.digest: node.manifest for node in plan.nodes()}
+        digests = collector.list_manifests([root.descriptor], manifests)
+        if root.full_index_digest is not None:
+            collector.warn_skipped(root.full_index_digest)
+            digests.remove(root.descriptor.digest)
+        referrers = collector.collect(digests)
+        return replace(plan, referrers=referrers, notes=(*plan.notes, *collector.notes))
+
+    def _add_baseline_image(self, job: ImageJob, plan: ImagePlan, root: RootManifest) -> ImagePlan:
+        """Add an image that is in the baseline only: its new referrers need it as a subject."""
+        destination, reference = job.destination, job.destination_reference
+        if not isinstance(destination, SupportsBaseline) or not destination.is_only_in_baseline(
+            reference
+        ):
+            return plan
+        manifest = root.manifest or self.root_reader.read_root(job, root.descriptor).manifest
+        assert manifest is not None  # noqa: S101 - for the type checker
+        node = GraphReader(partial(self._level_reader.read_level, job), job.source_name).read(
+            manifest, root.descriptor.digest
+        )
+        blobs = (blob.digest for descendant in node.walk() for blob in descendant.listed_blobs())
+        destination.add_baseline_blobs(reference, blobs)
+        return replace(plan, node=node)
+
+    def _put_tag_only(self, job: ImageJob, root: Manifest, digest: Digest) -> bool:
+        """Write only the tag if this run has put the image already; return whether it did."""
+        destination = job.destination
+        if not isinstance(destination, SupportsMount) or ":" in job.destination_reference:
+            return False
+        if not self._level_reader.is_confirmed(destination, digest):
+            return False
+        try:
+            destination.put_manifest(root, job.destination_reference)
+        except StatusError as error:
+            logger.info("%s: %s; looking at all of it", job.destination_name, error)
+            return False
+        return True
+
+    def _record_manifests(self, job: ImageJob, plan: ImagePlan, lost_responses: int) -> None:
+        """Record the manifests of an image that were put, or found complete.
+
+        Args:
+            lost_responses: responses that were lost before the image was checked.
+        """
+        destination = job.destination
+        if isinstance(destination, SupportsMount):
+            for node in plan.nodes():
+                self._history.record_manifest(
+                    destination.mount_scope, destination.repository, node.digest, lost_responses
+                )
+
+    def _run_all(self, job: ImageJob, calls: Sequence[Callable[[], Result]]) -> list[Result]:
+        return self._pool.run_all(calls, (job.source.host, job.destination.host))
+
+    def _execute(self, job: ImageJob, plan: ImagePlan) -> list[BlobResult]:
+        """Transfer the blobs and put the manifests; retry if content has gone missing.
+
+        Distribution 2.8 may report blobs as missing for a while after another client wrote the
+        same ones. Or the registry has lost blobs or children of an index that were copied.
+        """
+        results: list[BlobResult] = []
+        lookups = plan.blob_lookups()
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
+            blobs = plan.blobs(job.foreign_layers).values()
+            attempt_results = self.deduplicator.transfer(job, blobs, lookups)
+            results += [result for result in attempt_results if attempt == 1 or result.bytes_sent]
+            try:
+                publish(job, plan)
+                break
+            except StatusError as error:
+                may_be_missing = error.status in _MISSING_CONTENT_STATUS or _is_missing_content(
+                    error
+                )
+                if attempt == _MAX_ATTEMPTS or not may_be_missing:
+                    raise
+                logger.warning("%s: %s; looking at all of it again", job.source_name, error)
+                sleep_or_raise(
+                    backoff_delay(self._pool.context.config.retry, attempt), self._pool.cancel
+                )
+                checked_plan = self._check_again(job, plan)
+                missing_count = self.deduplicator.forget_missing(
+                    job, checked_plan.blobs(job.foreign_layers).values()
+                )
+                is_more_missing = _missing_digests(checked_plan) - _missing_digests(plan)
+                if not missing_count and not is_more_missing and not _is_missing_content(error):
+                    raise
+                plan, lookups = checked_plan, {}
+        return results
+
+    def _check_again(self, job: ImageJob, plan: ImagePlan) -> ImagePlan:
+        """Check every manifest of a plan at the destination, ignoring the history."""
+        fetch = partial(
+            self._level_reader.read_level, job, may_be_present=True, skip_confirmed=False
+        )
+
+        def check(node: Node) -> Node:
+            reader = GraphReader(fetch, job.source_name)
+            return reader.read(node.manifest, node.digest, is_present=node.is_present)
+
+        referrers = tuple(
+            replace(referrer, node=check(referrer.node)) for referrer in plan.referrers
+        )
+        node = check(plan.node) if plan.node is not None else None
+        return replace(plan, node=node, referrers=referrers)
+
+    def _emit_state(self, job: ImageJob, state: State, bytes_sent: int, detail: str) -> None:
+        emit(
+            self._progress,
+            Event("image", job.source_name, job.destination_name, state, bytes_sent, None, detail),
+        )
+
+
+def _build_result(
+    job: ImageJob, plan: ImagePlan, digest: Digest, results: Sequence[BlobResult], start_time: float
+) -> ImageResult:
+    """Return the result of an executed plan."""
+    is_present = not plan.missing_manifests and all(
+        result.state is State.PRESENT for result in results
+    )
+    skipped = plan.foreign_layer_count if job.foreign_layers is ForeignLayers.SKIP else 0
+    notes = (f"{format_count(skipped, 'foreign layer')} left out",) if skipped else ()
+    return ImageResult(
+        job.source_name,
+        job.destination_name,
+        State.PRESENT if is_present else State.DONE,
+        digest,
+        () if is_present else tuple(results),
+        manifests=plan.missing_manifests,
+        seconds=0.0 if is_present else time.monotonic() - start_time,
+        notes=plan.notes + notes,
+        referrers=plan.new_referrers,
+        skipped_foreign_layers=skipped,
+    )
+
+
+def _missing_digests(plan: ImagePlan) -> set[Digest]:
+    """Return the digests of the manifests that have to be put."""
+    return {node.digest for node in plan.nodes() if not node.is_present}
+
+
+def _is_missing_content(error: StatusError) -> bool:
+    """Whether the error code of a refused manifest says that its content is missing."""
+    return any(code in str(error) for code in _MISSING_CONTENT_CODES)
+
+
+def compare_image(
+    job: ImageJob, history: History
+) -> tuple[Descriptor | None, Descriptor | None, Digest | None]:
+    """Compare an image at the source with its reference at the destination.
+
+    Returns:
+        The descriptor at the source, None for an immutable image that was copied before; the
+        descriptor at the destination; and the destination's digest if it is up to date.
+    Raises:
+        NotFound: the source has no such image.
+    """
+    # With referrers it is always checked: it may have been signed meanwhile.
+    may_be_recorded = (job.immutable or bool(job.platforms)) and not job.referrers
+    recorded = history.find_image(job.key) if may_be_recorded else None
+    may_skip = job.immutable and not job.recheck
+    if may_skip and recorded is not None and _is_still_present(job, recorded):
+        return None, None, recorded.destination
+    source = job.source.find_manifest(job.source_reference)
+    if source is None:
+        # This raises NotFound with a specific message, such as the names in a layout.
+        source = job.source.get_manifest(job.source_reference).descriptor
+    existing = _find_at_destination(job)
+    if existing is None:
+        return source, None, None
+    is_same = existing.digest == source.digest and not job.platforms
+    if is_same or recorded == CopiedImage(source.digest, existing.digest):
+        return source, existing, existing.digest
+    return source, existing, None
+
+
+def _find_at_destination(job: ImageJob) -> Descriptor | None:
+    """Find the image's reference at the destination; None: missing or unreadable."""
+    try:
+        return job.destination.find_manifest(job.destination_reference)
+    except StatusError as error:
+        # Distribution's response for a damaged file or link, which can be rewritten.
+        if error.status != requests.codes.server_error:
+            raise
+        logger.warning("%s: %s; copying the image again", job.destination_name, error)
+        return None
+
+
+def _is_still_present(job: ImageJob, copied: CopiedImage) -> bool:
+    """Whether an immutable image is still present; only local destinations are checked."""
+    if job.destination.host:
+        return True
+    existing = job.destination.find_manifest(job.destination_reference)
+    return existing is not None and existing.digest == copied.destination

@@ -1,0 +1,207 @@
+"""Which images, manifests and blobs earlier runs have put."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from concil.errors import InvalidDigest
+from concil.oci.digest import Digest
+from concil.transfer.journal import Journal
+
+_MAX_RECENT = 20_000  # manifests of this run that are remembered without a journal
+_LOCATION_LIFETIME = 180 * 24 * 3600  # seconds until the location of a blob is forgotten
+_MAX_FAILED_MOUNTS = 3  # failed mounts after which recorded locations are not tried any more
+
+
+@dataclass(frozen=True, slots=True)
+class ImageKey:
+    """The key of an image in the journal, without users and passwords."""
+
+    source: str
+    destination: str
+    platforms: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedImage:
+    """The digests of an image when it was copied last."""
+
+    source: Digest  # at the source; of the whole index, even if only some platforms were copied
+    destination: Digest
+
+
+@runtime_checkable
+class SupportsLostResponseCount(Protocol):
+    """A store whose responses can get lost, perhaps because it was restarted."""
+
+    @property
+    def lost_response_count(self) -> int:
+        """How many responses were lost, or were server errors, since the run began."""
+        ...
+
+
+def lost_response_count(store: object) -> int:
+    """Return how many responses of a store were lost so far; 0 for a local store."""
+    return store.lost_response_count if isinstance(store, SupportsLostResponseCount) else 0
+
+
+class History:
+    """Known locations of images and blobs: hints, which cost extra requests if they are wrong.
+
+    Any thread may call any method.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        """Use ``journal`` for the locations of earlier runs, and record this run's in it."""
+        self._journal = journal
+        self._lock = threading.Lock()  # guards the fields below
+        # Manifests that this run has put or seen, and the number of lost responses by then.
+        self._confirmed_manifests: OrderedDict[tuple[str, str, Digest], int] = OrderedDict()
+        self._repository_by_digest: OrderedDict[tuple[str, Digest], str | None] = OrderedDict()
+        self._failed_mounts: Counter[str] = Counter()  # by mount scope
+        self._has_deleted_expired = False
+
+    # Images ------------------------------------------------------------------------
+
+    def find_image(self, key: ImageKey) -> CopiedImage | None:
+        """Return the recorded digests of an image; None if it was never copied."""
+        rows = self._journal.query(
+            "SELECT source_digest, digest FROM images"
+            " WHERE source = ? AND target = ? AND platforms = ?",
+            key.source,
+            key.destination,
+            key.platforms,
+        )
+        try:
+            return CopiedImage(*map(Digest.parse, rows[0])) if rows else None
+        except InvalidDigest:
+            return None
+
+    def record_image(self, key: ImageKey, copied: CopiedImage) -> None:
+        """Record that an image was copied."""
+        if self.find_image(key) != copied:
+            self._journal.execute(
+                "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)",
+                key.source,
+                key.destination,
+                key.platforms,
+                str(copied.source),
+                str(copied.destination),
+                time.time(),
+            )
+
+    # Manifests ---------------------------------------------------------------------
+
+    def record_manifest(
+        self, mount_scope: str, repository: str, digest: Digest, lost_responses: int = 0
+    ) -> None:
+        """Record that a repository has a manifest with all its content.
+
+        Args:
+            lost_responses: responses of the registry that were lost before it was put.
+        """
+        with self._lock:
+            self._confirmed_manifests[mount_scope, repository, digest] = lost_responses
+            if len(self._confirmed_manifests) > _MAX_RECENT:
+                self._confirmed_manifests.popitem(last=False)
+        self.record_blob(mount_scope, repository, digest)
+
+    def is_confirmed(
+        self, mount_scope: str, repository: str, digest: Digest, lost_responses: int = 0
+    ) -> bool:
+        """Whether this run has put or seen a manifest there, so that no check is needed.
+
+        Args:
+            lost_responses: responses of the registry that were lost so far. If there are new
+                ones, the registry may have been restarted and have lost confirmed content.
+        """
+        with self._lock:
+            return (
+                self._confirmed_manifests.get((mount_scope, repository, digest)) == lost_responses
+            )
+
+    def forget(self, mount_scope: str, repository: str, digest: Digest) -> None:
+        """Forget a blob or manifest that a repository turned out to lack."""
+        key = mount_scope, digest
+        with self._lock:
+            self._confirmed_manifests.pop((mount_scope, repository, digest), None)
+            if self._repository_by_digest.get(key) == repository:
+                del self._repository_by_digest[key]
+        self._journal.flush()  # its row may not be written yet
+        self._journal.execute(
+            "DELETE FROM places WHERE realm = ? AND digest = ? AND repository = ?",
+            mount_scope,
+            str(digest),
+            repository,
+        )
+
+    # Blobs -------------------------------------------------------------------------
+
+    def find_repository(self, mount_scope: str, digest: Digest) -> str | None:
+        """Return a repository of a registry that had a blob or manifest; None: unknown."""
+        key = mount_scope, digest
+        with self._lock:
+            if key in self._repository_by_digest:
+                return self._repository_by_digest[key]
+        rows = self._journal.query(
+            "SELECT repository FROM places WHERE realm = ? AND digest = ?", mount_scope, str(digest)
+        )
+        repository = str(rows[0][0]) if rows else None
+        with self._lock:
+            return self._cache_repository(key, self._repository_by_digest.get(key, repository))
+
+    def mount_sources(self, mount_scope: str, digest: Digest, excluded: str) -> list[str]:
+        """Return repositories to mount a blob from; empty after too many failed mounts.
+
+        Args:
+            excluded: the repository that the blob is mounted into.
+        """
+        with self._lock:
+            if self._failed_mounts[mount_scope] >= _MAX_FAILED_MOUNTS:
+                return []
+        repository = self.find_repository(mount_scope, digest)
+        return [repository] if repository is not None and repository != excluded else []
+
+    def record_blob(self, mount_scope: str, repository: str, digest: Digest) -> None:
+        """Record that a blob or manifest is in a repository."""
+        if self.find_repository(mount_scope, digest) != repository:
+            self._delete_expired()
+            with self._lock:
+                self._cache_repository((mount_scope, digest), repository)
+            self._journal.execute_deferred(
+                "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?)",
+                mount_scope,
+                str(digest),
+                repository,
+                time.time(),
+            )
+
+    def _cache_repository(self, key: tuple[str, Digest], repository: str | None) -> str | None:
+        """Keep a location in memory for this run. The caller holds the lock.
+
+        This works without a journal, too: after a lost response it shows what may be present.
+        """
+        self._repository_by_digest[key] = repository
+        if len(self._repository_by_digest) > _MAX_RECENT:
+            self._repository_by_digest.popitem(last=False)
+        return repository
+
+    def _delete_expired(self) -> None:
+        """Delete old locations, once per run; blobs still present are found by a request."""
+        with self._lock:
+            is_done, self._has_deleted_expired = self._has_deleted_expired, True
+        if not is_done:
+            oldest_kept = time.time() - _LOCATION_LIFETIME
+            self._journal.execute("DELETE FROM places WHERE updated < ?", oldest_kept)
+
+    def record_mount(self, mount_scope: str, *, mounted: bool) -> None:
+        """Record the result of a mount from a recorded location."""
+        with self._lock:
+            # After a mount that worked, failures only mean that single locations are out of date.
+            self._failed_mounts[mount_scope] = (
+                -_MAX_RECENT if mounted else self._failed_mounts[mount_scope] + 1
+            )

@@ -1,0 +1,1 @@
+"""Mirrors: many images in one schedule."""

@@ -1,0 +1,49 @@
+"""Hosts that have denied access: their remaining images are not tried."""
+
+from __future__ import annotations
+
+import threading
+
+from concil.errors import ConcilError, NotTried, RegistryDenied
+from concil.store.protocols import SupportsAccessDenied
+
+
+class DeniedHosts:
+    """Hosts that denied access during one run. Any thread may call any method."""
+
+    def __init__(self) -> None:
+        """Start without any denied host."""
+        self._lock = threading.Lock()  # guards the field below
+        self._error_by_host: dict[str, NotTried] = {}
+
+    def find_error(self, *stores: object) -> NotTried | None:
+        """Return the error for images that use these stores; None if no host denied access."""
+        host = _find_denied_host(*stores)
+        with self._lock:
+            return self._error_by_host.get(host)
+
+    def record_error(self, error: ConcilError, *stores: object) -> ConcilError:
+        """Record an error of an image that used these stores, and return the one to report.
+
+        If a host denies access to several images at once, the first one gets the error, and
+        the others get NotTried.
+        """
+        denied_host = error.denied_host if isinstance(error, RegistryDenied) else ""
+        host = _find_denied_host(*stores) or denied_host
+        if not host:
+            return error
+        with self._lock:
+            if host in self._error_by_host:
+                return self._error_by_host[host]
+            self._error_by_host[host] = NotTried(str(error), remedy=error.remedy)
+        return error
+
+
+def _find_denied_host(*stores: object) -> str:
+    """Return the host of the first store that denies this user all access; "" if none does."""
+    denied_stores = (
+        store
+        for store in stores
+        if isinstance(store, SupportsAccessDenied) and store.is_access_denied()
+    )
+    return next((str(getattr(store, "host", "")) for store in denied_stores), "")

@@ -1,0 +1,168 @@
+"""Options: what they are called, what they become, and how a wrong one is told."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from concil.cli import main as command_line
+from concil.cli.options import common
+from concil.errors import UsageError
+from tests.cli.runner import Cli, Program, assert_fails
+from tests.support.tls import CertificateAuthority
+
+CREDS = ("--src-creds=a:b:c", "--dest-creds=d:e")
+
+
+def parse(*words: str) -> argparse.Namespace:
+    return command_line._parse_arguments(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), (True, True)),
+        (("--src-tls-verify=false",), (False, True)),
+        (("--dest-tls-verify=false",), (True, False)),
+        (("--tls-verify=false",), (False, False)),
+        (("--tls-verify=false", "--dest-tls-verify=true"), (False, True)),
+        (("--insecure",), (False, False)),
+        (("--insecure", "--src-tls-verify"), (True, False)),
+        (("--no-src-tls-verify",), (False, True)),
+    ],
+)
+def test_each_side_is_trusted_on_its_own(
+    words: tuple[str, ...], expected: tuple[bool, bool]
+) -> None:
+    sides = common.build_endpoints(parse("copy", *words, "a", "b"))
+
+    assert (sides.source.tls.verify, sides.destination.tls.verify) == expected
+
+
+def test_each_side_has_its_credentials() -> None:
+    sides = common.build_endpoints(parse("copy", *CREDS, "a", "b"))
+
+    assert sides.source.credentials is not None
+    assert sides.destination.credentials is not None
+    assert sides.source.credentials.password == "b:c"
+    assert sides.destination.credentials.username == "d"
+
+
+def test_each_side_has_its_file_of_logins(tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "mine.json", tmp_path / "theirs.json"
+    for path in (mine, theirs):
+        path.write_text("{}")
+
+    one = common.build_endpoints(parse("copy", f"--src-authfile={theirs}", "a", "b"))
+    both = common.build_endpoints(
+        parse("copy", f"--authfile={mine}", f"--dest-authfile={theirs}", "a", "b")
+    )
+
+    assert (one.source.authfile, one.destination.authfile) == (str(theirs), None)
+    assert (both.source.authfile, both.destination.authfile) == (str(mine), str(theirs))
+    assert common.build_endpoint_options(parse("tags", f"--authfile={mine}", "a")).authfile == str(
+        mine
+    )
+
+
+def test_a_file_of_logins_that_cannot_be_used_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "broken").write_text('{"auths": {"h": {"auth": "czNjcjN0"')
+
+    for name, code, said in (
+        ("none", 2, "concil login --authfile"),
+        ("broken", 5, "not a JSON object"),
+        (".", 5, "not a regular file"),
+    ):
+        assert_fails(cli("tags", f"--authfile={tmp_path / name}", "reg.example/app"), code, said)
+
+
+def test_each_side_has_its_authority(ca: CertificateAuthority) -> None:
+    mine = str(ca.path)
+
+    one = common.build_endpoints(parse("copy", f"--dest-cacert={mine}", "a", "b"))
+    both = common.build_endpoints(
+        parse("copy", f"--cacert={mine}", "--src-tls-verify=false", "a", "b")
+    )
+
+    assert (one.source.tls.verify, one.destination.tls.verify) == (True, mine)
+    assert (both.source.tls.verify, both.destination.tls.verify) == (False, mine)
+
+
+def test_jobs_raise_what_would_hold_them_back() -> None:
+    config = common.build_config(parse("copy", "--jobs=32", "--retry=0", "a", "b"))
+
+    assert (config.workers, config.concurrent_images, config.jobs_per_host) == (32, 32, 32)
+    assert config.retry.max_attempts == 1
+
+
+def test_no_jobs_is_the_serial_mode() -> None:
+    assert common.build_config(parse("copy", "-j0", "a", "b")).workers == 0
+
+
+def test_platforms_are_joined_by_commas_or_given_again() -> None:
+    found = parse("copy", "--platform=linux/amd64,linux/arm/v7", "--platform", "a/b", "x", "y")
+
+    assert common.parse_platforms(found) == ("linux/amd64", "linux/arm/v7", "a/b")
+
+
+def test_a_word_that_is_no_platform_is_told() -> None:
+    with pytest.raises(UsageError, match="linux"):
+        common.parse_platforms(parse("copy", "--platform=linux", "a", "b"))
+
+
+def test_verbosity_counts_before_and_behind_the_verb() -> None:
+    assert parse("-vv", "tags", "x").verbose == 2
+    assert parse("tags", "-vv", "x").verbose == 2
+    assert parse("tags", "x").verbose == 0
+    assert parse("-q", "tags", "x").quiet
+    assert parse("blob", "head", "x", "-v").verbose == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "VERB"),
+        (("nonsense",), "nonsense"),
+        (("copy",), "SRC, DST"),
+        (("copy", "one"), "DST"),
+        (("blob",), "VERB"),
+        (("blob", "pull", "x"), "--output"),
+        (("copy", "--jobs=-1", "a", "b"), "--jobs"),
+        (("copy", "--jobs=many", "a", "b"), "'many'"),
+        (("copy", "--jobs=1000", "a", "b"), "256"),
+        (("copy", "--retry=x", "a", "b"), "--retry"),
+        (("copy", "--progress=loud", "a", "b"), "loud"),
+        (("copy", "--src-tls-verify=maybe", "a", "b"), "maybe"),
+        (("copy", "--plat=a/b", "a", "b"), "--plat"),
+        (("digest", "--platform=a/b,c/d", "x"), "several platforms"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(cli: Cli, words: tuple[str, ...], said: str) -> None:
+    assert_fails(cli(*words), 2, said)
+
+
+def test_what_may_be_a_password_is_not_repeated(cli: Cli) -> None:
+    for words in (("--creds=a:secret",), ("--src-cred", "a:secret"), ("docker://a:secret@h/x",)):
+        done = cli("copy", "a", "b", *words)
+
+        assert done.code == 2
+        assert "secret" not in done.err
+
+
+@pytest.mark.parametrize("words", [("--help",), ("copy", "--help"), ("blob", "push", "--help")])
+def test_help_is_a_result(cli: Cli, words: tuple[str, ...]) -> None:
+    done = cli(*words)
+
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("usage: concil")
+
+
+def test_the_version_is_a_result(program: Program) -> None:
+    assert program("--version").out.startswith("concil ")
+
+
+def test_serve_is_a_verb(program: Program, tmp_path: Path) -> None:
+    assert_fails(program("serve", tmp_path / "none" / "a"), 4, "there is no directory")
+    assert_fails(program("serve", tmp_path, "--addr=x"), 2, "HOST:PORT")

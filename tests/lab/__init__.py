@@ -1,1 +1,0 @@
-"""Real registries, broken networks and generated images for the tests."""

@@ -1,0 +1,259 @@
+"""What a timeline knows of a run after its events."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from concil.progress.events import Event, State
+from concil.report.html.records import MAX_INTERRUPTIONS
+from concil.report.html.sampling import LargestItems, QueueDepth, Throughput
+from concil.report.timeline import Timeline
+from tests.report.html.recorded_runs import HOST, MIB, RESET, RecordedRun, digest, read_page_data
+
+
+@pytest.fixture
+def story() -> RecordedRun:
+    return RecordedRun()
+
+
+def only(columns: dict[str, Any]) -> dict[str, Any]:
+    """The only row of columns."""
+    return {
+        name: (value[0] if isinstance(value, list) else value) for name, value in columns.items()
+    }
+
+
+def test_a_transfer_has_its_worker_and_its_times(story: RecordedRun) -> None:
+    story.emit(1, "concil-image-3", Event("blob", digest("a"), HOST, State.WAITING, 0, 1000))
+    story.emit(3, "concil-worker-5", Event("blob", digest("a"), HOST, State.STARTED, 0, 1000))
+    story.emit(3, "concil-worker-5", Event("blob", digest("a"), HOST, State.MOVING, 0, 1000))
+    story.emit(7, "concil-worker-5", Event("blob", digest("a"), HOST, State.DONE, 1000, 1000))
+
+    data = story.data(9)
+    one = only(data["transfers"])
+    assert (one["seen"], one["started"], one["ended"]) == (1000, 3000, 7000)
+    assert data["lanes"][one["lane"]] == "worker-5"
+    assert (one["digest"], data["texts"][one["target"]]) == (digest("a"), HOST)
+    assert (one["state"], one["position"], one["total"]) == ("done", 1000, 1000)
+    assert data["milliseconds"] == 9000
+    assert sum(data["throughput"]["bytes"]) == pytest.approx(1000, rel=0.01)
+
+
+@pytest.mark.parametrize("state", [State.MOUNTED, State.PRESENT])
+def test_what_nobody_had_to_move_has_an_end_only(story: RecordedRun, state: State) -> None:
+    story.blob(1, 0, "a", State.WAITING)
+    story.blob(2, 4, "a", state, 1000)
+
+    data = story.data(3)
+    one = only(data["transfers"])
+    assert (one["state"], one["started"], one["ended"]) == (state, None, 2000)
+    assert data["lanes"][one["lane"]] == "worker-4"
+    assert sum(data["throughput"]["bytes"]) == pytest.approx(0)
+    assert data["totals"]["bytes"][state] == 1000
+
+
+def test_a_loss_lasts_until_bytes_move_again(story: RecordedRun) -> None:
+    story.blob(0, 0, "a", State.STARTED)
+    story.blob(1, 0, "a", State.MOVING, 0)
+    story.blob(2, 0, "a", State.RETRYING, 400, 1000, "first")
+    story.blob(5, 0, "a", State.MOVING, 300)
+    story.blob(6, 0, "a", State.RETRYING, 500, 1000, "second")
+    story.blob(9, 0, "a", State.FAILED, 500, 1000, "gave up")
+
+    data = story.data(10)
+    one = only(data["transfers"])
+    texts = data["texts"]
+    losses = [(at, until, texts[why]) for _, at, until, why in one["losses"]["0"]]
+    assert losses == [(2000, 5000, "first"), (6000, 9000, "second")]
+    assert (one["lost"], data["totals"]["losses"]) == (2, 2)
+    assert (one["state"], texts[one["why"]["0"]]) == ("failed", "gave up")
+    # 400 before the first loss, and from 300 to 500 after it.
+    assert sum(data["throughput"]["bytes"]) == pytest.approx(600, rel=0.01)
+
+
+def test_many_losses_are_counted_and_the_first_are_kept(story: RecordedRun) -> None:
+    story.blob(0, 0, "a", State.STARTED)
+    for n in range(100):
+        story.blob(n, 0, "a", State.RETRYING, 0, 1000, RESET)
+
+    one = only(story.data(100)["transfers"])
+    assert one["lost"] == 100
+    assert len(one["losses"]["0"]) == MAX_INTERRUPTIONS
+
+
+def test_workers_that_help_are_named(story: RecordedRun) -> None:
+    story.blob(0, 0, "a", State.STARTED)
+    story.blob(1, 0, "a", State.MOVING, 0)
+    story.blob(2, 7, "a", State.MOVING, 100)
+    story.blob(3, 0, "a", State.MOVING, 200)
+    story.blob(4, 7, "a", State.MOVING, 300)
+    story.blob(5, 7, "a", State.DONE, 1000)
+
+    data = story.data(6)
+    one = only(data["transfers"])
+    assert data["lanes"][one["lane"]] == "worker-0"
+    [[lane, first, last]] = one["helped"]["0"]
+    assert (data["lanes"][lane], first, last) == ("worker-7", 2000, 4000)
+
+
+def test_what_an_earlier_run_brought_is_no_throughput(story: RecordedRun) -> None:
+    story.blob(0, 0, "a", State.STARTED)
+    story.blob(0, 0, "a", State.STARTED, 700)
+    story.blob(1, 0, "a", State.MOVING, 800)
+    story.blob(2, 0, "a", State.DONE, 1000)
+
+    data = story.data(3)
+    assert sum(data["throughput"]["bytes"]) == pytest.approx(300, rel=0.01)
+    one = only(data["transfers"])
+    assert (one["resumed"], one["started"]) == (700, 0)
+
+
+def test_what_has_not_ended_is_shown_as_it_stands(story: RecordedRun) -> None:
+    story.blob(0, 0, "a", State.WAITING)
+    story.blob(0, 0, "b", State.WAITING)
+    story.blob(1, 0, "b", State.STARTED)
+    story.blob(2, 0, "b", State.MOVING, 10)
+    story.image(0, "app:v1", State.STARTED)
+
+    data = story.data(3, complete=False)
+    transfers = data["transfers"]
+    assert transfers["state"] == ["waiting", "moving"]
+    assert transfers["ended"] == [None, None]
+    assert transfers["lane"][0] == -1
+    assert data["images"]["state"] == ["started"]
+    assert data["complete"] is False
+
+
+def test_what_an_interrupt_ends_is_unfinished_and_no_failure(story: RecordedRun) -> None:
+    story.image(0, "app:v1", State.STARTED)
+    story.blob(1, 0, "a", State.STARTED)
+    story.blob(1, 0, "b", State.WAITING)
+    story.blob(2, 1, "c", State.FAILED, 0, 1000, "404")
+    story.timeline.interrupt()
+    story.blob(3, 0, "a", State.FAILED, 10, 1000, "cancelled")
+    story.blob(3, 0, "b", State.FAILED, 0, 1000, "cancelled")
+    story.image(3, "app:v1", State.FAILED, 0, "cancelled")
+
+    data = story.data(4, complete=False)
+    transfers = data["transfers"]
+    assert dict(zip(transfers["digest"], transfers["state"], strict=True)) == {
+        digest("a"): "started",
+        digest("b"): "waiting",
+        digest("c"): "failed",
+    }
+    assert data["images"]["state"] == ["started"]
+    assert (data["totals"]["blobs"]["failed"], data["totals"]["images"]["failed"]) == (1, 0)
+
+
+def test_a_blob_that_is_moved_twice_is_two_transfers(story: RecordedRun) -> None:
+    for at in (0, 10):
+        story.blob(at, 0, "a", State.STARTED)
+        story.blob(at + 1, 0, "a", State.DONE, 1000)
+
+    assert story.data(20)["transfers"]["started"] == [0, 10_000]
+
+
+def test_images_have_their_outcome(story: RecordedRun) -> None:
+    story.image(0, "a:1", State.STARTED)
+    story.image(2, "a:1", State.DONE, 500)
+    story.image(3, "b:1", State.PRESENT)
+    story.image(4, "c:1", State.FAILED, 0, "404 not there")
+    with story._at(5, "main"):
+        story.timeline.add_failure("quay.io/d", "no list")
+        story.timeline.set_expected_images(9)
+
+    data = story.data(6, title="of a test")
+    images = data["images"]
+    assert images["source"] == ["quay.io/a:1", "quay.io/b:1", "quay.io/c:1", "quay.io/d"]
+    assert images["state"] == ["done", "present", "failed", "failed"]
+    assert images["started"] == [0, None, None, None]
+    assert images["sent"] == [500, 0, 0, 0]
+    assert {n: data["texts"][why] for n, why in images["why"].items()} == {
+        "2": "404 not there",
+        "3": "no list",
+    }
+    assert data["totals"]["images"] == {"done": 1, "present": 1, "mounted": 0, "failed": 2}
+    assert (data["totals"]["expected"], data["title"]) == (9, "of a test")
+
+
+def test_of_too_many_transfers_the_telling_ones_stay() -> None:
+    story = RecordedRun(most=4)
+    for n in range(100):
+        name = f"{n:02x}"
+        story.blob(n, 0, name, State.STARTED)
+        if n == 20:
+            story.blob(n, 0, name, State.RETRYING, 0, 1000, RESET)
+        state = State.FAILED if n == 10 else State.DONE
+        story.blob(n + (0.9 if n in {30, 40} else 0.1), 0, name, state, 1000)
+
+    data = story.data(200)
+    assert data["transfers"]["digest"] == [digest(f"{n:02x}") for n in (10, 20, 30, 40)]
+    totals = data["totals"]
+    assert (totals["blobs"]["done"], totals["blobs"]["failed"]) == (99, 1)
+    assert totals["transfersLeftOut"] == 96
+    assert totals["bytes"]["done"] == 99_000
+
+
+def test_texts_of_strangers_are_clipped(story: RecordedRun) -> None:
+    story.image(0, "a:1", State.FAILED, 0, "x" * 100_000)
+
+    assert len(story.page(1)) < 100_000
+
+
+def test_any_thread_may_tell() -> None:
+    timeline = Timeline()
+
+    def tell(number: int) -> None:
+        for n in range(200):
+            subject = f"{number}-{n}"
+            for state in (State.WAITING, State.STARTED, State.MOVING, State.DONE):
+                timeline(Event("blob", subject, "t", state, 1, 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(tell, range(8)))
+
+    data = read_page_data(timeline.page())
+    assert data["totals"]["blobs"]["done"] == 1600
+    assert len(data["lanes"]) <= 8
+    assert threading.current_thread().name not in data["lanes"]
+
+
+def test_kept_items_are_the_heaviest_in_the_order_in_which_they_came() -> None:
+    kept: LargestItems[str] = LargestItems(3)
+    for item, weight in (("a", 1), ("b", 5), ("c", 1), ("d", 0), ("e", 7)):
+        kept.add(item, weight)
+
+    assert kept.items == ["a", "b", "e"]
+    assert (kept.total_count, kept.dropped_count) == (5, 2)
+
+
+def test_throughput_loses_no_byte_however_long_the_run() -> None:
+    moved = Throughput()
+    for second in range(0, 100_000, 50):
+        moved.add(second, second + 75.5, MIB)
+
+    assert sum(moved.buckets) == pytest.approx(2000 * MIB)
+    assert len(moved.buckets) <= 1024
+    assert moved.bucket_width * len(moved.buckets) >= 100_000
+
+
+def test_throughput_is_spread_over_the_time_it_took() -> None:
+    moved = Throughput()
+    moved.add(0.1, 0.3, 400)
+
+    assert moved.buckets[:6] == pytest.approx([0, 0, 100, 100, 100, 100])
+
+
+def test_depth_keeps_the_peaks() -> None:
+    depth = QueueDepth()
+    for at in range(1000):
+        depth.add(at, 3)
+        depth.add(at + 0.5, -2)
+
+    assert len(depth.buckets) <= 1024
+    assert depth.buckets[-1] >= 1000
+    assert depth.buckets == sorted(depth.buckets)
