@@ -9,10 +9,9 @@ from typing import Any
 from concil.config import HostLimits
 from concil.errors import ConcilError, UsageError, safe_repr
 from concil.oci.reference import Reference
+from concil.ratelimit import units
 
 HOSTS_TABLE = "hosts"
-_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
-_PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}  # seconds
 
 
 def parse_host_limits(tables: Any, text: str, name: str) -> dict[str, HostLimits]:  # noqa: ANN401 - of TOML
@@ -89,19 +88,20 @@ def _parse_jobs(value: Any) -> int:  # noqa: ANN401 - whatever TOML gives
 
 
 def _parse_rate(value: Any) -> float:  # noqa: ANN401 - whatever TOML gives
-    text = value if isinstance(value, str) else ""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)/([smh])", text)
-    if match is None or not float(match[1]):
-        raise UsageError("not a rate", remedy='write it as "20/s", "100/m" or "1000/h"')
-    return float(match[1]) / _PERIODS[match[2]]
+    try:
+        return units.parse_request_rate(value if isinstance(value, str) else "")
+    except UsageError as error:
+        raise UsageError("not a rate", remedy='write it as "20/s", "100/m" or "1000/h"') from error
 
 
 def _parse_bandwidth(value: Any) -> int:  # noqa: ANN401 - whatever TOML gives
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    match = re.fullmatch(r"(\d{1,12})([KMG]?)(?:i?B)?", text if isinstance(text, str) else "")
-    if match is None or not int(match[1]):
-        raise UsageError("not bytes a second", remedy='write it as "50M", "512K" or 1000000')
-    return int(match[1]) * _UNITS[match[2]]
+    try:
+        return units.parse_bandwidth(text if isinstance(text, str) else "")
+    except UsageError as error:
+        raise UsageError(
+            "not bytes a second, 1k or more", remedy='write it as "50M", "512K" or 1000000'
+        ) from error
 
 
 _FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {

@@ -47,7 +47,7 @@ def test_bytes_are_written_as_curl_has_them(text: str, rate: int) -> None:
 
 
 WRONG_REQUESTS = ("0", "-1/s", "fast", "20/d", "59/h", "", "1e3", "nan", "\u0665", "9" * 400)
-WRONG_BYTES = ("0", "1", "1023", "50MB", "50 M", "50M/s", "-5M", "", "inf", "\u0665M", "9" * 400)
+WRONG_BYTES = ("0", "1", "1023", "50MX", "50 M", "50M/s", "-5M", "", "inf", "\u0665M", "9" * 400)
 
 
 @pytest.mark.parametrize(
