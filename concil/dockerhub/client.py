@@ -27,6 +27,7 @@ from concil.engine.layer import LayerArchive
 from concil.engine.verified import VerifiedResponse, wrap_response
 from concil.http.adapter import reset_foreign_adapters
 from concil.http.requests_session import TLSSettings, create_session
+from concil.http.throttle.host_limiter import HostLimiters
 from concil.http.transport import Transport, drain_response
 from concil.oci.blob_reader import BlobReader
 from concil.oci.manifest import Digest
@@ -90,7 +91,12 @@ class DockerHub:
     def _create_client(self, session: requests.Session, url: str) -> None:
         """Create the objects that requests share, without sending a request."""
         self._context = TransferContext(TransferConfig(retry=self._retry_policy))
-        self._transport = Transport(session, timeouts=self._timeouts, cancel=self._context.cancel)
+        self._transport = Transport(
+            session,
+            timeouts=self._timeouts,
+            cancel=self._context.cancel,
+            host_limiters=HostLimiters(max_retry_after=self._retry_policy.max_retry_after),
+        )
         self._keychain = Keychain(AuthFilePaths.resolve(None), cancel=self._context.cancel)
         self._uploader = BlobUploader(self._context)
         self.url = url

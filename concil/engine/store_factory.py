@@ -79,7 +79,9 @@ class StoreFactory:
         self._config = config
         self._timeouts = timeouts
         self._cancel = cancel
-        self._host_limiters = HostLimiters(config.requests, limits_by_api_host(config.host_limits))
+        self._host_limiters = HostLimiters(
+            config.requests, limits_by_api_host(config.host_limits), config.retry.max_retry_after
+        )
         self.warnings = WarningLog()
         self._host_profiles = host_profiles or HostProfiles()
         self.shared_referrers = SharedReferrers()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -52,15 +53,21 @@ class HostLimiter:
     """
 
     def __init__(
-        self, host: str, requests_per_second: float | None = None, max_concurrent: int | None = None
+        self,
+        host: str,
+        requests_per_second: float | None = None,
+        max_concurrent: int | None = None,
+        max_retry_after: float = math.inf,
     ) -> None:
         """Set the configured limits.
 
         Args:
             requests_per_second: None for no fixed rate.
             max_concurrent: maximum number of requests that await a response; None for no limit.
+            max_retry_after: seconds; longest pause for a Retry-After header.
         """
         self._host = host
+        self._max_retry_after = max_retry_after
         self._semaphore = None if max_concurrent is None else threading.Semaphore(max_concurrent)
         self._lock = threading.Lock()  # guards all below
         self._fixed_schedule = (
@@ -198,6 +205,7 @@ class HostLimiter:
     ) -> None:
         """Pause and slow down, once per group of concurrent requests. Caller holds the lock."""
         if retry_after_seconds is not None:
+            retry_after_seconds = min(retry_after_seconds, self._max_retry_after)
             self._extend_pause(retry_after_seconds, now)
         if permit.refusal_count != self._refusal_count:
             return
@@ -221,13 +229,16 @@ class HostLimiters:
         self,
         requests_per_second: float | None = None,
         host_limits: Mapping[str, HostLimits] | None = None,
+        max_retry_after: float = math.inf,
     ) -> None:
         """Set the limits; a host's limiter is created on first use.
 
         Args:
             requests_per_second: for each host; None for no fixed rate.
             host_limits: limits of single hosts, by the host[:port] that serves the API.
+            max_retry_after: seconds; longest pause for a Retry-After header.
         """
+        self._max_retry_after = max_retry_after
         self._requests_per_second = requests_per_second
         self._host_limits = host_limits or {}
         self._limiters: dict[str, HostLimiter] = {}
@@ -241,8 +252,9 @@ class HostLimiters:
             requests_per_second = (
                 self._requests_per_second if host_limits.requests is None else host_limits.requests
             )
+            limiter = HostLimiter(
+                display_host(host), requests_per_second, host_limits.jobs, self._max_retry_after
+            )
             with self._lock:
-                limiter = self._limiters.setdefault(
-                    host, HostLimiter(display_host(host), requests_per_second, host_limits.jobs)
-                )
+                limiter = self._limiters.setdefault(host, limiter)
         return limiter

@@ -160,6 +160,17 @@ def test_a_pause_is_for_everybody(clock: Clock, cancel: threading.Event) -> None
     assert clock.waits == [20]
 
 
+def test_a_pause_is_no_longer_than_the_configured_maximum(
+    clock: Clock, cancel: threading.Event
+) -> None:
+    limiters = HostLimiters(max_retry_after=1)
+    began = clock.now
+    ask(limiters.limiter_for("h"), cancel, answer(429, Retry_After="8"))
+    ask(limiters.limiter_for("h"), cancel)
+
+    assert 1 <= clock.now - began < 2
+
+
 def test_a_shorter_pause_does_not_end_a_longer_one(clock: Clock, cancel: threading.Event) -> None:
     gate = HostLimiter("h")
     gate.pause(30)
