@@ -189,7 +189,7 @@ def test_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
         f" pathlib.Path({str(tmp_path / 'log')!r}), {{}}).start()\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parent.parent.parent
     dying = subprocess.Popen([sys.executable, "-c", starter], cwd=root)
 
     with fifo.open() as pipe:
