@@ -484,3 +484,16 @@ def test_a_length_that_is_no_number_is_none(server: ScriptedServer, transport: T
     server.respond("GET", "/a", odd)
 
     drain_response(transport.send(requests.Request("GET", f"{server.url}/a")))
+
+
+def test_small_body_that_takes_too_long_is_closed(
+    server: ScriptedServer, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("concil.http.transport.BODY_TIMEOUT", -1.0)
+    server.respond("GET", "/x", reply(200, b"a body"))
+    response = transport.send(requests.Request("GET", f"{server.url}/x"))
+
+    with pytest.raises(ConnectionLost, match="takes too long"):
+        read_limited(response, 100, "an answer")
+
+    assert response.raw.closed
