@@ -490,10 +490,10 @@ def test_small_body_that_takes_too_long_is_closed(
     server: ScriptedServer, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("concil.http.transport.BODY_TIMEOUT", -1.0)
-    server.respond("GET", "/x", reply(200, b"a body"))
+    server.respond("GET", "/x", reply(200, b"x" * 1_000_000))
     response = transport.send(requests.Request("GET", f"{server.url}/x"))
 
     with pytest.raises(ConnectionLost, match="takes too long"):
-        read_limited(response, 100, "an answer")
+        read_limited(response, 1_000_000, "an answer")
 
     assert response.raw.closed
