@@ -274,7 +274,6 @@ def read_limited(response: requests.Response, limit: int, operation: str) -> byt
             pieces.append(piece)
             remaining -= len(piece)
             if time.monotonic() > deadline:
-                response.close()
                 raise ConnectionLost(f"{operation}: the answer takes too long")
     except (requests.RequestException, OSError, errors.URLLIB3_ERRORS) as error:
         response.close()
