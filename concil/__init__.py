@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from concil.auth.credentials.credentials import Credentials
     from concil.config import HostLimits, RetryPolicy, Timeouts, TransferConfig
     from concil.dockerhub import DockerHub, parse_docker_url
-    from concil.engine.engine import Endpoints, Engine
+    from concil.engine.engine import Engine
+    from concil.engine.image_resolver import Endpoints
     from concil.engine.layer import LayerArchive
     from concil.engine.store_factory import EndpointOptions
-    from concil.engine.verified import VerifiedResponse
+    from concil.engine.verified_response import VerifiedResponse
     from concil.errors import ConcilError
     from concil.http.requests_session import TLSSettings
     from concil.http.warning_header import RegistryWarning
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from concil.runtime.cancellation import SupportsIsSet
     from concil.store.airgap.baseline import Baseline
     from concil.transfer.blob.transfer import BlobResult
-    from concil.transfer.image.copier import ForeignLayers, ImageResult
+    from concil.transfer.image.job import ForeignLayers
+    from concil.transfer.image.result import ImageResult
     from concil.transfer.journal import Journal
-    from concil.transfer.mirror.mirror import MirrorItem, MirrorReport, Outcome
     from concil.transfer.mirror.prune import PruneOptions, PruneResult, Removal
+    from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 
 __version__ = "2.0.0"
 
@@ -85,7 +87,8 @@ _EXPORTS = {
     "oci.manifest": ("Manifest",),
     "oci.platform": ("Platform",),
     "dockerhub": ("DockerHub", "parse_docker_url"),
-    "engine.engine": ("Engine", "Endpoints"),
+    "engine.engine": ("Engine",),
+    "engine.image_resolver": ("Endpoints",),
     "errors": ("ConcilError",),
     "engine.layer": ("LayerArchive",),
     "progress.events": ("Event", "ProgressSink", "State"),
@@ -97,11 +100,12 @@ _EXPORTS = {
     "engine.store_factory": ("EndpointOptions",),
     "report.timeline": ("Timeline",),
     "transfer.blob.transfer": ("BlobResult",),
-    "transfer.image.copier": ("ForeignLayers", "ImageResult"),
+    "transfer.image.job": ("ForeignLayers",),
+    "transfer.image.result": ("ImageResult",),
     "transfer.journal": ("Journal",),
-    "transfer.mirror.mirror": ("MirrorItem", "MirrorReport", "Outcome"),
+    "transfer.mirror.report": ("MirrorItem", "MirrorReport", "Outcome"),
     "transfer.mirror.prune": ("PruneResult", "PruneOptions", "Removal"),
-    "engine.verified": ("VerifiedResponse",),
+    "engine.verified_response": ("VerifiedResponse",),
 }
 _MODULE_BY_NAME = {name: home for home, names in _EXPORTS.items() for name in names}
 

@@ -68,7 +68,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("from concil import AnyTypo", ['"AnyTypo"']),
         ("import concil\nconcil.AnyTypo", ['"AnyTypo"']),
-        ("from concil.dockerhub.client import DockerHubb", ['"DockerHubb"']),
+        ("from concil.dockerhub import DockerHubb", ['"DockerHubb"']),
         (f"from concil import {', '.join(concil.__all__)}", []),
         (
             "from concil import DockerHub, Engine\n"  # noqa: ISC004 - one program

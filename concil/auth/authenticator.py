@@ -9,18 +9,16 @@ import time
 
 import requests
 
-from concil import retry
 from concil.auth import token_request
 from concil.auth.challenge import Challenge
 from concil.auth.credential_chain import CredentialChain
 from concil.auth.credentials.credentials import CredentialProviders, Credentials
 from concil.auth.ping import check_password, ping_challenges
 from concil.auth.realm_policy import check_realm
-from concil.auth.scope import Scopes, join_scopes, merge_scopes, push_scopes
+from concil.auth.scope import Scopes, join_scopes, push_scopes
 from concil.auth.token_cache import AuthAttempt, CachedToken, TokenSlot
 from concil.auth.token_service import TokenRequest, TokenService, registry_token_header
 from concil.errors import (
-    AccessDenied,
     ConcilError,
     ConnectionLost,
     ProtocolViolation,
@@ -227,7 +225,7 @@ class Authenticator:
             if (
                 not attempt.is_widened
                 and challenge is not None
-                and self._fetch_wider_token(slot, challenge, attempt)
+                and token_request.request_wider_token(self._token_service, slot, challenge, attempt)
             ):
                 attempt.is_widened = True
                 return True
@@ -267,38 +265,6 @@ class Authenticator:
             requested_scopes,
             self.registry_url,
         )
-
-    def _fetch_wider_token(
-        self, slot: TokenSlot, challenge: Challenge, attempt: AuthAttempt
-    ) -> bool:
-        """Request a token that also has the actions in the challenge's scope.
-
-        GitLab and Harbor require ``*`` where the specification says ``delete``.
-        """
-        wider = merge_scopes(attempt.scopes, challenge.get("scope"))
-        cached_token, request = slot.cached_token, slot.token_request
-        if (
-            cached_token is None
-            or request is None
-            or slot.is_single_scope
-            or set(wider) <= set(cached_token.scopes)
-        ):
-            return False
-        request = TokenRequest(request.realm, request.service, wider, request.registry_url)
-        try:
-            token = self._token_service.fetch_token(request, cached_token.credentials)
-        except (StatusError, AccessDenied) as error:
-            if retry.is_retryable(error):
-                raise
-            # Only the wider scope is rejected; the credentials may still be valid.
-            logger.debug("%s gives no wider token: %s", host_of(request.realm), error)
-            return False
-        slot.cached_token, slot.token_request, slot.wider_scopes = (
-            CachedToken(token, cached_token.credentials, wider),
-            request,
-            wider,
-        )
-        return True
 
     def _fetch_token(self, slot: TokenSlot, scopes: Scopes, start_time: float) -> None:
         """Fetch a token. The caller holds the lock of ``slot``.

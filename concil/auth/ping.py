@@ -8,7 +8,7 @@ from concil.auth import challenge
 from concil.auth.challenge import Challenge
 from concil.auth.credentials.credentials import Credentials
 from concil.errors import TRANSIENT_STATUS, RegistryDenied
-from concil.http import errors
+from concil.http import status_errors
 from concil.http.sanitize import clean_response
 from concil.http.transport import SendOptions, Transport, drain_response, read_error
 
@@ -24,7 +24,7 @@ def ping_challenges(transport: Transport, registry_url: str) -> list[Challenge]:
     """
     response = _ping(transport, registry_url, None)
     if response.status_code in TRANSIENT_STATUS:
-        raise errors.create_status_error(response, read_error(response))
+        raise status_errors.create_status_error(response, read_error(response))
     is_unauthorized = response.status_code == requests.codes.unauthorized
     challenges = challenge.read_challenges(response) if is_unauthorized else []
     drain_response(response)
@@ -45,7 +45,7 @@ def check_password(
     """
     response = _ping(transport, registry_url, credentials.basic_header())
     content = read_error(response)
-    error = errors.create_status_error(response, content, credentials.description)
+    error = status_errors.create_status_error(response, content, credentials.description)
     if response.status_code in TRANSIENT_STATUS:
         raise error
     response.close()

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+
 import requests
 
+from concil import retry
+from concil.auth.challenge import Challenge
 from concil.auth.credential_chain import CredentialChain
 from concil.auth.credentials.credentials import Credentials
-from concil.auth.token_cache import TokenSlot
+from concil.auth.scope import merge_scopes
+from concil.auth.token_cache import AuthAttempt, CachedToken, TokenSlot
 from concil.auth.token_service import Token, TokenRequest, TokenService
 from concil.errors import AccessDenied, RegistryDenied, StatusError
+from concil.http.urls import host_of
+
+logger = logging.getLogger(__name__)
 
 # Responses of services that accept one repository only, to the two scopes of a mount.
 _SCOPE_SET_REJECTED = frozenset({400, 401, 403})
@@ -42,6 +50,39 @@ def request_token(
     token = service.fetch_token(first_scope_request, credentials)
     slot.is_single_scope = True
     return token
+
+
+def request_wider_token(
+    service: TokenService, slot: TokenSlot, challenge: Challenge, attempt: AuthAttempt
+) -> bool:
+    """Request a token that also has the actions in the challenge's scope.
+
+    GitLab and Harbor require ``*`` where the specification says ``delete``.
+    """
+    wider = merge_scopes(attempt.scopes, challenge.get("scope"))
+    cached_token, request = slot.cached_token, slot.token_request
+    if (
+        cached_token is None
+        or request is None
+        or slot.is_single_scope
+        or set(wider) <= set(cached_token.scopes)
+    ):
+        return False
+    request = TokenRequest(request.realm, request.service, wider, request.registry_url)
+    try:
+        token = service.fetch_token(request, cached_token.credentials)
+    except (StatusError, AccessDenied) as error:
+        if retry.is_retryable(error):
+            raise
+        # Only the wider scope is rejected; the credentials may still be valid.
+        logger.debug("%s gives no wider token: %s", host_of(request.realm), error)
+        return False
+    slot.cached_token, slot.token_request, slot.wider_scopes = (
+        CachedToken(token, cached_token.credentials, wider),
+        request,
+        wider,
+    )
+    return True
 
 
 def is_user_rejected(

@@ -21,7 +21,7 @@ from concil.errors import (
     ProtocolViolation,
     RegistryDenied,
 )
-from concil.http import errors
+from concil.http import errors, status_errors
 from concil.http.redirects import resolve_location
 from concil.http.sanitize import clean_response
 from concil.http.transport import MAX_REDIRECTS, SendOptions, Transport, drain_response, read_error
@@ -259,7 +259,7 @@ def _refusal_error(
     response: requests.Response, content: bytes, credentials: Credentials | None
 ) -> ConcilError:
     """Return the error for a refused token request; OAuth2 uses 400 where others use 401."""
-    error = errors.create_status_error(response, content, _describe_request(credentials))
+    error = status_errors.create_status_error(response, content, _describe_request(credentials))
     code = _oauth_error(content)
     if response.status_code == requests.codes.bad_request and code == "invalid_grant":
         error = RegistryDenied(f"{error}: {code}", response=clean_response(response, content))

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from concil.cli.options import common
 from concil.display.display import Display
-from concil.engine.engine import Endpoints, Engine
+from concil.engine.engine import Engine
+from concil.engine.image_resolver import Endpoints
 from concil.engine.store_factory import StoreFactory
 from concil.progress.events import ProgressSink, tee
 from concil.transfer.journal import Journal

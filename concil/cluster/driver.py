@@ -24,7 +24,7 @@ from concil.errors import Cancelled, ConcilError, ConnectionLost, Unreachable, U
 from concil.oci.address import LAYOUT, LayoutAddress, parse_address
 from concil.oci.reference import is_loopback
 from concil.progress.events import Event, ProgressSink, State, emit
-from concil.transfer.mirror.mirror import MirrorItem, MirrorReport, Outcome
+from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 
 logger = logging.getLogger(__name__)
 

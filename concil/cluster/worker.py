@@ -18,13 +18,14 @@ from distributed.utils import sync
 
 from concil import __version__
 from concil.config import MIB, TransferConfig
-from concil.engine.engine import Endpoints, Engine
+from concil.engine.engine import Engine
+from concil.engine.image_resolver import Endpoints
 from concil.errors import Cancelled, ConcilError, UsageError
 from concil.progress.events import Event, State
 from concil.runtime.cancellation import CancelScope, current_scope, run_in_scope
 from concil.runtime.limits import start_thread
 from concil.transfer.blob.transfer import BlobResult, BlobTransfer
-from concil.transfer.mirror.mirror import MirrorItem, Outcome
+from concil.transfer.mirror.report import MirrorItem, Outcome
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from concil.dockerhub.client import DockerHub
 from concil.dockerhub.path import BlobOpener, DockerPath, ResponseStream
 from concil.dockerhub.url import DockerSplitResult, parse_docker_url
 from concil.engine.layer import LayerArchive
-from concil.engine.verified import VerifiedResponse
+from concil.engine.verified_response import VerifiedResponse
 
 __all__ = [
     "BlobOpener",

@@ -21,10 +21,16 @@ from concil.dockerhub.request import (
     read_body,
     with_manifest_accept,
 )
-from concil.dockerhub.upload import BlobSource, BlobUploader, bytes_source, file_source
+from concil.dockerhub.upload import (
+    BlobSource,
+    BlobUploader,
+    bytes_source,
+    file_source,
+    journal_destination,
+)
 from concil.dockerhub.url import parse_docker_url
 from concil.engine.layer import LayerArchive
-from concil.engine.verified import VerifiedResponse, wrap_response
+from concil.engine.verified_response import VerifiedResponse, wrap_response
 from concil.http.adapter import reset_foreign_adapters
 from concil.http.requests_session import TLSSettings, create_session
 from concil.http.throttle.host_limiter import HostLimiters
@@ -41,8 +47,6 @@ from concil.runtime.cancellation import SupportsIsSet, call_scope
 from concil.runtime.forking import register_after_fork
 from concil.store.registry.repository import RegistryBlobReader
 from concil.transfer.context import TransferContext
-
-__all__ = ["DockerHub"]
 
 
 class DockerHub:
@@ -330,16 +334,6 @@ class DockerHub:
         is_read = method.upper() in ("GET", "HEAD", "OPTIONS")
         return self._client.pull_scopes if is_read else self._client.push_scopes
 
-    @property
-    def _journal_destination(self) -> str:
-        """The repository's name in the engine, so that either can resume the other's uploads."""
-        scheme_prefix = (
-            "http://"
-            if self._endpoint.base_url.startswith("http://") and not self._allows_plain_http
-            else ""
-        )
-        return f"{scheme_prefix}{self._endpoint.base_url.partition('://')[2]}/{self._client.repository}"
-
     def _authorized_client(self) -> RegistryClient:
         """Return the client, with the current user name and password."""
         credentials = None
@@ -353,8 +347,7 @@ class DockerHub:
         self.username, self.password = credentials.username, credentials.password
 
     def _upload(self, source: BlobSource, progress: ProgressSink | None) -> requests.Response:
-        response = self._uploader.upload(
-            source, self._authorized_client(), self._journal_destination, progress
-        )
+        destination = journal_destination(self._client, is_explicit=not self._allows_plain_http)
+        response = self._uploader.upload(source, self._authorized_client(), destination, progress)
         # If the response to the commit was lost, return one that shows the blob.
         return response or self.request("HEAD", f"{self.url}/blobs/{source.digest}")

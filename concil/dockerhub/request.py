@@ -11,7 +11,7 @@ from typing import IO, Any
 import requests
 
 from concil.auth.scope import Scopes
-from concil.http import errors
+from concil.http import errors, status_errors
 from concil.http.transport import SendOptions, read_error
 from concil.http.urls import redact_url
 from concil.oci.manifest import Digest
@@ -111,7 +111,7 @@ def raise_for_status(response: requests.Response) -> requests.Response:
     """Return the response, or raise StatusError if its status is 400 or higher."""
     if response.status_code < 400:
         return response
-    raise errors.create_status_error(response, read_error(response))
+    raise status_errors.create_status_error(response, read_error(response))
 
 
 def read_body(response: requests.Response) -> None:

@@ -163,3 +163,14 @@ class BlobUploader:
     def _save_host_profile(self, host: str, profile: dict[str, Any]) -> None:
         with self._open_journal() as journal:
             journal.save_host_profile(host, profile)
+
+
+def journal_destination(client: RegistryClient, *, is_explicit: bool) -> str:
+    """Return the repository's name in the engine, so that either can resume the other's uploads.
+
+    Args:
+        is_explicit: plain http is written, since it is not what the address implies.
+    """
+    scheme, _, host = client.endpoint.base_url.partition("://")
+    prefix = "http://" if scheme == "http" and is_explicit else ""
+    return f"{prefix}{host}/{client.repository}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -15,6 +17,7 @@ from concil.errors import Cancelled, ConcilError
 from concil.oci.address import Address, parse_address
 from concil.progress.events import Event, ProgressSink, State, emit
 from concil.registry.quirks import HostProfiles
+from concil.runtime.cancellation import SupportsIsSet, call_scope
 from concil.store.archive.pool import ArchiveWrites
 from concil.transfer.context import TransferContext
 from concil.transfer.image.copier import ImageCopier
@@ -22,8 +25,9 @@ from concil.transfer.image.job import ImageJob
 from concil.transfer.image.planner import ImagePlanner
 from concil.transfer.journal import Journal
 from concil.transfer.mirror.denied_hosts import DeniedHosts
-from concil.transfer.mirror.mirror import Mirror, MirrorItem, MirrorOptions
+from concil.transfer.mirror.mirror import Mirror, MirrorOptions
 from concil.transfer.mirror.prune import PruneOptions, Pruner, PruneResult
+from concil.transfer.mirror.report import MirrorItem
 from concil.transfer.worker_pool import WorkerPool
 
 
@@ -73,6 +77,12 @@ class EngineComponents:
             Pruner(pool, resolver.find_manifest),
             progress,
         )
+
+    @contextlib.contextmanager
+    def archive_call(self, cancel: SupportsIsSet | None) -> Iterator[ArchiveWrites]:
+        """Run one call, which ``cancel`` ends, and write its archives and layouts at its end."""
+        with call_scope(cancel), self.store_factory.open_archive_writes(self.progress) as archives:
+            yield archives
 
     def create_job(self, item: MirrorItem, archives: ArchiveWrites | None = None) -> ImageJob:
         """Open the stores of an image; a failure is reported as an image event."""

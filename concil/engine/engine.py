@@ -21,26 +21,17 @@ from concil.http.warning_header import RegistryWarning
 from concil.oci.address import parse_address
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
-from concil.oci.media_types import OCTET_STREAM
 from concil.progress.events import ProgressSink
 from concil.runtime import arguments
 from concil.runtime.cancellation import SupportsIsSet, call_scope
 from concil.runtime.forking import register_after_fork
 from concil.transfer.blob.transfer import BlobStarter
-from concil.transfer.image.copier import ImageResult
 from concil.transfer.image.job import ForeignLayers
+from concil.transfer.image.result import ImageResult
 from concil.transfer.journal import Journal
-from concil.transfer.mirror.mirror import (
-    MirrorItem,
-    MirrorOptions,
-    MirrorReport,
-    Outcome,
-    check_items,
-    copy_image,
-)
+from concil.transfer.mirror.mirror import MirrorOptions, check_items, copy_image
 from concil.transfer.mirror.prune import PruneOptions, PruneResult
-
-__all__ = ["OCTET_STREAM", "Endpoints", "Engine"]
+from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 
 GRACE_PERIOD = 10.0  # seconds for chunks in flight after an error
 ABANDON_GRACE_PERIOD = 2.0  # seconds for threads to notice that they are abandoned
@@ -120,9 +111,8 @@ class Engine:
         """Stop the workers of an unclosed engine, with a ResourceWarning."""
         if getattr(self, "_closed", True):
             return
-        if (
-            self._owner_pid == os.getpid()
-        ):  # else it may have been created for use in another process
+        # Otherwise it may have been created for use in another process.
+        if self._owner_pid == os.getpid():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         if not sys.is_finalizing():  # else the threads have ended while holding locks
             self._components.stop_workers()
@@ -227,10 +217,7 @@ class Engine:
             source, destination, platform_names, referrers, foreign_choice, recheck=recheck
         )
         self._components.store_factory.shared_referrers.clear()
-        with (
-            call_scope(cancel),
-            self._components.store_factory.open_archive_writes(self._progress) as archives,
-        ):
+        with self._components.archive_call(cancel) as archives:
             result = self._components.copier.copy(self._components.create_job(item, archives))
             archives.commit(strict=True)
             return result
@@ -268,17 +255,13 @@ class Engine:
         arguments.check_callable("on_image", on_image)
         items = check_items(items)
         self._components.store_factory.shared_referrers.clear()
-        with (
-            call_scope(cancel),
-            self._components.store_factory.open_archive_writes(self._progress) as archives,
-        ):
+        with self._components.archive_call(cancel) as archives:
             options = MirrorOptions(
                 on_image, keep_outcomes, fail_fast, self._components.denied_hosts, archives
             )
             mirror = self._components.create_mirror(options, archives, dry_run=dry_run)
-            return mirror.run(
-                items, max(1, self.config.concurrent_images if self.config.workers else 1)
-            )
+            coordinators = self.config.concurrent_images if self.config.workers else 1
+            return mirror.run(items, max(1, coordinators))
 
     def prune(
         self, repository: str, pruning: PruneOptions, *, cancel: SupportsIsSet | None = None
@@ -295,10 +278,7 @@ class Engine:
         """
         address = parse_address(arguments.check_str("repository", repository))
         arguments.check_instance("pruning", pruning, PruneOptions)
-        with (
-            call_scope(cancel),
-            self._components.store_factory.open_archive_writes(self._progress) as archives,
-        ):
+        with self._components.archive_call(cancel) as archives:
             return self._components.prune(address, pruning, archives)
 
     def tags(self, address: str) -> Iterator[str]:

@@ -38,7 +38,7 @@ from concil.store.registry.repository import RepositoryStore
 from concil.transfer.image.job import ImageJob
 from concil.transfer.image.planner import ReadOnlyDestination
 from concil.transfer.mirror.denied_hosts import DeniedHosts
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from concil.oci.manifest import Digest
 from concil.oci.reference import Reference
 from concil.plan.target_names import DestinationPrefix, address_key
 from concil.transfer.image.job import ForeignLayers
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from concil.plan.registry_rules import PLACEHOLDER_REPOSITORY, registry_of, rule
 from concil.plan.rule import NameFilter, Rule
 from concil.plan.target_names import DestinationPrefix, address_key, hash_key, repository_key
 from concil.transfer.image.job import ForeignLayers
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from concil.oci.strict_json import InvalidJSON, check_nesting
 from concil.plan.registry_rules import registry_of
 from concil.plan.rule import Rule
 from concil.plan.tag_filter import TagFilter
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,27 +13,24 @@ from concil.auth.scope import Scopes, repository_scope
 from concil.config import MIB, RetryPolicy
 from concil.errors import (
     ConnectionLost,
-    DigestMismatch,
-    InvalidDigest,
     InvalidManifest,
     ProtocolViolation,
     StatusError,
     safe_repr,
 )
+from concil.http.content_range import parse_content_range_start
 from concil.http.redirects import resolve_location
 from concil.http.transport import ResponseTooLarge, content_length, drain_response, read_limited
 from concil.http.urls import redact_url
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import repeated_mismatch
-from concil.oci.manifest import Digest, Manifest, Verifier
+from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import ACCEPTED_TYPES
 from concil.oci.reference import check_tag
 from concil.registry import name_lists
 from concil.registry.endpoint import Call, Endpoint
+from concil.registry.manifest_headers import find_mismatch, parse_descriptor
 from concil.runtime.redaction import SECRETS
-
-# At most 19 digits: int() rejects numbers of thousands of digits.
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
 
 class RegistryClient:
@@ -188,7 +184,7 @@ class RegistryClient:
         drain_head_response(response)
         if response.status_code == requests.codes.not_found:
             return None
-        descriptor = _parse_descriptor(response)
+        descriptor = parse_descriptor(response)
         if descriptor is not None:
             # Keep the requested digest: another one would name another image.
             return (
@@ -227,10 +223,10 @@ class RegistryClient:
         """
         operation = f"{self.repository}: manifest {reference}"
         body, response = self._fetch_manifest(reference, accept, operation)
-        first_mismatch = _find_mismatch(reference, body, response, operation)
+        first_mismatch = find_mismatch(reference, body, response, operation)
         if first_mismatch is not None:
             first_body, (body, response) = body, self._fetch_manifest(reference, accept, operation)
-            second_mismatch = _find_mismatch(reference, body, response, operation)
+            second_mismatch = find_mismatch(reference, body, response, operation)
             if second_mismatch is not None and (":" in reference or body != first_body):
                 raise repeated_mismatch(first_mismatch, second_mismatch)
         return body, response.headers.get("Content-Type", "")
@@ -319,48 +315,6 @@ def drain_head_response(response: requests.Response) -> None:
     response.close()
 
 
-def _find_mismatch(
-    reference: str, body: bytes, response: requests.Response, operation: str
-) -> DigestMismatch | None:
-    """Return the mismatch of a body with its digest or Docker-Content-Digest, or None."""
-    digest_text = (
-        reference if ":" in reference else response.headers.get("Docker-Content-Digest", "")
-    )
-    try:
-        expected = Digest.parse(digest_text)
-    except InvalidDigest:
-        return None
-    verifier = Verifier(expected.algorithm)
-    verifier.update(body)
-    try:
-        verifier.verify(expected, None, operation)
-    except DigestMismatch as error:
-        return error
-    return None
-
-
-def _parse_descriptor(response: requests.Response) -> Descriptor | None:
-    """Return the descriptor in the headers of a HEAD; None if it is incomplete."""
-    length = content_length(response)
-    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
-    try:
-        digest = Digest.parse(response.headers.get("Docker-Content-Digest", ""))
-    except InvalidDigest:
-        return None
-    if response.status_code != requests.codes.ok or media_type not in ACCEPTED_TYPES:
-        return None
-    return None if length is None else Descriptor(media_type, digest, length)
-
-
 def _check_reference(reference: str) -> str:
     """Return a tag or digest after checking its syntax, as it becomes part of a URL."""
     return str(Digest.parse(reference)) if ":" in reference else check_tag(reference)
-
-
-def parse_content_range_start(content_range: str) -> int | None:
-    """Return the first byte position of a Content-Range; None if it is no byte range.
-
-    Source: RFC 9110, 14.4.
-    """
-    match = _CONTENT_RANGE.fullmatch(content_range)
-    return int(match[1]) if match else None

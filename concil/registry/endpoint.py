@@ -18,7 +18,7 @@ from concil.auth.scope import Scopes
 from concil.auth.token_cache import AuthAttempt
 from concil.config import RetryPolicy
 from concil.errors import ConnectionLost, RegistryDenied, TLSFailure, Unreachable
-from concil.http import errors
+from concil.http import status_errors
 from concil.http.transport import SendOptions, Transport, read_error
 from concil.http.urls import origin, redact_url
 from concil.oci.manifest import Body
@@ -108,7 +108,7 @@ class Endpoint:
         response = self.send_authorized(call)
         if response.status_code in call.expected_statuses:
             return response
-        error = errors.create_status_error(response, read_error(response))
+        error = status_errors.create_status_error(response, read_error(response))
         if isinstance(error, RegistryDenied) and challenge.is_token_invalid(response):
             error.remedy = "it takes no token of its token service: their clocks or keys may differ"
         raise error

@@ -19,7 +19,7 @@ from concil.errors import (
     SessionLost,
     StatusError,
 )
-from concil.http import errors
+from concil.http import status_errors
 from concil.http.transport import (
     MAX_ERROR_SIZE,
     SendOptions,
@@ -109,7 +109,7 @@ class UploadSession:
         self._update_location(response)
         if response.status_code == requests.codes.range_not_satisfiable:
             # A 416 of Cloudflare or Quay says where to resume.
-            raise errors.create_status_error(response, read_error(response))
+            raise status_errors.create_status_error(response, read_error(response))
         acknowledged_end = parse_range(response.headers.get("Range"))
         drain_response(response)
         if acknowledged_end is not None and start < acknowledged_end < end:

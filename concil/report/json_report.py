@@ -17,8 +17,8 @@ from concil.fs.atomic_file import AtomicTextFile
 from concil.oci.address import parse_address
 from concil.plan.registry_rules import display_name
 from concil.progress.events import State
-from concil.transfer.mirror.mirror import Outcome
 from concil.transfer.mirror.prune import PruneResult
+from concil.transfer.mirror.report import Outcome
 
 _OUTCOME_BY_STATE = {State.DONE: "copied", State.PRESENT: "present", State.WAITING: "would-copy"}
 _ALWAYS_COUNTED = ("copied", "present", "failed", "untried")

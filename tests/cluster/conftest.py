@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 from tests.support.dask import DaskProcesses
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import Image, make_image, make_layer, put_image

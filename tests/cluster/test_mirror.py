@@ -14,12 +14,13 @@ from concil.auth.credentials.credentials import Credentials
 from concil.cluster.driver import DaskCluster
 from concil.cluster.worker import EngineSettings
 from concil.config import MIB, RetryPolicy, TransferConfig
-from concil.engine.engine import Endpoints, Engine
+from concil.engine.engine import Engine
+from concil.engine.image_resolver import Endpoints
 from concil.engine.store_factory import EndpointOptions
 from concil.errors import Cancelled, ConnectionLost, RegistryNotFound, Unreachable, UsageError
 from concil.progress.events import Event, State
 from concil.transfer.journal import Journal
-from concil.transfer.mirror.mirror import MirrorItem, MirrorReport, Outcome
+from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 from tests.cluster.conftest import IMAGES, LARGE, DestinationRegistry, SourceRegistry
 from tests.support.dask import DaskProcesses
 from tests.support.images import assert_same_image, digest_of, make_image, put_image

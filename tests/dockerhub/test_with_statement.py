@@ -23,7 +23,8 @@ import requests
 from concil import Engine
 from concil.config import TransferConfig
 from concil.dockerhub import DockerHub, DockerPath, ResponseStream
-from concil.engine.verified import MAX_REST, VerifiedResponse
+from concil.engine.verified import MAX_REST
+from concil.engine.verified_response import VerifiedResponse
 from concil.errors import (
     Cancelled,
     ConcilError,

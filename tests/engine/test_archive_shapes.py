@@ -18,7 +18,7 @@ from concil.oci.media_types import (
     OCI_MANIFEST,
 )
 from concil.server import EmbeddedRegistry
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 from tests.engine.engine_setup import blob_path
 from tests.engine.test_archives import files_of, listed
 from tests.support.archives import layout_members, member, write_tar

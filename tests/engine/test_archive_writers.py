@@ -17,7 +17,7 @@ from concil.fs.path_lock import PathLock
 from concil.progress.events import Event, State
 from concil.store.archive import docker_writer, oci
 from concil.store.archive.docker_writer import DockerArchiveWriter
-from concil.transfer.mirror.mirror import MirrorItem, Outcome
+from concil.transfer.mirror.report import MirrorItem, Outcome
 from tests.engine.engine_setup import WAIT, engine_of
 from tests.engine.test_archives import assert_holds, layout_of, left_beside, listed
 from tests.support.images import Image, make_image

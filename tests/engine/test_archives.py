@@ -33,7 +33,7 @@ from concil.store.archive import decompress
 from concil.store.archive.oci import OCIArchive
 from concil.store.layout.store import LayoutStore
 from concil.store.protocols import RangeWriter
-from concil.transfer.mirror.mirror import MirrorItem, Outcome
+from concil.transfer.mirror.report import MirrorItem, Outcome
 from tests.engine.engine_setup import WAIT, blob_path, engine_of
 from tests.store.archive.test_decompress import PACKERS
 from tests.support import store_contract

@@ -10,11 +10,12 @@ import pytest
 
 from concil.auth.credentials.credentials import Credentials
 from concil.config import HostLimits, RetryPolicy, Timeouts, TransferConfig
-from concil.engine.engine import Endpoints, Engine
+from concil.engine.engine import Engine
+from concil.engine.image_resolver import Endpoints
 from concil.engine.store_factory import EndpointOptions
 from concil.errors import UsageError
 from concil.http.requests_session import TLSSettings
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 
 A, B = "http://127.0.0.1:9/a:1", "http://127.0.0.1:9/b:1"
 

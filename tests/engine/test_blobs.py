@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from concil.config import RetryPolicy, TransferConfig
-from concil.engine.engine import OCTET_STREAM, Engine
+from concil.engine.engine import Engine
 from concil.errors import (
     AccessDenied,
     Cancelled,
@@ -25,6 +25,7 @@ from concil.errors import (
 from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
+from concil.oci.media_types import OCTET_STREAM
 from concil.progress.events import State
 from concil.server import (
     Chunk,

@@ -23,7 +23,7 @@ from concil.progress.events import Event, ProgressSink, State
 from concil.runtime.cancellation import SupportsIsSet
 from concil.server import EmbeddedRegistry
 from concil.transfer.journal import Journal
-from concil.transfer.mirror.mirror import MirrorItem, Outcome
+from concil.transfer.mirror.report import MirrorItem, Outcome
 from tests.engine.engine_setup import CHUNK, PATIENT, WAIT, Content, blob_path, engine_of, file_of
 from tests.engine.relayed_registries import HEADS, IMAGE, SIZE, RegistryPair, RelayedRegistry
 from tests.support.images import assert_same_image, get_blob, make_image, put_blob, put_image

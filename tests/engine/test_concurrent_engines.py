@@ -14,7 +14,7 @@ from concil.config import TransferConfig
 from concil.engine.engine import Engine
 from concil.server import EmbeddedRegistry
 from concil.transfer.journal import Journal
-from concil.transfer.mirror.mirror import MirrorItem, MirrorReport
+from concil.transfer.mirror.report import MirrorItem, MirrorReport
 from tests.engine.engine_setup import CHUNK, QUICK, WAIT, Registry, blob_path, engine_of, file_of
 from tests.support.images import (
     assert_same_image,

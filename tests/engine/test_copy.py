@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from concil.engine.engine import Endpoints, Engine
+from concil.engine.engine import Engine
+from concil.engine.image_resolver import Endpoints
 from concil.engine.store_factory import EndpointOptions
 from concil.errors import InvalidManifest, NotFound, TLSFailure
 from concil.http.requests_session import TLSSettings

@@ -20,8 +20,8 @@ from concil.fs.nofollow_tree import StatSignature as FileState
 from concil.progress.events import Event, State
 from concil.store.layout import index_file
 from concil.store.layout.store import LayoutDirectory
-from concil.transfer.mirror.mirror import Outcome
 from concil.transfer.mirror.prune import PruneOptions
+from concil.transfer.mirror.report import Outcome
 from tests.engine.engine_setup import WAIT, engine_of
 from tests.support.images import make_image, write_layout
 

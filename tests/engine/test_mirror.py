@@ -12,7 +12,7 @@ import requests
 
 from concil.config import MIB
 from concil.progress.events import State
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 from tests.engine.engine_setup import FULL, QUICK, engine_of
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import (

@@ -11,7 +11,7 @@ import pytest
 from concil.config import TransferConfig
 from concil.errors import QuotaExceeded
 from concil.server import EmbeddedRegistry, RegistryBehavior, Request, Response
-from concil.transfer.mirror.mirror import MirrorItem, MirrorReport
+from concil.transfer.mirror.report import MirrorItem, MirrorReport
 from tests.engine.engine_setup import engine_of
 from tests.support.images import make_image, put_image
 

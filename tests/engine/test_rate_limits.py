@@ -6,7 +6,7 @@ import pytest
 import requests
 
 from concil.config import HostLimits, TransferConfig
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 from tests.engine.engine_setup import engine_of
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import assert_same_image, make_image, make_layer, put_image

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from concil.engine.engine import Engine
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 from tests.engine.test_skopeo import There, image_of
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import (

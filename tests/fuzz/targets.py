@@ -8,6 +8,7 @@ from tarfile import GNU_FORMAT, PAX_FORMAT, TarInfo
 
 from concil.auth import challenge
 from concil.errors import ConcilError
+from concil.http.content_range import parse_content_range_start
 from concil.http.network_policy import is_internal
 from concil.http.pagination import parse_next_link
 from concil.http.redirects import resolve_location
@@ -18,7 +19,6 @@ from concil.oci.digest import Digest
 from concil.oci.manifest import Manifest
 from concil.oci.media_types import INDEX_TYPES, MANIFEST_TYPES
 from concil.oci.reference import Reference
-from concil.registry.client import parse_content_range_start
 from concil.registry.upload_session import parse_range
 from concil.store.archive.tar_headers import TarMembers
 from concil.store.layout.index import Index

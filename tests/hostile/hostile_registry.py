@@ -10,7 +10,8 @@ from pathlib import Path
 
 from concil.auth.credentials.credentials import Credentials
 from concil.config import RetryPolicy, Timeouts, TransferConfig
-from concil.engine.engine import Endpoints, Engine
+from concil.engine.engine import Engine
+from concil.engine.image_resolver import Endpoints
 from concil.engine.store_factory import EndpointOptions
 from concil.errors import ConcilError
 from concil.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST

@@ -25,7 +25,7 @@ PEAK = 100 * MIB  # bytes a process may need at most
 SCRIPT = """
 import json, re, sys
 from concil.config import RetryPolicy, Timeouts, TransferConfig
-from concil.dockerhub.client import DockerHub
+from concil.dockerhub import DockerHub
 from concil.engine.engine import Engine
 from concil.errors import ConcilError
 from concil.transfer.journal import Journal

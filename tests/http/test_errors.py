@@ -30,6 +30,7 @@ from concil.errors import (
     Unreachable,
 )
 from concil.http import errors as failures
+from concil.http import status_errors
 from concil.http.requests_session import TLSSettings, create_session
 from concil.http.transport import Transport
 from concil.retry import is_retryable
@@ -267,7 +268,7 @@ def errors(*entries: object) -> str:
 def test_the_message_holds_what_the_registry_said(body: str | bytes, ending: str) -> None:
     response, content = answer(400, body, "Bad Request")
 
-    error = failures.create_status_error(response, content)
+    error = status_errors.create_status_error(response, content)
 
     text = told(error)
     assert text.startswith("400 Client Error: Bad Request for url: https://reg.example/v2/team/app")
@@ -282,7 +283,7 @@ def test_control_characters_do_not_reach_a_terminal() -> None:
     evil = "\x1b[31mred\r\nGET /\u202egnp\x00"
     response, content = answer(400, errors({"code": "C", "message": evil}), "Bad\x1b[0m\r\n")
 
-    text = told(failures.create_status_error(response, content))
+    text = told(status_errors.create_status_error(response, content))
 
     assert text.isprintable()
 
@@ -302,7 +303,7 @@ def test_the_first_argument_begins_with_the_status(
 ) -> None:
     response, content = answer(status)
 
-    error = failures.create_status_error(response, content, "asked for a token")
+    error = status_errors.create_status_error(response, content, "asked for a token")
 
     assert type(error) is kind
     assert error.args[0].startswith(start)
@@ -317,8 +318,8 @@ def test_the_first_argument_begins_with_the_status(
 def test_codes_are_found() -> None:
     body = errors({"code": "DIGEST_INVALID"}, {"message": "no code"}, 5).encode()
 
-    assert failures.error_codes(body) == ["DIGEST_INVALID"]
-    assert failures.error_codes(b"nonsense") == []
+    assert status_errors.error_codes(body) == ["DIGEST_INVALID"]
+    assert status_errors.error_codes(b"nonsense") == []
 
 
 def in_seconds(seconds: float) -> str:
@@ -342,7 +343,7 @@ def test_retry_after_is_seconds_or_a_date(
 ) -> None:
     response, content = answer(503, Retry_After=value())
 
-    asked = failures.create_status_error(response, content).retry_after
+    asked = status_errors.create_status_error(response, content).retry_after
 
     assert asked is not None
     assert least <= asked <= most
@@ -363,7 +364,7 @@ def test_retry_after_is_seconds_or_a_date(
 def test_a_retry_after_that_makes_no_sense_is_none(value: str) -> None:
     response, _ = answer(503, Retry_After=value)
 
-    assert failures.parse_retry_after(response) is None
+    assert status_errors.parse_retry_after(response) is None
 
 
 DATES = st.text("MonJan0123456789 :,+-GMT", max_size=40)
@@ -374,7 +375,7 @@ DATES = st.text("MonJan0123456789 :,+-GMT", max_size=40)
 def test_no_retry_after_raises(value: str) -> None:
     response, _ = answer(503, Retry_After=value)
 
-    asked = failures.parse_retry_after(response)
+    asked = status_errors.parse_retry_after(response)
 
     assert asked is None or 0 <= asked <= 300
 
@@ -386,7 +387,7 @@ def test_no_retry_after_raises(value: str) -> None:
 def test_no_body_of_an_error_raises(body: bytes) -> None:
     response, content = answer(500, body)
 
-    text = told_any(failures.create_status_error(response, content))
+    text = told_any(status_errors.create_status_error(response, content))
 
     assert text.startswith("500 Server Error")
     assert text.isprintable()
@@ -413,7 +414,7 @@ def test_a_429_for_hours_is_another_one_than_for_a_moment(
 ) -> None:
     response, content = answer(429, body)
 
-    error = failures.create_status_error(response, content)
+    error = status_errors.create_status_error(response, content)
 
     assert type(error) is kind
     assert error.args[0].startswith("429 ")

@@ -14,7 +14,7 @@ from concil.plan.expand import ListTags, PlanExpansion
 from concil.plan.rule import Rule
 from concil.plan.tag_filter import TagFilter
 from concil.plan.target_names import DestinationPrefix
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 
 REPOSITORIES = {"q.example/a": ["1", "2"], "q.example/team/b": ["x"]}
 

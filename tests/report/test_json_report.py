@@ -16,8 +16,8 @@ from concil.oci.manifest import Digest
 from concil.progress.events import State
 from concil.report.json_report import JSONReport
 from concil.transfer.blob.transfer import BlobResult
-from concil.transfer.image.copier import ImageResult
-from concil.transfer.mirror.mirror import MirrorItem, Outcome
+from concil.transfer.image.result import ImageResult
+from concil.transfer.mirror.report import MirrorItem, Outcome
 
 DIGEST = Digest.from_bytes(b"manifest")
 ITEM = MirrorItem("http://user:secret@q.example/a:1", "h.example/a:1")

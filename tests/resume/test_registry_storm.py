@@ -13,7 +13,7 @@ import pytest
 
 from concil import Engine, MirrorItem, TransferConfig
 from concil.config import RetryPolicy
-from concil.transfer.mirror.mirror import MirrorReport
+from concil.transfer.mirror.report import MirrorReport
 from tests.resume.child_processes import FULL
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import (

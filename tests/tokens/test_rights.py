@@ -16,7 +16,7 @@ from concil.http.transport import Transport
 from concil.progress.events import State
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Endpoint
-from concil.transfer.mirror.mirror import MirrorReport
+from concil.transfer.mirror.report import MirrorReport
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import make_image, put_image, write_layout
 from tests.support.relay import Relay

@@ -13,7 +13,8 @@ from concil.oci.media_types import OCI_INDEX
 from concil.oci.platform import Platform
 from concil.store.protocols import Destination, Source
 from concil.transfer.image.copier import ImageCopier, ImageJob
-from concil.transfer.mirror.mirror import Mirror, MirrorItem
+from concil.transfer.mirror.mirror import Mirror
+from concil.transfer.mirror.report import MirrorItem
 from concil.transfer.worker_pool import WorkerPool
 from tests.support.images import Image, make_image, make_index
 from tests.support.memory_store import MemoryHost, MemoryStore

@@ -8,13 +8,13 @@ from concil.cli.context import CommandContext
 from concil.cli.options import common
 from concil.cli.output import results
 from concil.cli.output.errors import DONE
-from concil.engine.engine import OCTET_STREAM
 from concil.engine.store_factory import SourceStore, StoreFactory, blob_size
 from concil.errors import ConcilError, NotFound, UsageError
 from concil.oci.address import LayoutAddress, parse_address
 from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Verifier
+from concil.oci.media_types import OCTET_STREAM
 from concil.progress.events import Meter, State, report_transfer
 from concil.transfer.blob.resuming_reader import ResumingReader
 from concil.transfer.context import TransferContext

@@ -17,7 +17,7 @@ from concil.oci.address import (
 )
 from concil.oci.manifest import Digest
 from concil.progress.events import State
-from concil.transfer.mirror.mirror import BlobTotals
+from concil.transfer.mirror.report import BlobTotals
 
 if TYPE_CHECKING:
     from concil.cli.options.common import Subparsers

@@ -13,7 +13,7 @@ from concil.cli.output.summaries import summary
 from concil.errors import ConcilError, NotFound
 from concil.oci.address import DOCKER_ARCHIVE, LayoutAddress, parse_address
 from concil.plan.copy_all import AllImages
-from concil.transfer.mirror.mirror import Outcome
+from concil.transfer.mirror.report import Outcome
 
 if TYPE_CHECKING:
     from concil.cli.context import CommandContext

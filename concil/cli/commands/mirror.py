@@ -47,7 +47,7 @@ from concil.plan.retry_failed import FailedImages
 from concil.plan.rule import Rule
 from concil.plan.target_names import DestinationPrefix
 from concil.report.timeline import Timeline
-from concil.transfer.mirror.mirror import MirrorItem, MirrorReport, Outcome
+from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 
 if TYPE_CHECKING:
     from concil.cli.options.common import Subparsers

@@ -22,7 +22,7 @@ from concil.cli.output import results
 from concil.cli.output.errors import DONE
 from concil.config import MIB
 from concil.display.output import format_size
-from concil.engine.engine import Endpoints
+from concil.engine.image_resolver import Endpoints
 from concil.engine.store_factory import SourceStore, StoreFactory
 from concil.errors import DigestMismatch
 from concil.oci.address import parse_address
@@ -33,7 +33,7 @@ from concil.store.layout.store import LayoutDirectory
 from concil.transfer.blob.resuming_reader import ResumingReader
 from concil.transfer.context import TransferContext
 from concil.transfer.journal import Journal
-from concil.transfer.mirror.mirror import MirrorItem, MirrorReport
+from concil.transfer.mirror.report import MirrorItem, MirrorReport
 
 if TYPE_CHECKING:
     from concil.cli.options.common import Subparsers

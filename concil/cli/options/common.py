@@ -13,7 +13,7 @@ from concil.auth.credentials.credentials import Credentials
 from concil.cli.options import rates
 from concil.config import RetryPolicy, TransferConfig
 from concil.display.display import MODES
-from concil.engine.engine import Endpoints
+from concil.engine.image_resolver import Endpoints
 from concil.engine.store_factory import EndpointOptions
 from concil.errors import ConcilError, UsageError, safe_repr
 from concil.http.certs_d import check_client_certificate, read_directory

@@ -7,7 +7,8 @@ import argparse
 from concil.cli.context import CommandContext
 from concil.cli.output.errors import single_line
 from concil.progress.events import State
-from concil.transfer.image.copier import ForeignLayers, ImageResult
+from concil.transfer.image.copier import ForeignLayers
+from concil.transfer.image.result import ImageResult
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

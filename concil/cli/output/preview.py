@@ -14,8 +14,8 @@ from concil.errors import ConcilError
 from concil.oci.address import parse_address
 from concil.plan.prune_ledger import PruneLedger
 from concil.progress.events import State
-from concil.transfer.mirror.mirror import MirrorReport, Outcome
 from concil.transfer.mirror.prune import PruneOptions, PruneResult
+from concil.transfer.mirror.report import MirrorReport, Outcome
 
 _MAX_FAILURES = 5  # failed prunes that are printed one by one
 

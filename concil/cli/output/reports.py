@@ -13,8 +13,8 @@ from concil.fs.atomic_file import AtomicTextFile
 from concil.plan.registry_rules import display_name
 from concil.report.json_report import JSONReport
 from concil.report.timeline import Timeline
-from concil.transfer.mirror.mirror import Outcome
 from concil.transfer.mirror.prune import PruneResult
+from concil.transfer.mirror.report import Outcome
 
 _HTML_SUFFIXES = (".html", ".htm")
 

@@ -20,7 +20,7 @@ from concil.oci.address import (
 )
 from concil.plan.expand import PlanExpansion
 from concil.progress.events import State
-from concil.transfer.mirror.mirror import BlobTotals, MirrorItem, MirrorReport, Outcome
+from concil.transfer.mirror.report import BlobTotals, MirrorItem, MirrorReport, Outcome
 
 __all__ = [
     "describe_blobs",

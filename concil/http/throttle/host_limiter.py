@@ -13,7 +13,7 @@ import requests
 
 from concil.config import HostLimits
 from concil.errors import Cancelled
-from concil.http.errors import parse_retry_after
+from concil.http.status_errors import parse_retry_after
 from concil.http.throttle import ratelimit_headers
 from concil.http.throttle.adaptive_rate import AdaptiveRate
 from concil.http.throttle.quota_tracker import QuotaTracker

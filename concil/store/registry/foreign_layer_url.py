@@ -5,13 +5,13 @@ from __future__ import annotations
 import requests
 
 from concil.errors import Cancelled, ConcilError, NotFound, ProtocolViolation, SizeMismatch
-from concil.http import errors
+from concil.http import status_errors
+from concil.http.content_range import parse_content_range_start
 from concil.http.network_policy import check_public, resolve_host
 from concil.http.redirects import resolve_location
 from concil.http.transport import SendOptions, Transport, content_length, drain_response, read_error
 from concil.http.urls import redact_url
 from concil.oci.descriptor import Descriptor
-from concil.registry.client import parse_content_range_start
 from concil.store.registry.repository import RegistryBlobReader
 
 MAX_REDIRECTS = 5
@@ -54,7 +54,7 @@ def _open(
         headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
     response = _get(transport, url, headers)
     if response.status_code not in (200, 206):
-        raise errors.create_status_error(response, read_error(response))
+        raise status_errors.create_status_error(response, read_error(response))
     body_start, size = 0, blob.size
     if response.status_code == requests.codes.partial_content:
         body_start, size = start, min(stop or blob.size, blob.size) - start

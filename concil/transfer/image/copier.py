@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
-
-import requests
 
 from concil.errors import ConcilError, StatusError
 from concil.oci.descriptor import Descriptor
@@ -18,6 +16,7 @@ from concil.progress.events import Event, ProgressSink, State, emit
 from concil.retry import backoff_delay, sleep_or_raise
 from concil.store.protocols import SupportsBaseline, SupportsManifestCheck, SupportsMount
 from concil.transfer.blob.transfer import BlobResult
+from concil.transfer.image.compare import compare_image
 from concil.transfer.image.dedup import BlobDeduplicator
 from concil.transfer.image.graph import GraphReader, Node
 from concil.transfer.image.history import CopiedImage, History, lost_response_count
@@ -26,7 +25,6 @@ from concil.transfer.image.job import (
     ImageJob,
     ImagePlan,
     RootManifest,
-    format_count,
     image_name,
 )
 from concil.transfer.image.level_reader import LevelReader, RootReader
@@ -38,10 +36,11 @@ from concil.transfer.image.referrers import (
     ReferrersTagError,
     is_referrers_tag,
 )
+from concil.transfer.image.result import ImageResult, build_result
 from concil.transfer.single_flight import SingleFlight, exclusive
 from concil.transfer.worker_pool import WorkerPool
 
-__all__ = ["ForeignLayers", "ImageCopier", "ImageJob", "ImageResult", "image_name"]
+__all__ = ["ForeignLayers", "ImageCopier", "ImageJob", "image_name"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,32 +49,6 @@ _MAX_ATTEMPTS = 3  # including the first
 # Refusals of a manifest that refers to missing content; some registries use their own codes.
 _MISSING_CONTENT_STATUS = frozenset({400, 404, 409, 412, 422})
 _MISSING_CONTENT_CODES = ("BLOB_UNKNOWN", "MANIFEST_UNKNOWN")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageResult:
-    """The result of copying one image."""
-
-    source: str
-    destination: str
-    state: State  # DONE or PRESENT; WAITING: a dry run found something to copy
-    digest: Digest  # of the manifest under the destination's reference
-    blobs: tuple[BlobResult, ...] = ()
-    manifests: int = 0  # that were put
-    seconds: float = 0.0
-    notes: tuple[str, ...] = field(default=())  # differences from the source
-    referrers: int = 0  # signatures and the like that were copied
-    skipped_foreign_layers: int = 0
-
-    @property
-    def missing_bytes(self) -> int:
-        """Bytes of blobs that a dry run found missing at the destination."""
-        return sum(result.blob.size for result in self.blobs if result.state is State.WAITING)
-
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes of blobs that were transferred for this image."""
-        return sum(result.bytes_sent for result in self.blobs)
 
 
 class ImageCopier:
@@ -168,7 +141,7 @@ class ImageCopier:
             plan = self._add_baseline_image(job, plan, root)
         results = self._execute(job, plan)
         self._record_manifests(job, plan, lost_responses)
-        return _build_result(job, plan, digest, results, start_time)
+        return build_result(job, plan, digest, results, start_time)
 
     def _add_referrers(self, job: ImageJob, plan: ImagePlan, root: RootManifest) -> ImagePlan:
         """Add the referrers of the image that the destination lacks."""
@@ -291,29 +264,6 @@ class ImageCopier:
         )
 
 
-def _build_result(
-    job: ImageJob, plan: ImagePlan, digest: Digest, results: Sequence[BlobResult], start_time: float
-) -> ImageResult:
-    """Return the result of an executed plan."""
-    is_present = not plan.missing_manifests and all(
-        result.state is State.PRESENT for result in results
-    )
-    skipped = plan.foreign_layer_count if job.foreign_layers is ForeignLayers.SKIP else 0
-    notes = (f"{format_count(skipped, 'foreign layer')} left out",) if skipped else ()
-    return ImageResult(
-        job.source_name,
-        job.destination_name,
-        State.PRESENT if is_present else State.DONE,
-        digest,
-        () if is_present else tuple(results),
-        manifests=plan.missing_manifests,
-        seconds=0.0 if is_present else time.monotonic() - start_time,
-        notes=plan.notes + notes,
-        referrers=plan.new_referrers,
-        skipped_foreign_layers=skipped,
-    )
-
-
 def _missing_digests(plan: ImagePlan) -> set[Digest]:
     """Return the digests of the manifests that have to be put."""
     return {node.digest for node in plan.nodes() if not node.is_present}
@@ -322,53 +272,3 @@ def _missing_digests(plan: ImagePlan) -> set[Digest]:
 def _is_missing_content(error: StatusError) -> bool:
     """Whether the error code of a refused manifest says that its content is missing."""
     return any(code in str(error) for code in _MISSING_CONTENT_CODES)
-
-
-def compare_image(
-    job: ImageJob, history: History
-) -> tuple[Descriptor | None, Descriptor | None, Digest | None]:
-    """Compare an image at the source with its reference at the destination.
-
-    Returns:
-        The descriptor at the source, None for an immutable image that was copied before; the
-        descriptor at the destination; and the destination's digest if it is up to date.
-    Raises:
-        NotFound: the source has no such image.
-    """
-    # With referrers it is always checked: it may have been signed meanwhile.
-    may_be_recorded = (job.immutable or bool(job.platforms)) and not job.referrers
-    recorded = history.find_image(job.key) if may_be_recorded else None
-    may_skip = job.immutable and not job.recheck
-    if may_skip and recorded is not None and _is_still_present(job, recorded):
-        return None, None, recorded.destination
-    source = job.source.find_manifest(job.source_reference)
-    if source is None:
-        # This raises NotFound with a specific message, such as the names in a layout.
-        source = job.source.get_manifest(job.source_reference).descriptor
-    existing = _find_at_destination(job)
-    if existing is None:
-        return source, None, None
-    is_same = existing.digest == source.digest and not job.platforms
-    if is_same or recorded == CopiedImage(source.digest, existing.digest):
-        return source, existing, existing.digest
-    return source, existing, None
-
-
-def _find_at_destination(job: ImageJob) -> Descriptor | None:
-    """Find the image's reference at the destination; None: missing or unreadable."""
-    try:
-        return job.destination.find_manifest(job.destination_reference)
-    except StatusError as error:
-        # Distribution's response for a damaged file or link, which can be rewritten.
-        if error.status != requests.codes.server_error:
-            raise
-        logger.warning("%s: %s; copying the image again", job.destination_name, error)
-        return None
-
-
-def _is_still_present(job: ImageJob, copied: CopiedImage) -> bool:
-    """Whether an immutable image is still present; only local destinations are checked."""
-    if job.destination.host:
-        return True
-    existing = job.destination.find_manifest(job.destination_reference)
-    return existing is not None and existing.digest == copied.destination

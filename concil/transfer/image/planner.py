@@ -20,7 +20,7 @@ from concil.store.protocols import (
     SupportsReferrers,
 )
 from concil.transfer.blob.transfer import BlobResult
-from concil.transfer.image.copier import ImageResult, compare_image
+from concil.transfer.image.compare import compare_image
 from concil.transfer.image.graph import GraphReader, Node
 from concil.transfer.image.history import History
 from concil.transfer.image.job import ImageJob, ImagePlan, ReferrerNode, RootManifest
@@ -32,6 +32,7 @@ from concil.transfer.image.referrers import (
     ReferrersTagError,
     is_referrers_tag,
 )
+from concil.transfer.image.result import ImageResult
 from concil.transfer.journal import Journal
 from concil.transfer.worker_pool import WorkerPool
 

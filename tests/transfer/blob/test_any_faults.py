@@ -13,7 +13,7 @@ from concil.config import RetryPolicy
 from concil.errors import AccessDenied, ConcilError, ConnectionLost, SessionLost
 from concil.oci.manifest import Digest
 from concil.transfer.context import TransferContext
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 from tests.support.images import make_image, make_index
 from tests.support.store_contract import Blob
 from tests.support.store_faults import (

@@ -11,7 +11,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.progress.events import State
 from concil.transfer.image.job import ImageJob
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 from tests.support.images import Image, make_image, make_index
 from tests.support.memory_store import MemoryStore
 from tests.support.referrers import SBOM, digest_tag, make_cosign_artifact, make_referrer

@@ -16,7 +16,7 @@ from concil.store.layout.store import LayoutDirectory, LayoutStore
 from concil.transfer.context import TransferContext
 from concil.transfer.image.copier import ImageJob
 from concil.transfer.journal import Journal
-from concil.transfer.mirror.mirror import MirrorItem
+from concil.transfer.mirror.report import MirrorItem
 from concil.transfer.worker_pool import WorkerPool
 from tests.support.images import make_image, make_index, make_layer
 from tests.support.memory_store import MemoryHost, MemoryStore

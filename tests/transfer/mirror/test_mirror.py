@@ -11,7 +11,8 @@ from concil.errors import AccessDenied, DigestMismatch, UsageError
 from concil.oci.manifest import Digest
 from concil.progress.events import State
 from concil.transfer.image.copier import ImageJob
-from concil.transfer.mirror.mirror import Mirror, MirrorItem, MirrorOptions
+from concil.transfer.mirror.mirror import Mirror, MirrorOptions
+from concil.transfer.mirror.report import MirrorItem
 from tests.support.images import Image, Layer, make_image, make_index, make_layer
 from tests.support.store_faults import Corrupts, RefusesRequests
 from tests.transfer.image_copies import CHUNK, TransferHarness, assert_same, create_harness, load

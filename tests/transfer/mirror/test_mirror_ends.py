@@ -11,7 +11,8 @@ import pytest
 
 from concil.errors import Cancelled
 from concil.transfer.image.copier import ImageJob
-from concil.transfer.mirror.mirror import Mirror, MirrorItem
+from concil.transfer.mirror.mirror import Mirror
+from concil.transfer.mirror.report import MirrorItem
 from tests.support.images import make_image
 from tests.support.memory_store import MemoryStore
 from tests.transfer.image_copies import TransferHarness, assert_same, create_harness

@@ -1,0 +1,132 @@
+"""Creates exceptions from error responses of registries and proxies."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+
+import requests
+
+from concil.errors import (
+    RegistryDenied,
+    RegistryNotFound,
+    RegistryQuotaExceeded,
+    StatusError,
+)
+from concil.http import proxies
+from concil.http.errors import proxy_password_remedy
+from concil.http.sanitize import (
+    clean_response,
+    clean_text,
+    register_request,
+)
+from concil.http.throttle import ratelimit_headers
+from concil.http.urls import redact_url
+from concil.oci.strict_json import InvalidJSON, parse_json
+
+__all__ = ["create_status_error", "error_codes", "parse_retry_after"]
+
+_REASONS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
+
+
+_PROXY_STATUSES = frozenset({407, 502, 503, 504})  # statuses that a proxy may send itself
+
+
+def _proxy_remedy(response: requests.Response) -> str:
+    """Return the remedy for an http response that may come from a proxy, or ""."""
+    proxy = proxies.find_proxy(response.url)
+    if proxy is None or response.url.startswith("https:"):
+        return ""
+    if response.status_code == requests.codes.proxy_authentication_required:
+        return proxy_password_remedy(proxy.setting)
+    return f"it came through the proxy that {proxy.setting} names, which may not reach the host"
+
+
+def parse_retry_after(response: requests.Response) -> float | None:
+    """Return the delay of a Retry-After header in seconds, at most 300; None without one.
+
+    Source: RFC 9110, 10.2.3 (seconds or a date).
+    """
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isdecimal():  # isdigit is also true for superscripts, which float() rejects
+        return min(float(value), 300.0)
+    try:
+        seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+    return min(max(0.0, seconds), 300.0)
+
+
+def create_status_error(
+    response: requests.Response, content: bytes, operation: str = ""
+) -> StatusError:
+    """Return the exception for an error response whose body was read already.
+
+    The message begins with the status code, as in ``raise_for_status``, followed by the
+    registry's error codes and messages.
+    """
+    register_request(response.request)
+    status = response.status_code
+    side = "Client" if status < 500 else "Server"
+    reason = clean_text(response.reason or _REASONS.get(status, ""))[:100]
+    message = f"{status} {side} Error: {reason} for url: {redact_url(response.url)}"
+    details = _format_errors(content)
+    if details:
+        message = f"{message}: {details}"
+    if operation:
+        message = f"{message} ({operation})"
+    kind: type[StatusError] = StatusError
+    remedy = ""
+    if status == 404:
+        kind, remedy = RegistryNotFound, "check the repository, tag or digest"
+    elif status in (401, 403):
+        kind, remedy = RegistryDenied, "give credentials, log in, or ask for the right to do this"
+    elif ratelimit_headers.is_quota_exhausted(status, response.headers, content):
+        kind, remedy = RegistryQuotaExceeded, "log in to have more, or run it again when it renews"
+    elif status == 413:
+        remedy = "a proxy in front of the registry limits the size of a body"
+    elif status in _PROXY_STATUSES:
+        remedy = _proxy_remedy(response)
+    error = kind(message, response=clean_response(response, content), remedy=remedy)
+    error.retry_after = parse_retry_after(response)
+    # Distribution 2.8 answers 500 to a manifest whose foreign layers it does not accept.
+    error.is_permanent = status == 500 and "MANIFEST_BLOB_UNKNOWN" in error_codes(content)
+    return error
+
+
+def error_codes(content: bytes) -> list[str]:
+    """Return the registry's error codes; empty if the body is not an error document.
+
+    Source: distribution-spec, "Error Codes".
+    """
+    return [code for code, _ in _parse_errors(content) if code]
+
+
+def _format_errors(content: bytes) -> str:
+    entries = _parse_errors(content)
+    if entries:
+        return "; ".join(clean_text(": ".join(filter(None, entry))) for entry in entries)[:500]
+    text = content.decode("utf-8", "replace").strip()
+    if not text or text.startswith("<"):  # the HTML page of a proxy
+        return ""
+    return clean_text(text)[:200]
+
+
+def _parse_errors(content: bytes) -> list[tuple[str, str]]:
+    try:
+        document = parse_json(content)
+    except InvalidJSON:
+        return []
+    errors = document.get("errors") if isinstance(document, dict) else None
+    if not isinstance(errors, list):
+        return []
+    parsed = []
+    for entry in errors[:10]:
+        if isinstance(entry, dict):
+            message, detail = entry.get("message"), entry.get("detail")
+            details = message if isinstance(message, str) else ""
+            if isinstance(detail, str) and detail and detail not in details:
+                details = f"{details} ({detail})" if details else detail
+            code = entry.get("code")
+            parsed.append((code if isinstance(code, str) else "", details))
+    return parsed

@@ -1,0 +1,149 @@
+"""Items, outcomes and totals of a mirror."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+
+from concil.errors import ConcilError, NotTried
+from concil.progress.events import State
+from concil.runtime import arguments
+from concil.runtime.redaction import without_user
+from concil.transfer.blob.transfer import BlobResult
+from concil.transfer.image.job import ForeignLayers
+from concil.transfer.image.result import ImageResult
+
+__all__ = ["BlobTotals", "MirrorItem", "MirrorReport", "Outcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorItem:
+    """One image of a mirror, as addresses."""
+
+    source: str
+    destination: str
+    platforms: tuple[str, ...] = ()
+    referrers: bool = False  # copy signatures, attestations and SBOMs, too
+    foreign_layers: ForeignLayers = ForeignLayers.SKIP
+    immutable: bool = False  # once copied, it is never checked again
+    recheck: bool = False  # check the content of an image that is up to date, too
+
+    def __post_init__(self) -> None:
+        """Check the types of the fields.
+
+        Raises:
+            TypeError: a field has another type; a string is not a sequence of platforms.
+            UsageError: ``foreign_layers`` is not one of the choices.
+        """
+        arguments.check_str("source", self.source)
+        arguments.check_str("destination", self.destination)
+        object.__setattr__(self, "platforms", arguments.to_str_tuple("platforms", self.platforms))
+        foreign = ForeignLayers.parse("foreign_layers", self.foreign_layers)
+        object.__setattr__(self, "foreign_layers", foreign)
+
+    def __str__(self) -> str:
+        """Return both addresses, without users and passwords."""
+        return f"{without_user(self.source)} -> {without_user(self.destination)}"
+
+    def __repr__(self) -> str:
+        """Return all fields, with addresses without users and passwords."""
+        values = {item_field.name: getattr(self, item_field.name) for item_field in fields(self)}
+        values |= {name: without_user(values[name]) for name in ("source", "destination")}
+        return f"MirrorItem({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One image of a mirror with its result or error."""
+
+    item: MirrorItem
+    result: ImageResult | None = None
+    error: ConcilError | None = None
+
+
+class BlobTotals:
+    """Counts of blobs by state, each blob once per destination, with little memory per blob."""
+
+    def __init__(self, blobs: Iterable[BlobResult] = ()) -> None:
+        """Start with the results in ``blobs``."""
+        self.bytes_sent = 0  # bytes
+        self._state_by_hash: dict[
+            int, State
+        ] = {}  # by hash, because names would take ten times the memory
+        self.add(blobs)
+
+    def add(self, blobs: Iterable[BlobResult]) -> None:
+        """Add the blobs of an image; one that was sent before does not count as present, too."""
+        for result in blobs:
+            self.bytes_sent += result.bytes_sent
+            key = hash((result.destination, result.blob.digest))
+            if self._state_by_hash.setdefault(key, result.state) is State.PRESENT:
+                self._state_by_hash[key] = result.state
+
+    def count_by_state(self) -> Counter[State]:
+        """Return the number of blobs in each state."""
+        return Counter(self._state_by_hash.values())
+
+
+@dataclass(slots=True)
+class MirrorReport:
+    """The outcomes of a mirror, in the order in which images finished."""
+
+    outcomes: list[Outcome] = field(default_factory=list)  # those that are kept
+    image_count: int = 0  # finished images
+    up_to_date_count: int = 0  # of the finished ones
+    copied_count: int = 0  # of the finished ones; in a dry run: that would be copied
+    missing_bytes: int = 0  # bytes that a dry run found missing at the destination
+    blob_totals: BlobTotals = field(default_factory=BlobTotals)
+
+    def add(self, outcome: Outcome, *, keep_outcome: bool) -> None:
+        """Count an image, and keep its outcome if it failed.
+
+        Args:
+            keep_outcome: keep it in any case; memory then grows with every image.
+        """
+        self.image_count += 1
+        result = outcome.result
+        if result is not None:
+            is_present = result.state is State.PRESENT
+            self.up_to_date_count += is_present
+            self.copied_count += not is_present
+            self.missing_bytes += result.missing_bytes
+            self.blob_totals.add(result.blobs)
+        if keep_outcome or result is None:
+            self.outcomes.append(outcome)
+
+    def results_in_state(self, state: State) -> list[ImageResult]:
+        """Return the kept results in one state."""
+        return [o.result for o in self.outcomes if o.result and o.result.state is state]
+
+    @property
+    def copied(self) -> list[ImageResult]:
+        """Images that were copied."""
+        return self.results_in_state(State.DONE)
+
+    @property
+    def pending(self) -> list[ImageResult]:
+        """Images that a dry run found to be out of date."""
+        return self.results_in_state(State.WAITING)
+
+    @property
+    def present(self) -> list[ImageResult]:
+        """Images that were up to date."""
+        return self.results_in_state(State.PRESENT)
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """Images that could not be copied, or were not tried."""
+        return [outcome for outcome in self.outcomes if outcome.error is not None]
+
+    @property
+    def skipped(self) -> list[Outcome]:
+        """Failed images that were not tried because their host had denied access before."""
+        return [outcome for outcome in self.failed if isinstance(outcome.error, NotTried)]
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of blobs that were transferred."""
+        return self.blob_totals.bytes_sent
