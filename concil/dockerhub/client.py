@@ -141,17 +141,15 @@ class DockerHub:
     @url.setter
     def url(self, url: str) -> None:
         parts = urllib.parse.urlsplit(arguments.check_str("url", url))
-        base_url = f"{parts.scheme}://{parts.netloc}"
+        prompt = CredentialPrompt(parts.netloc, lambda: self.username, self._save_credentials)
         self._api_path = parts.path
         repository_path = parts.netloc + parts.path.removeprefix("/v2")
         self._endpoint = Endpoint(
             self._transport,
-            base_url,
+            f"{parts.scheme}://{parts.netloc}",
             providers=CredentialProviders(
                 stored=lambda: self._keychain.find_credentials(repository_path, self.username),
-                prompt=CredentialPrompt(
-                    parts.netloc, lambda: self.username, self._save_credentials
-                ),
+                prompt=prompt,
             ),
             allow_plain_http=self._allows_plain_http and is_loopback(parts.netloc),
         )
@@ -347,7 +345,8 @@ class DockerHub:
         self.username, self.password = credentials.username, credentials.password
 
     def _upload(self, source: BlobSource, progress: ProgressSink | None) -> requests.Response:
-        destination = journal_destination(self._client, is_explicit=not self._allows_plain_http)
-        response = self._uploader.upload(source, self._authorized_client(), destination, progress)
+        client = self._authorized_client()
+        destination = journal_destination(client, is_explicit=not self._allows_plain_http)
+        response = self._uploader.upload(source, client, destination, progress)
         # If the response to the commit was lost, return one that shows the blob.
         return response or self.request("HEAD", f"{self.url}/blobs/{source.digest}")
