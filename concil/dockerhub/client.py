@@ -95,11 +95,9 @@ class DockerHub:
     def _create_client(self, session: requests.Session, url: str) -> None:
         """Create the objects that requests share, without sending a request."""
         self._context = TransferContext(TransferConfig(retry=self._retry_policy))
+        limiters = HostLimiters(max_retry_after=self._retry_policy.max_retry_after)
         self._transport = Transport(
-            session,
-            timeouts=self._timeouts,
-            cancel=self._context.cancel,
-            host_limiters=HostLimiters(max_retry_after=self._retry_policy.max_retry_after),
+            session, timeouts=self._timeouts, cancel=self._context.cancel, host_limiters=limiters
         )
         self._keychain = Keychain(AuthFilePaths.resolve(None), cancel=self._context.cancel)
         self._uploader = BlobUploader(self._context)
