@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
-from typing import Self
 
-TIMEOUT = 30  # seconds
+from tests.support.tcp_peers import TCPServer, serve_pieces
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\n"
 
 
@@ -55,57 +51,6 @@ FLOODS: Mapping[str, Callable[[], Iterator[bytes]]] = {
 }
 
 
-class Flood:
-    """Answers every request in one of the ways of `FLOODS`; ends with its `with` block."""
-
-    def __init__(self, way: str) -> None:
-        self._way = FLOODS[way]
-        self._open: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()  # guards the two above
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._acceptor = threading.Thread(target=self._accept)
-        self._acceptor.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._acceptor.join()
-        self._listener.close()
-        with self._lock:
-            sockets, threads = list(self._open), list(self._threads)
-        for one in sockets:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        for thread in threads:
-            thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            connection.settimeout(TIMEOUT)
-            thread = threading.Thread(target=self._serve, args=(connection,))
-            with self._lock:
-                self._open.add(connection)
-                self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.recv(65536)
-            for piece in self._way():
-                connection.sendall(piece)
-        with self._lock:
-            self._open.discard(connection)
+def create_flood(way: str) -> TCPServer:
+    """Return a server that answers every request in one of the ways of `FLOODS`."""
+    return serve_pieces(FLOODS[way])

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Self
+from collections.abc import Iterator
 
 import pytest
 import requests
@@ -16,50 +13,15 @@ import requests
 from concil.engine.engine import Engine
 from concil.errors import AccessDenied, ConcilError, ConnectionLost, ProtocolViolation
 from concil.http.requests_session import create_session
-from tests.hostile.endless_server import Flood
+from tests.hostile.endless_server import create_flood
 from tests.hostile.hostile_registry import HostileRegistry, failure
 from tests.support.scripted_server import ReceivedRequest, ScriptedResponse, reply
+from tests.support.tcp_peers import serve_pieces
 
 
 def tags(hostile: HostileRegistry, alice: Engine) -> ConcilError:
     """Ask for tags; return the error it must end in."""
     return failure(lambda: list(alice.tags(f"http://{hostile.registry.host}/app")))
-
-
-class Raw:
-    """A server that gives every connection the same bytes, some at a time."""
-
-    def __init__(self, pieces: Callable[[], Iterator[bytes]]) -> None:
-        self._pieces = pieces
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.served = 0
-        self._thread = threading.Thread(target=self._accept)
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self.served += 1
-            with connection:
-                connection.settimeout(30)
-                try:
-                    connection.recv(65536)
-                    for piece in self._pieces():
-                        connection.sendall(piece)
-                except OSError:
-                    continue  # the client has had enough
 
 
 # Words that the product looks for in the texts of its own HTTP stack.
@@ -80,7 +42,7 @@ def test_what_a_server_says_is_not_taken_for_our_own_words(
     authenticated_engine: Engine, words: str, form: str
 ) -> None:
     """Or it could tell a person to use --insecure."""
-    with Raw(lambda: iter([form.format(words).encode("latin-1")])) as server:
+    with serve_pieces(lambda: [form.format(words).encode("latin-1")]) as server:
         error = failure(lambda: list(authenticated_engine.tags(f"http://{server.host}/app")))
 
     assert isinstance(error, (ConnectionLost, ProtocolViolation))
@@ -94,7 +56,8 @@ def test_no_header_floods_a_message(
     hostile: HostileRegistry, authenticated_engine: Engine, status: int
 ) -> None:
     reason = "\x1b[31m" + "very " * 12_000
-    with Raw(lambda: iter([f"HTTP/1.1 {status} {reason}\r\n\r\nno JSON".encode()])) as server:
+    answer = f"HTTP/1.1 {status} {reason}\r\n\r\nno JSON".encode()
+    with serve_pieces(lambda: [answer]) as server:
         error = failure(lambda: list(authenticated_engine.tags(f"http://{server.host}/app")))
 
     assert len(str(error)) < 1000
@@ -146,7 +109,8 @@ def test_odd_headers_end_in_an_error_of_ours(
 ) -> None:
     monkeypatch.setattr("concil.retry.retry_delay", lambda *_: 0.0)
     monkeypatch.setattr("concil.http.status_errors.parse_retry_after", lambda _: None)
-    with Raw(lambda: iter([ScriptedResponse(status, b"[]", headers).wire(head=False)])) as server:
+    answer = ScriptedResponse(status, b"[]", headers).wire(head=False)
+    with serve_pieces(lambda: [answer]) as server:
         failure(lambda: list(authenticated_engine.tags(f"http://{server.host}/app")))
 
 
@@ -182,7 +146,7 @@ TOKEN_FLOODS = (
 def test_a_token_service_without_end_is_given_up(
     hostile: HostileRegistry, authenticated_engine: Engine, way: str
 ) -> None:
-    with Flood(way) as flood:
+    with create_flood(way) as flood:
         challenge = f'Bearer realm="http://{flood.host}/token",service="s"'
         hostile.registry.respond("*", "/v2/.*", reply(401, WWW_Authenticate=challenge))
 
@@ -258,7 +222,7 @@ def test_a_byte_a_minute_is_not_waited_for(
             time.sleep(0.0005)  # or several bytes would come as one
 
     monkeypatch.setattr(time, "monotonic", clock.monotonic)
-    with Raw(dribble) as server:
+    with serve_pieces(dribble) as server:
         failure(lambda: list(authenticated_engine.tags(f"http://{server.host}/app")))
 
     assert sent[0] < len(rest)
@@ -274,7 +238,7 @@ def test_the_size_of_a_chunk_is_no_endless_number() -> None:
             sent[0] += 100_000
             yield b"1" * 100_000
 
-    with Raw(digits) as server, create_session() as plain:
+    with serve_pieces(digits) as server, create_session() as plain:
         response = plain.get(f"http://{server.host}/", stream=True)
         with pytest.raises(requests.RequestException):
             next(response.iter_content())

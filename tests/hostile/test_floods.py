@@ -14,7 +14,7 @@ from concil.config import MIB
 from concil.engine.engine import Engine
 from concil.errors import InvalidManifest
 from concil.oci.media_types import OCI_INDEX, OCI_MANIFEST
-from tests.hostile.endless_server import FLOODS, Flood
+from tests.hostile.endless_server import FLOODS, create_flood
 from tests.hostile.hostile_registry import HostileRegistry, descriptor, failure, image, index
 from tests.support.images import digest_of
 from tests.support.scripted_server import ScriptedResponse, ScriptedServer
@@ -93,7 +93,7 @@ _ENDLESS_FILES = {"body with a huge length"}
 def test_no_flood_fills_the_memory_or_lasts(tmp_path: Path, workers: int) -> None:
     ways = [way for way in FLOODS if way not in _ENDLESS_FILES]
     with contextlib.ExitStack() as stack:
-        floods = [stack.enter_context(Flood(way)) for way in ways]
+        floods = [stack.enter_context(create_flood(way)) for way in ways]
 
         found = run(tmp_path, [flood.host for flood in floods], workers)
 

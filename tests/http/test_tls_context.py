@@ -16,12 +16,12 @@ from concil.errors import TLSFailure
 from concil.http.requests_session import TLSSettings, create_session
 from concil.http.transport import Transport
 from tests.support.scripted_server import (
-    TIMEOUT,
     ReceivedRequest,
     ScriptedResponse,
     ScriptedServer,
     reply,
 )
+from tests.support.tcp_peers import TIMEOUT
 from tests.support.tls import CertificateAuthority
 
 AT_ONCE = 8

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import selectors
 import socket
 import threading
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-TIMEOUT = 30  # seconds
+from tests.support.tcp_peers import TIMEOUT, TCPServer
+
 _BLOCK = 64 * 1024  # bytes
 # What is between a client and its proxy goes no further: RFC 9110, 11.7.
 _PROXY_HEADERS = ("connection", "proxy-authorization", "proxy-connection")
@@ -47,13 +47,9 @@ class Proxy:
         self._connect_status = connect_status
         self._user = f"{password}@" if password else ""
         self._requests: list[ProxiedRequest] = []
-        self._sockets: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()  # guards the three above
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._acceptor = threading.Thread(target=self._accept, name=f"proxy-{self.port}")
-        self._acceptor.start()
+        self._lock = threading.Lock()  # guards the requests
+        self._server = TCPServer(self._serve)
+        self.port = self._server.port
 
     @property
     def url(self) -> str:
@@ -75,76 +71,41 @@ class Proxy:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._acceptor.join()
-        self._listener.close()
-        with self._lock:
-            sockets, threads = list(self._sockets), list(self._threads)
-        for one in sockets:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        for thread in threads:
-            thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            client.settimeout(TIMEOUT)
-            thread = threading.Thread(target=self._serve, args=(client,))
-            with self._lock:
-                self._threads.append(thread)
-            thread.start()
-
-    @contextlib.contextmanager
-    def _tracked(self, one: socket.socket) -> Iterator[socket.socket]:
-        """Let the end of the proxy end a connection, too."""
-        with self._lock:
-            self._sockets.add(one)
-        try:
-            yield one
-        finally:
-            with self._lock:
-                self._sockets.discard(one)
-            one.close()
+        self._server.close()
 
     def _serve(self, client: socket.socket) -> None:
-        with self._tracked(client), contextlib.suppress(OSError):
-            head, rest = _read_head(client)
-            first, *lines = head.decode("latin-1").split("\r\n")
-            method, target, _ = first.split(" ")
-            pairs = [line.split(":", 1) for line in lines if line]
-            headers = {name.lower(): value.strip() for name, value in pairs}
-            with self._lock:
-                self._requests.append(ProxiedRequest(method, target, headers))
-            if (
-                self._expected_authorization
-                and headers.get("proxy-authorization") != self._expected_authorization
-            ):
-                _send_response(client, "407 Proxy Authentication Required")
-            elif method == "CONNECT" and self._connect_status:
-                _send_response(client, f"{self._connect_status} \x1b[31mRefused")
-            elif method == "CONNECT":
-                port = self._ports.get(target, int(target.rpartition(":")[2]))
-                with self._tracked(_loopback(port)) as server:
-                    client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                    _relay(client, server)
-            else:
-                parts = urllib.parse.urlsplit(target)
-                kept = [
-                    f"{name}:{value}" for name, value in pairs if name.lower() not in _PROXY_HEADERS
-                ]
-                place = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
-                # One request a connection, so that each is seen.
-                ours = [f"{method} {place} HTTP/1.1", *kept, "Connection: close", "", ""]
-                port = parts.port or 80
-                port = self._ports.get(f"{parts.hostname}:{port}", port)
-                with self._tracked(_loopback(port)) as server:
-                    server.sendall("\r\n".join(ours).encode("latin-1") + rest)
-                    _relay(client, server)
+        head, rest = _read_head(client)
+        first, *lines = head.decode("latin-1").split("\r\n")
+        method, target, _ = first.split(" ")
+        pairs = [line.split(":", 1) for line in lines if line]
+        headers = {name.lower(): value.strip() for name, value in pairs}
+        with self._lock:
+            self._requests.append(ProxiedRequest(method, target, headers))
+        if (
+            self._expected_authorization
+            and headers.get("proxy-authorization") != self._expected_authorization
+        ):
+            _send_response(client, "407 Proxy Authentication Required")
+        elif method == "CONNECT" and self._connect_status:
+            _send_response(client, f"{self._connect_status} \x1b[31mRefused")
+        elif method == "CONNECT":
+            port = self._ports.get(target, int(target.rpartition(":")[2]))
+            with self._server.tracked(_loopback(port)) as server:
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                _relay(client, server)
+        else:
+            parts = urllib.parse.urlsplit(target)
+            kept = [
+                f"{name}:{value}" for name, value in pairs if name.lower() not in _PROXY_HEADERS
+            ]
+            place = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+            # One request a connection, so that each is seen.
+            ours = [f"{method} {place} HTTP/1.1", *kept, "Connection: close", "", ""]
+            port = parts.port or 80
+            port = self._ports.get(f"{parts.hostname}:{port}", port)
+            with self._server.tracked(_loopback(port)) as server:
+                server.sendall("\r\n".join(ours).encode("latin-1") + rest)
+                _relay(client, server)
 
 
 def _loopback(port: int) -> socket.socket:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import socket
 import ssl
@@ -10,14 +9,14 @@ import struct
 import threading
 import urllib.parse
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self, TypeAlias
 
 import requests
 import requests.adapters
 
-TIMEOUT = 30  # seconds; a test that waits longer has failed
+from tests.support.tcp_peers import TIMEOUT, TCPServer
 
 
 class ReceivedRequest:
@@ -99,14 +98,6 @@ class _Route:
         return self.actions.pop(0) if len(self.actions) > 1 else self.actions[0]
 
 
-@dataclass(slots=True)
-class _Open:
-    """What `ScriptedServer.close` has to end."""
-
-    sockets: set[socket.socket] = field(default_factory=set)
-    threads: list[threading.Thread] = field(default_factory=list)
-
-
 class ScriptedServer:
     """A server on loopback; 404 for whatever nobody told it about. Ends with its `with` block."""
 
@@ -120,19 +111,20 @@ class ScriptedServer:
         self._plain = plain
         self._routes: list[_Route] = []
         self._seen: list[ReceivedRequest] = []
-        self._open = _Open()
         self._failure: BaseException | None = None
         self._lock = threading.Lock()  # guards all above
-        self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._acceptor = threading.Thread(target=self._accept, name=f"scripted-{self.port}")
-        self._acceptor.start()
+        self._server = TCPServer(self._serve)
+        self.port = self._server.port
 
     @property
     def host(self) -> str:
         """Host and port, as in an image reference."""
-        return f"127.0.0.1:{self.port}"
+        return self._server.host
+
+    @property
+    def connections(self) -> int:
+        """How many connections were accepted."""
+        return self._server.connections
 
     @property
     def url(self) -> str:
@@ -160,17 +152,7 @@ class ScriptedServer:
 
     def close(self) -> None:
         """Break off every connection and end every thread."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._acceptor.join()
-        self._listener.close()
-        with self._lock:
-            sockets, threads = list(self._open.sockets), list(self._open.threads)
-        for opened in sockets:
-            with contextlib.suppress(OSError):
-                opened.shutdown(socket.SHUT_RDWR)
-        for thread in threads:
-            thread.join()
+        self._server.close()
 
     def __enter__(self) -> Self:
         return self
@@ -185,43 +167,24 @@ class ScriptedServer:
         if self._failure is not None and error is None:
             raise self._failure
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            connection.settimeout(TIMEOUT)
-            thread = threading.Thread(target=self._serve, args=(connection,))
-            with self._lock:
-                self.connections += 1
-                self._open.sockets.add(connection)
-                self._open.threads.append(thread)
-            thread.start()
-
     def _serve(self, connection: socket.socket) -> None:
-        used = connection
         try:
-            if self._plain:
-                connection.sendall(self._plain)
-                connection.recv(4096)
-                return
-            if self._context:
-                used = self._context.wrap_socket(connection, server_side=True)
-                with self._lock:
-                    self._open.sockets.add(used)
-            with used.makefile("rb") as file:
-                while self._exchange(used, file):
-                    pass
+            self._talk(connection)
         except OSError:
             pass  # the client has gone, or the test is over
         except BaseException as error:  # noqa: BLE001 - what a test's own code raised
             self._failure = error
-        finally:
-            with self._lock:
-                self._open.sockets -= {used, connection}
-            used.close()
-            connection.close()
+
+    def _talk(self, connection: socket.socket) -> None:
+        if self._plain:
+            connection.sendall(self._plain)
+            connection.recv(4096)
+            return
+        if self._context:
+            connection = self._context.wrap_socket(connection, server_side=True)
+        with self._server.tracked(connection), connection.makefile("rb") as file:
+            while self._exchange(connection, file):
+                pass
 
     def _exchange(self, connection: socket.socket, file: BinaryIO) -> bool:
         seen = _read(file)
