@@ -23,8 +23,9 @@ from concil.errors import (
 )
 from concil.oci.manifest import Digest
 from concil.oci.media_types import ACCEPTED_TYPES, OCI_INDEX, OCI_MANIFEST
-from concil.server import Chunk, EmbeddedRegistry, ErrorResponse, RegistryBehavior
+from concil.server import EmbeddedRegistry
 from tests.dockerhub.conftest import MakeHub, RegistrySetup
+from tests.support.behaviors import FirstChunkOnly
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import digest_of, make_blob
 from tests.support.scripted_server import ScriptedResponse, ScriptedServer, reply
@@ -63,18 +64,6 @@ def test_a_damaged_file_is_no_success_although_the_registry_has_the_blob(
         hub.post_blob_data(damaged, DIGEST)
 
 
-class GivesUp(RegistryBehavior):
-    """A registry that takes the first chunks of an upload, until it is told to go on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.goes_on = False
-
-    def check_chunk(self, chunk: Chunk) -> None:
-        if chunk.start and not self.goes_on:
-            raise ErrorResponse("UNAVAILABLE", "later", status=503)
-
-
 @pytest.mark.parametrize("how", ["file", "data"])
 def test_what_was_damaged_before_its_upload_goes_on_is_not_committed(
     tmp_path: Path, make_hub: MakeHub, how: str
@@ -84,12 +73,12 @@ def test_what_was_damaged_before_its_upload_goes_on_is_not_committed(
     digest = digest_of(content)
     path = tmp_path / digest.partition(":")[2]
     path.write_bytes(content)
-    personality = GivesUp()
-    with EmbeddedRegistry(tmp_path / "served", behavior=personality) as registry:
+    behavior = FirstChunkOnly()
+    with EmbeddedRegistry(tmp_path / "served", behavior=behavior) as registry:
         hub = make_hub(f"{registry.url}/x", retry=1)
         with pytest.raises(StatusError):
             hub.post_blob(str(path))
-        personality.goes_on = True
+        behavior.is_mended = True
         path.write_bytes(damaged)
 
         with pytest.raises(DigestMismatch):

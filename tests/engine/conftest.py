@@ -11,7 +11,14 @@ import pytest
 from concil.config import TransferConfig
 from concil.engine.engine import Engine
 from concil.server import EmbeddedRegistry
-from tests.engine.engine_setup import QUICK, Content, Registry, engine_of, file_of
+from tests.engine.engine_setup import (
+    QUICK,
+    Content,
+    RealRepository,
+    Registry,
+    engine_of,
+    file_of,
+)
 from tests.engine.relayed_registries import (
     SIZE,
     RegistryPair,
@@ -46,6 +53,12 @@ def registry(request: pytest.FixtureRequest) -> Registry:
 def repository(request: pytest.FixtureRequest) -> str:
     """Return a repository name of this test's own."""
     return f"engine/{abs(hash(request.node.nodeid)):x}"
+
+
+@pytest.fixture
+def there(docker_registry: DockerRegistry, repository: str) -> RealRepository:
+    """Return a repository of this test's own in the real registry."""
+    return RealRepository(docker_registry, repository)
 
 
 @pytest.fixture

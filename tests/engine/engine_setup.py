@@ -13,6 +13,7 @@ from concil.config import MIB, RetryPolicy, Timeouts, TransferConfig
 from concil.engine.engine import Engine
 from concil.progress.events import ProgressSink
 from concil.transfer.journal import Journal
+from tests.support.docker_registry import DockerRegistry
 from tests.support.images import write_blob
 
 FULL = os.environ.get("CONCIL_TEST_FULL") == "1"  # sizes and numbers of the issue
@@ -38,6 +39,24 @@ class Registry(Protocol):
 
     @property
     def url(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RealRepository:
+    """A repository of the real registry."""
+
+    registry: DockerRegistry
+    repository: str
+
+    @property
+    def url(self) -> str:
+        """The registry's address."""
+        return self.registry.url
+
+    @property
+    def address(self) -> str:
+        """The repository, without a scheme."""
+        return f"{self.registry.host}/{self.repository}"
 
 
 @contextmanager

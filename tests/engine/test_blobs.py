@@ -37,6 +37,7 @@ from concil.server import (
 )
 from concil.transfer.journal import Journal
 from tests.engine.engine_setup import CHUNK, WAIT, Registry, blob_path, engine_of, file_of
+from tests.support.behaviors import FirstChunkOnly
 from tests.support.images import get_blob, make_image, put_blob, write_layout
 from tests.support.relay import Relay
 from tests.support.request_log import RequestLog
@@ -140,33 +141,21 @@ def test_a_file_that_changed_and_kept_its_size_and_time_is_read_again(
     assert get_blob(embedded.url, "x", str(after.digest)) == content.bytes
 
 
-class GivesUp(RegistryBehavior):
-    """A registry that takes the first chunks of an upload, until it is told to go on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.goes_on = False
-
-    def check_chunk(self, chunk: Chunk) -> None:
-        if chunk.start and not self.goes_on:
-            raise ErrorResponse("UNAVAILABLE", "later", status=503)
-
-
 @pytest.mark.parametrize("given", [True, False])
 def test_a_file_that_changed_before_its_upload_goes_on_is_not_committed(
     config: TransferConfig, tmp_path: Path, given: bool
 ) -> None:
     content = file_of(tmp_path, 4 * CHUNK)
     digest = content.digest if given else None
-    personality = GivesUp()
+    behavior = FirstChunkOnly()
     impatient = replace(config, retry=RetryPolicy(max_attempts=1))
     journal = Journal(tmp_path / "journal.sqlite")
-    with EmbeddedRegistry(tmp_path / "served", behavior=personality) as registry:
+    with EmbeddedRegistry(tmp_path / "served", behavior=behavior) as registry:
         address = f"{registry.url}/x"
         with engine_of(impatient, journal=journal) as engine, pytest.raises(StatusError):
             engine.push_blob(content.path, address, digest=digest)
         assert journal.list_unfinished()
-        personality.goes_on = True
+        behavior.is_mended = True
         flip(content.path)
 
         with engine_of(config, journal=journal) as engine:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from concil.engine.engine import Engine
-from tests.engine.engine_setup import blob_path
-from tests.support.docker_registry import DockerRegistry
+from tests.engine.engine_setup import RealRepository, blob_path
 from tests.support.images import (
     DOCKER,
     OCI,
-    Image,
     MediaTypes,
     assert_same_image,
     make_image,
-    make_index,
+    make_three_platforms,
     put_image,
     write_layout,
 )
@@ -26,50 +23,14 @@ from tests.support.skopeo import Skopeo
 pytestmark = pytest.mark.real
 
 
-@dataclass(frozen=True)
-class There:
-    """A repository of the real registry."""
-
-    registry: DockerRegistry
-    repository: str
-
-    @property
-    def url(self) -> str:
-        """The registry's address."""
-        return self.registry.url
-
-    @property
-    def address(self) -> str:
-        """The repository, without a scheme."""
-        return f"{self.registry.host}/{self.repository}"
-
-
-@pytest.fixture
-def there(docker_registry: DockerRegistry, repository: str) -> There:
-    """Return a repository of this test's own."""
-    return There(docker_registry, repository)
-
-
 BOTH = pytest.mark.parametrize("types", [OCI, DOCKER], ids=["oci", "docker"])
-
-
-def image_of(types: MediaTypes) -> Image:
-    """Return an index for three platforms."""
-    platforms = ("linux/amd64", "linux/arm64", "linux/arm/v7")
-    return make_index(
-        [
-            make_image(n, (1_200_000, 50), platform=platform, types=types)
-            for n, platform in enumerate(platforms)
-        ],
-        types=types,
-    )
 
 
 @BOTH
 def test_skopeo_reads_what_concil_wrote_to_a_registry(
-    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path, types: MediaTypes
+    engine: Engine, there: RealRepository, skopeo: Skopeo, tmp_path: Path, types: MediaTypes
 ) -> None:
-    image = image_of(types)
+    image = make_three_platforms(types)
     write_layout(tmp_path / "in", {"v1": image})
     address = there.address
 
@@ -83,9 +44,9 @@ def test_skopeo_reads_what_concil_wrote_to_a_registry(
 
 
 def test_skopeo_reads_what_concil_wrote_to_a_layout(
-    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: RealRepository, skopeo: Skopeo, tmp_path: Path
 ) -> None:
-    image = image_of(OCI)
+    image = make_three_platforms(OCI)
     put_image(there.url, there.repository, "v1", image)
 
     engine.copy(f"http://{there.address}:v1", f"oci:{tmp_path}/out:v1")
@@ -97,9 +58,9 @@ def test_skopeo_reads_what_concil_wrote_to_a_layout(
 
 @BOTH
 def test_concil_reads_what_skopeo_wrote(
-    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path, types: MediaTypes
+    engine: Engine, there: RealRepository, skopeo: Skopeo, tmp_path: Path, types: MediaTypes
 ) -> None:
-    image = image_of(types)
+    image = make_three_platforms(types)
     put_image(there.url, there.repository, "v1", image)
     address = there.address
     skopeo.copy(f"docker://{address}:v1", f"docker://{address}/skopeo:v1")
@@ -114,9 +75,9 @@ def test_concil_reads_what_skopeo_wrote(
 
 
 def test_concil_reads_the_layout_that_skopeo_wrote(
-    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: RealRepository, skopeo: Skopeo, tmp_path: Path
 ) -> None:
-    image = image_of(OCI)
+    image = make_three_platforms(OCI)
     put_image(there.url, there.repository, "v1", image)
     skopeo.copy(f"docker://{there.address}:v1", f"oci:{tmp_path}/out:v1")
 
@@ -126,7 +87,7 @@ def test_concil_reads_the_layout_that_skopeo_wrote(
 
 
 def test_both_add_to_one_layout(
-    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: RealRepository, skopeo: Skopeo, tmp_path: Path
 ) -> None:
     first, second = make_image(1), make_image(2)
     for tag, image in (("first", first), ("second", second)):

@@ -10,14 +10,14 @@ import pytest
 
 from concil.engine.engine import Engine
 from concil.transfer.mirror.report import MirrorItem
-from tests.engine.test_skopeo import There, image_of
-from tests.support.docker_registry import DockerRegistry
+from tests.engine.engine_setup import RealRepository
 from tests.support.images import (
     DOCKER,
     OCI,
     assert_same_image,
     get_manifest,
     make_image,
+    make_three_platforms,
     put_image,
     write_layout,
 )
@@ -26,16 +26,10 @@ from tests.support.skopeo import Skopeo
 pytestmark = pytest.mark.real
 
 
-@pytest.fixture
-def there(docker_registry: DockerRegistry, repository: str) -> There:
-    """Return a repository of this test's own."""
-    return There(docker_registry, repository)
-
-
 def test_skopeo_reads_the_oci_archive_that_concil_wrote(
-    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: RealRepository, skopeo: Skopeo, tmp_path: Path
 ) -> None:
-    image, other = image_of(OCI), make_image(9)
+    image, other = make_three_platforms(OCI), make_image(9)
     put_image(there.url, there.repository, "v1", image)
     put_image(there.url, there.repository, "v2", other)
     archive = f"oci-archive:{tmp_path}/a.tar"
@@ -51,9 +45,9 @@ def test_skopeo_reads_the_oci_archive_that_concil_wrote(
 
 
 def test_concil_reads_the_oci_archive_that_skopeo_wrote(
-    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: RealRepository, skopeo: Skopeo, tmp_path: Path
 ) -> None:
-    image = image_of(OCI)
+    image = make_three_platforms(OCI)
     put_image(there.url, there.repository, "v1", image)
     skopeo.copy(f"docker://{there.address}:v1", f"oci-archive:{tmp_path}/a.tar:v1")
 
@@ -64,7 +58,7 @@ def test_concil_reads_the_oci_archive_that_skopeo_wrote(
 
 
 def test_skopeo_reads_the_docker_archive_that_concil_wrote(
-    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: RealRepository, skopeo: Skopeo, tmp_path: Path
 ) -> None:
     image = make_image(1, (1_200_000, 50), types=DOCKER)
     write_layout(tmp_path / "in", {"v1": image})
@@ -86,7 +80,7 @@ def test_skopeo_reads_the_docker_archive_that_concil_wrote(
 
 
 def test_concil_reads_the_docker_archive_that_skopeo_wrote(
-    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: RealRepository, skopeo: Skopeo, tmp_path: Path
 ) -> None:
     image = make_image(1, (1_200_000, 50), types=DOCKER)
     put_image(there.url, there.repository, "v1", image)

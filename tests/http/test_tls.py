@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from concil.http.transport import SendOptions, Transport
 from tests.support.docker_registry import DockerRegistry
 from tests.support.nginx import NginxTLS
 from tests.support.scripted_server import ScriptedServer, reply
-from tests.support.tls import Certificate, CertificateAuthority
+from tests.support.tls import Certificate, CertificateAuthority, write_client_certs
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +54,6 @@ def pair_of(certificate: Certificate) -> tuple[str, str]:
     return str(certificate.certificate), str(certificate.key)
 
 
-def put_certs(place: Path, ca: CertificateAuthority, client: Certificate) -> Path:
-    """A directory as podman and docker have it for a host."""
-    place.mkdir(parents=True)
-    shutil.copy(ca.path, place / "ca.crt")
-    shutil.copy(client.certificate, place / "client.cert")
-    shutil.copy(client.key, place / "client.key")
-    return place
-
-
 @pytest.mark.real
 def test_nginx_takes_a_client_certificate(
     front: NginxTLS, ca: CertificateAuthority, client: Certificate
@@ -82,7 +72,7 @@ def test_without_a_client_certificate_nginx_answers_400(
 def test_a_certificate_directory_that_was_named(
     front: NginxTLS, ca: CertificateAuthority, client: Certificate, tmp_path: Path
 ) -> None:
-    place = put_certs(tmp_path / "certs", ca, client)
+    place = write_client_certs(tmp_path / "certs", ca, client)
 
     assert status(f"https://{front.host}/v2/", TLSSettings(cert_dir=str(place))) == 200
 
@@ -93,7 +83,7 @@ def test_a_certificate_directory_that_was_named(
 def test_the_certificates_of_a_host_are_found_where_podman_has_them(
     front: NginxTLS, ca: CertificateAuthority, client: Certificate, home: Path, verify: bool
 ) -> None:
-    put_certs(home / "config/containers/certs.d" / front.host, ca, client)
+    write_client_certs(home / "config/containers/certs.d" / front.host, ca, client)
 
     assert status(f"https://{front.host}/v2/", TLSSettings(verify)) == 200
     with pytest.raises(TLSFailure, match="not trusted"):
@@ -104,7 +94,7 @@ def test_the_certificates_of_a_host_are_found_where_podman_has_them(
 def test_a_ca_that_was_named_counts_alone(
     front: NginxTLS, ca: CertificateAuthority, client: Certificate, home: Path, tmp_path: Path
 ) -> None:
-    put_certs(home / "config/containers/certs.d" / front.host, ca, client)
+    write_client_certs(home / "config/containers/certs.d" / front.host, ca, client)
     other = CertificateAuthority(tmp_path / "other")
 
     with pytest.raises(TLSFailure, match="not trusted"):

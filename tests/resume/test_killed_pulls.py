@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -105,37 +106,49 @@ def test_a_pull_killed_again_and_again_goes_on_where_it_was(
     assert list(tmp_path.glob("*.partial*")) == []
 
 
-def test_a_partial_file_that_somebody_edited_costs_one_more_pull(
+@dataclass(frozen=True, slots=True)
+class HalfPulled:
+    """A pull that was killed half-way."""
+
+    command: list[str]
+    target: Path
+
+    def partial(self) -> Path:
+        """Return its partial file."""
+        (partial,) = self.target.parent.glob("*.partial")
+        return partial
+
+
+@pytest.fixture
+def half_pulled(
     resumable_relay: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
-) -> None:
+) -> HalfPulled:
     put_blob(embedded.url, "some/where", content.path.read_bytes())
-    target = tmp_path / "pulled"
+    pulled = HalfPulled(pull(resumable_relay, content, tmp_path / "pulled"), tmp_path / "pulled")
     half = content.size // 2
-    command = pull(resumable_relay, content, target)
-    kill_when(resumable_relay, command, lambda r: r.bytes_down >= half)
-    (partial,) = tmp_path.glob("*.partial")
-    with partial.open("r+b") as file:
+    kill_when(resumable_relay, pulled.command, lambda relay: relay.bytes_down >= half)
+    return pulled
+
+
+def test_a_partial_file_that_somebody_edited_costs_one_more_pull(
+    half_pulled: HalfPulled, content: Content
+) -> None:
+    with half_pulled.partial().open("r+b") as file:
         file.write(b"somebody was here")
 
-    ended = run(command)
+    ended = run(half_pulled.command)
 
     assert ended.code == 0, ended.err
-    assert digest_of(target.read_bytes()) == content.digest
+    assert digest_of(half_pulled.target.read_bytes()) == content.digest
 
 
 def test_a_partial_file_that_was_cut_is_filled_again(
-    resumable_relay: Relay, embedded: EmbeddedRegistry, content: Content, tmp_path: Path
+    half_pulled: HalfPulled, content: Content
 ) -> None:
-    put_blob(embedded.url, "some/where", content.path.read_bytes())
-    target = tmp_path / "pulled"
-    half = content.size // 2
-    command = pull(resumable_relay, content, target)
-    kill_when(resumable_relay, command, lambda r: r.bytes_down >= half)
-    (partial,) = tmp_path.glob("*.partial")
-    with partial.open("r+b") as file:
+    with half_pulled.partial().open("r+b") as file:
         file.truncate(MIB)
 
-    ended = run(command)
+    ended = run(half_pulled.command)
 
     assert ended.code == 0, ended.err
-    assert digest_of(target.read_bytes()) == content.digest
+    assert digest_of(half_pulled.target.read_bytes()) == content.digest

@@ -10,11 +10,10 @@ from concil.server import EmbeddedRegistry
 from tests.support.images import (
     DOCKER,
     OCI,
-    Image,
     MediaTypes,
     assert_same_image,
     make_image,
-    make_index,
+    make_three_platforms,
     put_image,
     write_layout,
 )
@@ -23,23 +22,15 @@ from tests.support.skopeo import Skopeo, SkopeoError
 pytestmark = pytest.mark.real
 
 
-def index_of(types: MediaTypes) -> Image:
-    platforms = ("linux/amd64", "linux/arm64", "linux/arm/v7")
-    # Large enough that skopeo streams the layers in many pieces.
-    return make_index(
-        [
-            make_image(seed, (3_000_000, 50), platform=platform, types=types)
-            for seed, platform in enumerate(platforms)
-        ],
-        types=types,
-    )
+# Large enough that skopeo streams the layers in many pieces.
+LAYERS = (3_000_000, 50)
 
 
 @pytest.mark.parametrize("types", [OCI, DOCKER], ids=["oci", "docker"])
 def test_skopeo_pushes_an_index_byte_for_byte(
     registry: EmbeddedRegistry, skopeo: Skopeo, tmp_path: Path, types: MediaTypes
 ) -> None:
-    image = index_of(types)
+    image = make_three_platforms(types, LAYERS)
     with EmbeddedRegistry(tmp_path / "source") as source:
         put_image(source.url, "from/app", "v1", image)
 
@@ -53,7 +44,7 @@ def test_skopeo_pushes_an_index_byte_for_byte(
 def test_skopeo_pushes_from_a_layout_and_pulls_into_one(
     registry: EmbeddedRegistry, skopeo: Skopeo, tmp_path: Path
 ) -> None:
-    image = index_of(OCI)
+    image = make_three_platforms(OCI, LAYERS)
     write_layout(tmp_path / "in", {"v1": image})
 
     skopeo.copy(f"oci:{tmp_path}/in:v1", f"docker://{registry.host}/app:v1")
@@ -67,7 +58,7 @@ def test_skopeo_pushes_from_a_layout_and_pulls_into_one(
 def test_skopeo_reads_the_layout_that_the_registry_keeps(
     registry: EmbeddedRegistry, skopeo: Skopeo, directory: Path, tmp_path: Path
 ) -> None:
-    image = index_of(OCI)
+    image = make_three_platforms(OCI, LAYERS)
     put_image(registry.url, "library/app", "v1", image)
 
     skopeo.copy(f"oci:{directory}:library/app:v1", f"oci:{tmp_path}/out:v1")
@@ -79,7 +70,7 @@ def test_skopeo_reads_the_layout_that_the_registry_keeps(
 def test_what_skopeo_wrote_into_a_layout_is_served(
     skopeo: Skopeo, directory: Path, tmp_path: Path
 ) -> None:
-    image = index_of(OCI)
+    image = make_three_platforms(OCI, LAYERS)
     write_layout(tmp_path / "in", {"v1": image})
     skopeo.copy(f"oci:{tmp_path}/in:v1", f"oci:{directory}:docker.io/library/app:v1")
     skopeo.copy(f"oci:{tmp_path}/in:v1", f"oci:{directory}:v2")

@@ -206,6 +206,18 @@ def make_index(
     return Image(types.index, _encode(manifest), children=tuple(children))
 
 
+def make_three_platforms(types: MediaTypes = OCI, layers: Sequence[int] = (1_200_000, 50)) -> Image:
+    """Build an index of three platforms with layers of these sizes."""
+    platforms = ("linux/amd64", "linux/arm64", "linux/arm/v7")
+    return make_index(
+        [
+            make_image(seed, layers, platform=platform, types=types)
+            for seed, platform in enumerate(platforms)
+        ],
+        types=types,
+    )
+
+
 @contextmanager
 def _session(given: requests.Session | None) -> Iterator[requests.Session]:
     if given is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,17 @@ class Certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
         return context
+
+
+def write_client_certs(
+    directory: Path, authority: CertificateAuthority, client: Certificate
+) -> Path:
+    """Write a directory of client certificates as podman, docker and skopeo have it for a host."""
+    directory.mkdir(parents=True)
+    shutil.copy(authority.path, directory / "ca.crt")
+    shutil.copy(client.certificate, directory / "client.cert")
+    shutil.copy(client.key, directory / "client.key")
+    return directory
 
 
 class CertificateAuthority:

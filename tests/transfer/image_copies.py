@@ -23,6 +23,19 @@ from tests.transfer.transfer_setup import CONFIG, Sink, WatchedStore, create_poo
 CHUNK = 1_000  # bytes
 
 
+class OrderedStore(MemoryStore):
+    """A repository that remembers in which order manifests came."""
+
+    def __init__(self, host: MemoryHost, name: str) -> None:
+        super().__init__(host, name)
+        self.put: list[str] = []
+
+    def put_manifest(self, manifest: Manifest, reference: str) -> None:
+        """Keep the reference, too."""
+        super().put_manifest(manifest, reference)
+        self.put.append(reference)
+
+
 def load(store: MemoryStore, image: Image, tag: str = "") -> Digest:
     """Put an image into a store without a request; return its digest."""
     for name, blob in image.all_blobs().items():

@@ -15,7 +15,7 @@ from tests.cli.runner import Cli, assert_fails
 from tests.support.images import make_image, put_image, write_layout
 from tests.support.nginx import NginxTLS
 from tests.support.skopeo import Skopeo
-from tests.support.tls import Certificate, CertificateAuthority
+from tests.support.tls import Certificate, CertificateAuthority, write_client_certs
 
 
 @pytest.fixture
@@ -35,12 +35,7 @@ def front(
 @pytest.fixture
 def certs(tmp_path: Path, ca: CertificateAuthority, client: Certificate) -> Path:
     """A directory as skopeo's --cert-dir has it."""
-    place = tmp_path / "certs"
-    place.mkdir()
-    shutil.copy(ca.path, place / "ca.crt")
-    shutil.copy(client.certificate, place / "client.cert")
-    shutil.copy(client.key, place / "client.key")
-    return place
+    return write_client_certs(tmp_path / "certs", ca, client)
 
 
 @pytest.mark.real

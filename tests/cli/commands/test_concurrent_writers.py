@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,41 @@ def images(tmp_path: Path) -> dict[str, Image]:
         (tmp_path / f"{who}.txt").write_text("\n".join(lines))
         found |= {f"host/{who}:{name}": image for name, image in own.items()}
     return found
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Iterator[PathLock]:
+    """Hold the lock of ``out.tar`` until the test releases it."""
+    lock = PathLock(tmp_path / "out.tar")
+    assert lock.acquire(0)
+    yield lock
+    lock.release()
+
+
+def start_and_wait(program: Program, *words: str) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a run that has to wait for another writer; return it and the line that says so."""
+    running = program.start(*words, "--progress=none")
+    assert running.stderr is not None
+    line = running.stderr.readline().decode()
+    assert "waiting for another process that writes" in line
+    return running, line
+
+
+@contextmanager
+def slow_copy(
+    program: Program, registry: EmbeddedRegistry, archive: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a copy that has the archive open and would take minutes; a test kills it."""
+    put_image(registry.url, "app", "v1", make_image(70, (SLOW,)))
+    with Relay(registry.host, rate=SLOW // 100) as link:
+        slow = program.start("copy", "--progress=none", f"{link.host}/app:v1", f"{archive}:slow:1")
+        link.wait_for(lambda relay: relay.bytes_down > SLOW // 50)
+        yield slow
+
+
+def kill(running: subprocess.Popen[bytes]) -> None:
+    running.kill()
+    running.communicate(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("kind", ["oci-archive", "docker-archive", "oci"])
@@ -97,36 +134,26 @@ def test_three_mirrors_of_many_names_lose_none(
 
 
 def test_a_run_that_waits_says_for_what_and_adds_what_it_has(
-    program: Program, cli: Cli, tmp_path: Path, images: dict[str, Image]
+    program: Program, cli: Cli, lock: PathLock, tmp_path: Path, images: dict[str, Image]
 ) -> None:
-    holder = PathLock(tmp_path / "out.tar")
-    assert holder.acquire(0)
-    running = program.start("mirror", "a.txt", "oci-archive:out.tar", "--progress=none")
-    assert running.stderr is not None
-
-    line = running.stderr.readline().decode()
-    holder.release()
+    running, line = start_and_wait(program, "mirror", "a.txt", "oci-archive:out.tar")
+    lock.release()
     running.communicate(timeout=PATIENCE)
 
-    assert "waiting for another process that writes" in line
     assert "out.tar" in line
     assert running.returncode == 0
     assert len(cli("tags", f"oci-archive:{tmp_path}/out.tar").lines) == 3
 
 
 def test_ctrl_c_while_waiting_ends_it_and_the_report_says_that_nothing_is_there(
-    program: Program, tmp_path: Path, images: dict[str, Image]
+    program: Program, lock: PathLock, tmp_path: Path, images: dict[str, Image]
 ) -> None:
-    holder = PathLock(tmp_path / "out.tar")
-    assert holder.acquire(0)
-    words = ("mirror", "a.txt", "oci-archive:out.tar", "--progress=none", "--report=r.json")
-    running = program.start(*words)
-    assert running.stderr is not None
-    running.stderr.readline()
+    words = ("mirror", "a.txt", "oci-archive:out.tar", "--report=r.json")
+    running, _ = start_and_wait(program, *words)
 
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=PATIENCE)
-    holder.release()
+    lock.release()
 
     assert running.returncode == 130
     assert err.decode().splitlines() == ["concil: interrupted; run the same command again to go on"]
@@ -137,18 +164,13 @@ def test_ctrl_c_while_waiting_ends_it_and_the_report_says_that_nothing_is_there(
 
 
 def test_what_is_since_a_report_of_a_run_whose_archive_failed_goes_over_again(
-    program: Program, cli: Cli, tmp_path: Path, images: dict[str, Image]
+    program: Program, cli: Cli, lock: PathLock, tmp_path: Path, images: dict[str, Image]
 ) -> None:
     lines = (tmp_path / "a.txt").read_text()
     archive = f"oci-archive:{tmp_path}/out.tar"
-    holder = PathLock(tmp_path / "out.tar")
-    assert holder.acquire(0)
-    words = ("mirror", "a.txt", archive, "--progress=none", "--report=r.json")
-    running = program.start(*words)
-    assert running.stderr is not None
-    running.stderr.readline()
+    running, _ = start_and_wait(program, "mirror", "a.txt", archive, "--report=r.json")
     (tmp_path / "out.tar").write_bytes(b"another's")
-    holder.release()
+    lock.release()
     _, err = running.communicate(timeout=PATIENCE)
 
     assert running.returncode == 1
@@ -172,8 +194,7 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(
         words = ("copy", "--progress=none", f"{link.host}/app:v1", f"{kind}:out.tar:app:v1")
         running = program.start(*words)
         link.wait_for(lambda relay: relay.bytes_down > 1_000_000)
-        running.kill()
-        running.communicate(timeout=PATIENCE)
+        kill(running)
     assert list(tmp_path.glob(".out.tar.*.new"))
 
     done = program("copy", "--progress=none", f"{registry.host}/app:v1", f"{kind}:out.tar:app:v1")
@@ -191,18 +212,14 @@ def test_when_one_of_three_writers_is_killed_the_others_go_on(
 ) -> None:
     """And whoever reads meanwhile finds a whole archive."""
     archive = f"oci-archive:{tmp_path}/out.tar"
-    put_image(registry.url, "app", "v1", make_image(70, (SLOW,)))
     put_image(registry.url, "app", "v2", make_image(71, (1000,)))
     assert cli("copy", f"{registry.host}/app:v2", f"{archive}:first:1").code == 0
-    with Relay(registry.host, rate=SLOW // 100) as link:
-        slow = program.start("copy", "--progress=none", f"{link.host}/app:v1", f"{archive}:slow:1")
-        link.wait_for(lambda relay: relay.bytes_down > SLOW // 50)
+    with slow_copy(program, registry, archive) as slow:
         others = [program.start("mirror", f"{who}.txt", archive, "--progress=none") for who in "ab"]
         reads: list[Outcome] = []
         while any(other.poll() is None for other in others):
             reads.append(cli("copy", f"{archive}:first:1", f"oci:{tmp_path}/read{len(reads)}:1"))
-        slow.kill()
-        slow.communicate(timeout=PATIENCE)
+        kill(slow)
     errors = [other.communicate(timeout=PATIENCE)[1].decode() for other in others]
 
     assert [other.returncode for other in others] == [0, 0], errors
@@ -225,18 +242,11 @@ def test_whoever_waits_for_a_docker_archive_gets_it_when_its_writer_is_killed(
     images: dict[str, Image],
 ) -> None:
     archive = f"docker-archive:{tmp_path}/out.tar"
-    put_image(registry.url, "app", "v1", make_image(70, (SLOW,)))
-    with Relay(registry.host, rate=SLOW // 100) as link:
-        slow = program.start("copy", "--progress=none", f"{link.host}/app:v1", f"{archive}:slow:1")
-        link.wait_for(lambda relay: relay.bytes_down > SLOW // 50)
-        other = program.start("mirror", "a.txt", archive, "--progress=none")
-        assert other.stderr is not None
-        line = other.stderr.readline().decode()
-        slow.kill()
-        slow.communicate(timeout=PATIENCE)
+    with slow_copy(program, registry, archive) as slow:
+        other, _ = start_and_wait(program, "mirror", "a.txt", archive)
+        kill(slow)
     other.communicate(timeout=PATIENCE)
 
-    assert "waiting for another process that writes" in line
     assert other.returncode == 0
     assert len(cli("tags", archive).lines) == 3
     assert cli("copy", "--all", archive, f"oci:{tmp_path}/back").code == 0
@@ -244,17 +254,13 @@ def test_whoever_waits_for_a_docker_archive_gets_it_when_its_writer_is_killed(
 
 
 def test_two_runs_with_one_report_are_told(
-    program: Program, tmp_path: Path, images: dict[str, Image]
+    program: Program, lock: PathLock, tmp_path: Path, images: dict[str, Image]
 ) -> None:
-    holder = PathLock(tmp_path / "out.tar")
-    assert holder.acquire(0)
-    words = ("mirror", "a.txt", "oci-archive:out.tar", "--progress=none", "--report=r.json")
-    first = program.start(*words)
-    assert first.stderr is not None
-    first.stderr.readline()
+    words = ("mirror", "a.txt", "oci-archive:out.tar", "--report=r.json")
+    first, _ = start_and_wait(program, *words)
 
     second = program("mirror", "b.txt", "oci:layout", "--progress=none", "--report=r.json")
-    holder.release()
+    lock.release()
     first.communicate(timeout=PATIENCE)
 
     assert (first.returncode, second.code) == (0, 0)

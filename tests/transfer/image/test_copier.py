@@ -21,9 +21,9 @@ from concil.progress.events import State
 from concil.store.layout.store import LayoutDirectory, LayoutStore
 from concil.transfer.image.copier import ImageJob, image_name
 from tests.support.images import make_image, make_index
-from tests.support.memory_store import MemoryStore
 from tests.support.store_faults import BreaksRead, Corrupts, LosesChunk, RefusesRequests
 from tests.transfer.image_copies import (
+    OrderedStore,
     TransferHarness,
     assert_same,
     index_document,
@@ -37,18 +37,6 @@ AMD64, ARM64, V7 = "linux/amd64", "linux/arm64", "linux/arm/v7"
 IMAGE = make_index([platforms_of(AMD64, ARM64), make_image(9, (2_500,), platform=V7)])
 BLOBS = IMAGE.all_blobs()
 SIZE = sum(map(len, BLOBS.values()))
-
-
-class Ordered(MemoryStore):
-    """A repository that remembers in which order manifests came."""
-
-    def __init__(self, lab: TransferHarness, name: str) -> None:
-        super().__init__(lab.host, name)
-        self.put: list[str] = []
-
-    def put_manifest(self, manifest: Manifest, reference: str) -> None:
-        super().put_manifest(manifest, reference)
-        self.put.append(reference)
 
 
 def test_image_arrives_byte_for_byte_and_each_blob_once(harness: TransferHarness) -> None:
@@ -65,7 +53,7 @@ def test_image_arrives_byte_for_byte_and_each_blob_once(harness: TransferHarness
 
 def test_manifests_come_after_what_they_list_and_the_tag_last(harness: TransferHarness) -> None:
     load(harness.source(), IMAGE, "v1")
-    target = Ordered(harness, "app")
+    target = OrderedStore(harness.host, "app")
 
     harness.copier.copy(harness.job(harness.source(), target))
 

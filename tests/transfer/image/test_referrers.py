@@ -16,7 +16,7 @@ from tests.support.images import Image, make_image, make_index
 from tests.support.memory_store import MemoryStore
 from tests.support.referrers import SBOM, digest_tag, make_cosign_artifact, make_referrer
 from tests.support.store_faults import RefusesRequests
-from tests.transfer.image_copies import TransferHarness, load, platforms_of
+from tests.transfer.image_copies import OrderedStore, TransferHarness, load, platforms_of
 from tests.transfer.transfer_setup import ALWAYS
 
 AMD64, ARM64, V7 = "linux/amd64", "linux/arm64", "linux/arm/v7"
@@ -25,18 +25,6 @@ SIGNED = make_referrer(IMAGE)
 CHILD_SBOM = make_referrer(IMAGE.children[0].children[1], b"parts", SBOM)
 SBOM_SIGNED = make_referrer(CHILD_SBOM, b"signed parts")
 ALL = (SIGNED, CHILD_SBOM, SBOM_SIGNED)
-
-
-class Ordered(MemoryStore):
-    """A repository that remembers in which order manifests came."""
-
-    def __init__(self, lab: TransferHarness, name: str) -> None:
-        super().__init__(lab.host, name)
-        self.put: list[str] = []
-
-    def put_manifest(self, manifest: Manifest, reference: str) -> None:
-        super().put_manifest(manifest, reference)
-        self.put.append(reference)
 
 
 @pytest.fixture
@@ -87,7 +75,7 @@ def test_without_being_asked_nothing_goes_along(
 def test_nothing_is_seen_before_what_refers_to_it(
     harness: TransferHarness, source: MemoryStore
 ) -> None:
-    target = Ordered(harness, "app")
+    target = OrderedStore(harness.host, "app")
 
     harness.copier.copy(copy(harness, source, target))
 
@@ -103,7 +91,7 @@ def test_nothing_is_seen_before_what_refers_to_it(
 def test_registry_that_wants_subjects_first_has_the_tag_last(
     harness: TransferHarness, source: MemoryStore
 ) -> None:
-    target = Ordered(harness, "app")
+    target = OrderedStore(harness.host, "app")
     target.subjects_first = True
 
     harness.copier.copy(copy(harness, source, target))
@@ -279,7 +267,7 @@ def test_what_is_listed_and_does_not_go_along_is_told(
 def test_referrer_that_is_listed_twice_goes_along_once(
     harness: TransferHarness, source: MemoryStore
 ) -> None:
-    twice = Ordered(harness, "app")
+    twice = OrderedStore(harness.host, "app")
     source.listed[Digest.parse(IMAGE.digest)] = [entry_of(SIGNED)]
 
     harness.copier.copy(copy(harness, source, twice))
