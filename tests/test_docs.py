@@ -19,6 +19,7 @@ MODULES = sorted(
     for path in (ROOT / "concil").rglob("*.py")
     if not path.name.startswith("__")
 )
+TESTS = {f"{path.parent.name}/" for path in (ROOT / "tests").glob("*/__init__.py")}
 
 
 def links(page: Path) -> list[str]:
@@ -108,3 +109,22 @@ def test_the_import_rule_of_the_architecture_is_the_one_that_is_checked() -> Non
     assert [{n for n in everything if any(fnmatchcase(n, g) for g in row)} for row in drawing] == [
         set(names) for names in layers
     ]
+
+
+def documented_folders(table: str) -> list[str]:
+    """The folders in the first column of a table, in order."""
+    rows = re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`([a-z]+/)`", row)]
+
+
+def test_contributing_says_what_each_folder_of_tests_covers() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    section = page.partition("\n## What is tested where\n")[2].partition("\n## ")[0]
+
+    assert sorted(documented_folders(section)) == sorted(TESTS)
+
+
+def test_only_the_first_column_names_the_folders_of_a_row() -> None:
+    table = "| folder | covers |\n|---|---|\n| `a/`, `b/` | `c/` too |\n| `test_d.py` | `e/` |\n"
+
+    assert documented_folders(table) == ["a/", "b/"]
