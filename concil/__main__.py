@@ -22,7 +22,7 @@ def main() -> int:
         # The dynamic linker reports a lack of memory as an ImportError.
         if isinstance(error, ImportError) and "failed to map segment" not in str(error):
             raise
-        sys.stderr.write("concil: out of memory; raise the limit of memory (ulimit -v)\n")
+        sys.stderr.write("concil: out of memory; raise the memory limit (ulimit -v)\n")
         return FAILED
     return run()
 

@@ -369,7 +369,7 @@ def test_nobody_at_the_terminal_is_a_clear_error(
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     hub = make_hub(f"http://{basic_auth_registry.host}/{repository}")
 
-    with pytest.raises(AccessDenied, match="no terminal to ask at") as caught:
+    with pytest.raises(AccessDenied, match="no terminal for a prompt") as caught:
         hub.has_blob(DIGEST)
 
     assert "docker://user:password@" in caught.value.remedy

@@ -66,7 +66,7 @@ def test_a_repository_that_could_not_be_listed_is_listed_again(
     again = cli("mirror", written, f"{source.host}/copy", f"--report={report}")
     done = cli("mirror", written, f"{source.host}/copy", f"--retry-failed={report}")
     assert again.code == done.code == 0
-    assert done.lines == [f"nothing failed in {report}"]
+    assert done.lines == [f"no image failed in {report}"]
 
 
 def test_lines_of_a_list_are_retried_too(
@@ -98,7 +98,7 @@ OTHERS = {"outcome": "failed", "source": "other.example/a:1", "target": "h.examp
         ('{"images": [{}], "summary": {"complete": true}}', ("is no report",)),
         ('{"images": 1, "summary": {"complete": true}}', ("is no report",)),
         ("[" * 100_000, ("is no report",)),
-        (json.dumps({"images": [OTHERS], "summary": {"complete": True}}), ("is in the plan",)),
+        (json.dumps({"images": [OTHERS], "summary": {"complete": True}}), ("the plan contains none",)),
     ],
 )
 def test_what_is_no_report_of_the_plan_is_told_before_anything_begins(
