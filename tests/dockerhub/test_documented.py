@@ -731,7 +731,7 @@ def test_names_are_checked_before_they_are_part_of_a_url(
 
 
 def test_a_path_without_a_digest_has_no_content(scripted_hub: DockerHub) -> None:
-    with pytest.raises(InvalidDigest, match="names no blob"):
+    with pytest.raises(InvalidDigest, match="does not name a blob"):
         DockerPath(scripted_hub).read_bytes()
 
 

@@ -202,7 +202,9 @@ def test_a_helper_that_takes_too_long_is_told(
 ) -> None:
     FakeCredentialHelper(tmp_path, monkeypatch, script="import time; time.sleep(600)")
 
-    with pytest.raises(AccessDenied, match=r"docker-credential-lab get .* did not finish within 0\.2 s"):
+    with pytest.raises(
+        AccessDenied, match=r"docker-credential-lab get .* did not finish within 0\.2 s"
+    ):
         CredentialHelper("lab", timeout=0.2).get("reg.example")
 
 

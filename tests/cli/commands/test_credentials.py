@@ -167,7 +167,11 @@ def test_an_entry_that_is_broken(
     done = harness("tags", f"{basic_auth_registry.host}/nothing")
 
     assert_fails(
-        done, ACCESS_DENIED, str(harness.config), basic_auth_registry.host, "log in to that registry again"
+        done,
+        ACCESS_DENIED,
+        str(harness.config),
+        basic_auth_registry.host,
+        "log in to that registry again",
     )
     assert not any(secret in done.err for secret in ("s3cr3t", "czNjcjN0", "/zpz"))
 

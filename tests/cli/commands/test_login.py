@@ -39,7 +39,9 @@ def test_a_login_lets_the_next_command_in_and_a_logout_ends_that(
     entered = harness.log_in(auth_registry.host)
 
     assert (entered.code, entered.raw) == (0, b"")
-    assert entered.err == f"logged in to {auth_registry.host} as {USER}, stored in {harness.config}\n"
+    assert (
+        entered.err == f"logged in to {auth_registry.host} as {USER}, stored in {harness.config}\n"
+    )
     assert harness.logins == {"auths": {auth_registry.host: {"auth": AUTH}}}
     assert stat.S_IMODE(harness.config.stat().st_mode) == 0o600
     assert harness("login", "--get-login", auth_registry.host).lines == [USER]

@@ -209,7 +209,7 @@ def test_an_entry_that_cannot_be_listed_leaves_what_it_may_have_written(
     done = cli("mirror", written, pair.to)
 
     assert done.code == 3
-    assert f"m/all was not pruned: not all is known of what {written}:5 writes" in done.err
+    assert f"m/all was not pruned: the source of {written}:5, which writes to it" in done.err
     assert pair.there("m/all") == ["gone", "v1"]
 
 
@@ -335,8 +335,8 @@ def test_many_failures_to_prune_are_told_in_a_few_lines(
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (('target = "{name}/{tag}"', "prune = true"), ("'prune'", "its target has the tag")),
-        (('tags = ["v1"]', "prune = true"), (":4: 'prune': what an entry names is wanted",)),
+        (('target = "{name}/{tag}"', "prune = true"), ("'prune'", "exactly once")),
+        (('tags = ["v1"]', "prune = true"), (":4: 'prune': tags that are listed by name",)),
         (('prune = "yes"',), (":3: 'prune': neither true nor false",)),
     ],
 )

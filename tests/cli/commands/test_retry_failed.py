@@ -93,12 +93,15 @@ OTHERS = {"outcome": "failed", "source": "other.example/a:1", "target": "h.examp
     ("content", "words"),
     [
         (None, ("cannot read the report", "No such file")),
-        ("", ("is no report",)),
-        ("[]", ("is no report",)),
-        ('{"images": [{}], "summary": {"complete": true}}', ("is no report",)),
-        ('{"images": 1, "summary": {"complete": true}}', ("is no report",)),
-        ("[" * 100_000, ("is no report",)),
-        (json.dumps({"images": [OTHERS], "summary": {"complete": True}}), ("the plan contains none",)),
+        ("", ("is not a report",)),
+        ("[]", ("is not a report",)),
+        ('{"images": [{}], "summary": {"complete": true}}', ("is not a report",)),
+        ('{"images": 1, "summary": {"complete": true}}', ("is not a report",)),
+        ("[" * 100_000, ("is not a report",)),
+        (
+            json.dumps({"images": [OTHERS], "summary": {"complete": True}}),
+            ("the plan contains none",),
+        ),
     ],
 )
 def test_what_is_no_report_of_the_plan_is_told_before_anything_begins(
@@ -140,7 +143,7 @@ def test_a_run_that_stopped_at_a_failure_says_that_its_report_has_not_all(
     assert outcomes(report) == [("app:never", "failed")]
     assert json.loads(report.read_text())["summary"]["complete"] is False
     assert "ended early" in first.out
-    assert "what that had not begun is not in it" in again.err
+    assert "it does not list the images that were not started" in again.err
 
 
 def test_immutable_tags_that_are_done_are_not_asked_for_unless_wished(

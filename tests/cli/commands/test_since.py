@@ -206,7 +206,7 @@ def test_a_blob_that_neither_side_has_is_named(gap: Gap, tmp_path: Path) -> None
     assert all_of_it.err.count(base) == 2
     for done in (one, layout):
         assert done.code == 4
-        assert_one_line(done.err, base, "neither in", "carried over before", "--since")
+        assert_one_line(done.err, base, "neither in", "exported before", "--since")
 
 
 def test_what_tells_nothing_of_an_earlier_run_is_told_at_once(gap: Gap, tmp_path: Path) -> None:
@@ -214,13 +214,13 @@ def test_what_tells_nothing_of_an_earlier_run_is_told_at_once(gap: Gap, tmp_path
     (tmp_path / "json").write_text('{"images": 1}')
     target = f"oci:{tmp_path}/new"
     cases = {
-        f"{tmp_path}/text": (2, "is no report"),
-        f"{tmp_path}/json": (2, "no report of a mirror"),
+        f"{tmp_path}/text": (2, "is not a report"),
+        f"{tmp_path}/json": (2, "not a report of a mirror"),
         f"{tmp_path}/none": (4, "no report or layout"),
         f"oci:{tmp_path}/none": (4, "no layout"),
         f"oci-archive:{tmp_path}/none": (4, "no archive"),
-        f"oci:{tmp_path}/full:name": (2, "nothing of an earlier run"),
-        f"docker-archive:{tmp_path}/x": (2, "nothing of an earlier run"),
+        f"oci:{tmp_path}/full:name": (2, "cannot be the baseline"),
+        f"docker-archive:{tmp_path}/x": (2, "cannot be the baseline"),
         target: (4, "no layout"),
     }
 

@@ -105,7 +105,7 @@ def test_referrers_and_digest_tags_are_one(fields: str, wanted: bool | None) -> 
 def test_a_registry_needs_somebody_who_lists_its_repositories() -> None:
     rules = tuple(read("sync: [{source: a.example, target: b.example, type: registry}]\n"))
 
-    with pytest.raises(UsageError, match="nobody lists the repositories"):
+    with pytest.raises(UsageError, match="the repositories of a registry cannot be listed"):
         list(PlanExpansion(rules, lambda _: iter(TAGS)))
 
 
@@ -175,7 +175,7 @@ def test_what_registries_bear_and_are_trusted_by(ca: CertificateAuthority) -> No
     [
         ("user: '{{env \"NOBODY\"}}', pass: x", "there is no environment variable 'NOBODY'"),
         ("user: x, pass: '{{file \"/nowhere/t\"}}'", "cannot read '/nowhere/t': No such file"),
-        ("user: x", "user and pass go together"),
+        ("user: x", "user and pass must both be given"),
     ],
 )
 def test_a_login_that_is_not_there_is_named(
@@ -202,7 +202,7 @@ def test_a_login_that_is_no_template_is_not_repeated(name: str, password: str) -
     with pytest.raises(UsageError) as caught:
         read(f"creds: [{{registry: a, {name}: '{password}', {other}: x}}]\nsync: []\n")
 
-    assert str(caught.value) == f"regsync.yml:1: creds: a: {name} is no template that is known"
+    assert str(caught.value) == f"regsync.yml:1: creds: a: {name} is not a supported template"
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
@@ -219,7 +219,7 @@ def test_notes_around_a_certificate_are_no_harm(ca: CertificateAuthority) -> Non
     found = parse_plan(load(f"creds: [{{registry: a, regcert: {pem}}}]\n", "regsync.yml"))
 
     assert found.tls_by_host["a"].ca_cert_data.isascii()
-    with pytest.raises(UsageError, match="regcert is no certificate"):
+    with pytest.raises(UsageError, match="regcert is not a PEM certificate"):
         parse_plan(load("creds: [{registry: a, regcert: ü}]\n", "regsync.yml"))
 
 
@@ -258,9 +258,9 @@ def test_a_target_may_name_its_source() -> None:
         ("sync:\n  - {source: a, target: b, type: all}", "sync: type 'all' is not known"),
         (
             "sync:\n  - {source: 'ocidir://a', target: b, type: registry}",
-            "the source is no registry",
+            "the source is not a registry",
         ),
-        ("version: 2\nsync: []", "regsync.yml:1: version: only 1 is known"),
+        ("version: 2\nsync: []", "regsync.yml:1: version: only version 1 is supported"),
         ("creds:\n  - {registry: a, tls: on}", "regsync.yml:2: creds: a: tls is 'on'"),
         ("creds:\n  - {registry: a, regcert: x}", "regsync.yml:2: creds: a: regcert is no cert"),
         ("creds:\n  - {registry: a, reqPerSec: x}", "regsync.yml:2: creds: a: reqPerSec is no n"),

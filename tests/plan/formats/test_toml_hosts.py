@@ -64,7 +64,7 @@ def test_a_wrong_limit_is_told_with_its_line(lines: str, line: int, words: str) 
 
 
 def test_hosts_must_be_tables() -> None:
-    with pytest.raises(UsageError, match="p: hosts is no table"):
+    with pytest.raises(UsageError, match="p: hosts is not a table"):
         parse_plan("hosts = 3\n", "p")
 
 

@@ -71,8 +71,8 @@ def test_every_field_is_read() -> None:
         ("latest = 0", "plan.toml:3: 'latest': not a number of 1 or more"),
         ("latest = true", "not a number"),
         ("latest = '3'", "not a number"),
-        ("tags = [1]", "'tags': not a list of texts"),
-        ("tags = ['']", "'tags': not a list of texts"),
+        ("tags = [1]", "'tags': not a list of strings"),
+        ("tags = ['']", "'tags': not a list of strings"),
         ("match = '('", "'match': not a regular expression"),
         ("match = 3", "'match': not a text"),
         ("exclude = ['a', '[']", "'exclude': not a regular expression"),
@@ -94,7 +94,7 @@ def test_a_wrong_field_is_named_with_its_line(line: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[[mirror]]\nlatest = 3\n", "plan.toml:1: a [[mirror]] without source"),
+        ("[[mirror]]\nlatest = 3\n", "plan.toml:1: a [[mirror]] has no source"),
         (
             "[[mirror]]\nsource = 'a.example/x:1'\n\nlatest = 2\n",
             "plan.toml:4: 'latest': the source",

@@ -109,7 +109,7 @@ def test_links_in_a_circle_are_an_error() -> None:
 
     with pytest.raises(StoreError) as caught:
         found.find("a")
-    assert told(caught.value, "lead to one another")
+    assert told(caught.value, "a loop of links")
 
 
 def test_a_name_that_is_there_twice_is_nobodys() -> None:
