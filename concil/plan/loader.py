@@ -56,7 +56,7 @@ def _read_content(path: str, name: str) -> bytes:
         with Path(path).open("rb") as file:
             return file.read(_MAX_PLAN_SIZE + 1)
     except FileNotFoundError as error:
-        raise UsageError(f"there is no file {safe_repr(name)}", remedy="check the path") from error
+        raise UsageError(f"no such file: {safe_repr(name)}", remedy="check the path") from error
     except IsADirectoryError as error:
         raise UsageError(
             f"{safe_repr(name)} is a directory", remedy="give a list or plan"

@@ -152,7 +152,7 @@ class PruneLedger:
                 return ConcilError(
                     f"{entry.repository} was not pruned: {parse_address(entry.rule.source)} lists "
                     "no tags at all",
-                    remedy="if that is correct, set without_limit=True",
+                    remedy="if that is correct, use without_limit=True",
                 )
         return None
 

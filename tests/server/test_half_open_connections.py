@@ -130,7 +130,7 @@ def test_the_one_that_has_been_silent_longest_goes(
     for raw in (second, third):
         raw.send(f"{HEAD}\n")
         assert raw.answer().status == 200
-    assert "more than 3 connections: one is closed that has been silent" in caplog.text
+    assert "more than 3 connections: closing the one that has been idle longest" in caplog.text
 
 
 @pytest.mark.usefixtures("few")

@@ -144,7 +144,7 @@ def test_an_address_of_another_machine_is_refused(layout: Path) -> None:
     ("name", "words", "said"),
     [
         ("missing", ["--read-only"], "directory does not exist"),
-        ("missing/layout", [], "the directory .*missing does not exist"),
+        ("missing/layout", [], "the directory .*missing' does not exist"),
         ("file/layout", [], "cannot create"),
         ("dangling", [], "cannot create"),
     ],

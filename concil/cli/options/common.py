@@ -246,7 +246,7 @@ def _check_client_certificate(arguments: argparse.Namespace) -> str | tuple[str,
 def _check_authfile(text: str) -> str:
     if docker_config_io.read_auth_file(Path(text)) is None:
         raise UsageError(
-            f"--authfile {safe_repr(text)}: the file does not exist",
+            f"--authfile {safe_repr(text)}: no such file",
             remedy=f"log in first: concil login --authfile {safe_repr(text)} HOST",
         )
     return text

@@ -39,7 +39,7 @@ def preview_summary(report: MirrorReport, pruned: int) -> str:
         f"{report.image_count} images: {report.copied_count} to copy "
         f"({format_size(report.missing_bytes)} at most), "
         f"{report.up_to_date_count} up to date, {len(report.failed)} failed; {pruned} to prune; "
-        "this was a dry run"
+        "nothing was changed"
     )
 
 

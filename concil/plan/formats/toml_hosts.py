@@ -32,7 +32,7 @@ def parse_host_limits(tables: Any, text: str, name: str) -> dict[str, HostLimits
         is_nested = isinstance(table, dict) and any(isinstance(v, dict) for v in table.values())
         if not isinstance(table, dict) or is_nested or not _is_host(host):
             raise UsageError(
-                f"{location}: {safe_repr(host)} is not a table of limits",
+                f"{location}: {safe_repr(host)} is not a host with limits",
                 remedy='write [hosts."docker.io"], with the host in quotes, and its limits below',
             )
         limits_by_host[host] = _parse_table(table, text, name, host)

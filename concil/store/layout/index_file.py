@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 def untyped_entries(name: str, count: int) -> str:
     """Return the warning about index entries without mediaType."""
-    return f"{name}: {count} entries have no mediaType; it is read from their manifests"
+    return f"{name}: mediaType is missing in {count} entries; it is read from their manifests"
 
 
 @dataclass(frozen=True, slots=True)

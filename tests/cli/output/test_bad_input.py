@@ -90,7 +90,7 @@ def test_a_blob_needs_a_digest(cli: Cli) -> None:
 def test_a_file_that_is_none(cli: Cli, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
-    assert_fails(cli("blob", "push", tmp_path / "none", f"{REFUSED}/x"), 2, "there is no file")
+    assert_fails(cli("blob", "push", tmp_path / "none", f"{REFUSED}/x"), 2, "no such file")
     assert_fails(cli("blob", "push", tmp_path, f"{REFUSED}/x"), 2, "is a directory")
     assert_fails(cli("blob", "push", tmp_path / "pipe", f"{REFUSED}/x"), 2, "regular file")
 
@@ -332,7 +332,7 @@ def test_a_target_that_cannot_be_written(
     assert_fails(cli(*pull, tmp_path), 2, "is a directory")
     assert_fails(cli(*pull, tmp_path / "none" / "out"), 2, "create it first")
     assert_fails(cli(*pull, tmp_path / "file" / "out"), 2, "not a directory")
-    assert_fails(cli(*pull, ""), 2, "no file")
+    assert_fails(cli(*pull, ""), 2, "no output file")
     assert_fails(cli(*pull, "/proc/out"), 1, "/proc")
     assert_fails(cli(*copy, f"oci:{tmp_path}/file:v1"), 1, "file")
     assert_fails(cli(*copy, f"oci:{tmp_path}/file/layout:v1"), 1, "file")

@@ -115,10 +115,10 @@ def test_what_is_ignored_is_named(caplog: pytest.LogCaptureFixture) -> None:
         read(FILE)
 
     assert caplog.messages == [
-        "regsync.yml:9: defaults: ratelimit is ignored here",
-        "regsync.yml:11: defaults: parallel is ignored here; say it with workers=",
-        "regsync.yml:12: defaults: skipDockerConfig is ignored here; say it with authfile=",
-        "regsync.yml:32: sync: forceRecursive is ignored here",
+        "regsync.yml:9: defaults: ratelimit is ignored",
+        "regsync.yml:11: defaults: parallel is ignored; use workers= instead",
+        "regsync.yml:12: defaults: skipDockerConfig is ignored; use authfile= instead",
+        "regsync.yml:32: sync: forceRecursive is ignored",
     ]
 
 
@@ -255,17 +255,26 @@ def test_a_target_may_name_its_source() -> None:
     ("text", "words"),
     [
         ("sync:\n  - source: a", "regsync.yml:2: sync: an entry without target"),
-        ("sync:\n  - {source: a, target: b, type: all}", "sync: type 'all' is not known"),
+        ("sync:\n  - {source: a, target: b, type: all}", "sync: type 'all' is not supported"),
         (
             "sync:\n  - {source: 'ocidir://a', target: b, type: registry}",
             "the source is not a registry",
         ),
         ("version: 2\nsync: []", "regsync.yml:1: version: only version 1 is supported"),
-        ("creds:\n  - {registry: a, tls: on}", "regsync.yml:2: creds: a: tls is 'on'"),
-        ("creds:\n  - {registry: a, regcert: x}", "regsync.yml:2: creds: a: regcert is no cert"),
-        ("creds:\n  - {registry: a, reqPerSec: x}", "regsync.yml:2: creds: a: reqPerSec is no n"),
-        ("creds:\n  - {registry: a, reqPerSec: .001}", "creds: a: reqPerSec: a limit on requests"),
-        ("creds:\n  - {registry: a, reqConcurrent: -1}", "creds: a: reqConcurrent is no number"),
+        (
+            "creds:\n  - {registry: a, tls: on}",
+            "regsync.yml:2: creds: a: unknown value of tls: 'on'",
+        ),
+        (
+            "creds:\n  - {registry: a, regcert: x}",
+            "regsync.yml:2: creds: a: regcert is not a PEM cert",
+        ),
+        (
+            "creds:\n  - {registry: a, reqPerSec: x}",
+            "regsync.yml:2: creds: a: reqPerSec is not a n",
+        ),
+        ("creds:\n  - {registry: a, reqPerSec: .001}", "creds: a: reqPerSec: a request rate"),
+        ("creds:\n  - {registry: a, reqConcurrent: -1}", "creds: a: reqConcurrent is not a number"),
         ("creds:\n  - user: x\nsync: []", "regsync.yml:2: creds: an entry without registry"),
         (
             "sync:\n  - {source: a, target: b, type: image, referrers: 2}",
