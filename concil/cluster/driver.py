@@ -297,7 +297,7 @@ class _MirrorRun:
         elif now - self._last_worker_time > self._worker_timeout:
             raise ConnectionLost(
                 f"the cluster has had no worker for {self._worker_timeout:g} seconds",
-                remedy="start workers with `dask worker`, then try again to resume",
+                remedy="start workers with `dask worker`, then run the mirror again to resume",
             )
 
     def _raise_cancelled(self) -> None:

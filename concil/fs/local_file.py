@@ -260,7 +260,7 @@ class LocalFile:
         except FileNotFoundError as error:
             raise UsageError(f"no such file: {name}", remedy="check the path") from error
         except (ValueError, NotADirectoryError) as error:
-            raise UsageError(f"not a valid path:  {name}", remedy="check the path") from error
+            raise UsageError(f"not a valid path: {name}", remedy="check the path") from error
         except OSError as error:
             raise disk_error("cannot read", self.path, error) from error
         mode = os.fstat(descriptor).st_mode

@@ -211,7 +211,7 @@ def _split_host(rest: str, *, explicit: bool) -> tuple[str, str]:
     first, slash, name = rest.partition("/")
     if explicit and not slash:
         raise InvalidReference(
-            f"there is no repository after the host:  {safe_repr(without_user(rest))}",
+            f"there is no repository after the host: {safe_repr(without_user(rest))}",
             remedy="write host/repository:tag",
         )
     if not slash or not (explicit or is_host_like(first)):

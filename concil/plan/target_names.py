@@ -33,7 +33,7 @@ class DestinationPrefix:
             address = parse_address(destination)
             if not isinstance(address, LayoutAddress) or address.name or address.digest:
                 raise UsageError(
-                    "the destination of a mirror is a layout, not a single image:  "
+                    "the destination of a mirror is a layout, not a single image: "
                     f"{safe_repr(destination)}",
                     remedy="write oci:DIR or oci-archive:FILE",
                 )
@@ -43,7 +43,7 @@ class DestinationPrefix:
         last_component = without_scheme.rpartition("@")[2].partition("/")[2].rpartition("/")[2]
         if ":" in last_component or re.search(r"@sha\d+:", without_scheme):
             raise UsageError(
-                f"the destination of a mirror is a prefix, not a single tag:  "
+                f"the destination of a mirror is a prefix, not a single tag: "
                 f"{safe_repr(hide_credentials(destination))}",
                 remedy="write host[:port]/prefix or oci:DIR",
             )

@@ -496,7 +496,7 @@ def test_a_layer_that_unpacks_without_end_is_refused(
 
     with pytest.raises(ContentError) as caught:
         engine.copy(source, f"docker-archive:{out}:app")
-    assert told(caught.value, "unpacks to more than 100000 bytes")
+    assert told(caught.value, "decompresses to more than 100000 bytes")
     assert left_beside(out) == []
 
 
@@ -631,7 +631,7 @@ def test_a_layer_of_an_archive_that_unpacks_without_end_is_refused(
     for address in (f"docker-archive:{source}", f"oci-archive:{whole}"):
         with pytest.raises(ContentError) as caught:
             engine.copy(address, f"oci:{tmp_path}/out:v1")
-        assert told(caught.value, "unpacks to more than 100000 bytes")
+        assert told(caught.value, "decompresses to more than 100000 bytes")
 
 
 @pytest.mark.parametrize("packing", PACKERS)

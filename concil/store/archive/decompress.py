@@ -93,7 +93,7 @@ class BoundedDecompressor:
         subject: str,
         *,
         size: int = 0,
-        remedy: str = "unpack it first",
+        remedy: str = "decompress it first",
         ignore_trailing: bool = False,
     ) -> None:
         """Open the first stream.
@@ -140,7 +140,7 @@ class BoundedDecompressor:
             max_output = max(MIN_OUTPUT_LIMIT, MAX_RATIO * max(self._size, self._went))
             if self._output_size > max_output:
                 raise ContentError(
-                    f"{safe_repr(self._subject)} unpacks to more than {max_output} bytes",
+                    f"{safe_repr(self._subject)} decompresses to more than {max_output} bytes",
                     remedy="it may be an attack; check its content before you trust its source",
                 )
             if output:

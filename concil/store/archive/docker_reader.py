@@ -201,7 +201,7 @@ class DockerArchiveReader:
                 else f"{len(numbers)} images"
             )
             raise UsageError(
-                f"{safe_repr(self.name)} contains {which}:  {self._format_names()}",
+                f"{safe_repr(self.name)} contains {which}: {self._format_names()}",
                 remedy="choose one of them: docker-archive:FILE:TAG, or :@0 for the first",
             )
         return numbers[0]

@@ -22,8 +22,10 @@ from concil.store.layout.index_file import MAX_INDEX_SIZE, untyped_entries
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT_REMEDY = "an oci-archive has oci-layout, index.json and blobs/ at its top level: tar -C "
-"LAYOUT -cf FILE ."
+_LAYOUT_REMEDY = (
+    "an oci-archive has oci-layout, index.json and blobs/ at its top level: "
+    "tar -C LAYOUT -cf FILE ."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class ArchiveContent:
             has_docker_manifest = tar.members.find("manifest.json") is not None
             remedy = f"read it as {DOCKER_ARCHIVE}:FILE" if has_docker_manifest else _LAYOUT_REMEDY
             tar.close()
-            raise StoreError(f"not an oci-archive:  {error}", remedy=remedy) from error
+            raise StoreError(f"not an oci-archive: {error}", remedy=remedy) from error
         except BaseException:  # raised again: no caller could close the archive
             tar.close()
             raise

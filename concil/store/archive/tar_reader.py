@@ -166,7 +166,7 @@ def _open_regular_file(path: Path) -> int:
     except FileNotFoundError as error:
         raise NotFound(f"there is no archive at {name}", remedy="check the path") from error
     except ValueError as error:
-        raise UsageError(f"not a valid path:  {name}", remedy="check the path") from error
+        raise UsageError(f"not a valid path: {name}", remedy="check the path") from error
     except OSError as error:
         raise disk_error("cannot open", path, error) from error
     with contextlib.suppress(OSError):
