@@ -92,7 +92,7 @@ def add_parser(subparsers: Subparsers) -> None:
         action="append",
         default=[],
         metavar="RUN",
-        help="leave out what an earlier run has already transferred, as listed in its report, "
+        help="leave out what an earlier run has already exported, as listed in its report, "
         "oci:DIR or oci-archive:FILE; may be repeated",
     )
     parser.add_argument(

@@ -68,7 +68,7 @@ def run_list(command: CommandContext) -> int:
     if not transfers:
         command.print_message("there are no interrupted transfers")
         return DONE
-    rows = [("ID", "DONE", "OF", "AGE", "WHAT", "DESTINATION"), *map(_format_row, transfers)]
+    rows = [("ID", "DONE", "SIZE", "AGE", "BLOB", "DESTINATION"), *map(_format_row, transfers)]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
