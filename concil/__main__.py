@@ -14,7 +14,7 @@ def main() -> int:
     A Ctrl-C may arrive, or memory may run out, while modules are still imported.
     """
     try:
-        from concil.cli.main import main as run  # noqa: PLC0415  # what is imported takes a while
+        from concil.cli.main import main as run  # noqa: PLC0415  # imports take a while
     except KeyboardInterrupt:
         sys.stderr.write("concil: interrupted\n")
         return INTERRUPTED

@@ -108,7 +108,7 @@ class HostLimits:
 
 
 def check_rates(requests: float | None, bandwidth: int | None) -> None:
-    """Check that rates are not below the minimum; None is no limit.
+    """Check that rates are not below the minimum; None means no limit.
 
     Args:
         requests: per second.

@@ -49,7 +49,7 @@ class Engine:
     the call resumes the interrupted transfers. An exception in a callback ends its call and is
     raised by it.
 
-    After a fork the child has workers and connections of its own.
+    After a fork the child creates its own workers and connections.
     """
 
     def __init__(

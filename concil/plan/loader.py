@@ -16,7 +16,7 @@ _MAX_PLAN_SIZE = 64 * 1024 * 1024  # bytes
 def load_plan(path: str) -> Plan:
     """Load a plan: TOML or YAML by its suffix, otherwise a list with one image per line.
 
-    YAML is a file of `skopeo sync` or of regsync, told apart by its content.
+    YAML is a file of `skopeo sync` or of regsync, distinguished by its content.
 
     Args:
         path: a file; ``-`` reads a list from standard input.

@@ -79,8 +79,8 @@ class PruneLedger:
             destination: returns the destination of an image of a rule.
             allow_empty: prune a repository even if its source lists no tags at all.
         Raises:
-            UsageError: the target of a rule that prunes cannot be told from other targets, or
-                a rule is for a whole registry.
+            UsageError: the target of a rule that prunes cannot be distinguished from other
+                targets, or a rule is for a whole registry.
         """
         self._allow_empty = allow_empty
         rules = tuple(rules)

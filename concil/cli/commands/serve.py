@@ -88,7 +88,7 @@ def parse_listen_address(text: str) -> tuple[str, int]:
             f"not a listen address: {safe_repr(text)}",
             remedy="write HOST:PORT, for example 127.0.0.1:5000 or [::1]:5000",
         )
-    return bare_host or "0.0.0.0", number  # noqa: S104  # asked for by leaving the host out
+    return bare_host or "0.0.0.0", number  # noqa: S104  # the user omitted the host
 
 
 def _check_directory(text: str, *, read_only: bool) -> Path:

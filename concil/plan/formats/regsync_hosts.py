@@ -91,7 +91,7 @@ def render_template(item: YAMLValue, name: str, fields: Mapping[str, str] | None
     Args:
         fields: values of the template fields, by name.
     Raises:
-        UsageError: it is no text, a template is invalid, or a variable or file is missing.
+        UsageError: it is not a string, a template is invalid, or a variable or file is missing.
     """
     text = _render_text(item, name, fields or {})
     if isinstance(text, go_template.MissingValue):

@@ -141,7 +141,7 @@ def _upload_monolithic(
         upload.append(request.body)
         service.uploads.commit(upload, digest)
     finally:
-        # The client never learns of this session, so nobody could resume it.
+        # The client never learns of this session, and could not resume it.
         service.uploads.discard(upload)
     service.repositories.add_blob(parameters.repository, digest)
     return _created_response(parameters.repository, digest)

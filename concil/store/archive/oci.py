@@ -1,6 +1,6 @@
 """OCI layouts in a tar archive: read in place, written as a whole.
 
-Several runs may write to one archive. Each builds a new archive of its own; at the end it takes
+Several runs may write to one archive. Each builds a separate new archive; at the end it takes
 the lock and adds what the other runs have written since.
 """
 
