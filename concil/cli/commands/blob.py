@@ -41,7 +41,9 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Download a blob. The file is created once its content has been verified.",
     )
     pull.add_argument("address", metavar="REPO@DIGEST")
-    pull.add_argument("-o", "--output", metavar="FILE", required=True, help="-: standard output")
+    pull.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help="output file; - is standard output"
+    )
     common.add_progress(pull)
     common.add_registry(pull)
     pull.set_defaults(work=run_pull)

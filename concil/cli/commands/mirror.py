@@ -131,7 +131,7 @@ def _add_prune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prune-all",
         action="store_true",
-        help="as --prune, even if that deletes more than a quarter of a repository's tags, or "
+        help="like --prune, even if that deletes more than a quarter of a repository's tags, or "
         "all of them",
     )
 

@@ -21,7 +21,8 @@ def add_options(group: Group) -> None:
         "--limit-requests",
         type=parse_request_rate,
         metavar="N/s",
-        help="maximum request rate for each host, for example 20/s or 600/m (default: no limit)",
+        help="maximum request rate for each host, for example 20/s or 600/m "
+        "(default: no fixed limit)",
     )
     group.add_argument(
         "--limit-rate",
