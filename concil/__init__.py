@@ -74,11 +74,11 @@ __all__ = [
     "parse_docker_url",
 ]
 
-# Without a handler Python prints warnings of a library whose program has set up no logging.
+# Without a handler, Python prints the warnings of a library if the program has no logging set up.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-# Imported when they are asked for: the command line needs a part of them only, and a
-# tenth of a second more for each command is felt.
+# Imported on first access: the command line needs only some of them, and importing all of them
+# would delay each command by a tenth of a second.
 _EXPORTS = {
     "runtime.cancellation": ("SupportsIsSet",),
     "config": ("HostLimits", "RetryPolicy", "Timeouts", "TransferConfig"),
@@ -109,11 +109,11 @@ _EXPORTS = {
 }
 _MODULE_BY_NAME = {name: home for home, names in _EXPORTS.items() for name in names}
 
-# A checker that sees `__getattr__` takes every name for one that is there.
+# A type checker that sees `__getattr__` accepts every attribute name.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """Import what is asked for."""
+        """Import a public name on first access."""
         if name not in _MODULE_BY_NAME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f"concil.{_MODULE_BY_NAME[name]}"), name)
@@ -122,5 +122,5 @@ if not TYPE_CHECKING:
 
 
 def __dir__() -> list[str]:
-    """Name what can be asked for."""
+    """Return the names of the module, with those that are not imported yet."""
     return sorted({*globals(), *__all__})

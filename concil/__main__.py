@@ -14,7 +14,7 @@ def main() -> int:
     A Ctrl-C may arrive, or memory may run out, while modules are still imported.
     """
     try:
-        from concil.cli.main import main as run  # noqa: PLC0415  # what is imported takes a while
+        from concil.cli.main import main as run  # noqa: PLC0415  # imports take a while
     except KeyboardInterrupt:
         sys.stderr.write("concil: interrupted\n")
         return INTERRUPTED
@@ -22,7 +22,7 @@ def main() -> int:
         # The dynamic linker reports a lack of memory as an ImportError.
         if isinstance(error, ImportError) and "failed to map segment" not in str(error):
             raise
-        sys.stderr.write("concil: out of memory; raise the limit of memory (ulimit -v)\n")
+        sys.stderr.write("concil: out of memory; raise the memory limit (ulimit -v)\n")
         return FAILED
     return run()
 

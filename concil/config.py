@@ -29,7 +29,7 @@ class Timeouts:
         """Check that the timeouts are positive numbers."""
         arguments.check_numbers(self, "connect idle commit")
         if not all(0 < seconds < math.inf for seconds in (self.connect, self.idle, self.commit)):
-            raise UsageError("a timeout is a number of seconds above 0")
+            raise UsageError("a timeout must be a number of seconds greater than 0")
 
     @classmethod
     def from_argument(
@@ -72,7 +72,9 @@ class RetryPolicy:
             or self.max_lost_sessions < 0
             or min(self.backoff_base, self.max_backoff) < 0
         ):
-            raise UsageError("a retry policy needs at least one attempt and no negative numbers")
+            raise UsageError(
+                "a retry policy needs at least one attempt, and its numbers must not be negative"
+            )
 
     @classmethod
     def from_argument(cls, name: str, value: int | RetryPolicy | None) -> RetryPolicy:
@@ -101,12 +103,12 @@ class HostLimits:
         arguments.check_numbers(self, "jobs?", int)
         arguments.check_numbers(self, "requests? bandwidth?")
         if self.jobs is not None and self.jobs < 1:
-            raise UsageError("a host has 1 job at once or more")
+            raise UsageError("the jobs of a host must be at least 1")
         check_rates(self.requests, self.bandwidth)
 
 
 def check_rates(requests: float | None, bandwidth: int | None) -> None:
-    """Check that rates are not below the minimum; None is no limit.
+    """Check that rates are not below the minimum; None means no limit.
 
     Args:
         requests: per second.
@@ -115,9 +117,9 @@ def check_rates(requests: float | None, bandwidth: int | None) -> None:
         UsageError: a rate is too low.
     """
     if requests is not None and not MIN_REQUEST_RATE <= requests < math.inf:
-        raise UsageError("a limit on requests is one a minute or more")
+        raise UsageError("a request rate must be at least one per minute")
     if bandwidth is not None and bandwidth < MIN_BANDWIDTH:
-        raise UsageError(f"a limit on bandwidth is {MIN_BANDWIDTH} bytes a second or more")
+        raise UsageError(f"a bandwidth limit must be at least {MIN_BANDWIDTH} bytes per second")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +156,13 @@ class TransferConfig:
         arguments.check_instance("host_limits", self.host_limits, Mapping)
         arguments.check_instance("retry", self.retry, RetryPolicy)
         if self.workers < 0 or self.helpers < 0:
-            raise UsageError("workers and helpers are 0 or more")
+            raise UsageError("the numbers of workers and helpers must not be negative")
         smallest = min(self.concurrent_images, self.block_size, self.range_size, self.jobs_per_host)
         if (
             min(smallest, self.max_manifest_size, 1 if self.chunk_size is None else self.chunk_size)
             < 1
         ):
-            raise UsageError("images, sizes and limits of a transfer are 1 or more")
+            raise UsageError(
+                "the numbers of images, the sizes and the limits of a transfer must be at least 1"
+            )
         check_rates(self.requests, self.bandwidth)

@@ -45,7 +45,7 @@ def retry_delay(error: BaseException, policy: RetryPolicy, attempt: int) -> floa
 def sleep_or_raise(seconds: float, cancel: threading.Event) -> None:
     """Wait for ``seconds``; raise `Cancelled` as soon as ``cancel`` is set."""
     if cancel.wait(seconds):
-        raise Cancelled("cancelled while waiting to try again")
+        raise Cancelled("cancelled while waiting for a retry")
 
 
 def call(
@@ -87,7 +87,7 @@ def _repeat(
     def log_retry(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         wait = state.next_action.sleep if state.next_action else 0.0
-        logger.warning("%s: %s; again in %.1f s", operation, error, wait)
+        logger.warning("%s: %s; retrying in %.1f s", operation, error, wait)
 
     retrying = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(policy.max_attempts),
@@ -139,7 +139,7 @@ class ProgressRetry:
         if self._failure_count >= self._policy.max_attempts:
             raise error
         wait = retry_delay(error, self._policy, self._failure_count)
-        logger.warning("%s: %s; at byte %d, again in %.1f s", operation, error, position, wait)
+        logger.warning("%s: %s; retrying from byte %d in %.1f s", operation, error, position, wait)
         if self._on_retry is not None:
             self._on_retry(error)
         start_time = time.monotonic()

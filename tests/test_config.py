@@ -27,12 +27,12 @@ SLOW = HostLimits(jobs=1)
 )
 @pytest.mark.parametrize("kind", [HostLimits, TransferConfig])
 def test_a_rate_that_is_none_is_refused(kind: type[Any], wrong: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="a limit on"):
+    with pytest.raises(UsageError, match="must be at least"):
         kind(**wrong)
 
 
 def test_a_host_without_jobs_is_refused() -> None:
-    with pytest.raises(UsageError, match="1 job"):
+    with pytest.raises(UsageError, match="jobs of a host must be at least 1"):
         HostLimits(jobs=0)
 
 
@@ -52,7 +52,7 @@ def test_limits_are_found_by_the_host_that_serves(name: str, server: str) -> Non
 
 @pytest.mark.parametrize("name", ["", "docker.io/library", "https://ghcr.io", "a b", "a:b"])
 def test_limits_of_no_host_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="which is no host"):
+    with pytest.raises(UsageError, match="which is not a host"):
         limits_by_api_host({name: SLOW})
 
 

@@ -26,7 +26,7 @@ __all__ = ["main"]
 
 _EXIT_CODES_HELP = """\
 exit codes: 0 done, 1 failed, 2 usage, 3 some images failed, 4 not found,
-5 not authorised, 130 interrupted (run the same command again to go on)"""
+5 not authorised, 130 interrupted (run the same command again to resume)"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -125,7 +125,7 @@ def _parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def _create_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="concil",
-        description="Move images and blobs between OCI registries, layouts and files.",
+        description="Transfer images and blobs between OCI registries, layouts and files.",
         epilog=_EXIT_CODES_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -50,7 +50,7 @@ def run_interruptibly(function: CommandFunction, command: CommandContext) -> int
 
     thread = threading.Thread(target=run, name="concil-command", daemon=True)
     with events, _signal_handlers(note):
-        is_started = start_thread(thread, "going on in the only one", is_required=True)
+        is_started = start_thread(thread, "running in the main thread", is_required=True)
         is_interrupted = is_started and not _wait_for_end(events, command)
     if not is_started:
         with _signal_handlers(_raise_interrupt):

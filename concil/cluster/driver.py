@@ -74,7 +74,7 @@ class DaskCluster:
             self._client = client(address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
         except (OSError, OverflowError) as error:
             raise Unreachable(
-                f"no Dask scheduler answers at {safe_repr(address)}",
+                f"no Dask scheduler responds at {safe_repr(address)}",
                 remedy="start one with `dask scheduler`, and workers with `dask worker`",
             ) from error
 
@@ -137,7 +137,7 @@ class DaskCluster:
             raise ConnectionLost(
                 f"the cluster at {safe_repr(self._address)} cannot run concil: "
                 f"{safe_repr(str(error))}",
-                remedy="install concil, the same version, for the scheduler and every worker",
+                remedy="install the same version of concil for the scheduler and every worker",
             ) from error
         is_lost = False
         try:
@@ -162,7 +162,7 @@ class DaskCluster:
         target = parse_address(item.destination)
         if isinstance(target, LayoutAddress) and target.scheme != LAYOUT:
             raise UsageError(
-                f"{target}: each worker would write an archive of its own",
+                f"{target}: each worker would write a separate archive",
                 remedy="mirror to a registry or an oci:DIR that all workers share",
             )
         for address_text in (item.source, item.destination):
@@ -176,7 +176,7 @@ class DaskCluster:
         scheme, _, rest = self._address.partition("://")
         if scheme != "tls" and not is_loopback(rest):
             raise UsageError(
-                f"passwords would go to {safe_repr(self._address)} in the clear",
+                f"passwords would be sent to {safe_repr(self._address)} unencrypted",
                 remedy="use a tls:// scheduler, or `concil login` on the workers",
             )
 
@@ -186,7 +186,7 @@ def _normalize_address(address: str) -> str:
     match = re.fullmatch(r"(?:(tcp|tls)://)?([^\s/:@]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})", address)
     if match is None:
         raise UsageError(
-            f"not the address of a scheduler: {safe_repr(address)}", remedy="write tcp://host:port"
+            f"not an address of a scheduler: {safe_repr(address)}", remedy="write tcp://host:port"
         )
     return f"{match[1] or 'tcp'}://{match[2]}:{match[3]}"
 
@@ -275,8 +275,8 @@ class _MirrorRun:
             return Outcome(
                 item,
                 error=ConnectionLost(
-                    f"{parse_address(item.source)}: its worker died, several times",
-                    remedy="look at the workers' memory and logs",
+                    f"{parse_address(item.source)}: its worker died several times",
+                    remedy="check the memory and the logs of the workers",
                 ),
             )
         raise error
@@ -290,24 +290,24 @@ class _MirrorRun:
         try:
             self._thread_count = sum(self._client.nthreads().values())
         except (OSError, TimeoutError) as error:
-            raise ConnectionLost("the scheduler does not answer any more") from error
+            raise ConnectionLost("the scheduler no longer responds") from error
         now = time.monotonic()
         if self._thread_count:
             self._last_worker_time = now
         elif now - self._last_worker_time > self._worker_timeout:
             raise ConnectionLost(
                 f"the cluster has had no worker for {self._worker_timeout:g} seconds",
-                remedy="start workers with `dask worker`, and run it again to go on",
+                remedy="start workers with `dask worker`, then run the mirror again to resume",
             )
 
     def _raise_cancelled(self) -> None:
         """Close the engines, so that chunks in flight end, and raise Cancelled."""
         self._client.unregister_worker_plugin(self._name)
-        raise Cancelled("cancelled; run it again to go on")
+        raise Cancelled("cancelled; run the mirror again to resume")
 
 
 def _scheduler_lost() -> ConnectionLost:
     return ConnectionLost(
-        "the scheduler is gone, or has dropped the mirror",
-        remedy="look after it, and run the mirror again: it goes on",
+        "the scheduler has stopped, or has dropped the mirror",
+        remedy="check the scheduler, then run the mirror again to resume",
     )

@@ -82,9 +82,9 @@ class EnginePlugin(WorkerPlugin):
         """Start on a worker, with a copy of the driver's plugin."""
         if self._settings.version != __version__:
             raise UsageError(
-                f"the worker {worker.address} has concil {__version__}, "
-                f"and the mirror was begun by {self._settings.version}",
-                remedy="install the same version everywhere",
+                f"the worker {worker.address} has concil {__version__}, but the mirror was "
+                f"started by version {self._settings.version}",
+                remedy="install the same version on all workers",
             )
         self._worker = worker
         self._lock = threading.Lock()  # guards _engine and _is_closed
@@ -120,7 +120,7 @@ class EnginePlugin(WorkerPlugin):
     def _get_engine(self) -> Engine:
         with self._lock:
             if self._is_closed:
-                raise Cancelled("cancelled; run it again to go on")
+                raise Cancelled("cancelled; run the mirror again to resume")
             if self._engine is None:
                 settings = self._settings
                 self._engine = Engine(
@@ -186,7 +186,7 @@ class EnginePlugin(WorkerPlugin):
             answer = self._call_scheduler("take", blob=blob, timeout=_LOCK_TIMEOUT)
             if answer is None or answer["mine"]:
                 return [] if answer is None else list(answer["repositories"])
-        raise Cancelled("cancelled; run it again to go on")
+        raise Cancelled("cancelled; run the mirror again to resume")
 
     def _call_scheduler(self, method: str, **arguments: Any) -> Any:  # noqa: ANN401 - what `BlobLocks` answers
         """Call the scheduler; None if it does not answer: then locks are not needed any more."""
@@ -196,7 +196,7 @@ class EnginePlugin(WorkerPlugin):
             arguments |= {"run": self.name, "worker": worker.address}
             return sync(worker.loop, handler, callback_timeout=_SCHEDULER_TIMEOUT, **arguments)
         except OSError as error:  # distributed's connection errors are subclasses
-            logger.warning("the scheduler does not answer: %s", error)
+            logger.warning("the scheduler does not respond: %s", error)
             return None
 
 
@@ -236,4 +236,4 @@ class _ProgressBatcher:
                 [[*astuple(event)[:3], event.state.value, *astuple(event)[4:]] for event in events]
             )
         except Exception:  # whatever distributed raises: progress errors must not end a transfer
-            logger.exception("the progress of a run cannot be told")
+            logger.exception("progress events cannot be sent to the driver")

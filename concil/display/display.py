@@ -50,7 +50,9 @@ def open_display(mode: str, stream: TextIO | None) -> Display:
         UsageError: the mode is unknown.
     """
     if mode not in MODES:
-        raise UsageError(f"no such progress: {mode!a}", remedy=f"one of {', '.join(MODES)}")
+        raise UsageError(
+            f"unknown progress display: {mode!a}", remedy=f"choose one of {', '.join(MODES)}"
+        )
     output = Output(stream)
     if mode == "auto":
         is_terminal = stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
@@ -74,8 +76,8 @@ class _RefreshingDisplay:
             target=self._refresh_loop, name="concil-display", daemon=True
         )
         register_after_fork(self, _RefreshingDisplay.after_fork)
-        # Without a thread no progress is shown, but transfers run.
-        if not start_thread(self._thread, "no progress is shown"):
+        # Without a thread running without a progress display, but transfers run.
+        if not start_thread(self._thread, "running without a progress display"):
             self._closed.set()
 
     def after_fork(self) -> None:

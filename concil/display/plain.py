@@ -33,9 +33,9 @@ class PlainView:
         if totals.rate and totals.is_total_known and totals.bytes_total > totals.bytes_done:
             time_left = tqdm.format_interval((totals.bytes_total - totals.bytes_done) / totals.rate)
             parts.append(f"{time_left} left")
-        parts.append(f"{len(totals.active_blobs)} under way")
+        parts.append(f"{len(totals.active_blobs)} running")
         retrying_count = sum(blob.state is State.RETRYING for blob in totals.active_blobs)
-        parts += [f"{retrying_count} trying again"] if retrying_count else []
+        parts += [f"{retrying_count} retrying"] if retrying_count else []
         self._output.write(", ".join(parts) + "\n")
 
     def write_above(self, line: str) -> None:

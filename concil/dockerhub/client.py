@@ -111,7 +111,7 @@ class DockerHub:
     def __reduce__(self) -> NoReturn:
         """Raise TypeError: connections cannot be pickled."""
         raise TypeError(
-            "a DockerHub cannot be pickled: make one of its URL in the process that uses it"
+            "a DockerHub cannot be pickled: create one from its URL in the process that uses it"
         )
 
     def __enter__(self) -> Self:

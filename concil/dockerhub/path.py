@@ -101,7 +101,7 @@ class DockerPath:
 
     def _blob_digest(self) -> str:
         if self.digest is None:
-            raise InvalidDigest("this path names no blob", remedy="write path / digest")
+            raise InvalidDigest("this path does not name a blob", remedy="write path / digest")
         return self.digest if ":" in self.digest else f"sha256:{self.digest}"
 
 

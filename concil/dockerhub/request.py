@@ -119,5 +119,5 @@ def read_body(response: requests.Response) -> None:
     try:
         _ = response.content
     except requests.RequestException as error:
-        action = f"the answer of {redact_url(response.url)}"
+        action = f"the response of {redact_url(response.url)}"
         raise errors.translate(error, action, has_answered=True) from error

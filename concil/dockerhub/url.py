@@ -55,7 +55,7 @@ class DockerSplitResult(urllib.parse.SplitResult):
         if port == -1 or has_slash_in_user(f"{self.netloc}{self.path}"):
             raise InvalidReference(
                 "not a port in a docker URL",
-                remedy="write host:port, and %2F for a slash in a password",
+                remedy="write host:port, and write a slash in a password as %2F",
             )
         host = DOCKER_HUB_API_HOST if self.hostname in _DOCKER_HUB_HOSTS else self.hostname
         host = f"[{host}]" if ":" in host else host

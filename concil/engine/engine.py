@@ -49,7 +49,7 @@ class Engine:
     the call resumes the interrupted transfers. An exception in a callback ends its call and is
     raised by it.
 
-    After a fork the child has workers and connections of its own.
+    After a fork the child creates its own workers and connections.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Engine:
 
     def __reduce__(self) -> NoReturn:
         """Raise TypeError: threads and connections cannot be pickled."""
-        raise TypeError("an Engine cannot be pickled: make one in the process that uses it")
+        raise TypeError("an Engine cannot be pickled: create one in the process that uses it")
 
     def __del__(self) -> None:
         """Stop the workers of an unclosed engine, with a ResourceWarning."""
@@ -180,7 +180,7 @@ class Engine:
         """
         reference = parse_address(address)
         if reference.digest is None:
-            raise UsageError(f"{address}: no digest", remedy="write REPOSITORY@sha256:...")
+            raise UsageError(f"{address} has no digest", remedy="write REPOSITORY@sha256:...")
         with call_scope(cancel):
             store = self._components.image_resolver.open_source(reference)
             target = check_writable(Path(arguments.to_path("path", path)))

@@ -138,7 +138,7 @@ class ImageResolver:
         """Open a repository to write to."""
         address = parse_address(text)
         if isinstance(address, LayoutAddress):
-            raise UsageError(f"{text}: not a registry", remedy="write host[:port]/repository")
+            raise UsageError(f"{text} is not a registry", remedy="write host[:port]/repository")
         return self._store_factory.open_repository(
             address, self._endpoints.options_for(self._endpoints.destination, address)
         )
@@ -162,7 +162,7 @@ class ImageResolver:
         """Yield the repositories of a registry. Raises as `list_tags`."""
         store = self.open_source(parse_address(f"{registry.rstrip('/')}/{PLACEHOLDER_REPOSITORY}"))
         if not isinstance(store, RepositoryStore):
-            raise UsageError(f"{registry}: not a registry", remedy="write host[:port]")
+            raise UsageError(f"{registry} is not a registry", remedy="write host[:port]")
         repositories = list_repositories(store.client.endpoint, store.client.policy)
         yield from _skip_denied_host(store, repositories, denied_hosts)
 

@@ -63,7 +63,7 @@ class LayerArchive(tarfile.TarFile):
                 release()
             raise ContentError(
                 f"{body.display_name} is not a tar archive: {error}",
-                remedy="read it as a blob; not every layer of an artifact is an archive",
+                remedy="read it as a blob; layers of artifacts need not be archives",
             ) from error
         except BaseException:
             release()
@@ -100,7 +100,8 @@ class LayerArchive(tarfile.TarFile):
             ):
                 raise ContentError(
                     f"{body.display_name}: more than {MAX_TRAILER_SIZE} bytes follow its last file",
-                    remedy="it may be an attack; nothing of it is verified",
+                    remedy="it may be an attack; do not use what was read of it: it is not "
+                    "verified",
                 )
             if body.error is not None:
                 raise body.error
@@ -127,10 +128,10 @@ def open_layer(
     """Open a layer of a store. See `Engine.open_layer`."""
     digest = address.digest
     if digest is None:
-        raise UsageError(f"{address}: no digest", remedy="write REPOSITORY@sha256:...")
+        raise UsageError(f"{address} has no digest", remedy="write REPOSITORY@sha256:...")
     size = blob_size(store, digest)
     if size is None:
-        raise NotFound(f"{address} is not there", remedy="check the repository and digest")
+        raise NotFound(f"{address} does not exist", remedy="check the repository and digest")
     blob = Descriptor(OCTET_STREAM, digest, size)
 
     def opener(start: int, /) -> BlobReader:
@@ -144,7 +145,7 @@ def open_layer(
 
     def release() -> None:
         if not body.verified:
-            meter.set_state(State.FAILED, detail="not read to its end, or not right")
+            meter.set_state(State.FAILED, detail="not read to its end, or its content is wrong")
         body.release()
 
     return LayerArchive.from_reader(body, release)

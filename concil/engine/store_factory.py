@@ -137,8 +137,8 @@ class StoreFactory:
             return store if archives is None else archives.layout(address.path, layout)
         if archives is None:
             raise UsageError(
-                f"{address}: an archive is not written an image at a time",
-                remedy="copy or mirror to it",
+                f"{address}: single images cannot be written into an archive",
+                remedy="copy or mirror images to it",
             )
         return archives.open_destination(address)
 

@@ -109,7 +109,7 @@ class VerifiedResponse(requests.Response):
         if body.verify_rest(MAX_REST) or body.is_finished:
             return
         logger.warning(
-            "%s was left at byte %d of %s: it is not verified",
+            "%s was closed at byte %d of %s: it is not verified",
             body.display_name,
             body.position,
             "unknown" if body.size is None else body.size,
@@ -138,7 +138,8 @@ class _ResumingBody:
             return self._reader.readinto(buffer)
         except ConnectionLost as error:
             truncation = SizeMismatch(
-                f"{self._name}: only {self._reader.position} of {self._size} bytes came: {error}"
+                f"{self._name}: only {self._reader.position} of {self._size} bytes were "
+                f"received: {error}"
             )
             truncation.is_truncated = True
             raise truncation from error

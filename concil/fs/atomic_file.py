@@ -36,8 +36,8 @@ class AtomicTextFile:
             _check_writable(path)
             if remove_stale(path, _TEMPORARY_SUFFIX):
                 logger.warning(
-                    "another run is writing the report %s: the run that ends last replaces the "
-                    "report of the other",
+                    "another run is writing the report %s: the report of the run that ends last "
+                    "is kept",
                     safe_repr(str(path)),
                 )
             descriptor, self._temporary_path = create_temporary(path)
@@ -95,7 +95,7 @@ class AtomicTextFile:
     def _write_error(self, error: OSError) -> StoreError:
         return StoreError(
             f"cannot write the report {self.path}: {error.strerror}",
-            remedy="choose another place for it",
+            remedy="write it to another path",
         )
 
 

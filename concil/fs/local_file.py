@@ -17,17 +17,17 @@ from concil.errors import Cancelled, DigestMismatch, FileChanged, StoreError, Us
 from concil.oci.manifest import Digest, Verifier
 from concil.runtime import arguments
 
-FREE_SPACE_REMEDY = "free some space on that disk, then run it again"
+FREE_SPACE_REMEDY = "free some space on that disk, then try again"
 _REMEDY_BY_ERRNO = {
     errno.ENOSPC: FREE_SPACE_REMEDY,
-    errno.EDQUOT: "free some of your quota on that disk, then run it again",
-    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or choose another file system",
+    errno.EDQUOT: "free some of your quota on that disk, then try again",
+    errno.EFBIG: "raise the file size limit (ulimit -f), or choose another file system",
     errno.EACCES: "check the owner and the permissions",
     errno.EPERM: "check the owner and the permissions",
-    errno.EROFS: "the file system is mounted read-only; choose another place",
-    errno.ELOOP: "links are not followed there; put the real file or directory in its place",
-    errno.ENOTDIR: "a directory is needed there, and no link to one",
-    errno.EISDIR: "a file is needed there",
+    errno.EROFS: "the file system is mounted read-only; choose another directory",
+    errno.ELOOP: "links are not followed here; replace the link with the file or directory itself",
+    errno.ENOTDIR: "replace it with a directory, not with a link to one",
+    errno.EISDIR: "replace it with a file",
     errno.EMFILE: "raise the limit of open files (ulimit -n) or set a smaller workers=",
 }
 
@@ -39,7 +39,7 @@ def disk_error(action: str, path: Path | str, error: OSError) -> StoreError:
         action: the failed action, as in "cannot write".
     """
     cause = error.strerror or type(error).__name__
-    remedy = _REMEDY_BY_ERRNO.get(error.errno or 0, "check that the path and its disk are in order")
+    remedy = _REMEDY_BY_ERRNO.get(error.errno or 0, "check the path and its disk")
     return StoreError(f"{action} {safe_repr(os.fspath(path))}: {cause}", remedy=remedy)
 
 
@@ -83,7 +83,7 @@ class FileBlobReader:
             raise UsageError(
                 f"bytes {start} to {self._stop} of {safe_repr(str(self._path))}: it has "
                 f"{self.size}",
-                remedy="ask for a range within the file",
+                remedy="request a range within the file",
             )
         return self
 
@@ -104,7 +104,7 @@ class FileBlobReader:
         if not count:
             raise FileChanged(
                 f"{safe_repr(str(self._path))} ended at byte {self._position} of {self.size}",
-                remedy="let nothing write to the file meanwhile, then run it again",
+                remedy="try again while no other program writes to the file",
             )
         self._position += count
         return count
@@ -207,7 +207,7 @@ class LocalFile:
         try:
             status = self.path.stat()
         except OSError as error:
-            raise self._changed_error("it cannot be found any more") from error
+            raise self._changed_error("it no longer exists") from error
         self._check_identity(status)
 
     def compute_digest(
@@ -249,7 +249,7 @@ class LocalFile:
         if actual_digest != digest:
             raise DigestMismatch(
                 f"{safe_repr(str(self.path))} hashes to {actual_digest}, not to {digest}",
-                remedy="the file is damaged or is another one, or the digest is of another file",
+                remedy="the file is damaged, or the digest belongs to another file",
             )
 
     def _open_fd(self) -> int:
@@ -260,7 +260,7 @@ class LocalFile:
         except FileNotFoundError as error:
             raise UsageError(f"no such file: {name}", remedy="check the path") from error
         except (ValueError, NotADirectoryError) as error:
-            raise UsageError(f"not a path of a file: {name}", remedy="check the path") from error
+            raise UsageError(f"not a valid path: {name}", remedy="check the path") from error
         except OSError as error:
             raise disk_error("cannot read", self.path, error) from error
         mode = os.fstat(descriptor).st_mode
@@ -268,7 +268,7 @@ class LocalFile:
             return descriptor
         os.close(descriptor)
         kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-        raise UsageError(f"{name} is {kind}", remedy="name one regular file")
+        raise UsageError(f"{name} is {kind}", remedy="give a regular file")
 
     def _check_identity(self, found: os.stat_result) -> None:
         identity = self.identity
@@ -280,7 +280,7 @@ class LocalFile:
     def _changed_error(self, cause: str) -> FileChanged:
         return FileChanged(
             f"{safe_repr(str(self.path))} changed while it was read: {cause}",
-            remedy="let nothing write to the file meanwhile, then run it again",
+            remedy="try again while no other program writes to the file",
         )
 
 
@@ -291,10 +291,10 @@ def check_writable(path: Path) -> Path:
         UsageError: the path is not a regular file, or its directory is missing.
     """
     if path.is_dir():
-        raise UsageError(f"{path} is a directory", remedy="name the file to write")
+        raise UsageError(f"{path} is a directory", remedy="give the path of a file")
     if path.exists() and not path.is_file() and not path.is_symlink():
         # A rename would replace the device or pipe by a regular file.
-        raise UsageError(f"{path} is not a regular file", remedy="name the file to write")
+        raise UsageError(f"{path} is not a regular file", remedy="give the path of a file")
     if not path.parent.is_dir():
-        raise UsageError(f"{path.parent} is not a directory", remedy="make it first")
+        raise UsageError(f"{path.parent} is not a directory", remedy="create it first")
     return path

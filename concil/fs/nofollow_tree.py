@@ -51,7 +51,7 @@ class NoFollowTree:
             with self._open_directory(directory, create=True):
                 pass
         except OSError as error:
-            raise self._refusal("cannot make", f"{directory}/", error) from error
+            raise self._refusal("cannot create", f"{directory}/", error) from error
 
     def file_size(self, name: str) -> int | None:
         """Return the size of a regular file, None for anything else. Raises as `stat_signature`."""
@@ -81,7 +81,7 @@ class NoFollowTree:
                 descriptor = os.open(leaf, _READ_FLAGS, dir_fd=dir_fd)
         except FileNotFoundError as error:
             raise NotFound(
-                f"there is no {safe_repr(str(path))}",
+                f"{safe_repr(str(path))} does not exist",
                 remedy="if the index names it, write the layout again from its source",
             ) from error
         except OSError as error:
@@ -114,7 +114,7 @@ class NoFollowTree:
         if max(status.st_size, len(content)) > limit:
             raise InvalidManifest(
                 f"{safe_repr(str(path))} is larger than {limit} bytes",
-                remedy="no registry would take this; check where the layout comes from",
+                remedy="registries refuse content of this size; check where the layout comes from",
             )
         return content, _stat_signature(status)
 
@@ -218,7 +218,7 @@ class NoFollowTree:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self._refusal("cannot look at", name, error) from error
+            raise self._refusal("cannot check", name, error) from error
 
     def _refusal(self, action: str, name: str, error: OSError) -> StoreError:
         """Return the error for a failed system call; a link in the path is named as the cause."""
@@ -264,9 +264,9 @@ def _wrong_kind(path: Path, mode: int, *, is_directory: bool = False) -> StoreEr
     """Return the error for a file that has the wrong type."""
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a device")
     expected = "directory" if is_directory else "regular file"
-    remedy = f"put the real {expected} there"
+    remedy = f"replace it with a {expected}"
     if stat.S_ISLNK(mode):
-        remedy = "copy the layout with `cp -rL`, which copies what links lead to"
+        remedy = "copy the layout with `cp -rL`, which copies the targets of links"
     return StoreError(f"{safe_repr(str(path))} is {kind}, not a {expected}", remedy=remedy)
 
 
@@ -297,6 +297,7 @@ def _acquire_lock(fd: int, path: Path) -> None:
         raise disk_error("cannot lock", path, error) from error
     if not is_locked:
         raise StoreError(
-            f"cannot lock {safe_repr(str(path))}: somebody held it for {_LOCK_TIMEOUT:.0f} s",
-            remedy="end the other process that works on this layout, then run it again",
+            f"cannot lock {safe_repr(str(path))}: another process held it for "
+            f"{_LOCK_TIMEOUT:.0f} s",
+            remedy="end the other process that uses this layout, then try again",
         )

@@ -182,7 +182,7 @@ class PartialFile:
         else:
             self.abort()
         raise StoreError(
-            f"{self.final_path}: {missing} bytes are to come, and the disk has room for {free}",
+            f"{self.final_path}: {missing} bytes are missing, and the disk has room for {free}",
             remedy=FREE_SPACE_REMEDY,
         )
 
@@ -206,7 +206,7 @@ class PartialFile:
             block = buffer[: min(_BLOCK_SIZE, limit - self._verifier.position)]
             count = os.preadv(self._fd, [block], self._verifier.position)
             if count == 0:
-                raise StoreError(f"{self.path}: the file became shorter while it was filled")
+                raise StoreError(f"{self.path}: the file was truncated while it was written")
             self._verifier.update(block[:count])
 
     def _contiguous_size(self) -> int:
@@ -248,12 +248,16 @@ def _open_exclusive(partial_path: Path, resume: WriterState | None) -> tuple[int
         # An unpacked layout may contain hard links to unrelated files of the user.
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             os.close(fd)
-            kind = "has a second name" if stat.S_ISREG(status.st_mode) else "not a regular file"
-            raise StoreError(f"{path}: {kind}", remedy="remove it and run it again")
+            kind = (
+                "it has more than one hard link"
+                if stat.S_ISREG(status.st_mode)
+                else "not a regular file"
+            )
+            raise StoreError(f"{path}: {kind}", remedy="remove it, then try again")
         if _try_lock_path(fd, path):
             return fd, path
         os.close(fd)
-    raise StoreError(f"{partial_path}: a hundred other processes are filling it")
+    raise StoreError(f"{partial_path}: a hundred other processes are downloading it")
 
 
 def _list_alternate_files(partial_path: Path) -> list[Path]:

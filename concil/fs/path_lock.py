@@ -75,7 +75,8 @@ class PathLock:
                 if error.errno not in _UNSUPPORTED_ERRNOS:
                     raise
                 logger.warning(
-                    "%s: the file system has no locks; let no other process write to it meanwhile",
+                    "%s: the file system does not support locks; make sure that no other process "
+                    "writes to it",
                     self._display_name,
                 )
                 with contextlib.suppress(OSError):

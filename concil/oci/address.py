@@ -85,7 +85,7 @@ def parse_address(text: str) -> Address:
     if not text or (_CONTROL if layout else _CONTROL_OR_SPACE).search(text):
         raise InvalidReference(
             f"not a reference: {safe_repr(without_user(text))}",
-            remedy="a reference is [host/]repository[:tag] without spaces, or oci:PATH[:TAG]",
+            remedy="write [host/]repository[:tag] without spaces, or oci:PATH[:TAG]",
         )
     if layout:
         return _parse_layout(text)
@@ -106,14 +106,15 @@ def _parse_layout(text: str) -> LayoutAddress:
     path, colon, name = rest.partition(":")
     if not path:
         raise InvalidReference(
-            f"no path in {safe_repr(text)}", remedy=f"write {scheme}:PATH or {scheme}:PATH:TAG"
+            f"there is no path in {safe_repr(text)}",
+            remedy=f"write {scheme}:PATH or {scheme}:PATH:TAG",
         )
     if scheme == DOCKER_ARCHIVE:
         name = normalize_tag(name, text) if colon else ""
     elif (colon and not name) or (name and not is_layout_name(name)):
         raise InvalidReference(
             f"not an image name of a layout: {safe_repr(name)} in {safe_repr(text)}",
-            remedy="letters and digits joined by one of - . _ : @ + and /",
+            remedy="use letters and digits, separated by single characters of - . _ : @ + and /",
         )
     return LayoutAddress(path, name or None, digest, scheme)
 

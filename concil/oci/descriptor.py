@@ -47,9 +47,9 @@ class Descriptor:
             raise InvalidManifest("a descriptor is not a JSON object")
         media_type, size = entry.get("mediaType"), entry.get("size")
         if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
-            raise InvalidManifest("a descriptor has no usable mediaType")
+            raise InvalidManifest("a descriptor has no valid mediaType")
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_SIZE:
-            raise InvalidManifest("a descriptor has no usable size")
+            raise InvalidManifest("a descriptor has no valid size")
         digest = Digest.parse(entry.get("digest", ""))
         return cls(
             media_type,
@@ -95,7 +95,7 @@ def _parse_urls(entry: object) -> tuple[str, ...]:
     if entry is None:
         return ()
     if not isinstance(entry, list) or not all(isinstance(text, str) for text in entry):
-        raise InvalidManifest("the urls of a descriptor are not a list of texts")
+        raise InvalidManifest("the urls of a descriptor are not a list of strings")
     return tuple(entry)
 
 

@@ -11,7 +11,7 @@ from concil.errors import ConcilError, DigestMismatch, InvalidDigest, SizeMismat
 from concil.oci.sha256_state import ResumableSha256
 from concil.runtime import arguments
 
-DAMAGED_SOURCE_REMEDY = "the source holds damaged content; fetch or build it again"
+DAMAGED_SOURCE_REMEDY = "the content of the source is damaged; fetch or build it again"
 _DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
 
 
@@ -38,7 +38,7 @@ class Digest:
         if match is None:
             raise InvalidDigest(
                 f"not a digest: {safe_repr(text)}",
-                remedy="a digest is sha256: and 64 hex digits, or sha512: and 128, in lower case",
+                remedy="write sha256: and 64 lower-case hex digits, or sha512: and 128",
             )
         return cls(match[1] or match[3], match[2] or match[4])
 
@@ -129,7 +129,7 @@ class Verifier:
         """
         begin = self._position if start is None else start
         if begin > self._position:
-            raise ValueError(f"bytes {self._position} to {begin} were never offered")
+            raise ValueError(f"bytes {self._position} to {begin} were skipped")
         new_bytes = memoryview(data)[self._position - begin :]
         if new_bytes.nbytes:
             self._hash.update(new_bytes)
@@ -170,12 +170,14 @@ def repeated_mismatch(first: ConcilError, second: ConcilError) -> ConcilError:
     if not first.actual_digest or not second.actual_digest:
         return second
     if first.actual_digest == second.actual_digest:
-        error = DigestMismatch(f"{second}; twice the same", remedy=DAMAGED_SOURCE_REMEDY)
+        error = DigestMismatch(
+            f"{second}; a second attempt gave the same bytes", remedy=DAMAGED_SOURCE_REMEDY
+        )
     else:
         error = DigestMismatch(
-            f"{second}; and before to {first.actual_digest}",
-            remedy="the source, or the way from it, gives other bytes each time: look at the"
-            " network, a proxy and the memory of this machine, then run it again",
+            f"{second}; an earlier attempt hashed to {first.actual_digest}",
+            remedy="the source or the network returns different bytes each time: check the "
+            "network, proxies and the memory of this machine, then try again",
         )
     error.actual_digest = second.actual_digest
     return error

@@ -152,25 +152,25 @@ def _determine_media_type(document: dict[str, Any], served_type: str) -> str:
     for name in document:
         if _MANIFEST_FIELDS.get(name.lower(), name) != name:
             raise InvalidManifest(
-                f"a manifest has {safe_repr(name)}, which others read differently"
+                f"a manifest has {safe_repr(name)}, which other programs read differently"
             )
     own_type = document.get("mediaType")
     if own_type is not None and not isinstance(own_type, str):
-        raise InvalidManifest("the mediaType of a manifest is not text")
+        raise InvalidManifest("the mediaType of a manifest is not a string")
     present_fields = {
         name for name in ("manifests", "layers", "config") if document.get(name) is not None
     }
     if "manifests" in present_fields and len(present_fields) > 1:
-        raise InvalidManifest("a document claims to be an index and a manifest at once")
+        raise InvalidManifest("a document is both an index and a manifest")
     is_known_type = served_type in INDEX_TYPES or served_type in MANIFEST_TYPES
     if own_type and is_known_type and _manifest_class(own_type) != _manifest_class(served_type):
         raise InvalidManifest(
-            f"a manifest served as {served_type} calls itself {safe_repr(own_type)}"
+            f"a manifest is served as {served_type}, but its mediaType is {safe_repr(own_type)}"
         )
     media_type = own_type or (served_type if is_known_type else _guess_media_type(document))
     if document.get("schemaVersion") == 1 and not present_fields:
         raise InvalidManifest(
-            "this is a schema 1 manifest, which registries have given up",
+            "this is a schema 1 manifest, which registries no longer support",
             remedy="push the image again with a current tool",
         )
     if _manifest_class(media_type) is None or not (
@@ -185,7 +185,10 @@ def _determine_media_type(document: dict[str, Any], served_type: str) -> str:
             f"{safe_repr(media_type)} with {' and '.join(sorted(unexpected_fields))}"
         )
     if not isinstance(document.get(_list_field(media_type), []), list | None):
-        raise InvalidManifest(f"not a manifest or index: {safe_repr(media_type)} without its list")
+        raise InvalidManifest(
+            f"not a manifest or index: {safe_repr(media_type)} without its list of manifests or "
+            "layers"
+        )
     return media_type
 
 

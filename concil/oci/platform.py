@@ -31,7 +31,7 @@ class Platform:
         if not 2 <= len(parts) <= 3 or not all(parts):
             raise InvalidManifest(
                 f"not a platform: {safe_repr(text)}",
-                remedy="write it as linux/amd64 or linux/arm/v7",
+                remedy="write OS/ARCHITECTURE[/VARIANT], for example linux/amd64 or linux/arm/v7",
             )
         return cls(*parts)
 

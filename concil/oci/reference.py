@@ -125,11 +125,14 @@ def limits_by_api_host(limits: Mapping[str, HostLimits]) -> dict[str, HostLimits
         host = name.lower()
         if not _HOST.fullmatch(host):
             raise UsageError(
-                f"limits for {safe_repr(name)}, which is no host", remedy="write host or host:port"
+                f"limits for {safe_repr(name)}, which is not a host",
+                remedy="write host or host:port",
             )
         server = DOCKER_HUB_API_HOST if host in _DOCKER_HUB_HOSTS else host
         if server in by_api_host:
-            raise UsageError(f"limits for {safe_repr(name)} twice", remedy="leave one of them away")
+            raise UsageError(
+                f"the limits for {safe_repr(name)} are given twice", remedy="omit one of them"
+            )
         by_api_host[server] = host_limits
     return by_api_host
 
@@ -160,7 +163,8 @@ def check_tag(tag: str) -> str:
     if not _TAG.fullmatch(tag):
         raise InvalidReference(
             f"not a tag: {safe_repr(tag)}",
-            remedy="a tag has up to 128 letters, digits, '_', '.', '-' and begins with no '.', '-'",
+            remedy="use up to 128 letters, digits, '_', '.' and '-', and do not begin with '.' "
+            "or '-'",
         )
     return tag
 
@@ -170,7 +174,7 @@ def check_repository(name: str) -> str:
     if len(name) > 255 or not _REPOSITORY.fullmatch(name):
         raise InvalidReference(
             f"not a repository name: {safe_repr(name)}",
-            remedy="lower-case letters and digits joined by one of . _ __ - and /",
+            remedy="use lower-case letters and digits, separated by . _ __ - or /",
         )
     return name
 
@@ -189,8 +193,8 @@ def _check_name_and_tag(text: str, name: str, tag: str | None) -> None:
 def _split_user(rest: str) -> tuple[str | None, str | None, str]:
     """Split ``user[:password]@`` off the front; an @ after the first slash starts a digest."""
     if has_slash_in_user(rest):
-        what = f"a user or password with a slash in {safe_repr(without_user(rest))}"
-        raise InvalidReference(what, remedy="write %2F in its place")
+        what = f"a user name or password contains a slash: {safe_repr(without_user(rest))}"
+        raise InvalidReference(what, remedy="write the slash as %2F")
     front, slash, path = rest.partition("/")
     user, at, host = front.rpartition("@")
     if not at or not slash:
@@ -207,7 +211,7 @@ def _split_host(rest: str, *, explicit: bool) -> tuple[str, str]:
     first, slash, name = rest.partition("/")
     if explicit and not slash:
         raise InvalidReference(
-            f"no repository behind the host: {safe_repr(without_user(rest))}",
+            f"there is no repository after the host: {safe_repr(without_user(rest))}",
             remedy="write host/repository:tag",
         )
     if not slash or not (explicit or is_host_like(first)):

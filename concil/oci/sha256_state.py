@@ -76,7 +76,10 @@ def _load_openssl() -> ctypes.CDLL | None:
         library.SHA256_Init.argtypes = (ctypes.c_void_p,)
         library.SHA256_Final.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     except (ImportError, OSError, AttributeError):
-        logger.debug("OpenSSL's sha256 is out of reach: hashes cannot be resumed")
+        logger.debug(
+            "OpenSSL's SHA-256 cannot be accessed: after an interruption, data is hashed again "
+            "from its start"
+        )
         return None
     return library if _is_compatible(library) else None
 

@@ -16,7 +16,7 @@ MOST_NESTING = 200
 # A parsed document may take twenty times the memory of its text. Python parses one at a time
 # anyway, so a lock makes threads with large documents wait while they hold only the text.
 _LARGE_DOCUMENT_SIZE = 256 * 1024  # bytes
-_TOO_DEEP = "JSON that nests too deep"
+_TOO_DEEP = "JSON that is nested too deeply"
 _large_document_lock = threading.Lock()
 
 
@@ -44,7 +44,7 @@ def parse_json(content: bytes, *, max_parts: int = MAX_PARTS) -> Any:  # noqa: A
     Source: RFC 8259, 4, 8.1.
     """
     if sum(map(content.count, (b"[", b"{", b","))) > max_parts:
-        raise InvalidJSON(f"JSON of more than {max_parts} parts")
+        raise InvalidJSON(f"JSON with more than {max_parts} parts")
     try:
         with (
             _large_document_lock
@@ -88,9 +88,9 @@ def check_nesting(document: object) -> None:
 def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise InvalidJSON("JSON with a key twice in one object")
+        raise InvalidJSON("JSON with a duplicate key in an object")
     return result
 
 
 def _reject_constant(_name: str) -> NoReturn:
-    raise InvalidJSON("not JSON: it has a number that is none")
+    raise InvalidJSON("not JSON: it contains NaN or Infinity")

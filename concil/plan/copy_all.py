@@ -53,7 +53,7 @@ class AllImages:
         """
         source = parse_address(self.source)
         if _is_single_image(source):
-            raise UsageError(f"{source} is one image", remedy="leave tag and digest out")
+            raise UsageError(f"{source} is a single image", remedy="omit the tag and digest")
         local = self.destination.startswith(LOCAL_SCHEMES)
         if local or isinstance(source, LayoutAddress):
             self._destination_prefix = DestinationPrefix(self.destination)
@@ -61,13 +61,14 @@ class AllImages:
             target = parse_address(self.destination)
             if _is_single_image(target):
                 raise UsageError(
-                    f"all tags cannot go to one: {target}", remedy="leave tag and digest out"
+                    f"all tags cannot be copied to a single image: {target}",
+                    remedy="omit the tag and digest",
                 )
         if local or self._destination_prefix is None:
             target = parse_address(self.destination)
             if address_key(source)[:2] == address_key(target)[:2]:
                 raise UsageError(
-                    f"{source} would be copied onto itself", remedy="name another place"
+                    f"{source} would be copied onto itself", remedy="choose another destination"
                 )
 
     def __iter__(self) -> Iterator[MirrorItem]:
@@ -112,17 +113,17 @@ class AllImages:
                     f"{safe_repr(first_name)} and {safe_repr(name)} of {self.source} would both be "
                     f"written to "
                     f"{parse_address(target)}",
-                    remedy="mirror them by a list, with targets of their own",
+                    remedy="mirror them with a list that gives each a target",
                 )
             yield self._create_item(source, target)
         if nameless:
             logger.warning(
-                "%s: %d images without a name are left out%s; copy them by digest",
+                "%s: %d images without a name are skipped%s; copy them by digest",
                 self.source,
                 nameless,
-                ", but for what refers to those with one"
+                ", except referrers of images with a name"
                 if self.referrers
-                else ", which signatures are too without referrers=True",
+                else ", and so are signatures without referrers=True",
             )
 
     def _create_item(self, source: str, destination: str) -> MirrorItem:

@@ -74,7 +74,9 @@ class PlanExpansion:
                 else rule_for_repository(entry, PLACEHOLDER_REPOSITORY)
             )
             if rule is not entry and self.list_repositories is None:
-                raise UsageError(f"{rule.location}: nobody lists the repositories of a registry")
+                raise UsageError(
+                    f"{rule.location}: the repositories of a registry cannot be listed here"
+                )
             platforms = rule.platforms or self.platforms
             listed = (
                 [f"{rule.source}:{tag}" for tag in rule.tag_filter.names] if rule.tag_filter else []
@@ -265,7 +267,7 @@ class PlanExpansion:
             return self.destination_prefix.resolve(source, target)
         if target is None or rule.needs_destination:
             raise UsageError(
-                "nobody says where it goes", remedy="give a target, or a destination for all"
+                "it has no target", remedy="give it a target, or give a destination for all images"
             )
         return target
 
@@ -296,7 +298,7 @@ def _field_value(name: str, source: Address) -> str:
     if name not in values:
         raise UsageError(
             f"unknown field in a target: {{{safe_repr(name)}}}",
-            remedy=f"known are: {', '.join(f'{{{field_name}}}' for field_name in values)}",
+            remedy=f"known fields: {', '.join(f'{{{field_name}}}' for field_name in values)}",
         )
     return values[name]
 

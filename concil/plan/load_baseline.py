@@ -19,6 +19,7 @@ from concil.oci.address import (
 )
 from concil.oci.manifest import Digest
 from concil.oci.strict_json import InvalidJSON, parse_json
+from concil.plan.report_schema import check_schema_version
 from concil.plan.target_names import DestinationPrefix
 from concil.store.airgap.baseline import Baseline, read_baseline
 from concil.store.archive.oci import OCIArchive
@@ -65,7 +66,7 @@ def _load_layout(address: object) -> Baseline:
         or address.name
         or address.digest
     ):
-        raise UsageError(f"{address} tells nothing of an earlier run", remedy=_REMEDY)
+        raise UsageError(f"{address} cannot be the baseline of an export", remedy=_REMEDY)
     if address.scheme == LAYOUT:
         return read_baseline(LayoutDirectory(address.path))
     with contextlib.closing(OCIArchive(Path(address.path))) as archive:
@@ -78,20 +79,21 @@ def _load_report(path: Path) -> Baseline:
         with path.open("rb") as file:
             content = file.read(_LIMIT + 1)
     except FileNotFoundError as error:
-        raise NotFound(f"there is no report or layout {name}", remedy=_REMEDY) from error
+        raise NotFound(f"there is no report or layout at {name}", remedy=_REMEDY) from error
     except (OSError, ValueError) as error:
         if isinstance(error, OSError):
             raise disk_error("cannot read", path, error) from error
-        raise UsageError(f"not a path: {name}", remedy=_REMEDY) from error
+        raise UsageError(f"not a valid path: {name}", remedy=_REMEDY) from error
     if len(content) > _LIMIT:
-        raise StoreError(f"{name} is larger than a report can be", remedy=_REMEDY)
+        raise StoreError(f"{name} is larger than the limit for reports", remedy=_REMEDY)
     try:
         document = parse_json(content, max_parts=_MOST_PARTS)
     except InvalidJSON as error:
-        raise UsageError(f"{name} is no report: it is {error}", remedy=_REMEDY) from error
+        raise UsageError(f"{name} is not a report: it is {error}", remedy=_REMEDY) from error
     images = document.get("images") if isinstance(document, dict) else None
     if not isinstance(images, list):
-        raise UsageError(f"{name} is no report of a mirror", remedy=_REMEDY)
+        raise UsageError(f"{name} is not a report of a mirror", remedy=_REMEDY)
+    check_schema_version(document, name)
     baseline = Baseline()
     for entry in images:
         _add_image(entry, baseline)
@@ -106,7 +108,7 @@ def _add_image(entry: Any, baseline: Baseline) -> None:  # noqa: ANN401 - whatev
     with contextlib.suppress(ConcilError, TypeError):
         name = _layout_name(str(entry.get("source")), str(entry.get("target")))
         blobs = []
-        for text in entry.get("contents") or ():
+        for text in entry.get("blob_digests") or ():
             with contextlib.suppress(InvalidDigest):
                 blobs.append(Digest.parse(text))
         baseline.add_image(name, Digest.parse(entry.get("digest", "")), blobs)

@@ -16,7 +16,7 @@ _MAX_PLAN_SIZE = 64 * 1024 * 1024  # bytes
 def load_plan(path: str) -> Plan:
     """Load a plan: TOML or YAML by its suffix, otherwise a list with one image per line.
 
-    YAML is a file of `skopeo sync` or of regsync, told apart by its content.
+    YAML is a file of `skopeo sync` or of regsync, distinguished by its content.
 
     Args:
         path: a file; ``-`` reads a list from standard input.
@@ -28,12 +28,12 @@ def load_plan(path: str) -> Plan:
     content = _read_content(path, name)
     shown_name = name if name.isprintable() else safe_repr(name)
     if len(content) > _MAX_PLAN_SIZE:
-        raise UsageError(f"{shown_name} is larger than a list of images can be")
+        raise UsageError(f"{shown_name} is larger than the limit for lists of images")
     text = None
     with contextlib.suppress(UnicodeDecodeError):  # it quotes the plan: passwords
         text = content.decode("utf-8-sig")
     if text is None:
-        raise UsageError(f"{shown_name} is not UTF-8 text", remedy="a list has one image a line")
+        raise UsageError(f"{shown_name} is not UTF-8 text", remedy="write one image per line")
     suffix = Path(path).suffix.lower()
     if suffix == ".toml":
         return toml_plan.parse_plan(text, shown_name)
@@ -51,16 +51,18 @@ def _read_content(path: str, name: str) -> bytes:
     try:
         if path == "-":
             if sys.stdin is None:
-                raise UsageError("standard input is closed", remedy="name a file")
+                raise UsageError("standard input is closed", remedy="give a file")
             return sys.stdin.buffer.read(_MAX_PLAN_SIZE + 1)
         with Path(path).open("rb") as file:
             return file.read(_MAX_PLAN_SIZE + 1)
     except FileNotFoundError as error:
         raise UsageError(f"no such file: {safe_repr(name)}", remedy="check the path") from error
     except IsADirectoryError as error:
-        raise UsageError(f"{safe_repr(name)} is a directory", remedy="name a list") from error
+        raise UsageError(
+            f"{safe_repr(name)} is a directory", remedy="give a list or plan"
+        ) from error
     except (OSError, ValueError) as error:
-        cause = getattr(error, "strerror", None) or "not a path"
+        cause = getattr(error, "strerror", None) or "not a valid path"
         raise StoreError(
             f"cannot read {safe_repr(name)}: {cause}", remedy="check the path and its permissions"
         ) from error

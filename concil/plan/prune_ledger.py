@@ -79,23 +79,23 @@ class PruneLedger:
             destination: returns the destination of an image of a rule.
             allow_empty: prune a repository even if its source lists no tags at all.
         Raises:
-            UsageError: the target of a rule that prunes cannot be told from other targets, or
-                a rule is for a whole registry.
+            UsageError: the target of a rule that prunes cannot be distinguished from other
+                targets, or a rule is for a whole registry.
         """
         self._allow_empty = allow_empty
         rules = tuple(rules)
         for rule in rules:
             if rule.repository_filter is not None:
                 raise UsageError(
-                    f"{rule.location}: a whole registry is not pruned",
-                    remedy="name its repositories, or do not prune",
+                    f"{rule.location}: a whole registry cannot be pruned",
+                    remedy="list its repositories, or do not prune",
                 )
         self._rule_states = {id(rule): _create_rule_state(rule, destination) for rule in rules}
         self._pruned_repositories = {
             e.repository_key for e in self._rule_states.values() if e.is_pruned
         }
         if not self._pruned_repositories:
-            logger.warning("nothing is pruned: no entry of the plan asks a repository for its tags")
+            logger.warning("nothing is pruned: no entry of the plan selects tags of a repository")
         self._written_keys: set[bytes] = set()
         self._pinned_digests: dict[tuple[str, ...], list[str]] = defaultdict(list)
 
@@ -144,15 +144,15 @@ class PruneLedger:
         for entry in entries:
             if not entry.is_complete:
                 return ConcilError(
-                    f"{entry.repository} was not pruned: not all is known of what "
-                    f"{entry.rule.location} writes there",
-                    remedy="mirror again once its source can be listed",
+                    f"{entry.repository} was not pruned: the source of {entry.rule.location}, "
+                    "which writes to it, could not be listed completely",
+                    remedy="mirror again once that source can be listed",
                 )
             if entry.is_pruned and not entry.source_tags and not self._allow_empty:
                 return ConcilError(
                     f"{entry.repository} was not pruned: {parse_address(entry.rule.source)} lists "
                     "no tags at all",
-                    remedy="if that is right, say without_limit=True",
+                    remedy="if that is correct, use without_limit=True",
                 )
         return None
 
@@ -191,16 +191,19 @@ def _create_rule_state(rule: Rule, destination: Callable[[Rule, Address], str]) 
         return _RuleState(rule, repository_key(address_key(target)), target)
     if isinstance(source, LayoutAddress):
         if rule.prune:
-            raise _cannot_prune(rule, "its source is a layout, whose names may come from anywhere")
+            raise _cannot_prune(
+                rule,
+                "its source is a layout, and the names in a layout may come from different sources",
+            )
         return _RuleState(rule, None, source)
     target = parse_address(destination(rule, source.with_reference(tag=_PLACEHOLDER_TAG)))
     if rule.prune and isinstance(target, LayoutAddress) and target.scheme != LAYOUT:
-        raise _cannot_prune(rule, "its target is an archive; mirror to a new one instead")
+        raise _cannot_prune(rule, "its target is an archive; mirror to a new archive instead")
     *repository, name = address_key(target)
     prefix, separator, suffix = name.partition(_PLACEHOLDER_TAG)
     if _PLACEHOLDER_TAG in "\0".join(repository) or not separator or _PLACEHOLDER_TAG in suffix:
         if rule.prune:
-            raise _cannot_prune(rule, "its target has the tag not once, or not as its tag alone")
+            raise _cannot_prune(rule, "its target must contain {tag} exactly once, in its tag")
         return _RuleState(rule, None, target)
     return _RuleState(
         rule, repository_key(address_key(target)), _repository_address(target), prefix, suffix
@@ -209,8 +212,8 @@ def _create_rule_state(rule: Rule, destination: Callable[[Rule, Address], str]) 
 
 def _cannot_prune(rule: Rule, reason: str) -> UsageError:
     return UsageError(
-        f"{rule.location}: 'prune': what is gone could not be told: {reason}",
-        remedy="do not prune it",
+        f"{rule.location}: 'prune': deleted tags cannot be detected: {reason}",
+        remedy="remove prune from this entry",
     )
 
 

@@ -14,6 +14,7 @@ from concil.oci.address import Address, LayoutAddress, parse_address
 from concil.oci.reference import Reference
 from concil.oci.strict_json import InvalidJSON, check_nesting
 from concil.plan.registry_rules import registry_of
+from concil.plan.report_schema import check_schema_version
 from concil.plan.rule import Rule
 from concil.plan.tag_filter import TagFilter
 from concil.transfer.mirror.report import MirrorItem
@@ -21,7 +22,7 @@ from concil.transfer.mirror.report import MirrorItem
 logger = logging.getLogger(__name__)
 
 _MAX_REPORT_SIZE = 1024 * 1024 * 1024  # bytes; enough for five million images
-_REMEDY = "name a JSON report that a mirror has written"
+_REMEDY = "give a JSON report that a mirror has written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class FailedImages:
         images, unlisted = set(), set()
         try:
             for entry in document["images"]:
-                if entry["outcome"] in ("failed", "untried"):  # without failed deletions
+                if entry["outcome"] in ("failed", "not_tried"):  # without failed deletions
                     source, target = str(entry["source"]), entry.get("target")
                     if target is None:
                         unlisted.add(source)
@@ -51,11 +52,11 @@ class FailedImages:
                         images.add((source, str(target)))
             complete = bool(document["summary"]["complete"])
         except (KeyError, TypeError) as error:
-            raise UsageError(f"{safe_repr(str(path))} is no report", remedy=_REMEDY) from error
+            raise UsageError(f"{safe_repr(str(path))} is not a report", remedy=_REMEDY) from error
         if not complete:
             logger.warning(
-                "%s is of a run that was interrupted or ended early: what that had not begun is "
-                "not in it; run the whole plan for that",
+                "%s is the report of a run that was interrupted or ended early: it does not list "
+                "the images that were not started; mirror the whole plan to copy those",
                 safe_repr(str(path)),
             )
         return cls(frozenset(images), frozenset(unlisted))
@@ -125,7 +126,7 @@ def _parse_or_none(text: str) -> Address | None:
 def _read_document(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_REPORT_SIZE:
-            raise UsageError(f"{safe_repr(str(path))} is larger than a report can be")
+            raise UsageError(f"{safe_repr(str(path))} is larger than the limit for reports")
         with path.open("rb") as file:
             document = json.load(file)
         check_nesting(document)
@@ -135,10 +136,12 @@ def _read_document(path: Path) -> dict[str, Any]:
         ) from error
     except (InvalidJSON, RecursionError) as error:
         raise UsageError(
-            f"{safe_repr(str(path))} is no report: its JSON nests too deep", remedy=_REMEDY
+            f"{safe_repr(str(path))} is not a report: its JSON is nested too deeply", remedy=_REMEDY
         ) from error
     except ValueError as error:
-        raise UsageError(f"{safe_repr(str(path))} is no report", remedy=_REMEDY) from error
+        raise UsageError(f"{safe_repr(str(path))} is not a report", remedy=_REMEDY) from error
     if not isinstance(document, dict):
-        raise UsageError(f"{safe_repr(str(path))} is no report", remedy=_REMEDY)
+        raise UsageError(f"{safe_repr(str(path))} is not a report", remedy=_REMEDY)
+    if "images" in document:
+        check_schema_version(document, safe_repr(str(path)))
     return document

@@ -19,7 +19,7 @@ def compile_pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except RecursionError as error:
-        raise re.error("it nests too deep") from error
+        raise re.error("it is nested too deeply") from error
     except OverflowError as error:
         raise re.error(str(error)) from error
 

@@ -33,8 +33,9 @@ class DestinationPrefix:
             address = parse_address(destination)
             if not isinstance(address, LayoutAddress) or address.name or address.digest:
                 raise UsageError(
-                    f"a mirror goes to a whole layout, not to one image: {safe_repr(destination)}",
-                    remedy="write oci:DIR, or oci-archive:FILE",
+                    "the destination of a mirror is a layout, not a single image: "
+                    f"{safe_repr(destination)}",
+                    remedy="write oci:DIR or oci-archive:FILE",
                 )
             return
         self._prefix = destination.rstrip("/")
@@ -42,7 +43,7 @@ class DestinationPrefix:
         last_component = without_scheme.rpartition("@")[2].partition("/")[2].rpartition("/")[2]
         if ":" in last_component or re.search(r"@sha\d+:", without_scheme):
             raise UsageError(
-                f"a mirror goes below a prefix, not to one tag: "
+                f"the destination of a mirror is a prefix, not a single tag: "
                 f"{safe_repr(hide_credentials(destination))}",
                 remedy="write host[:port]/prefix or oci:DIR",
             )
@@ -69,13 +70,14 @@ class DestinationPrefix:
             return self._repository_name(source)
         if source.name is None:
             raise UsageError(
-                f"{source} has no name to go by", remedy="write: SOURCE -> REPOSITORY:TAG"
+                f"{source} has no name from which a target can be derived",
+                remedy="write SOURCE -> REPOSITORY:TAG",
             )
         if self._is_local:
             return source.name
         if not {":", "/"} & set(source.name):
             raise UsageError(
-                f"{source} names no repository", remedy="write: SOURCE -> REPOSITORY:TAG"
+                f"{source} does not name a repository", remedy="write SOURCE -> REPOSITORY:TAG"
             )
         return self._repository_name(Reference.parse(source.name))
 

@@ -78,7 +78,7 @@ def emit(sink: ProgressSink | None, event: Event) -> None:
         if scope is not None and scope.is_callback_error_fatal:
             scope.cancel_with_error(error)
         elif isinstance(error, Exception):
-            logger.exception("a progress callback failed; the transfer goes on")
+            logger.exception("a progress callback failed; the transfer continues")
         else:
             raise
 

@@ -61,7 +61,7 @@ class ThrottledReader:
         start_time = max([limiter.reserve(size, now) for limiter in self._limiters])
         try:
             if start_time > now and self._cancel.wait(start_time - now):
-                raise Cancelled("cancelled while the bandwidth was used by others")
+                raise Cancelled("cancelled while waiting for bandwidth")
             count = self._reader.readinto(buffer[:size])
         finally:
             if count < size:

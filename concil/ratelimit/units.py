@@ -26,7 +26,8 @@ def parse_request_rate(text: str) -> float:
     # The minimum is one a minute, which a float of seconds does not represent exactly.
     if match is None or rate * 60 < 1 - 1e-9:
         raise UsageError(
-            f"{text!a} is no rate of one request a minute or more", remedy="write 20/s or 600/m"
+            f"{text!a} is not a rate of at least one request per minute",
+            remedy="write 20/s or 600/m",
         )
     return max(rate, 1 / 60)
 
@@ -43,6 +44,7 @@ def parse_bandwidth(text: str) -> int:
     rate = int(float(match[1]) * _FACTORS[match[2].lower()]) if match else 0
     if rate < MIN_BANDWIDTH:
         raise UsageError(
-            f"{text!a} is no rate of 1k bytes a second or more", remedy="write 500k, 50M or 1G"
+            f"{text!a} is not a rate of at least 1k bytes per second",
+            remedy="write 500k, 50M or 1G",
         )
     return rate

@@ -75,7 +75,7 @@ class CancelScope:
     def raise_if_cancelled(self) -> None:
         """Raise Cancelled if the call is cancelled."""
         if self.is_cancelled:
-            raise Cancelled("cancelled before it began")
+            raise Cancelled("cancelled before it started")
 
     def cancel(self) -> None:
         """Cancel the call."""

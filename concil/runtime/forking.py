@@ -133,7 +133,7 @@ def _after_fork_in_child() -> None:
         try:
             call()
         except Exception:  # the other callbacks must still run
-            logger.exception("something of the parent cannot be used in a forked child")
+            logger.exception("a resource of the parent cannot be reset in a forked child")
 
 
 os.register_at_fork(

@@ -13,9 +13,9 @@ from concil.errors import ConcilError, LimitReached
 
 logger = logging.getLogger(__name__)
 
-THREADS_REMEDY = "raise the limit of processes (ulimit -u) or of memory (ulimit -v)"
+THREADS_REMEDY = "raise the process limit (ulimit -u) or the memory limit (ulimit -v)"
 FILES_REMEDY = "raise the limit of open files (ulimit -n) or use fewer jobs"
-MEMORY_REMEDY = "raise the limit of memory (ulimit -v) or use fewer jobs"
+MEMORY_REMEDY = "raise the memory limit (ulimit -v) or use fewer jobs"
 _DEFAULT_STACK_SIZE = 8 * MIB  # bytes, if the system has no limit
 _MALLOC_ARENA_SIZE = 64 * MIB  # bytes that glibc's malloc reserves for a thread
 _RESERVED_MEMORY = 64 * MIB  # bytes for concurrent work

@@ -84,7 +84,8 @@ class RegistryBehavior:
             return
         if chunk.start != chunk.offset:
             raise ErrorResponse(
-                "RANGE_INVALID", f"the session goes on at byte {chunk.offset}, not {chunk.start}"
+                "RANGE_INVALID",
+                f"the next chunk must start at byte {chunk.offset}, not {chunk.start}",
             )
         if chunk.length is not None and chunk.length != chunk.stop - chunk.start:
             raise ErrorResponse("SIZE_INVALID", "Content-Length and Content-Range differ")

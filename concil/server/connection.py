@@ -115,12 +115,14 @@ class Connection:
                 del self._buffer[: end_index + len(end)]
                 return text
             if len(self._buffer) > limit:
-                raise ErrorResponse("UNSUPPORTED", f"more than {limit} bytes of header", status=431)
+                raise ErrorResponse(
+                    "UNSUPPORTED", f"the headers have more than {limit} bytes", status=431
+                )
             searched = max(0, len(self._buffer) - len(end))
             if not self.fill():
                 return None
             if time.monotonic() > deadline:
-                raise TimeoutError("a line or the headers took too long")
+                raise TimeoutError("the request line or the headers took too long")
 
     def send(self, piece: bytes | memoryview) -> None:
         """Send all bytes; the timeout counts from the last byte sent."""

@@ -102,7 +102,7 @@ class ConnectionTable:
         with self._changed:
             if not network:
                 limit = _max_connections()
-                reason = "; ulimit -n allows no more" if limit < MAX_CONNECTIONS else ""
+                reason = ", the limit of open files (ulimit -n)" if limit < MAX_CONNECTIONS else ""
                 return f"more than {limit} connections{reason}" if len(self._open) >= limit else ""
             count = sum(connection.network == network for connection in self._open)
             limit = MAX_PER_ADDRESS

@@ -143,7 +143,7 @@ def _parse_headers(lines: list[str]) -> dict[str, str]:
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not _TOKEN.fullmatch(name):
-            raise ErrorResponse("UNSUPPORTED", "not a header line", status=400)
+            raise ErrorResponse("UNSUPPORTED", "not a valid header line", status=400)
         name, value = name.lower(), value.strip()
         if name in headers and name in _SINGLE:
             raise ErrorResponse("UNSUPPORTED", f"two {name} headers", status=400)
@@ -157,12 +157,12 @@ def _body_length(headers: dict[str, str]) -> int | None:
     if coding is not None:
         # Both headers together are a request smuggling attack (RFC 9112, 6.1).
         if length is not None or coding.lower() != "chunked":
-            raise ErrorResponse("UNSUPPORTED", "unusable Transfer-Encoding", status=400)
+            raise ErrorResponse("UNSUPPORTED", "unsupported Transfer-Encoding", status=400)
         return None
     if length is None:
         return 0
     if not length.isascii() or not length.isdigit() or len(length) > 18:
-        raise ErrorResponse("SIZE_INVALID", "not a Content-Length")
+        raise ErrorResponse("SIZE_INVALID", "not a valid Content-Length")
     return int(length)
 
 

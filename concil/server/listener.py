@@ -81,7 +81,9 @@ class Listener:
         Raises:
             OSError: no thread can be started.
         """
-        if not start_thread(self._thread, "nobody can be served", is_required=True):
+        if not start_thread(
+            self._thread, "the registry cannot accept connections", is_required=True
+        ):
             self.close()
             raise OSError(errno.EAGAIN, f"cannot start a thread; {THREADS_REMEDY}")
 
@@ -136,7 +138,9 @@ class Listener:
             thread.daemon = True
             connection.thread = thread
             self._connections.add(connection)
-            if start_thread(thread, "" if attempt else "one connection is closed"):
+            if start_thread(
+                thread, "" if attempt else "closing the connection that has been idle longest"
+            ):
                 return
             self._connections.remove(connection)
             self._connections.close_longest_idle(_RETRY_DELAY)
@@ -157,7 +161,7 @@ class Listener:
         """Log why connections are closed, at most once in `_QUIET` seconds."""
         if time.monotonic() - self._warned >= _QUIET:
             self._warned = time.monotonic()
-            logger.warning("%s: one is closed that has been silent", cause)
+            logger.warning("%s: closing the one that has been idle longest", cause)
 
     def _run_connection(self, connection: OpenConnection) -> None:
         sock = connection.sock

@@ -33,6 +33,8 @@ def parse_range(header: str, size: int) -> tuple[int, int] | None:
         return None
     if start >= stop:
         raise ErrorResponse(
-            "RANGE_INVALID", "no such range", headers={"Content-Range": f"bytes */{size}"}
+            "RANGE_INVALID",
+            "the range is outside the blob",
+            headers={"Content-Range": f"bytes */{size}"},
         )
     return start, stop

@@ -103,7 +103,7 @@ class EmbeddedRegistry:
             raise StoreError(
                 f"cannot listen on {safe_repr(_format_address(self._address))}: "
                 f"{_error_text(error)}",
-                remedy="choose another address with address=; port 0 takes a free one",
+                remedy="choose another address with address=; port 0 chooses a free port",
             ) from error
         try:
             self._listener.start()
@@ -169,7 +169,12 @@ class EmbeddedRegistry:
         try:
             reply = handle_request(service, request)
         except (IncompleteBody, DropConnection) as error:
-            logger.info("%s %s: %s", request.method, request.log_path, str(error) or "hung up")
+            logger.info(
+                "%s %s: %s",
+                request.method,
+                request.log_path,
+                str(error) or "connection closed without a response",
+            )
             self._record_exchange(exchange, request)
             self._report_exchange(exchange)
             return False

@@ -79,17 +79,21 @@ def _dispatch(service: Service, request: Request) -> Response:
         raise
     except ConcilError as error:
         logger.error("%s %s: %s", request.method, request.log_path, error)  # noqa: TRY400  # one line
-        return _internal_error("the registry's directory is damaged or refuses; see its log")
+        return _internal_error(
+            "the directory of the registry is damaged or not accessible; see the log"
+        )
     except OSError as error:
         logger.error("%s %s: %s", request.method, request.log_path, error)  # noqa: TRY400  # one line
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return _internal_error(
-            "the registry's disk is full" if is_full else "the registry's disk refuses"
+            "the disk of the registry is full"
+            if is_full
+            else "the disk of the registry refuses to write"
         )
     except Exception:
         # One bad request must not end the server.
         logger.exception("%s %s failed", request.method, request.log_path)
-        return _internal_error("the registry failed; see its log")
+        return _internal_error("the registry failed; see the log")
 
 
 def _match_route(service: Service, request: Request) -> tuple[Handler, PathParameters]:
@@ -103,7 +107,9 @@ def _match_route(service: Service, request: Request) -> tuple[Handler, PathParam
             _check_name(parameters.repository)
         if method not in endpoints:
             allowed = ", ".join(sorted(endpoints))
-            raise ErrorResponse("UNSUPPORTED", f"{allowed} only", headers={"Allow": allowed})
+            raise ErrorResponse(
+                "UNSUPPORTED", f"the allowed methods are {allowed}", headers={"Allow": allowed}
+            )
         if service.read_only and method in _WRITE_METHODS:
             raise ErrorResponse("UNSUPPORTED", "this registry is read-only")
         return endpoints[method], parameters

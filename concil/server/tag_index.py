@@ -164,7 +164,10 @@ class TagIndex:
         name = entry.annotations.get(CONTAINERD_IMAGE_NAME) or entry.annotations.get(REF_NAME, "")
         location = parse_entry_name(name, self._default_repository)
         if location is None:
-            logger.warning("index.json has %s, which no registry can serve", safe_repr(name))
+            logger.warning(
+                "index.json contains %s, which is not a valid tag or repository for a registry",
+                safe_repr(name),
+            )
             return
         repository, tag = location
         change(self._by_repository.setdefault(repository, RepositoryEntries()), name, tag, entry)

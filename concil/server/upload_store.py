@@ -128,7 +128,7 @@ class UploadStore:
         NoFollowTree(self._layout.path).make_directory(_UPLOADS_PATH)
         for path in self._directory.iterdir():
             if _SESSION_ID.fullmatch(path.name) and time.time() - path.lstat().st_mtime > _LIFETIME:
-                logger.info("upload %s was left alone for a week: removed", path.name)
+                logger.info("removed upload %s, which was unused for a week", path.name)
                 path.unlink(missing_ok=True)
 
     def create(self, repository: str, algorithm: str = "sha256") -> Upload:

@@ -76,8 +76,8 @@ def test_mirror_goes_on_with_the_threads_that_it_has(
     )
 
     assert done.code == 0, done.err
-    told_once(done.err.replace("no progress is shown", "ulimit"))
-    assert "raise the limit of processes (ulimit -u)" in done.err
+    told_once(done.err.replace("running without a progress display", "ulimit"))
+    assert "raise the process limit (ulimit -u)" in done.err
     assert_all_there(full)
 
 

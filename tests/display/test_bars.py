@@ -205,7 +205,7 @@ def test_elsewhere_plain_lines_are_written(monkeypatch: pytest.MonkeyPatch) -> N
 
     class Stream(io.StringIO):
         def write(self, text: str) -> int:
-            if "under way" in text:
+            if "running" in text:
                 wrote.set()
             return super().write(text)
 
@@ -223,7 +223,7 @@ def test_elsewhere_plain_lines_are_written(monkeypatch: pytest.MonkeyPatch) -> N
     lines = stream.getvalue().splitlines()
     assert lines[-1] == "a line"
     assert lines[0].startswith("1/2 images, 5.0 MiB of 20.0 MiB (25 %), ")
-    assert lines[0].endswith("left, 2 under way, 1 trying again")
+    assert lines[0].endswith("left, 2 running, 1 retrying")
 
 
 def test_json_is_an_object_a_line() -> None:

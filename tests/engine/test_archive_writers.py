@@ -308,7 +308,7 @@ def test_the_second_writer_of_a_docker_archive_is_refused_by_name_at_once(
     one.mirror(items())
 
     (error,) = refused
-    assert told(error, "another process is writing", "images.tar", "not added to")
+    assert told(error, "another process is writing", "images.tar", "cannot be added to")
     assert [entry["RepoTags"] for entry in listed(out)] == [["docker.io/library/app:0"]]
     assert left_beside(out) == []
 
@@ -328,7 +328,7 @@ def test_the_next_writer_of_a_docker_archive_may_go_on_when_the_first_has_failed
 
     with pytest.raises(UsageError) as caught:
         third.acquire_lock()
-    assert told(caught.value, "is there already")
+    assert told(caught.value, "already exists")
     assert left_beside(out) == []
 
 

@@ -134,8 +134,8 @@ def test_bytes_that_are_wrong_once_do_not_fail_an_image(
         assert_same_image(url, back, "v1", IMAGE)
 
 
-SAME = ((9, 9), "twice the same", "the source holds damaged content")
-OTHER = ((9, 99), "and before to sha256:", "the way from it")
+SAME = ((9, 9), "a second attempt gave the same bytes", "the content of the source is damaged")
+OTHER = ((9, 99), "an earlier attempt hashed to sha256:", "the source or the network")
 
 
 @pytest.mark.parametrize("kind", ["registry", "oci", "oci-archive", "pull"])
@@ -176,7 +176,7 @@ def test_a_layer_of_a_layout_that_is_wrong_is_read_twice(source: Source) -> None
         file = layout / "blobs/sha256" / LARGEST.removeprefix("sha256:")
         file.write_bytes(bytes(len(IMAGE.blobs[LARGEST])))
 
-        with pytest.raises(DigestMismatch, match="twice the same") as caught:
+        with pytest.raises(DigestMismatch, match="a second attempt gave the same bytes") as caught:
             engine.copy(f"oci:{layout}:v1", source.target("registry"))
 
-    assert "the source holds damaged content" in caught.value.remedy
+    assert "the content of the source is damaged" in caught.value.remedy

@@ -67,7 +67,7 @@ engine.close()
     if method == "fork":
         assert told == "0\n"
     else:
-        assert told == "an Engine cannot be pickled: make one in the process that uses it\n"
+        assert told == "an Engine cannot be pickled: create one in the process that uses it\n"
 
 
 def test_a_hub_cannot_travel_either_and_does_not_show_its_password() -> None:
@@ -82,7 +82,8 @@ except TypeError as error:
     told = run_program(program, "-", "-", 0)
 
     assert (
-        told == "a DockerHub cannot be pickled: make one of its URL in the process that uses it\n"
+        told
+        == "a DockerHub cannot be pickled: create one from its URL in the process that uses it\n"
     )
 
 

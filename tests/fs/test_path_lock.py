@@ -141,7 +141,7 @@ def test_a_file_system_without_locks_is_told(
     assert lock.acquire(0)
     lock.release()
 
-    assert "has no locks" in caplog.text
+    assert "does not support locks" in caplog.text
     assert list(final.parent.iterdir()) == []
 
 

@@ -144,7 +144,7 @@ def test_two_sources_for_one_target_fail_the_second() -> None:
     [
         (everything("q.example/a", "{colour}:{tag}"), "h.example", "unknown field in a target"),
         (everything("q.example/a"), "q.example", "q.example/a would be copied onto itself"),
-        (everything("q.example/a"), None, "nobody says where it goes"),
+        (everything("q.example/a"), None, "it has no target"),
         (everything("q.example/a", "n.example/X:{tag}"), None, "plan:1"),
         (Rule("plan:1", "q.example/A"), "h.example", "plan:1"),
     ],

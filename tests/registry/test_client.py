@@ -371,10 +371,10 @@ def test_a_manifest_that_is_wrong_twice_is_the_sources(
 ) -> None:
     server.respond("GET", f"/v2/team/app/manifests/{IMAGE.digest}", sent(changed(0)))
 
-    with pytest.raises(DigestMismatch, match="twice the same") as caught:
+    with pytest.raises(DigestMismatch, match="a second attempt gave the same bytes") as caught:
         client.get_manifest(IMAGE.digest)
 
-    assert "the source holds damaged content" in caught.value.remedy
+    assert "the content of the source is damaged" in caught.value.remedy
     assert len(server.requests) == 2
 
 
@@ -385,10 +385,10 @@ def test_a_manifest_that_is_wrong_in_two_ways_is_the_lines(
     path = f"/v2/team/app/manifests/{reference}"
     server.respond("GET", path, sent(changed(0)), sent(changed(1)))
 
-    with pytest.raises(DigestMismatch, match="and before to sha256:") as caught:
+    with pytest.raises(DigestMismatch, match="an earlier attempt hashed to sha256:") as caught:
         client.get_manifest(reference)
 
-    assert "the way from it" in caught.value.remedy
+    assert "the source or the network" in caught.value.remedy
 
 
 def test_a_registry_that_is_wrong_about_the_digest_of_a_tag_is_not_believed(

@@ -272,7 +272,7 @@ def test_a_file_that_changes_while_it_is_sent_is_refused(
     ended = kill_when(resumable_relay, push(resumable_relay, content), half)
 
     assert ended.code == 1
-    assert "let nothing write to the file meanwhile" in ended.err
+    assert "while no other program writes to the file" in ended.err
     assert len([line for line in ended.err.splitlines() if line.startswith("concil:")]) == 1
     changed = digest_of(content.path.read_bytes())
     for digest in (content.digest, changed):

@@ -98,9 +98,9 @@ def test_what_is_under_way_is_not_forgotten(resumable_relay: Relay, content: Con
 
         refused = run(["transfers", "forget", line.split()[0]])
 
-        assert "under way" in line
+        assert "running" in line
         assert refused.code == 2
-        assert "under way in another process" in refused.err
+        assert "running in another process" in refused.err
         assert run(["transfers", "forget", "--all"]).code == 0
         assert len(listed()) == 1
         resumable_relay.rate = None
@@ -126,9 +126,9 @@ def test_what_cannot_be_gone_on_with_says_so(
     pulled, pushed = listed()
     content.path.unlink()
 
-    assert f"{content.digest} (partial file gone)" in pulled
-    assert f"{content.path} (changed since)" in pushed
-    assert f"{content.path} (gone)" in listed()[1]
+    assert f"{content.digest} (partial file missing)" in pulled
+    assert f"{content.path} (changed)" in pushed
+    assert f"{content.path} (missing)" in listed()[1]
 
 
 def left(target: str, subject: str, *offsets: int) -> None:

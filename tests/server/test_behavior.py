@@ -158,7 +158,7 @@ def test_a_full_disk_is_a_500_that_says_so_and_keeps_the_session(directory: Path
         personality.full = False
 
         assert refused.status_code == 500
-        assert "disk is full" in refused.text
+        assert "disk of the registry is full" in refused.text
         assert str(directory) not in refused.text
         assert client.put(location, DIGEST, BLOB).status_code == 201
 

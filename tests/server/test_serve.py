@@ -116,7 +116,7 @@ def test_addresses_are_read(text: str, address: tuple[str, int]) -> None:
 def test_what_is_no_address_is_refused(layout: Path, text: str) -> None:
     arguments = parse(str(layout), f"--addr={text}")
 
-    with pytest.raises(ConcilError, match="not an address") as caught:
+    with pytest.raises(ConcilError, match="not a listen address") as caught:
         arguments.run(arguments)
 
     assert caught.value.remedy
@@ -143,10 +143,10 @@ def test_an_address_of_another_machine_is_refused(layout: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words", "said"),
     [
-        ("missing", ["--read-only"], "no such directory"),
-        ("missing/layout", [], "there is no directory .*missing"),
-        ("file/layout", [], "cannot make"),
-        ("dangling", [], "cannot make"),
+        ("missing", ["--read-only"], "directory does not exist"),
+        ("missing/layout", [], "the directory .*missing' does not exist"),
+        ("file/layout", [], "cannot create"),
+        ("dangling", [], "cannot create"),
     ],
 )
 def test_a_directory_that_cannot_be_made_is_refused(

@@ -58,7 +58,7 @@ class Credentials:
         username, colon, password = text.partition(":")
         if not colon or not username:
             raise UsageError(
-                "credentials have no user or no password", remedy="write USER:PASSWORD"
+                "the credentials have no user name or no password", remedy="write USER:PASSWORD"
             )
         return cls(username, password)
 
@@ -134,9 +134,9 @@ class CredentialPrompt:
             return Credentials(username, getpass.getpass(f"Password for {self._host}: "))
         except (EOFError, OSError) as error:
             terminal_note = (
-                "" if sys.stdin and sys.stdin.isatty() else " and there is no terminal to ask at"
+                "" if sys.stdin and sys.stdin.isatty() else " and there is no terminal for a prompt"
             )
             raise AccessDenied(
-                f"{self._host} wants a user and a password{terminal_note}",
-                remedy="put them into the URL: docker://user:password@host/repository",
+                f"{self._host} requires a user name and password{terminal_note}",
+                remedy="put them in the URL: docker://user:password@host/repository",
             ) from error

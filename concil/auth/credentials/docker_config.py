@@ -76,7 +76,7 @@ class AuthFile:
                 check_nesting(document)
             except (InvalidJSON, RecursionError):
                 raise AccessDenied(
-                    f"{name}: its JSON nests too deep", remedy=_REPAIR_REMEDY
+                    f"{name}: its JSON is nested too deeply", remedy=_REPAIR_REMEDY
                 ) from None
             except ValueError:
                 document = None  # the error's message may quote the file
@@ -210,8 +210,8 @@ class AuthFile:
 
     def _entry_error(self, key: str) -> AccessDenied:
         return AccessDenied(
-            f"{self.name}: the entry for {safe_repr(key)} cannot be used",
-            remedy="log in there again",
+            f"{self.name}: the entry for {safe_repr(key)} is invalid",
+            remedy="log in to that registry again",
         )
 
 

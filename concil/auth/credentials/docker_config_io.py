@@ -103,8 +103,8 @@ def update_auth_file(
             remedy="make its directory writable, or name another file with authfile=",
         ) from error
     raise StoreError(
-        f"cannot write the login to {safe_repr(str(path))}: others write to it all the time",
-        remedy="run it again when they have ended",
+        f"cannot write the login to {safe_repr(str(path))}: other processes keep writing to it",
+        remedy="run it again after they have finished",
     )
 
 
@@ -162,5 +162,5 @@ def _acquire_lock(directory: int, path: Path) -> None:
     if not lock(directory, _LOCK_TIMEOUT):
         raise StoreError(
             f"cannot write the login to {safe_repr(str(path))}: its directory is locked",
-            remedy="end the other login that is under way",
+            remedy="wait until the other login has finished, or end it",
         )

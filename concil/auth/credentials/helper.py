@@ -52,7 +52,7 @@ class CredentialHelper:
         if not _HELPER_NAME.fullmatch(name):
             raise AccessDenied(
                 f"not the name of a credential helper: {safe_repr(name)}",
-                remedy="write X for a program docker-credential-X",
+                remedy="write NAME for a program that is called docker-credential-NAME",
             )
         self.program = f"docker-credential-{name}"
         self._cancel = cancel or threading.Event()
@@ -74,8 +74,8 @@ class CredentialHelper:
         path = shutil.which(self.program)
         if path is None:
             raise AccessDenied(
-                f"{self.program}, which keeps the credentials for {server}, is not installed",
-                remedy="install it, or take it out of docker's config.json and log in again",
+                f"{self.program}, which stores the credentials for {server}, is not installed",
+                remedy="install it, or remove it from docker's config.json and log in again",
             )
         return path
 
@@ -93,7 +93,7 @@ class CredentialHelper:
             raise self._helper_error("get", server, f"failed with exit code {code}")
         username, secret = _parse_output(output)
         if username is None or secret is None:
-            raise self._helper_error("get", server, "answered nothing that can be understood")
+            raise self._helper_error("get", server, "printed something that is not a login")
         if username == TOKEN_USER:
             return Credentials.from_identity_token(secret, self.program)
         if not (username or secret):
@@ -133,7 +133,7 @@ class CredentialHelper:
         except OSError as error:
             limit = describe_limit(error)
             if error.errno == errno.EAGAIN:  # from fork
-                limit = "no further process can be started", THREADS_REMEDY
+                limit = "the system cannot start another process", THREADS_REMEDY
             if limit is not None:
                 cause, remedy = limit
                 message = f"{self.program} {action} for {server} cannot be run: {cause}"
@@ -192,7 +192,7 @@ class CredentialHelper:
             raise Cancelled(f"{self.program} {action}: cancelled")
         remaining = deadline - time.monotonic()
         if remaining <= 0:
-            raise self._helper_error(action, server, f"did not end in {self._timeout:g} s")
+            raise self._helper_error(action, server, f"did not finish within {self._timeout:g} s")
         return min(remaining, _CANCEL_POLL_INTERVAL)
 
     def _helper_error(self, action: str, server: str, cause: str) -> AccessDenied:

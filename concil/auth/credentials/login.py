@@ -95,8 +95,8 @@ def _find_storage(keychain: Keychain, auth_key: str) -> tuple[Path, CredentialHe
     helper = keychain.get_helper(file, host_of_key(auth_key))
     if helper is not None and "/" in auth_key:
         raise UsageError(
-            f"{helper.program} keeps the logins of {host_of_key(auth_key)}, and it knows only "
-            "whole registries",
+            f"{helper.program} stores the logins of {host_of_key(auth_key)}, and it stores "
+            "logins for whole registries only",
             remedy=f"log in to {host_of_key(auth_key)}, or name another file with authfile=",
         )
     return path, helper

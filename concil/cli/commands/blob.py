@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the verbs to the command line."""
-    group = subparsers.add_parser("blob", help="push, pull or ask for a single blob")
+    group = subparsers.add_parser("blob", help="push, pull or check a single blob")
     verbs = group.add_subparsers(dest="blob_verb", metavar="VERB", required=True)
     push = verbs.add_parser(
-        "push", help="upload a file", description="Upload a file; prints its descriptor as JSON."
+        "push", help="upload a file", description="Upload a file and print its descriptor as JSON."
     )
     push.add_argument("file", metavar="FILE")
     push.add_argument("repository", metavar="REPO", help="host/repository")
@@ -38,17 +38,20 @@ def add_parser(subparsers: Subparsers) -> None:
     pull = verbs.add_parser(
         "pull",
         help="download a blob into a file",
-        description="Download a blob; the file appears when its bytes were verified.",
+        description="Download a blob. The file is created once its content has been verified.",
     )
     pull.add_argument("address", metavar="REPO@DIGEST")
-    pull.add_argument("-o", "--output", metavar="FILE", required=True, help="-: standard output")
+    pull.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help="output file; - is standard output"
+    )
     common.add_progress(pull)
     common.add_registry(pull)
     pull.set_defaults(work=run_pull)
     head = verbs.add_parser(
         "head",
-        help="ask whether a blob is there",
-        description="Print the descriptor of a blob as JSON; exit code 4 if it is not there.",
+        help="check whether a blob exists",
+        description="Print the descriptor of a blob as JSON; the exit code is 4 if it does not "
+        "exist.",
     )
     head.add_argument("address", metavar="REPO@DIGEST")
     common.add_registry(head)
@@ -62,7 +65,7 @@ def run_push(command: CommandContext) -> int:
     arguments = command.arguments
     address = parse_address(arguments.repository)
     if not isinstance(address, LayoutAddress) and (address.tag or address.digest):
-        raise UsageError(f"{address} is more than a repository", remedy="leave tag and digest out")
+        raise UsageError(f"{address} is not just a repository", remedy="omit the tag and digest")
     with command.open_engine() as engine:
         blob = engine.push_blob(arguments.file, arguments.repository)
     command.display.close()
@@ -76,7 +79,7 @@ def run_pull(command: CommandContext) -> int:
     if arguments.output == "-":
         return _write_to_stdout(command)
     if not arguments.output:
-        raise UsageError("no file to write", remedy="write -o FILE")
+        raise UsageError("no output file is given", remedy="write -o FILE")
     with command.open_engine() as engine:
         blob = engine.pull_blob(arguments.address, arguments.output)
     command.display.close()
@@ -152,6 +155,6 @@ def _find_blob(store: SourceStore, digest: Digest) -> Descriptor:
     size = blob_size(store, digest)
     if size is None:
         raise NotFound(
-            f"{store.name}@{digest} is not there", remedy="check the repository and the digest"
+            f"{store.name}@{digest} does not exist", remedy="check the repository and the digest"
         )
     return Descriptor(OCTET_STREAM, digest, size)

@@ -28,11 +28,11 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "copy",
         help="copy one image",
-        description="Copy one image, with all its platforms and its digests as they are. "
-        "Prints the address of the copy by digest.",
+        description="Copy one image with all its platforms; digests do not change. Prints the "
+        "address of the copy by digest.",
     )
     parser.add_argument("source", metavar="SRC", help=common.REF_HELP)
-    parser.add_argument("destination", metavar="DST", help="the same")
+    parser.add_argument("destination", metavar="DST", help="an address of the same form")
     common.add_platform(parser, "copy only these platforms of an index")
     referrers.add_options(parser)
     common.add_progress(parser)

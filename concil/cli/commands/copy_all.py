@@ -27,8 +27,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--all",
         action="store_true",
-        help="copy every name of a layout or archive below DST, the prefix of a registry, or "
-        "every tag of a repository to another one; prints the address of each copy",
+        help="copy every named image of a layout or archive to repositories below DST, or every "
+        "tag of a repository to another repository; prints the address of each copy",
     )
     parser.set_defaults(work=run)
 
@@ -67,8 +67,8 @@ def run(command: CommandContext) -> int:
         command.display.write(single_line(line), "error")
     if not report.image_count and not failed:
         raise NotFound(
-            f"{parse_address(arguments.source)} has no image with a name",
-            remedy="copy one by its digest, without --all",
+            f"{parse_address(arguments.source)} has no named image",
+            remedy="copy an image by its digest, without --all",
         )
     command.print_message(summary(report, time.monotonic() - began))
     return _exit_code(

@@ -26,27 +26,27 @@ def add_parser(subparsers: Subparsers) -> None:
     tags = subparsers.add_parser(
         "tags",
         help="list the tags of a repository",
-        description="Print the tags of a repository, or the names in a layout, one a line.",
+        description="Print the tags of a repository, or the names in a layout, one per line.",
     )
     tags.add_argument("address", metavar="REPO", help="host/repository, oci:DIR or an archive")
     tags.set_defaults(work=run_tags)
     digest = subparsers.add_parser(
-        "digest", help="print an image's digest", description="Print the digest of an image."
+        "digest", help="print the digest of an image", description="Print the digest of an image."
     )
     manifest = subparsers.add_parser(
         "manifest",
-        help="print an image's manifest",
+        help="print the manifest of an image",
         description="Print the manifest or index of an image, byte for byte.",
     )
     for parser, work in ((digest, run_digest), (manifest, run_manifest)):
         parser.add_argument("address", metavar="REF", help=common.REF_HELP)
-        common.add_platform(parser, "the image of an index for this platform")
+        common.add_platform(parser, "choose the image for this platform from an index")
         parser.set_defaults(work=work)
     delete = subparsers.add_parser(
         "delete",
         help="delete an image",
-        description="Delete an image by tag or digest. A registry deletes the manifest, and "
-        "with it all tags that name it; in a layout a name goes alone.",
+        description="Delete an image by tag or digest. A registry deletes the manifest, and with "
+        "it all tags that point to it; a layout deletes only the name.",
     )
     delete.add_argument("address", metavar="REF", help="host/repository:tag or oci:DIR:NAME")
     delete.set_defaults(work=run_delete)
@@ -59,7 +59,7 @@ def run_tags(command: CommandContext) -> int:
     address = parse_address(command.arguments.address)
     name = address.name if isinstance(address, LayoutAddress) else address.tag
     if name or address.digest:
-        raise UsageError(f"{address} is one image", remedy="leave tag and digest out")
+        raise UsageError(f"{address} is a single image", remedy="omit the tag and digest")
     with command.open_store_factory() as stores:
         for tag in stores.open_source(
             address, common.build_endpoint_options(command.arguments)
@@ -98,7 +98,7 @@ def run_delete(command: CommandContext) -> int:
     address = parse_address(command.arguments.address)
     name = address.name if isinstance(address, LayoutAddress) else address.tag
     if not name and not address.digest:
-        raise UsageError(f"{address} names no image", remedy="give a tag or a digest")
+        raise UsageError(f"{address} does not name an image", remedy="give a tag or a digest")
     with command.open_store_factory() as stores:
         store = stores.open_source(address, common.build_endpoint_options(command.arguments))
         digest = find_image(store, address).digest
@@ -115,7 +115,7 @@ def single_platform(command: CommandContext) -> Platform | None:
     """
     platforms = common.parse_platforms(command.arguments)
     if len(platforms) > 1:
-        raise UsageError("several platforms were asked for", remedy="name one of them")
+        raise UsageError("several platforms are given", remedy="choose one of them")
     return Platform.parse(platforms[0]) if platforms else None
 
 
@@ -132,7 +132,7 @@ def find_image(store: SourceStore, address: Address) -> Descriptor:
     if isinstance(address, LayoutAddress):
         return store.get_manifest(reference_in_store(address)).descriptor  # raises the reason
     raise NotFound(
-        f"{address} is not there",
+        f"{address} does not exist",
         remedy=f"check the name and tag with: concil tags {address.repository_address}",
     )
 

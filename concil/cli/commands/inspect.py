@@ -33,11 +33,11 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "inspect",
         help="describe an image",
-        description="Print what an image is as JSON: an index by its platforms, an image by "
-        "its layers and the main parts of its config.",
+        description="Print a description of an image as JSON: the platforms of an index, or the "
+        "layers and main config fields of an image.",
     )
     parser.add_argument("address", metavar="REF", help=common.REF_HELP)
-    common.add_platform(parser, "the image of an index for this platform")
+    common.add_platform(parser, "choose the image for this platform from an index")
     common.add_registry(parser)
     parser.set_defaults(work=run)
 
@@ -120,7 +120,9 @@ def _read_blob(store: SourceStore, blob: Descriptor, context: TransferContext) -
     """Read a small blob into memory and verify it."""
     name = f"{store.name}@{blob.digest}"
     if blob.size > _MAX_CONFIG_SIZE:
-        raise InvalidManifest(f"{name} is larger than {_MAX_CONFIG_SIZE} bytes, for a config")
+        raise InvalidManifest(
+            f"{name} is larger than {_MAX_CONFIG_SIZE} bytes, the limit for a config"
+        )
     reader = ResumingReader(lambda start: store.open_blob(blob, start), blob.size, context, name)
     content = bytearray(blob.size)
     try:

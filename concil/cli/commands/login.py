@@ -37,15 +37,17 @@ def add_parser(subparsers: Subparsers) -> None:
     login_parser = subparsers.add_parser(
         "login",
         help="log in to a registry",
-        description="Ask a registry whether user and password are right, and keep them where "
-        "docker, podman and skopeo look for them, too. At a terminal it asks for what is missing.",
+        description="Check a user name and password with a registry, and store them where "
+        "docker, podman and skopeo look for them, too. On a terminal, prompts for what is missing.",
     )
-    login_parser.add_argument("place", metavar="HOST[/PREFIX]", help="a registry, or a part of it")
+    login_parser.add_argument(
+        "place", metavar="HOST[/PREFIX]", help="a registry, or a prefix of its repositories"
+    )
     login_parser.add_argument(
         "-u",
         "--username",
         metavar="USER",
-        help=f"the user; {TOKEN_USER}: the password is an identity token",
+        help=f"user name; {TOKEN_USER} means that the password is an identity token",
     )
     password_options = login_parser.add_mutually_exclusive_group()
     password_options.add_argument(
@@ -55,32 +57,37 @@ def add_parser(subparsers: Subparsers) -> None:
         "-p",
         "--password",
         metavar="PASSWORD",
-        help="the password; everybody on this machine can read it meanwhile",
+        help="password; while the command runs, other users of this machine can read it",
     )
     password_options.add_argument(
-        "--get-login", action="store_true", help="only print the user who is logged in"
+        "--get-login", action="store_true", help="only print the name of the user who is logged in"
     )
     common.add_connection(login_parser)
     login_parser.set_defaults(work=run_login, ask=prompt)
     logout_parser = subparsers.add_parser(
         "logout",
-        help="forget the login for a registry",
-        description="Drop the login for a registry from every file and helper where it would "
-        "be found.",
+        help="remove the login for a registry",
+        description="Remove the login for a registry from every file and credential helper that "
+        "is searched for it.",
     )
-    logout_parser.add_argument("place", metavar="HOST[/PREFIX]", nargs="?", help="as at the login")
     logout_parser.add_argument(
-        "--all", action="store_true", help="every login that the files know of"
+        "place", metavar="HOST[/PREFIX]", nargs="?", help="the same as for login"
+    )
+    logout_parser.add_argument(
+        "--all", action="store_true", help="remove every login in the auth files"
     )
     logout_parser.set_defaults(work=run_logout)
-    for parser, purpose in ((login_parser, "keep the login in"), (logout_parser, "drop it from")):
+    for parser, purpose in (
+        (login_parser, "store the login in"),
+        (logout_parser, "remove it from"),
+    ):
         parser.add_argument(
             "--authfile",
             dest="shelf",
             type=AuthFilePaths.resolve,
             default=None,
             metavar="FILE",
-            help=f"{purpose} this file only, as in podman's auth.json",
+            help=f"{purpose} this file only (the format of podman's auth.json)",
         )
 
 
@@ -113,7 +120,7 @@ def prompt(arguments: argparse.Namespace) -> None:
         except KeyboardInterrupt as interrupt:
             if _has_terminal():
                 sys.stderr.write("\n")  # the cursor is after the prompt
-            raise Cancelled("interrupted; nobody was logged in") from interrupt
+            raise Cancelled("interrupted; no login was stored") from interrupt
     arguments.wanted = LoginRequest(reference, auth_key, options)
 
 
@@ -125,7 +132,7 @@ def run_login(command: CommandContext) -> int:
     if credentials is None:
         stored = keychain.find_credentials(auth_key)
         if stored is None:
-            raise NotFound(f"nobody is logged in to {auth_key}", remedy=f"concil login {auth_key}")
+            raise NotFound(f"not logged in to {auth_key}", remedy=f"concil login {auth_key}")
         results.print_line(stored.username)
         return DONE
     with command.open_store_factory() as stores:
@@ -135,11 +142,15 @@ def run_login(command: CommandContext) -> int:
         )
     location = login.store_login(keychain, auth_key, credentials)
     if not is_verified:
-        logger.warning("%s lets everybody in: nobody has looked at the password", auth_key)
+        logger.warning("%s allows anonymous access and did not check the password", auth_key)
     with contextlib.suppress(ConcilError):
         if keychain.find_credentials(auth_key) != credentials:
-            logger.warning("another login for %s comes first: look at DOCKER_AUTH_CONFIG", auth_key)
-    command.print_message(f"logged in to {auth_key} as {credentials.username}, kept in {location}")
+            logger.warning(
+                "another login for %s takes precedence: check DOCKER_AUTH_CONFIG", auth_key
+            )
+    command.print_message(
+        f"logged in to {auth_key} as {credentials.username}, stored in {location}"
+    )
     return DONE
 
 
@@ -148,11 +159,14 @@ def run_logout(command: CommandContext) -> int:
     arguments = command.arguments
     keychain = _open_keychain(arguments, command)
     if arguments.all is (arguments.place is not None):
-        raise UsageError("which registry is it to leave?", remedy="write HOST, or --all")
+        raise UsageError(
+            "give either one registry or --all",
+            remedy="write HOST to log out of one registry, or --all for every registry",
+        )
     if arguments.all:
         locations = login.erase_all_logins(keychain)
         command.print_message(
-            f"logged out: {', '.join(locations)}" if locations else "nobody was logged in"
+            f"logged out: {', '.join(locations)}" if locations else "there are no logins"
         )
         return DONE
     _, auth_key = parse_registry(arguments.place)
@@ -161,13 +175,13 @@ def run_logout(command: CommandContext) -> int:
     with contextlib.suppress(ConcilError):
         remaining = keychain.find_credentials(auth_key)
     remaining_note = (
-        "" if remaining is None else f"{remaining.username!a} is logged in there by another login"
+        "" if remaining is None else f"{remaining.username!a} is still logged in by another entry"
     )
     if not locations:
         raise NotFound(
             f"there is no login for {auth_key}"
             + (f", but {remaining_note}" if remaining_note else ""),
-            remedy="drop that: the one for the whole host, or DOCKER_AUTH_CONFIG"
+            remedy="remove that entry: the login for the whole host, or DOCKER_AUTH_CONFIG"
             if remaining_note
             else "see: concil login --get-login HOST",
         )
@@ -190,13 +204,13 @@ def parse_registry(text: str) -> tuple[Reference, str]:
     if separator and scheme in ("https", "http") and prefix in _API_PATHS:
         prefix = ""
     if "@" in host:
-        raise UsageError("there is a user in front of the host", remedy="write -u USER HOST")
+        raise UsageError("the registry is written with a user name", remedy="write -u USER HOST")
     # With https:// the first part is always a host, even without a dot or port.
     explicit_scheme = "https" if scheme == "docker" else scheme
     reference = Reference.parse(f"{explicit_scheme}://{host}/{prefix or 'x'}")
     if reference.tag is not None or reference.digest is not None:
         raise UsageError(
-            f"{safe_repr(prefix)} is one image", remedy="a login is for HOST or HOST/PREFIX"
+            f"{safe_repr(prefix)} is a single image", remedy="write HOST or HOST/PREFIX"
         )
     if scheme == "docker":
         reference = replace(reference, scheme=scheme)
@@ -216,22 +230,22 @@ def _get_credentials(arguments: argparse.Namespace, auth_key: str) -> Credential
     """Return the credentials of the options; what is missing is prompted for."""
     username: str | None = arguments.username
     if username is None and arguments.password_stdin:
-        raise UsageError("the password has no user", remedy="give the user with -u USER")
+        raise UsageError("a password is given without a user name", remedy="add -u USER")
     if username is None:
         username = _prompt_username(auth_key)
     if not username or ":" in username:
-        raise UsageError(
-            "a user's name is not empty and has no colon", remedy="give the user with -u USER"
-        )
+        raise UsageError("a user name must not be empty or contain a colon", remedy="add -u USER")
     if arguments.password is not None:
-        logger.warning("others can read what is on a command line: better use --password-stdin")
+        logger.warning(
+            "other users can read the command line of a process; --password-stdin is safer"
+        )
         password: str = arguments.password
     elif arguments.password_stdin:
         password = _read_password()
     else:
         password = _prompt_password(auth_key)
     if not password:
-        raise UsageError("the password is empty", remedy="give one: with --password-stdin")
+        raise UsageError("the password is empty", remedy="give one with --password-stdin")
     return (
         Credentials.from_identity_token(password)
         if username == TOKEN_USER
@@ -247,12 +261,13 @@ def _read_password() -> str:
         cause = getattr(error, "strerror", None) or "not UTF-8"
         # Not chained to the error, which contains a part of the password.
         raise UsageError(
-            f"cannot read the password from standard input: {cause}", remedy="pipe it in"
+            f"cannot read the password from standard input: {cause}",
+            remedy="pipe the password into the command",
         ) from None
     if len(content) > _MAX_PASSWORD_SIZE:
         raise UsageError(
             f"the password is longer than {_MAX_PASSWORD_SIZE} bytes",
-            remedy="pipe in the right one",
+            remedy="check what is piped into the command",
         )
     return text.removesuffix("\n").removesuffix("\r")
 
@@ -276,7 +291,8 @@ def _prompt_password(auth_key: str) -> str:
 def _check_terminal(auth_key: str, remedy: str) -> None:
     if not _has_terminal():
         raise UsageError(
-            f"no terminal to ask at for the login to {auth_key}", remedy=f"give it: {remedy}"
+            f"the login to {auth_key} is incomplete, and there is no terminal for a prompt",
+            remedy=f"add {remedy}",
         )
 
 

@@ -53,12 +53,12 @@ if TYPE_CHECKING:
     from concil.cli.options.common import Subparsers
 
 _DESCRIPTION = """\
-Copy every image of a plan. A plan is a list, or a TOML file that chooses tags of
+Copy every image of a plan. A plan is a list, or a TOML file that selects tags of
 repositories (see docs/plans.md). A line of a list is SOURCE, or SOURCE -> TARGET; TARGET
 is a name below DST, or an address with its scheme; # begins a comment. Without TARGET an
-image keeps its repository's path and tag: docker.io/library/alpine:3 goes to
+image keeps its repository's path and tag: docker.io/library/alpine:3 is copied to
 DST/library/alpine:3, and in a layout it is called docker.io/library/alpine:3.
-Images that are up to date are left alone; run it again after a failure."""
+Images that are up to date are not copied again; after a failure, run the command again."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -67,22 +67,24 @@ def add_parser(subparsers: Subparsers) -> None:
         "mirror", help="copy the images of a list or plan", description=_DESCRIPTION
     )
     parser.add_argument(
-        "plan", metavar="PLAN", help="a list with one image a line, or a .toml file; -: from stdin"
+        "plan",
+        metavar="PLAN",
+        help="a list with one image per line, or a .toml file; - reads a list from standard input",
     )
     parser.add_argument(
         "destination",
         metavar="DST",
         nargs="?",
-        help="host[:port]/prefix or oci:DIR; not needed where every entry has a whole target",
+        help="host[:port]/prefix or oci:DIR; not needed if every entry has a complete target",
     )
-    parser.add_argument("--dest", metavar="DST", help="the same")
+    parser.add_argument("--dest", metavar="DST", help="another way to give DST")
     parser.add_argument(
         "--report",
         metavar="FILE",
         type=Path,
         action="append",
         default=[],
-        help="write what became of each image, as JSON; FILE.html: a page with the timeline; "
+        help="write the outcome of each image as JSON, or with FILE.html a page with a timeline; "
         "may be repeated",
     )
     parser.add_argument(
@@ -90,11 +92,11 @@ def add_parser(subparsers: Subparsers) -> None:
         action="append",
         default=[],
         metavar="RUN",
-        help="leave out what an earlier run has carried over: its report, oci:DIR or "
-        "oci-archive:FILE; may be repeated",
+        help="leave out what an earlier run has already exported, as listed in its report, "
+        "oci:DIR or oci-archive:FILE; may be repeated",
     )
     parser.add_argument(
-        "--fail-fast", action="store_true", help="begin no more images after one that failed"
+        "--fail-fast", action="store_true", help="start no more images after the first failure"
     )
     parser.add_argument(
         "--dask", metavar="ADDRESS", help="copy on the workers of the Dask scheduler at tcp://..."
@@ -103,7 +105,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--retry-failed",
         metavar="REPORT",
         type=Path,
-        help="copy only what failed, or was not tried, in the run of this report",
+        help="copy only the images that failed, or were not tried, in the run of this report",
     )
     _add_prune_options(parser)
     common.add_platform(parser, "copy only these platforms of each index")
@@ -118,18 +120,19 @@ def _add_prune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="only say what would be copied and pruned, and how many bytes that is",
+        help="only print what would be copied and pruned, and its size",
     )
     parser.add_argument(
         "--prune",
         action="store_true",
-        help="delete the tags at the destination that are gone at the source, as with prune = "
-        "true in every entry of a plan that chooses tags",
+        help="delete destination tags that no longer exist at the source, as prune = true does "
+        "in an entry of a plan that selects tags",
     )
     parser.add_argument(
         "--prune-all",
         action="store_true",
-        help="the same, even if more than a quarter of a repository's tags, or all of them, go",
+        help="like --prune, even if that deletes more than a quarter of a repository's tags, or "
+        "all of them",
     )
 
 
@@ -156,7 +159,7 @@ def run(command: CommandContext) -> int:
         engine = stack.enter_context(command.open_engine(endpoints, observer=timeline))
         expansion = _create_expansion(arguments, engine, plan.rules, destination_prefix)
         if not expansion.rules and arguments.retry_failed is not None:
-            results.print_line(f"nothing failed in {single_line(str(arguments.retry_failed))}")
+            results.print_line(f"no image failed in {single_line(str(arguments.retry_failed))}")
             return DONE
         probes = _check_plan(arguments, expansion)
         if expansion.is_static and not arguments.dry_run:
@@ -199,7 +202,8 @@ def _check_plan(arguments: argparse.Namespace, expansion: PlanExpansion) -> list
     probes = expansion.check()
     if not probes:
         raise UsageError(
-            f"no images in {single_line(arguments.plan)}", remedy="a list has one image a line"
+            f"there are no images in {single_line(arguments.plan)}",
+            remedy="write one image per line",
         )
     if arguments.since:
         _check_since(arguments.since, probes)
@@ -238,7 +242,7 @@ def _prune(
     if expansion.ledger is None:
         return PruneTotals()
     if reports.has_ended_early:
-        command.print_message("nothing was pruned: the run ended early")
+        command.print_message("no tags were pruned, because the run ended early")
         return PruneTotals()
     return prune_destinations(command, engine, expansion.ledger, reports)
 
@@ -246,7 +250,7 @@ def _prune(
 def _parse_destination(arguments: argparse.Namespace) -> DestinationPrefix | None:
     """Return the destination of ``--dest`` or the argument; None if the plan has all targets."""
     if arguments.dest is not None and arguments.destination is not None:
-        raise UsageError("two destinations are given", remedy="leave one of them away")
+        raise UsageError("two destinations are given", remedy="omit one of them")
     destination = arguments.dest if arguments.dest is not None else arguments.destination
     return DestinationPrefix(destination) if destination is not None else None
 
@@ -274,8 +278,8 @@ def _create_expansion(
     if arguments.retry_failed is not None:
         if arguments.prune or arguments.prune_all:
             raise UsageError(
-                "--retry-failed does not look at all of the plan, and cannot prune",
-                remedy="leave --prune away, or mirror all of it",
+                "--retry-failed skips parts of the plan, and therefore cannot prune",
+                remedy="omit --prune, or mirror the whole plan",
             )
         _restrict_to_failed(expansion, arguments.retry_failed)
     elif any(rule.prune for rule in rules):
@@ -294,8 +298,8 @@ def _restrict_to_failed(expansion: PlanExpansion, report: Path) -> None:
     expansion.image_filter = failures.is_failed
     if failures and not expansion.rules:
         raise UsageError(
-            f"nothing that failed in {single_line(str(report))} is in the plan",
-            remedy="name the report of a run of this plan",
+            f"the plan contains none of the images that failed in {single_line(str(report))}",
+            remedy="give the report of a run of this plan",
         )
 
 
@@ -304,13 +308,13 @@ def _check_since(runs: Sequence[str], items: Iterable[MirrorItem]) -> None:
     for target in (parse_address(item.destination) for item in items):
         if not isinstance(target, LayoutAddress) or target.scheme == DOCKER_ARCHIVE:
             raise UsageError(
-                f"--since leaves blobs out, and {target} needs them all",
+                f"--since omits blobs, and {target} must have all of them",
                 remedy="mirror to oci:DIR or oci-archive:FILE",
             )
         if {target.store_address, target.path} & set(runs):
             raise UsageError(
-                f"{target.store_address} cannot lack what it holds itself",
-                remedy="mirror to a new one",
+                f"{target.store_address} is both the baseline of --since and the destination",
+                remedy="mirror to a new layout or archive",
             )
 
 
@@ -327,6 +331,6 @@ def _check_hosts(option: str, creds: str | None, addresses: Iterable[str]) -> No
     if len(hosts) > 1:
         raise UsageError(
             f"{option} would go to {len(hosts)} hosts: {', '.join(sorted(hosts)[:4])}",
-            remedy="write user:password@ in front of the host they belong to, or mirror each "
-            "host on its own",
+            remedy="write user:password@ in front of the host to which they belong, or mirror "
+            "each host separately",
         )

@@ -26,18 +26,20 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "serve",
         help="serve an OCI layout directory as a registry",
-        description="Serve an OCI image layout directory as a registry, until interrupted.",
+        description="Serve an OCI image layout directory as a registry until interrupted.",
     )
     parser.add_argument(
-        "directory", metavar="DIR", help="a layout, an empty directory, or one to be made"
+        "directory",
+        metavar="DIR",
+        help="a layout directory, an empty directory, or a directory to create",
     )
     parser.add_argument(
         "--addr",
         metavar="HOST:PORT",
         default=_DEFAULT_ADDRESS,
-        help="where to listen (default: %(default)s); port 0 takes a free one",
+        help="address to listen on (default: %(default)s); port 0 chooses a free port",
     )
-    parser.add_argument("--read-only", action="store_true", help="refuse every write")
+    parser.add_argument("--read-only", action="store_true", help="refuse all writes")
     parser.set_defaults(run=run)
 
 
@@ -67,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         for number, handler in previous_handlers.items():
             signal.signal(number, handler)
-    print("stopped; unfinished uploads can be resumed", file=sys.stderr)
+    print("stopped; unfinished uploads can be resumed after a restart", file=sys.stderr)
     return 0
 
 
@@ -83,10 +85,10 @@ def parse_listen_address(text: str) -> tuple[str, int]:
     number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else -1
     if not colon or not 0 <= number < 65536 or (":" in bare_host and not is_bracketed):
         raise UsageError(
-            f"not an address to listen on: {safe_repr(text)}",
-            remedy="write HOST:PORT, as in 127.0.0.1:5000 or [::1]:5000",
+            f"not a listen address: {safe_repr(text)}",
+            remedy="write HOST:PORT, for example 127.0.0.1:5000 or [::1]:5000",
         )
-    return bare_host or "0.0.0.0", number  # noqa: S104  # asked for by leaving the host out
+    return bare_host or "0.0.0.0", number  # noqa: S104  # the user omitted the host
 
 
 def _check_directory(text: str, *, read_only: bool) -> Path:
@@ -97,15 +99,15 @@ def _check_directory(text: str, *, read_only: bool) -> Path:
     if not directory.is_dir():
         raise StoreError(
             f"cannot serve {safe_repr(text)}: not a directory",
-            remedy="name a layout directory; from an archive make one with "
-            "concil copy --all oci-archive:FILE oci:DIR",
+            remedy="give a layout directory; concil copy --all oci-archive:FILE oci:DIR creates "
+            "one from an archive",
         )
     if any((directory / name).exists() for name in ("oci-layout", "index.json")):
         return directory  # opening it reports any other damage
     if read_only or any(directory.iterdir()):
         raise StoreError(
             f"cannot serve {safe_repr(text)}: not an OCI image layout",
-            remedy="name a directory that has oci-layout and index.json, or an empty one",
+            remedy="give a directory that contains oci-layout and index.json, or an empty one",
         )
     return directory
 
@@ -114,13 +116,14 @@ def _make(directory: Path, text: str, *, read_only: bool) -> None:
     """Create a missing directory, which is served as an empty layout."""
     failure = f"cannot serve {safe_repr(text)}"
     if read_only:
-        raise NotFound(f"{failure}: there is no such directory", remedy="name a layout directory")
+        raise NotFound(f"{failure}: the directory does not exist", remedy="give a layout directory")
     try:
         directory.mkdir()
     except FileNotFoundError as error:
         parent = safe_repr(str(directory.parent))
         raise NotFound(
-            f"{failure}: there is no directory {parent}", remedy=f"make it first: mkdir -p {parent}"
+            f"{failure}: the directory {parent} does not exist",
+            remedy=f"create it first: mkdir -p {parent}",
         ) from error
     except OSError as error:
-        raise disk_error(f"{failure}: cannot make", directory, error) from error
+        raise disk_error(f"{failure}: cannot create", directory, error) from error

@@ -32,22 +32,29 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the verb to the command line."""
     parser = subparsers.add_parser(
         "transfers",
-        help="list or forget interrupted transfers",
-        description="List what was interrupted and goes on when the same command runs again.",
+        help="list or discard interrupted transfers",
+        description="List the interrupted transfers that resume when the same command is run "
+        "again.",
     )
     parser.set_defaults(work=run_list)
     actions = parser.add_subparsers(metavar="ACTION")
-    listing = actions.add_parser("list", help="list them (as without an action)")
+    listing = actions.add_parser("list", help="list interrupted transfers (the default)")
     listing.set_defaults(work=run_list)
     forget = actions.add_parser(
         "forget",
-        help="drop some: the next run begins anew",
-        description="Drop interrupted transfers: upload sessions are cancelled where the "
-        "registry lets us, partial files are removed.",
+        help="discard some of them: the next run starts over",
+        description="Discard interrupted transfers: cancels their upload sessions if the "
+        "registry permits it, and removes their partial files.",
     )
-    forget.add_argument("number", metavar="ID", type=int, nargs="*", help="as listed")
-    forget.add_argument("--all", action="store_true", help="every one that is not under way")
-    forget.add_argument("--older-than", metavar="AGE", help="those untouched for 7d, 12h, 30m")
+    forget.add_argument("number", metavar="ID", type=int, nargs="*", help="IDs as listed")
+    forget.add_argument(
+        "--all", action="store_true", help="discard every transfer that is not running"
+    )
+    forget.add_argument(
+        "--older-than",
+        metavar="AGE",
+        help="discard transfers that have not progressed for AGE, for example 7d, 12h or 30m",
+    )
     common.add_registry(forget)
     forget.set_defaults(work=run_forget)
 
@@ -59,9 +66,9 @@ def run_list(command: CommandContext) -> int:
         if not journal.is_usable:
             return FAILED  # the journal has logged why; an empty list would be misleading
     if not transfers:
-        command.print_message("nothing was interrupted")
+        command.print_message("there are no interrupted transfers")
         return DONE
-    rows = [("ID", "DONE", "OF", "AGE", "WHAT", "WHERE TO"), *map(_format_row, transfers)]
+    rows = [("ID", "DONE", "SIZE", "AGE", "BLOB", "DESTINATION"), *map(_format_row, transfers)]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
@@ -74,7 +81,9 @@ def run_forget(command: CommandContext) -> int:
     arguments = command.arguments
     selector_count = bool(arguments.number) + bool(arguments.all) + bool(arguments.older_than)
     if selector_count != 1:
-        raise UsageError("which transfers?", remedy="write their IDs, or --all, or --older-than 7d")
+        raise UsageError(
+            "no transfers are chosen", remedy="give their IDs, or --all, or --older-than 7d"
+        )
     with _open_journal() as journal, command.open_store_factory() as stores:
         forgotten = 0
         for transfer in _select_transfers(command, journal.list_unfinished()):
@@ -85,7 +94,7 @@ def run_forget(command: CommandContext) -> int:
                 forgotten += 1
         if not journal.is_usable:
             return FAILED
-    command.print_message(f"forgot {forgotten} transfer{'s' * (forgotten != 1)}")
+    command.print_message(f"discarded {forgotten} transfer{'s' * (forgotten != 1)}")
     return DONE
 
 
@@ -96,7 +105,7 @@ def _open_journal() -> Iterator[Journal]:
 
 
 def _format_row(transfer: UnfinishedTransfer) -> tuple[str, ...]:
-    age = "under way" if transfer.is_running else _format_age(time.time() - transfer.updated)
+    age = "running" if transfer.is_running else _format_age(time.time() - transfer.updated)
     share = (
         f"{format_size(transfer.state.offset)} "
         f"({100 * transfer.state.offset // max(1, transfer.size)} %)"
@@ -116,12 +125,12 @@ def _describe_subject(transfer: UnfinishedTransfer) -> str:
     path = FileIdentity.parse_path(transfer.subject)
     if path is None:
         is_gone = not _is_upload_session(transfer) and not Path(transfer.state.location).exists()
-        return transfer.subject + " (partial file gone)" * is_gone
+        return transfer.subject + " (partial file missing)" * is_gone
     try:
         has_changed = LocalFile(path).identity.to_text != transfer.subject
     except ConcilError:
-        return f"{path} (gone)"
-    return f"{path} (changed since)" if has_changed else path
+        return f"{path} (missing)"
+    return f"{path} (changed)" if has_changed else path
 
 
 def _is_upload_session(transfer: UnfinishedTransfer) -> bool:
@@ -150,17 +159,23 @@ def _select_transfers(
         by_number = {transfer.row_id: transfer for transfer in transfers}
         for number in arguments.number:
             if number not in by_number:
-                raise NotFound(f"no transfer has the ID {number}", remedy="see: concil transfers")
+                raise NotFound(
+                    f"there is no transfer with the ID {number}", remedy="see: concil transfers"
+                )
             if by_number[number].is_running:
                 raise UsageError(
-                    f"transfer {number} is under way in another process", remedy="end that first"
+                    f"transfer {number} is running in another process",
+                    remedy="end that process first",
                 )
         return [by_number[number] for number in dict.fromkeys(arguments.number)]
     min_age = 0.0
     if arguments.older_than:
         age = _AGE.fullmatch(arguments.older_than)
         if age is None:
-            raise UsageError(f"not an age: {arguments.older_than!a}", remedy="write 7d or 12h")
+            raise UsageError(
+                f"not an age: {arguments.older_than!a}",
+                remedy="write a number and a unit: 7d, 12h or 30m",
+            )
         min_age = int(age[1]) * _SECONDS_BY_UNIT[age[2]]
     now = time.time()
     return [

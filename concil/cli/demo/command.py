@@ -47,10 +47,10 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the verb to the command line."""
     parser = subparsers.add_parser(
         "demo",
-        help="watch a mirror between two registries of this machine",
+        help="demonstrate a mirror between two local registries",
         description="Start two registries, fill one with generated images, mirror them to the "
-        "other over a slow line of which one connection is cut, and verify everything. "
-        "Needs no network and leaves nothing behind.",
+        "other over a slow link on which one connection is cut, and verify everything. Needs no "
+        "network and removes everything it has created.",
     )
     common.add_progress(parser)
     parser.set_defaults(work=run, retry=5)
@@ -80,21 +80,21 @@ def run(command: CommandContext) -> int:
         _bypass_proxies(),
         contextlib.ExitStack() as stack,
     ):
-        command.print_message("making five images with shared layers, one layer of 96 MiB ...")
+        command.print_message("creating five images with shared layers; one layer has 96 MiB ...")
         source, destination = directory / "source", directory / "destination"
         destination.mkdir()
         images = DemoImageWriter(LayoutDirectory(source, create=True)).write_images(
             _LARGE_LAYER_SIZE
         )
-        command.print_message("starting two registries in processes of their own ...")
+        command.print_message("starting two registries in separate processes ...")
         registries = [
             _start_registry(command, stack, layout_path) for layout_path in (source, destination)
         ]
         src_host, dest_host = registries[0].host, registries[1].host
         relay = stack.enter_context(Relay(registries[1].address, rate=_RATE, cut_after=_CUT_AFTER))
         command.print_message(
-            f"mirroring {src_host} to {dest_host} over a line of "
-            f"{format_size(_RATE)}/s that will break"
+            f"mirroring {src_host} to {dest_host} over a link of {format_size(_RATE)}/s that "
+            "will break"
         )
         items = [
             MirrorItem(f"http://{src_host}/{name}", f"http://127.0.0.1:{relay.port}/mirror/{name}")
@@ -171,27 +171,28 @@ def _summary(outcome: _DemoResult, seconds: float) -> Iterator[str]:
         f"in {outcome.seconds:.1f} s"
     )
     yield (
-        f"shared    layers were needed again {len(shared)} times and not sent again: "
+        f"shared    {len(shared)} layers were needed again and not sent again: "
         f"{format_size(sum(blob_result.blob.size for blob_result in shared))} saved"
     )
     if outcome.relay.was_cut:
         resent = max(0, outcome.relay.bytes_up - first.bytes_sent)
         yield (
             f"cut       one connection, after {format_size(_CUT_AFTER)}; the upload of "
-            f"{format_size(images.large_layer.size)} went on where it was"
+            f"{format_size(images.large_layer.size)} resumed at its offset"
         )
-        yield (f"          sent beside the blobs, bytes sent again among it: {format_size(resent)}")
+        yield (f"          overhead, including bytes sent again: {format_size(resent)}")
     else:
-        yield "cut       no connection: none carried enough"
+        yield "cut       no connection: none transferred enough bytes"
     yield (
-        f"again     the same mirror once more: {len(outcome.second_run.present)} images up to date"
+        f"again     the same mirror a second time: {len(outcome.second_run.present)} images up "
+        "to date"
     )
     yield (
         f"verified  {outcome.verified['manifests']} manifests and {outcome.verified['blobs']} "
         f"blobs "
-        f"({format_size(outcome.verified['bytes'])}) read back and hashed: all as they were made"
+        f"({format_size(outcome.verified['bytes'])}) read back and hashed: all match"
     )
-    yield f"time      {seconds:.1f} s with everything; nothing is left behind"
+    yield f"time      {seconds:.1f} s in total; everything was removed"
 
 
 def _start_registry(

@@ -80,10 +80,12 @@ class RegistryProcess:
         """Return the first line of output, ``serving DIR at URL``."""
         output = self._process.stdout
         if output is None or not select.select([output], [], [], _START_TIMEOUT)[0]:
-            raise ConcilError("the demo's registry said nothing", remedy="try again")
+            raise ConcilError("the registry of the demo printed nothing", remedy="try again")
         line = output.readline().decode("utf-8", "replace").strip()
         if " at http://" in line:
             return line
         self._process.wait(_STOP_TIMEOUT)
         last_line = self._log_path.read_text(errors="replace").strip().splitlines()[-1:]
-        raise StoreError(f"the demo's registry did not start: {' '.join(last_line) or 'no words'}")
+        raise StoreError(
+            f"the registry of the demo did not start: {' '.join(last_line) or 'no output'}"
+        )

@@ -49,14 +49,14 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--verbose",
         action="count",
         default=argparse.SUPPRESS,
-        help="say more; twice: every request",
+        help="log more; twice: every request",
     )
     group.add_argument(
         "-q",
         "--quiet",
         action="store_true",
         default=argparse.SUPPRESS,
-        help="say nothing but errors and results",
+        help="print nothing but errors and results",
     )
 
 
@@ -65,8 +65,8 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--progress",
         choices=MODES,
-        help="bars on a terminal and plain lines elsewhere (auto, the default), or one of the "
-        "others; json writes an event a line; all of it on standard error",
+        help="progress display: auto (the default) shows bars on a terminal and plain lines "
+        "elsewhere; json writes one event per line; all of them write to standard error",
     )
     parser.add_argument(
         "-j",
@@ -74,8 +74,8 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
         type=_parse_jobs,
         default=TransferConfig().workers,
         metavar="N",
-        help="blobs and ranges that are moved at once (default: %(default)s); 0: one after "
-        "the other, without threads",
+        help="number of blobs and ranges that are transferred at the same time (default: "
+        "%(default)s); 0: one after the other, without threads",
     )
     rates.add_options(parser.add_argument_group("rate limits"))
 
@@ -92,13 +92,13 @@ def add_registry(parser: argparse.ArgumentParser, *, sides: Sequence[str] = ()) 
         group.add_argument(
             f"--{name}authfile",
             metavar="FILE",
-            help=f"look for stored logins{side} in this file only, as in podman's auth.json",
+            help=f"read stored logins{side} from this file only (the format of podman's auth.json)",
         )
         if name or not sides:
             group.add_argument(
                 f"--{name}creds",
                 metavar="USER:PASSWORD",
-                help=f"log in{side} with these, unless the address has its own",
+                help=f"credentials{side}, unless the address contains its own",
             )
 
 
@@ -113,34 +113,35 @@ def add_connection(
             f"--{name}tls-verify",
             type=_parse_bool,
             metavar="true|false",
-            help=f"check the certificate{side} (default: true); =false allows plain http too",
+            help=f"verify the certificate{side} (default: true); =false also allows plain http",
         )
         group.add_argument(
             f"--{name}cacert",
             metavar="FILE",
-            help=f"trust certificates{side} if this CA signed them (PEM), and no others",
+            help=f"trust only certificates{side} that this CA has signed (PEM)",
         )
         group.add_argument(
             f"--{name}cert-dir",
             metavar="DIR",
-            help=f"certificates{side}: *.crt is trusted beside the system's, *.cert with *.key is "
-            "shown; default: what certs.d of podman and docker has for the host",
+            help=f"directory with certificates{side}: *.crt are trusted in addition to the "
+            "system's, *.cert with *.key is the client certificate; default: the certs.d "
+            "directories of podman and docker",
         )
+    group.add_argument("--cert", metavar="FILE", help="client certificate for the registry (PEM)")
     group.add_argument(
-        "--cert", metavar="FILE", help="show the registry this client certificate (PEM)"
+        "--key",
+        metavar="FILE",
+        help="key of the client certificate, if it is not in the same file (PEM)",
     )
     group.add_argument(
-        "--key", metavar="FILE", help="its key, where that is not in the same file (PEM)"
-    )
-    group.add_argument(
-        "--insecure", action="store_true", help="trust any certificate, and plain http"
+        "--insecure", action="store_true", help="trust any certificate, and allow plain http"
     )
     group.add_argument(
         "--retry",
         type=_parse_count,
         default=RetryPolicy().max_attempts - 1,
         metavar="N",
-        help="times to try again in a row without any progress (default: %(default)s)",
+        help="number of consecutive retries without progress (default: %(default)s)",
     )
     return group
 
@@ -152,7 +153,7 @@ def add_platform(parser: argparse.ArgumentParser, help_text: str) -> None:
         action="append",
         default=[],
         metavar="OS/ARCH[/VARIANT]",
-        help=f"{help_text}; as in linux/amd64,linux/arm/v7; may be repeated",
+        help=f"{help_text}, for example linux/amd64,linux/arm/v7; may be repeated",
     )
 
 
@@ -236,7 +237,7 @@ def _check_client_certificate(arguments: argparse.Namespace) -> str | tuple[str,
     key: str | None = arguments.key
     if certificate is None:
         if key is not None:
-            raise UsageError("--key was given without --cert", remedy="name the certificate")
+            raise UsageError("--key is given without --cert", remedy="add --cert FILE")
         return None
     check_client_certificate(certificate, key)
     return certificate if key is None else (certificate, key)
@@ -264,7 +265,8 @@ def _check_ca(text: str) -> str:
         if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.strerror:
             cause = error.strerror
         raise UsageError(
-            f"cannot use --cacert {safe_repr(text)}: {cause}", remedy="name a PEM file of a CA"
+            f"cannot use --cacert {safe_repr(text)}: {cause}",
+            remedy="give a PEM file with CA certificates",
         ) from error
     return text
 

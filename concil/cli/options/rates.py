@@ -21,14 +21,15 @@ def add_options(group: Group) -> None:
         "--limit-requests",
         type=parse_request_rate,
         metavar="N/s",
-        help="requests to each host, as in 20/s or 600/m (default: as many as it takes)",
+        help="maximum request rate for each host, for example 20/s or 600/m "
+        "(default: no fixed limit)",
     )
     group.add_argument(
         "--limit-rate",
         type=parse_bandwidth,
         metavar="RATE",
-        help="bytes a second of all workers together, as in 50M: k, M and G are of 1024, as curl "
-        "and wget have them (default: no limit)",
+        help="maximum bytes per second of all workers together, for example 50M; k, M and G are "
+        "powers of 1024, as for curl and wget (default: no limit)",
     )
 
 

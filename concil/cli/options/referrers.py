@@ -16,21 +16,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--referrers",
         action="store_true",
-        help="copy signatures, attestations and SBOMs too, those that refer to the image and "
-        "the tags of cosign; they are looked for also where the image is up to date",
+        help="also copy signatures, attestations and SBOMs: the referrers of the image and the "
+        "tags of cosign; checks images that are up to date for new ones, too",
     )
     parser.add_argument(
         "--foreign-layers",
         choices=[str(mode) for mode in ForeignLayers],
         default=str(ForeignLayers.SKIP),
-        help="layers that are not to be distributed: leave them out (default), copy them from "
-        "the source, or fetch what the source has not from the URLs of the manifest",
+        help="what to do with foreign (non-distributable) layers: skip them (default), copy them "
+        "from the source, or fetch those that the source lacks from the URLs in the manifest",
     )
     parser.add_argument(
         "--recheck",
         action="store_true",
-        help="ask the destination for every manifest and blob of an image that is up to date, "
-        "and copy what it has lost; look at immutable tags, too",
+        help="check that the destination still has every manifest and blob of images that are up "
+        "to date, and copy what is missing; also checks immutable tags",
     )
 
 

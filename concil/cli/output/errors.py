@@ -37,7 +37,7 @@ OPTION_BY_PARAMETER = {
 }
 _PARAMETER = re.compile(r"\b(?:" + "|".join(map(re.escape, OPTION_BY_PARAMETER)) + r")(?![^\s,;)])")
 
-INTERRUPTED_MESSAGE = "concil: interrupted; run the same command again to go on"
+INTERRUPTED_MESSAGE = "concil: interrupted; run the same command again to resume"
 
 _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (UsageError, USAGE),
@@ -65,8 +65,8 @@ def describe_error(error: BaseException) -> str:
         text = f"{os.strerror(error.errno)}{file_name}; {_system_remedy(error.errno)}"
     else:
         text = (
-            f"unexpected {type(error).__name__}: {SECRETS.redact(str(error))}; "
-            "please report this, with what the same command says under -vv"
+            f"unexpected {type(error).__name__}: {SECRETS.redact(str(error))}; please report "
+            "this with the output of the same command under -vv"
         )
     return single_line(text)
 
@@ -89,4 +89,4 @@ def replace_control_characters(text: str) -> str:
 def _system_remedy(number: int) -> str:
     if number == errno.ENOSPC:
         return "free some space, then run it again"
-    return "if that is no trouble of this machine, please report it with -vv"
+    return "if this machine is not the cause, please report it with the output of -vv"

@@ -43,7 +43,9 @@ class Reports:
         """
         for n, path in enumerate(paths):
             if path.absolute() in [other.absolute() for other in paths[:n]]:
-                raise UsageError(f"two reports go to {path}", remedy="leave one of them away")
+                raise UsageError(
+                    f"two reports have the same path: {path}", remedy="omit one of them"
+                )
         self._timeline = timeline
         self._title = title
         self.errors: list[ConcilError] = []

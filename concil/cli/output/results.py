@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from concil.errors import StoreError, UsageError
 
-_REMEDY = "let it go to a file or a pipe that takes it"
+_REMEDY = "redirect it to a file or pipe that can be written to"
 
 
 def print_line(text: str) -> None:
@@ -51,8 +51,8 @@ def check_not_terminal() -> None:
     """
     if sys.stdout is not None and sys.stdout.isatty():
         raise UsageError(
-            "standard output is a terminal, and a blob is no text",
-            remedy="redirect it, or name a file: -o FILE",
+            "standard output is a terminal, and a blob is not text",
+            remedy="redirect it, or write to a file with -o FILE",
         )
 
 

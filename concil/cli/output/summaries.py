@@ -98,5 +98,5 @@ def describe_blobs(totals: BlobTotals) -> str:
     if count[State.MOUNTED]:
         parts.append(f"{count[State.MOUNTED]} mounted")
     if count[State.PRESENT]:
-        parts.append(f"{count[State.PRESENT]} there already")
+        parts.append(f"{count[State.PRESENT]} already present")
     return ", ".join(parts)

@@ -25,7 +25,7 @@ _TOKEN = re.compile(
 _ESCAPE = re.compile(r"\\(.)")
 _VERB = re.compile(r"%([sdvq%])")
 _MAX_FILE_SIZE = 64 * KIB  # bytes that the `file` function reads
-REMEDY = "known are env, file, default, split, join, index, lower, upper, title, printf"
+REMEDY = "known functions: env, file, default, split, join, index, lower, upper, title, printf"
 
 
 class MissingValue(str):
@@ -64,7 +64,7 @@ def render(text: str, fields: Mapping[str, str]) -> str:
 
     filled = _ACTION.sub(value, text)
     if "{{" in _ACTION.sub("", text):
-        raise UsageError(f"a template without end: {safe_repr(text)}", remedy="close it with }}")
+        raise UsageError(f"a template is not closed: {safe_repr(text)}", remedy="close it with }}")
     return missing[0] if missing else filled
 
 
@@ -141,7 +141,7 @@ class _Parser:
 
     def _error(self) -> UsageError:
         return UsageError(
-            f"the template {safe_repr(self._source.strip())} is not understood", remedy=REMEDY
+            f"the template {safe_repr(self._source.strip())} is not supported", remedy=REMEDY
         )
 
 

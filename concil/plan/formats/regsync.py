@@ -46,7 +46,7 @@ def parse_plan(document: YAMLValue) -> Plan:
         if name not in ("version", "creds", "sync", "defaults") and not name.startswith("x-"):
             warn_ignored(fields[name], name)
     if "version" in fields and fields["version"].as_text("version") != "1":
-        raise fields["version"].location.error("version: only 1 is known")
+        raise fields["version"].location.error("version: only version 1 is supported")
     defaults = fields.get("defaults", YAMLValue(None, document.location)).as_mapping("defaults")
     for name, item in defaults.items():
         if name not in _REFERRER_FIELDS:
@@ -91,12 +91,12 @@ def _parse_rule(entry: YAMLValue, hosts: Hosts, *, referrers: bool | None) -> Ru
     kind = fields["type"].as_text("type")
     if kind not in _TYPES:
         raise fields["type"].location.error(
-            f"sync: type {kind!r} is not known", f"it is one of {', '.join(_TYPES)}"
+            f"sync: type {kind!r} is not supported", f"choose one of {', '.join(_TYPES)}"
         )
     source, target = _source_and_target(fields)
     if kind == "registry" and "/" in source:
         raise fields["source"].location.error(
-            "sync: the source is no registry", "write host[:port]"
+            "sync: the source is not a registry", "write host[:port]"
         )
     resolve = hosts.registry_address if kind == "registry" else hosts.image_address
     rule_referrers = _parse_referrers(fields, "sync")

@@ -67,7 +67,8 @@ class Hosts:
         tls = fields["tls"].as_text("tls") if "tls" in fields else "enabled"
         if tls not in _SCHEME_BY_TLS:
             raise fields["tls"].location.error(
-                f"creds: {host}: tls is {tls!r}", f"it is one of {', '.join(_SCHEME_BY_TLS)}"
+                f"creds: {host}: unknown value of tls: {tls!r}",
+                f"choose one of {', '.join(_SCHEME_BY_TLS)}",
             )
         self.address_prefixes[host] = f"{_SCHEME_BY_TLS[tls]}{_userinfo(host, fields)}"
         if tls == "insecure":
@@ -90,7 +91,7 @@ def render_template(item: YAMLValue, name: str, fields: Mapping[str, str] | None
     Args:
         fields: values of the template fields, by name.
     Raises:
-        UsageError: it is no text, a template is invalid, or a variable or file is missing.
+        UsageError: it is not a string, a template is invalid, or a variable or file is missing.
     """
     text = _render_text(item, name, fields or {})
     if isinstance(text, go_template.MissingValue):
@@ -105,7 +106,7 @@ def warn_ignored(item: YAMLValue, name: str, option: str = "") -> None:
         option: the option of concil that replaces it.
     """
     logger.warning(
-        "%s: %s is ignored here%s", item.location, name, f"; say it with {option}" * bool(option)
+        "%s: %s is ignored%s", item.location, name, f"; use {option} instead" * bool(option)
     )
 
 
@@ -127,10 +128,15 @@ def _userinfo(host: str, fields: Mapping[str, YAMLValue]) -> str:
     for item, text in zip(items, texts, strict=True):
         if isinstance(text, go_template.MissingValue):
             # regsync uses an empty password here; stored logins are a better guess.
-            logger.warning("%s: creds: %s: %s; not logging in", item.location, host, text.reason)
+            logger.warning(
+                "%s: creds: %s: %s; these credentials are not used",
+                item.location,
+                host,
+                text.reason,
+            )
             return ""
     if len(items) == 1:
-        logger.warning("%s: creds: %s: user and pass go together", items[0].location, host)
+        logger.warning("%s: creds: %s: user and pass must both be given", items[0].location, host)
         return ""
     return "{}:{}@".format(*(urllib.parse.quote(text, safe="") for text in texts)) if items else ""
 
@@ -140,7 +146,7 @@ def _render_secret(host: str, name: str, item: YAMLValue) -> str:
     with contextlib.suppress(UsageError):
         return go_template.render(item.as_text(name), {})
     raise item.location.error(
-        f"creds: {host}: {name} is no template that is known", go_template.REMEDY
+        f"creds: {host}: {name} is not a supported template", go_template.REMEDY
     )
 
 
@@ -149,7 +155,7 @@ def _parse_authorities(host: str, item: YAMLValue) -> str:
         return parse_ca_certs(render_template(item, "regcert").encode())
     except ValueError as error:
         raise item.location.error(
-            f"creds: {host}: regcert is no certificate in PEM", "paste the whole of the file"
+            f"creds: {host}: regcert is not a PEM certificate", "paste the whole file"
         ) from error
 
 
@@ -157,9 +163,9 @@ def _parse_number(host: str, name: str, item: YAMLValue) -> float:
     try:
         number = float(item.as_text(name))
     except ValueError as error:
-        raise item.location.error(f"creds: {host}: {name} is no number") from error
+        raise item.location.error(f"creds: {host}: {name} is not a number") from error
     if not 0 <= number < 10**6:
-        raise item.location.error(f"creds: {host}: {name} is no number of 0 or more")
+        raise item.location.error(f"creds: {host}: {name} is not a number of 0 or more")
     return number
 
 

@@ -43,7 +43,7 @@ def parse_plan(document: YAMLValue) -> Plan:
         for name, item in fields.items():
             if name not in _FIELDS:
                 raise item.location.error(
-                    f"{host}: unknown field {name!r}", f"known are: {', '.join(_FIELDS)}"
+                    f"{host}: unknown field {name!r}", f"known fields: {', '.join(_FIELDS)}"
                 )
         tls = _parse_tls(host, fields)
         if tls != TLSSettings():
@@ -79,7 +79,7 @@ def _userinfo(credentials: YAMLValue | None, host: str) -> str:
         return ""
     fields = credentials.as_mapping(f"{host}: credentials")
     if set(fields) != {"username", "password"}:
-        raise credentials.location.error(f"{host}: credentials are a username and a password")
+        raise credentials.location.error(f"{host}: credentials need a username and a password")
     user, password = (
         urllib.parse.quote(fields[name].as_text(f"{host}: {name}"), safe="")
         for name in ("username", "password")

@@ -27,7 +27,7 @@ def _parse_rule(location: str, line: str) -> Rule:
     source, arrow, target = (part.strip() for part in line.partition("->"))
     if arrow and (not source or not target or "->" in target):
         raise UsageError(
-            f"{location}: not one image: {safe_repr(hide_credentials(line))}",
-            remedy="a line is SOURCE, or SOURCE -> TARGET",
+            f"{location}: not a single image: {safe_repr(hide_credentials(line))}",
+            remedy="write SOURCE, or SOURCE -> TARGET",
         )
     return Rule(location, source, target if arrow else None)

@@ -24,7 +24,7 @@ def parse_host_limits(tables: Any, text: str, name: str) -> dict[str, HostLimits
         UsageError: an invalid host or field; the message names file, line and field.
     """
     if not isinstance(tables, dict):
-        raise UsageError(f"{name}: hosts is no table", remedy='write [hosts."docker.io"]')
+        raise UsageError(f"{name}: hosts is not a table", remedy='write [hosts."docker.io"]')
     limits_by_host = {}
     for host, table in tables.items():
         location = f"{name}:{_find_line(text, host)}"
@@ -32,8 +32,8 @@ def parse_host_limits(tables: Any, text: str, name: str) -> dict[str, HostLimits
         is_nested = isinstance(table, dict) and any(isinstance(v, dict) for v in table.values())
         if not isinstance(table, dict) or is_nested or not _is_host(host):
             raise UsageError(
-                f"{location}: {safe_repr(host)} is no host with limits",
-                remedy='write [hosts."docker.io"], in quotes, and its limits below',
+                f"{location}: {safe_repr(host)} is not a host with limits",
+                remedy='write [hosts."docker.io"], with the host in quotes, and its limits below',
             )
         limits_by_host[host] = _parse_table(table, text, name, host)
     return limits_by_host
@@ -46,7 +46,7 @@ def _parse_table(table: Mapping[str, Any], text: str, name: str, host: str) -> H
         if key not in _FIELDS:
             raise UsageError(
                 f"{location}: {safe_repr(key)}: unknown field",
-                remedy=f"known are: {', '.join(_FIELDS)}",
+                remedy=f"known fields: {', '.join(_FIELDS)}",
             )
         field, reader = _FIELDS[key]
         try:
@@ -83,7 +83,7 @@ def _is_host(host: str) -> bool:
 
 def _parse_jobs(value: Any) -> int:  # noqa: ANN401 - whatever TOML gives
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError("not a number of 1 or more", remedy="write how many jobs at once")
+        raise UsageError("not a number of 1 or more", remedy="write the number of concurrent jobs")
     return value
 
 
@@ -100,7 +100,8 @@ def _parse_bandwidth(value: Any) -> int:  # noqa: ANN401 - whatever TOML gives
         return units.parse_bandwidth(text if isinstance(text, str) else "")
     except UsageError as error:
         raise UsageError(
-            "not bytes a second, 1k or more", remedy='write it as "50M", "512K" or 1000000'
+            "not a bandwidth of at least 1k bytes per second",
+            remedy='write it as "50M", "512K" or 1000000',
         ) from error
 
 

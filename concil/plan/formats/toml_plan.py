@@ -34,13 +34,13 @@ def parse_plan(text: str, name: str) -> Plan:
     deep_key = _DEEP_KEY.search(text)
     if deep_key is not None:
         line = text.count("\n", 0, deep_key.start()) + 1
-        raise UsageError(f"{name}:{line}: a key nests too deep", remedy=remedy)
+        raise UsageError(f"{name}:{line}: a key is nested too deeply", remedy=remedy)
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{name}: {error}", remedy=remedy) from error
     except RecursionError as error:
-        raise UsageError(f"{name}: it nests too deep", remedy=remedy) from error
+        raise UsageError(f"{name}: it is nested too deeply", remedy=remedy) from error
     tables = document.pop(_TABLE, [])
     hosts = parse_host_limits(document.pop(HOSTS_TABLE, {}), text, name)
     for key in document:
@@ -49,7 +49,7 @@ def parse_plan(text: str, name: str) -> Plan:
             remedy='a plan has [[mirror]] and [hosts."HOST"] tables: see docs/plans.md',
         )
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise UsageError(f"{name}: mirror is no list of tables", remedy="write [[mirror]]")
+        raise UsageError(f"{name}: mirror is not a list of tables", remedy="write [[mirror]]")
     starts = [n for n, line in enumerate(text.splitlines(), 1) if _HEADER.match(line)]
     entries = (
         _MirrorTable(text, name, starts, number, table) for number, table in enumerate(tables)
@@ -75,11 +75,11 @@ class _MirrorTable:
         """Return the rule for this table."""
         for key in self._table:
             if key not in _FIELDS:
-                raise self._field_error(key, "unknown field", f"known are: {', '.join(_FIELDS)}")
+                raise self._field_error(key, "unknown field", f"known fields: {', '.join(_FIELDS)}")
         values = {key: self._read_field(key, reader) for key, reader in _FIELDS.items()}
         if values["source"] is None:
             raise UsageError(
-                f"{self._file_name}:{self._first_line}: a [[mirror]] without source",
+                f"{self._file_name}:{self._first_line}: a [[mirror]] has no source",
                 remedy='write source = "host/repository"',
             )
         tag_filter = TagFilter(
@@ -93,9 +93,9 @@ class _MirrorTable:
         is_single_image = self._is_single_image(values["source"])
         if is_single_image and tag_filter != TagFilter():
             key = next(key for key in _CONDITIONS if key in self._table)
-            raise self._field_error(key, "the source names one image already", "leave its tag away")
+            raise self._field_error(key, "the source already names a single image", "omit its tag")
         if values["prune"] and (is_single_image or not tag_filter.needs_listing):
-            raise self._field_error("prune", "what an entry names is wanted, and never pruned")
+            raise self._field_error("prune", "tags that are listed by name are never pruned")
         location = f"{self._file_name}:{self._first_line}"
         return Rule(
             location,
@@ -143,14 +143,14 @@ def _find_line(text: str, key: str) -> int:
 
 def _parse_string(value: Any) -> str:  # noqa: ANN401 - whatever TOML gives
     if not isinstance(value, str) or not value:
-        raise UsageError("not a text", remedy='write it in quotes: "..."')
+        raise UsageError("not a string", remedy='write it in quotes: "..."')
     return value
 
 
 def _parse_strings(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever TOML gives
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(item, str) and item for item in values):
-        raise UsageError("not a list of texts", remedy='write it as ["...", "..."]')
+        raise UsageError("not a list of strings", remedy='write it as ["...", "..."]')
     return tuple(values)
 
 
@@ -162,7 +162,7 @@ def _parse_bool(value: Any) -> bool:  # noqa: ANN401 - whatever TOML gives
 
 def _parse_number(value: Any) -> int:  # noqa: ANN401 - whatever TOML gives
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError("not a number of 1 or more", remedy="write how many tags are wanted")
+        raise UsageError("not a number of 1 or more", remedy="write the number of tags to copy")
     return value
 
 

@@ -54,7 +54,7 @@ class YAMLValue:
     def as_text(self, name: str) -> str:
         """Return the value as text; a number or a date is returned as it is written, as in Go."""
         if self.value is None or isinstance(self.value, (dict, list)) or not self.text:
-            raise self.location.error(f"{name}: not a text", "put it into quotes")
+            raise self.location.error(f"{name}: not a string", "write it in quotes")
         return self.text
 
     def as_texts(self, name: str) -> Iterator[str]:
@@ -84,7 +84,7 @@ def load(text: str, name: str) -> YAMLValue:
     except UsageError:  # it is a ValueError, too
         raise
     except RecursionError as error:
-        raise UsageError(f"{name}: it nests too deep", remedy=_REMEDY) from error
+        raise UsageError(f"{name}: it is nested too deeply", remedy=_REMEDY) from error
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 1
@@ -117,7 +117,7 @@ class _Reader:
             for key, child in node.value:
                 if key.id != "scalar":
                     raise Location(self._name, key.start_mark.line + 1).error(
-                        "a key is no text", _REMEDY
+                        "a key is not a string", _REMEDY
                     )
                 # The line of the key, which users look for: its value may start on the next line.
                 key_location = Location(self._name, key.start_mark.line + 1)

@@ -75,7 +75,7 @@ def _page_size(service: Service, request: Request) -> int:
     if page_size is None:
         return limit
     if not page_size.isascii() or not page_size.isdigit() or int(page_size[:9]) == 0:
-        raise ErrorResponse("PAGINATION_NUMBER_INVALID", "n is not a number above 0")
+        raise ErrorResponse("PAGINATION_NUMBER_INVALID", "n is not a number greater than 0")
     return min(int(page_size[:9]), limit)
 
 

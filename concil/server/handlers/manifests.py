@@ -102,7 +102,7 @@ def _digest_and_tags(
 
 def _parse_manifest(body: bytes, content_type: str) -> Manifest:
     if _INVALID_MEDIA_TYPE.search(content_type.partition(";")[0].strip()):
-        raise ErrorResponse("MANIFEST_INVALID", "not a Content-Type")
+        raise ErrorResponse("MANIFEST_INVALID", "Content-Type is missing or invalid")
     try:
         manifest = Manifest.parse(body, content_type)
         # These parse every descriptor, so that an invalid one is found here.

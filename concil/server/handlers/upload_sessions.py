@@ -24,7 +24,7 @@ def post_session(service: Service, request: Request, parameters: PathParameters)
     mount, digest = request.query_value("mount"), request.query_value("digest")
     algorithm = request.query_value("digest-algorithm") or "sha256"
     if algorithm not in ("sha256", "sha512"):
-        raise ErrorResponse("DIGEST_INVALID", "sha256 and sha512 are known here")
+        raise ErrorResponse("DIGEST_INVALID", "the supported algorithms are sha256 and sha512")
     if mount is not None:
         blob = parse_digest(mount)
         if _mount_blob(service, parameters.repository, blob, request.query_value("from")):
@@ -99,7 +99,9 @@ def _append(service: Service, request: Request, parameters: PathParameters, uplo
     if start is not None and stop is not None and received != stop - start:
         # Only with chunked transfer coding, whose length is known at its end.
         upload.truncate(start_offset)
-        raise ErrorResponse("SIZE_INVALID", f"{received} bytes where {stop - start} were announced")
+        raise ErrorResponse(
+            "SIZE_INVALID", f"{received} bytes were received, and {stop - start} announced"
+        )
 
 
 @contextmanager
@@ -139,7 +141,7 @@ def _upload_monolithic(
         upload.append(request.body)
         service.uploads.commit(upload, digest)
     finally:
-        # The client never learns of this session, so nobody could resume it.
+        # The client never learns of this session, and could not resume it.
         service.uploads.discard(upload)
     service.repositories.add_blob(parameters.repository, digest)
     return _created_response(parameters.repository, digest)

@@ -93,7 +93,7 @@ class BoundedDecompressor:
         subject: str,
         *,
         size: int = 0,
-        remedy: str = "unpack it first",
+        remedy: str = "decompress it first",
         ignore_trailing: bool = False,
     ) -> None:
         """Open the first stream.
@@ -140,8 +140,8 @@ class BoundedDecompressor:
             max_output = max(MIN_OUTPUT_LIMIT, MAX_RATIO * max(self._size, self._went))
             if self._output_size > max_output:
                 raise ContentError(
-                    f"{safe_repr(self._subject)} unpacks to more than {max_output} bytes",
-                    remedy="it may be an attack; see what is in it before you trust its source",
+                    f"{safe_repr(self._subject)} decompresses to more than {max_output} bytes",
+                    remedy="it may be an attack; check its content before you trust its source",
                 )
             if output:
                 yield output
@@ -177,9 +177,8 @@ class BoundedDecompressor:
     def _refuse_trailing(self) -> None:
         if not self._ignore_trailing:
             raise InvalidManifest(
-                f"{safe_repr(self._subject)} is damaged: something that is no "
-                f"{self._compression.name} "
-                "follows its end",
+                f"{safe_repr(self._subject)} is damaged: data that is not "
+                f"{self._compression.name} follows its end",
                 remedy=_AGAIN,
             )
         self._is_over = True

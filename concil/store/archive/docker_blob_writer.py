@@ -88,7 +88,7 @@ class DockerBlobWriter:
         """
         while piece := body.read():
             if self.offset + len(piece) > self._size:
-                raise SizeMismatch(f"blob {self._digest} is more than {self._size} bytes")
+                raise SizeMismatch(f"blob {self._digest} has more than {self._size} bytes")
             self._verifier.update(piece)
             self.offset += len(piece)
             if self._sink is not None:
@@ -165,7 +165,7 @@ class _DecompressingSink:
         self, builder: TarBuilder, digest: Digest, size: int, compression: Compression
     ) -> None:
         self._builder = builder
-        remedy = "copy the image to oci-archive:FILE, where layers stay as they are"
+        remedy = "copy the image to oci-archive:FILE, which stores layers unchanged"
         self._decompressor = BoundedDecompressor(
             compression, f"layer {digest}", size=size, remedy=remedy
         )
@@ -176,7 +176,7 @@ class _DecompressingSink:
                 buffering=0, dir=builder.final_path.parent
             )
         except OSError as error:
-            raise disk_error("cannot unpack beside", builder.final_path, error) from error
+            raise disk_error("cannot decompress next to", builder.final_path, error) from error
 
     def write(self, data: bytes | memoryview) -> None:
         for out in self._decompressor.feed(data):
@@ -202,4 +202,6 @@ class _DecompressingSink:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            raise disk_error("cannot unpack beside", self._builder.final_path, error) from error
+            raise disk_error(
+                "cannot decompress next to", self._builder.final_path, error
+            ) from error

@@ -51,7 +51,7 @@ def parse_diff_ids(config: bytes, subject: str) -> list[Digest]:
     rootfs = document.get("rootfs") if isinstance(document, dict) else None
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if not isinstance(rootfs, dict) or not isinstance(diff_ids or [], list):
-        raise InvalidManifest(f"{subject} is no config of an image", remedy=DAMAGED)
+        raise InvalidManifest(f"{subject} is not an image config", remedy=DAMAGED)
     try:
         return [Digest.parse(text) for text in diff_ids or []]
     except InvalidDigest as error:
@@ -62,7 +62,7 @@ def _parse_image(entry: object, subject: str) -> Image:
     fields = entry if isinstance(entry, dict) else {}
     config, layers, tags = (fields.get(name) for name in ("Config", "Layers", "RepoTags"))
     if not isinstance(config, str) or not _is_string_list(layers) or not _is_string_list(tags):
-        raise InvalidManifest(f"{subject} has an entry without sense", remedy=DAMAGED)
+        raise InvalidManifest(f"{subject} has an invalid entry", remedy=DAMAGED)
     return Image(
         _strip_dot_slash(config),
         tuple(map(_strip_dot_slash, layers or ())),

@@ -168,8 +168,9 @@ class DockerArchiveReader:
             UsageError: always.
         """
         raise UsageError(
-            f"{safe_repr(self.name)} is not changed in place, so {safe_repr(reference)} stays",
-            remedy="copy what you want to keep into a new one",
+            f"{safe_repr(self.name)} cannot be changed in place, so {safe_repr(reference)} "
+            "cannot be deleted",
+            remedy="copy the images that you want to keep to a new archive",
         )
 
     def close(self) -> None:
@@ -184,7 +185,7 @@ class DockerArchiveReader:
             number = int(reference[1:])
             if number >= len(self._images):
                 raise NotFound(
-                    f"{safe_repr(self.name)} has {len(self._images)} images, no {reference}",
+                    f"{safe_repr(self.name)} has {len(self._images)} images, and not {reference}",
                     remedy="the first one is @0",
                 )
             return number
@@ -195,11 +196,13 @@ class DockerArchiveReader:
             raise self._not_found_error(reference)
         if any(self._images[number] != self._images[numbers[0]] for number in numbers):
             which = (
-                f"several under {safe_repr(reference)}" if reference else f"{len(numbers)} images"
+                f"several images named {safe_repr(reference)}"
+                if reference
+                else f"{len(numbers)} images"
             )
             raise UsageError(
-                f"{safe_repr(self.name)} holds {which}: {self._format_names()}",
-                remedy="name one of them: docker-archive:FILE:TAG, or :@0 for the first",
+                f"{safe_repr(self.name)} contains {which}: {self._format_names()}",
+                remedy="choose one of them: docker-archive:FILE:TAG, or :@0 for the first",
             )
         return numbers[0]
 
@@ -221,7 +224,7 @@ class DockerArchiveReader:
     def _not_found_error(self, reference: str) -> NotFound:
         what = safe_repr(reference) if reference else "image"
         return NotFound(
-            f"{safe_repr(self.name)} has no {what}", remedy=f"it has {self._format_names()}"
+            f"{safe_repr(self.name)} has no {what}", remedy=f"it contains {self._format_names()}"
         )
 
     def _format_names(self) -> str:
@@ -242,9 +245,8 @@ class DockerArchiveReader:
         diff_ids = parse_diff_ids(content, f"{safe_repr(image.config)} in {self._tar.display_name}")
         if len(diff_ids) != len(image.layers):
             raise InvalidManifest(
-                f"{safe_repr(image.config)} in {self._tar.display_name} is for "
-                f"{len(diff_ids)} layers, and "
-                f"the image has {len(image.layers)}",
+                f"{safe_repr(image.config)} in {self._tar.display_name} lists {len(diff_ids)} "
+                f"layers, and the image has {len(image.layers)}",
                 remedy=DAMAGED,
             )
         digest = Digest.from_bytes(content)
@@ -306,7 +308,7 @@ class DockerArchiveReader:
         Args:
             packed: is updated with the compressed bytes.
         """
-        remedy = "save the image again without a compression, or with gzip"
+        remedy = "save the image again without compression, or with gzip"
         subject = f"layer {name} in {self._tar.path}"
         member, verifier = self._tar.members.get(name), Verifier(diff_id.algorithm)
         decompressor = BoundedDecompressor(packing, subject, size=member.size, remedy=remedy)
@@ -316,20 +318,22 @@ class DockerArchiveReader:
                 packed.update(buffer[:count])
                 for out in decompressor.feed(buffer[:count]):
                     if self._cancel is not None and self._cancel.is_set():
-                        raise Cancelled(f"stopped while {subject} was unpacked")
+                        raise Cancelled(f"stopped while {subject} was decompressed")
                     verifier.update(out)
                     yield out
         decompressor.check_complete()
         if verifier.digest() != diff_id:
             raise DigestMismatch(
-                f"{safe_repr(subject)} is not the one that its config names", remedy=DAMAGED
+                f"{safe_repr(subject)} does not match its diff ID in the config", remedy=DAMAGED
             )
 
     def _read_images(self) -> list[Image]:
         try:
             body = self._tar.read(MANIFEST_NAME, _MAX_MANIFEST_SIZE)
         except NotFound as error:
-            remedy = "it holds manifest.json at its top, as docker save writes it"
+            remedy = (
+                "a docker-archive has a manifest.json at its top level, as docker save writes it"
+            )
             if self._tar.members.find("oci-layout") is not None:
                 remedy = f"read it as {OCI_ARCHIVE}:FILE"
             raise StoreError(f"not a docker-archive: {error}", remedy=remedy) from error

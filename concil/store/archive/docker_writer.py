@@ -31,7 +31,7 @@ from concil.store.archive.tar_builder import (
 from concil.store.archive.tar_reader import read_all
 from concil.store.archive.writer_lock import acquire_lock
 
-_EXISTS_REMEDY = "remove it, name another file, or use oci-archive:FILE"
+_EXISTS_REMEDY = "remove it, choose another file, or use oci-archive:FILE"
 # Seconds to wait for another writer. This one can write the file only if the other fails.
 _LOCK_TIMEOUT = 10.0
 
@@ -49,7 +49,7 @@ class _Image:
 def already_exists_error(path: Path) -> UsageError:
     """Return the error for a docker-archive that already exists."""
     return UsageError(
-        f"{safe_repr(str(path))} is there already, and a docker-archive is not added to",
+        f"{safe_repr(str(path))} already exists, and images cannot be added to a docker-archive",
         remedy=_EXISTS_REMEDY,
     )
 
@@ -97,9 +97,9 @@ class DockerArchiveWriter:
         self._path_lock = acquire_lock(self._final_path, _LOCK_TIMEOUT, cancel)
         if self._path_lock is None:
             raise UsageError(
-                f"another process is writing {safe_repr(str(self._path))}, and a docker-archive is "
-                "not added to",
-                remedy="name another file, or use oci-archive:FILE",
+                f"another process is writing {safe_repr(str(self._path))}, and images cannot be "
+                "added to a docker-archive",
+                remedy="choose another file, or use oci-archive:FILE",
             )
         try:
             self._initial_signature = self._check_absent()
@@ -117,20 +117,21 @@ class DockerArchiveWriter:
         if manifest.is_index:
             platforms = sorted({str(c.platform) for c in manifest.children() if c.platform})
             raise UsageError(
-                "a docker-archive holds images of one platform, and this one is for "
+                "an image in a docker-archive has one platform, and this one is for "
                 f"{', '.join(platforms) or 'several'}",
                 remedy="choose one with platforms=, or copy all to oci-archive:FILE",
             )
         blobs = manifest.blobs()
         if not blobs or blobs[0].media_type not in (DOCKER_CONFIG, OCI_CONFIG):
             raise UsageError(
-                f"{safe_repr(manifest.artifact_type)} is no image that docker could load",
-                remedy="copy it to oci-archive:FILE, which holds anything",
+                f"{safe_repr(manifest.artifact_type)} is not an image that docker can load",
+                remedy="copy it to oci-archive:FILE, which can store any artifact",
             )
         foreign = next((blob for blob in blobs if blob.is_foreign), None)
         if foreign is not None:
             raise UsageError(
-                f"layer {foreign.digest} is not in the registry, so docker could not load it",
+                f"layer {foreign.digest} is not in the registry, so docker could not load the "
+                "image",
                 remedy="copy the image to oci-archive:FILE",
             )
 
@@ -142,7 +143,7 @@ class DockerArchiveWriter:
         """
         if reference.startswith("@"):
             raise UsageError(
-                f"{reference} is no tag for an image of {safe_repr(self.name)}",
+                f"{reference} is not a valid tag for an image in {safe_repr(self.name)}",
                 remedy="write docker-archive:FILE:REPOSITORY:TAG",
             )
         with self._lock:
@@ -167,7 +168,7 @@ class DockerArchiveWriter:
         if digest is None:
             raise UsageError(
                 f"a blob for {safe_repr(self.name)} needs its digest before the first byte",
-                remedy="hash the file first",
+                remedy="give its digest",
             )
         return DockerBlobWriter(self._get_builder(), size, digest, partial(self._add_blob, digest))
 
@@ -185,8 +186,8 @@ class DockerArchiveWriter:
             expected = parse_diff_ids(read_all(blob, MAX_CONFIG_SIZE, subject), subject)
         if [layer.diff_id for layer in layers] != expected:
             raise DigestMismatch(
-                f"the layers of {manifest.digest} are not those that its config names",
-                remedy="docker would not load it; build the image again",
+                f"the layers of {manifest.digest} do not match its config",
+                remedy="docker could not load it; build the image again",
             )
         image = _Image(manifest.descriptor, config.name, [layer.name for layer in layers])
         with self._lock:
@@ -261,6 +262,7 @@ class DockerArchiveWriter:
             stored = self._blobs.get(blob.digest)
         if stored is None:
             raise NotFound(
-                f"{safe_repr(self.name)} has no blob {blob.digest}", remedy="run it again"
+                f"{safe_repr(self.name)} has no blob {blob.digest}",
+                remedy="try again",
             )
         return stored

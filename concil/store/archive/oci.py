@@ -1,6 +1,6 @@
 """OCI layouts in a tar archive: read in place, written as a whole.
 
-Several runs may write to one archive. Each builds a new archive of its own; at the end it takes
+Several runs may write to one archive. Each builds a separate new archive; at the end it takes
 the lock and adds what the other runs have written since.
 """
 
@@ -36,7 +36,7 @@ from concil.store.layout.directory import OCI_LAYOUT
 from concil.store.layout.index import Edits, Index, Mark
 
 _DAMAGED_REMEDY = "the archive is damaged; write it again from its source"
-_RERUN_REMEDY = "run it again; it adds to what is there"
+_RERUN_REMEDY = "try again; images are added to the archive"
 _LOCK_TIMEOUT = 600.0  # seconds; a writer also copies what other runs have added
 
 
@@ -118,7 +118,7 @@ class OCIArchive:
             return builder.open_region(region)
         if self._existing.tar is None or is_removed:
             raise NotFound(
-                f"there is no {safe_repr(str(self.blob_path(digest)))}", remedy=_DAMAGED_REMEDY
+                f"{safe_repr(str(self.blob_path(digest)))} does not exist", remedy=_DAMAGED_REMEDY
             )
         blob = self._existing.tar.open(blob_name(digest))
         self._record_observed_blob(digest)
@@ -136,7 +136,8 @@ class OCIArchive:
             content = read_all(blob, limit, safe_repr(str(self.blob_path(digest))))
         if Digest.from_bytes(content, digest.algorithm) != digest:
             raise DigestMismatch(
-                f"{safe_repr(str(self.blob_path(digest)))} does not hold what its name says",
+                f"{safe_repr(str(self.blob_path(digest)))} has content that does not match its "
+                "digest",
                 remedy=_DAMAGED_REMEDY,
             )
         return content
@@ -254,8 +255,8 @@ class OCIArchive:
     def _get_builder(self) -> TarBuilder:
         if not self._is_writable:
             raise UsageError(
-                f"archive {safe_repr(str(self.path))} is not changed in place",
-                remedy="copy what you want to keep into a new one",
+                f"archive {safe_repr(str(self.path))} cannot be changed in place",
+                remedy="copy the images that you want to keep to a new archive",
             )
         self._existing.check_uncompressed()
         with self._lock:
@@ -311,8 +312,7 @@ class OCIArchive:
             content = ArchiveContent.open(self._final_path, self._cancel)
         except ConcilError as error:
             raise StoreError(
-                f"archive {safe_repr(str(self.path))} was written by somebody else meanwhile: "
-                f"{error}",
+                f"archive {safe_repr(str(self.path))} was replaced by another program: {error}",
                 remedy=f"move it away and {_RERUN_REMEDY}",
             ) from error
         with contextlib.closing(content):

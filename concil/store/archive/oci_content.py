@@ -22,7 +22,10 @@ from concil.store.layout.index_file import MAX_INDEX_SIZE, untyped_entries
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT_REMEDY = "it holds oci-layout, index.json and blobs/ at its top: tar -C LAYOUT -cf FILE ."
+_LAYOUT_REMEDY = (
+    "an oci-archive has oci-layout, index.json and blobs/ at its top level: "
+    "tar -C LAYOUT -cf FILE ."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class ArchiveContent:
             has_docker_manifest = tar.members.find("manifest.json") is not None
             remedy = f"read it as {DOCKER_ARCHIVE}:FILE" if has_docker_manifest else _LAYOUT_REMEDY
             tar.close()
-            raise StoreError(f"not an archive of a layout: {error}", remedy=remedy) from error
+            raise StoreError(f"not an oci-archive: {error}", remedy=remedy) from error
         except BaseException:  # raised again: no caller could close the archive
             tar.close()
             raise
@@ -85,8 +88,9 @@ class ArchiveContent:
         compression = self.tar.compression if self.tar is not None else None
         if self.tar is not None and compression is not None:
             raise UsageError(
-                f"{self.tar.display_name} is packed with {compression.name}: it cannot be added to",
-                remedy=f"unpack it with {compression.program}, or name another file",
+                f"{self.tar.display_name} is compressed with {compression.name}: images cannot "
+                "be added to it",
+                remedy=f"decompress it with {compression.program}, or choose another file",
             )
 
     def copy_blobs(
@@ -170,7 +174,9 @@ def _copy_member(
         buffer = memoryview(bytearray(min(MIB, max(1, blob.size))))
         while count := blob.readinto(buffer):
             if cancel is not None and cancel.is_set():
-                raise Cancelled(f"stopped while {builder.final_path} was written; it is as it was")
+                raise Cancelled(
+                    f"stopped while {builder.final_path} was written; the archive is unchanged"
+                )
             builder.write_at(region, position, buffer[:count])
             position += count
         region.is_complete = True

@@ -174,8 +174,8 @@ class ArchiveWrites:
             scheme, _, target = self._writers[key]
         if scheme != address.scheme:
             raise UsageError(
-                f"{safe_repr(address.path)} is written as {scheme} already",
-                remedy=f"name another file for {address.scheme}",
+                f"{safe_repr(address.path)} is already being written as {scheme}",
+                remedy=f"choose another file for {address.scheme}",
             )
         return target
 
@@ -277,7 +277,7 @@ class ArchiveWrites:
                     raise error
             for key, (_, writer, target) in self._writers.items():
                 if self._cancel.is_set():
-                    raise Cancelled("cancelled; archives are as they were")
+                    raise Cancelled("cancelled; archives are unchanged")
                 try:
                     writer.commit()
                 except Cancelled:

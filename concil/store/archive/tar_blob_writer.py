@@ -45,7 +45,7 @@ class TarBlobWriter:
         """Write the next bytes; if reading the body fails, ``offset`` counts the bytes written."""
         while piece := body.read():
             if self.offset + len(piece) > self._region.size:
-                raise SizeMismatch(f"{self._name} is more than {self._region.size} bytes")
+                raise SizeMismatch(f"{self._name} has more than {self._region.size} bytes")
             self._builder.write_at(self._region, self.offset, piece)
             self._verifier.update(piece)
             self.offset += len(piece)

@@ -216,13 +216,13 @@ def check_writable(path: Path) -> None:
     except FileNotFoundError:
         mode = None
     except (OSError, ValueError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "not a path"
-        raise UsageError(f"cannot write {name}: {cause}", remedy="name another file") from error
+        cause = error.strerror if isinstance(error, OSError) else "not a valid path"
+        raise UsageError(f"cannot write {name}: {cause}", remedy="choose another file") from error
     if mode is not None and not stat.S_ISREG(mode):
         kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-        raise UsageError(f"{name} is {kind}", remedy="name the file of the archive")
+        raise UsageError(f"{name} is {kind}", remedy="give the path of the archive file")
     if not Path(os.path.realpath(path)).parent.is_dir():
-        raise UsageError(f"there is no directory for {name}", remedy="make it first")
+        raise UsageError(f"the directory of {name} does not exist", remedy="create it first")
 
 
 def stat_signature(path: Path) -> StatSignature | None:
@@ -242,5 +242,5 @@ def is_changed(path: Path, signature: StatSignature | None) -> bool:
 def concurrent_write_error(path: Path, remedy: str) -> StoreError:
     """Return the error for an archive that was written by a program that takes no locks."""
     return StoreError(
-        f"archive {safe_repr(str(path))} was written by somebody else meanwhile", remedy=remedy
+        f"archive {safe_repr(str(path))} was replaced by another program", remedy=remedy
     )

@@ -19,7 +19,9 @@ MAX_MEMBERS = 500_000
 MAX_NAME_CHARACTERS = 128 * MIB  # of all names, which are kept in memory
 _MAX_LINK_DEPTH = 8  # links followed for one name
 _MAX_EXTENDED_HEADER = 64 * KIB  # bytes of a header that extends the next one
-_REMEDY = "the archive is damaged or no archive of images; write it again from its source"
+_REMEDY = (
+    "the archive is damaged, or it is not an archive of images; write it again from its source"
+)
 
 ReadAt = Callable[[int, int], bytes]  # offset and maximum size to bytes; fewer at the end
 
@@ -114,7 +116,7 @@ class TarMembers:
             if member is None or member.offset < 0 or member.link is None:
                 return name
             name = member.link
-        raise self._error(f"has links that lead to one another, at {safe_repr(name)}")
+        raise self._error(f"has a loop of links, at {safe_repr(name)}")
 
     def _read_member(
         self, position: int, extended: _ExtendedHeader
@@ -123,12 +125,12 @@ class TarMembers:
         block = self._read_at(position, BLOCK_SIZE)
         if not block.strip(b"\0"):
             if extended != _ExtendedHeader() or not (block or position):
-                raise self._error("is cut off" if position else "is empty")
+                raise self._error("is truncated" if position else "is empty")
             return None, extended
         header = self._parse_header(block, position)
         body, size = position + BLOCK_SIZE, self._data_size(header, extended)
         if body + size > self._length:
-            raise self._error(f"is cut off in {safe_repr(extended.name or header.name)}")
+            raise self._error(f"is truncated in {safe_repr(extended.name or header.name)}")
         self._count += 1
         if self._count > MAX_MEMBERS:
             raise self._error(f"has more than {MAX_MEMBERS} members")
@@ -140,7 +142,7 @@ class TarMembers:
 
     def _parse_header(self, block: bytes, position: int) -> tarfile.TarInfo:
         if len(block) < BLOCK_SIZE and position:
-            raise self._error("is cut off")
+            raise self._error("is truncated")
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except (tarfile.HeaderError, ValueError, OverflowError) as error:
@@ -203,7 +205,9 @@ class TarMembers:
         overrides = {"path", "linkpath", "size"} & records.keys()
         if header.type == tarfile.XGLTYPE:
             if overrides:
-                raise self._error(f"gives all its members one {min(overrides)}")
+                raise self._error(
+                    f"has a global pax header that sets the {min(overrides)} of all members"
+                )
             return extended
         number = records.get("size")
         if number is not None and not (number.isascii() and number.isdigit() and len(number) < 20):
@@ -233,7 +237,7 @@ class TarMembers:
     def _sparse_error(self, name: str) -> StoreError:
         return StoreError(
             f"{self._subject} has a sparse member, {safe_repr(name)}",
-            remedy="pack it again without sparse files",
+            remedy="create it again without sparse files",
         )
 
     def _error(self, message: str) -> StoreError:

@@ -104,7 +104,7 @@ class TarReader:
         if compression is None:
             return None
         with tempfile.TemporaryFile() as output_file:
-            remedy = f"unpack it first: {compression.program} {safe_repr(str(self.path))}"
+            remedy = f"decompress it first: {compression.program} {safe_repr(str(self.path))}"
             subject = f"archive {self.path}"
             decompressor = BoundedDecompressor(compression, subject, size=size, remedy=remedy)
             position = 0
@@ -113,7 +113,7 @@ class TarReader:
                 for out in decompressor.feed(piece):
                     # A small piece may decompress to much data.
                     if cancel is not None and cancel.is_set():
-                        raise Cancelled(f"stopped while {self.display_name} was unpacked")
+                        raise Cancelled(f"stopped while {self.display_name} was decompressed")
                     write_temporary(output_file.fileno(), out, compression)
             decompressor.check_complete()
             os.close(self._fd)
@@ -130,7 +130,7 @@ def read_all(blob: FileBlobReader, limit: int, subject: str) -> bytes:
     if blob.size > limit:
         raise InvalidManifest(
             f"{subject} is larger than {limit} bytes",
-            remedy="no registry would take this; check where it comes from",
+            remedy="registries refuse content of this size; check where it comes from",
         )
     content = bytearray(blob.size)
     view, position = memoryview(content), 0
@@ -151,9 +151,10 @@ def write_temporary(fd: int, content: bytes, compression: Compression) -> None:
             rest = rest[os.write(fd, rest) :]
     except OSError as error:
         raise StoreError(
-            f"cannot unpack the archive to {safe_repr(tempfile.gettempdir())}: {error.strerror}",
-            remedy=f"unpack it yourself with {compression.program}, or set TMPDIR to a directory "
-            "with room",
+            f"cannot decompress the archive to {safe_repr(tempfile.gettempdir())}: "
+            f"{error.strerror}",
+            remedy=f"decompress it with {compression.program} first, or set TMPDIR to a "
+            "directory with enough space",
         ) from error
 
 
@@ -163,9 +164,9 @@ def _open_regular_file(path: Path) -> int:
     try:
         descriptor = os.open(path, _OPEN_FLAGS)
     except FileNotFoundError as error:
-        raise NotFound(f"there is no archive {name}", remedy="check the path") from error
+        raise NotFound(f"there is no archive at {name}", remedy="check the path") from error
     except ValueError as error:
-        raise UsageError(f"not a path of a file: {name}", remedy="check the path") from error
+        raise UsageError(f"not a valid path: {name}", remedy="check the path") from error
     except OSError as error:
         raise disk_error("cannot open", path, error) from error
     with contextlib.suppress(OSError):
@@ -173,5 +174,5 @@ def _open_regular_file(path: Path) -> int:
             return descriptor
     os.close(descriptor)
     raise UsageError(
-        f"{name} is not a regular file", remedy="an archive is a file; a directory is oci:DIR"
+        f"{name} is not a regular file", remedy="give a file; for a layout directory write oci:DIR"
     )

@@ -31,7 +31,10 @@ def acquire_lock(path: Path, timeout: float, cancel: threading.Event | None) -> 
     except OSError as error:
         raise disk_error("cannot lock", path, error) from error
     if cancel is not None and cancel.is_set():
-        raise Cancelled(f"stopped while another process wrote {path}; it has nothing of this run")
+        raise Cancelled(
+            f"stopped while another process wrote {path}; it does not contain the images of this "
+            "run"
+        )
     return None
 
 
@@ -47,7 +50,7 @@ def locked(path: Path, timeout: float, cancel: threading.Event | None) -> Iterat
         raise StoreError(
             f"cannot write {safe_repr(str(path))}: another process was writing it for "
             f"{timeout:.0f} s",
-            remedy="run it again when that has ended, or write to another file",
+            remedy="try again after that process has ended, or write to another file",
         )
     try:
         yield

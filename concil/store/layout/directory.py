@@ -92,7 +92,8 @@ class LayoutDirectory:
         content, _ = self._tree.read(_blob_name(digest), limit)
         if Digest.from_bytes(content, digest.algorithm) != digest:
             raise DigestMismatch(
-                f"{safe_repr(str(self.blob_path(digest)))} does not hold what its name says",
+                f"{safe_repr(str(self.blob_path(digest)))} has content that does not match its "
+                "digest",
                 remedy="the layout is damaged; write it again from its source",
             )
         return content
@@ -214,10 +215,10 @@ class LayoutDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
             raise StoreError(
-                f"{safe_repr(str(self.path))} is not a directory", remedy="name another place"
+                f"{safe_repr(str(self.path))} is not a directory", remedy="choose another path"
             ) from error
         except OSError as error:
-            raise disk_error("cannot make", self.path, error) from error
+            raise disk_error("cannot create", self.path, error) from error
         self._tree.remove_stale()
         if self._tree.file_size("oci-layout") is not None:
             return
@@ -232,7 +233,7 @@ class LayoutDirectory:
         try:
             self.index_file.recover()
         except StoreError as error:
-            logger.warning("what a killed server has taken last is not listed: %s", error)
+            logger.warning("images that a killed server stored last are not listed: %s", error)
 
     def _check_version(self) -> None:
         subject = f"layout {safe_repr(str(self.path))}"
@@ -248,7 +249,7 @@ class LayoutDirectory:
 
 def without_version(subject: str) -> str:
     """Return the warning about a layout without a version."""
-    return f"{subject} has no file oci-layout; it is read as one of version 1"
+    return f"{subject} has no file oci-layout; version 1 is assumed"
 
 
 def check_version(body: bytes, subject: str) -> None:
@@ -264,8 +265,8 @@ def check_version(body: bytes, subject: str) -> None:
     version = document.get("imageLayoutVersion") if isinstance(document, dict) else None
     if not isinstance(version, str) or not version.startswith("1."):
         raise StoreError(
-            f"{subject} has version {safe_repr(version)}",
-            remedy="concil reads version 1 of the image layout",
+            f"{subject} has the unsupported version {safe_repr(version)}",
+            remedy="concil supports version 1 of the image layout",
         )
 
 

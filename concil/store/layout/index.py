@@ -148,10 +148,10 @@ class Index:
         positions = self._image_positions() if name is None else self._called(name)
         entries = [self._entries[position] for position in positions]
         if len({entry.digest for entry in entries}) > 1:
-            which = "holds" if name is None else f"has under {safe_repr(name)}"
+            which = "holds" if name is None else f"has, under {safe_repr(name)},"
             raise UsageError(
                 f"{subject} {which} {len(entries)} images: {_format_names(entries)}",
-                remedy="name one of them, or its digest: oci:PATH:NAME, oci:PATH@DIGEST",
+                remedy="choose one of them by name or digest: oci:PATH:NAME, oci:PATH@DIGEST",
             )
         return entries[0] if entries else None
 

@@ -22,7 +22,7 @@ from concil.store.layout.index_log import ChangeLog, has_logs, stale
 logger = logging.getLogger(__name__)
 
 MAX_INDEX_SIZE = 32 * MIB  # bytes of an index.json; enough for 100,000 entries
-REMEDY = "check the path; a layout holds oci-layout, index.json and blobs/"
+REMEDY = "check the path; a layout contains oci-layout, index.json and blobs/"
 # Writing a large index takes long. To keep a run from spending its time on that, changes are
 # collected for one second, and for ten times as long as the last write took.
 _WAIT = 1.0  # seconds
@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 def untyped_entries(name: str, count: int) -> str:
     """Return the warning about index entries without mediaType."""
-    return f"{name}: mediaType is missing in {count} entries; it is taken from their manifests"
+    return f"{name}: mediaType is missing in {count} entries; it is read from their manifests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +308,7 @@ class IndexFile:
         with self._lock:
             self._index = None
             if self._log.rotate():
-                logger.warning("%s: %s; tried again later", self.name, error)
+                logger.warning("%s: %s; retrying later", self.name, error)
                 self._earliest_save = time.monotonic() + _SHARE * _WAIT
             elif self._deferred:
                 after = self._last - len(self._deferred)

@@ -53,7 +53,7 @@ class ChangeLog:
         """
         with (
             self._lock,
-            self._tree.inside(PRIVATE_DIRECTORY, "cannot write a change into") as dir_fd,
+            self._tree.inside(PRIVATE_DIRECTORY, "cannot write a change to") as dir_fd,
         ):
             if self._current is None:
                 name = f"{self._owner}-{next(self._numbers):08d}.log"

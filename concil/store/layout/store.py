@@ -128,8 +128,8 @@ class LayoutStore:
         except NotFound as error:
             raise NotFound(
                 f"blob {blob.digest} is neither in {safe_repr(self.name)} nor at the destination",
-                remedy="bring what was carried over before, or write the layout again, without "
-                "baseline= if it was left out",
+                remedy="first import the layouts that were exported before, or export again "
+                "without baseline=",
             ) from error
 
     def begin_blob(
@@ -149,7 +149,7 @@ class LayoutStore:
         if digest is None:
             raise UsageError(
                 f"a blob for {safe_repr(self.name)} needs its digest before the first byte",
-                remedy="hash the file first",
+                remedy="give its digest",
             )
         return self.backend.begin_blob(size, digest, resume)
 
@@ -173,7 +173,7 @@ class LayoutStore:
             if subject is not None:
                 self._referrers.add(manifest, digest)
         else:
-            raise DigestMismatch(f"the manifest to write to {safe_repr(self.name)} is not {digest}")
+            raise DigestMismatch(f"the manifest for {safe_repr(self.name)} does not match {digest}")
 
     def referrers(self, subject: Digest, image_reference: str = "", /) -> Sequence[Descriptor]:
         """Return the referrers of a manifest. See `store.protocols.SupportsReferrers`."""
@@ -195,7 +195,7 @@ class LayoutStore:
         if digest is None:
             if not reference:
                 raise UsageError(
-                    f"no image of {safe_repr(self.name)} was named",
+                    f"neither a name nor a digest of an image in {safe_repr(self.name)} is given",
                     remedy="give a name or a digest",
                 )
             self.backend.remove_entry(reference)
@@ -245,7 +245,7 @@ class LayoutStore:
     def _not_found_error(self, reference: str) -> NotFound:
         names = safe_repr(", ".join(self.backend.names()), 400)
         what = safe_repr(reference) if reference else "image"
-        return NotFound(f"{safe_repr(self.name)} has no {what}", remedy=f"it has {names}")
+        return NotFound(f"{safe_repr(self.name)} has no {what}", remedy=f"it contains {names}")
 
 
 def _parse_digest(reference: str) -> Digest | None:

@@ -92,7 +92,7 @@ class Terminal:
 
 
 @pytest.mark.parametrize(
-    ("stdin", "said"), [(None, "no terminal"), (Terminal(), "wants a user and a password")]
+    ("stdin", "said"), [(None, "no terminal"), (Terminal(), "requires a user name and password")]
 )
 def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch, stdin: object, said: str) -> None:
     def end(prompt: str = "") -> str:

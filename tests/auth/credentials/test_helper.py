@@ -127,16 +127,16 @@ def test_an_answer_is_read_as_docker_reads_it(
     ("script", "said"),
     [
         ("print('s3cr3t'); raise SystemExit(3)", "exit code 3"),
-        ("print('s3cr3t')", "nothing that can be understood"),
-        ("print('[]')", "nothing that can be understood"),
-        ("print('{}')", "nothing that can be understood"),
-        ("""print('{"Username": 1, "Secret": "s3cr3t"}')""", "nothing that can be understood"),
-        ("""print('{"Username": "s3cr3t')""", "nothing that can be understood"),
-        ("print('a notice s3cr3t {}')", "nothing that can be understood"),
-        ("""print('{"ServerURL": "s3cr3t"} {"Username": "a", "Secret": "b"}')""", "understood"),
-        (f"import sys; sys.stdout.buffer.write({SECRET_OF_BYTES!r})", "can be understood"),
-        ("print('[' * 60000)", "nothing that can be understood"),
-        ("import sys; sys.stdout.buffer.write(b'\\xff')", "nothing that can be understood"),
+        ("print('s3cr3t')", "something that is not a login"),
+        ("print('[]')", "something that is not a login"),
+        ("print('{}')", "something that is not a login"),
+        ("""print('{"Username": 1, "Secret": "s3cr3t"}')""", "something that is not a login"),
+        ("""print('{"Username": "s3cr3t')""", "something that is not a login"),
+        ("print('a notice s3cr3t {}')", "something that is not a login"),
+        ("""print('{"ServerURL": "s3cr3t"} {"Username": "a", "Secret": "b"}')""", "not a login"),
+        (f"import sys; sys.stdout.buffer.write({SECRET_OF_BYTES!r})", "is not a login"),
+        ("print('[' * 60000)", "something that is not a login"),
+        ("import sys; sys.stdout.buffer.write(b'\\xff')", "something that is not a login"),
         ("print('s3cr3t' * 100000)", "more than 65536 bytes"),
         ("while True: print('s3cr3t' * 1000)", "more than 65536 bytes"),
     ],
@@ -202,7 +202,9 @@ def test_a_helper_that_takes_too_long_is_told(
 ) -> None:
     FakeCredentialHelper(tmp_path, monkeypatch, script="import time; time.sleep(600)")
 
-    with pytest.raises(AccessDenied, match=r"docker-credential-lab get .* did not end in 0\.2 s"):
+    with pytest.raises(
+        AccessDenied, match=r"docker-credential-lab get .* did not finish within 0\.2 s"
+    ):
         CredentialHelper("lab", timeout=0.2).get("reg.example")
 
 

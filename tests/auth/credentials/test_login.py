@@ -201,7 +201,7 @@ def test_a_file_that_others_never_let_alone_is_told(
         write(config.with_name("theirs"), {}).replace(config)
 
     monkeypatch.setattr(os, "fsync", another)
-    with pytest.raises(StoreError, match="others write to it all the time"):
+    with pytest.raises(StoreError, match="other processes keep writing to it"):
         login.store_login(keyring(), "reg.example", ALICE)
 
     assert read(config) == {}
@@ -234,7 +234,7 @@ def test_a_helper_gets_the_secret_and_the_file_a_mark(
 
 
 def test_a_helper_knows_no_parts_of_a_registry(helper: FakeCredentialHelper) -> None:
-    with pytest.raises(UsageError, match="only whole registries"):
+    with pytest.raises(UsageError, match="whole registries only"):
         login.store_login(keyring(), "reg.example/team", ALICE)
 
     assert helper.stored == {}

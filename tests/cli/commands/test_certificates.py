@@ -98,7 +98,7 @@ def test_each_side_becomes_settings_of_its_own(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--key=x",), "--key was given without --cert"),
+        (("--key=x",), "--key is given without --cert"),
         (("--cert=/nowhere/x",), "No such file"),
         (("--cert-dir=/nowhere/x",), "No such file"),
     ],

@@ -119,7 +119,7 @@ def test_names_of_no_repository_fail_alone(
 
     assert done.code == 3
     assert len(done.lines) == 1
-    assert_one_line(done.err, f"{tmp_path}/in:v1", "names no repository")
+    assert_one_line(done.err, f"{tmp_path}/in:v1", "does not name a repository")
 
 
 def test_one_image_that_fails_leaves_the_others_alone(
@@ -199,11 +199,11 @@ def test_a_repository_that_cannot_be_listed_is_told(
 @pytest.mark.parametrize(
     "case",
     [
-        ("oci:{tmp}/carried:quay.io/team/app:v1", "{host}/prefix", "is one image"),
-        ("{host}/a:v1", "{host}/b", "is one image"),
-        ("{host}/a", "{host}/b:v1", "cannot go to one"),
-        ("oci:{tmp}/carried", "{host}/b:v1", "not to one tag"),
-        ("oci:{tmp}/carried", "oci:{tmp}/out:v1", "not to one image"),
+        ("oci:{tmp}/carried:quay.io/team/app:v1", "{host}/prefix", "is a single image"),
+        ("{host}/a:v1", "{host}/b", "is a single image"),
+        ("{host}/a", "{host}/b:v1", "cannot be copied to a single image"),
+        ("oci:{tmp}/carried", "{host}/b:v1", "not a single tag"),
+        ("oci:{tmp}/carried", "oci:{tmp}/out:v1", "not a single image"),
         ("oci:{tmp}/carried", "oci:{tmp}/carried", "onto itself"),
         ("{host}/a", "{host}/a", "onto itself"),
     ],

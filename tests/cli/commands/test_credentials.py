@@ -110,9 +110,9 @@ def test_a_helper_that_has_a_new_password_is_asked_for_it(
     ("script", "said"),
     [
         (None, "is not installed; install it"),
-        ("import time; time.sleep(600)", "did not end in 0.2 s; try it: echo"),
+        ("import time; time.sleep(600)", "did not finish within 0.2 s; try it: echo"),
         ("import sys; print('s3cr3t'); sys.exit(3)", "failed with exit code 3"),
-        ("print('<html>s3cr3t')", "answered nothing that can be understood"),
+        ("print('<html>s3cr3t')", "printed something that is not a login"),
         ("print('s3cr3t' * 20_000)", "wrote more than 65536 bytes"),
     ],
     ids=["missing", "hangs", "fails", "talks nonsense", "talks without end"],
@@ -167,7 +167,11 @@ def test_an_entry_that_is_broken(
     done = harness("tags", f"{basic_auth_registry.host}/nothing")
 
     assert_fails(
-        done, ACCESS_DENIED, str(harness.config), basic_auth_registry.host, "log in there again"
+        done,
+        ACCESS_DENIED,
+        str(harness.config),
+        basic_auth_registry.host,
+        "log in to that registry again",
     )
     assert not any(secret in done.err for secret in ("s3cr3t", "czNjcjN0", "/zpz"))
 

@@ -72,15 +72,15 @@ def test_a_first_run_is_foretold_to_the_byte_and_changes_nothing(  # noqa: PLR09
     assert {each.method for each in seen.requests} <= {"GET", "HEAD"}
     assert tags_of(fresh_docker_registry.url, "m/team/app") == []
     document = json.loads(report.read_text())
-    assert {entry["outcome"] for entry in document["images"]} == {"would-copy"}
-    assert sum(entry["missing"] for entry in document["images"]) == sizes(FIRST, SECOND, ARM)
+    assert {entry["outcome"] for entry in document["images"]} == {"would_copy"}
+    assert sum(entry["missing_bytes"] for entry in document["images"]) == sizes(FIRST, SECOND, ARM)
     assert len(shown.lines) == 4
     assert sum(line.startswith("copy http") for line in shown.lines) == 3
     assert shown.lines[-1].startswith("3 images: 3 to copy (")
 
     done = cli(*command)
     assert done.out.startswith("3 images: 3 copied"), done.err
-    assert json.loads(report.read_text())["summary"]["bytes"] == sizes(FIRST, SECOND, ARM)
+    assert json.loads(report.read_text())["summary"]["bytes_sent"] == sizes(FIRST, SECOND, ARM)
 
 
 @pytest.mark.real
@@ -95,8 +95,8 @@ def test_what_is_there_is_not_counted(
     assert shown.code == 0, shown.err
     entries = {e["source"].rpartition(":")[2]: e for e in json.loads(report.read_text())["images"]}
     assert entries["v1"]["outcome"] == "present"
-    assert entries["v2"]["missing"] == sizes(SECOND) - len(SHARED.blob)
-    assert entries["both"]["missing"] == sizes(ARM)
+    assert entries["v2"]["missing_bytes"] == sizes(SECOND) - len(SHARED.blob)
+    assert entries["both"]["missing_bytes"] == sizes(ARM)
     assert entries["both"]["manifests"] == 2  # itself and the one for arm64
 
 
@@ -173,10 +173,10 @@ def test_signatures_are_foretold_as_they_are_copied(
     assert shown_json == done_json
     assert sum(referrers for _, referrers in done_json.values()) > 2
     missing = sum(
-        entry.get("missing", 0)
+        entry.get("missing_bytes", 0)
         for entry in json.loads((tmp_path / "shown.json").read_text())["images"]
     )
-    assert missing == json.loads((tmp_path / "done.json").read_text())["summary"]["bytes"]
+    assert missing == json.loads((tmp_path / "done.json").read_text())["summary"]["bytes_sent"]
 
 
 def test_what_a_docker_archive_cannot_hold_is_foretold(

@@ -91,7 +91,7 @@ def test_a_person_may_think_better_of_it(sit_down: Sit, harness: CommandLineHarn
     person.process.send_signal(signal.SIGINT)
 
     assert person.end() == INTERRUPTED
-    person.terminal.wait_for("\nconcil: interrupted; nobody was logged in\n")
+    person.terminal.wait_for("\nconcil: interrupted; no login was stored\n")
     assert person.terminal.echoes()
     assert "Traceback" not in person.terminal.written
     assert harness.auth_files == []

@@ -159,12 +159,12 @@ def test_if_all_fail_alike_the_code_says_how(
         ("Bad Name", ("'Bad Name'",)),
         ("ftp://host/name", ("ftp",)),
         ("host.example/name@sha256:12", ("sha256:12",)),
-        ("-> target", ("not one image",)),
-        ("a:1 ->", ("not one image",)),
-        ("a:1 -> b:1 -> c:1", ("not one image",)),
+        ("-> target", ("not a single image",)),
+        ("a:1 ->", ("not a single image",)),
+        ("a:1 -> b:1 -> c:1", ("not a single image",)),
         ("a:1 -> ../b:1", ("../b",)),
-        ("oci:dir", ("no name to go by", "->")),
-        ("oci:dir:v1", ("names no repository", "->")),
+        ("oci:dir", ("no name from which", "->")),
+        ("oci:dir:v1", ("does not name a repository", "->")),
     ],
 )
 def test_a_bad_line_is_told_before_anything_starts(
@@ -260,7 +260,7 @@ def test_a_password_that_cannot_be_used_is_not_told(
 ) -> None:
     done = cli("mirror", write(tmp_path / "list", line), destination)
 
-    assert_fails(done, 2, "a mirror goes" if "secret" in destination else "list:1")
+    assert_fails(done, 2, "the destination of a mirror" if "secret" in destination else "list:1")
     assert "secret" not in done.err
 
 

@@ -112,7 +112,7 @@ def test_a_report_tells_of_every_image(
         "gone": "failed",
     }
     assert outcomes["1.0"]["digest"] == IMAGES["1.0"].digest
-    assert outcomes["gone"]["kind"] == "RegistryNotFound"
+    assert outcomes["gone"]["error_type"] == "RegistryNotFound"
     assert document["summary"]["failed"] == 1
 
 
@@ -124,7 +124,7 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_begins(
 
     done = cli("mirror", written, f"{source.host}/copy", f"--report={tmp_path}/no/report.json")
 
-    assert_fails(done, 1, "cannot write the report", "choose another place")
+    assert_fails(done, 1, "cannot write the report", "write it to another path")
     assert len(source.requests) == asked
 
 
@@ -182,7 +182,7 @@ def test_a_wrong_plan_is_told_before_anything_starts(
     assert_fails(cli("mirror", written, "h.example"), 2, f"{written}:3: ", "'match'")
     assert_fails(cli("mirror", written, "h.example", "--dest", "x"), 2, "two destinations")
     written = plan(tmp_path / "plan.toml", f'source = "{source.host}/team/app"')
-    assert_fails(cli("mirror", written), 2, f"{written}:1: ", "nobody says where it goes")
+    assert_fails(cli("mirror", written), 2, f"{written}:1: ", "it has no target")
     assert len(source.requests) == asked
 
 

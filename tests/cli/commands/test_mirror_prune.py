@@ -88,7 +88,7 @@ def test_a_tag_that_is_gone_goes_and_is_shown_first(
     assert shown.lines[-1].endswith("1 to prune; nothing was changed")
     assert {each.method for each in seen.requests} <= {"GET", "HEAD"}
     document = json.loads(report.read_text())
-    assert document["summary"]["would-prune"] == 1
+    assert document["summary"]["would_prune"] == 1
     assert pair.there() == ["v1", "v2"]
 
     done = cli("mirror", jobs, written, pair.to, f"--report={report}")
@@ -209,7 +209,7 @@ def test_an_entry_that_cannot_be_listed_leaves_what_it_may_have_written(
     done = cli("mirror", written, pair.to)
 
     assert done.code == 3
-    assert f"m/all was not pruned: not all is known of what {written}:5 writes" in done.err
+    assert f"m/all was not pruned: the source of {written}:5, which writes to it" in done.err
     assert pair.there("m/all") == ["gone", "v1"]
 
 
@@ -222,7 +222,7 @@ def test_a_source_that_lists_nothing_empties_nothing(cli: Cli, pair: Pair, tmp_p
     done = cli("mirror", written, pair.to)
 
     assert done.code == 3
-    assert "lists no tags at all; if that is right, say --prune-all" in done.err
+    assert "lists no tags at all; if that is correct, use --prune-all" in done.err
     assert pair.there() == ["v1"]
     assert cli("mirror", written, pair.to, "--prune-all").code == 0
     assert pair.there() == []
@@ -335,8 +335,8 @@ def test_many_failures_to_prune_are_told_in_a_few_lines(
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (('target = "{name}/{tag}"', "prune = true"), ("'prune'", "its target has the tag")),
-        (('tags = ["v1"]', "prune = true"), (":4: 'prune': what an entry names is wanted",)),
+        (('target = "{name}/{tag}"', "prune = true"), ("'prune'", "exactly once")),
+        (('tags = ["v1"]', "prune = true"), (":4: 'prune': tags that are listed by name",)),
         (('prune = "yes"',), (":3: 'prune': neither true nor false",)),
     ],
 )
@@ -356,6 +356,6 @@ def test_a_run_that_ends_early_prunes_nothing(cli: Cli, pair: Pair, tmp_path: Pa
     done = cli("mirror", "-j0", written, pair.to, "--prune", "--fail-fast")
 
     assert done.code == 4
-    assert "nothing was pruned" in done.err
+    assert "no tags were pruned" in done.err
     assert pair.there() == ["gone"]
     assert_fails(cli("mirror", written, pair.to, "--prune", "--retry-failed=x"), 2, "cannot prune")

@@ -77,11 +77,13 @@ def test_one_run_writes_both(  # noqa: PLR0917  # fixtures
     page = page_of(tmp_path / "r.HTML")
     assert page["title"] == f"Mirror of images.txt to {registry.host}/mirror"
     assert {image["source"] for image in document["images"]} == names(page["images"], "done")
-    assert page["totals"]["images"]["done"] == page["totals"]["expected"] == 3
+    assert page["totals"]["images"]["done"] == page["totals"]["expectedImages"] == 3
     blobs = {digest for image in images.values() for digest in image.blobs}
     assert names(page["transfers"], "done") | names(page["transfers"], "mounted") == blobs
-    assert page["totals"]["bytes"]["done"] == document["summary"]["bytes"]
-    assert sum(page["throughput"]["bytes"]) == pytest.approx(document["summary"]["bytes"], rel=0.01)
+    assert page["totals"]["bytes"]["done"] == document["summary"]["bytes_sent"]
+    assert sum(page["throughput"]["bytes"]) == pytest.approx(
+        document["summary"]["bytes_sent"], rel=0.01
+    )
     assert all(0 <= lane < len(page["lanes"]) for lane in page["transfers"]["lane"])
     if jobs != "--jobs=0":
         assert all(name.startswith("worker-") for name in page["lanes"])
@@ -108,13 +110,13 @@ def test_failures_losses_and_mounts_are_on_the_page(  # noqa: PLR0917  # fixture
 
     assert done.code == 3, done.err
     found = page_of(page)
-    transfers, texts = found["transfers"], found["texts"]
+    transfers, texts = found["transfers"], found["strings"]
     assert names(transfers, "mounted")
     assert {source.rpartition("/")[2] for source in names(found["images"], "failed")} == {"none:v1"}
-    [why] = found["images"]["why"].values()
+    [why] = found["images"]["detail"].values()
     assert "404" in texts[why]
-    assert found["totals"]["losses"] == sum(transfers["lost"]) >= 1
-    [[_, at, until, why], *_] = next(iter(transfers["losses"].values()))
+    assert found["totals"]["interruptions"] == sum(transfers["retries"]) >= 1
+    [[_, at, until, why], *_] = next(iter(transfers["interruptions"].values()))
     assert 0 < at <= until
     assert texts[why]
 
@@ -177,7 +179,7 @@ def test_an_interrupted_mirror_has_both(
     assert stalled.returncode == 130
     page = page_of(tmp_path / "page.html")
     assert page["complete"] is False
-    assert page["totals"]["expected"] == 2
+    assert page["totals"]["expectedImages"] == 2
     assert not names(page["images"], "failed")
     assert not names(page["transfers"], "failed")
     assert json.loads((tmp_path / "r.json").read_text())["summary"]["complete"] is False

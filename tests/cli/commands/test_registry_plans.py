@@ -163,7 +163,7 @@ def test_a_registry_is_not_pruned(
 ) -> None:
     done = cli("mirror", "--prune", plan(tmp_path / "regsync.yml", source.host, to.host))
 
-    assert_fails(done, 2, "regsync.yml:5: a whole registry is not pruned")
+    assert_fails(done, 2, "regsync.yml:5: a whole registry cannot be pruned")
     assert catalog(to) == []
 
 

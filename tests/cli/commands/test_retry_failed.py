@@ -66,7 +66,7 @@ def test_a_repository_that_could_not_be_listed_is_listed_again(
     again = cli("mirror", written, f"{source.host}/copy", f"--report={report}")
     done = cli("mirror", written, f"{source.host}/copy", f"--retry-failed={report}")
     assert again.code == done.code == 0
-    assert done.lines == [f"nothing failed in {report}"]
+    assert done.lines == [f"no image failed in {report}"]
 
 
 def test_lines_of_a_list_are_retried_too(
@@ -93,12 +93,19 @@ OTHERS = {"outcome": "failed", "source": "other.example/a:1", "target": "h.examp
     ("content", "words"),
     [
         (None, ("cannot read the report", "No such file")),
-        ("", ("is no report",)),
-        ("[]", ("is no report",)),
-        ('{"images": [{}], "summary": {"complete": true}}', ("is no report",)),
-        ('{"images": 1, "summary": {"complete": true}}', ("is no report",)),
-        ("[" * 100_000, ("is no report",)),
-        (json.dumps({"images": [OTHERS], "summary": {"complete": True}}), ("is in the plan",)),
+        ("", ("is not a report",)),
+        ("[]", ("is not a report",)),
+        ('{"images": [{}], "summary": {"complete": true}}', ("is not a report",)),
+        ('{"images": 1, "summary": {"complete": true}}', ("is not a report",)),
+        ("[" * 100_000, ("is not a report",)),
+        (
+            json.dumps({"schema_version": 1, "images": [OTHERS], "summary": {"complete": True}}),
+            ("the plan contains none",),
+        ),
+        (
+            json.dumps({"images": [OTHERS], "summary": {"complete": True}}),
+            ("is not a report of this version of concil", "schema_version", "mirror again"),
+        ),
     ],
 )
 def test_what_is_no_report_of_the_plan_is_told_before_anything_begins(
@@ -118,7 +125,7 @@ def test_what_is_no_report_of_the_plan_is_told_before_anything_begins(
 def test_a_report_of_an_interrupted_run_says_that_it_has_not_all(
     cli: Cli, source: EmbeddedRegistry, tmp_path: Path, report: Path
 ) -> None:
-    report.write_text('{"images": [], "summary": {"complete": false}}')
+    report.write_text('{"schema_version": 1, "images": [], "summary": {"complete": false}}')
     written = plan(tmp_path / "plan.toml", f'source = "http://{source.host}/team/app"')
 
     done = cli("mirror", written, f"{source.host}/copy", f"--retry-failed={report}")
@@ -140,7 +147,7 @@ def test_a_run_that_stopped_at_a_failure_says_that_its_report_has_not_all(
     assert outcomes(report) == [("app:never", "failed")]
     assert json.loads(report.read_text())["summary"]["complete"] is False
     assert "ended early" in first.out
-    assert "what that had not begun is not in it" in again.err
+    assert "it does not list the images that were not started" in again.err
 
 
 def test_immutable_tags_that_are_done_are_not_asked_for_unless_wished(

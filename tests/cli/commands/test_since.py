@@ -206,7 +206,7 @@ def test_a_blob_that_neither_side_has_is_named(gap: Gap, tmp_path: Path) -> None
     assert all_of_it.err.count(base) == 2
     for done in (one, layout):
         assert done.code == 4
-        assert_one_line(done.err, base, "neither in", "carried over before", "--since")
+        assert_one_line(done.err, base, "neither in", "exported before", "--since")
 
 
 def test_what_tells_nothing_of_an_earlier_run_is_told_at_once(gap: Gap, tmp_path: Path) -> None:
@@ -214,13 +214,13 @@ def test_what_tells_nothing_of_an_earlier_run_is_told_at_once(gap: Gap, tmp_path
     (tmp_path / "json").write_text('{"images": 1}')
     target = f"oci:{tmp_path}/new"
     cases = {
-        f"{tmp_path}/text": (2, "is no report"),
-        f"{tmp_path}/json": (2, "no report of a mirror"),
+        f"{tmp_path}/text": (2, "is not a report"),
+        f"{tmp_path}/json": (2, "not a report of a mirror"),
         f"{tmp_path}/none": (4, "no report or layout"),
         f"oci:{tmp_path}/none": (4, "no layout"),
         f"oci-archive:{tmp_path}/none": (4, "no archive"),
-        f"oci:{tmp_path}/full:name": (2, "nothing of an earlier run"),
-        f"docker-archive:{tmp_path}/x": (2, "nothing of an earlier run"),
+        f"oci:{tmp_path}/full:name": (2, "cannot be the baseline"),
+        f"docker-archive:{tmp_path}/x": (2, "cannot be the baseline"),
         target: (4, "no layout"),
     }
 
@@ -228,16 +228,28 @@ def test_what_tells_nothing_of_an_earlier_run_is_told_at_once(gap: Gap, tmp_path
         assert_fails(gap.cli("mirror", gap.list, target, f"--since={run}"), code, words)
     for other in (f"{gap.inside.host}/in", f"docker-archive:{tmp_path}/x"):
         done = gap.cli("mirror", gap.list, other, f"--since={tmp_path}/full")
-        assert_fails(done, 2, "--since leaves blobs out", "oci:DIR")
+        assert_fails(done, 2, "--since omits blobs", "oci:DIR")
     same = gap.cli("mirror", gap.list, f"oci:{tmp_path}/full", f"--since=oci:{tmp_path}/full")
-    assert_fails(same, 2, "cannot lack what it holds itself")
+    assert_fails(same, 2, "is both the baseline of --since and the destination")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("version", [None, 0, 2, "1", True])
+def test_a_report_of_another_schema_is_refused(gap: Gap, tmp_path: Path, version: object) -> None:
+    report = json.loads((tmp_path / "first").read_text())
+    report["schema_version"] = version
+    (tmp_path / "first").write_text(json.dumps(report))
+
+    done = gap.cli("mirror", gap.list, f"oci:{tmp_path}/new", f"--since={tmp_path}/first")
+
+    assert_fails(done, 2, "is not a report of this version of concil", "schema_version")
     assert not (tmp_path / "new").exists()
 
 
 def test_what_makes_no_sense_in_a_report_is_carried_over_again(gap: Gap, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "first").read_text())
     for entry in report["images"]:
-        entry["contents"] = ["nonsense", 1, None]
+        entry["blob_digests"] = ["nonsense", 1, None]
     report["images"] += [1, {}, {"outcome": "copied"}, {"outcome": "copied", "digest": 1}]
     report["images"][0]["digest"] = "nonsense"
     report["images"][1]["outcome"] = "failed"

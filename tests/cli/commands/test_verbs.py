@@ -149,7 +149,7 @@ def test_blob_pull_from_a_layout(cli: Cli, layout: Path, image: Image) -> None:
 def test_blob_head_of_an_absent_blob_ends_with_code_4(cli: Cli, registry: EmbeddedRegistry) -> None:
     done = cli("blob", "head", f"{registry.host}/blobs@{ABSENT}")
 
-    assert_fails(done, 4, ABSENT, "is not there")
+    assert_fails(done, 4, ABSENT, "does not exist")
 
 
 def test_tags_are_printed_one_a_line(cli: Cli, registry: EmbeddedRegistry) -> None:
@@ -224,8 +224,8 @@ def test_delete_removes_one_name_from_a_layout(cli: Cli, layout: Path) -> None:
 
 
 def test_a_delete_names_an_image(cli: Cli, registry: EmbeddedRegistry, layout: Path) -> None:
-    assert_fails(cli("delete", f"{registry.host}/app"), 2, "names no image")
-    assert_fails(cli("delete", f"oci:{layout}"), 2, "names no image")
+    assert_fails(cli("delete", f"{registry.host}/app"), 2, "does not name an image")
+    assert_fails(cli("delete", f"oci:{layout}"), 2, "does not name an image")
 
 
 def test_what_is_not_there_ends_with_code_4(

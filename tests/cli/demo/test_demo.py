@@ -68,8 +68,8 @@ def test_the_demo_as_a_user_starts_it(program: Program, temporary: Path) -> None
     done = program("demo")
 
     assert done.code == 0, done.err
-    assert "96.0 MiB went on where it was" in done.out
-    assert "all as they were made" in done.out
+    assert "96.0 MiB resumed at its offset" in done.out
+    assert "all match" in done.out
     assert list(temporary.iterdir()) == []
 
 

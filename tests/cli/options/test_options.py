@@ -164,5 +164,5 @@ def test_the_version_is_a_result(program: Program) -> None:
 
 
 def test_serve_is_a_verb(program: Program, tmp_path: Path) -> None:
-    assert_fails(program("serve", tmp_path / "none" / "a"), 4, "there is no directory")
+    assert_fails(program("serve", tmp_path / "none" / "a"), 4, "does not exist")
     assert_fails(program("serve", tmp_path, "--addr=x"), 2, "HOST:PORT")

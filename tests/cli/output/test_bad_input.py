@@ -79,7 +79,7 @@ def test_a_digest_that_could_be_a_path(cli: Cli, tmp_path: Path) -> None:
     for text in ("sha256:../../../x", f"sha256:{'a' * 63}", f"sha256:{'a' * 65}"):
         done = cli("blob", "pull", f"host.example/name@{text}", "-o", tmp_path / "out")
 
-        assert_fails(done, 2, "64 hex digits")
+        assert_fails(done, 2, "64 lower-case hex digits")
 
 
 def test_a_blob_needs_a_digest(cli: Cli) -> None:
@@ -98,9 +98,9 @@ def test_a_file_that_is_none(cli: Cli, tmp_path: Path) -> None:
 def test_a_repository_that_is_more(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
 
-    assert_fails(cli("blob", "push", tmp_path / "file", f"{REFUSED}/x:v1"), 2, "leave tag")
+    assert_fails(cli("blob", "push", tmp_path / "file", f"{REFUSED}/x:v1"), 2, "omit the tag")
     assert_fails(cli("blob", "push", tmp_path / "file", f"oci:{tmp_path}"), 2, "not a registry")
-    assert_fails(cli("tags", f"{REFUSED}/x:v1"), 2, "leave tag")
+    assert_fails(cli("tags", f"{REFUSED}/x:v1"), 2, "omit the tag")
 
 
 def test_an_unknown_tag_or_repository(cli: Cli, registry: EmbeddedRegistry, tmp_path: Path) -> None:
@@ -330,9 +330,9 @@ def test_a_target_that_cannot_be_written(
     copy = ("copy", f"{registry.host}/app:v1")
 
     assert_fails(cli(*pull, tmp_path), 2, "is a directory")
-    assert_fails(cli(*pull, tmp_path / "none" / "out"), 2, "make it first")
+    assert_fails(cli(*pull, tmp_path / "none" / "out"), 2, "create it first")
     assert_fails(cli(*pull, tmp_path / "file" / "out"), 2, "not a directory")
-    assert_fails(cli(*pull, ""), 2, "no file")
+    assert_fails(cli(*pull, ""), 2, "no output file")
     assert_fails(cli(*pull, "/proc/out"), 1, "/proc")
     assert_fails(cli(*copy, f"oci:{tmp_path}/file:v1"), 1, "file")
     assert_fails(cli(*copy, f"oci:{tmp_path}/file/layout:v1"), 1, "file")
@@ -391,8 +391,8 @@ def test_a_full_disk(cli: Cli, registry: EmbeddedRegistry, small_disk: Path, job
     pulled = cli("blob", "pull", jobs, f"{registry.host}/app@{blob}", "-o", small_disk / "out")
     copied = cli("copy", jobs, f"{registry.host}/app:v1", f"oci:{small_disk}/layout:v1")
 
-    assert_fails(pulled, 1, "4000000 bytes are to come", "free some space", "run it again")
-    assert_fails(copied, 1, "bytes are to come", "free some space", "run it again")
+    assert_fails(pulled, 1, "4000000 bytes are missing", "free some space", "try again")
+    assert_fails(copied, 1, "bytes are missing", "free some space", "try again")
     assert not (small_disk / "out").exists()
     assert cli("tags", f"oci:{small_disk}/layout").lines == []
 

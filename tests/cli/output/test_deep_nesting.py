@@ -18,7 +18,7 @@ from tests.support.scripted_server import ScriptedResponse, ScriptedServer, repl
 
 DEPTHS = (201, 490, 950, 100_000)  # beyond our limit; what Python reads and cannot write; beyond it
 LISTS = [pytest.param(depth, id=str(depth)) for depth in DEPTHS]
-TOO_DEEP = "nests too deep"
+TOO_DEEP = "nested too deeply"
 
 
 def lists(depth: int) -> str:
@@ -92,7 +92,9 @@ def test_a_key_in_yaml_is_a_text(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text("a: 1\n? [b]\n: 1\n")
 
-    assert_fails(cli("mirror", path, f"oci:{tmp_path}/out"), 2, "plan.yaml:2: a key is no text")
+    assert_fails(
+        cli("mirror", path, f"oci:{tmp_path}/out"), 2, "plan.yaml:2: a key is not a string"
+    )
 
 
 PATTERNS = {

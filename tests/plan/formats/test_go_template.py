@@ -44,7 +44,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_text_is_filled_in(text: str, filled: str | None) -> None:
     if filled is None:
-        with pytest.raises(UsageError, match="not understood"):
+        with pytest.raises(UsageError, match="not supported"):
             render(text, FIELDS)
     else:
         assert render(text, FIELDS) == filled

@@ -105,7 +105,7 @@ def test_referrers_and_digest_tags_are_one(fields: str, wanted: bool | None) -> 
 def test_a_registry_needs_somebody_who_lists_its_repositories() -> None:
     rules = tuple(read("sync: [{source: a.example, target: b.example, type: registry}]\n"))
 
-    with pytest.raises(UsageError, match="nobody lists the repositories"):
+    with pytest.raises(UsageError, match="the repositories of a registry cannot be listed"):
         list(PlanExpansion(rules, lambda _: iter(TAGS)))
 
 
@@ -115,10 +115,10 @@ def test_what_is_ignored_is_named(caplog: pytest.LogCaptureFixture) -> None:
         read(FILE)
 
     assert caplog.messages == [
-        "regsync.yml:9: defaults: ratelimit is ignored here",
-        "regsync.yml:11: defaults: parallel is ignored here; say it with workers=",
-        "regsync.yml:12: defaults: skipDockerConfig is ignored here; say it with authfile=",
-        "regsync.yml:32: sync: forceRecursive is ignored here",
+        "regsync.yml:9: defaults: ratelimit is ignored",
+        "regsync.yml:11: defaults: parallel is ignored; use workers= instead",
+        "regsync.yml:12: defaults: skipDockerConfig is ignored; use authfile= instead",
+        "regsync.yml:32: sync: forceRecursive is ignored",
     ]
 
 
@@ -175,7 +175,7 @@ def test_what_registries_bear_and_are_trusted_by(ca: CertificateAuthority) -> No
     [
         ("user: '{{env \"NOBODY\"}}', pass: x", "there is no environment variable 'NOBODY'"),
         ("user: x, pass: '{{file \"/nowhere/t\"}}'", "cannot read '/nowhere/t': No such file"),
-        ("user: x", "user and pass go together"),
+        ("user: x", "user and pass must both be given"),
     ],
 )
 def test_a_login_that_is_not_there_is_named(
@@ -202,7 +202,7 @@ def test_a_login_that_is_no_template_is_not_repeated(name: str, password: str) -
     with pytest.raises(UsageError) as caught:
         read(f"creds: [{{registry: a, {name}: '{password}', {other}: x}}]\nsync: []\n")
 
-    assert str(caught.value) == f"regsync.yml:1: creds: a: {name} is no template that is known"
+    assert str(caught.value) == f"regsync.yml:1: creds: a: {name} is not a supported template"
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
@@ -219,7 +219,7 @@ def test_notes_around_a_certificate_are_no_harm(ca: CertificateAuthority) -> Non
     found = parse_plan(load(f"creds: [{{registry: a, regcert: {pem}}}]\n", "regsync.yml"))
 
     assert found.tls_by_host["a"].ca_cert_data.isascii()
-    with pytest.raises(UsageError, match="regcert is no certificate"):
+    with pytest.raises(UsageError, match="regcert is not a PEM certificate"):
         parse_plan(load("creds: [{registry: a, regcert: ü}]\n", "regsync.yml"))
 
 
@@ -255,17 +255,26 @@ def test_a_target_may_name_its_source() -> None:
     ("text", "words"),
     [
         ("sync:\n  - source: a", "regsync.yml:2: sync: an entry without target"),
-        ("sync:\n  - {source: a, target: b, type: all}", "sync: type 'all' is not known"),
+        ("sync:\n  - {source: a, target: b, type: all}", "sync: type 'all' is not supported"),
         (
             "sync:\n  - {source: 'ocidir://a', target: b, type: registry}",
-            "the source is no registry",
+            "the source is not a registry",
         ),
-        ("version: 2\nsync: []", "regsync.yml:1: version: only 1 is known"),
-        ("creds:\n  - {registry: a, tls: on}", "regsync.yml:2: creds: a: tls is 'on'"),
-        ("creds:\n  - {registry: a, regcert: x}", "regsync.yml:2: creds: a: regcert is no cert"),
-        ("creds:\n  - {registry: a, reqPerSec: x}", "regsync.yml:2: creds: a: reqPerSec is no n"),
-        ("creds:\n  - {registry: a, reqPerSec: .001}", "creds: a: reqPerSec: a limit on requests"),
-        ("creds:\n  - {registry: a, reqConcurrent: -1}", "creds: a: reqConcurrent is no number"),
+        ("version: 2\nsync: []", "regsync.yml:1: version: only version 1 is supported"),
+        (
+            "creds:\n  - {registry: a, tls: on}",
+            "regsync.yml:2: creds: a: unknown value of tls: 'on'",
+        ),
+        (
+            "creds:\n  - {registry: a, regcert: x}",
+            "regsync.yml:2: creds: a: regcert is not a PEM cert",
+        ),
+        (
+            "creds:\n  - {registry: a, reqPerSec: x}",
+            "regsync.yml:2: creds: a: reqPerSec is not a n",
+        ),
+        ("creds:\n  - {registry: a, reqPerSec: .001}", "creds: a: reqPerSec: a request rate"),
+        ("creds:\n  - {registry: a, reqConcurrent: -1}", "creds: a: reqConcurrent is not a number"),
         ("creds:\n  - user: x\nsync: []", "regsync.yml:2: creds: an entry without registry"),
         (
             "sync:\n  - {source: a, target: b, type: image, referrers: 2}",

@@ -122,7 +122,7 @@ def test_a_directory_of_certificates_that_is_not_there_has_none(
 def test_names_need_a_destination() -> None:
     found = PlanExpansion(parse_plan(load(FILE, "sync.yml")).rules, lambda _: iter(()))
 
-    with pytest.raises(UsageError, match="nobody says where it goes"):
+    with pytest.raises(UsageError, match="it has no target"):
         found.check()
 
 
@@ -133,12 +133,12 @@ def test_names_need_a_destination() -> None:
         ("a.example: 3", "sync.yml:1: a.example: not a mapping"),
         ("a.example:\n  image: {}", "sync.yml:2: a.example: unknown field 'image'"),
         ("a.example:\n  images:\n    b: {c: d}", "sync.yml:3: b: not a list"),
-        ("a.example:\n  images:\n    b: [[x]]", "sync.yml:3: b: not a text"),
-        ("a.example:\n  images:\n    b: [~]", "sync.yml:3: b: not a text"),
+        ("a.example:\n  images:\n    b: [[x]]", "sync.yml:3: b: not a string"),
+        ("a.example:\n  images:\n    b: [~]", "sync.yml:3: b: not a string"),
         ("a.example:\n  tls-verify: maybe", "sync.yml:2: a.example: tls-verify is neither"),
         ("a.example:\n  images-by-tag-regex:\n    b: '('", "sync.yml:3: b: not a regular"),
         ("a.example:\n  images-by-semver:\n    b: new", "sync.yml:3: b: not a range"),
-        ("a.example:\n  credentials:\n    username: x", "credentials are a username and a"),
+        ("a.example:\n  credentials:\n    username: x", "credentials need a username and a"),
         ("a: [", "sync.yml:1: "),
         ("a: !!python/object:os.system x", "sync.yml:1: "),
         ("a: &b\n  images: *c", "sync.yml:2: "),

@@ -47,12 +47,12 @@ def test_limits_are_read_with_their_units() -> None:
         ('[hosts."docker.io"]\nrate = 20', 2, "'rate': not a rate"),
         ('[hosts."docker.io"]\nrate = "0/s"', 2, "'rate': not a rate"),
         ('[hosts."docker.io"]\nrate = "20/d"', 2, "'rate': not a rate"),
-        ('[hosts."docker.io"]\nbandwidth = "50X"', 2, "'bandwidth': not bytes"),
-        ('[hosts."docker.io"]\nbandwidth = 0', 2, "'bandwidth': not bytes"),
-        ('[hosts."docker.io"]\nbandwidth = 1.5', 2, "'bandwidth': not bytes"),
-        ("[hosts.docker.io]\njobs = 1", 1, "'docker' is no host"),
-        ('[hosts."bad host"]\njobs = 1', 1, "'bad host' is no host"),
-        ('[hosts]\n"docker.io" = 3', 2, "'docker.io' is no host"),
+        ('[hosts."docker.io"]\nbandwidth = "50X"', 2, "'bandwidth': not a bandwidth"),
+        ('[hosts."docker.io"]\nbandwidth = 0', 2, "'bandwidth': not a bandwidth"),
+        ('[hosts."docker.io"]\nbandwidth = 1.5', 2, "'bandwidth': not a bandwidth"),
+        ("[hosts.docker.io]\njobs = 1", 1, "'docker' is not a host"),
+        ('[hosts."bad host"]\njobs = 1', 1, "'bad host' is not a host"),
+        ('[hosts]\n"docker.io" = 3', 2, "'docker.io' is not a host"),
     ],
 )
 def test_a_wrong_limit_is_told_with_its_line(lines: str, line: int, words: str) -> None:
@@ -64,7 +64,7 @@ def test_a_wrong_limit_is_told_with_its_line(lines: str, line: int, words: str) 
 
 
 def test_hosts_must_be_tables() -> None:
-    with pytest.raises(UsageError, match="p: hosts is no table"):
+    with pytest.raises(UsageError, match="p: hosts is not a table"):
         parse_plan("hosts = 3\n", "p")
 
 

@@ -67,19 +67,19 @@ def test_every_field_is_read() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("colour = 1", "plan.toml:3: 'colour': unknown field; known are: source, target"),
+        ("colour = 1", "plan.toml:3: 'colour': unknown field; known fields: source, target"),
         ("latest = 0", "plan.toml:3: 'latest': not a number of 1 or more"),
         ("latest = true", "not a number"),
         ("latest = '3'", "not a number"),
-        ("tags = [1]", "'tags': not a list of texts"),
-        ("tags = ['']", "'tags': not a list of texts"),
+        ("tags = [1]", "'tags': not a list of strings"),
+        ("tags = ['']", "'tags': not a list of strings"),
         ("match = '('", "'match': not a regular expression"),
-        ("match = 3", "'match': not a text"),
+        ("match = 3", "'match': not a string"),
         ("exclude = ['a', '[']", "'exclude': not a regular expression"),
         ("semver = 'new'", "'semver': not a range of versions: 'new'"),
         ("platforms = ['arm']", "'platforms'"),
         ("referrers = 'yes'", "'referrers': neither true nor false"),
-        ("target = ''", "'target': not a text"),
+        ("target = ''", "'target': not a string"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_line(line: str, words: str) -> None:
@@ -94,15 +94,15 @@ def test_a_wrong_field_is_named_with_its_line(line: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[[mirror]]\nlatest = 3\n", "plan.toml:1: a [[mirror]] without source"),
+        ("[[mirror]]\nlatest = 3\n", "plan.toml:1: a [[mirror]] has no source"),
         (
             "[[mirror]]\nsource = 'a.example/x:1'\n\nlatest = 2\n",
             "plan.toml:4: 'latest': the source",
         ),
         ("[[mirror]]\nsource = 'a.example/X'\n", "plan.toml:2: 'source'"),
         ("\n\n[mirors]\na = 1\n", "plan.toml:3: unknown field 'mirors'"),
-        ("mirror = 3", "plan.toml: mirror is no list"),
-        ("[mirror]\nsource = 'x'", "plan.toml: mirror is no list"),
+        ("mirror = 3", "plan.toml: mirror is not a list"),
+        ("[mirror]\nsource = 'x'", "plan.toml: mirror is not a list"),
         ("source =", "plan.toml: "),
         ("[[mirror]]\nsource = 'a'\nsource = 'b'", "plan.toml: "),
     ],

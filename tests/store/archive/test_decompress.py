@@ -76,7 +76,7 @@ def test_more_than_is_honest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
     with pytest.raises(ContentError) as caught:
         unpacked(gzip.compress(bytes(2 * MIB)), 1000)
-    assert told(caught.value, "unpacks to more than 1048576 bytes")
+    assert told(caught.value, "decompresses to more than 1048576 bytes")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_bomb_of_every_compression_is_refused_early(
 
     with pytest.raises(ContentError) as caught:
         unpacked(packed, 1_000_000)
-    assert told(caught.value, "unpacks to more than")
+    assert told(caught.value, "decompresses to more than")
 
 
 def test_a_frame_that_is_skipped_may_come_first_and_last() -> None:
@@ -234,4 +234,4 @@ def test_a_python_without_a_compression_says_what_brings_it(
         unpacked(b"\x28\xb5\x2f\xfd" + bytes(20), 1000)
 
     assert told(caught.value, "compressed with zstd", "cannot decompress")
-    assert caught.value.remedy == "pip install 'concil[zstd]', or unpack it first"
+    assert caught.value.remedy == "pip install 'concil[zstd]', or decompress it first"

@@ -96,7 +96,7 @@ def test_place_where_nothing_can_be_made_is_refused() -> None:
     with pytest.raises(StoreError) as caught:
         LayoutDirectory("/proc/self/no-layout-here", create=True)
 
-    assert told(caught.value, "cannot make", "no-layout-here")
+    assert told(caught.value, "cannot create", "no-layout-here")
 
 
 def test_directory_without_an_index_is_no_layout(layout_path: Path) -> None:

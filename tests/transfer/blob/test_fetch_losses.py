@@ -106,8 +106,8 @@ def test_bytes_that_are_wrong_twice_are_the_sources(
     error = download.alone(ALONE).exception()
 
     assert isinstance(error, DigestMismatch)
-    assert "twice the same" in str(error)
-    assert "the source holds damaged content" in error.remedy
+    assert "a second attempt gave the same bytes" in str(error)
+    assert "the content of the source is damaged" in error.remedy
     assert store.registry.served == 2 * SIZE
     assert list(download.directory.iterdir()) == []
 
@@ -120,8 +120,8 @@ def test_bytes_that_are_wrong_in_two_ways_are_the_lines(
     error = download.alone(ALONE).exception()
 
     assert isinstance(error, DigestMismatch)
-    assert "and before to sha256:" in str(error)
-    assert "the way from it" in error.remedy
+    assert "an earlier attempt hashed to sha256:" in str(error)
+    assert "the source or the network" in error.remedy
     assert store.registry.served == 2 * SIZE
     assert list(download.directory.iterdir()) == []
 

@@ -60,10 +60,10 @@ def test_wrong_bytes_are_never_committed_and_the_session_is_thrown_away(
 ) -> None:
     upload.source.registry.faults.append(Corrupts(at=at, times=2))
 
-    with pytest.raises(DigestMismatch, match="twice the same") as caught:
+    with pytest.raises(DigestMismatch, match="a second attempt gave the same bytes") as caught:
         upload.push()
 
-    assert "the source holds damaged content" in caught.value.remedy
+    assert "the content of the source is damaged" in caught.value.remedy
 
     upload.assert_not_committed()
     assert upload.host.sessions == {}
@@ -88,11 +88,11 @@ def test_bytes_that_arrive_wrong_once_are_sent_once_more_in_a_new_session(
 def test_bytes_that_are_wrong_in_two_ways_are_the_lines(upload: UploadHarness) -> None:
     upload.source.registry.faults.append(InTurn(0, SIZE - 1))
 
-    with pytest.raises(DigestMismatch, match="and before to sha256:") as caught:
+    with pytest.raises(DigestMismatch, match="an earlier attempt hashed to sha256:") as caught:
         upload.push()
 
     upload.assert_not_committed()
-    assert "the way from it" in caught.value.remedy
+    assert "the source or the network" in caught.value.remedy
     assert upload.host.sessions == {}
 
 
