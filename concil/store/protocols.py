@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from concil.errors import UsageError
+from concil.fs.partial_file import PartialFile
 from concil.fs.resume_state import WriterState
 from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
@@ -16,7 +17,6 @@ class DigestRequired(UsageError):
     """The destination needs the digest of a blob before the upload starts."""
 
 
-@runtime_checkable
 class BlobWriter(Protocol):
     """A blob that is written in order and stays invisible until it is committed.
 
@@ -67,60 +67,6 @@ class BlobWriter(Protocol):
 
     def abort(self) -> None:
         """Delete the bytes that were written and ignore errors; `resync` then starts again at 0."""
-        ...
-
-
-@runtime_checkable
-class RangeWriter(Protocol):
-    """A blob that any thread may fill in any order, invisible until it is committed.
-
-    The only implementation is `fs.partial_file.PartialFile`.
-    """
-
-    @property
-    def size(self) -> int:
-        """Size of the complete blob in bytes."""
-        ...
-
-    @property
-    def bytes_filled(self) -> int:
-        """Number of bytes written so far."""
-        ...
-
-    def reserve_range(self, max_size: int, /) -> tuple[int, int] | None:
-        """Reserve the next free range, half-open, up to ``max_size`` bytes; None: none is free."""
-        ...
-
-    def release_range(self, start: int, stop: int, /) -> None:
-        """Return a reserved range that was not filled."""
-        ...
-
-    def write_at(self, offset: int, data: memoryview, /) -> None:
-        """Write bytes of a reserved range."""
-        ...
-
-    def restart(self) -> None:
-        """Discard all bytes and start again."""
-        ...
-
-    def state(self) -> WriterState:
-        """Return the state to store for a resume."""
-        ...
-
-    def commit(self) -> None:
-        """Verify size and digest, then make the blob visible.
-
-        Raises:
-            SizeMismatch, DigestMismatch: nothing is visible; call `restart` or `abort`.
-        """
-        ...
-
-    def close(self) -> None:
-        """Release the resources and keep the bytes that were written."""
-        ...
-
-    def abort(self) -> None:
-        """Delete the bytes that were written."""
         ...
 
 
@@ -192,13 +138,13 @@ class Destination(Protocol):
 
     def begin_blob(
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
-    ) -> BlobWriter | RangeWriter:
+    ) -> BlobWriter | PartialFile:
         """Begin to write a blob, or resume an interrupted write.
 
         Args:
             size: bytes.
-            digest: None if it is known only after the last byte. A RangeWriter needs it,
-                because it names the file from the start.
+            digest: None if it is known only after the last byte. A PartialFile, which any
+                thread may fill in any order, needs it, because it names the file.
         Raises:
             UsageError: the digest is missing and needed.
         """

@@ -12,6 +12,7 @@ import pytest
 
 from concil.config import RetryPolicy, TransferConfig
 from concil.engine.store_factory import StoreFactory
+from concil.fs.partial_file import PartialFile
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
@@ -19,7 +20,7 @@ from concil.oci.reference import Reference
 from concil.server import EmbeddedRegistry
 from concil.store.archive.oci import OCIArchive
 from concil.store.layout.store import LayoutDirectory, LayoutStore
-from concil.store.protocols import Destination, RangeWriter, Source, SupportsReferrers, SupportsTags
+from concil.store.protocols import Destination, Source, SupportsReferrers, SupportsTags
 from tests.support.images import make_blob
 from tests.support.memory_store import MemoryHost
 
@@ -126,7 +127,7 @@ def write(store: Destination, content: bytes, digest: Digest) -> None:
     """Write a blob the way the store wants it; whatever happens, leave nothing open."""
     writer = store.begin_blob(len(content), digest)
     try:
-        if isinstance(writer, RangeWriter):
+        if isinstance(writer, PartialFile):
             while taken := writer.reserve_range(BLOCK):
                 writer.write_at(taken[0], memoryview(content)[slice(*taken)])
             writer.commit()

@@ -6,12 +6,13 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from concil.errors import NotFound
+from concil.fs.partial_file import PartialFile
 from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.store.airgap.baseline import Baseline, with_omitted_blobs
 from concil.store.layout.store import LayoutStore
-from concil.store.protocols import BlobWriter, RangeWriter
+from concil.store.protocols import BlobWriter
 
 
 class DeltaLayoutStore:
@@ -75,7 +76,7 @@ class DeltaLayoutStore:
 
     def begin_blob(
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
-    ) -> BlobWriter | RangeWriter:
+    ) -> BlobWriter | PartialFile:
         """Begin to write a blob into the layout."""
         return self._store.begin_blob(size, digest, resume)
 

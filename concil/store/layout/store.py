@@ -18,6 +18,7 @@ from concil.errors import (
     safe_repr,
 )
 from concil.fs.local_file import FileBlobReader
+from concil.fs.partial_file import PartialFile
 from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
@@ -30,7 +31,7 @@ from concil.oci.media_types import (
 from concil.store.layout.backend import LayoutBackend
 from concil.store.layout.directory import LayoutDirectory
 from concil.store.layout.referrers import LayoutReferrers
-from concil.store.protocols import BlobWriter, RangeWriter
+from concil.store.protocols import BlobWriter
 
 __all__ = ["LayoutBackend", "LayoutDirectory", "LayoutStore"]
 
@@ -134,7 +135,7 @@ class LayoutStore:
 
     def begin_blob(
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
-    ) -> BlobWriter | RangeWriter:
+    ) -> BlobWriter | PartialFile:
         """Begin to write a blob, or resume an interrupted write.
 
         Args:

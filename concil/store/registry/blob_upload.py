@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Self
 
 import requests
 
@@ -49,19 +50,22 @@ class RegistryBlobWriter:
     One thread at a time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is known of the host and of the blob
         self,
         client: RegistryClient,
         host_profiles: HostProfiles,
         chunk_size: int | None,
         size: int,
         digest: Digest | None,
+        *,
+        has_to_check_size: bool = False,
     ) -> None:
         """Prepare the upload; `start` sends the first request.
 
         Args:
             chunk_size: bytes of one PATCH, unless the host has its own limits;
                 None: what the host transfers in about two seconds.
+            has_to_check_size: the registry had a blob with this digest and another size.
         """
         self._client = client
         self._host_profiles = host_profiles
@@ -78,8 +82,7 @@ class RegistryBlobWriter:
         self._is_throughput_recorded = False  # the throughput of the host was measured
         self._closing_error_count = 0  # 500 answers to closing PUTs without a body
         self.response: requests.Response | None = None  # of the request that committed the blob
-        # The registry had a blob with this digest and another size: check the size afterwards.
-        self.has_to_check_size = False
+        self._has_to_check_size = has_to_check_size
         self.chunk_size = self._host_chunk_size()
         self._strategy = self._choose_strategy()
 
@@ -90,8 +93,8 @@ class RegistryBlobWriter:
             return self._size
         return self._session.offset if self._session else 0
 
-    def start(self, resume: WriterState | None = None) -> None:
-        """Resume an upload session if it still exists, else open a new one."""
+    def start(self, resume: WriterState | None = None) -> Self:
+        """Resume an upload session if it still exists, else open a new one; return itself."""
         if resume is not None:
             session = UploadSession(self._client, resume.location, resume.offset)
             session.max_sent_offset = self._size
@@ -102,8 +105,9 @@ class RegistryBlobWriter:
             else:
                 self._session, self.chunk_size = session, resume.chunk_size
                 self._strategy = Strategy.CHUNKS
-                return
+                return self
         self._open_session()
+        return self
 
     def append(self, body: Body, /) -> None:
         """Send the next bytes with the current strategy."""
@@ -160,7 +164,7 @@ class RegistryBlobWriter:
         """Close the upload; if the answer is lost, check whether the blob exists."""
         if self._committed_digest is None:
             self._commit(digest)
-        if self.has_to_check_size:
+        if self._has_to_check_size:
             check_stored_size(self._client, digest, self._size)
         self._save_throughput()
 

@@ -322,9 +322,15 @@ class RepositoryStore:
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
     ) -> RegistryBlobWriter:
         """Begin an upload, or resume one if the registry still has its session."""
-        writer = RegistryBlobWriter(
-            self.client, self._host_profiles, self._chunk_size, size, digest
+        return self.create_writer(size, digest).start(resume)
+
+    def create_writer(self, size: int, digest: Digest | None = None) -> RegistryBlobWriter:
+        """Return the writer of a blob of ``size`` bytes, before its first request."""
+        return RegistryBlobWriter(
+            self.client,
+            self._host_profiles,
+            self._chunk_size,
+            size,
+            digest,
+            has_to_check_size=digest in self._wrong_size_blobs,
         )
-        writer.has_to_check_size = digest in self._wrong_size_blobs
-        writer.start(resume)
-        return writer
