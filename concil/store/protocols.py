@@ -1,11 +1,11 @@
-"""Protocols of sources, destinations and blob writers."""
+"""Protocols of sources, destinations and blob writers, and a base class for stores."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
-from concil.errors import UsageError
+from concil.errors import NotFound, UsageError
 from concil.fs.partial_file import PartialFile
 from concil.fs.resume_state import WriterState
 from concil.oci.blob_reader import BlobReader
@@ -70,8 +70,11 @@ class BlobWriter(Protocol):
         ...
 
 
-class Source(Protocol):
-    """A store that content is read from. Any thread may call any method."""
+class Store(Protocol):
+    """What sources and destinations have in common. Any thread may call any method.
+
+    `BaseStore` has the answers of a store that lacks an ability.
+    """
 
     @property
     def name(self) -> str:
@@ -81,6 +84,16 @@ class Source(Protocol):
     @property
     def host(self) -> str:
         """The host that rate limits apply to, as host[:port]; "" for local stores."""
+        ...
+
+    @property
+    def repository(self) -> str:
+        """Name of the repository from which others mount blobs; "": the store mounts none."""
+        ...
+
+    @property
+    def lists_referrers(self) -> bool:
+        """Whether the store lists the referrers of its manifests."""
         ...
 
     def find_manifest(self, reference: str) -> Descriptor | None:
@@ -101,35 +114,75 @@ class Source(Protocol):
         """
         ...
 
+    def referrers(self, subject: Digest, image_reference: str = "", /) -> Sequence[Descriptor]:
+        """Return the listed referrers of ``subject``, each once; some may no longer exist.
+
+        A manifest with a ``subject`` that is written to the store is listed as a referrer.
+
+        Args:
+            image_reference: the reference of an image in the same repository, for stores
+                whose names include the repository.
+        """
+        ...
+
+    def digest_tags(self, subject: Digest, image_reference: str = "", /) -> Sequence[str]:
+        """Return references made of a digest and a suffix, as cosign uses; they may not exist."""
+        ...
+
+    def is_access_denied(self) -> bool:
+        """Return whether all access was denied; a single missing permission does not count."""
+        ...
+
+
+class Source(Store, Protocol):
+    """A store that content is read from. Any thread may call any method."""
+
     def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BlobReader:
         """Open the bytes from ``start`` up to ``stop``, half-open; they are not verified.
 
         Raises:
-                NotFound: the store has no such blob.
+            NotFound: the store has no such blob.
+        """
+        ...
+
+    def check_blob(self, blob: Descriptor) -> None:
+        """Check that the source has a blob, before the destination begins to write it.
+
+        Only for sources that may omit blobs which the destination is expected to have.
+
+        Raises:
+            NotFound: the blob is missing; the message says what to do about it.
         """
         ...
 
 
-class Destination(Protocol):
+class Destination(Store, Protocol):
     """A store that content is written to. Any thread may call any method."""
-
-    @property
-    def name(self) -> str:
-        """Name for messages, without secrets."""
-        ...
-
-    @property
-    def host(self) -> str:
-        """The host that rate limits apply to, as host[:port]; "" for local stores."""
-        ...
 
     @property
     def mount_scope(self) -> str:
         """Scope within which stores share blobs, or can at least mount them from one another."""
         ...
 
-    def find_manifest(self, reference: str) -> Descriptor | None:
-        """Look up a tag or digest in the destination. See `Source.find_manifest`."""
+    @property
+    def max_uploads(self) -> int | None:
+        """Maximum number of parallel uploads; None for no limit."""
+        ...
+
+    @property
+    def lost_response_count(self) -> int:
+        """Number of responses that were lost, or were server errors, since the run began.
+
+        The store may have been restarted, and may have lost content.
+        """
+        ...
+
+    def check(self, manifest: Manifest) -> None:
+        """Reject an image that cannot be stored, before any of its content is copied.
+
+        Raises:
+            UsageError: the destination cannot store the image; the message says why.
+        """
         ...
 
     def has_blob(self, blob: Descriptor) -> bool:
@@ -154,41 +207,19 @@ class Destination(Protocol):
         """Write a manifest under a tag or under its digest; its bytes are not changed."""
         ...
 
-
-@runtime_checkable
-class SupportsMount(Protocol):
-    """A destination that can mount a blob from another repository in the same mount scope."""
-
-    @property
-    def repository(self) -> str:
-        """Name of the repository, to be passed to another destination's `mount`."""
-        ...
-
     def mount(self, blob: Descriptor, source: str) -> bool:
         """Mount ``blob`` from the repository ``source``; return False if that fails."""
         ...
 
+    def is_only_in_baseline(self, reference: str) -> bool:
+        """Return whether an image is up to date only because an earlier export contained it."""
+        ...
 
-@runtime_checkable
-class SupportsUploadLimit(Protocol):
-    """A destination that limits the number of parallel uploads."""
-
-    @property
-    def max_uploads(self) -> int | None:
-        """Maximum number of parallel uploads; None for no limit."""
+    def add_baseline_blobs(self, reference: str, blobs: Iterable[Digest]) -> None:
+        """Treat the blobs of an image in the baseline as present, too."""
         ...
 
 
-@runtime_checkable
-class SupportsAccessDenied(Protocol):
-    """A store that may refuse access to the user."""
-
-    def is_access_denied(self) -> bool:
-        """Return whether all access was denied; a single missing permission does not count."""
-        ...
-
-
-@runtime_checkable
 class SupportsTags(Protocol):
     """A store that can list its tags."""
 
@@ -197,65 +228,54 @@ class SupportsTags(Protocol):
         ...
 
 
-@runtime_checkable
-class SupportsReferrers(Protocol):
-    """A store that lists the referrers of a manifest: signatures, attestations, SBOMs.
+class BaseStore:
+    """A store without optional abilities: the base class of sources and destinations.
 
-    A manifest with a ``subject`` that is written to the store is listed as a referrer.
+    A store overrides what it can do.
     """
 
+    repository = ""
+    lists_referrers = False
+
+    @property
+    def max_uploads(self) -> int | None:
+        """None: there is no limit."""
+        return None
+
+    @property
+    def lost_response_count(self) -> int:
+        """No response is ever lost."""
+        return 0
+
     def get_manifest(self, reference: str) -> Manifest:
-        """Fetch a manifest by tag or digest. See `Source.get_manifest`."""
-        ...
+        """Raise NotFound: the store returns no manifests."""
+        raise NotFound(f"a destination that returns no manifests has no {reference}")
 
-    def referrers(self, subject: Digest, image_reference: str = "", /) -> Sequence[Descriptor]:
-        """Return the listed referrers of ``subject``, each once; some may no longer exist.
+    def referrers(self, _subject: Digest, _image_reference: str = "", /) -> Sequence[Descriptor]:
+        """Return no referrers."""
+        return ()
 
-        Args:
-            image_reference: the reference of an image in the same repository, for stores
-                whose names include the repository.
-        """
-        ...
+    def digest_tags(self, _subject: Digest, _image_reference: str = "", /) -> Sequence[str]:
+        """Return no references."""
+        return ()
 
-    def digest_tags(self, subject: Digest, image_reference: str = "", /) -> Sequence[str]:
-        """Return references made of a digest and a suffix, as cosign uses; they may not exist."""
-        ...
+    def is_access_denied(self) -> bool:
+        """Return False."""
+        return False
 
+    def check_blob(self, blob: Descriptor, /) -> None:
+        """Accept every blob."""
 
-@runtime_checkable
-class SupportsManifestCheck(Protocol):
-    """A destination that cannot store every image."""
+    def check(self, manifest: Manifest, /) -> None:
+        """Accept every image."""
 
-    def check(self, manifest: Manifest) -> None:
-        """Reject an unsupported image before any of its content is copied.
+    def mount(self, _blob: Descriptor, _source: str) -> bool:
+        """Return False: nothing was mounted."""
+        return False
 
-        Raises:
-            UsageError: the destination cannot store the image; the message says why.
-        """
-        ...
+    def is_only_in_baseline(self, _reference: str) -> bool:
+        """Return False: there is no baseline."""
+        return False
 
-
-@runtime_checkable
-class SupportsBlobCheck(Protocol):
-    """A source that may omit blobs which the destination is expected to have."""
-
-    def check_blob(self, blob: Descriptor) -> None:
-        """Check that the source has a blob, before the destination begins to write it.
-
-        Raises:
-            NotFound: the blob is missing; the message says what to do about it.
-        """
-        ...
-
-
-@runtime_checkable
-class SupportsBaseline(Protocol):
-    """A destination that treats images exported by an earlier run as present."""
-
-    def is_only_in_baseline(self, reference: str) -> bool:
-        """Return whether an image is up to date only because the baseline has it."""
-        ...
-
-    def add_baseline_blobs(self, reference: str, blobs: Iterable[Digest]) -> None:
-        """Treat the blobs of an image in the baseline as present, too."""
-        ...
+    def add_baseline_blobs(self, reference: str, blobs: Iterable[Digest], /) -> None:
+        """Do nothing: there is no baseline."""

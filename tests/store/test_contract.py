@@ -11,7 +11,7 @@ from concil.fs.partial_file import PartialFile
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.referrers_tag import referrers_tag
-from concil.store.protocols import Destination, Source, SupportsMount, SupportsTags
+from concil.store.protocols import Destination, Source, SupportsTags
 from tests.support.store_contract import (
     CHUNK,
     FACTORIES,
@@ -349,8 +349,11 @@ def test_store_has_the_powers_the_engine_asks_for(store: Store) -> None:
     source: Source = store
     destination: Destination = store
 
-    assert isinstance(store, SupportsTags)
+    tagged: SupportsTags = store
+
     assert source.name == destination.name
+    put_image(store, 1, "v1")
+    assert list(tagged.tags()) == ["v1"]
 
 
 def test_unfinished_writer_is_gone_on_with(store: Store) -> None:
@@ -396,7 +399,7 @@ def test_digest_may_come_last_where_writing_is_in_order(store: Store) -> None:
 
 
 def test_mount_is_refused_for_a_blob_that_is_not_there(store: Store) -> None:
-    if isinstance(store, SupportsMount):
+    if store.repository:
         assert not store.mount(Descriptor(LAYER, ABSENT, 13), store.repository)
 
     assert not store.has_blob(Descriptor(LAYER, ABSENT, 13))

@@ -20,7 +20,7 @@ from concil.oci.reference import Reference
 from concil.server import EmbeddedRegistry
 from concil.store.archive.oci import OCIArchive
 from concil.store.layout.store import LayoutDirectory, LayoutStore
-from concil.store.protocols import Destination, Source, SupportsReferrers, SupportsTags
+from concil.store.protocols import Destination, Source, SupportsTags
 from tests.support.images import make_blob
 from tests.support.memory_store import MemoryHost
 
@@ -29,7 +29,7 @@ CHUNK = 64 * 1024  # bytes of a chunk where a store can be told
 BLOCK = 10_000  # bytes of one write; no divisor of a chunk
 
 
-class Store(Source, Destination, SupportsTags, SupportsReferrers, Protocol):
+class Store(Source, Destination, SupportsTags, Protocol):
     """A store that can do everything the contract is about."""
 
     def delete_manifest(self, reference: str) -> None:

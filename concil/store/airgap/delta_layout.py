@@ -12,10 +12,10 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.store.airgap.baseline import Baseline, with_omitted_blobs
 from concil.store.layout.store import LayoutStore
-from concil.store.protocols import BlobWriter
+from concil.store.protocols import BaseStore, BlobWriter
 
 
-class DeltaLayoutStore:
+class DeltaLayoutStore(BaseStore):
     """A layout destination that omits what the baseline has. Any thread may call any method.
 
     A named image in the baseline is up to date. For all other images, every manifest is
@@ -25,6 +25,7 @@ class DeltaLayoutStore:
     """
 
     host = ""
+    lists_referrers = True
 
     def __init__(self, store: LayoutStore, baseline: Baseline) -> None:
         """Write to ``store`` whatever is not in the baseline."""
@@ -58,7 +59,7 @@ class DeltaLayoutStore:
         )
 
     def digest_tags(self, subject: Digest, image_reference: str = "", /) -> Sequence[str]:
-        """Return names made of a digest and a suffix. See `store.protocols.SupportsReferrers`."""
+        """Return names made of a digest and a suffix. See `store.protocols.Store`."""
         return self._store.digest_tags(subject, image_reference)
 
     def is_only_in_baseline(self, reference: str) -> bool:

@@ -31,7 +31,7 @@ from concil.oci.media_types import (
 from concil.store.layout.backend import LayoutBackend
 from concil.store.layout.directory import LayoutDirectory
 from concil.store.layout.referrers import LayoutReferrers
-from concil.store.protocols import BlobWriter
+from concil.store.protocols import BaseStore, BlobWriter
 
 __all__ = ["LayoutBackend", "LayoutDirectory", "LayoutStore"]
 
@@ -39,7 +39,7 @@ __all__ = ["LayoutBackend", "LayoutDirectory", "LayoutStore"]
 _OCI_TYPES = {DOCKER_MANIFEST: OCI_MANIFEST, DOCKER_MANIFEST_LIST: OCI_INDEX}
 
 
-class LayoutStore:
+class LayoutStore(BaseStore):
     """A layout as a source and a destination of images. Any thread may call any method.
 
     A reference is the name of an image or a digest. The reference "" is the only image when
@@ -47,6 +47,7 @@ class LayoutStore:
     """
 
     host = ""
+    lists_referrers = True
 
     def __init__(self, backend: LayoutBackend, *, manifest_limit: int = 4 * MIB) -> None:
         """Use an open layout; ``manifest_limit`` is in bytes."""
@@ -177,11 +178,11 @@ class LayoutStore:
             raise DigestMismatch(f"the manifest to write to {safe_repr(self.name)} is not {digest}")
 
     def referrers(self, subject: Digest, image_reference: str = "", /) -> Sequence[Descriptor]:
-        """Return the referrers of a manifest. See `store.protocols.SupportsReferrers`."""
+        """Return the referrers of a manifest. See `store.protocols.Store`."""
         return self._referrers.list_referrers(subject, image_reference)
 
     def digest_tags(self, subject: Digest, image_reference: str = "", /) -> Sequence[str]:
-        """Return names made of a digest and a suffix. See `store.protocols.SupportsReferrers`."""
+        """Return names made of a digest and a suffix. See `store.protocols.Store`."""
         return self._referrers.digest_tags(subject, image_reference)
 
     def delete_manifest(self, reference: str) -> None:

@@ -16,13 +16,7 @@ from concil.errors import Cancelled, StatusError
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest
 from concil.progress.events import Meter, State
-from concil.store.protocols import (
-    Destination,
-    Source,
-    SupportsBlobCheck,
-    SupportsMount,
-    SupportsUploadLimit,
-)
+from concil.store.protocols import Destination, Source
 from concil.transfer.blob.source import BlobSource
 from concil.transfer.blob.transfer_blob import BlobTarget, transfer_blob
 from concil.transfer.worker_pool import Priority, Slot, WorkerPool
@@ -55,9 +49,8 @@ class BlobResult:
 
 def upload_slots(destination: Destination) -> tuple[Slot, ...]:
     """Return the slots that an upload occupies if the destination limits concurrent uploads."""
-    if not isinstance(destination, SupportsUploadLimit) or destination.max_uploads is None:
-        return ()
-    return (Slot(f"uploads to {destination.host}", destination.max_uploads),)
+    limit = destination.max_uploads
+    return () if limit is None else (Slot(f"uploads to {destination.host}", limit),)
 
 
 class BlobTransfer:
@@ -153,8 +146,7 @@ class BlobTransfer:
             )
             self._complete(state)
             return True
-        if isinstance(self._source, SupportsBlobCheck):
-            self._source.check_blob(self._blob)
+        self._source.check_blob(self._blob)
         slots = upload_slots(self._destination)
         if slots:
             # A separate job, so that blobs that are present never wait for an upload slot.
@@ -173,7 +165,7 @@ class BlobTransfer:
         destination = self._destination
         if self._lookup is BlobLookup.BEFORE_MOUNT and self._has_blob():
             return State.PRESENT
-        if isinstance(destination, SupportsMount):
+        if destination.repository:
             for sibling in self._mount_sources:
                 if sibling != destination.repository and destination.mount(self._blob, sibling):
                     return State.MOUNTED
@@ -205,8 +197,9 @@ class BlobTransfer:
     def _complete(self, state: State) -> None:
         self._meter.set_state(state, position=self._blob.size)
         destination = self._destination
-        repository = destination.repository if isinstance(destination, SupportsMount) else ""
-        self.future.set_result(BlobResult(self._blob, destination.name, repository, state))
+        self.future.set_result(
+            BlobResult(self._blob, destination.name, destination.repository, state)
+        )
 
 
 # Starts a transfer, by `BlobTransfer.start`, and returns its future.

@@ -12,10 +12,10 @@ from concil.errors import ConcilError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.progress.events import Meter, ProgressSink, State
-from concil.store.protocols import Destination, SupportsMount
+from concil.store.protocols import Destination
 from concil.transfer.blob.transfer import BlobLookup, BlobResult, BlobStarter, BlobTransfer
 from concil.transfer.image.foreign_layers import source_for
-from concil.transfer.image.history import History, SupportsLostResponseCount
+from concil.transfer.image.history import History
 from concil.transfer.image.job import ImageJob
 from concil.transfer.single_flight import SingleFlight
 from concil.transfer.worker_pool import WorkerPool, wait_for
@@ -96,7 +96,7 @@ class BlobDeduplicator:
                     self._single_flight.forget(
                         self._flight_key(job, blob, in_repository=in_repository)
                     )
-                if isinstance(destination, SupportsMount):
+                if destination.repository:
                     self._history.forget(
                         destination.mount_scope, destination.repository, blob.digest
                     )
@@ -110,7 +110,7 @@ class BlobDeduplicator:
         if lookup is not BlobLookup.NEVER:
             return lookup
         is_new = (
-            isinstance(destination, SupportsMount)
+            bool(destination.repository)
             and job.source.host != destination.host
             and self._history.find_repository(destination.mount_scope, blob.digest) is None
         )
@@ -118,8 +118,6 @@ class BlobDeduplicator:
 
     def _forget_after_lost_response(self, destination: Destination) -> None:
         """Forget results of this run after a response was lost."""
-        if not isinstance(destination, SupportsLostResponseCount):
-            return
         mount_scope, lost_responses = destination.mount_scope, destination.lost_response_count
         with self._lock:
             has_new_loss = self._lost_responses.get(mount_scope, 0) != lost_responses
@@ -205,10 +203,10 @@ class BlobDeduplicator:
         """
         job, blob = flight.job, flight.blob
         source, destination = job.source, job.destination
-        if not isinstance(destination, SupportsMount):
+        if not destination.repository:
             return
         yield from job.mount_candidates(blob)
-        if source.host == destination.host and isinstance(source, SupportsMount):
+        if source.host == destination.host and source.repository:
             yield source.repository  # a copy within one registry needs no bytes
             return
         flight.recorded_repositories.extend(
