@@ -22,7 +22,6 @@ from concil.dockerhub.request import (
     with_manifest_accept,
 )
 from concil.dockerhub.upload import (
-    BlobSource,
     BlobUploader,
     bytes_source,
     file_source,
@@ -46,6 +45,7 @@ from concil.runtime import arguments
 from concil.runtime.cancellation import SupportsIsSet, call_scope
 from concil.runtime.forking import register_after_fork
 from concil.store.registry.repository import RegistryBlobReader
+from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,36 +13,24 @@ from typing import Any
 import requests
 
 from concil.fs.local_file import LocalFile
-from concil.oci.blob_reader import BlobReader
 from concil.oci.digest import Digest, Verifier
 from concil.progress.events import Meter, ProgressSink, State
 from concil.registry.client import RegistryClient
 from concil.registry.quirks import MIN_ADAPTIVE_CHUNK, HostProfiles
 from concil.runtime import arguments
 from concil.store.registry.repository import RepositoryStore
-from concil.transfer.blob.push import BlobUpload
-from concil.transfer.blob.resuming_reader import Opener
+from concil.transfer.blob.source import BlobSource
+from concil.transfer.blob.transfer_blob import BlobTarget, transfer_blob
 from concil.transfer.context import TransferContext
 from concil.transfer.journal import Journal
-
-
-@dataclass(frozen=True, slots=True)
-class BlobSource:
-    """One blob to upload."""
-
-    opener: Opener
-    size: int  # bytes
-    digest: Digest
-    check_unchanged: Callable[[], None] | None = None  # raises if the source has changed
-    verify_digest: Callable[[], None] | None = None  # raises if the source has another digest
 
 
 class BytesReader:
     """A BlobReader of bytes in memory."""
 
-    def __init__(self, content: memoryview, start: int) -> None:
-        """Start reading at ``start``."""
-        self._content = content
+    def __init__(self, content: memoryview, start: int, stop: int | None = None) -> None:
+        """Read from ``start`` up to ``stop``, half-open."""
+        self._content = content[:stop]
         self.start = self._position = start
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -68,7 +55,14 @@ def file_source(filename: str | os.PathLike[str], cancel: threading.Event) -> Bl
     digest = Digest.parse(path.name if ":" in path.name else f"sha256:{path.name}")
     file = LocalFile(path)
     verify = partial(file.verify, digest, cancel=cancel)
-    return BlobSource(file.open, file.size, digest, file.check_unchanged, verify)
+    return BlobSource(
+        file.open,
+        file.size,
+        digest,
+        f"blob {digest}",
+        check_unchanged=file.check_unchanged,
+        verify_digest=verify,
+    )
 
 
 def bytes_source(data: bytes, digest: str | Digest) -> BlobSource:
@@ -82,15 +76,14 @@ def bytes_source(data: bytes, digest: str | Digest) -> BlobSource:
         Digest.from_argument("digest", digest),
     )
 
-    def opener(start: int, /) -> BlobReader:
-        return BytesReader(content, start)
-
     def verify() -> None:
         verifier = Verifier(expected_digest.algorithm)
         verifier.update(content)
         verifier.verify(expected_digest, None, "the bytes to upload")
 
-    return BlobSource(opener, len(content), expected_digest, verify_digest=verify)
+    opener = partial(BytesReader, content)
+    name = f"blob {expected_digest}"
+    return BlobSource(opener, len(content), expected_digest, name, verify_digest=verify)
 
 
 class BlobUploader:
@@ -122,27 +115,16 @@ class BlobUploader:
         """
         arguments.check_callable("progress", progress)
         url = client.endpoint.base_url + client.path("").rstrip("/")
-        digest, size = source.digest, source.size
-        meter = Meter(progress, kind="blob", subject=str(digest), target=url, total=size)
+        subject, size = str(source.digest), source.size
+        meter = Meter(progress, kind="blob", subject=subject, target=url, total=size)
         store = RepositoryStore(client, name=url, host_profiles=self._host_profiles)
+        writer = store.create_writer(size, source.digest)
         # Only chunked uploads can be resumed.
         is_chunked = size > MIN_ADAPTIVE_CHUNK
         meter.set_state(State.STARTED, position=0)
         with self._open_journal(needed=is_chunked) as journal:
-            entry = journal.claim_transfer(destination, str(digest), size)
-            try:
-                writer = store.begin_blob(size, digest, entry.state)
-            except BaseException:
-                entry.release()
-                raise
-            upload = BlobUpload(source.opener, writer, meter, self._context, entry)
-            upload.run(
-                size,
-                digest,
-                f"blob {digest}",
-                check_source=source.check_unchanged,
-                verify_source=source.verify_digest,
-            )
+            target = BlobTarget(destination, subject, writer.start, store.host, journal)
+            transfer_blob(source, target, meter, self._context)
         meter.set_state(State.DONE, position=size)
         return writer.response
 

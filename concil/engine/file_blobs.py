@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -10,18 +10,18 @@ from concil.engine.store_factory import SourceStore, blob_size
 from concil.errors import NotFound
 from concil.fs.local_file import LocalFile
 from concil.fs.partial_file import PartialFile
+from concil.fs.resume_state import WriterState
 from concil.oci.address import Address
-from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.oci.media_types import OCTET_STREAM
 from concil.progress.events import Meter, ProgressSink, State, report_transfer
 from concil.store.protocols import DigestRequired, Source
 from concil.store.registry.repository import RepositoryStore
-from concil.transfer.blob.fetch import BlobDownload, run_with_helpers
-from concil.transfer.blob.push import BlobUpload
+from concil.transfer.blob.source import BlobSource
 from concil.transfer.blob.transfer import upload_slots
-from concil.transfer.worker_pool import Priority, WorkerPool, wait_for
+from concil.transfer.blob.transfer_blob import BlobTarget, transfer_blob
+from concil.transfer.worker_pool import WorkerPool, wait_for
 
 
 class FileBlobTransfers:
@@ -69,7 +69,7 @@ class FileBlobTransfers:
                 hosts=(store.host,),
             )
             download = wait_for(job, self._context.cancel)
-            wait_for(download.future, self._context.cancel)
+            wait_for(download, self._context.cancel)
         return blob
 
     def _push_file(
@@ -116,54 +116,40 @@ class FileBlobTransfers:
         expected_digest: Digest | None = None,
     ) -> Digest:
         """Upload a file that the registry lacks; return its digest."""
-        subject = str(digest or file.identity.to_text)
-        entry = self._context.journal.claim_transfer(store.name, subject, file.size)
-        try:
-            writer = store.begin_blob(file.size, digest, entry.state)
-        except BaseException:
-            entry.release()
-            raise
-
-        def opener(start: int, /) -> BlobReader:
-            reader = file.open(start)
-            return self._context.bandwidth.throttle(reader, (store.host,), self._context.abandon)
-
-        upload = BlobUpload(opener, writer, meter, self._context, entry)
-        verify = (
+        verify_digest = (
             partial(file.verify, expected_digest, cancel=self._context.cancel)
             if expected_digest is not None
             else None
         )
-        name = str(file.path)
-        return upload.run(
-            file.size, digest, name, check_source=file.check_unchanged, verify_source=verify
+        source = BlobSource(
+            file.open,
+            file.size,
+            digest,
+            str(file.path),
+            check_unchanged=file.check_unchanged,
+            verify_digest=verify_digest,
         )
+        subject = str(digest or file.identity.to_text)
+        begin = partial(store.begin_blob, file.size, digest)
+        target = BlobTarget(store.name, subject, begin, store.host)
+        return transfer_blob(source, target, meter, self._context).result()
 
     def _fetch_blob(
         self, store: Source, blob: Descriptor, destination: Path, meter: Meter
-    ) -> BlobDownload:
+    ) -> Future[Digest]:
         """Start the download of a blob, and fetch ranges until none is left for this thread."""
-        digest, hosts = blob.digest, (store.host,)
-        partial_path = destination.with_name(f"{digest.hex}.partial")
-        entry = self._context.journal.claim_transfer(
-            str(destination.absolute()), str(digest), blob.size
-        )
-        try:
-            writer = PartialFile(
-                destination, digest, blob.size, partial_path=partial_path, resume=entry.state
+        digest = blob.digest
+
+        def begin(resume: WriterState | None) -> PartialFile:
+            partial_path = destination.with_name(f"{digest.hex}.partial")
+            return PartialFile(
+                destination, digest, blob.size, partial_path=partial_path, resume=resume
             )
-        except BaseException:
-            entry.release()
-            raise
-        download = BlobDownload(store, blob, writer, meter, self._context)
-        download.journal_entry = entry
 
-        def submit_helper(job: Callable[[], None]) -> None:
-            if self._pool.workers:
-                self._pool.submit(job, priority=Priority.HELPER, size=blob.size, hosts=hosts)
-
-        run_with_helpers(download, submit_helper)
-        return download
+        target = BlobTarget(str(destination.absolute()), str(digest), begin)
+        submit_helper = partial(self._pool.submit_helper, size=blob.size, hosts=(store.host,))
+        source = BlobSource.in_store(store, blob)
+        return transfer_blob(source, target, meter, self._context, submit_helper)
 
     def _create_meter(self, subject: str, destination: str, size: int) -> Meter:
         return Meter(self._progress, kind="blob", subject=subject, target=destination, total=size)

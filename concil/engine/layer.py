@@ -12,11 +12,11 @@ from concil.engine.store_factory import SourceStore, blob_size
 from concil.engine.verified import VerifiedReader, open_verified
 from concil.errors import ContentError, NotFound, UsageError
 from concil.oci.address import Address
-from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
 from concil.oci.media_types import OCTET_STREAM
 from concil.progress.events import Meter, ProgressSink, State
 from concil.store.archive.decompress import open_decompressed
+from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
 
 # Bytes after the end of the archive: padding, and the table of contents of zstd:chunked.
@@ -134,14 +134,10 @@ def open_layer(
         raise NotFound(f"{address} does not exist", remedy="check the repository and digest")
     blob = Descriptor(OCTET_STREAM, digest, size)
 
-    def opener(start: int, /) -> BlobReader:
-        return context.bandwidth.throttle(
-            store.open_blob(blob, start), (store.host,), context.abandon
-        )
-
+    source = BlobSource.in_store(store, blob).throttled(context.bandwidth, "", context.abandon)
     meter = Meter(progress, kind="blob", subject=str(digest), target="", total=size)
     meter.set_state(State.STARTED, position=0)
-    body = open_verified(opener, blob, meter, context)
+    body = open_verified(source.open, blob, meter, context)
 
     def release() -> None:
         if not body.verified:

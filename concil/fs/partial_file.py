@@ -21,7 +21,7 @@ _BLOCK_SIZE = MIB
 
 
 class PartialFile:
-    """A RangeWriter on a local file, committed by rename. Any thread may call any method.
+    """A local file that is filled in any order and committed by rename. Any thread.
 
     Writer threads also hash: the thread that gets the hash lock without waiting advances the
     in-order hash as far as contiguous bytes exist. Ranges that arrived out of order are read

@@ -14,5 +14,5 @@ class WriterState:
     location: str = field(repr=False)  # of an upload session, or the path of a partial file
     offset: int  # bytes acknowledged, or filled
     chunk_size: int  # bytes; 0 if there are no chunks
-    ranges: tuple[tuple[int, int], ...] = ()  # filled ranges of a RangeWriter, half-open
+    ranges: tuple[tuple[int, int], ...] = ()  # filled ranges of a PartialFile, half-open
     hash_state: str = ""  # `Verifier.hash_state` at `offset` while the digest is unknown

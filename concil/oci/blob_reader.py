@@ -1,10 +1,10 @@
-"""Protocol of an open blob."""
+"""Protocols of an open blob, and of the function that opens it."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["BlobReader"]
+__all__ = ["BlobReader", "RangeOpener"]
 
 
 class BlobReader(Protocol):
@@ -25,4 +25,12 @@ class BlobReader(Protocol):
 
     def close(self) -> None:
         """Close the connection or file, whether everything was read or not."""
+        ...
+
+
+class RangeOpener(Protocol):
+    """Opens one blob at any byte. Any thread may call it."""
+
+    def __call__(self, start: int, stop: int | None = None, /) -> BlobReader:
+        """Open the bytes from ``start`` up to ``stop``, half-open; None: up to the end."""
         ...

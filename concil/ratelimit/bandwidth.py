@@ -7,7 +7,7 @@ import time
 
 from concil.config import KIB, TransferConfig
 from concil.errors import Cancelled
-from concil.oci.blob_reader import BlobReader
+from concil.oci.blob_reader import BlobReader, RangeOpener
 from concil.oci.reference import limits_by_api_host
 from concil.ratelimit.schedule import Schedule
 
@@ -101,18 +101,26 @@ class BandwidthLimits:
         ]
         return min(rates, default=None)
 
-    def throttle(
-        self, reader: BlobReader, hosts: tuple[str, ...], cancel: threading.Event
-    ) -> BlobReader:
-        """Wrap ``reader`` in the limits of the run and of ``hosts``; unchanged without limits.
+    def throttled(
+        self, opener: RangeOpener, hosts: tuple[str, ...], cancel: threading.Event
+    ) -> RangeOpener:
+        """Return an opener whose readers stay within the limits of the run and of ``hosts``.
 
         Args:
             hosts: hosts of the source and the destination; "": local.
             cancel: ends a wait with Cancelled.
+        Returns:
+            ``opener`` itself if there are no limits.
         """
         candidates = (
             self._total_limiter,
             *(self._limiter_by_host.get(host) for host in dict.fromkeys(hosts)),
         )
         limiters = tuple(limiter for limiter in candidates if limiter is not None)
-        return ThrottledReader(reader, limiters, cancel) if limiters else reader
+        if not limiters:
+            return opener
+
+        def open_throttled(start: int, stop: int | None = None, /) -> BlobReader:
+            return ThrottledReader(opener(start, stop), limiters, cancel)
+
+        return open_throttled

@@ -1,11 +1,12 @@
-"""Protocols of sources, destinations and blob writers."""
+"""Protocols of sources, destinations and blob writers, and a base class for stores."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
-from concil.errors import UsageError
+from concil.errors import NotFound, UsageError
+from concil.fs.partial_file import PartialFile
 from concil.fs.resume_state import WriterState
 from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
@@ -16,7 +17,6 @@ class DigestRequired(UsageError):
     """The destination needs the digest of a blob before the upload starts."""
 
 
-@runtime_checkable
 class BlobWriter(Protocol):
     """A blob that is written in order and stays invisible until it is committed.
 
@@ -70,62 +70,11 @@ class BlobWriter(Protocol):
         ...
 
 
-@runtime_checkable
-class RangeWriter(Protocol):
-    """A blob that any thread may fill in any order, invisible until it is committed.
+class Store(Protocol):
+    """What sources and destinations have in common. Any thread may call any method.
 
-    The only implementation is `fs.partial_file.PartialFile`.
+    `BaseStore` has the answers of a store that lacks an ability.
     """
-
-    @property
-    def size(self) -> int:
-        """Size of the complete blob in bytes."""
-        ...
-
-    @property
-    def bytes_filled(self) -> int:
-        """Number of bytes written so far."""
-        ...
-
-    def reserve_range(self, max_size: int, /) -> tuple[int, int] | None:
-        """Reserve the next free range, half-open, up to ``max_size`` bytes; None: none is free."""
-        ...
-
-    def release_range(self, start: int, stop: int, /) -> None:
-        """Return a reserved range that was not filled."""
-        ...
-
-    def write_at(self, offset: int, data: memoryview, /) -> None:
-        """Write bytes of a reserved range."""
-        ...
-
-    def restart(self) -> None:
-        """Discard all bytes and start again."""
-        ...
-
-    def state(self) -> WriterState:
-        """Return the state to store for a resume."""
-        ...
-
-    def commit(self) -> None:
-        """Verify size and digest, then make the blob visible.
-
-        Raises:
-            SizeMismatch, DigestMismatch: nothing is visible; call `restart` or `abort`.
-        """
-        ...
-
-    def close(self) -> None:
-        """Release the resources and keep the bytes that were written."""
-        ...
-
-    def abort(self) -> None:
-        """Delete the bytes that were written."""
-        ...
-
-
-class Source(Protocol):
-    """A store that content is read from. Any thread may call any method."""
 
     @property
     def name(self) -> str:
@@ -135,6 +84,16 @@ class Source(Protocol):
     @property
     def host(self) -> str:
         """The host that rate limits apply to, as host[:port]; "" for local stores."""
+        ...
+
+    @property
+    def repository(self) -> str:
+        """Name of the repository from which others mount blobs; "": the store mounts none."""
+        ...
+
+    @property
+    def lists_referrers(self) -> bool:
+        """Whether the store lists the referrers of its manifests."""
         ...
 
     def find_manifest(self, reference: str) -> Descriptor | None:
@@ -155,115 +114,10 @@ class Source(Protocol):
         """
         ...
 
-    def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BlobReader:
-        """Open the bytes from ``start`` up to ``stop``, half-open; they are not verified.
-
-        Raises:
-                NotFound: the store has no such blob.
-        """
-        ...
-
-
-class Destination(Protocol):
-    """A store that content is written to. Any thread may call any method."""
-
-    @property
-    def name(self) -> str:
-        """Name for messages, without secrets."""
-        ...
-
-    @property
-    def host(self) -> str:
-        """The host that rate limits apply to, as host[:port]; "" for local stores."""
-        ...
-
-    @property
-    def mount_scope(self) -> str:
-        """Scope within which stores share blobs, or can at least mount them from one another."""
-        ...
-
-    def find_manifest(self, reference: str) -> Descriptor | None:
-        """Look up a tag or digest in the destination. See `Source.find_manifest`."""
-        ...
-
-    def has_blob(self, blob: Descriptor) -> bool:
-        """Return whether the destination has the blob, with its size."""
-        ...
-
-    def begin_blob(
-        self, size: int, digest: Digest | None = None, resume: WriterState | None = None
-    ) -> BlobWriter | RangeWriter:
-        """Begin to write a blob, or resume an interrupted write.
-
-        Args:
-            size: bytes.
-            digest: None if it is known only after the last byte. A RangeWriter needs it,
-                because it names the file from the start.
-        Raises:
-            UsageError: the digest is missing and needed.
-        """
-        ...
-
-    def put_manifest(self, manifest: Manifest, reference: str) -> None:
-        """Write a manifest under a tag or under its digest; its bytes are not changed."""
-        ...
-
-
-@runtime_checkable
-class SupportsMount(Protocol):
-    """A destination that can mount a blob from another repository in the same mount scope."""
-
-    @property
-    def repository(self) -> str:
-        """Name of the repository, to be passed to another destination's `mount`."""
-        ...
-
-    def mount(self, blob: Descriptor, source: str) -> bool:
-        """Mount ``blob`` from the repository ``source``; return False if that fails."""
-        ...
-
-
-@runtime_checkable
-class SupportsUploadLimit(Protocol):
-    """A destination that limits the number of parallel uploads."""
-
-    @property
-    def max_uploads(self) -> int | None:
-        """Maximum number of parallel uploads; None for no limit."""
-        ...
-
-
-@runtime_checkable
-class SupportsAccessDenied(Protocol):
-    """A store that may refuse access to the user."""
-
-    def is_access_denied(self) -> bool:
-        """Return whether all access was denied; a single missing permission does not count."""
-        ...
-
-
-@runtime_checkable
-class SupportsTags(Protocol):
-    """A store that can list its tags."""
-
-    def tags(self) -> Iterator[str]:
-        """Yield the tags, page by page."""
-        ...
-
-
-@runtime_checkable
-class SupportsReferrers(Protocol):
-    """A store that lists the referrers of a manifest: signatures, attestations, SBOMs.
-
-    A manifest with a ``subject`` that is written to the store is listed as a referrer.
-    """
-
-    def get_manifest(self, reference: str) -> Manifest:
-        """Fetch a manifest by tag or digest. See `Source.get_manifest`."""
-        ...
-
     def referrers(self, subject: Digest, image_reference: str = "", /) -> Sequence[Descriptor]:
         """Return the listed referrers of ``subject``, each once; some may no longer exist.
+
+        A manifest with a ``subject`` that is written to the store is listed as a referrer.
 
         Args:
             image_reference: the reference of an image in the same repository, for stores
@@ -275,26 +129,26 @@ class SupportsReferrers(Protocol):
         """Return references made of a digest and a suffix, as cosign uses; they may not exist."""
         ...
 
-
-@runtime_checkable
-class SupportsManifestCheck(Protocol):
-    """A destination that cannot store every image."""
-
-    def check(self, manifest: Manifest) -> None:
-        """Reject an unsupported image before any of its content is copied.
-
-        Raises:
-            UsageError: the destination cannot store the image; the message says why.
-        """
+    def is_access_denied(self) -> bool:
+        """Return whether all access was denied; a single missing permission does not count."""
         ...
 
 
-@runtime_checkable
-class SupportsBlobCheck(Protocol):
-    """A source that may omit blobs which the destination is expected to have."""
+class Source(Store, Protocol):
+    """A store that content is read from. Any thread may call any method."""
+
+    def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BlobReader:
+        """Open the bytes from ``start`` up to ``stop``, half-open; they are not verified.
+
+        Raises:
+            NotFound: the store has no such blob.
+        """
+        ...
 
     def check_blob(self, blob: Descriptor) -> None:
         """Check that the source has a blob, before the destination begins to write it.
+
+        Only for sources that may omit blobs which the destination is expected to have.
 
         Raises:
             NotFound: the blob is missing; the message says what to do about it.
@@ -302,14 +156,126 @@ class SupportsBlobCheck(Protocol):
         ...
 
 
-@runtime_checkable
-class SupportsBaseline(Protocol):
-    """A destination that treats images exported by an earlier run as present."""
+class Destination(Store, Protocol):
+    """A store that content is written to. Any thread may call any method."""
+
+    @property
+    def mount_scope(self) -> str:
+        """Scope within which stores share blobs, or can at least mount them from one another."""
+        ...
+
+    @property
+    def max_uploads(self) -> int | None:
+        """Maximum number of parallel uploads; None for no limit."""
+        ...
+
+    @property
+    def lost_response_count(self) -> int:
+        """Number of responses that were lost, or were server errors, since the run began.
+
+        The store may have been restarted, and may have lost content.
+        """
+        ...
+
+    def check(self, manifest: Manifest) -> None:
+        """Reject an image that cannot be stored, before any of its content is copied.
+
+        Raises:
+            UsageError: the destination cannot store the image; the message says why.
+        """
+        ...
+
+    def has_blob(self, blob: Descriptor) -> bool:
+        """Return whether the destination has the blob, with its size."""
+        ...
+
+    def begin_blob(
+        self, size: int, digest: Digest | None = None, resume: WriterState | None = None
+    ) -> BlobWriter | PartialFile:
+        """Begin to write a blob, or resume an interrupted write.
+
+        Args:
+            size: bytes.
+            digest: None if it is known only after the last byte. A PartialFile, which any
+                thread may fill in any order, needs it, because it names the file.
+        Raises:
+            UsageError: the digest is missing and needed.
+        """
+        ...
+
+    def put_manifest(self, manifest: Manifest, reference: str) -> None:
+        """Write a manifest under a tag or under its digest; its bytes are not changed."""
+        ...
+
+    def mount(self, blob: Descriptor, source: str) -> bool:
+        """Mount ``blob`` from the repository ``source``; return False if that fails."""
+        ...
 
     def is_only_in_baseline(self, reference: str) -> bool:
-        """Return whether an image is up to date only because the baseline has it."""
+        """Return whether an image is up to date only because an earlier export contained it."""
         ...
 
     def add_baseline_blobs(self, reference: str, blobs: Iterable[Digest]) -> None:
         """Treat the blobs of an image in the baseline as present, too."""
         ...
+
+
+class SupportsTags(Protocol):
+    """A store that can list its tags."""
+
+    def tags(self) -> Iterator[str]:
+        """Yield the tags, page by page."""
+        ...
+
+
+class BaseStore:
+    """A store without optional abilities: the base class of sources and destinations.
+
+    A store overrides what it can do.
+    """
+
+    repository = ""
+    lists_referrers = False
+
+    @property
+    def max_uploads(self) -> int | None:
+        """None: there is no limit."""
+        return None
+
+    @property
+    def lost_response_count(self) -> int:
+        """No response is ever lost."""
+        return 0
+
+    def get_manifest(self, reference: str) -> Manifest:
+        """Raise NotFound: the store returns no manifests."""
+        raise NotFound(f"a destination that returns no manifests has no {reference}")
+
+    def referrers(self, _subject: Digest, _image_reference: str = "", /) -> Sequence[Descriptor]:
+        """Return no referrers."""
+        return ()
+
+    def digest_tags(self, _subject: Digest, _image_reference: str = "", /) -> Sequence[str]:
+        """Return no references."""
+        return ()
+
+    def is_access_denied(self) -> bool:
+        """Return False."""
+        return False
+
+    def check_blob(self, blob: Descriptor, /) -> None:
+        """Accept every blob."""
+
+    def check(self, manifest: Manifest, /) -> None:
+        """Accept every image."""
+
+    def mount(self, _blob: Descriptor, _source: str) -> bool:
+        """Return False: nothing was mounted."""
+        return False
+
+    def is_only_in_baseline(self, _reference: str) -> bool:
+        """Return False: there is no baseline."""
+        return False
+
+    def add_baseline_blobs(self, reference: str, blobs: Iterable[Digest], /) -> None:
+        """Do nothing: there is no baseline."""

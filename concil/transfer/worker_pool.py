@@ -8,15 +8,15 @@ import itertools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from concil.errors import Cancelled
 from concil.oci.reference import limits_by_api_host
-from concil.runtime.cancellation import current_scope, run_in_scope
+from concil.runtime.cancellation import CancelScope, current_scope, run_in_scope
 from concil.runtime.limits import start_thread
 from concil.transfer.context import TransferContext
 
@@ -50,9 +50,21 @@ class _Job:
         int  # minus the bytes: the largest runs first, so that none runs alone at the end
     )
     sequence_number: int
-    run: Callable[[], None] = field(compare=False)
+    function: Callable[[], Any] = field(compare=False)
     slots: tuple[str, ...] = field(compare=False)
-    cancel: Callable[[], object] = field(compare=False)
+    future: Future[Any] = field(compare=False)
+    scope: CancelScope | None = field(compare=False)  # of the call that submitted it
+    result: Any = field(default=None, compare=False)  # of the function
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Complete the future when the block, which calls the function, ends in any way."""
+        try:
+            with run_in_scope(self.scope):
+                yield
+            self.future.set_result(self.result)
+        except BaseException as error:  # noqa: BLE001 - the future's owner gets it
+            self.future.set_exception(error)
 
 
 class WorkerPool:
@@ -98,33 +110,32 @@ class WorkerPool:
             hosts: hosts that it sends requests to; "" is ignored.
         """
         future: Future[Result] = Future()
-        scope = current_scope()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                with run_in_scope(scope):
-                    result = job()
-                future.set_result(result)
-            except BaseException as error:  # noqa: BLE001 - the future's owner gets it
-                future.set_exception(error)
-
+        names = _distinct((*hosts, *(slot.name for slot in slots)))
+        entry = _Job(
+            priority, -size, next(self._sequence_numbers), job, names, future, current_scope()
+        )
         with self._condition:
             if self._is_closed:
                 future.set_exception(Cancelled("the transfer was ended"))
                 return future
             if self._ensure_thread():
                 self._limits |= {slot.name: slot.limit for slot in slots}
-                names = _distinct((*hosts, *(slot.name for slot in slots)))
-                entry = _Job(
-                    priority, -size, next(self._sequence_numbers), run, names, future.cancel
-                )
                 heapq.heappush(self._heap, entry)
                 self._condition.notify()
                 return future
-        run()
+        if future.set_running_or_notify_cancel():
+            with entry.running():
+                entry.result = job()
         return future
+
+    def submit_helper(self, job: Callable[[], None], *, size: int, hosts: tuple[str, ...]) -> None:
+        """Queue a job that helps another one; dropped if there are no worker threads.
+
+        Args:
+            size: bytes of the blob.
+        """
+        if self.workers:
+            self.submit(job, priority=Priority.HELPER, size=size, hosts=hosts)
 
     def _ensure_thread(self) -> bool:
         """Start a thread if all are busy; return whether there is any. The lock is held."""
@@ -171,7 +182,7 @@ class WorkerPool:
             self._heap, self._blocked_jobs = [], defaultdict(list)
             self._condition.notify_all()
         for job in queued:
-            job.cancel()
+            job.future.cancel()
         deadline = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads:
             if thread is not threading.current_thread():
@@ -196,7 +207,9 @@ class WorkerPool:
             if job is None:
                 return
             try:
-                job.run()
+                if job.future.set_running_or_notify_cancel():
+                    with job.running():
+                        job.result = job.function()
             finally:
                 self._release_slots(job)
             job = None  # releases its memory while this thread waits

@@ -27,12 +27,12 @@ from concil.errors import (
     StoreError,
     UsageError,
 )
+from concil.fs.partial_file import PartialFile
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.store.archive import decompress
 from concil.store.archive.oci import OCIArchive
 from concil.store.layout.store import LayoutStore
-from concil.store.protocols import RangeWriter
 from concil.transfer.mirror.report import MirrorItem, Outcome
 from tests.engine.engine_setup import WAIT, blob_path, engine_of
 from tests.store.archive.test_decompress import PACKERS
@@ -389,7 +389,7 @@ def test_blobs_of_a_failed_image_that_are_late_do_no_harm(out: Path) -> None:
     whole = LayoutStore(OCIArchive(out, writable=True))
     store_contract.put_image(whole, 1, "v1")
     writer = whole.begin_blob(10, Digest.from_bytes(b"x" * 10))
-    assert not isinstance(writer, RangeWriter)
+    assert not isinstance(writer, PartialFile)
     writer.append(store_contract.Window(b"x" * 5))
 
     assert isinstance(whole.backend, OCIArchive)

@@ -17,7 +17,6 @@ from concil.config import MIB
 from concil.errors import DigestMismatch, SizeMismatch, StoreError
 from concil.fs.partial_file import PartialFile
 from concil.fs.resume_state import WriterState
-from concil.store.protocols import RangeWriter
 from tests.support.store_contract import Blob
 from tests.transfer.transfer_setup import WAIT, run_concurrently
 
@@ -41,10 +40,9 @@ def fill(file: PartialFile, content: bytes, most: int = 300) -> None:
         file.write_at(taken[0], memoryview(content)[slice(*taken)])
 
 
-def test_it_is_what_the_engine_expects(tmp_path: Path) -> None:
+def test_a_new_file_is_empty(tmp_path: Path) -> None:
     file = begin(tmp_path)
 
-    assert isinstance(file, RangeWriter)
     assert (file.size, file.bytes_filled, file.is_complete) == (1000, 0, False)
     file.abort()
 

@@ -59,24 +59,33 @@ def seconds(clock: Clock, reader: BlobReader, size: int, buffer: int = MIB) -> f
     return clock.now - began
 
 
+def throttled(
+    bandwidth: BandwidthLimits, reader: BlobReader, hosts: tuple[str, ...], stop: threading.Event
+) -> BlobReader:
+    """Open a blob, whose reader this is, within the limits."""
+    return bandwidth.throttled(lambda _start, _stop=None, /: reader, hosts, stop)(0)
+
+
 def test_without_limits_nothing_stands_between(stop: threading.Event) -> None:
     zeros = Zeros()
 
     for config in (TransferConfig(), TransferConfig(host_limits=HOSTS)):
-        assert BandwidthLimits(config).throttle(zeros, ("free", "other", ""), stop) is zeros
+        assert throttled(BandwidthLimits(config), zeros, ("free", "other", ""), stop) is zeros
 
 
 @pytest.mark.parametrize("rate", [2 * KIB, RATE, 50 * MIB])
 @pytest.mark.parametrize("most", [777, MIB])
 def test_bytes_come_at_the_rate(clock: Clock, stop: threading.Event, rate: int, most: int) -> None:
-    reader = BandwidthLimits(TransferConfig(bandwidth=rate)).throttle(Zeros(most), ("a", "b"), stop)
+    reader = throttled(
+        BandwidthLimits(TransferConfig(bandwidth=rate)), Zeros(most), ("a", "b"), stop
+    )
 
     # The last piece is handed out at the begin of its time.
     assert seconds(clock, reader, 20 * rate) == pytest.approx(20, rel=0.03)
 
 
 def test_no_piece_is_a_burst(clock: Clock, stop: threading.Event) -> None:
-    reader = BandwidthLimits(TransferConfig(bandwidth=RATE)).throttle(Zeros(), ("a",), stop)
+    reader = throttled(BandwidthLimits(TransferConfig(bandwidth=RATE)), Zeros(), ("a",), stop)
     block = memoryview(bytearray(MIB))
 
     arrived = [(reader.readinto(block), clock.now) for _ in range(200)]
@@ -101,22 +110,22 @@ def test_a_host_of_its_own_is_slower_than_the_run(clock: Clock, stop: threading.
     bandwidth = BandwidthLimits(TransferConfig(bandwidth=RATE, host_limits=HOSTS))
 
     for hosts, rate in ((("slow", ""), 10 * KIB), (("a", "slow"), 10 * KIB), (("a", "b"), RATE)):
-        took = seconds(clock, bandwidth.throttle(Zeros(), hosts, stop), 30 * KIB)
+        took = seconds(clock, throttled(bandwidth, Zeros(), hosts, stop), 30 * KIB)
         assert took == pytest.approx(30 * KIB / rate, abs=0.2)
     assert (bandwidth.limit_for("slow"), bandwidth.limit_for("free")) == (10 * KIB, RATE)
     assert BandwidthLimits(TransferConfig(host_limits=HOSTS)).limit_for("free") is None
 
 
 def test_a_copy_within_one_host_counts_once(clock: Clock, stop: threading.Event) -> None:
-    reader = BandwidthLimits(TransferConfig(host_limits=HOSTS)).throttle(
-        Zeros(), ("slow", "slow"), stop
+    reader = throttled(
+        BandwidthLimits(TransferConfig(host_limits=HOSTS)), Zeros(), ("slow", "slow"), stop
     )
 
     assert seconds(clock, reader, 30 * KIB) == pytest.approx(3, abs=0.2)
 
 
 def test_time_that_nobody_used_is_not_made_up_for(clock: Clock, stop: threading.Event) -> None:
-    reader = BandwidthLimits(TransferConfig(bandwidth=RATE)).throttle(Zeros(), ("a",), stop)
+    reader = throttled(BandwidthLimits(TransferConfig(bandwidth=RATE)), Zeros(), ("a",), stop)
     seconds(clock, reader, RATE)
     clock.now += 3600
 
@@ -125,16 +134,16 @@ def test_time_that_nobody_used_is_not_made_up_for(clock: Clock, stop: threading.
 
 def test_what_does_not_come_is_not_counted(clock: Clock, stop: threading.Event) -> None:
     bandwidth = BandwidthLimits(TransferConfig(bandwidth=RATE))
-    broken = bandwidth.throttle(Broken(), ("a",), stop)
+    broken = throttled(bandwidth, Broken(), ("a",), stop)
     for _ in range(100):
         with pytest.raises(ConnectionLost):
             broken.readinto(memoryview(bytearray(MIB)))
 
-    assert seconds(clock, bandwidth.throttle(Zeros(), ("a",), stop), RATE) < 1.1
+    assert seconds(clock, throttled(bandwidth, Zeros(), ("a",), stop), RATE) < 1.1
 
 
 def test_a_wait_ends_at_once(stop: threading.Event) -> None:
-    reader = BandwidthLimits(TransferConfig(bandwidth=KIB)).throttle(Zeros(), ("a",), stop)
+    reader = throttled(BandwidthLimits(TransferConfig(bandwidth=KIB)), Zeros(), ("a",), stop)
     threading.Timer(0.05, stop.set).start()
 
     reader.readinto(memoryview(bytearray(MIB)))
@@ -145,7 +154,7 @@ def test_a_wait_ends_at_once(stop: threading.Event) -> None:
 
 def test_it_begins_where_the_other_does_and_closes_it(stop: threading.Event) -> None:
     zeros = Zeros()
-    reader = BandwidthLimits(TransferConfig(bandwidth=KIB)).throttle(zeros, ("a",), stop)
+    reader = throttled(BandwidthLimits(TransferConfig(bandwidth=KIB)), zeros, ("a",), stop)
 
     reader.close()
 

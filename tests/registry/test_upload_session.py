@@ -688,6 +688,39 @@ def test_a_416_for_a_wrong_offset_is_no_lesson(uploads: Uploads, client: Registr
     assert knowledge.quirks_for(uploads.server.host).max_chunk_size is None
 
 
+@pytest.mark.parametrize("kept", [0, 300])
+def test_a_416_costs_one_request_for_the_offset(
+    uploads: Uploads, client: RegistryClient, kept: int
+) -> None:
+    """The second chunk is refused; the session has ``kept`` bytes of it."""
+
+    def refuse(seen: ReceivedRequest) -> ScriptedResponse:
+        uploads.held += seen.read()[:kept]
+        return uploads.answer(416)
+
+    uploads.trouble("PATCH", lambda _: None, refuse)
+
+    Upload(client, BLOB).run()
+
+    assert uploads.blobs == {DIGEST: BLOB}
+    assert uploads.asked() == "POST PATCH PATCH GET PATCH PATCH PATCH PUT"
+
+
+def test_a_lost_connection_after_a_416_is_followed_by_another_status(
+    uploads: Uploads, client: RegistryClient
+) -> None:
+    def refuse(seen: ReceivedRequest) -> ScriptedResponse:
+        seen.read()
+        return uploads.answer(416)
+
+    uploads.trouble("PATCH", lambda _: None, refuse, cut_after(uploads, 300))
+
+    Upload(client, BLOB).run()
+
+    assert uploads.blobs == {DIGEST: BLOB}
+    assert uploads.asked() == "POST PATCH PATCH GET PATCH GET PATCH PATCH PATCH PUT"
+
+
 def test_a_chunk_that_was_accepted_and_not_kept_is_a_new_start(
     uploads: Uploads, client: RegistryClient
 ) -> None:

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from concil.errors import ConcilError, DigestMismatch, NotFound, UsageError
+from concil.fs.partial_file import PartialFile
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.referrers_tag import referrers_tag
-from concil.store.protocols import Destination, RangeWriter, Source, SupportsMount, SupportsTags
+from concil.store.protocols import Destination, Source, SupportsTags
 from tests.support.store_contract import (
     CHUNK,
     FACTORIES,
@@ -288,7 +289,7 @@ def test_blob_that_is_begun_and_left_is_not_visible(store: Store) -> None:
     blob = Blob.random(2 * CHUNK)
 
     writer = store.begin_blob(len(blob.content), blob.descriptor.digest)
-    if isinstance(writer, RangeWriter):
+    if isinstance(writer, PartialFile):
         taken = writer.reserve_range(CHUNK)
         assert taken is not None
         writer.write_at(taken[0], memoryview(blob.content)[slice(*taken)])
@@ -305,7 +306,7 @@ def test_two_writers_of_one_blob_both_end_well(store: Store) -> None:
 
     outer = store.begin_blob(len(blob.content), digest)
     write(store, blob.content, digest)
-    if isinstance(outer, RangeWriter):
+    if isinstance(outer, PartialFile):
         while taken := outer.reserve_range(CHUNK):
             outer.write_at(taken[0], memoryview(blob.content)[slice(*taken)])
         outer.commit()
@@ -348,14 +349,17 @@ def test_store_has_the_powers_the_engine_asks_for(store: Store) -> None:
     source: Source = store
     destination: Destination = store
 
-    assert isinstance(store, SupportsTags)
+    tagged: SupportsTags = store
+
     assert source.name == destination.name
+    put_image(store, 1, "v1")
+    assert list(tagged.tags()) == ["v1"]
 
 
 def test_unfinished_writer_is_gone_on_with(store: Store) -> None:
     blob = Blob.random(3 * CHUNK)
     writer = store.begin_blob(len(blob.content), blob.descriptor.digest)
-    if isinstance(writer, RangeWriter):
+    if isinstance(writer, PartialFile):
         writer.abort()
         write(store, blob.content, blob.descriptor.digest)
     else:
@@ -368,7 +372,7 @@ def test_unfinished_writer_is_gone_on_with(store: Store) -> None:
             return
 
         later = store.begin_blob(len(blob.content), blob.descriptor.digest, state)
-        assert not isinstance(later, RangeWriter)
+        assert not isinstance(later, PartialFile)
         assert later.resync() == later.offset == CHUNK
         while later.offset < len(blob.content):
             later.append(Window(blob.content[later.offset : later.offset + later.chunk_size]))
@@ -385,7 +389,7 @@ def test_digest_may_come_last_where_writing_is_in_order(store: Store) -> None:
         writer = store.begin_blob(len(blob.content))
     except UsageError:
         return  # it names what it writes from the start
-    assert not isinstance(writer, RangeWriter)
+    assert not isinstance(writer, PartialFile)
     while writer.offset < len(blob.content):
         writer.append(Window(blob.content[writer.offset : writer.offset + writer.chunk_size]))
     writer.commit(blob.descriptor.digest)
@@ -395,7 +399,7 @@ def test_digest_may_come_last_where_writing_is_in_order(store: Store) -> None:
 
 
 def test_mount_is_refused_for_a_blob_that_is_not_there(store: Store) -> None:
-    if isinstance(store, SupportsMount):
+    if store.repository:
         assert not store.mount(Descriptor(LAYER, ABSENT, 13), store.repository)
 
     assert not store.has_blob(Descriptor(LAYER, ABSENT, 13))

@@ -23,6 +23,7 @@ from concil.errors import (
 from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Body, Digest, Manifest
+from concil.store.protocols import BaseStore
 from tests.support.store_faults import Fault
 
 
@@ -74,8 +75,10 @@ class Session:
     content: bytearray = field(default_factory=bytearray)
 
 
-class MemoryStore:
+class MemoryStore(BaseStore):
     """A repository: all that a store can be. Any thread may call any method."""
+
+    lists_referrers = True
 
     def __init__(self, host: MemoryHost | None = None, repository: str = "memory") -> None:
         self.registry = host or MemoryHost()

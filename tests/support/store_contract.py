@@ -12,6 +12,7 @@ import pytest
 
 from concil.config import RetryPolicy, TransferConfig
 from concil.engine.store_factory import StoreFactory
+from concil.fs.partial_file import PartialFile
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
@@ -19,7 +20,7 @@ from concil.oci.reference import Reference
 from concil.server import EmbeddedRegistry
 from concil.store.archive.oci import OCIArchive
 from concil.store.layout.store import LayoutDirectory, LayoutStore
-from concil.store.protocols import Destination, RangeWriter, Source, SupportsReferrers, SupportsTags
+from concil.store.protocols import Destination, Source, SupportsTags
 from tests.support.images import make_blob
 from tests.support.memory_store import MemoryHost
 
@@ -28,7 +29,7 @@ CHUNK = 64 * 1024  # bytes of a chunk where a store can be told
 BLOCK = 10_000  # bytes of one write; no divisor of a chunk
 
 
-class Store(Source, Destination, SupportsTags, SupportsReferrers, Protocol):
+class Store(Source, Destination, SupportsTags, Protocol):
     """A store that can do everything the contract is about."""
 
     def delete_manifest(self, reference: str) -> None:
@@ -126,7 +127,7 @@ def write(store: Destination, content: bytes, digest: Digest) -> None:
     """Write a blob the way the store wants it; whatever happens, leave nothing open."""
     writer = store.begin_blob(len(content), digest)
     try:
-        if isinstance(writer, RangeWriter):
+        if isinstance(writer, PartialFile):
             while taken := writer.reserve_range(BLOCK):
                 writer.write_at(taken[0], memoryview(content)[slice(*taken)])
             writer.commit()

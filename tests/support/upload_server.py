@@ -18,6 +18,7 @@ from concil.store.registry.blob_upload import RegistryBlobWriter
 from concil.store.registry.repository import RepositoryStore
 from concil.transfer.blob.push import BlobUpload
 from concil.transfer.blob.resuming_reader import Opener
+from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
 from tests.support.quick_retries import FAST
 from tests.support.scripted_server import ReceivedRequest, ScriptedResponse, ScriptedServer, reply
@@ -180,8 +181,11 @@ class Upload:
         run = TransferContext(
             TransferConfig(retry=self.retry, block_size=64 * 1024), self.client.endpoint.cancel
         )
-        push = BlobUpload(opener or Bytes(self.blob), writer, meter, run)
-        return push.run(size, digest if self.known else None, "blob")
+        opener = opener or Bytes(self.blob)
+        source = BlobSource(
+            lambda start, _stop=None, /: opener(start), size, digest if self.known else None, "blob"
+        )
+        return BlobUpload(source, writer, meter, run).run()
 
 
 def cut_after(uploads: Uploads, count: int, *, kept: bool = True) -> Trouble:

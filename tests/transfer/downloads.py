@@ -8,7 +8,9 @@ from pathlib import Path
 
 from concil.config import TransferConfig
 from concil.fs.partial_file import PartialFile
+from concil.oci.digest import Digest
 from concil.transfer.blob.fetch import BlobDownload, run_with_helpers
+from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
 from concil.transfer.worker_pool import Priority, WorkerPool
 from tests.support.store_contract import Blob
@@ -39,16 +41,17 @@ class DownloadHarness:
     def fetch(self, run: TransferContext) -> BlobDownload:
         """Return the fetch, not begun."""
         meter = meter_of(self.blob.descriptor, self.sink)
-        return BlobDownload(self.store, self.blob.descriptor, self.writer, meter, run)
+        source = BlobSource.in_store(self.store, self.blob.descriptor)
+        return BlobDownload(source, self.writer, meter, run)
 
-    def alone(self, config: TransferConfig = CONFIG) -> Future[None]:
+    def alone(self, config: TransferConfig = CONFIG) -> Future[Digest]:
         """Fetch in this thread; return the outcome."""
         fetch = self.fetch(TransferContext(config))
         fetch.run()
         assert fetch.future.done()
         return fetch.future
 
-    def on(self, pool: WorkerPool) -> Future[None]:
+    def on(self, pool: WorkerPool) -> Future[Digest]:
         """Fetch on a pool; return the outcome."""
         fetch = self.fetch(pool.context)
 

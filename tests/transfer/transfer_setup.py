@@ -9,8 +9,12 @@ from dataclasses import replace
 
 from concil.config import RetryPolicy, TransferConfig
 from concil.errors import ConnectionLost, NotFound
+from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
+from concil.oci.digest import Digest
 from concil.progress.events import Event, Meter, State
+from concil.transfer.blob.resuming_reader import Opener
+from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
 from concil.transfer.worker_pool import WorkerPool
 from tests.support.memory_store import MemoryHost, MemoryReader, MemoryStore
@@ -77,6 +81,22 @@ class Sink:
 def meter_of(blob: Descriptor, sink: Sink | None = None) -> Meter:
     """Return a meter for a blob."""
     return Meter(sink, kind="blob", subject=str(blob.digest), target="there", total=blob.size)
+
+
+def source_of(
+    opener: Opener,
+    size: int,
+    digest: Digest | None,
+    name: str = "x",
+    check_unchanged: Callable[[], None] | None = None,
+) -> BlobSource:
+    """Return a source whose blob is only opened without an end."""
+
+    def open_range(start: int, stop: int | None = None, /) -> BlobReader:
+        assert stop is None
+        return opener(start)
+
+    return BlobSource(open_range, size, digest, name, check_unchanged=check_unchanged)
 
 
 def store_blob(store: MemoryStore, blob: Blob) -> Descriptor:

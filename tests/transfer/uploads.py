@@ -10,7 +10,15 @@ from concil.transfer.context import TransferContext
 from tests.support.memory_store import MemoryHost
 from tests.support.store_contract import Blob
 from tests.support.store_faults import LosesChunk
-from tests.transfer.transfer_setup import ALWAYS, BLOCK, CONFIG, Sink, WatchedStore, meter_of
+from tests.transfer.transfer_setup import (
+    ALWAYS,
+    BLOCK,
+    CONFIG,
+    Sink,
+    WatchedStore,
+    meter_of,
+    source_of,
+)
 
 CHUNK = 10 * BLOCK
 BLOB = Blob.random(7 * CHUNK + 123)
@@ -34,9 +42,9 @@ class UploadHarness:
         size = len(self.blob.content)
         writer = self.target.begin_blob(size)
         meter = meter_of(self.blob.descriptor, self.sink)
-        push = BlobUpload(self.open, writer, meter, run or TransferContext(CONFIG))
+        source = source_of(self.open, size, digest or self.blob.descriptor.digest, "the blob")
         try:
-            return push.run(size, digest or self.blob.descriptor.digest, "the blob")
+            return BlobUpload(source, writer, meter, run or TransferContext(CONFIG)).run()
         finally:
             assert self.source.left_open == 0
 

@@ -11,12 +11,12 @@ from concil.cli.output.errors import DONE
 from concil.engine.store_factory import SourceStore, StoreFactory, blob_size
 from concil.errors import ConcilError, NotFound, UsageError
 from concil.oci.address import LayoutAddress, parse_address
-from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Verifier
 from concil.oci.media_types import OCTET_STREAM
 from concil.progress.events import Meter, State, report_transfer
 from concil.transfer.blob.resuming_reader import ResumingReader
+from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
 
 if TYPE_CHECKING:
@@ -114,17 +114,12 @@ def _write_to_stdout(command: CommandContext) -> int:
 def _stream_blob(
     store: SourceStore, blob: Descriptor, context: TransferContext, meter: Meter
 ) -> None:
-    name = f"{store.name}@{blob.digest}"
-
-    def opened(start: int) -> BlobReader:
-        return context.bandwidth.throttle(
-            store.open_blob(blob, start), (store.host,), context.abandon
-        )
+    source = BlobSource.in_store(store, blob).throttled(context.bandwidth, "", context.abandon)
 
     def lost(error: ConcilError) -> None:
         meter.set_state(State.RETRYING, detail=str(error))
 
-    reader = ResumingReader(opened, blob.size, context, name, lost)
+    reader = ResumingReader(source.open, blob.size, context, source.name, lost)
     verifier = Verifier(blob.digest.algorithm)
     # Two alternating buffers: a reader of the pipe never gets the last block of a bad blob.
     buffer, spare = bytearray(context.config.block_size), bytearray(context.config.block_size)
@@ -138,7 +133,7 @@ def _stream_blob(
             buffer, spare = spare, buffer
     finally:
         reader.close()
-    verifier.verify(blob.digest, blob.size, name)
+    verifier.verify(blob.digest, blob.size, source.name)
     results.write_bytes(unwritten)
 
 

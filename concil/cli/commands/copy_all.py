@@ -26,18 +26,17 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.choices["copy"]
     parser.add_argument(
         "--all",
-        action="store_true",
+        dest="work",
+        action="store_const",
+        const=run,
         help="copy every named image of a layout or archive to repositories below DST, or every "
         "tag of a repository to another repository; prints the address of each copy",
     )
-    parser.set_defaults(work=run)
 
 
 def run(command: CommandContext) -> int:
-    """Copy one image, or all; print the address of each copy, and why others failed."""
+    """Copy all images; print the address of each copy, and why others failed."""
     arguments = command.arguments
-    if not arguments.all:
-        return copy.run(command)
     began = time.monotonic()
     outcomes: list[Outcome] = []
     with command.open_engine() as engine:

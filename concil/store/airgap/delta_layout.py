@@ -6,15 +6,16 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from concil.errors import NotFound
+from concil.fs.partial_file import PartialFile
 from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.store.airgap.baseline import Baseline, with_omitted_blobs
 from concil.store.layout.store import LayoutStore
-from concil.store.protocols import BlobWriter, RangeWriter
+from concil.store.protocols import BaseStore, BlobWriter
 
 
-class DeltaLayoutStore:
+class DeltaLayoutStore(BaseStore):
     """A layout destination that omits what the baseline has. Any thread may call any method.
 
     A named image in the baseline is up to date. For all other images, every manifest is
@@ -24,6 +25,7 @@ class DeltaLayoutStore:
     """
 
     host = ""
+    lists_referrers = True
 
     def __init__(self, store: LayoutStore, baseline: Baseline) -> None:
         """Write to ``store`` whatever is not in the baseline."""
@@ -57,7 +59,7 @@ class DeltaLayoutStore:
         )
 
     def digest_tags(self, subject: Digest, image_reference: str = "", /) -> Sequence[str]:
-        """Return names made of a digest and a suffix. See `store.protocols.SupportsReferrers`."""
+        """Return names made of a digest and a suffix. See `store.protocols.Store`."""
         return self._store.digest_tags(subject, image_reference)
 
     def is_only_in_baseline(self, reference: str) -> bool:
@@ -75,7 +77,7 @@ class DeltaLayoutStore:
 
     def begin_blob(
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
-    ) -> BlobWriter | RangeWriter:
+    ) -> BlobWriter | PartialFile:
         """Begin to write a blob into the layout."""
         return self._store.begin_blob(size, digest, resume)
 

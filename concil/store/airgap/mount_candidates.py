@@ -9,7 +9,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.reference import Reference
 from concil.store.airgap.baseline import RepositoriesByBlob, omitted_blobs
 from concil.store.layout.store import LayoutStore
-from concil.store.protocols import Destination, Source, SupportsMount
+from concil.store.protocols import Destination, Source
 
 
 class MountCandidates:
@@ -25,7 +25,7 @@ class MountCandidates:
         self._source = source if isinstance(source, LayoutStore) else None
         self._omitted_blobs: RepositoriesByBlob = {}
         self._prefix: str | None = None
-        if self._source is not None and isinstance(destination, SupportsMount):
+        if self._source is not None and destination.repository:
             self._omitted_blobs = self._read_omitted_blobs(self._source, reference)
             if self._omitted_blobs:
                 self._prefix = _destination_prefix(reference, destination.repository)

@@ -37,6 +37,7 @@ from concil.store.archive.docker_manifest import DAMAGED, Image, parse_diff_ids,
 from concil.store.archive.tar_builder import StatSignature
 from concil.store.archive.tar_headers import Member
 from concil.store.archive.tar_reader import TarReader, write_temporary
+from concil.store.protocols import BaseStore
 
 MANIFEST_NAME = "manifest.json"
 LAYER_MEDIA_TYPE = "application/vnd.docker.image.rootfs.diff.tar"
@@ -44,7 +45,7 @@ MAX_CONFIG_SIZE = 8 * MIB  # bytes
 _MAX_MANIFEST_SIZE = 32 * MIB  # bytes of a manifest.json
 
 
-class DockerArchiveReader:
+class DockerArchiveReader(BaseStore):
     """A docker-archive as a source. Any thread may call any method.
 
     The archive has no registry manifests, so they are built from its content. The result is

@@ -30,6 +30,7 @@ from concil.store.archive.tar_builder import (
 )
 from concil.store.archive.tar_reader import read_all
 from concil.store.archive.writer_lock import acquire_lock
+from concil.store.protocols import BaseStore
 
 _EXISTS_REMEDY = "remove it, choose another file, or use oci-archive:FILE"
 # Seconds to wait for another writer. This one can write the file only if the other fails.
@@ -54,7 +55,7 @@ def already_exists_error(path: Path) -> UsageError:
     )
 
 
-class DockerArchiveWriter:
+class DockerArchiveWriter(BaseStore):
     """A new docker-archive as a destination. Any thread may call any method.
 
     The archive becomes visible with `commit`. Configs, and with them image IDs, are kept as

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 from concil.fs.local_file import FileBlobReader
+from concil.fs.partial_file import PartialFile
 from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.store.layout.index import Edits, Mark
-from concil.store.protocols import BlobWriter, RangeWriter
+from concil.store.protocols import BlobWriter
 
 
 class LayoutBackend(Protocol):
@@ -38,7 +39,7 @@ class LayoutBackend(Protocol):
 
     def begin_blob(
         self, size: int, digest: Digest, resume: WriterState | None
-    ) -> BlobWriter | RangeWriter:
+    ) -> BlobWriter | PartialFile:
         """Begin to write a blob."""
         ...
 

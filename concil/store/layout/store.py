@@ -18,6 +18,7 @@ from concil.errors import (
     safe_repr,
 )
 from concil.fs.local_file import FileBlobReader
+from concil.fs.partial_file import PartialFile
 from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
@@ -30,7 +31,7 @@ from concil.oci.media_types import (
 from concil.store.layout.backend import LayoutBackend
 from concil.store.layout.directory import LayoutDirectory
 from concil.store.layout.referrers import LayoutReferrers
-from concil.store.protocols import BlobWriter, RangeWriter
+from concil.store.protocols import BaseStore, BlobWriter
 
 __all__ = ["LayoutBackend", "LayoutDirectory", "LayoutStore"]
 
@@ -38,7 +39,7 @@ __all__ = ["LayoutBackend", "LayoutDirectory", "LayoutStore"]
 _OCI_TYPES = {DOCKER_MANIFEST: OCI_MANIFEST, DOCKER_MANIFEST_LIST: OCI_INDEX}
 
 
-class LayoutStore:
+class LayoutStore(BaseStore):
     """A layout as a source and a destination of images. Any thread may call any method.
 
     A reference is the name of an image or a digest. The reference "" is the only image when
@@ -46,6 +47,7 @@ class LayoutStore:
     """
 
     host = ""
+    lists_referrers = True
 
     def __init__(self, backend: LayoutBackend, *, manifest_limit: int = 4 * MIB) -> None:
         """Use an open layout; ``manifest_limit`` is in bytes."""
@@ -134,7 +136,7 @@ class LayoutStore:
 
     def begin_blob(
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
-    ) -> BlobWriter | RangeWriter:
+    ) -> BlobWriter | PartialFile:
         """Begin to write a blob, or resume an interrupted write.
 
         Args:
@@ -176,11 +178,11 @@ class LayoutStore:
             raise DigestMismatch(f"the manifest for {safe_repr(self.name)} does not match {digest}")
 
     def referrers(self, subject: Digest, image_reference: str = "", /) -> Sequence[Descriptor]:
-        """Return the referrers of a manifest. See `store.protocols.SupportsReferrers`."""
+        """Return the referrers of a manifest. See `store.protocols.Store`."""
         return self._referrers.list_referrers(subject, image_reference)
 
     def digest_tags(self, subject: Digest, image_reference: str = "", /) -> Sequence[str]:
-        """Return names made of a digest and a suffix. See `store.protocols.SupportsReferrers`."""
+        """Return names made of a digest and a suffix. See `store.protocols.Store`."""
         return self._referrers.digest_tags(subject, image_reference)
 
     def delete_manifest(self, reference: str) -> None:

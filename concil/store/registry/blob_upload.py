@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Self
 
 import requests
 
 from concil.config import MIB
 from concil.errors import (
     ConnectionLost,
-    ProtocolViolation,
-    RegistryError,
     SessionLost,
     StatusError,
 )
@@ -21,9 +20,24 @@ from concil.registry.client import RegistryClient
 from concil.registry.quirks import MIN_ADAPTIVE_CHUNK, HostProfiles, Strategy
 from concil.registry.upload_session import UploadSession
 from concil.store.protocols import DigestRequired
+from concil.store.registry.blob_check import (
+    check_stored,
+    check_stored_size,
+    has_blob,
+    repository_name,
+)
+from concil.store.registry.refusal import (
+    RESUMABLE_STATUSES,
+    ChunkLimits,
+    Fail,
+    Monolithic,
+    Refusal,
+    Resume,
+    decide,
+    is_unsupported,
+)
 
 logger = logging.getLogger(__name__)
-MAX_500_AT_OFFSET = 3  # consecutive 500 answers to chunks at one offset; fewer may be an overload
 # Bytes; the time of a smaller chunk is mostly the latency of the answer.
 MIN_TIMED_CHUNK = MIN_ADAPTIVE_CHUNK // 2
 # Bytes; no chunk is halved below it, or below an eighth of the requested size.
@@ -36,19 +50,22 @@ class RegistryBlobWriter:
     One thread at a time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is known of the host and of the blob
         self,
         client: RegistryClient,
         host_profiles: HostProfiles,
         chunk_size: int | None,
         size: int,
         digest: Digest | None,
+        *,
+        has_to_check_size: bool = False,
     ) -> None:
         """Prepare the upload; `start` sends the first request.
 
         Args:
             chunk_size: bytes of one PATCH, unless the host has its own limits;
                 None: what the host transfers in about two seconds.
+            has_to_check_size: the registry had a blob with this digest and another size.
         """
         self._client = client
         self._host_profiles = host_profiles
@@ -60,12 +77,12 @@ class RegistryBlobWriter:
         self._committed_digest: Digest | None = None  # set after a PUT with a body
         self._error_count = 0  # consecutive 500 answers to chunks at one offset of this session
         self._error_offset = 0  # that offset
+        self._is_offset_current = False  # the session was asked since the last bytes were sent
         self._largest_accepted_chunk = 0  # bytes of the largest chunk that this session accepted
         self._is_throughput_recorded = False  # the throughput of the host was measured
         self._closing_error_count = 0  # 500 answers to closing PUTs without a body
         self.response: requests.Response | None = None  # of the request that committed the blob
-        # The registry had a blob with this digest and another size: check the size afterwards.
-        self.has_to_check_size = False
+        self._has_to_check_size = has_to_check_size
         self.chunk_size = self._host_chunk_size()
         self._strategy = self._choose_strategy()
 
@@ -76,8 +93,8 @@ class RegistryBlobWriter:
             return self._size
         return self._session.offset if self._session else 0
 
-    def start(self, resume: WriterState | None = None) -> None:
-        """Resume an upload session if it still exists, else open a new one."""
+    def start(self, resume: WriterState | None = None) -> Self:
+        """Resume an upload session if it still exists, else open a new one; return itself."""
         if resume is not None:
             session = UploadSession(self._client, resume.location, resume.offset)
             session.max_sent_offset = self._size
@@ -88,12 +105,14 @@ class RegistryBlobWriter:
             else:
                 self._session, self.chunk_size = session, resume.chunk_size
                 self._strategy = Strategy.CHUNKS
-                return
+                return self
         self._open_session()
+        return self
 
     def append(self, body: Body, /) -> None:
         """Send the next bytes with the current strategy."""
         session = self._require_session()
+        self._is_offset_current = False
         is_last = session.offset + len(body) >= self._size
         start_time = time.monotonic()
         try:
@@ -110,7 +129,7 @@ class RegistryBlobWriter:
                 if session.is_range_stuck:
                     self._host_profiles.distrust_range(self._host)
         except StatusError as error:
-            self._classify_refusal(error, session, len(body))
+            self._handle_refusal(error, session, len(body))
             raise
         if len(body) >= MIN_TIMED_CHUNK:
             self._host_profiles.record_throughput(
@@ -123,6 +142,9 @@ class RegistryBlobWriter:
         if self._committed_digest is not None:
             return self._size
         if self._session is not None and self._strategy is not Strategy.MONOLITHIC:
+            if self._is_offset_current:
+                self._is_offset_current = False
+                return self._session.offset
             try:
                 return self._session.status()
             except SessionLost as error:
@@ -142,8 +164,8 @@ class RegistryBlobWriter:
         """Close the upload; if the answer is lost, check whether the blob exists."""
         if self._committed_digest is None:
             self._commit(digest)
-        if self.has_to_check_size:
-            self._check_stored_size(digest)
+        if self._has_to_check_size:
+            check_stored_size(self._client, digest, self._size)
         self._save_throughput()
 
     def _commit(self, digest: Digest) -> None:
@@ -155,7 +177,7 @@ class RegistryBlobWriter:
         except StatusError as error:
             self._classify_closing_refusal(error)
             raise
-        self._check_stored(digest)
+        check_stored(self._client, digest, self._size, self.response)
 
     def close(self) -> None:
         """Keep the session; the registry expires it."""
@@ -180,7 +202,7 @@ class RegistryBlobWriter:
 
     @property
     def _name(self) -> str:
-        return f"{self._host}/{self._client.repository}"
+        return repository_name(self._client)
 
     def _host_chunk_size(self) -> int:
         """Return the bytes of one PATCH to this host, as currently known."""
@@ -230,78 +252,66 @@ class RegistryBlobWriter:
             self.response = session.put(digest, body, with_content_range=ranged)
         except (SessionLost, ConnectionLost, StatusError) as error:
             if isinstance(error, StatusError) and error.status < 500:
-                self._raise_if_resumable(error)
+                if error.status in RESUMABLE_STATUSES:
+                    raise ConnectionLost(f"{self._name}: resumes the session: {error}") from error
                 raise
-            if not self._has_blob(digest):
+            if not has_blob(self._client, digest, self._size):
                 raise
         self._session = None
 
-    def _check_stored(self, digest: Digest) -> None:
-        """Check that a blob exists whose digest the registry did not confirm."""
-        if self.response is None:  # its answer was lost, and a HEAD has confirmed the blob
-            return
-        stored_digest = self.response.headers.get("Docker-Content-Digest")
-        if stored_digest != str(digest) and not self._has_blob(digest):
-            raise ProtocolViolation(
-                f"{self._name}: the registry took {digest} and does not have it",
-                remedy="its storage or a proxy in front of it loses what it accepts",
-            )
+    def _handle_refusal(self, error: StatusError, session: UploadSession, length: int) -> None:
+        """Adapt the upload to a refusal of ``length`` bytes; return if that cannot help.
 
-    def _check_stored_size(self, digest: Digest) -> None:
-        """Check the size of a blob that the registry had with another size.
-
-        Distribution 2.8 does not overwrite an existing file, whatever its content.
+        Raises:
+            ConnectionLost: the session can be resumed.
+            SessionLost: a new session has to be opened; its chunks may be smaller.
         """
-        size = self._client.head_blob(digest, scopes=self._client.push_scopes)
-        if size not in (-1, self._size):
-            raise RegistryError(
-                f"{self._name}: the registry accepts {self._size} bytes and keeps"
-                f" {size or 0} bytes of {digest}",
-                remedy="its stored file is damaged: remove"
-                f" blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex} from the registry's"
-                " storage, then run it again",
-            )
-
-    def _classify_refusal(self, error: StatusError, session: UploadSession, length: int) -> None:
-        """Adapt to a refusal with a smaller chunk or without chunks; then raise SessionLost.
-
-        Source: REGISTRIES.md 2.4 (416 for too large a chunk), 2.10, 2.11, 2.19.
-        """
-        profiles, host = self._host_profiles, self._host
-        is_too_large, is_gone = error.status == 413, error.status == 404
-        if self._strategy is not Strategy.MONOLITHIC:
-            if error.status == 416:
-                # Either the offset was right or it is unknown, so the size may be the reason.
-                is_gone = not self._is_at_offset(session.offset, session, error)
-                is_too_large = length > self._largest_accepted_chunk
-            if not is_gone and not is_too_large:
-                self._raise_if_resumable(error)
-            if error.status != 500 or session.offset != self._error_offset:
-                self._error_count, self._error_offset = 0, session.offset
-            self._error_count += error.status == 500
-            # An interrupted body breaks a session of Gitea for good (REGISTRIES.md 2.15).
-            is_gone = is_gone or self._error_count >= MAX_500_AT_OFFSET
-        if is_too_large and self._strategy is Strategy.MONOLITHIC:
-            if length <= self._min_chunk_size:
-                return
-            profiles.set_strategy(host, Strategy.CHUNKS)
-            largest = min(length, self._host_chunk_size()) // 2
-            profiles.set_max_chunk_size(host, max(self._min_chunk_size, largest))
-        elif is_too_large and length > self._min_chunk_size:
-            profiles.set_max_chunk_size(host, max(self._min_chunk_size, length // 2))
-        elif _is_patch_unsupported(error) and self._strategy is not Strategy.MONOLITHIC:
-            profiles.set_strategy(host, Strategy.MONOLITHIC)
-        elif not is_gone:
+        start, host = session.offset, self._host
+        is_monolithic = self._strategy is Strategy.MONOLITHIC
+        refusal = Refusal(
+            error.status,
+            length,
+            start,
+            None if is_monolithic else self._offset_after_refusal(error, session),
+            is_monolithic,
+            is_unsupported(error),
+            self._count_500(error, start),
+        )
+        limits = ChunkLimits(
+            self._min_chunk_size, self._host_chunk_size(), self._largest_accepted_chunk
+        )
+        decision = decide(refusal, limits)
+        if isinstance(decision, Resume):
+            self._is_offset_current = decision.offset is not None
+            raise ConnectionLost(f"{self._name}: resumes the session: {error}") from error
+        self._error_count, self._error_offset = refusal.error_count, start
+        if isinstance(decision, Fail):
             return
-        if not is_gone:
+        if isinstance(decision, Monolithic):
+            self._host_profiles.set_strategy(host, Strategy.MONOLITHIC)
+        elif decision.max_chunk_size is not None:
+            if is_monolithic:
+                self._host_profiles.set_strategy(host, Strategy.CHUNKS)
+            self._host_profiles.set_max_chunk_size(host, decision.max_chunk_size)
+        if isinstance(decision, Monolithic) or not decision.is_session_gone:
             session.cancel()  # it is not used again, and some registries limit open sessions
         self._session = None
         raise SessionLost(f"{self._name}: begins again: {error}") from error
 
-    def _raise_if_resumable(self, error: StatusError) -> None:
-        """On 409 or 416 raise ConnectionLost, so that the caller resyncs and resumes."""
-        if error.status in (409, 416):
-            raise ConnectionLost(f"{self._name}: asks where to go on: {error}") from error
+    def _offset_after_refusal(self, error: StatusError, session: UploadSession) -> int | None:
+        """Request the offset of the session after a 416; None: another status, or it is gone."""
+        if error.status != requests.codes.range_not_satisfiable:
+            return None
+        try:
+            return session.status()
+        except SessionLost:
+            return None
+
+    def _count_500(self, error: StatusError, offset: int) -> int:
+        """Return the number of consecutive 500 answers to chunks at ``offset``."""
+        if error.status != requests.codes.server_error:
+            return 0
+        return 1 + (self._error_count if offset == self._error_offset else 0)
 
     def _classify_closing_refusal(self, error: StatusError) -> None:
         """On a 500 to an empty closing PUT, switch to sending the last chunk in the PUT.
@@ -319,31 +329,7 @@ class RegistryBlobWriter:
             self._host_profiles.set_strategy(self._host, Strategy.CHUNKS_LAST_IN_PUT)
             self._session = None
 
-    def _is_at_offset(self, offset: int, session: UploadSession, error: StatusError) -> bool:
-        """Return whether the session still exists; raise ConnectionLost if its offset differs."""
-        try:
-            status_offset = session.status()
-        except SessionLost:
-            return False
-        if status_offset != offset:
-            raise ConnectionLost(
-                f"{self._name}: goes on at byte {status_offset}: {error}"
-            ) from error
-        return True
-
-    def _has_blob(self, digest: Digest) -> bool:
-        size = self._client.head_blob(digest, scopes=self._client.push_scopes)
-        return size is not None and size in (-1, self._size)
-
     def _require_session(self) -> UploadSession:
         if self._session is None:
             raise SessionLost(f"{self._name}: the upload session is gone")
         return self._session
-
-
-def _is_patch_unsupported(error: StatusError) -> bool:
-    """Return whether an answer says that PATCH is not supported.
-
-    Source: REGISTRIES.md 2.10.
-    """
-    return error.status in (405, 501) or (error.status == 400 and "UNSUPPORTED" in error.args[0])

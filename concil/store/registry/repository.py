@@ -30,6 +30,7 @@ from concil.registry.client import RegistryClient
 from concil.registry.quirks import MIN_ADAPTIVE_CHUNK, HostProfiles, Strategy
 from concil.registry.referrers import Referrers, SharedReferrers
 from concil.registry.upload_session import UploadSession
+from concil.store.protocols import BaseStore
 from concil.store.registry.blob_upload import RegistryBlobWriter
 
 logger = logging.getLogger(__name__)
@@ -142,8 +143,10 @@ def _read_once(response: http.client.HTTPResponse, buffer: memoryview) -> int:
     return received
 
 
-class RepositoryStore:
+class RepositoryStore(BaseStore):
     """A repository as a source and a destination."""
+
+    lists_referrers = True
 
     def __init__(
         self,
@@ -188,7 +191,7 @@ class RepositoryStore:
 
     @property
     def max_uploads(self) -> int | None:
-        """Maximum number of parallel uploads. See `store.protocols.SupportsUploadLimit`."""
+        """Maximum number of parallel uploads. See `store.protocols.Destination`."""
         return self._host_profiles.quirks_for(self.host).max_uploads
 
     def find_manifest(self, reference: str) -> Descriptor | None:
@@ -221,11 +224,11 @@ class RepositoryStore:
             self._referrers.add_to_tag(manifest, digest, subject.digest)
 
     def referrers(self, subject: Digest, _image_reference: str = "", /) -> Sequence[Descriptor]:
-        """Return the referrers of a manifest. See `store.protocols.SupportsReferrers`."""
+        """Return the referrers of a manifest. See `store.protocols.Store`."""
         return self._referrers.list_referrers(subject)
 
     def digest_tags(self, subject: Digest, _image_reference: str = "", /) -> Sequence[str]:
-        """Return tags made of a digest and a suffix. See `store.protocols.SupportsReferrers`."""
+        """Return tags made of a digest and a suffix. See `store.protocols.Store`."""
         return self._referrers.digest_tags(subject)
 
     def delete_manifest(self, reference: str) -> None:
@@ -252,7 +255,7 @@ class RepositoryStore:
         self.client.delete_manifest(tag)
 
     def is_access_denied(self) -> bool:
-        """Return whether all access was denied. See `store.protocols.SupportsAccessDenied`."""
+        """Return whether all access was denied. See `store.protocols.Store`."""
         return self.client.endpoint.authenticator.is_access_denied()
 
     def tags(self) -> Iterator[str]:
@@ -322,9 +325,15 @@ class RepositoryStore:
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
     ) -> RegistryBlobWriter:
         """Begin an upload, or resume one if the registry still has its session."""
-        writer = RegistryBlobWriter(
-            self.client, self._host_profiles, self._chunk_size, size, digest
+        return self.create_writer(size, digest).start(resume)
+
+    def create_writer(self, size: int, digest: Digest | None = None) -> RegistryBlobWriter:
+        """Return the writer of a blob of ``size`` bytes, before its first request."""
+        return RegistryBlobWriter(
+            self.client,
+            self._host_profiles,
+            self._chunk_size,
+            size,
+            digest,
+            has_to_check_size=digest in self._wrong_size_blobs,
         )
-        writer.has_to_check_size = digest in self._wrong_size_blobs
-        writer.start(resume)
-        return writer

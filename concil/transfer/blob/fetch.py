@@ -16,12 +16,12 @@ from concil.errors import (
     DigestMismatch,
     ProtocolViolation,
 )
-from concil.oci.descriptor import Descriptor
-from concil.oci.digest import repeated_mismatch
+from concil.fs.partial_file import PartialFile
+from concil.oci.digest import Digest, repeated_mismatch
 from concil.progress.events import Meter, State
 from concil.retry import ProgressRetry
 from concil.runtime.limits import limit_error
-from concil.store.protocols import RangeWriter, Source
+from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
 from concil.transfer.journal import JournalEntry
 
@@ -29,44 +29,45 @@ logger = logging.getLogger(__name__)
 
 
 class BlobDownload:
-    """Download of one blob into a RangeWriter, by the thread of `run` and those of `run_helper`.
+    """Download of one blob into a partial file, by the thread of `run` and those of `run_helper`.
 
     The last thread to finish verifies, commits and completes ``future``.
     """
 
     def __init__(
         self,
-        source: Source,
-        blob: Descriptor,
-        writer: RangeWriter,
+        source: BlobSource,
+        writer: PartialFile,
         meter: Meter,
         context: TransferContext,
+        journal_entry: JournalEntry | None = None,
     ) -> None:
-        """Prepare the download, which closes or commits ``writer`` at the end."""
+        """Prepare the download, which closes or commits ``writer`` at the end.
+
+        Args:
+            journal_entry: the entry from whose state ``writer`` was opened.
+        """
         self._source = source
-        self._blob = blob
         self._writer = writer
         self._meter = meter
         self._config = context.config
         self._buffer_pool = context.buffer_pool
         self._cancel = context.cancel
-        self._bandwidth = context.bandwidth
         self._lock = threading.Lock()  # guards the fields below
         self._active_threads = 0
         self._is_finished = False  # the last thread has finished
         self._error: BaseException | None = None
-        # The journal entry from whose state the writer was opened.
-        self.journal_entry = JournalEntry.unsaved()
+        self._journal_entry = journal_entry or JournalEntry.unsaved()
         self._unsaved_bytes = 0  # bytes since the journal was last written
         # A digest mismatch may be due to the bytes that an earlier process fetched.
         self._is_resumed = writer.bytes_filled > 0
         self._can_read_ranges = True  # the source can serve ranges
-        self.future: Future[None] = Future()
+        self.future: Future[Digest] = Future()
 
     @property
     def helper_count(self) -> int:
         """Number of additional threads that would have ranges to fetch."""
-        parts = -(-self._blob.size // self._config.range_size)
+        parts = -(-self._writer.size // self._config.range_size)
         return max(0, min(self._config.helpers, parts - 1))
 
     def run(self) -> None:
@@ -90,11 +91,11 @@ class BlobDownload:
         except ConcilError as error:
             self._record_error(error)
         except Exception as error:
-            limit = limit_error(error, self._name)
+            limit = limit_error(error, self._source.name)
             if limit is None:
                 logger.exception("a transfer failed in a way nobody thought of")
             self._record_error(
-                limit or ConcilError(f"{self._name}: {type(error).__name__}: {error}")
+                limit or ConcilError(f"{self._source.name}: {type(error).__name__}: {error}")
             )
         except BaseException as error:  # noqa: BLE001 - an interrupt: the future's owner gets it
             self._record_error(error)
@@ -116,7 +117,9 @@ class BlobDownload:
         with self._buffer_pool.borrow() as buffer:
             while self._error is None:
                 # A single thread reserves everything, to save a request for each range.
-                max_size = self._config.range_size if self._is_shared() else max(1, self._blob.size)
+                max_size = (
+                    self._config.range_size if self._is_shared() else max(1, self._writer.size)
+                )
                 byte_range = self._writer.reserve_range(max_size)
                 if byte_range is None:
                     return
@@ -137,48 +140,55 @@ class BlobDownload:
         position = start
         try:
             while position < stop:
-                try:
-                    position = self._read_range(position, stop, buffer)
-                except ConcilError as error:
-                    position = max(position, _error_position(error))
-                    if isinstance(error, Cancelled):
-                        raise
-                    retry.wait_or_raise(error, self._writer.bytes_filled, self._name)
+                position, error = self._read_range(position, stop, buffer)
+                if isinstance(error, Cancelled):
+                    raise error
+                if error is not None:
+                    retry.wait_or_raise(error, self._writer.bytes_filled, self._source.name)
         finally:
             self._writer.release_range(position, stop)
 
-    def _read_range(self, start: int, stop: int, buffer: memoryview) -> int:
-        """Read from ``start`` into the writer; return the position reached, at most ``stop``."""
-        is_whole_blob = start == 0 and stop == self._blob.size
-        reader = self._source.open_blob(self._blob, start, None if is_whole_blob else stop)
-        reader = self._bandwidth.throttle(reader, (self._source.host,), self._cancel)
+    def _read_range(
+        self, start: int, stop: int, buffer: memoryview
+    ) -> tuple[int, ConcilError | None]:
+        """Read from ``start`` into the writer, at most up to ``stop``.
+
+        Returns:
+            The position reached, and the error that ended the read before ``stop``.
+        """
+        is_whole_blob = start == 0 and stop == self._writer.size
+        try:
+            reader = self._source.open(start, None if is_whole_blob else stop)
+        except ConcilError as error:
+            return start, error
         position = reader.start
         try:
             if position > start:
-                raise ProtocolViolation(f"{self._name}: asked for byte {start}, got {position}")
+                raise ProtocolViolation(
+                    f"{self._source.name}: asked for byte {start}, got {position}"
+                )
             if position < start:
                 self._can_read_ranges = False
                 if not self._is_only_thread():
                     raise _RangesUnsupported  # another thread reads the same bytes
             while position < stop:
                 if self._cancel.is_set() or self._error is not None:
-                    raise Cancelled(f"{self._name}: cancelled")
+                    raise Cancelled(f"{self._source.name}: cancelled")
                 # Bytes before ``start`` were written already, so they are skipped.
                 limit = start if position < start else stop
                 count = reader.readinto(buffer[: min(len(buffer), limit - position)])
                 if count == 0:
-                    raise ConnectionLost(f"{self._name}: ended at byte {position} of {stop}")
+                    raise ConnectionLost(f"{self._source.name}: ended at byte {position} of {stop}")
                 if position >= start:
                     self._writer.write_at(position, buffer[:count])
                     self._meter.advance(count)
                     self._save_progress(count)
                 position += count
         except ConcilError as error:
-            error.position = max(start, position)  # type: ignore[attr-defined]
-            raise
+            return max(start, position), error
         finally:
             reader.close()
-        return position
+        return position, None
 
     def _save_progress(self, count: int) -> None:
         """Save the state in the journal, once per MiB."""
@@ -188,7 +198,7 @@ class BlobDownload:
             if is_due:
                 self._unsaved_bytes = 0
         if is_due:
-            self.journal_entry.save(self._writer.state())
+            self._journal_entry.save(self._writer.state())
 
     def _finish(self) -> None:
         """Commit and complete the future. Called by the last thread only."""
@@ -201,8 +211,8 @@ class BlobDownload:
                 self._close_after_error(self._error)
                 self.future.set_exception(self._error)
             else:
-                self.journal_entry.complete()
-                self.future.set_result(None)
+                self._journal_entry.complete()
+                self.future.set_result(self._writer.digest)
         except BaseException as error:  # noqa: BLE001 - the future's owner gets it
             self.future.set_exception(error)
 
@@ -227,7 +237,7 @@ class BlobDownload:
                     self._error = repeated_mismatch(first_mismatch, error)
                     return
                 first_mismatch, self._is_resumed = None if self._is_resumed else error, False
-                logger.warning("%s: %s; once more from the start", self._name, error)
+                logger.warning("%s: %s; once more from the start", self._source.name, error)
             except ConcilError as error:
                 self._error = error
                 return
@@ -248,24 +258,15 @@ class BlobDownload:
     def _close_after_error(self, error: BaseException) -> None:
         if isinstance(error, ContentError):
             self._writer.abort()
-            self.journal_entry.delete()
+            self._journal_entry.delete()
         else:
-            self.journal_entry.save(self._writer.state())
+            self._journal_entry.save(self._writer.state())
             self._writer.close()
-            self.journal_entry.release()
-
-    @property
-    def _name(self) -> str:
-        return f"{self._source.name}@{self._blob.digest}"
+            self._journal_entry.release()
 
 
 class _RangesUnsupported(Exception):
     """The source ignores ranges and starts every response at byte 0."""
-
-
-def _error_position(error: ConcilError) -> int:
-    """Return the position at which the stream failed with ``error``."""
-    return int(getattr(error, "position", 0))
 
 
 def run_with_helpers(

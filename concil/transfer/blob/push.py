@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 
 from concil.errors import (
@@ -20,7 +20,8 @@ from concil.progress.events import Meter, State
 from concil.retry import ProgressRetry
 from concil.store.protocols import BlobWriter, DigestRequired
 from concil.transfer.blob.request_body import ChunkBody
-from concil.transfer.blob.resuming_reader import Opener, ResumingReader
+from concil.transfer.blob.resuming_reader import ResumingReader
+from concil.transfer.blob.source import BlobSource
 from concil.transfer.blob.verification import BlobVerification
 from concil.transfer.context import TransferContext
 from concil.transfer.journal import JournalEntry
@@ -33,7 +34,7 @@ class BlobUpload:
 
     def __init__(
         self,
-        opener: Opener,
+        source: BlobSource,
         writer: BlobWriter,
         meter: Meter,
         context: TransferContext,
@@ -44,38 +45,30 @@ class BlobUpload:
         Args:
             journal_entry: the entry from whose state ``writer`` was opened.
         """
-        self._opener = opener
+        self._source = source
         self._writer = writer
         self._meter = meter
         self._context = context
         self._journal_entry = journal_entry or JournalEntry.unsaved()
+        self._reader = ResumingReader(
+            source.open, source.size, context, source.name, self._report_retry
+        )
+        self._verification = BlobVerification(
+            source.size, source.digest, source.name, source.check_unchanged
+        )
+        self._is_source_verified = False  # by `BlobSource.verify_digest`
         self._retry = self._create_retry()
+        self._body: ChunkBody | None = None  # the chunk that is being sent, or was sent last
         self._acknowledged_offset = writer.offset  # bytes that the destination has confirmed
         self._max_sent_offset = writer.offset  # bytes that were ever sent
         self._best_offset = 0  # bytes of the lost session that got furthest
-        self._content_error: ContentError | None = (
-            None  # from the first complete read of the source
-        )
+        # From the first complete read of the source.
+        self._content_error: ContentError | None = None
         self._restart_count = 0  # lost sessions that got no further
 
-    def run(
-        self,
-        size: int,
-        digest: Digest | None,
-        name: str,
-        *,
-        check_source: Callable[[], None] | None = None,
-        verify_source: Callable[[], None] | None = None,
-    ) -> Digest:
+    def run(self) -> Digest:
         """Send the blob and commit it; after a failure keep the state for a later attempt.
 
-        Args:
-            size: bytes.
-            digest: expected digest; None: the digest of the bytes that are read.
-            name: name of the blob in messages.
-            check_source: called before the commit; raises if the source has changed.
-            verify_source: called if some bytes are not read here because an earlier process
-                sent them; raises if the source does not have the digest.
         Returns:
             The digest under which it was committed.
         Raises:
@@ -83,28 +76,19 @@ class BlobUpload:
             DigestRequired: the destination needs the digest first; hash the source, push again.
             ConcilError: the source or the destination failed permanently.
         """
-        reader = ResumingReader(self._opener, size, self._context, name, self._report_retry)
-        verification = BlobVerification(size, digest, name, check_source)
-        resumed = self._journal_entry.state if self._writer.offset else None
-        self._meter.report_resume(self._writer.offset)
+        is_committed = False
         try:
-            verification.resume(reader, self._writer.offset, resumed.hash_state if resumed else "")
-            verified = _verify_if_unseen(verification, verify_source)
-            while True:
+            self._resume()
+            while not is_committed:
                 try:
-                    self._save_state(verification)
+                    self._save_state()
                     with self._context.buffer_pool.borrow() as buffer:
-                        self._send_chunks(reader, size, verification, buffer)
-                    verification.verify()
-                    verified = verified or _verify_if_unseen(verification, verify_source)
-                    self._writer.commit(verification.commit_digest)
-                    break
+                        for body in self._chunks(buffer):
+                            self._writer.append(body)
+                    self._commit()
+                    is_committed = True
                 except ConcilError as error:
-                    if not self._restart_on_content_error(error, verification, name):
-                        self._wait_and_resync(error, verification, name)
-                    verification.sees_all_bytes = (
-                        verification.sees_all_bytes or self._writer.offset == 0
-                    )
+                    self._recover(error)
         except (ContentError, DigestRequired, SessionLost):  # nothing can be resumed
             self._writer.abort()
             self._journal_entry.delete()
@@ -115,53 +99,81 @@ class BlobUpload:
             self._journal_entry.release() if state is not None else self._journal_entry.delete()
             raise
         finally:
-            reader.close()
+            self._reader.close()
         self._journal_entry.complete()
-        return verification.commit_digest
+        return self._verification.commit_digest
 
-    def _save_state(self, verification: BlobVerification) -> None:
+    def _resume(self) -> None:
+        """Continue the hash of an earlier process, or verify the source, if it sent some bytes."""
+        offset = self._writer.offset
+        self._meter.report_resume(offset)
+        saved_state = self._journal_entry.state if offset else None
+        hash_state = saved_state.hash_state if saved_state else ""
+        self._verification.resume(self._reader, offset, hash_state)
+        self._verify_unread_bytes()
+
+    def _chunks(self, buffer: memoryview) -> Iterator[ChunkBody]:
+        """Yield the chunks that the destination lacks, one of 0 bytes for an empty blob.
+
+        The caller sends each chunk before it takes the next one.
+        """
+        writer, size = self._writer, self._source.size
+        self._body, is_empty = None, size == 0
+        if is_empty:
+            self._verification.verify()
+        while writer.offset < size or is_empty:
+            self._body = None
+            if self._context.cancel.is_set():
+                raise Cancelled("cancelled between two chunks")
+            self._reader.seek(writer.offset)
+            length = min(writer.chunk_size, size - writer.offset)
+            self._body = ChunkBody(self._reader, length, buffer, self._record_block)
+            # Before the request begins, so that the destination does not wait for its body.
+            self._body.open()
+            yield self._body
+            self._verification.check_offset(writer.offset, self._max_sent_offset)
+            self._acknowledged_offset = writer.offset
+            self._save_state()
+            is_empty = False
+
+    def _record_block(self, block: memoryview, start: int) -> None:
+        """Count and hash a block before it is sent."""
+        self._meter.set_position(start)
+        self._verification.update(block, start)
+        self._max_sent_offset = max(self._max_sent_offset, start + len(block))
+
+    def _commit(self) -> None:
+        """Verify the blob as a whole and make it visible."""
+        self._body = None
+        self._verification.verify()
+        self._verify_unread_bytes()
+        self._writer.commit(self._verification.commit_digest)
+
+    def _verify_unread_bytes(self) -> None:
+        """Verify the source separately, once, if not all of its bytes are read here."""
+        verify_digest = self._source.verify_digest
+        if not (self._verification.sees_all_bytes or verify_digest is None):
+            if not self._is_source_verified:
+                verify_digest()
+            self._is_source_verified = True
+
+    def _save_state(self) -> None:
         """Save the state of the upload in the journal, for a later process."""
         state = self._writer.state()
         if state is not None:
-            self._journal_entry.save(replace(state, hash_state=verification.hash_state))
+            self._journal_entry.save(replace(state, hash_state=self._verification.hash_state))
 
-    def _send_chunks(
-        self, reader: ResumingReader, size: int, verification: BlobVerification, buffer: memoryview
-    ) -> None:
-        def on_block(piece: memoryview, start: int) -> None:
-            self._meter.set_position(start)
-            verification.update(piece, start)
-            self._max_sent_offset = max(self._max_sent_offset, start + len(piece))
+    def _recover(self, error: ConcilError) -> None:
+        """Prepare another attempt after a failure; raise if that cannot help."""
+        # An error of the source is not one of the destination, although it ends the request.
+        source_error = self._body.source_error if self._body is not None else None
+        if self._restart_on_content_error(source_error or error):
+            return
+        if source_error is not None:
+            raise source_error
+        self._wait_and_resync(error)
 
-        writer = self._writer
-        is_empty = size == 0
-        if is_empty:
-            verification.verify()
-        while writer.offset < size or is_empty:
-            if self._context.cancel.is_set():
-                raise Cancelled("cancelled between two chunks")
-            reader.seek(writer.offset)
-            try:
-                # Before the request begins, so that the destination does not wait for its body.
-                reader.open()
-            except ConcilError as error:
-                raise _SourceError(error) from error
-            length = min(writer.chunk_size, size - writer.offset)
-            body = ChunkBody(reader, length, buffer, on_block)
-            try:
-                writer.append(body)
-            except ConcilError:
-                if body.source_error is not None:
-                    raise _SourceError(body.source_error) from body.source_error
-                raise
-            verification.check_offset(writer.offset, self._max_sent_offset)
-            self._acknowledged_offset = writer.offset
-            self._save_state(verification)
-            is_empty = False
-
-    def _restart_on_content_error(
-        self, error: ConcilError, verification: BlobVerification, name: str
-    ) -> bool:
+    def _restart_on_content_error(self, error: ConcilError) -> bool:
         """Restart at byte 0 after wrong bytes, once; return whether ``error`` was about them.
 
         Wrong bytes that an earlier process may have sent do not count.
@@ -169,36 +181,32 @@ class BlobUpload:
         Raises:
             ContentError: the bytes were wrong a second time.
         """
-        cause = error.cause if isinstance(error, _SourceError) else error
-        if not isinstance(cause, ContentError) or isinstance(cause, SizeMismatch | FileChanged):
+        if not isinstance(error, ContentError) or isinstance(error, SizeMismatch | FileChanged):
             return False
-        if verification.sees_all_bytes:
+        if self._verification.sees_all_bytes:
             if self._content_error is not None:
-                raise repeated_mismatch(self._content_error, cause) from cause
-            self._content_error = cause
-        logger.warning("%s: %s; once more from the start", name, cause)
-        self._report_retry(cause)
+                raise repeated_mismatch(self._content_error, error) from error
+            self._content_error = error
+        logger.warning("%s: %s; once more from the start", self._source.name, error)
+        self._report_retry(error)
         self._writer.abort()
         self._writer.resync()
-        verification.restart()
+        self._verification.restart()
         self._acknowledged_offset = self._max_sent_offset = self._writer.offset
         return True
 
-    def _wait_and_resync(
-        self, error: ConcilError, verification: BlobVerification, name: str
-    ) -> None:
+    def _wait_and_resync(self, error: ConcilError) -> None:
         """Wait, then ask the destination for its offset; raise if retrying cannot help."""
-        if isinstance(error, _SourceError):
-            raise error.cause
         is_session_lost = isinstance(error, SessionLost)
         if is_session_lost:
             self._count_lost_session(error)
-        self._meter.set_position(
-            self._acknowledged_offset
-        )  # the destination may have more, which `resync` finds out
-        self._retry.wait_or_raise(error, self._acknowledged_offset, f"{name} to its destination")
+        # The destination may have more, which `resync` finds out.
+        self._meter.set_position(self._acknowledged_offset)
+        self._retry.wait_or_raise(
+            error, self._acknowledged_offset, f"{self._source.name} to its destination"
+        )
         offset = self._writer.resync()
-        verification.check_offset(offset, self._max_sent_offset)
+        self._verification.check_offset(offset, self._max_sent_offset)
         if offset < self._acknowledged_offset and not is_session_lost:
             self._count_lost_session(error)
         if offset < self._acknowledged_offset:
@@ -225,21 +233,3 @@ class BlobUpload:
                 f"further",
                 remedy="the way to the registry breaks too often; use a steadier one",
             ) from error
-
-
-def _verify_if_unseen(
-    verification: BlobVerification, verify_source: Callable[[], None] | None
-) -> bool:
-    """Verify the source separately if not all of its bytes are read here; return whether it was."""
-    if verification.sees_all_bytes or verify_source is None:
-        return False
-    verify_source()
-    return True
-
-
-class _SourceError(ConcilError):
-    """Wraps the source's final error, so that it is not handled as the destination's."""
-
-    def __init__(self, cause: ConcilError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause

@@ -17,6 +17,10 @@ class PositionedReader(Protocol):
 
     position: int
 
+    def open(self) -> None:
+        """Open the blob at the current position, which may take a while."""
+        ...
+
     def readinto(self, buffer: memoryview) -> int:
         """Fill some of ``buffer``; 0 only at the end."""
         ...
@@ -50,6 +54,14 @@ class ChunkBody:
         self._block_size = min(len(buffer), 256 * KIB)
         self._last_read = time.monotonic()
         self.source_error: ConcilError | None = None  # distinguishes it from the destination's
+
+    def open(self) -> None:
+        """Open the source, which otherwise happens at the first `read`."""
+        try:
+            self._reader.open()
+        except ConcilError as error:
+            self.source_error = error
+            raise
 
     def __len__(self) -> int:
         """Return the length of the chunk in bytes."""

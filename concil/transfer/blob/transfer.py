@@ -7,28 +7,29 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
-from typing import Self, TypeAlias
+from functools import partial
+from typing import TypeAlias
 
 import requests
 
 from concil.errors import Cancelled, StatusError
-from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
+from concil.oci.digest import Digest
 from concil.progress.events import Meter, State
-from concil.store.protocols import (
-    BlobWriter,
-    Destination,
-    Source,
-    SupportsBlobCheck,
-    SupportsMount,
-    SupportsUploadLimit,
-)
-from concil.transfer.blob.fetch import BlobDownload, run_with_helpers
-from concil.transfer.blob.push import BlobUpload
-from concil.transfer.journal import JournalEntry
+from concil.store.protocols import Destination, Source
+from concil.transfer.blob.source import BlobSource
+from concil.transfer.blob.transfer_blob import BlobTarget, transfer_blob
 from concil.transfer.worker_pool import Priority, Slot, WorkerPool
 
 logger = logging.getLogger(__name__)
+
+
+class BlobLookup(Enum):
+    """When to check whether the destination has a blob."""
+
+    BEFORE_MOUNT = "before mount"  # for blobs that are likely to be present
+    AFTER_MOUNT = "after mount"
+    NEVER = "never"  # mount the blob, else send it without a check
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,14 @@ class BlobResult:
 
 def upload_slots(destination: Destination) -> tuple[Slot, ...]:
     """Return the slots that an upload occupies if the destination limits concurrent uploads."""
-    if not isinstance(destination, SupportsUploadLimit) or destination.max_uploads is None:
-        return ()
-    return (Slot(f"uploads to {destination.host}", destination.max_uploads),)
+    limit = destination.max_uploads
+    return () if limit is None else (Slot(f"uploads to {destination.host}", limit),)
 
 
 class BlobTransfer:
     """The job of one blob. ``future`` is completed by the thread that finishes it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - two stores and a blob, and how they are handled
         self,
         source: Source,
         destination: Destination,
@@ -64,9 +64,14 @@ class BlobTransfer:
         *,
         pool: WorkerPool,
         meter: Meter,
+        lookup: BlobLookup = BlobLookup.AFTER_MOUNT,
     ) -> None:
-        """Prepare the transfer; `start` submits it to the pool."""
-        self._lookup = BlobLookup.AFTER_MOUNT
+        """Prepare the transfer; `start` submits it to the pool.
+
+        Args:
+            lookup: when to check the destination for the blob.
+        """
+        self._lookup = lookup
         self._source = source
         self._destination = destination
         self._blob = blob
@@ -74,11 +79,6 @@ class BlobTransfer:
         self._meter = meter
         self._mount_sources: Iterable[str] = ()
         self.future: Future[BlobResult] = Future()
-
-    def with_lookup(self, lookup: BlobLookup) -> Self:
-        """Set when to check the destination for the blob. Call it before `start`."""
-        self._lookup = lookup
-        return self
 
     def start(self, mount_sources: Iterable[str] = ()) -> Future[BlobResult]:
         """Submit the job.
@@ -119,55 +119,53 @@ class BlobTransfer:
             self._meter.set_state(State.FAILED, detail=str(error))
             self.future.set_exception(error)
 
-    def _run(self) -> None:
+    def _run(self, *, has_slot: bool = False) -> None:
+        """Transfer the blob unless the destination has it: the job of a worker."""
+        if not has_slot and self._is_completed_or_queued():
+            return
+        self._meter.set_state(State.STARTED, position=0)
+        blob, destination = self._blob, self._destination
+        target = BlobTarget(
+            destination.name,
+            str(blob.digest),
+            partial(destination.begin_blob, blob.size, blob.digest),
+            destination.host,
+        )
+        source = BlobSource.in_store(self._source, blob)
+        transferred = transfer_blob(
+            source, target, self._meter, self._pool.context, self._submit_helper
+        )
+        transferred.add_done_callback(self._on_transferred)
+
+    def _is_completed_or_queued(self) -> bool:
+        """Find or mount the blob, or queue its upload; return False if it is to be sent now."""
         state = self._find_or_mount()
         if state is not None:
             self._pool.context.journal.delete_abandoned(
                 self._destination.name, str(self._blob.digest)
             )
             self._complete(state)
-            return
-        if isinstance(self._source, SupportsBlobCheck):
-            self._source.check_blob(self._blob)
+            return True
+        self._source.check_blob(self._blob)
         slots = upload_slots(self._destination)
-        if not slots:
-            self._transfer()
-            return
-        # A separate job, so that blobs that are present never wait for an upload slot.
-        queued = self._pool.submit(
-            self._transfer,
-            priority=Priority.BLOB,
-            size=self._blob.size,
-            hosts=self._hosts,
-            slots=slots,
-        )
-        queued.add_done_callback(self._on_job_done)
-
-    def _transfer(self) -> None:
-        """Download or upload the bytes."""
-        self._meter.set_state(State.STARTED, position=0)
-        blob, journal = self._blob, self._pool.context.journal
-        entry = journal.claim_transfer(self._destination.name, str(blob.digest), blob.size)
-        try:
-            writer = self._destination.begin_blob(blob.size, blob.digest, entry.state)
-        except BaseException:
-            entry.release()
-            raise
-        if isinstance(writer, BlobWriter):
-            self._upload(writer, entry)
-            self._complete(State.DONE)
-            return
-        download = BlobDownload(self._source, blob, writer, self._meter, self._pool.context)
-        download.journal_entry = entry
-        download.future.add_done_callback(self._on_download_done)
-        run_with_helpers(download, self._submit_helper)
+        if slots:
+            # A separate job, so that blobs that are present never wait for an upload slot.
+            queued = self._pool.submit(
+                partial(self._run, has_slot=True),
+                priority=Priority.BLOB,
+                size=self._blob.size,
+                hosts=self._hosts,
+                slots=slots,
+            )
+            queued.add_done_callback(self._on_job_done)
+        return bool(slots)
 
     def _find_or_mount(self) -> State | None:
         """Return PRESENT or MOUNTED; None if the blob has to be transferred."""
         destination = self._destination
         if self._lookup is BlobLookup.BEFORE_MOUNT and self._has_blob():
             return State.PRESENT
-        if isinstance(destination, SupportsMount):
+        if destination.repository:
             for sibling in self._mount_sources:
                 if sibling != destination.repository and destination.mount(self._blob, sibling):
                     return State.MOUNTED
@@ -185,25 +183,11 @@ class BlobTransfer:
             logger.warning("%s: %s; sending the blob", self._destination.name, error)
             return False
 
-    def _upload(self, writer: BlobWriter, entry: JournalEntry) -> None:
-        context = self._pool.context
-
-        def opener(start: int, /) -> BlobReader:
-            reader = self._source.open_blob(self._blob, start)
-            return context.bandwidth.throttle(reader, self._hosts, context.abandon)
-
-        name = f"{self._source.name}@{self._blob.digest}"
-        upload = BlobUpload(opener, writer, self._meter, context, entry)
-        upload.run(self._blob.size, self._blob.digest, name)
-
     def _submit_helper(self, job: Callable[[], None]) -> None:
-        if self._pool.workers:
-            self._pool.submit(
-                job, priority=Priority.HELPER, size=self._blob.size, hosts=self._hosts
-            )
+        self._pool.submit_helper(job, size=self._blob.size, hosts=self._hosts)
 
-    def _on_download_done(self, future: Future[None]) -> None:
-        error = future.exception()
+    def _on_transferred(self, transferred: Future[Digest]) -> None:
+        error = transferred.exception()
         if error is None:
             self._complete(State.DONE)
         else:
@@ -213,17 +197,10 @@ class BlobTransfer:
     def _complete(self, state: State) -> None:
         self._meter.set_state(state, position=self._blob.size)
         destination = self._destination
-        repository = destination.repository if isinstance(destination, SupportsMount) else ""
-        self.future.set_result(BlobResult(self._blob, destination.name, repository, state))
+        self.future.set_result(
+            BlobResult(self._blob, destination.name, destination.repository, state)
+        )
 
 
 # Starts a transfer, by `BlobTransfer.start`, and returns its future.
 BlobStarter: TypeAlias = Callable[[BlobTransfer, Iterable[str]], Future[BlobResult]]
-
-
-class BlobLookup(Enum):
-    """When to check whether the destination has a blob."""
-
-    BEFORE_MOUNT = "before mount"  # for blobs that are likely to be present
-    AFTER_MOUNT = "after mount"
-    NEVER = "never"  # mount the blob, else send it without a check

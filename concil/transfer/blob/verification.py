@@ -40,7 +40,12 @@ class BlobVerification:
         self._name = name
         self._check_source = check_source
         self._verifier = Verifier(digest.algorithm) if digest else Verifier.create_resumable()
-        self.sees_all_bytes = True  # every byte is hashed here
+        self._sees_all_bytes = True
+
+    @property
+    def sees_all_bytes(self) -> bool:
+        """Whether every byte is hashed here."""
+        return self._sees_all_bytes
 
     def resume(self, reader: SeekableReader, offset: int, hash_state: str) -> None:
         """Resume a blob of which an earlier process sent ``offset`` bytes.
@@ -52,7 +57,7 @@ class BlobVerification:
         if not offset:
             return
         if self._digest is not None:
-            self.sees_all_bytes = False
+            self._sees_all_bytes = False
             return
         verifier = Verifier.create_resumable(hash_state)
         self._verifier = (
@@ -69,7 +74,7 @@ class BlobVerification:
         """Restart at byte 0, hashing every byte again."""
         digest = self._digest
         self._verifier = Verifier(digest.algorithm) if digest else Verifier.create_resumable()
-        self.sees_all_bytes = True
+        self._sees_all_bytes = True
 
     @property
     def hash_state(self) -> str:
@@ -78,7 +83,7 @@ class BlobVerification:
 
     def update(self, data: memoryview, start: int) -> None:
         """Hash a block; verify after the last one."""
-        if self.sees_all_bytes:
+        if self._sees_all_bytes:
             self._verifier.update(data, start)
         if start + len(data) == self._size:
             self.verify()
@@ -95,11 +100,12 @@ class BlobVerification:
             raise ProtocolViolation(
                 f"{self._name}: its destination claims {offset} bytes, {sent} were sent"
             )
-        self.sees_all_bytes = self.sees_all_bytes and offset <= sent
+        # Whatever a new session gets is read and hashed here.
+        self._sees_all_bytes = offset == 0 or (self._sees_all_bytes and offset <= sent)
 
     def verify(self) -> None:
         """Compare the bytes seen with the expected size and digest."""
-        if self.sees_all_bytes:
+        if self._sees_all_bytes:
             self._verifier.verify(self._digest, self._size, self._name)
         if self._check_source is not None:
             self._check_source()

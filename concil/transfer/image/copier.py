@@ -14,12 +14,11 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.progress.events import Event, ProgressSink, State, emit
 from concil.retry import backoff_delay, sleep_or_raise
-from concil.store.protocols import SupportsBaseline, SupportsManifestCheck, SupportsMount
 from concil.transfer.blob.transfer import BlobResult
 from concil.transfer.image.compare import compare_image
 from concil.transfer.image.dedup import BlobDeduplicator
 from concil.transfer.image.graph import GraphReader, Node
-from concil.transfer.image.history import CopiedImage, History, lost_response_count
+from concil.transfer.image.history import CopiedImage, History
 from concil.transfer.image.job import (
     ForeignLayers,
     ImageJob,
@@ -101,7 +100,7 @@ class ImageCopier:
         image = (job.destination.mount_scope, job.destination.name, source.digest, job.platforms)
         with exclusive(self._single_flight, image, self._pool.cancel):
             root = self.root_reader.read_root(job, source, digest)
-            if root.manifest is not None and isinstance(job.destination, SupportsManifestCheck):
+            if root.manifest is not None:
                 job.destination.check(root.manifest)
             result = self._copy_changed(job, root, existing, start_time)
         if root.source_digest == source.digest:  # else the tag has moved meanwhile
@@ -112,7 +111,7 @@ class ImageCopier:
         self, job: ImageJob, root: RootManifest, existing: Descriptor | None, start_time: float
     ) -> ImageResult:
         """Copy an image whose tag is missing or out of date, and its referrers."""
-        lost_responses = lost_response_count(job.destination)
+        lost_responses = job.destination.lost_response_count
         plan = ImagePlan(None, (), root.notes, is_new=existing is None)
         digest = root.descriptor.digest
         is_same = existing is not None and existing.digest == digest
@@ -163,9 +162,7 @@ class ImageCopier:
     def _add_baseline_image(self, job: ImageJob, plan: ImagePlan, root: RootManifest) -> ImagePlan:
         """Add an image that is in the baseline only: its new referrers need it as a subject."""
         destination, reference = job.destination, job.destination_reference
-        if not isinstance(destination, SupportsBaseline) or not destination.is_only_in_baseline(
-            reference
-        ):
+        if not destination.is_only_in_baseline(reference):
             return plan
         manifest = root.manifest or self.root_reader.read_root(job, root.descriptor).manifest
         assert manifest is not None  # noqa: S101 - for the type checker
@@ -179,7 +176,7 @@ class ImageCopier:
     def _put_tag_only(self, job: ImageJob, root: Manifest, digest: Digest) -> bool:
         """Write only the tag if this run has put the image already; return whether it did."""
         destination = job.destination
-        if not isinstance(destination, SupportsMount) or ":" in job.destination_reference:
+        if not destination.repository or ":" in job.destination_reference:
             return False
         if not self._level_reader.is_confirmed(destination, digest):
             return False
@@ -197,7 +194,7 @@ class ImageCopier:
             lost_responses: responses that were lost before the image was checked.
         """
         destination = job.destination
-        if isinstance(destination, SupportsMount):
+        if destination.repository:
             for node in plan.nodes():
                 self._history.record_manifest(
                     destination.mount_scope, destination.repository, node.digest, lost_responses

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from concil.errors import ConcilError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.progress.events import Meter, ProgressSink, State
-from concil.store.protocols import Destination, SupportsMount
+from concil.store.protocols import Destination
 from concil.transfer.blob.transfer import BlobLookup, BlobResult, BlobStarter, BlobTransfer
 from concil.transfer.image.foreign_layers import source_for
-from concil.transfer.image.history import History, SupportsLostResponseCount
+from concil.transfer.image.history import History
 from concil.transfer.image.job import ImageJob
 from concil.transfer.single_flight import SingleFlight
 from concil.transfer.worker_pool import WorkerPool, wait_for
@@ -25,8 +25,12 @@ from concil.transfer.worker_pool import WorkerPool, wait_for
 class _OwnedBlob:
     """A blob that this caller has to transfer."""
 
-    key: tuple[str, str, str]
-    future: Future[BlobResult]
+    job: ImageJob
+    blob: Descriptor
+    key: tuple[str, str, str]  # of the single flight
+    future: Future[BlobResult]  # that other images wait for
+    # Recorded by earlier runs; filled when the blob is mounted.
+    recorded_repositories: list[str] = field(default_factory=list)
 
 
 class BlobDeduplicator:
@@ -39,12 +43,10 @@ class BlobDeduplicator:
         self._history = history
         self._single_flight: SingleFlight[BlobResult] = SingleFlight()
         self._lock = threading.Lock()  # guards the field below
-        self._lost_responses: dict[
-            str, int
-        ] = {}  # lost responses per mount scope at the last check
-        self.starter: BlobStarter = (
-            BlobTransfer.start
-        )  # starts the transfer of a blob that no other image is transferring
+        # Lost responses per mount scope at the last check.
+        self._lost_responses: dict[str, int] = {}
+        # Starts the transfer of a blob that no other image is transferring.
+        self.starter: BlobStarter = BlobTransfer.start
 
     def transfer(
         self,
@@ -65,12 +67,10 @@ class BlobDeduplicator:
             key = self._flight_key(job, blob)
             is_owner, future = self._single_flight.claim(key)
             if is_owner:
-                self._transfer_owned(
-                    job,
-                    blob,
-                    _OwnedBlob(key, future),
-                    lookup=self._choose_lookup(job, blob, lookups),
-                )
+                flight = _OwnedBlob(job, blob, key, future)
+                transfer = self._create_transfer(flight, self._choose_lookup(job, blob, lookups))
+                started = self.starter(transfer, self._find_mount_sources(flight))
+                started.add_done_callback(partial(self._complete, flight))
             (owned if is_owner else others).append((blob, future))
         results = [wait_for(future, self._pool.cancel) for _, future in owned]
         follow_ups = []
@@ -96,7 +96,7 @@ class BlobDeduplicator:
                     self._single_flight.forget(
                         self._flight_key(job, blob, in_repository=in_repository)
                     )
-                if isinstance(destination, SupportsMount):
+                if destination.repository:
                     self._history.forget(
                         destination.mount_scope, destination.repository, blob.digest
                     )
@@ -110,7 +110,7 @@ class BlobDeduplicator:
         if lookup is not BlobLookup.NEVER:
             return lookup
         is_new = (
-            isinstance(destination, SupportsMount)
+            bool(destination.repository)
             and job.source.host != destination.host
             and self._history.find_repository(destination.mount_scope, blob.digest) is None
         )
@@ -118,8 +118,6 @@ class BlobDeduplicator:
 
     def _forget_after_lost_response(self, destination: Destination) -> None:
         """Forget results of this run after a response was lost."""
-        if not isinstance(destination, SupportsLostResponseCount):
-            return
         mount_scope, lost_responses = destination.mount_scope, destination.lost_response_count
         with self._lock:
             has_new_loss = self._lost_responses.get(mount_scope, 0) != lost_responses
@@ -136,42 +134,21 @@ class BlobDeduplicator:
         mount_scope, name = job.destination.mount_scope, job.destination.name
         return mount_scope, name if in_repository else "", str(blob.digest)
 
-    def _transfer_owned(
-        self,
-        job: ImageJob,
-        blob: Descriptor,
-        owned: _OwnedBlob,
-        *,
-        mount_sources: Sequence[str] | None = None,
-        lookup: BlobLookup = BlobLookup.AFTER_MOUNT,
-    ) -> None:
-        """Transfer the blob, then complete the future that other images wait for."""
-        from_history: list[str] = []
-        transfer_future = self._start_transfer(
-            job,
-            blob,
-            self._find_mount_sources(job, blob, from_history)
-            if mount_sources is None
-            else mount_sources,
-            lookup,
-        )
-
-        def complete(done: Future[BlobResult]) -> None:
-            error = done.exception()
-            if error is None:
-                self._record_result(job, done.result(), from_history)
-                self._single_flight.complete(owned.key, owned.future, done.result())
-            else:
-                self._single_flight.release(owned.key, owned.future)
-                owned.future.set_exception(error)
-
-        transfer_future.add_done_callback(complete)
+    def _complete(self, flight: _OwnedBlob, done: Future[BlobResult]) -> None:
+        """Complete the future that other images wait for."""
+        error = done.exception()
+        if error is None:
+            self._record_result(flight, done.result())
+            self._single_flight.complete(flight.key, flight.future, done.result())
+        else:
+            self._single_flight.release(flight.key, flight.future)
+            flight.future.set_exception(error)
 
     def _wait_or_mount(
         self, job: ImageJob, blob: Descriptor, future: Future[BlobResult], lookup: BlobLookup
     ) -> Future[BlobResult]:
         """Wait for another image's transfer of a blob, then mount the blob or transfer it."""
-        siblings: Sequence[str] | None = None
+        sibling: str | None = None  # repository of the image that has transferred it
         key = self._flight_key(job, blob)
         try:
             result = wait_for(future, self._pool.cancel)
@@ -186,19 +163,22 @@ class BlobDeduplicator:
                 )
                 return present_future
             # Only one image mounts it into this repository, or sends it again.
-            siblings = [result.repository] if result.repository else []
+            sibling = result.repository
             key = self._flight_key(job, blob, in_repository=True)
         is_owner, new_future = self._single_flight.claim(key)
         if not is_owner:
             return self._wait_or_mount(job, blob, new_future, lookup)
-        self._transfer_owned(
-            job, blob, _OwnedBlob(key, new_future), mount_sources=siblings, lookup=lookup
-        )
+        flight = _OwnedBlob(job, blob, key, new_future)
+        if sibling is None:
+            mount_sources: Iterable[str] = self._find_mount_sources(flight)
+        else:
+            mount_sources = [sibling] if sibling else []
+        started = self.starter(self._create_transfer(flight, lookup), mount_sources)
+        started.add_done_callback(partial(self._complete, flight))
         return new_future
 
-    def _start_transfer(
-        self, job: ImageJob, blob: Descriptor, mount_sources: Iterable[str], lookup: BlobLookup
-    ) -> Future[BlobResult]:
+    def _create_transfer(self, flight: _OwnedBlob, lookup: BlobLookup) -> BlobTransfer:
+        job, blob = flight.job, flight.blob
         meter = Meter(
             self._progress,
             kind="blob",
@@ -206,39 +186,40 @@ class BlobDeduplicator:
             target=job.destination.name,
             total=blob.size,
         )
-        source = source_for(job, blob)
-        transfer = BlobTransfer(source, job.destination, blob, pool=self._pool, meter=meter)
-        return self.starter(transfer.with_lookup(lookup), mount_sources)
+        return BlobTransfer(
+            source_for(job, blob),
+            job.destination,
+            blob,
+            pool=self._pool,
+            meter=meter,
+            lookup=lookup,
+        )
 
-    def _find_mount_sources(
-        self, job: ImageJob, blob: Descriptor, from_history: list[str]
-    ) -> Iterator[str]:
+    def _find_mount_sources(self, flight: _OwnedBlob) -> Iterator[str]:
         """Yield repositories that had the blob before this run, to mount it from.
 
         Evaluated when the job runs: by then the mounts of other blobs have shown whether the
         recorded repositories are of any use.
-
-        Args:
-            from_history: receives the repositories that earlier runs recorded.
         """
+        job, blob = flight.job, flight.blob
         source, destination = job.source, job.destination
-        if not isinstance(destination, SupportsMount):
+        if not destination.repository:
             return
         yield from job.mount_candidates(blob)
-        if source.host == destination.host and isinstance(source, SupportsMount):
+        if source.host == destination.host and source.repository:
             yield source.repository  # a copy within one registry needs no bytes
             return
-        from_history += self._history.mount_sources(
-            destination.mount_scope, blob.digest, destination.repository
+        flight.recorded_repositories.extend(
+            self._history.mount_sources(
+                destination.mount_scope, blob.digest, destination.repository
+            )
         )
-        yield from from_history
+        yield from flight.recorded_repositories
 
-    def _record_result(
-        self, job: ImageJob, result: BlobResult, from_history: Sequence[str]
-    ) -> None:
+    def _record_result(self, flight: _OwnedBlob, result: BlobResult) -> None:
         """Record where a blob is, and whether mounting it by the history has worked."""
         if result.repository:
-            mount_scope = job.destination.mount_scope
-            if from_history:
+            mount_scope = flight.job.destination.mount_scope
+            if flight.recorded_repositories:
                 self._history.record_mount(mount_scope, mounted=result.state is State.MOUNTED)
             self._history.record_blob(mount_scope, result.repository, result.blob.digest)

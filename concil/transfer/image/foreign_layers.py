@@ -6,11 +6,11 @@ from concil.errors import NotFound
 from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Manifest
-from concil.store.protocols import Source
+from concil.store.protocols import BaseStore, Source
 from concil.transfer.image.job import ForeignLayerOpener, ForeignLayers, ImageJob
 
 
-class _ForeignLayerSource:
+class _ForeignLayerSource(BaseStore):
     """A source that fetches foreign layers from their URLs if it lacks them."""
 
     def __init__(self, source: Source, opener: ForeignLayerOpener) -> None:

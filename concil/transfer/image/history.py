@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from concil.errors import InvalidDigest
 from concil.oci.digest import Digest
@@ -32,21 +31,6 @@ class CopiedImage:
 
     source: Digest  # at the source; of the whole index, even if only some platforms were copied
     destination: Digest
-
-
-@runtime_checkable
-class SupportsLostResponseCount(Protocol):
-    """A store whose responses can get lost, perhaps because it was restarted."""
-
-    @property
-    def lost_response_count(self) -> int:
-        """How many responses were lost, or were server errors, since the run began."""
-        ...
-
-
-def lost_response_count(store: object) -> int:
-    """Return how many responses of a store were lost so far; 0 for a local store."""
-    return store.lost_response_count if isinstance(store, SupportsLostResponseCount) else 0
 
 
 class History:

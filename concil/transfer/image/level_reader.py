@@ -12,9 +12,9 @@ import requests
 from concil.errors import ContentError, NotFound, StatusError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
-from concil.store.protocols import Destination, SupportsMount, SupportsReferrers
+from concil.store.protocols import Destination
 from concil.transfer.image.graph import FetchedManifest, PresentManifest, check_descriptor
-from concil.transfer.image.history import History, lost_response_count
+from concil.transfer.image.history import History
 from concil.transfer.image.job import ImageJob, RootManifest
 from concil.transfer.image.manifest_cache import ManifestCache
 from concil.transfer.worker_pool import WorkerPool
@@ -68,11 +68,8 @@ class LevelReader:
 
     def get_present(self, job: ImageJob, digest: Digest) -> Manifest | None:
         """Read a manifest from the destination; None: it is missing or damaged."""
-        destination: object = job.destination
-        if not isinstance(destination, SupportsReferrers):
-            return None
         try:
-            return destination.get_manifest(str(digest))
+            return job.destination.get_manifest(str(digest))
         except (NotFound, ContentError) as error:
             logger.debug("%s: %s", job.destination_name, error)
         except StatusError as error:
@@ -85,23 +82,20 @@ class LevelReader:
 
     def is_confirmed(self, destination: Destination, digest: Digest) -> bool:
         """Whether this run has put a manifest there, or found it complete."""
-        if not isinstance(destination, SupportsMount):
+        if not destination.repository:
             return False
         location = destination.mount_scope, destination.repository
-        return self.history.is_confirmed(*location, digest, lost_response_count(destination))
+        return self.history.is_confirmed(*location, digest, destination.lost_response_count)
 
     def is_known(self, destination: Destination, digest: Digest) -> bool:
         """Whether some run has put a manifest there."""
-        if not isinstance(destination, SupportsMount):
-            return False
-        return (
-            self.history.find_repository(destination.mount_scope, digest) == destination.repository
+        repository = destination.repository
+        return bool(repository) and repository == self.history.find_repository(
+            destination.mount_scope, digest
         )
 
     def _read_from_destination(self, job: ImageJob, child: Descriptor) -> PresentManifest | None:
         """Read a manifest from the destination; None: missing, or not as its index lists it."""
-        if not isinstance(job.destination, SupportsReferrers):
-            return None
         manifest = self.get_present(job, child.digest)
         if manifest is None:
             return None
@@ -113,7 +107,7 @@ class LevelReader:
         return PresentManifest(manifest)
 
     def _forget(self, destination: Destination, digest: Digest) -> None:
-        if isinstance(destination, SupportsMount) and self.is_known(destination, digest):
+        if self.is_known(destination, digest):
             self.history.forget(destination.mount_scope, destination.repository, digest)
 
 

@@ -12,13 +12,7 @@ from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.progress.events import State
-from concil.store.protocols import (
-    BlobWriter,
-    Destination,
-    SupportsAccessDenied,
-    SupportsManifestCheck,
-    SupportsReferrers,
-)
+from concil.store.protocols import BaseStore, BlobWriter, Destination
 from concil.transfer.blob.transfer import BlobResult
 from concil.transfer.image.compare import compare_image
 from concil.transfer.image.graph import GraphReader, Node
@@ -70,7 +64,7 @@ class ImagePlanner:
         if job.referrers and is_referrers_tag(job.source_reference, source.digest):
             raise ReferrersTagError(source.digest, job.source_name)
         root = self._root_reader.read_root(job, source, digest)
-        if root.manifest is not None and isinstance(job.destination, SupportsManifestCheck):
+        if root.manifest is not None:
             job.destination.check(root.manifest)  # a copy checks it first, too
         node = None
         is_same = existing is not None and existing.digest == root.descriptor.digest
@@ -157,8 +151,10 @@ class DryRunBaseline(Protocol):
         ...
 
 
-class ReadOnlyDestination:
+class ReadOnlyDestination(BaseStore):
     """A destination for dry runs, which may not exist yet. Any thread may call any method."""
+
+    lists_referrers = True
 
     def __init__(
         self, destination: Destination | None, name: str, baseline: DryRunBaseline | None = None
@@ -186,19 +182,16 @@ class ReadOnlyDestination:
         return self._destination is not None and self._destination.has_blob(blob)
 
     def get_manifest(self, reference: str) -> Manifest:
-        """Read a manifest. See `store.protocols.SupportsReferrers`, also for the next two."""
-        destination: object = self._destination
-        if isinstance(destination, SupportsReferrers):
-            return destination.get_manifest(reference)
+        """Read a manifest. See `store.protocols.Store`, also for the next two."""
+        if self._destination is not None:
+            return self._destination.get_manifest(reference)
         raise NotFound(f"{self.name} has no {reference}")
 
     def referrers(self, subject: Digest, image_reference: str = "", /) -> Sequence[Descriptor]:
         """Return the referrers of a manifest."""
         destination, baseline = self._destination, self._baseline
         at_destination = (
-            destination.referrers(subject, image_reference)
-            if isinstance(destination, SupportsReferrers)
-            else ()
+            destination.referrers(subject, image_reference) if destination is not None else ()
         )
         return (
             *at_destination,
@@ -208,22 +201,16 @@ class ReadOnlyDestination:
     def digest_tags(self, subject: Digest, image_reference: str = "", /) -> Sequence[str]:
         """Return the tags that are named after a digest."""
         destination = self._destination
-        return (
-            destination.digest_tags(subject, image_reference)
-            if isinstance(destination, SupportsReferrers)
-            else ()
-        )
+        return destination.digest_tags(subject, image_reference) if destination is not None else ()
 
     def check(self, manifest: Manifest) -> None:
-        """See `store.protocols.SupportsManifestCheck`."""
-        destination: object = self._destination
-        if isinstance(destination, SupportsManifestCheck):
-            destination.check(manifest)
+        """See `store.protocols.Destination`."""
+        if self._destination is not None:
+            self._destination.check(manifest)
 
     def is_access_denied(self) -> bool:
-        """See `store.protocols.SupportsAccessDenied`."""
-        destination: object = self._destination
-        return isinstance(destination, SupportsAccessDenied) and destination.is_access_denied()
+        """See `store.protocols.Store`."""
+        return self._destination is not None and self._destination.is_access_denied()
 
     def begin_blob(
         self,

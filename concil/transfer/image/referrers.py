@@ -11,7 +11,6 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import INDEX_TYPES
 from concil.oci.referrers_tag import referrers_tag, split_digest_tag, tag_beside_image
-from concil.store.protocols import SupportsReferrers
 from concil.transfer.image.graph import (
     MAX_DEPTH,
     MAX_MANIFESTS,
@@ -131,21 +130,15 @@ class ReferrerCollector:
                 too many, or do not match their descriptors.
         """
         job = self._job
-        if not isinstance(job.source, SupportsReferrers) or not isinstance(
-            job.destination, SupportsReferrers
-        ):
-            unsupported = (
-                job.destination if isinstance(job.source, SupportsReferrers) else job.source
-            )
+        if not job.source.lists_referrers or not job.destination.lists_referrers:
+            unsupported = job.destination if job.source.lists_referrers else job.source
             self.notes.append(f"no referrers go along: {unsupported.name} cannot hold any")
             return ()
         level = [_Subject(digest, (digest,)) for digest in subjects]
         self._seen_digests = {subject.digest for subject in level}
         nodes: list[ReferrerNode] = []
         while level:
-            jobs = [
-                partial(self._discover, job.source, job.destination, subject) for subject in level
-            ]
+            jobs = [partial(self._discover, subject) for subject in level]
             level = []
             for discovered in self._context.run_all(jobs):
                 self.notes += discovered.skipped
@@ -155,12 +148,10 @@ class ReferrerCollector:
 
     def _get_index(self, digest: str) -> Manifest:
         """Read an index, if possible from the destination, to save the source's quota."""
-        if isinstance(self._job.destination, SupportsReferrers):
-            try:
-                return self._job.destination.get_manifest(digest)
-            except NotFound:
-                pass
-        return self._job.source.get_manifest(digest)
+        try:
+            return self._job.destination.get_manifest(digest)
+        except NotFound:
+            return self._job.source.get_manifest(digest)
 
     def _add_referrer(self, referrer: _Referrer, nodes: list[ReferrerNode]) -> list[_Subject]:
         """Add a referrer to ``nodes``; return it as a subject unless it was one before."""
@@ -195,28 +186,23 @@ class ReferrerCollector:
     def warn_skipped(self, index_digest: Digest) -> None:
         """Add a note if the source's index, which is not copied as it is, has referrers."""
         source, reference = self._job.source, self._job.source_reference
-        if isinstance(source, SupportsReferrers):
-            tags = source.digest_tags(index_digest, reference)
-            count = len(source.referrers(index_digest, reference))
-            count += sum(1 for tag in tags if source.find_manifest(tag) is not None)
-            if count:
-                self.notes.append(
-                    f"{format_count(count, 'referrer')} left behind with {index_digest}"
-                )
+        tags = source.digest_tags(index_digest, reference)
+        count = len(source.referrers(index_digest, reference))
+        count += sum(1 for tag in tags if source.find_manifest(tag) is not None)
+        if count:
+            self.notes.append(f"{format_count(count, 'referrer')} left behind with {index_digest}")
 
     # Called by workers -------------------------------------------------------------
 
-    def _discover(
-        self, source: SupportsReferrers, destination: SupportsReferrers, subject: _Subject
-    ) -> DiscoveredReferrers:
+    def _discover(self, subject: _Subject) -> DiscoveredReferrers:
         """Find the referrers of one manifest, and fetch those that the destination lacks."""
         job, discovered = self._job, DiscoveredReferrers([])
         references = (job.source_reference, job.destination_reference)
-        listed = source.referrers(subject.digest, references[0])
+        listed = job.source.referrers(subject.digest, references[0])
         present: set[Digest] = set()
         if listed:
             present = {
-                entry.digest for entry in destination.referrers(subject.digest, references[1])
+                entry.digest for entry in job.destination.referrers(subject.digest, references[1])
             }
         for entry in {descriptor.digest: descriptor for descriptor in listed}.values():
             manifest, is_present = None, entry.digest in present
@@ -231,7 +217,7 @@ class ReferrerCollector:
             discovered.referrers.append(
                 _Referrer(entry.digest, str(entry.digest), subject.ancestors, manifest, is_present)
             )
-        for name in source.digest_tags(subject.digest, references[0]):
+        for name in job.source.digest_tags(subject.digest, references[0]):
             by_tag = self._find_by_tag(name, subject)
             if by_tag is not None:
                 discovered.referrers.append(by_tag)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from concil.errors import ConcilError, NotTried, RegistryDenied
-from concil.store.protocols import SupportsAccessDenied
+from concil.store.protocols import Store
 
 
 class DeniedHosts:
@@ -16,13 +16,13 @@ class DeniedHosts:
         self._lock = threading.Lock()  # guards the field below
         self._error_by_host: dict[str, NotTried] = {}
 
-    def find_error(self, *stores: object) -> NotTried | None:
+    def find_error(self, *stores: Store) -> NotTried | None:
         """Return the error for images that use these stores; None if no host denied access."""
         host = _find_denied_host(*stores)
         with self._lock:
             return self._error_by_host.get(host)
 
-    def record_error(self, error: ConcilError, *stores: object) -> ConcilError:
+    def record_error(self, error: ConcilError, *stores: Store) -> ConcilError:
         """Record an error of an image that used these stores, and return the one to report.
 
         If a host denies access to several images at once, the first one gets the error, and
@@ -39,11 +39,6 @@ class DeniedHosts:
         return error
 
 
-def _find_denied_host(*stores: object) -> str:
+def _find_denied_host(*stores: Store) -> str:
     """Return the host of the first store that denies this user all access; "" if none does."""
-    denied_stores = (
-        store
-        for store in stores
-        if isinstance(store, SupportsAccessDenied) and store.is_access_denied()
-    )
-    return next((str(getattr(store, "host", "")) for store in denied_stores), "")
+    return next((store.host for store in stores if store.is_access_denied()), "")

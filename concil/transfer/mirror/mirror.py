@@ -13,6 +13,7 @@ from concil.progress.events import State
 from concil.runtime import arguments
 from concil.runtime.cancellation import current_scope, run_in_scope
 from concil.runtime.limits import limit_error, start_thread
+from concil.store.protocols import Store
 from concil.transfer.image.job import ImageJob
 from concil.transfer.image.referrers import ReferrersTagError
 from concil.transfer.image.result import ImageResult
@@ -195,7 +196,7 @@ class Mirror:
 
     def _process_item(self, item: MirrorItem) -> Outcome:
         denied_hosts = self._options.denied_hosts
-        stores: tuple[object, ...] = ()
+        stores: tuple[Store, ...] = ()
         try:
             job = self._create_job(item)
             stores = job.source, job.destination

@@ -11,6 +11,7 @@ import pytest
 from concil.fs.partial_file import PartialFile
 from concil.oci.descriptor import Descriptor
 from concil.transfer.blob.fetch import BlobDownload, run_with_helpers
+from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
 from tests.support.memory_store import MemoryReader
 from tests.support.store_contract import Blob
@@ -173,10 +174,10 @@ def test_as_many_helpers_as_find_something_to_do(
     blob = Descriptor("x/y", BLOB.descriptor.digest, size)
     writer = PartialFile(tmp_path / "f", blob.digest, size, partial_path=tmp_path / "p")
 
-    assert (
-        BlobDownload(store, blob, writer, meter_of(blob), TransferContext(CONFIG)).helper_count
-        == wanted
-    )
+    source = BlobSource.in_store(store, blob)
+    download = BlobDownload(source, writer, meter_of(blob), TransferContext(CONFIG))
+
+    assert download.helper_count == wanted
 
     writer.abort()
 

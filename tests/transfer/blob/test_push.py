@@ -14,7 +14,7 @@ from concil.transfer.blob.push import BlobUpload
 from concil.transfer.context import TransferContext
 from tests.support.store_contract import Blob
 from tests.support.store_faults import BreaksRead, Corrupts, InTurn, LosesChunk
-from tests.transfer.transfer_setup import BLOCK, CONFIG, meter_of
+from tests.transfer.transfer_setup import BLOCK, CONFIG, meter_of, source_of
 from tests.transfer.uploads import BLOB, CHUNK, DIGEST, SIZE, Monolith, UploadHarness
 
 
@@ -39,9 +39,14 @@ def test_every_size_arrives(size: int) -> None:
 
 def test_unknown_digest_is_that_of_the_bytes(upload: UploadHarness) -> None:
     writer = upload.target.begin_blob(SIZE)
-    push = BlobUpload(upload.open, writer, meter_of(BLOB.descriptor), TransferContext(CONFIG))
+    push = BlobUpload(
+        source_of(upload.open, SIZE, None),
+        writer,
+        meter_of(BLOB.descriptor),
+        TransferContext(CONFIG),
+    )
 
-    assert push.run(SIZE, None, "the blob") == DIGEST
+    assert push.run() == DIGEST
 
     upload.assert_committed()
 
@@ -104,9 +109,12 @@ def test_writer_that_commits_with_the_bytes_never_gets_wrong_ones(
     writer = Monolith(SIZE)
 
     with pytest.raises(DigestMismatch):
-        BlobUpload(upload.open, writer, meter_of(BLOB.descriptor), TransferContext(CONFIG)).run(
-            SIZE, DIGEST, "x"
-        )
+        BlobUpload(
+            source_of(upload.open, SIZE, DIGEST),
+            writer,
+            meter_of(BLOB.descriptor),
+            TransferContext(CONFIG),
+        ).run()
 
     assert writer.committed is None
     assert writer.aborted

@@ -26,7 +26,7 @@ from tests.support.store_faults import (
     LosesSession,
     RefusesRequests,
 )
-from tests.transfer.transfer_setup import ALWAYS, BLOCK, CONFIG, BreaksEvery, meter_of
+from tests.transfer.transfer_setup import ALWAYS, BLOCK, CONFIG, BreaksEvery, meter_of, source_of
 from tests.transfer.uploads import BLOB, CHUNK, DIGEST, SIZE, LosesEvery, Monolith, UploadHarness
 
 
@@ -176,9 +176,10 @@ def test_source_that_changed_is_not_committed(upload: UploadHarness) -> None:
         raise FileChanged("it was written to")
 
     writer = Monolith(SIZE)
-    push = BlobUpload(upload.open, writer, meter_of(BLOB.descriptor), TransferContext(CONFIG))
+    source = source_of(upload.open, SIZE, DIGEST, check_unchanged=check)
+    push = BlobUpload(source, writer, meter_of(BLOB.descriptor), TransferContext(CONFIG))
 
     with pytest.raises(FileChanged):
-        push.run(SIZE, DIGEST, "x", check_source=check)
+        push.run()
 
     assert writer.committed is None

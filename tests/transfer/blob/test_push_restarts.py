@@ -23,7 +23,15 @@ from concil.transfer.blob.resuming_reader import ResumingReader
 from concil.transfer.context import TransferContext
 from concil.transfer.journal import Journal, JournalEntry
 from tests.support.store_faults import Fault, LosesSession
-from tests.transfer.transfer_setup import ALWAYS, BLOCK, CONFIG, BreaksEvery, BytesReader, meter_of
+from tests.transfer.transfer_setup import (
+    ALWAYS,
+    BLOCK,
+    CONFIG,
+    BreaksEvery,
+    BytesReader,
+    meter_of,
+    source_of,
+)
 from tests.transfer.uploads import BLOB, CHUNK, DIGEST, SIZE, LosesEvery, Monolith, UploadHarness
 
 
@@ -104,9 +112,12 @@ def test_empty_blob_with_the_digest_of_another_is_never_committed() -> None:
     meter = meter_of(BLOB.descriptor)
 
     with pytest.raises(DigestMismatch):
-        BlobUpload(lambda start: BytesReader(b""), writer, meter, TransferContext(CONFIG)).run(
-            0, DIGEST, "x"
-        )
+        BlobUpload(
+            source_of(lambda start: BytesReader(b""), 0, DIGEST),
+            writer,
+            meter,
+            TransferContext(CONFIG),
+        ).run()
 
     assert writer.committed is None
 
@@ -123,9 +134,12 @@ def test_destination_that_claims_more_than_was_sent_is_not_believed(upload: Uplo
     writer = Boaster(SIZE)
 
     with pytest.raises(ProtocolViolation):
-        BlobUpload(upload.open, writer, meter_of(BLOB.descriptor), TransferContext(CONFIG)).run(
-            SIZE, DIGEST, "x"
-        )
+        BlobUpload(
+            source_of(upload.open, SIZE, DIGEST),
+            writer,
+            meter_of(BLOB.descriptor),
+            TransferContext(CONFIG),
+        ).run()
 
     assert upload.source.left_open == 0
 
@@ -155,9 +169,13 @@ def test_upload_whose_source_is_gone_can_be_gone_on_with_later(
         raise AccessDenied("no")
 
     with pytest.raises(AccessDenied):
-        BlobUpload(refuse, writer, meter_of(BLOB.descriptor), TransferContext(CONFIG), entry).run(
-            SIZE, None, "x"
-        )
+        BlobUpload(
+            source_of(refuse, SIZE, None),
+            writer,
+            meter_of(BLOB.descriptor),
+            TransferContext(CONFIG),
+            entry,
+        ).run()
 
     again = journal.claim_transfer("to/a", "a file", SIZE)
     assert again.state is not None
@@ -198,8 +216,14 @@ class StopsAt(Fault):
 def push_unknown(copy: UploadHarness, entry: JournalEntry) -> Digest:
     """Push without knowing the digest."""
     writer = copy.target.begin_blob(SIZE, None, entry.state)
-    push = BlobUpload(copy.open, writer, meter_of(BLOB.descriptor), TransferContext(CONFIG), entry)
-    return push.run(SIZE, None, "x")
+    push = BlobUpload(
+        source_of(copy.open, SIZE, None),
+        writer,
+        meter_of(BLOB.descriptor),
+        TransferContext(CONFIG),
+        entry,
+    )
+    return push.run()
 
 
 def test_blob_that_somebody_else_brought_meanwhile_needs_no_more_bytes(
@@ -214,9 +238,14 @@ def test_blob_that_somebody_else_brought_meanwhile_needs_no_more_bytes(
             self.committed = b"by another"
 
     writer = HasIt(SIZE)
-    push = BlobUpload(upload.open, writer, meter_of(BLOB.descriptor), TransferContext(CONFIG))
+    push = BlobUpload(
+        source_of(upload.open, SIZE, DIGEST),
+        writer,
+        meter_of(BLOB.descriptor),
+        TransferContext(CONFIG),
+    )
 
-    assert push.run(SIZE, DIGEST, "x") == DIGEST
+    assert push.run() == DIGEST
 
     assert not writer.aborted
 
@@ -231,9 +260,12 @@ def test_chunk_that_was_acknowledged_unread_is_not_believed(upload: UploadHarnes
     writer.chunk_size = CHUNK
 
     with pytest.raises(ProtocolViolation):
-        BlobUpload(upload.open, writer, meter_of(BLOB.descriptor), TransferContext(CONFIG)).run(
-            SIZE, DIGEST, "x"
-        )
+        BlobUpload(
+            source_of(upload.open, SIZE, DIGEST),
+            writer,
+            meter_of(BLOB.descriptor),
+            TransferContext(CONFIG),
+        ).run()
 
 
 def test_bytes_of_an_earlier_process_that_the_hash_lacks_are_read_once_more(
@@ -261,9 +293,12 @@ def test_wrong_bytes_of_an_earlier_process_are_sent_again(
     session.content += bytes(2 * CHUNK)
     writer = upload.target.begin_blob(SIZE, DIGEST, WriterState(session.location, 2 * CHUNK, CHUNK))
 
-    found = BlobUpload(upload.open, writer, meter_of(BLOB.descriptor), TransferContext(CONFIG)).run(
-        SIZE, DIGEST, "x"
-    )
+    found = BlobUpload(
+        source_of(upload.open, SIZE, DIGEST),
+        writer,
+        meter_of(BLOB.descriptor),
+        TransferContext(CONFIG),
+    ).run()
 
     assert found == DIGEST
     upload.assert_committed()

@@ -10,6 +10,7 @@ from concil.errors import AccessDenied, InvalidManifest, UsageError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.progress.events import State
+from concil.store.protocols import BaseStore
 from concil.transfer.image.job import ImageJob
 from concil.transfer.mirror.report import MirrorItem
 from tests.support.images import Image, make_image, make_index
@@ -371,7 +372,7 @@ def test_tag_that_lists_referrers_is_no_image(
     assert_there(harness.destination(), *ALL)
 
 
-class Plain:
+class Plain(BaseStore):
     """A destination that cannot tell what refers to what."""
 
     def __init__(self, store: MemoryStore) -> None:
