@@ -76,6 +76,18 @@ class Calls:
         return "answer"
 
 
+def repeat(
+    request: Callable[[], str],
+    policy: RetryPolicy,
+    cancel: threading.Event,
+    describe: Callable[[], str],
+) -> str:
+    for attempt in retry.attempts(policy, cancel, describe):
+        with attempt:
+            return request()
+    raise AssertionError("neither an answer nor an error")
+
+
 @pytest.mark.parametrize(
     ("error", "transient"),
     [
@@ -99,7 +111,7 @@ def test_what_may_pass_is_transient(error: Exception, transient: bool) -> None:
 def test_a_call_is_repeated_until_it_answers(cancel: Waits) -> None:
     calls = Calls(ConnectionLost("a"), status(503), away(answered_before=True))
 
-    assert retry.call(calls, FAST, cancel, lambda: "GET x") == "answer"
+    assert repeat(calls, FAST, cancel, lambda: "GET x") == "answer"
     assert calls.count == 4
 
 
@@ -108,7 +120,7 @@ def test_the_last_error_comes_through_as_it_is(cancel: Waits) -> None:
     calls = Calls(*[ConnectionLost("x")] * 3, last, ConnectionLost("never"))
 
     with pytest.raises(ConnectionLost) as caught:
-        retry.call(calls, FAST, cancel, lambda: "GET x")
+        repeat(calls, FAST, cancel, lambda: "GET x")
 
     assert caught.value is last
     assert calls.count == 4
@@ -119,7 +131,7 @@ def test_what_is_meant_is_not_repeated(cancel: Waits, error: Exception) -> None:
     calls = Calls(error)
 
     with pytest.raises(type(error)):
-        retry.call(calls, FAST, cancel, lambda: "GET x")
+        repeat(calls, FAST, cancel, lambda: "GET x")
 
     assert calls.count == 1
     assert not cancel.seconds
@@ -136,7 +148,7 @@ def test_back_off_grows_and_has_full_jitter(cancel: Waits, monkeypatch: pytest.M
     policy = RetryPolicy(max_attempts=6, backoff_base=0.5, max_backoff=3)
 
     with pytest.raises(ConnectionLost):
-        retry.call(Calls(*[ConnectionLost("x")] * 9), policy, cancel, lambda: "GET x")
+        repeat(Calls(*[ConnectionLost("x")] * 9), policy, cancel, lambda: "GET x")
 
     assert asked[:5] == [(0, 0.5), (0, 1), (0, 2), (0, 3), (0, 3)]
     assert cancel.seconds == [0.5, 1, 2, 3, 3]
@@ -146,7 +158,7 @@ def test_back_off_grows_and_has_full_jitter(cancel: Waits, monkeypatch: pytest.M
 def test_retry_after_wins_over_back_off(cancel: Waits, asked: float, waited: float) -> None:
     policy = RetryPolicy(backoff_base=1000, max_backoff=1000)
 
-    assert retry.call(Calls(status(503, asked)), policy, cancel, lambda: "GET x") == "answer"
+    assert repeat(Calls(status(503, asked)), policy, cancel, lambda: "GET x") == "answer"
 
     assert cancel.seconds == [waited]
 
@@ -157,14 +169,14 @@ def test_a_wait_ends_with_a_cancel() -> None:
     timer.start()
 
     with pytest.raises(Cancelled):
-        retry.call(Calls(status(503, 300)), FAST, cancel, lambda: "GET x")
+        repeat(Calls(status(503, 300)), FAST, cancel, lambda: "GET x")
 
     timer.join()
 
 
 def test_each_repetition_is_warned_about(cancel: Waits, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        retry.call(Calls(ConnectionLost("cut off")), FAST, cancel, lambda: "GET x")
+        repeat(Calls(ConnectionLost("cut off")), FAST, cancel, lambda: "GET x")
 
     [record] = caplog.records
     assert record.getMessage() == "GET x: cut off; again in 0.0 s"
