@@ -35,10 +35,13 @@ def backoff_delay(policy: RetryPolicy, attempt: int) -> float:
 
 
 def retry_delay(error: BaseException, policy: RetryPolicy, attempt: int) -> float:
-    """Return the wait in seconds after ``error``: its Retry-After, or else the back-off."""
-    retry_after = getattr(error, "retry_after", None)
-    if isinstance(retry_after, (int, float)):
-        return min(float(retry_after), policy.max_retry_after)
+    """Return the wait in seconds after ``error``: the back-off, or 0 after a Retry-After.
+
+    The limiter of the host enforces the Retry-After, for all threads
+    (`http.throttle.host_limiter`).
+    """
+    if getattr(error, "retry_after", None) is not None:
+        return 0.0
     return backoff_delay(policy, attempt)
 
 
