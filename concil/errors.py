@@ -154,7 +154,7 @@ class StatusError(RegistryError, requests.HTTPError):
         """Store the response, as ``requests.HTTPError`` does."""
         requests.HTTPError.__init__(self, SECRETS.redact(message), response=response)
         self.status: int = response.status_code
-        self.retry_after: float | None = None  # seconds, from the Retry-After header
+        self.retry_after: float | None = None  # seconds, as the Retry-After of a busy host says
         self.is_permanent = False  # a retry would fail again, whatever the status
         if remedy:
             self.remedy = remedy

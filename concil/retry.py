@@ -6,8 +6,9 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
 
 import tenacity
 
@@ -15,7 +16,6 @@ from concil.config import RetryPolicy
 from concil.errors import Cancelled, ConcilError, ContentError, SessionLost
 
 logger = logging.getLogger(__name__)
-Result = TypeVar("Result")
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -35,10 +35,13 @@ def backoff_delay(policy: RetryPolicy, attempt: int) -> float:
 
 
 def retry_delay(error: BaseException, policy: RetryPolicy, attempt: int) -> float:
-    """Return the wait in seconds after ``error``: its Retry-After, or else the back-off."""
-    retry_after = getattr(error, "retry_after", None)
-    if isinstance(retry_after, (int, float)):
-        return min(float(retry_after), policy.max_retry_after)
+    """Return the wait in seconds after ``error``: the back-off, or 0 after a Retry-After.
+
+    The limiter of the host enforces the Retry-After, for all threads
+    (`http.throttle.host_limiter`).
+    """
+    if getattr(error, "retry_after", None) is not None:
+        return 0.0
     return backoff_delay(policy, attempt)
 
 
@@ -48,38 +51,55 @@ def sleep_or_raise(seconds: float, cancel: threading.Event) -> None:
         raise Cancelled("cancelled while waiting for a retry")
 
 
-def call(
-    request: Callable[[], Result],
-    policy: RetryPolicy,
-    cancel: threading.Event,
-    describe: Callable[[], str],
-) -> Result:
-    """Call ``request`` with retries after transient errors; the last error is raised unchanged.
+def attempts(
+    policy: RetryPolicy, cancel: threading.Event, describe: Callable[[], str]
+) -> Iterator[AbstractContextManager[object]]:
+    """Yield the attempts of one request until one succeeds; the last error is raised unchanged.
+
+    Each attempt is a context manager around the request, which swallows a transient error if
+    another attempt follows::
+
+        for attempt in attempts(policy, cancel, describe):
+            with attempt:
+                return send()
 
     For small requests that can be repeated; use `ProgressRetry` for bodies.
 
     Args:
         describe: returns a description of the request, for the log.
     """
-    try:
-        return request()
-    except Exception as error:
-        if not is_retryable(error):
-            raise
-        first_error = [error]
-
-    def repeat_first() -> Result:
-        if first_error:
-            raise first_error.pop()
-        return request()
-
-    return _repeat(repeat_first, policy, cancel, describe())
+    first = _FirstAttempt()
+    yield first
+    if first.error is None:
+        return
+    error = first.error
+    further_attempts = iter(_create_retrying(policy, cancel, describe()))
+    # tenacity counts the first attempt and waits after it.
+    next(further_attempts).retry_state.set_exception((type(error), error, error.__traceback__))
+    del first, error
+    yield from further_attempts
 
 
-def _repeat(
-    request: Callable[[], Result], policy: RetryPolicy, cancel: threading.Event, operation: str
-) -> Result:
+class _FirstAttempt:
+    """An attempt without tenacity, which costs as much CPU time as a request."""
 
+    error: Exception | None = None  # transient
+
+    def __enter__(self) -> None:
+        """Begin the attempt."""
+
+    def __exit__(
+        self, _kind: object, error: BaseException | None, _traceback: TracebackType | None
+    ) -> bool:
+        """Keep a transient error."""
+        if isinstance(error, Exception) and is_retryable(error):
+            self.error = error
+        return self.error is not None
+
+
+def _create_retrying(
+    policy: RetryPolicy, cancel: threading.Event, operation: str
+) -> tenacity.Retrying:
     def delay(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         return retry_delay(error, policy, state.attempt_number) if error else 0.0
@@ -89,7 +109,7 @@ def _repeat(
         wait = state.next_action.sleep if state.next_action else 0.0
         logger.warning("%s: %s; retrying in %.1f s", operation, error, wait)
 
-    retrying = tenacity.Retrying(
+    return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(policy.max_attempts),
         retry=tenacity.retry_if_exception(is_retryable),
         wait=delay,
@@ -97,7 +117,6 @@ def _repeat(
         before_sleep=log_retry,
         reraise=True,
     )
-    return retrying(request)
 
 
 class ProgressRetry:

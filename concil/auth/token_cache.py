@@ -18,7 +18,7 @@ class AuthAttempt:
     """State of one request's 401 handling, so that no step is repeated."""
 
     scopes: Scopes
-    sent_header: str | None  # the rejected Authorization header
+    sent_header: str | None = None  # the rejected Authorization header
     challenges: Sequence[Challenge] = ()
     start_time: float = 0.0  # monotonic seconds at the start of `refresh`
     is_refreshed: bool = False

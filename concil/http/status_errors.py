@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
-import time
-
 import requests
 
 from concil.errors import (
@@ -20,11 +17,11 @@ from concil.http.sanitize import (
     clean_text,
     register_request,
 )
-from concil.http.throttle import ratelimit_headers
+from concil.http.throttle.ratelimit_headers import parse_throttling
 from concil.http.urls import redact_url
 from concil.oci.strict_json import InvalidJSON, parse_json
 
-__all__ = ["create_status_error", "error_codes", "parse_retry_after"]
+__all__ = ["create_status_error", "error_codes"]
 
 _REASONS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
 
@@ -42,21 +39,6 @@ def _proxy_remedy(response: requests.Response) -> str:
     return f"it came through the proxy that {proxy.setting} names, which may not reach the host"
 
 
-def parse_retry_after(response: requests.Response) -> float | None:
-    """Return the delay of a Retry-After header in seconds, at most 300; None without one.
-
-    Source: RFC 9110, 10.2.3 (seconds or a date).
-    """
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isdecimal():  # isdigit is also true for superscripts, which float() rejects
-        return min(float(value), 300.0)
-    try:
-        seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None
-    return min(max(0.0, seconds), 300.0)
-
-
 def create_status_error(
     response: requests.Response, content: bytes, operation: str = ""
 ) -> StatusError:
@@ -67,6 +49,7 @@ def create_status_error(
     """
     register_request(response.request)
     status = response.status_code
+    throttling = parse_throttling(status, response.headers, content)
     side = "Client" if status < 500 else "Server"
     reason = clean_text(response.reason or _REASONS.get(status, ""))[:100]
     message = f"{status} {side} Error: {reason} for url: {redact_url(response.url)}"
@@ -81,14 +64,14 @@ def create_status_error(
         kind, remedy = RegistryNotFound, "check the repository, tag or digest"
     elif status in (401, 403):
         kind, remedy = RegistryDenied, "give credentials, log in, or ask for the right to do this"
-    elif ratelimit_headers.is_quota_exhausted(status, response.headers, content):
+    elif throttling.is_quota_exhausted:
         kind, remedy = RegistryQuotaExceeded, "log in to have more, or run it again when it renews"
     elif status == 413:
         remedy = "a proxy in front of the registry limits the size of a body"
     elif status in _PROXY_STATUSES:
         remedy = _proxy_remedy(response)
     error = kind(message, response=clean_response(response, content), remedy=remedy)
-    error.retry_after = parse_retry_after(response)
+    error.retry_after = throttling.retry_after
     # Distribution 2.8 answers 500 to a manifest whose foreign layers it does not accept.
     error.is_permanent = status == 500 and "MANIFEST_BLOB_UNKNOWN" in error_codes(content)
     return error

@@ -23,7 +23,7 @@ from concil.http.adapter import check_proxy
 from concil.http.redirects import resolve_location
 from concil.http.sanitize import register_user
 from concil.http.throttle.host_limiter import HostLimiters
-from concil.http.urls import host_of, origin, redact_url
+from concil.http.urls import Origin, host_of, origin, redact_url
 from concil.http.warning_header import WarningLog
 from concil.runtime.redaction import SECRETS
 
@@ -47,6 +47,9 @@ class SendOptions:
     )
     session: bool = False  # the URL is an upload session's and therefore secret
     overrides: Mapping[str, Any] = field(default_factory=dict)  # timeout, verify, cert, proxies
+
+
+DEFAULT_OPTIONS = SendOptions()
 
 
 class ResponseTooLarge(ProtocolViolation):
@@ -74,11 +77,11 @@ class Transport:
         self._answered_hosts: set[str] = set()  # hosts that have answered at least once
         self._lost_responses: Counter[str] = Counter()  # lost responses and 5xx, by host
         self._lost_responses_lock = threading.Lock()
-        self._proxies_by_origin: dict[str, Mapping[str, str]] = {}
+        self._proxies_by_origin: dict[Origin, Mapping[str, str]] = {}
         self._seen_proxies: Mapping[str, str] = {}  # of the last request
 
     def send(
-        self, request: requests.Request, options: SendOptions | None = None
+        self, request: requests.Request, options: SendOptions = DEFAULT_OPTIONS
     ) -> requests.Response:
         """Send ``request`` and return its response with the body unread, whatever the status.
 
@@ -89,15 +92,18 @@ class Transport:
             ConnectionLost, Unreachable, TLSFailure: there was no response.
             ProtocolViolation: too many redirects, or one that the network policy forbids.
         """
-        options = options or SendOptions()
         prepared = self._prepare(request)
-        credentials_origin = origin(options.credentials_url or prepared.url or "")
+        target = origin(prepared.url or "")
+        owner: Origin | None = target  # the origin that receives the credentials
+        if options.credentials_url is not None:
+            owner = origin(options.credentials_url)
         for _ in range(MAX_REDIRECTS + 1):
-            keeps_credentials = origin(prepared.url or "") == credentials_origin
-            if not keeps_credentials:
+            has_credentials = target == owner
+            if not has_credentials:
+                owner = None  # they are not sent again, even back at the first origin
                 for name in _SECRET_HEADERS:
                     prepared.headers.pop(name, None)
-            response = self._send_once(prepared, options, keep_credentials=keeps_credentials)
+            response = self._send_once(prepared, options, has_credentials=has_credentials)
             if response.status_code not in _REDIRECT_STATUSES or not options.allow_redirects:
                 return response
             location = response.headers.get("Location")
@@ -106,8 +112,7 @@ class Transport:
             drain_response(response)
             prepared = prepared.copy()
             prepared.url = _followed(response.url, location, options)
-            # Once dropped, credentials are not sent again, even back at the first origin.
-            credentials_origin = credentials_origin if keeps_credentials else ("", "", 0)
+            target = origin(prepared.url)
         raise ProtocolViolation(f"{redact_url(request.url)}: more than {MAX_REDIRECTS} redirects")
 
     def has_answered(self, url: str) -> bool:
@@ -139,16 +144,17 @@ class Transport:
             raise errors.translate(error, operation, has_answered=False) from error
 
     def _send_once(
-        self, prepared: requests.PreparedRequest, options: SendOptions, *, keep_credentials: bool
+        self, prepared: requests.PreparedRequest, options: SendOptions, *, has_credentials: bool
     ) -> requests.Response:
+        """Send a request, without redirects, when the limits of its host allow it."""
         url = prepared.url or ""
         host = host_of(url)
-        settings = {**self._send_arguments(url, options), "stream": True, "allow_redirects": False}
-        if not keep_credentials:
+        settings = self._send_arguments(url, options)
+        if not has_credentials:
             settings["cert"] = None  # do not identify the user to other hosts
         limiter = self.host_limiters.limiter_for(host)
         if self.cancel.is_set():
-            raise Cancelled(f"{prepared.method} {redact_url(url)}: cancelled")
+            raise Cancelled(f"{_describe(prepared)}: cancelled")
         permit = limiter.acquire(
             self.cancel, is_pull=prepared.method == "GET" and "/manifests/" in url
         )
@@ -156,13 +162,7 @@ class Transport:
         try:
             response = self.session.send(prepared, **settings)
         except (requests.RequestException, OSError, ValueError, errors.URLLIB3_ERRORS) as error:
-            if host in self._answered_hosts:  # otherwise it may not speak TLS or not exist
-                self.record_lost_response(url)
-            operation = f"{prepared.method} {redact_url(url)}"
-            setting = self._proxy_source(url)
-            raise errors.translate(
-                error, operation, has_answered=host in self._answered_hosts, proxy_setting=setting
-            ) from error
+            raise self._translate(error, prepared, host) from error
         finally:
             limiter.record_response(permit, response, _read_429_body(response))
         self._answered_hosts.add(host)
@@ -170,27 +170,39 @@ class Transport:
             self.warnings.record(host, response.headers["Warning"])
         if response.status_code >= requests.codes.server_error:
             self.record_lost_response(url)
-        duration = (time.monotonic() - start_time) * 1000
         if logger.isEnabledFor(logging.DEBUG):
-            operation = f"{prepared.method} {redact_url(url)}"
-            logger.debug("%s %d %.0f ms", operation, response.status_code, duration)
+            duration = (time.monotonic() - start_time) * 1000
+            logger.debug("%s %d %.0f ms", _describe(prepared), response.status_code, duration)
         return response
 
+    def _translate(
+        self, error: Exception, prepared: requests.PreparedRequest, host: str
+    ) -> ConcilError:
+        """Return the exception for a request without a response, which is counted as lost."""
+        has_answered = host in self._answered_hosts
+        if has_answered:  # otherwise it may not speak TLS or not exist
+            self.record_lost_response(prepared.url or "")
+        setting = self._proxy_source(prepared.url or "")
+        return errors.translate(
+            error, _describe(prepared), has_answered=has_answered, proxy_setting=setting
+        )
+
     def _send_arguments(self, url: str, options: SendOptions) -> dict[str, Any]:
-        """Return TLS, proxy and timeout arguments from session, environment and options."""
+        """Return the arguments of `requests.Session.send`: TLS, proxies and timeouts."""
         session = self.session
         verify = session.verify
         if verify is True or verify is None:
             verify = _environment_ca() or True
-        known_proxies = session.proxies or self._environment_proxies(url)
-        read_timeout = options.read_timeout or self.timeouts.idle
         settings: dict[str, Any] = {
             "verify": verify,
             "cert": session.cert,
-            "proxies": known_proxies,
-            "timeout": (self.timeouts.connect, read_timeout),
+            "proxies": session.proxies or self._environment_proxies(url),
+            "timeout": (self.timeouts.connect, options.read_timeout or self.timeouts.idle),
+            "stream": True,
+            "allow_redirects": False,
         }
-        settings.update({k: v for k, v in options.overrides.items() if v is not None})
+        if options.overrides:
+            settings.update({k: v for k, v in options.overrides.items() if v is not None})
         if settings["proxies"] != self._seen_proxies:
             self._seen_proxies = dict(settings["proxies"])
             for proxy in filter(None, self._seen_proxies.values()):
@@ -206,15 +218,19 @@ class Transport:
 
     def _environment_proxies(self, url: str) -> Mapping[str, str]:
         """Return the proxies for a URL, cached per origin: a lookup costs as much as a request."""
-        key = "{}://{}".format(*origin(url))
-        origin_proxies = self._proxies_by_origin.get(key)
+        target = origin(url)
+        origin_proxies = self._proxies_by_origin.get(target)
         if origin_proxies is None:
             proxy = proxies.find_proxy(url)
             if proxy is not None:
                 check_proxy(proxy)
-            origin_proxies = {} if proxy is None else {origin(url)[0]: proxy.url}
-            self._proxies_by_origin[key] = origin_proxies
+            origin_proxies = {} if proxy is None else {target[0]: proxy.url}
+            self._proxies_by_origin[target] = origin_proxies
         return origin_proxies
+
+
+def _describe(prepared: requests.PreparedRequest) -> str:
+    return f"{prepared.method} {redact_url(prepared.url or '')}"
 
 
 def _followed(answered: str, location: str, options: SendOptions) -> str:
@@ -283,7 +299,7 @@ def read_limited(response: requests.Response, limit: int, operation: str) -> byt
         response.close()
         raise ResponseTooLarge(f"{operation}: the answer is larger than {limit} bytes")
     response.raw = io.BytesIO(content)
-    return content
+    return response.content  # and keep it, even if the response is closed
 
 
 def read_error(response: requests.Response) -> bytes:

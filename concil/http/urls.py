@@ -16,7 +16,7 @@ _PARAMETERS = re.compile(r"(?<=;)[^/;]+")  # RFC 3986, 3.3: may hold a signature
 # A host that all URL parsers read alike: no user info, no backslash, ASCII only.
 _PLAIN_NETLOC = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # The part before the path, used as cache key: `origin` is called several times per request.
-_PLAIN_ORIGIN = re.compile(r"(https?://[A-Za-z0-9.-]{1,255}(?::[0-9]{1,5})?)[/?]")
+_PLAIN_ORIGIN = re.compile(r"(https?://([A-Za-z0-9.-]{1,255}(?::[0-9]{1,5})?))(?:[/?]|\Z)")
 # Query keys that may be shown; any other may hold a signature or session state.
 _PUBLIC_QUERY_KEYS = frozenset(
     {"digest", "mount", "from", "n", "last", "artifactType", "service", "scope"}
@@ -53,6 +53,9 @@ _cached_origin = functools.lru_cache(maxsize=256)(_parse_origin)
 
 def host_of(url: str) -> str:
     """Return ``host[:port]`` as written in the URL, without user info; "" if there is none."""
+    prefix = _PLAIN_ORIGIN.match(url)
+    if prefix:
+        return prefix[2]
     try:
         return urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
     except ValueError:

@@ -9,7 +9,6 @@ import requests
 from concil.config import RetryPolicy
 from concil.errors import StatusError
 from concil.registry import name_lists
-from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call, Endpoint
 
 CATALOG_SCOPES = ("registry:catalog:*",)
@@ -25,12 +24,17 @@ def list_repositories(endpoint: Endpoint, policy: RetryPolicy | None = None) -> 
         ProtocolViolation: as for `name_lists.iter_names`.
     Source: distribution, docs/spec/api.md, "Listing Repositories".
     """
-    client = RegistryClient(endpoint, "", policy=policy)
-    host = endpoint.host
+    policy, host = policy or RetryPolicy(), endpoint.host
 
-    def read(url: str) -> tuple[requests.Response, bytes]:
-        call = Call("GET", url, CATALOG_SCOPES)
-        return client.send_and_read(call, name_lists.MAX_PAGE_SIZE, f"{host}: repositories")
+    def read(url: str) -> requests.Response:
+        call = Call(
+            "GET",
+            url,
+            CATALOG_SCOPES,
+            max_response_size=name_lists.MAX_PAGE_SIZE,
+            operation=f"{host}: repositories",
+        )
+        return endpoint.send_with_retry(call, policy)
 
     try:
         yield from name_lists.iter_names(

@@ -8,11 +8,10 @@ from dataclasses import replace
 
 import requests
 
-from concil import retry
 from concil.auth.scope import Scopes, repository_scope
 from concil.config import MIB, RetryPolicy
 from concil.errors import (
-    ConnectionLost,
+    DigestMismatch,
     InvalidManifest,
     ProtocolViolation,
     StatusError,
@@ -20,7 +19,7 @@ from concil.errors import (
 )
 from concil.http.content_range import parse_content_range_start
 from concil.http.redirects import resolve_location
-from concil.http.transport import ResponseTooLarge, content_length, drain_response, read_limited
+from concil.http.transport import ResponseTooLarge, content_length, drain_response
 from concil.http.urls import redact_url
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import repeated_mismatch
@@ -222,30 +221,30 @@ class RegistryClient:
                 accepted: then the registry's Docker-Content-Digest is wrong.
         """
         operation = f"{self.repository}: manifest {reference}"
-        body, response = self._fetch_manifest(reference, accept, operation)
-        first_mismatch = find_mismatch(reference, body, response, operation)
-        if first_mismatch is not None:
-            first_body, (body, response) = body, self._fetch_manifest(reference, accept, operation)
-            second_mismatch = find_mismatch(reference, body, response, operation)
-            if second_mismatch is not None and (":" in reference or body != first_body):
-                raise repeated_mismatch(first_mismatch, second_mismatch)
-        return body, response.headers.get("Content-Type", "")
-
-    def _fetch_manifest(
-        self, reference: str, accept: str, operation: str
-    ) -> tuple[bytes, requests.Response]:
-        url = self.path(f"manifests/{_check_reference(reference)}")
-        headers = {"Accept": accept} if accept else {}
-        try:
-            response, body = self.send_and_read(
-                Call("GET", url, self.pull_scopes, headers), self._max_manifest_size, operation
-            )
-        except ResponseTooLarge as error:
-            raise InvalidManifest(
-                f"{operation} is larger than {self._max_manifest_size} bytes",
-                remedy="no registry accepts such a manifest; build it again with fewer entries",
-            ) from error
-        return body, response
+        call = Call(
+            "GET",
+            self.path(f"manifests/{_check_reference(reference)}"),
+            self.pull_scopes,
+            {"Accept": accept} if accept else {},
+            max_response_size=self._max_manifest_size,
+            operation=operation,
+        )
+        first: tuple[bytes, DigestMismatch] | None = None
+        while True:
+            try:
+                response = self.endpoint.send_with_retry(call, self.policy)
+            except ResponseTooLarge as error:
+                raise InvalidManifest(
+                    f"{operation} is larger than {self._max_manifest_size} bytes",
+                    remedy="no registry accepts such a manifest; build it again with fewer entries",
+                ) from error
+            body = response.content
+            mismatch = find_mismatch(reference, body, response, operation)
+            if mismatch is None or (first and ":" not in reference and body == first[0]):
+                return body, response.headers.get("Content-Type", "")
+            if first is not None:
+                raise repeated_mismatch(first[1], mismatch)
+            first = body, mismatch
 
     def put_manifest(self, body: bytes, media_type: str, reference: str) -> requests.Response:
         """Put a manifest's exact bytes under a tag or its digest; return the response."""
@@ -256,8 +255,10 @@ class RegistryClient:
             {"Content-Type": media_type},
             body,
             expected_statuses=frozenset({200, 201, 202}),
+            max_response_size=MIB,
+            operation=f"{self.repository}: answer to a manifest",
         )
-        return self.send_and_read(call, MIB, f"{self.repository}: answer to a manifest")[0]
+        return self.endpoint.send_with_retry(call, self.policy)
 
     def delete_manifest(self, reference: str) -> None:
         """Delete a manifest by digest, or a tag alone if the registry supports it.
@@ -276,32 +277,22 @@ class RegistryClient:
             ProtocolViolation: as for `name_lists.iter_names`.
         Source: distribution-spec, "Listing Tags".
         """
-
-        def read(url: str) -> tuple[requests.Response, bytes]:
-            return self.send_and_read(
-                Call("GET", url, self.pull_scopes), name_lists.MAX_PAGE_SIZE, operation
-            )
-
         operation = f"{self.repository}: tags"
+
+        def read(url: str) -> requests.Response:
+            call = Call(
+                "GET",
+                url,
+                self.pull_scopes,
+                max_response_size=name_lists.MAX_PAGE_SIZE,
+                operation=operation,
+            )
+            return self.endpoint.send_with_retry(call, self.policy)
+
         path = self.path("tags/list")
         yield from name_lists.iter_names(
             read, path, lambda: self.endpoint.base_url, self.repository, "tags"
         )
-
-    def send_and_read(
-        self, call: Call, max_size: int, operation: str
-    ) -> tuple[requests.Response, bytes]:
-        """Send a small call and read its response; retry if either is interrupted."""
-
-        def attempt() -> tuple[requests.Response, bytes]:
-            response = self.endpoint.send(call)
-            try:
-                return response, read_limited(response, max_size, operation)
-            except ConnectionLost:
-                self.endpoint.transport.record_lost_response(response.url)
-                raise
-
-        return retry.call(attempt, self.policy, self.endpoint.cancel, lambda: operation)
 
     def _send_delete(self, path: str) -> None:
         scopes = (repository_scope(self.repository, "pull", "delete"),)

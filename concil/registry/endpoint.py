@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import requests
@@ -17,9 +18,15 @@ from concil.auth.credentials.credentials import CredentialProviders
 from concil.auth.scope import Scopes
 from concil.auth.token_cache import AuthAttempt
 from concil.config import RetryPolicy
-from concil.errors import ConnectionLost, RegistryDenied, TLSFailure, Unreachable
+from concil.errors import ConnectionLost, RegistryDenied, StatusError, TLSFailure, Unreachable
 from concil.http import status_errors
-from concil.http.transport import SendOptions, Transport, read_error
+from concil.http.transport import (
+    DEFAULT_OPTIONS,
+    SendOptions,
+    Transport,
+    read_error,
+    read_limited,
+)
 from concil.http.urls import origin, redact_url
 from concil.oci.manifest import Body
 
@@ -27,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # For the first token, a wider one, and one with credentials from a prompt.
 _MAX_CHALLENGES = 3
+_CREDENTIALS_STATUSES = frozenset({400, 401, 403})  # those of missing or expired credentials
+_OK = frozenset({200})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +47,14 @@ class Call:
     scopes: Scopes = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Body | None = None
-    expected_statuses: frozenset[int] = frozenset({200})  # other statuses are errors
-    options: SendOptions = field(default_factory=SendOptions)
+    expected_statuses: frozenset[int] = _OK  # other statuses are errors
+    options: SendOptions = DEFAULT_OPTIONS
     request_arguments: Mapping[str, Any] = field(
         default_factory=dict
     )  # for requests.Request: auth, cookies
     rewind: Callable[[], None] | None = None  # rewinds a body that was read, to resend it
+    max_response_size: int | None = None  # bytes to read of the response; None leaves it unread
+    operation: str = ""  # for messages; "" for the method and the URL
 
 
 class Endpoint:
@@ -90,59 +101,94 @@ class Endpoint:
         return self.transport.lost_response_count(self._base_url)
 
     def send_with_retry(self, call: Call, policy: RetryPolicy) -> requests.Response:
-        """Send a small call, with retries after transient errors."""
-
-        def describe() -> str:
-            return f"{call.method} {redact_url(self.absolute_url(call.url))}"
-
-        return retry.call(lambda: self.send(call), policy, self.cancel, describe)
+        """Send a small call, with retries after transient errors. Raises as `send`."""
+        for attempt in retry.attempts(policy, self.cancel, partial(self._describe, call)):
+            with attempt:
+                return self._accept(call, self.send_authorized(call))
+        raise AssertionError("the last attempt returns or raises")
 
     def send(self, call: Call) -> requests.Response:
-        """Send a call once, with credentials; return the response with its body unread.
+        """Send a call once, with credentials; return the response.
+
+        Its body is unread, or in ``content`` if the call has a ``max_response_size``.
 
         Raises:
             RegistryNotFound, RegistryDenied, StatusError: the status is not expected.
             ConnectionLost: there was no response, or the credentials had expired and were
                 refreshed, but the body cannot be sent again.
+            ResponseTooLarge: the response is larger than ``max_response_size``.
         """
-        response = self.send_authorized(call)
-        if response.status_code in call.expected_statuses:
-            return response
-        error = status_errors.create_status_error(response, read_error(response))
-        if isinstance(error, RegistryDenied) and challenge.is_token_invalid(response):
-            error.remedy = "it takes no token of its token service: their clocks or keys may differ"
-        raise error
+        return self._accept(call, self.send_authorized(call))
 
     def send_authorized(self, call: Call) -> requests.Response:
         """Send a call, again with refreshed credentials after a 401; return any status.
+
+        After a TLS failure it is sent again over plain http if that is allowed.
 
         Raises:
             RegistryDenied: the credentials were rejected before; nothing was sent.
             ConnectionLost: there was no response, or the body cannot be sent again.
             TLSFailure, ProtocolViolation, AccessDenied, StatusError: also from the token service.
         """
-        attempt = AuthAttempt(call.scopes, self._authorization_header(call))
-        response = self._send_or_downgrade(call, attempt.sent_header)
-        for _ in range(_MAX_CHALLENGES):
-            if not self._is_unauthorized(response, call, attempt.sent_header):
-                return response
-            attempt.challenges = challenge.read_challenges(response)
-            read_error(response)
-            if not self.authenticator.refresh(attempt):
-                return response
-            if call.rewind is not None:
-                call.rewind()
-            elif not (call.body is None or isinstance(call.body, bytes)):
-                raise ConnectionLost(
-                    f"{call.method} {redact_url(response.url)}: the token expired on the way"
+        attempt, challenge_count = AuthAttempt(call.scopes), 0
+        while True:
+            url = self.absolute_url(call.url)
+            attempt.sent_header = (
+                self.authenticator.authorization(call.scopes) if self._is_own_url(url) else None
+            )
+            try:
+                response = self.transport.send(
+                    _create_request(call, url, attempt.sent_header), self._current_options(call)
                 )
-            attempt.sent_header = self._authorization_header(call)
-            response = self._send_or_downgrade(call, attempt.sent_header)
+            except (TLSFailure, ConnectionLost) as error:
+                if not self._downgrade_to_http(url, error):
+                    raise
+                logger.info("%s speaks no TLS; going on over plain http", self._base_url)
+                continue
+            if not self._is_unauthorized(response, attempt) or challenge_count == _MAX_CHALLENGES:
+                return response
+            challenge_count += 1
+            if not self._refresh_credentials(response, call, attempt):
+                return response
+
+    def _describe(self, call: Call) -> str:
+        return call.operation or f"{call.method} {redact_url(self.absolute_url(call.url))}"
+
+    def _accept(self, call: Call, response: requests.Response) -> requests.Response:
+        """Return an expected response, with its body read if the call says so. Raises as `send`."""
+        if response.status_code not in call.expected_statuses:
+            raise _status_error(response)
+        if call.max_response_size is not None:
+            try:
+                read_limited(response, call.max_response_size, self._describe(call))
+            except ConnectionLost:
+                self.transport.record_lost_response(response.url)
+                raise
         return response
 
-    def _is_unauthorized(
-        self, response: requests.Response, call: Call, sent_header: str | None
+    def _refresh_credentials(
+        self, response: requests.Response, call: Call, attempt: AuthAttempt
     ) -> bool:
+        """Answer a 401; return whether to send the call again.
+
+        Raises:
+            ConnectionLost: the body cannot be sent again.
+        """
+        attempt.challenges = challenge.read_challenges(response)
+        read_error(response)
+        if not self.authenticator.refresh(attempt):
+            return False
+        if call.rewind is not None:
+            call.rewind()
+        elif not (call.body is None or isinstance(call.body, bytes)):
+            raise ConnectionLost(
+                f"{call.method} {redact_url(response.url)}: the token expired on the way"
+            )
+        return True
+
+    def _is_unauthorized(self, response: requests.Response, attempt: AuthAttempt) -> bool:
+        if response.status_code not in _CREDENTIALS_STATUSES:
+            return False
         if not self._is_own_url(response.url):
             return False  # a storage host's 401 does not concern the registry's token
         if response.status_code == requests.codes.unauthorized:
@@ -152,14 +198,7 @@ class Endpoint:
         ):
             return True  # RFC 6750 prescribes 403 where distribution answers 401
         # ECR Public answers 400 to an expired token, others 403.
-        return response.status_code in (400, 403) and self.authenticator.is_expired(
-            call.scopes, sent_header
-        )
-
-    def _authorization_header(self, call: Call) -> str | None:
-        if not self._is_own_url(self.absolute_url(call.url)):
-            return None
-        return self.authenticator.authorization(call.scopes)
+        return self.authenticator.is_expired(attempt.scopes, attempt.sent_header)
 
     def _is_own_url(self, url: str) -> bool:
         return origin(url) == origin(self._base_url)
@@ -181,29 +220,13 @@ class Endpoint:
             return url
         return f"{self._base_url}{rest.removeprefix(self.host)}"
 
-    def _send_or_downgrade(self, call: Call, authorization: str | None) -> requests.Response:
-        """Send once; on a TLS failure downgrade to http if allowed, and send again."""
-        url = self.absolute_url(call.url)
-        try:
-            return self._send_once(call, authorization)
-        except (TLSFailure, ConnectionLost) as error:
-            if not self._downgrade_to_http(url, error):
-                raise
-            logger.info("%s speaks no TLS; going on over plain http", self._base_url)
-        return self._send_once(call, authorization)
-
-    def _send_once(self, call: Call, authorization: str | None) -> requests.Response:
-        headers = dict(call.headers)
-        if authorization is not None:
-            headers["Authorization"] = authorization
-        url = self.absolute_url(call.url)
-        request = requests.Request(
-            call.method, url, headers=headers, data=call.body, **call.request_arguments
-        )
+    def _current_options(self, call: Call) -> SendOptions:
+        """Return the options; ``credentials_url`` may have been set before a downgrade to http."""
         options = call.options
-        if options.credentials_url is not None:  # it may have been set before a downgrade to http
-            options = replace(options, credentials_url=self.absolute_url(options.credentials_url))
-        return self.transport.send(request, options)
+        if options.credentials_url is None:
+            return options
+        url = self.absolute_url(options.credentials_url)
+        return options if url == options.credentials_url else replace(options, credentials_url=url)
 
     def _downgrade_to_http(self, url: str, error: TLSFailure | ConnectionLost) -> bool:
         with self._lock:  # several threads may fail at the same time
@@ -220,3 +243,19 @@ class Endpoint:
             self._base_url = "http" + self._base_url.removeprefix("https")
             self.authenticator.registry_url = self._base_url
             return True
+
+
+def _create_request(call: Call, url: str, authorization: str | None) -> requests.Request:
+    headers = dict(call.headers)
+    if authorization is not None:
+        headers["Authorization"] = authorization
+    return requests.Request(
+        call.method, url, headers=headers, data=call.body, **call.request_arguments
+    )
+
+
+def _status_error(response: requests.Response) -> StatusError:
+    error = status_errors.create_status_error(response, read_error(response))
+    if isinstance(error, RegistryDenied) and challenge.is_token_invalid(response):
+        error.remedy = "it takes no token of its token service: their clocks or keys may differ"
+    return error

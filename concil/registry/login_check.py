@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from concil import retry
+from concil.auth.credentials.credentials import Credentials
 from concil.auth.ping import check_password
 from concil.config import RetryPolicy
+from concil.errors import RegistryDenied
 from concil.http.transport import drain_response
 from concil.registry.endpoint import Call, Endpoint
 
@@ -29,12 +31,17 @@ def verify_login(endpoint: Endpoint, policy: RetryPolicy) -> bool:
     ):
         return endpoint.authenticator.has_accepted_credentials
     # Some registries allow anonymous access but still reject a wrong password.
-    refusal = retry.call(
-        lambda: check_password(endpoint.transport, endpoint.base_url, credentials, was_valid=False),
-        policy,
-        endpoint.cancel,
-        lambda: f"GET {endpoint.base_url}/v2/",
-    )
+    refusal = _check_password(endpoint, credentials, policy)
     if refusal is not None:
         raise refusal
     return False
+
+
+def _check_password(
+    endpoint: Endpoint, credentials: Credentials, policy: RetryPolicy
+) -> RegistryDenied | None:
+    transport, url = endpoint.transport, endpoint.base_url
+    for attempt in retry.attempts(policy, endpoint.cancel, lambda: f"GET {url}/v2/"):
+        with attempt:
+            return check_password(transport, url, credentials, was_valid=False)
+    raise AssertionError("the last attempt returns or raises")

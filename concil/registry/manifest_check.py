@@ -9,7 +9,7 @@ import requests
 
 from concil import retry
 from concil.errors import InvalidDigest, NotFound, RegistryError, StatusError
-from concil.http.transport import content_length, read_error
+from concil.http.transport import content_length
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import ACCEPTED_TYPES
 from concil.registry.client import RegistryClient, drain_head_response
@@ -105,20 +105,19 @@ def _find_problem(client: RegistryClient, manifest: Manifest, reference: str) ->
         client.pull_scopes,
         _accept_header(manifest),
         expected_statuses=frozenset({200, 500}),
+        max_response_size=_MAX_BODY_SIZE,
+        operation=f"{client.repository}: {reference}",
     )
     try:
-        response, body = client.send_and_read(
-            call, _MAX_BODY_SIZE, f"{client.repository}: {reference}"
-        )
+        response = client.endpoint.send_with_retry(call, client.policy)
     except StatusError as error:
         if not isinstance(error, NotFound) and error.status != requests.codes.bad_request:
             raise
         return f"GET answers {error.status}"
     if response.status_code != requests.codes.ok:
-        read_error(response)
         return f"GET answers {response.status_code}"
-    if body != manifest.body:
-        return f"GET answers with {Digest.from_bytes(body)}"
+    if response.content != manifest.body:
+        return f"GET answers with {Digest.from_bytes(response.content)}"
     return ""
 
 

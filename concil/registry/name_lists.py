@@ -17,7 +17,7 @@ MAX_PAGES = 10_000
 MAX_NAMES = 500_000  # protects callers that keep the list in memory
 MAX_LIST_SIZE = 24 * MIB  # bytes of all pages
 
-ReadPage = Callable[[str], tuple[requests.Response, bytes]]
+ReadPage = Callable[[str], requests.Response]  # with its content read
 
 
 def iter_names(
@@ -42,7 +42,8 @@ def iter_names(
     url: str | None = None
     name_count = total_size = 0
     for _ in range(MAX_PAGES):
-        response, content = _read_first_page(read_page, path) if url is None else read_page(url)
+        response = _read_first_page(read_page, path) if url is None else read_page(url)
+        content = response.content
         names = _parse_names(content, owner, list_name)
         name_count, total_size = name_count + len(names), total_size + len(content)
         if name_count > MAX_NAMES or total_size > MAX_LIST_SIZE:
@@ -61,7 +62,7 @@ def iter_names(
     )
 
 
-def _read_first_page(read_page: ReadPage, path: str) -> tuple[requests.Response, bytes]:
+def _read_first_page(read_page: ReadPage, path: str) -> requests.Response:
     """Read the first page, with the registry's default length if it rejects ours.
 
     Distribution 3 answers 400, PAGINATION_NUMBER_INVALID, to more than its `maxentries`.

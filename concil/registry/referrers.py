@@ -15,7 +15,7 @@ import requests
 from concil.errors import ConcilError, InvalidManifest, ProtocolViolation, StatusError, safe_repr
 from concil.http.pagination import Paginator
 from concil.http.redirects import resolve_location
-from concil.http.transport import SendOptions, read_error
+from concil.http.transport import SendOptions
 from concil.http.urls import origin
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
@@ -210,11 +210,13 @@ class Referrers:
                 headers,
                 expected_statuses=expected_statuses,
                 options=options,
+                max_response_size=MAX_PAGE_SIZE,
+                operation=self._describe(subject),
             )
-            response, content = client.send_and_read(call, MAX_PAGE_SIZE, self._describe(subject))
+            response = client.endpoint.send_with_retry(call, client.policy)
             next_url = self._redirect_target(response)
             if next_url is None or next_url in redirects:
-                page = self._parse_page(response, content, subject)
+                page = self._parse_page(response, subject)
                 if page is None:
                     self._handle_missing_list(response, subject, is_first_page=not pages)
                     return None
@@ -241,13 +243,13 @@ class Referrers:
         return None
 
     def _parse_page(
-        self, response: requests.Response, content: bytes, subject: Digest
+        self, response: requests.Response, subject: Digest
     ) -> list[dict[str, Any]] | None:
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
         # Some registries answer 200 with an HTML page to unknown paths.
         if response.status_code != requests.codes.ok or media_type != OCI_INDEX:
             return None
-        return _index_entries(_parse_index(content, self._describe(subject)))
+        return _index_entries(_parse_index(response.content, self._describe(subject)))
 
     def _handle_missing_list(
         self, response: requests.Response, subject: Digest, *, is_first_page: bool
@@ -261,7 +263,7 @@ class Referrers:
         if not is_first_page:
             raise ProtocolViolation(f"{self._describe(subject)}: the list breaks off with {status}")
         logger.debug("%s: %d, so there may be a tag", self._describe(subject), status)
-        content = read_error(response)
+        content = response.content
         if status != requests.codes.bad_request and not any(
             c in content for c in _UNKNOWN_NAME_CODES
         ):

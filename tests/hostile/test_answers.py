@@ -108,7 +108,7 @@ def test_odd_headers_end_in_an_error_of_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("concil.retry.retry_delay", lambda *_: 0.0)
-    monkeypatch.setattr("concil.http.status_errors.parse_retry_after", lambda _: None)
+    monkeypatch.setattr("concil.http.throttle.ratelimit_headers.parse_retry_after", lambda _: None)
     answer = ScriptedResponse(status, b"[]", headers).wire(head=False)
     with serve_pieces(lambda: [answer]) as server:
         failure(lambda: list(authenticated_engine.tags(f"http://{server.host}/app")))

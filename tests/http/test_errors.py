@@ -6,6 +6,7 @@ import email.utils
 import json
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -331,10 +332,10 @@ def in_seconds(seconds: float) -> str:
     [
         (lambda: "0", 0, 0),
         (lambda: " 17 ", 17, 17),
-        (lambda: "100000", 300, 300),
-        (lambda: "9" * 5000, 300, 300),
+        (lambda: "100000", 100_000, 100_000),
+        (lambda: "9" * 5000, threading.TIMEOUT_MAX, threading.TIMEOUT_MAX),
         (lambda: in_seconds(60), 50, 60),
-        (lambda: in_seconds(100_000), 300, 300),
+        (lambda: in_seconds(100_000), 99_990, 100_000),
         (lambda: in_seconds(-60), 0, 0),
     ],
 )
@@ -350,6 +351,16 @@ def test_retry_after_is_seconds_or_a_date(
 
 
 @pytest.mark.parametrize(
+    ("status", "asked"),
+    [(408, 7), (429, 7), (502, 7), (503, 7), (522, 7), (200, None), (404, None), (500, None)],
+)
+def test_retry_after_counts_for_a_busy_host(status: int, asked: float | None) -> None:
+    response, content = answer(status, Retry_After="7")
+
+    assert status_errors.create_status_error(response, content).retry_after == asked
+
+
+@pytest.mark.parametrize(
     "value",
     [
         "",
@@ -362,9 +373,9 @@ def test_retry_after_is_seconds_or_a_date(
     ],
 )
 def test_a_retry_after_that_makes_no_sense_is_none(value: str) -> None:
-    response, _ = answer(503, Retry_After=value)
+    response, content = answer(503, Retry_After=value)
 
-    assert status_errors.parse_retry_after(response) is None
+    assert status_errors.create_status_error(response, content).retry_after is None
 
 
 DATES = st.text("MonJan0123456789 :,+-GMT", max_size=40)
@@ -373,11 +384,11 @@ DATES = st.text("MonJan0123456789 :,+-GMT", max_size=40)
 @UNTIMED
 @given(st.text(st.characters(codec="latin-1"), max_size=40) | DATES)
 def test_no_retry_after_raises(value: str) -> None:
-    response, _ = answer(503, Retry_After=value)
+    response, content = answer(503, Retry_After=value)
 
-    asked = status_errors.parse_retry_after(response)
+    asked = status_errors.create_status_error(response, content).retry_after
 
-    assert asked is None or 0 <= asked <= 300
+    assert asked is None or 0 <= asked <= threading.TIMEOUT_MAX
 
 
 @UNTIMED

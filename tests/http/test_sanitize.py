@@ -138,6 +138,7 @@ def test_a_signed_url_is_in_no_exception(
 ) -> None:
     signed = f"{storage.url}/blob/sha256/12;sig={secret}?X-Amz-Signature={secret}&se={secret}"
     server.respond("GET", "/v2/.*", reply(307, Location=signed))
+    call = Call("GET", client.path(f"blobs/{DIGEST}"), max_response_size=1000, operation="a blob")
     for answer in (
         reply(403, f"bad signature {secret} for {signed} {signed.partition('?')[2]}"),
         NO_RESPONSE,
@@ -147,7 +148,7 @@ def test_a_signed_url_is_in_no_exception(
         storage.respond("GET", ".*", answer)
 
         with pytest.raises(ConcilError) as info:
-            client.send_and_read(Call("GET", client.path(f"blobs/{DIGEST}")), 1000, "a blob")
+            client.endpoint.send_with_retry(call, client.policy)
 
         assert secret not in texts(info.value)
 

@@ -11,7 +11,7 @@ import requests
 
 from concil.errors import TLSFailure
 from concil.http.requests_session import TLSSettings, create_session
-from concil.http.transport import SendOptions, Transport
+from concil.http.transport import DEFAULT_OPTIONS, SendOptions, Transport
 from tests.support.docker_registry import DockerRegistry
 from tests.support.nginx import NginxTLS
 from tests.support.scripted_server import ScriptedServer, reply
@@ -42,7 +42,7 @@ def front(
         yield front
 
 
-def status(url: str, tls: TLSSettings | None = None, options: SendOptions | None = None) -> int:
+def status(url: str, tls: TLSSettings | None = None, options: SendOptions = DEFAULT_OPTIONS) -> int:
     """What GET answers in a session of its own."""
     with create_session(tls) as session:
         response = Transport(session).send(requests.Request("GET", url), options)

@@ -13,6 +13,7 @@ from concil.config import Timeouts
 from concil.errors import Cancelled, ConnectionLost, ProtocolViolation, TLSFailure
 from concil.http.requests_session import TLSSettings, create_session
 from concil.http.transport import (
+    DEFAULT_OPTIONS,
     MAX_ERROR_SIZE,
     MAX_REDIRECTS,
     SendOptions,
@@ -34,7 +35,7 @@ def ask(
     *,
     data: object = None,
     headers: dict[str, str] | None = None,
-    options: SendOptions | None = None,
+    options: SendOptions = DEFAULT_OPTIONS,
 ) -> requests.Response:
     """Send, and read the answer."""
     request = requests.Request(method, url, headers=headers, data=data)

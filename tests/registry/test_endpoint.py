@@ -22,10 +22,12 @@ from concil.errors import (
     Unreachable,
 )
 from concil.http.requests_session import TLSSettings, create_session
+from concil.http.throttle.host_limiter import HostLimiters
 from concil.http.transport import Transport
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call, Endpoint
 from concil.registry.upload_session import UploadSession
+from tests.support.clock import Clock
 from tests.support.quick_retries import FAST
 from tests.support.scripted_server import (
     NO_RESPONSE,
@@ -294,6 +296,31 @@ def test_retry_after_is_waited_for_and_can_be_cancelled(
         endpoint.send_with_retry(ROOT, FAST)
 
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 502, 503])
+@pytest.mark.parametrize(
+    ("asked", "maximum", "waited"),
+    [(20, 300, 20), (20, 1, 1), (1000, 300, 300), (1000, 3600, 1000)],
+)
+def test_a_retry_after_is_waited_for_once_up_to_the_maximum(
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    status: int,
+    asked: int,
+    maximum: float,
+    waited: float,
+) -> None:
+    server.respond("GET", "/v2/", reply(status, Retry_After=str(asked)), reply(200))
+    with create_session() as session:
+        limiters = HostLimiters(max_retry_after=maximum)
+        endpoint = Endpoint(Transport(session, host_limiters=limiters), server.url)
+        clock = Clock(monkeypatch, endpoint.cancel)
+
+        endpoint.send_with_retry(ROOT, RetryPolicy(max_retry_after=maximum)).close()
+
+    assert [seconds for seconds in clock.waits if seconds] == [waited]
 
 
 def test_the_error_of_the_last_try_is_the_one_that_is_raised(

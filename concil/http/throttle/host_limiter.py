@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Mapping
@@ -11,17 +10,17 @@ from dataclasses import dataclass
 
 import requests
 
-from concil.config import HostLimits
+from concil.config import HostLimits, RetryPolicy
 from concil.errors import Cancelled
-from concil.http.status_errors import parse_retry_after
-from concil.http.throttle import ratelimit_headers
 from concil.http.throttle.adaptive_rate import AdaptiveRate
 from concil.http.throttle.quota_tracker import QuotaTracker
+from concil.http.throttle.ratelimit_headers import parse_throttling
 from concil.oci.reference import display_host
 from concil.ratelimit.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 
+MAX_RETRY_AFTER = RetryPolicy().max_retry_after  # seconds
 INITIAL_PAUSE = (
     0.5  # seconds after a refusal without Retry-After; doubled until a request is accepted
 )
@@ -57,7 +56,7 @@ class HostLimiter:
         host: str,
         requests_per_second: float | None = None,
         max_concurrent: int | None = None,
-        max_retry_after: float = math.inf,
+        max_retry_after: float = MAX_RETRY_AFTER,
     ) -> None:
         """Set the configured limits.
 
@@ -136,13 +135,16 @@ class HostLimiter:
         """
         if self._semaphore is not None:
             self._semaphore.release()
-        now = time.monotonic()
+        if response is None:
+            with self._lock:
+                self._quota_tracker.in_flight -= permit.is_counted
+            return
+        status, now = response.status_code, time.monotonic()
+        throttling = parse_throttling(status, response.headers, content)
+        quota, retry_after = throttling.quota, throttling.retry_after
         with self._lock:
             self._quota_tracker.in_flight -= permit.is_counted
-            if response is None:
-                return
-            status, quota = response.status_code, ratelimit_headers.parse_quota(response.headers)
-            if ratelimit_headers.is_quota_exhausted(status, response.headers, content):
+            if throttling.is_quota_exhausted:
                 self._quota_tracker.exhaust(quota, now)
                 return
             if quota is not None:
@@ -150,10 +152,12 @@ class HostLimiter:
                     quota, now, is_outdated=permit.sequence_number <= self._last_quota_permit
                 )
                 self._last_quota_permit = self._permit_count
-            retry_after = parse_retry_after(response) if status in _BUSY_STATUSES else None
+            if retry_after is not None:
+                self._extend_pause(min(retry_after, self._max_retry_after), now)
             is_overload = retry_after is None and self._is_overload(status, permit, now)
-            if status == requests.codes.too_many or retry_after is not None or is_overload:
-                self._record_refusal(permit, retry_after, now)
+            is_asked_for = retry_after is not None and status in _BUSY_STATUSES
+            if status == requests.codes.too_many or is_asked_for or is_overload:
+                self._record_refusal(permit, now, needs_pause=retry_after is None)
             elif permit.refusal_count == self._refusal_count and status not in _BUSY_STATUSES:
                 self._consecutive_refusals = 0
                 self._adaptive_rate.record_success(now)
@@ -200,26 +204,22 @@ class HostLimiter:
         """Extend the pause to at least ``seconds`` from ``now``. The caller holds the lock."""
         self._paused_until = max(self._paused_until, now + seconds)
 
-    def _record_refusal(
-        self, permit: Permit, retry_after_seconds: float | None, now: float
-    ) -> None:
-        """Pause and slow down, once per group of concurrent requests. Caller holds the lock."""
-        if retry_after_seconds is not None:
-            retry_after_seconds = min(retry_after_seconds, self._max_retry_after)
-            self._extend_pause(retry_after_seconds, now)
+    def _record_refusal(self, permit: Permit, now: float, *, needs_pause: bool) -> None:
+        """Slow down, once per group of concurrent requests. The caller holds the lock.
+
+        Args:
+            needs_pause: the response does not say how long to wait.
+        """
         if permit.refusal_count != self._refusal_count:
             return
         self._refusal_count += 1
-        if retry_after_seconds is None:
-            retry_after_seconds = INITIAL_PAUSE * 2 ** min(
-                self._consecutive_refusals, MAX_DOUBLINGS
-            )
-            self._extend_pause(retry_after_seconds, now)
+        if needs_pause:
+            doublings = min(self._consecutive_refusals, MAX_DOUBLINGS)
+            self._extend_pause(INITIAL_PAUSE * 2**doublings, now)
         self._consecutive_refusals += 1
         rate = self._adaptive_rate.record_refusal(now)
-        logger.info(
-            "%s: too many requests; in %.1f s on with %.1f/s", self._host, retry_after_seconds, rate
-        )
+        pause = self._paused_until - now
+        logger.info("%s: too many requests; in %.1f s on with %.1f/s", self._host, pause, rate)
 
 
 class HostLimiters:
@@ -229,7 +229,7 @@ class HostLimiters:
         self,
         requests_per_second: float | None = None,
         host_limits: Mapping[str, HostLimits] | None = None,
-        max_retry_after: float = math.inf,
+        max_retry_after: float = MAX_RETRY_AFTER,
     ) -> None:
         """Set the limits; a host's limiter is created on first use.
 

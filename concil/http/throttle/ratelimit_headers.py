@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import email.utils
 import re
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from concil.errors import TRANSIENT_STATUS
+
+# Statuses whose Retry-After is obeyed. A 500 may concern one damaged blob only.
+_RETRY_AFTER_STATUSES = TRANSIENT_STATUS - {500}
 MAX_WAIT = 300.0  # seconds; a longer wait is reported as an error instead
 _MIN_TIMESTAMP = 1_000_000_000  # a larger reset is a Unix time, not a number of seconds
 _NUMBER = re.compile(r"\s*([0-9]{1,12})(?:\.[0-9]{1,9})?\s*(?:[,;]|$)")
@@ -70,16 +76,45 @@ def parse_quota(headers: Mapping[str, str]) -> Quota | None:
     )
 
 
-def is_quota_exhausted(status: int, headers: Mapping[str, str], content: bytes) -> bool:
-    """Return whether a 429 means a used-up quota that renews only after the maximum wait."""
-    if status != 429:
-        return False
+@dataclass(frozen=True, slots=True)
+class Throttling:
+    """What one response says about later requests to its host."""
+
+    retry_after: float | None = None  # seconds, from the Retry-After of a busy host
+    quota: Quota | None = None
+    is_quota_exhausted: bool = False  # a 429 whose quota renews only after the maximum wait
+
+
+def parse_throttling(status: int, headers: Mapping[str, str], content: bytes) -> Throttling:
+    """Parse the headers of a response, and the body of a 429; every other body may be b""."""
+    quota = parse_quota(headers)
+    retry_after = parse_retry_after(headers) if status in _RETRY_AFTER_STATUSES else None
+    is_exhausted = status == 429 and _is_exhausted(quota, retry_after, content)
+    return Throttling(retry_after, quota, is_exhausted)
+
+
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the delay of a Retry-After header in seconds; None without a valid one.
+
+    Source: RFC 9110, 10.2.3 (seconds or a date).
+    """
+    value = headers.get("Retry-After", "").strip()
+    if not value:
+        return None
+    if value.isdecimal():  # isdigit is also true for superscripts, which float() rejects
+        return min(float(value), threading.TIMEOUT_MAX)
+    try:
+        seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+    return min(max(0.0, seconds), threading.TIMEOUT_MAX)
+
+
+def _is_exhausted(quota: Quota | None, retry_after: float | None, content: bytes) -> bool:
     if _PULL_RATE_LIMIT.search(content) is not None:
         return True
-    retry_after = _parse_number(headers.get("Retry-After"))
     if retry_after is not None and retry_after <= MAX_WAIT:
         return False
-    quota = parse_quota(headers)
     if quota is None or quota.remaining > 0:
         return False
     return quota.wait_time is not None and not quota.is_short

@@ -12,8 +12,8 @@ from requests.structures import CaseInsensitiveDict
 from concil.http.throttle.ratelimit_headers import (
     Quota,
     format_duration,
-    is_quota_exhausted,
     parse_quota,
+    parse_throttling,
 )
 from tests.support.quick_retries import UNTIMED
 
@@ -120,12 +120,24 @@ def test_how_long_to_wait(quota: Quota, wait: float | None) -> None:
             b"",
             False,
         ),
+        (
+            429,
+            {
+                "X-RateLimit-Remaining": "0",
+                "X-RateLimit-Reset": "3600",
+                "Retry-After": "Tue, 29 Oct 2002 19:50:44 GMT",
+            },
+            b"",
+            False,
+        ),
     ],
 )
 def test_a_refusal_for_hours_is_told_from_one_for_a_moment(
     status: int, told: dict[str, str], content: bytes, spent: bool
 ) -> None:
-    assert is_quota_exhausted(status, CaseInsensitiveDict(told), content) == spent
+    found = parse_throttling(status, CaseInsensitiveDict(told), content)
+
+    assert found.is_quota_exhausted == spent
 
 
 @pytest.mark.parametrize(
