@@ -13,12 +13,14 @@ from typing import Any
 
 import requests
 import requests.cookies
+from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from concil import __version__
 from concil.http.adapter import RegistryAdapter
 from concil.http.certs_d import CertificateDirectories, HostCertificates, read_directory
+from concil.http.exchange.direct import can_send
 from concil.runtime import arguments
 
 # URLs and headers that requests would send unchanged: no user info, no "." or ".." segments,
@@ -33,6 +35,7 @@ _PLAIN_URL = re.compile(
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9-]+")
 _PLAIN_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _ORIGINAL_SEND = requests.Session.send
+_ORIGINAL_ADAPTER_SEND = HTTPAdapter.send
 _METHODS_WITHOUT_BODY = frozenset({"GET", "HEAD"})
 
 
@@ -115,7 +118,18 @@ class _RegistrySession(requests.Session):
         if kwargs.pop("allow_redirects", True):
             return super().send(request, **kwargs)
         start_time = time.perf_counter()
-        response = self.get_adapter(request.url or "").send(request, **kwargs)
+        adapter = self.get_adapter(request.url or "")
+        if (
+            isinstance(adapter, RegistryAdapter)
+            and HTTPAdapter.send is _ORIGINAL_ADAPTER_SEND
+            and not kwargs["proxies"]
+            and can_send(request)
+        ):
+            response = adapter.exchange(
+                request, kwargs.get("timeout"), kwargs["verify"], kwargs["cert"]
+            )
+        else:
+            response = adapter.send(request, **kwargs)
         response.elapsed = timedelta(seconds=time.perf_counter() - start_time)
         if "Set-Cookie" in response.headers:
             requests.cookies.extract_cookies_to_jar(  # type: ignore[no-untyped-call]

@@ -21,6 +21,7 @@ from concil.errors import (
 )
 from concil.fs.resume_state import WriterState
 from concil.http import errors
+from concil.http.exchange.response_body import ResponseBody
 from concil.http.transport import content_length
 from concil.http.urls import redact_url
 from concil.oci.descriptor import Descriptor
@@ -50,12 +51,9 @@ class RegistryBlobReader:
         """Read ``response``, whose first byte is the blob's byte ``start``; `close` closes it."""
         self._url = response.url
         self._raw = response.raw
-        # urllib3 always returns new bytes objects, whose copies and page faults cost as much CPU
-        # as the receiving. http.client's response can fill a buffer. Without it, or with chunked
-        # coding, urllib3 is used.
-        http_response = getattr(response.raw, "_fp", None)
-        plain = isinstance(http_response, http.client.HTTPResponse) and not http_response.chunked
-        self._http_response = http_response if plain else None
+        # urllib3's response always returns new bytes objects, whose copies and page faults cost
+        # as much CPU as the receiving.
+        self._direct_body = response.raw if isinstance(response.raw, ResponseBody) else None
         self._deferred_error: BaseException | None = (
             None  # to be raised after the bytes received before it
         )
@@ -73,8 +71,8 @@ class RegistryBlobReader:
         try:
             if self._deferred_error is not None:
                 raise self._deferred_error
-            if self._http_response is not None:
-                return self._fill_buffer(self._http_response, buffer)
+            if self._direct_body is not None:
+                return self._fill_buffer(self._direct_body, buffer)
             piece = self._raw.read1(len(buffer), decode_content=False)
         except _CONNECTION_ERRORS as error:
             what = f"GET {redact_url(self._url)}"
@@ -103,13 +101,10 @@ class RegistryBlobReader:
 
     def close(self) -> None:
         """Release the connection; one with unread bytes is closed."""
-        http_response = self._http_response
-        if http_response is not None and http_response.isclosed() and http_response.length == 0:
-            self._raw.release_conn()  # urllib3 does not notice that everything was read
         self._raw.close()
         self._raw.release_conn()
 
-    def _fill_buffer(self, response: http.client.HTTPResponse, buffer: memoryview) -> int:
+    def _fill_buffer(self, body: ResponseBody, buffer: memoryview) -> int:
         """Fill the buffer with repeated reads, as long as data arrives quickly.
 
         Large pieces are faster, because each system call also releases the interpreter lock.
@@ -117,7 +112,7 @@ class RegistryBlobReader:
         count, deadline = 0, time.monotonic() + _GATHER_TIME
         while count < len(buffer) and (not count or time.monotonic() < deadline):
             try:
-                received = _read_once(response, buffer[count:])
+                received = body.readinto(buffer[count:])
             except _CONNECTION_ERRORS as error:
                 if not count:
                     raise
@@ -127,20 +122,6 @@ class RegistryBlobReader:
             if received == 0:
                 break
         return count
-
-
-def _read_once(response: http.client.HTTPResponse, buffer: memoryview) -> int:
-    """Read once from the connection into the buffer; 0 at the end of the body or of the stream.
-
-    Unlike `HTTPResponse.readinto` it does not wait until the buffer is full.
-    """
-    if response.fp is None or response.length is None:
-        return response.readinto(buffer)
-    received: int = response.fp.readinto1(buffer[: response.length])
-    response.length -= received
-    if response.length == 0:
-        response.readinto(buffer[:0])  # detects the end and releases the connection
-    return received
 
 
 class RepositoryStore(BaseStore):

@@ -1,0 +1,143 @@
+"""Sends a prepared request over a connection of urllib3's pool, and reads the response itself.
+
+urllib3, http.client and the e-mail parser need several times the CPU time of the exchange. What
+they are kept for: connections with TLS, certificates and proxies, and the pools they wait in.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import re
+import ssl
+from typing import Any
+
+import requests
+import requests.cookies
+import requests.utils
+import urllib3.exceptions
+from requests.structures import CaseInsensitiveDict
+from urllib3.connectionpool import HTTPConnectionPool
+
+from concil.http.exchange.pooled_connection import PooledConnection
+from concil.http.exchange.response_body import ResponseBody
+from concil.http.exchange.response_head import HeadReader
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+# http.client refuses the same in a request line.
+_UNSAFE_TARGET = re.compile(r"[^\x21-\x7e]")
+_UNSAFE_HEADER = re.compile(r"[\r\n\x00]")
+
+
+class DirectResponse(requests.Response):
+    """Response of a direct exchange."""
+
+    def __init__(  # pylint: disable=super-init-not-called
+        self,
+        request: requests.PreparedRequest,
+        body: ResponseBody,
+        headers: CaseInsensitiveDict[str],
+    ) -> None:
+        """Set the attributes of ``requests.Response``, which creates a cookie jar for each."""
+        self._content: Any = False  # the type stubs know only what it is when it was read
+        self._content_consumed = False
+        self._next = None
+        self.status_code = body.status
+        self.headers = headers
+        self.raw = body
+        self.url = request.url or ""
+        self.encoding = requests.utils.get_encoding_from_headers(headers)
+        self.history = []
+        self.reason = body.reason
+        self.request = request
+
+    @functools.cached_property
+    def cookies(self) -> requests.cookies.RequestsCookieJar:  # type: ignore[override]
+        """The cookies of the response."""
+        jar = requests.cookies.RequestsCookieJar()
+        requests.cookies.extract_cookies_to_jar(jar, self.request, self.raw)  # type: ignore[no-untyped-call]
+        return jar
+
+
+def can_send(request: requests.PreparedRequest) -> bool:
+    """Return whether a request is one that `exchange` sends as urllib3 would."""
+    body = request.body
+    if not (body is None or isinstance(body, bytes) or hasattr(body, "__len__")):
+        return False
+    if body is not None and "Content-Length" not in request.headers:
+        return False
+    if "Transfer-Encoding" in request.headers or "Expect" in request.headers:
+        return False
+    return not _UNSAFE_TARGET.search(request.path_url)
+
+
+def exchange(
+    pool: HTTPConnectionPool,
+    request: requests.PreparedRequest,
+    connect_timeout: float | None,
+    read_timeout: float | None,
+) -> DirectResponse:
+    """Send a request and receive the head of its response.
+
+    Args:
+        pool: provides the connection, and gets it back with the last byte of the body.
+        connect_timeout: seconds to connect, and for one write; None: no limit.
+        read_timeout: seconds without a byte; None: no limit.
+    Raises:
+        urllib3.exceptions.HTTPError, OSError: there was no response.
+        ValueError: a header cannot be sent.
+    """
+    head = _format_head(pool, request)
+    connection = _connect(pool, connect_timeout)
+    try:
+        connection.send(head, request)
+        connection.set_timeout(read_timeout)
+        reader = HeadReader(connection.recv)
+        response_head = reader.read_head()
+        if request.headers.get("Connection", "").lower() == "close":
+            response_head.values["connection"] = "close"
+        body = ResponseBody(response_head, reader, connection, has_no_body=request.method == "HEAD")
+    except http.client.HTTPException as error:
+        connection.discard()
+        raise urllib3.exceptions.ProtocolError("Connection aborted.", error) from error
+    except ssl.SSLError as error:
+        connection.discard()
+        raise urllib3.exceptions.SSLError(error) from error
+    except BaseException:
+        connection.discard()
+        raise
+    headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
+    for name, _ in response_head.headers:
+        headers[name] = response_head.values[name.lower()]
+    return DirectResponse(request, body, headers)
+
+
+def _format_head(pool: HTTPConnectionPool, request: requests.PreparedRequest) -> bytes:
+    """Return the request line and headers, with the Host header that http.client would send.
+
+    Raises:
+        ValueError: a header has a line break, or characters beyond ISO 8859-1.
+    """
+    lines = [f"{request.method} {request.path_url} HTTP/1.1"]
+    headers = request.headers
+    if "Host" not in headers:
+        host = f"[{pool.host}]" if ":" in pool.host else pool.host
+        is_default = pool.port in (None, _DEFAULT_PORTS.get(pool.scheme or ""))
+        lines.append(f"Host: {host}" if is_default else f"Host: {host}:{pool.port}")
+    if "Accept-Encoding" not in headers:
+        lines.append("Accept-Encoding: identity")
+    for name, value in headers.items():
+        # requests takes bytes, too, whatever its type stubs say.
+        text = value.decode("latin-1") if isinstance(value, bytes) else value  # type: ignore[unreachable]
+        if _UNSAFE_HEADER.search(text):
+            raise ValueError("a header has a line break")
+        lines.append(f"{name}: {text}")
+    return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
+
+
+def _connect(pool: HTTPConnectionPool, timeout: float | None) -> PooledConnection:
+    """Return a connection. Raises urllib3's errors."""
+    try:
+        return PooledConnection(pool, timeout)
+    except ssl.SSLError as error:
+        raise urllib3.exceptions.SSLError(error) from error

@@ -1,0 +1,88 @@
+"""A connection of urllib3's pool, used without urllib3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+from urllib3.connectionpool import HTTPConnectionPool
+
+from concil.config import KIB, MIB
+
+_JOINED_BODY_SIZE = 64 * KIB  # bytes of a body that is sent together with the headers
+_BLOCK_SIZE = 1 * MIB
+
+
+class PooledConnection:
+    """A connection for one exchange. One thread at a time; end it by `release` or `discard`.
+
+    urllib3 has no public way to take a connection from a pool or to return it.
+    """
+
+    def __init__(self, pool: HTTPConnectionPool, timeout: float | None) -> None:
+        """Take an idle connection from the pool, or connect.
+
+        Args:
+            timeout: seconds to connect, and for one write; None: no limit.
+        Raises:
+            urllib3.exceptions.HTTPError, OSError: it could not connect.
+        """
+        self.pool = pool
+        self._connection: Any = pool._get_conn()  # noqa: SLF001 - see above
+        self._has_unsent_bytes = False
+        try:
+            self._sock = self._connect(timeout)
+        except BaseException:
+            self.discard()
+            raise
+        self.recv = self._sock.recv
+        self.recv_into = self._sock.recv_into
+        self.set_timeout = self._sock.settimeout
+
+    def send(self, head: bytes, request: requests.PreparedRequest) -> None:
+        """Send a head and the body of ``request``.
+
+        A server may answer before it has read the body, and close the connection: that is no
+        error yet.
+        """
+        body: Any = request.body
+        try:
+            if not body:
+                self._sock.sendall(head)
+            elif isinstance(body, bytes) and len(body) <= _JOINED_BODY_SIZE:
+                self._sock.sendall(head + body)
+            else:
+                self._sock.sendall(head)
+                self._send_body(body)
+        except (BrokenPipeError, ConnectionResetError):
+            self._has_unsent_bytes = True
+
+    def release(self, *, is_reusable: bool) -> None:
+        """Return the connection to its pool, or close it if it cannot be used again."""
+        if is_reusable and not self._has_unsent_bytes:
+            self.pool._put_conn(self._connection)  # noqa: SLF001 - see above
+        else:
+            self.discard()
+
+    def discard(self) -> None:
+        """Close the connection; the pool opens another one in its place."""
+        self._connection.close()
+        self.pool._put_conn(None)  # noqa: SLF001 - see above
+
+    def _connect(self, timeout: float | None) -> Any:  # noqa: ANN401 - a socket or TLS socket
+        connection = self._connection
+        connection.timeout = timeout
+        if connection.sock is None:
+            # For https it connects, and warns of a host that is not verified.
+            self.pool._validate_conn(connection)  # noqa: SLF001 - see above
+            if connection.sock is None:
+                connection.connect()
+        connection.sock.settimeout(timeout)
+        return connection.sock
+
+    def _send_body(self, body: Any) -> None:  # noqa: ANN401 - bytes, or an object with `read`
+        if isinstance(body, bytes):
+            self._sock.sendall(body)
+            return
+        while block := body.read(_BLOCK_SIZE):
+            self._sock.sendall(block)

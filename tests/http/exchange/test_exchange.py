@@ -1,0 +1,251 @@
+"""A direct exchange gives what requests and urllib3 give, for every form of response."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import requests
+
+from concil.errors import ConcilError
+from concil.http import errors
+from concil.http.adapter import RegistryAdapter
+from concil.http.requests_session import create_session
+from concil.http.transport import Transport, read_limited
+from tests.support.tcp_peers import TCPServer
+
+TIMEOUT = 10.0  # seconds
+BODY = b"0123456789" * 1000
+
+
+class CannedServer(TCPServer):
+    """Answers every request with the same bytes; the connection stays open unless they say so."""
+
+    def __init__(self, answer: bytes, *, closes: bool = False) -> None:
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self._answer_bytes = answer
+        self._closes = closes
+        self._sockets: list[socket.socket] = []
+        super().__init__(self._serve_requests)
+
+    def _serve_requests(self, connection: socket.socket) -> None:
+        self.connections += 1
+        self._sockets.append(connection)
+        received = b""
+        while True:
+            while b"\r\n\r\n" not in received:
+                try:
+                    piece = connection.recv(65536)
+                except OSError:
+                    return
+                if not piece:
+                    return
+                received += piece
+            head, _, received = received.partition(b"\r\n\r\n")
+            self.requests.append(head)
+            connection.sendall(self._answer_bytes)
+            if self._closes:
+                return
+
+    def close(self) -> None:
+        for sock in self._sockets:
+            if sock.fileno() >= 0:
+                sock.shutdown(socket.SHUT_RDWR)
+        super().close()
+
+
+@contextmanager
+def canned_server(answer: bytes, *, closes: bool = False) -> Iterator[CannedServer]:
+    server = CannedServer(answer, closes=closes)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def receive(url: str, method: str, *, direct: bool) -> tuple[Any, ...]:
+    """Send a request in one of both ways; return all that can be seen of its response."""
+    with create_session() as session:  # with a connection of its own
+        return receive_in(session, url, method, direct=direct)
+
+
+def receive_in(
+    session: requests.Session, url: str, method: str, *, direct: bool
+) -> tuple[Any, ...]:
+    """Do as `receive` in a session."""
+    request = session.prepare_request(requests.Request(method, url))
+    adapter = session.get_adapter(url)
+    assert isinstance(adapter, RegistryAdapter)
+    try:
+        if direct:
+            response = adapter.exchange(request, (TIMEOUT, TIMEOUT), verify=True)
+        else:
+            response = adapter.send(
+                request, stream=True, timeout=(TIMEOUT, TIMEOUT), verify=True, proxies={}
+            )
+        with response:
+            pieces = b"".join(response.iter_content(1000))
+    except (requests.RequestException, OSError, errors.URLLIB3_ERRORS):
+        return ("an error",)
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return response.status_code, response.reason, headers, response.encoding, pieces
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+RESPONSES = {
+    "with a length": b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + BODY,
+    "with an empty body": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "without a reason": b"HTTP/1.1 200\r\nContent-Length: 1\r\n\r\nx",
+    "of several words": b"HTTP/1.1 404 Not  Found here \r\nContent-Length: 1\r\n\r\nx",
+    "of a status without body": b"HTTP/1.1 204 No Content\r\nETag: x\r\n\r\n",
+    "in chunks": CHUNKED + b"5;name=value\r\n01234\r\n0005\r\n56789\r\n0\r\nTrailer: x\r\n\r\n",
+    "in chunks, with a length": CHUNKED[:-2] + b"Content-Length: 3\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+    "in chunks of upper case": CHUNKED + b"A\r\n0123456789\r\n0\r\n\r\n",
+    "with line feeds only": b"HTTP/1.1 200 OK\nContent-Length: 2\nX: y\n\nab",
+    "with repeated headers": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nA: 1\r\na: 2\r\n\r\nx",
+    "with the same length twice": b"HTTP/1.1 200 OK\r\n" + b"Content-Length: 1\r\n" * 2 + b"\r\nx",
+    "with bytes beyond ASCII": b"HTTP/1.1 200 \xdcber\r\nContent-Length: 1\r\nA: \xe4\r\n\r\nx",
+    "after an interim one": b"HTTP/1.1 100 Continue\r\nA: b\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
+    "with a type": b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: 1\r\n\r\nx",
+    "encoded": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    % len(gzip.compress(BODY))
+    + gzip.compress(BODY),
+    "of HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx",
+    "kept alive in HTTP/1.0": b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n"
+    b"Content-Length: 1\r\n\r\nx",
+}
+BROKEN = {
+    "up to the end": b"HTTP/1.1 200 OK\r\n\r\n" + BODY,
+    "shorter than its length": b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n" + BODY,
+    "with two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+    "with a wrong chunk size": CHUNKED + b"x\r\nx\r\n0\r\n\r\n",
+    "with a negative chunk size": CHUNKED + b"-1\r\nx\r\n0\r\n\r\n",
+    "with a chunk that breaks off": CHUNKED + b"5\r\n012",
+    "without the last chunk": CHUNKED + b"5\r\n01234\r\n",
+    "that is no HTTP": b"SSH-2.0-OpenSSH\r\n\r\n",
+    "of a wrong version": b"HTTP/2 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "with a wrong status": b"HTTP/1.1 20x OK\r\nContent-Length: 0\r\n\r\n",
+    "of nothing": b"",
+    "with a long line": b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70_000 + b"\r\n\r\n",
+    "with too many headers": b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 101 + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("name", RESPONSES)
+def test_response_is_the_same_as_from_requests(name: str, method: str) -> None:
+    answer = RESPONSES[name]
+    if method == "HEAD":
+        answer = answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if b"\r\n\r\n" in answer else answer
+    with canned_server(answer, closes=True) as server:
+        url = f"http://{server.host}/v2/"
+        expected = receive(url, method, direct=False)
+        seen = receive(url, method, direct=True)
+
+    assert seen == expected
+    assert seen[0] != "an error" or "interim" in name
+    assert len({head.split(b"\r\n")[0] for head in server.requests}) == 1
+    assert len({frozenset(head.split(b"\r\n")) for head in server.requests}) == 1
+
+
+def test_spaces_around_values_and_folded_lines_are_removed() -> None:
+    """Requests leaves them in the value. Source: RFC 9112, 5.1 and 5.2."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length:  1 \r\nA:\t b \r\nC: 1,\r\n\t2\r\nD: 3\r\n\r\nx"
+    with canned_server(answer) as server:
+        _, _, headers, _, body = receive(f"http://{server.host}/", "GET", direct=True)
+
+    assert headers == {"content-length": "1", "a": "b", "c": "1, 2", "d": "3"}
+    assert body == b"x"
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_response_is_the_same_as_from_requests(name: str) -> None:
+    with canned_server(BROKEN[name], closes=True) as server:
+        url = f"http://{server.host}/v2/"
+        expected = receive(url, "GET", direct=False)
+        seen = receive(url, "GET", direct=True)
+
+    assert seen == expected
+    assert (seen == ("an error",)) is (name != "up to the end")
+
+
+@pytest.mark.parametrize(
+    ("answer", "connections"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", 1),
+        (CHUNKED + b"1\r\nx\r\n0\r\n\r\n", 1),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx", 3),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", 3),
+        # Bytes behind the body would be taken for the next response.
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\n\r\n", 3),
+    ],
+)
+def test_connection_is_reused_only_after_a_complete_response(
+    answer: bytes, connections: int
+) -> None:
+    with canned_server(answer) as server, create_session() as session:
+        transport = Transport(session)
+        for _ in range(3):
+            response = transport.send(requests.Request("GET", f"http://{server.host}/"))
+            assert read_limited(response, 10, "an answer") == b"x"
+
+    assert server.connections == connections
+
+
+def test_connection_with_unread_bytes_is_closed() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + BODY
+    with canned_server(answer) as server, create_session() as session:
+        transport = Transport(session)
+        for _ in range(3):
+            response = transport.send(requests.Request("GET", f"http://{server.host}/"))
+            assert response.raw.read1(10) == BODY[:10]
+            response.close()
+
+    assert server.connections == 3
+
+
+def test_body_that_breaks_off_is_an_error_for_every_way_to_read_it() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n" + BODY
+    with canned_server(answer, closes=True) as server, create_session() as session:
+        transport = Transport(session)
+
+        def send() -> requests.Response:
+            return transport.send(requests.Request("GET", f"http://{server.host}/"))
+
+        with send() as response, pytest.raises(requests.exceptions.ChunkedEncodingError):
+            list(response.iter_content(1000))
+        with send() as response, pytest.raises(errors.URLLIB3_ERRORS):
+            response.raw.read()
+        with send() as response, pytest.raises(ConcilError):
+            read_limited(response, 30_000, "an answer")
+
+
+def test_silence_within_a_body_ends_by_its_timeout() -> None:
+    done = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nx")
+        done.wait(TIMEOUT)
+
+    server = TCPServer(serve)
+    try:
+        with create_session() as session:
+            adapter = session.get_adapter("http://")
+            assert isinstance(adapter, RegistryAdapter)
+            request = session.prepare_request(requests.Request("GET", f"http://{server.host}/"))
+            with adapter.exchange(request, (TIMEOUT, 0.05), verify=True) as response:
+                assert response.raw.read1(1) == b"x"
+                with pytest.raises(requests.ConnectionError):
+                    list(response.iter_content(10))
+    finally:
+        done.set()
+        server.close()
