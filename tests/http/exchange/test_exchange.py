@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -28,22 +26,15 @@ class CannedServer(TCPServer):
 
     def __init__(self, answer: bytes, *, closes: bool = False) -> None:
         self.requests: list[bytes] = []
-        self.connections = 0
         self._answer_bytes = answer
         self._closes = closes
-        self._sockets: list[socket.socket] = []
         super().__init__(self._serve_requests)
 
     def _serve_requests(self, connection: socket.socket) -> None:
-        self.connections += 1
-        self._sockets.append(connection)
         received = b""
         while True:
             while b"\r\n\r\n" not in received:
-                try:
-                    piece = connection.recv(65536)
-                except OSError:
-                    return
+                piece = connection.recv(65536)
                 if not piece:
                     return
                 received += piece
@@ -52,21 +43,6 @@ class CannedServer(TCPServer):
             connection.sendall(self._answer_bytes)
             if self._closes:
                 return
-
-    def close(self) -> None:
-        for sock in self._sockets:
-            if sock.fileno() >= 0:
-                sock.shutdown(socket.SHUT_RDWR)
-        super().close()
-
-
-@contextmanager
-def canned_server(answer: bytes, *, closes: bool = False) -> Iterator[CannedServer]:
-    server = CannedServer(answer, closes=closes)
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 def receive(url: str, method: str, *, direct: bool) -> tuple[Any, ...]:
@@ -145,7 +121,7 @@ def test_response_is_the_same_as_from_requests(name: str, method: str) -> None:
     answer = RESPONSES[name]
     if method == "HEAD":
         answer = answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if b"\r\n\r\n" in answer else answer
-    with canned_server(answer, closes=True) as server:
+    with CannedServer(answer, closes=True) as server:
         url = f"http://{server.host}/v2/"
         expected = receive(url, method, direct=False)
         seen = receive(url, method, direct=True)
@@ -159,7 +135,7 @@ def test_response_is_the_same_as_from_requests(name: str, method: str) -> None:
 def test_spaces_around_values_and_folded_lines_are_removed() -> None:
     """Requests leaves them in the value. Source: RFC 9112, 5.1 and 5.2."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length:  1 \r\nA:\t b \r\nC: 1,\r\n\t2\r\nD: 3\r\n\r\nx"
-    with canned_server(answer) as server:
+    with CannedServer(answer) as server:
         _, _, headers, _, body = receive(f"http://{server.host}/", "GET", direct=True)
 
     assert headers == {"content-length": "1", "a": "b", "c": "1, 2", "d": "3"}
@@ -168,7 +144,7 @@ def test_spaces_around_values_and_folded_lines_are_removed() -> None:
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_response_is_the_same_as_from_requests(name: str) -> None:
-    with canned_server(BROKEN[name], closes=True) as server:
+    with CannedServer(BROKEN[name], closes=True) as server:
         url = f"http://{server.host}/v2/"
         expected = receive(url, "GET", direct=False)
         seen = receive(url, "GET", direct=True)
@@ -191,7 +167,7 @@ def test_broken_response_is_the_same_as_from_requests(name: str) -> None:
 def test_connection_is_reused_only_after_a_complete_response(
     answer: bytes, connections: int
 ) -> None:
-    with canned_server(answer) as server, create_session() as session:
+    with CannedServer(answer) as server, create_session() as session:
         transport = Transport(session)
         for _ in range(3):
             response = transport.send(requests.Request("GET", f"http://{server.host}/"))
@@ -202,7 +178,7 @@ def test_connection_is_reused_only_after_a_complete_response(
 
 def test_connection_with_unread_bytes_is_closed() -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + BODY
-    with canned_server(answer) as server, create_session() as session:
+    with CannedServer(answer) as server, create_session() as session:
         transport = Transport(session)
         for _ in range(3):
             response = transport.send(requests.Request("GET", f"http://{server.host}/"))
@@ -214,7 +190,7 @@ def test_connection_with_unread_bytes_is_closed() -> None:
 
 def test_body_that_breaks_off_is_an_error_for_every_way_to_read_it() -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n" + BODY
-    with canned_server(answer, closes=True) as server, create_session() as session:
+    with CannedServer(answer, closes=True) as server, create_session() as session:
         transport = Transport(session)
 
         def send() -> requests.Response:
