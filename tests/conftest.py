@@ -48,10 +48,13 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what the number of workers makes a difference to: the serial run is of those."""
+    """Mark what the number of workers makes a difference to, and what starts processes."""
     for item in items:
-        if "workers" in getattr(item, "fixturenames", ()):
+        names = getattr(item, "fixturenames", ())
+        if "workers" in names:
             item.add_marker(pytest.mark.workers)
+        if "program" in names:
+            item.add_marker(pytest.mark.process)
 
 
 def _worker_count() -> int:

@@ -9,6 +9,8 @@ import pytest
 
 from tests.fuzz.targets import SEEDS, TARGETS
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_parser_raises_nothing_of_python_s_own(name: str) -> None:

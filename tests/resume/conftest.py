@@ -20,9 +20,12 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give what moves a GiB again and again the time for it."""
+    """Mark these tests, and give what moves a GiB again and again the time for it."""
     for item in items:
-        if FULL and item.path.is_relative_to(HERE):
+        if not item.path.is_relative_to(HERE):
+            continue
+        item.add_marker(pytest.mark.process)
+        if FULL:
             item.add_marker(pytest.mark.timeout(5 * TIMEOUT))
 
 
