@@ -11,7 +11,7 @@ import pytest
 
 from concil.engine.engine import Engine
 from concil.server import EmbeddedRegistry
-from tests.engine.engine_setup import FULL, blob_path
+from tests.engine.engine_setup import blob_path
 from tests.support.images import (
     Image,
     Layer,
@@ -21,6 +21,7 @@ from tests.support.images import (
     make_image,
     write_layout,
 )
+from tests.support.scale import FULL
 
 LAYERS = 5000 if FULL else 1000
 PUSHED = LAYERS if FULL else 300  # each is a request or two more than a read

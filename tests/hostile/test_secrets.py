@@ -19,10 +19,10 @@ import pytest
 from concil.cli.main import _create_parser, main
 from concil.oci.media_types import OCI_MANIFEST
 from tests.cli.runner import Program, make_demo_small
-from tests.engine.engine_setup import FULL
 from tests.hostile.hostile_registry import BLOB, descriptor, image
 from tests.support.images import digest_of
 from tests.support.quick_retries import drop_backoff
+from tests.support.scale import FULL
 from tests.support.scripted_server import (
     NO_RESPONSE,
     ReceivedRequest,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.engine_setup import FULL
 from tests.personalities.cases import CASES, QUICK, Case
 from tests.personalities.matrix_cell import MatrixHarness, Trouble
+from tests.support.scale import FULL
 
 LONGEST = 10.0  # seconds of one cell, on a machine that does much else
 # What fits into a chunk is hashed first, and then all is as with a known digest.

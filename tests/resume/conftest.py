@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from concil.server import EmbeddedRegistry
-from tests.resume.child_processes import FULL, MIB, TIMEOUT
+from tests.resume.child_processes import MIB, TIMEOUT
 from tests.resume.transfer_costs import WireBudget, summary_lines
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import write_blob
 from tests.support.relay import Relay
+from tests.support.scale import FULL
 
 HERE = Path(__file__).parent
 
