@@ -12,12 +12,14 @@ import pytest
 
 from concil.runtime.redaction import SECRETS
 from tests.support.docker_registry import DockerRegistry
+from tests.support.scale import FULL
 from tests.support.skopeo import Skopeo
 from tests.support.tls import CertificateAuthority
 
 # Time is measured in benchmarks/; here a busy machine would make a failure of it.
-hypothesis.settings.register_profile("lab", deadline=None)
-hypothesis.settings.load_profile("lab")
+hypothesis.settings.register_profile("short", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("full", deadline=None)
+hypothesis.settings.load_profile("full" if FULL else "short")
 
 WORKERS_VARIABLE = "CONCIL_TEST_WORKERS"
 # What would bring the user's proxies, credentials or certificates into a test.
@@ -48,10 +50,13 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what the number of workers makes a difference to: the serial run is of those."""
+    """Mark what the number of workers makes a difference to, and what starts processes."""
     for item in items:
-        if "workers" in getattr(item, "fixturenames", ()):
+        names = getattr(item, "fixturenames", ())
+        if "workers" in names:
             item.add_marker(pytest.mark.workers)
+        if "program" in names:
+            item.add_marker(pytest.mark.process)
 
 
 def _worker_count() -> int:

@@ -16,6 +16,8 @@ from benchmarks.measure import MIB, Measured, ProgramFailedError, measure
 from benchmarks.registry import two_registries
 from benchmarks.table import Compared, text
 
+pytestmark = pytest.mark.process
+
 SIZE = 2 * MIB
 
 

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
+import pytest
+
+from concil.cli.demo import command
+
 PATIENCE = 60  # seconds
 # Root may read and write everything, unless it is started without these.
 _POWERS = "-dac_override,-dac_read_search"
@@ -81,6 +85,13 @@ class Program:
     def environment() -> dict[str, str]:
         # The package that is under test here is the one that runs there.
         return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def make_demo_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the demo in this process move a quarter of its bytes, over a faster line."""
+    monkeypatch.setattr(command, "_LARGE_LAYER_SIZE", 24 * 1024 * 1024)
+    monkeypatch.setattr(command, "_CUT_AFTER", 13 * 1024 * 1024)
+    monkeypatch.setattr(command, "_RATE", 100 * 1024 * 1024)
 
 
 def assert_fails(outcome: Outcome, code: int, *words: str) -> None:

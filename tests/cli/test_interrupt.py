@@ -17,6 +17,8 @@ from tests.support.faults import Fault
 from tests.support.images import Image, assert_same_image, make_image, put_image, write_layout
 from tests.support.relay import Relay
 
+pytestmark = pytest.mark.process
+
 LINE = "concil: interrupted; run the same command again to resume"
 SIZE = 24_000_000  # bytes
 

@@ -20,6 +20,8 @@ from concil.server import EmbeddedRegistry, listener
 from tests.cli.runner import Outcome, Program
 from tests.support.images import assert_same_image, make_image, put_image
 
+pytestmark = pytest.mark.process
+
 IMAGES = {f"app{number}": make_image(number, (60_000, 20_000)) for number in range(12)}
 USER = 54321  # root may have as many processes as it likes
 _RIGHTS = "+dac_read_search,+dac_override"

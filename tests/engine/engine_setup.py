@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from concil.transfer.journal import Journal
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import write_blob
 
-FULL = os.environ.get("CONCIL_TEST_FULL") == "1"  # sizes and numbers of the issue
 WAIT = 60  # seconds until a test that hangs is failed
 CHUNK = MIB
 # Back-off is for other people's registries; here it would only be slow.

@@ -156,6 +156,17 @@ def test_event_ends_a_call_which_goes_on_when_it_is_repeated(
         goes_on(job, engine)
 
 
+def collect_interrupted_sockets() -> None:
+    """Collect what an interrupt has orphaned, before another test is blamed for it.
+
+    Without threads the call runs in the thread that gets the signal. The exception may come
+    between two instructions that create a socket and store it; no code can close that one.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 def test_interrupt_ends_a_call_which_goes_on_when_it_is_repeated(
     job: Job, config: TransferConfig, tmp_path: Path
 ) -> None:
@@ -186,6 +197,7 @@ def test_interrupt_ends_a_call_which_goes_on_when_it_is_repeated(
     finally:
         ended.set()
         presser.join(WAIT)
+        collect_interrupted_sockets()
         signal.signal(signal.SIGINT, handler)
         signal.signal(signal.SIGWINCH, other)
 

@@ -1,4 +1,4 @@
-"""An image of 5,000 layers goes everywhere; no registry or builder makes one of more."""
+"""An image of very many layers goes everywhere; no registry or builder makes one of 5,000."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from concil.engine.engine import Engine
 from concil.server import EmbeddedRegistry
-from tests.engine.engine_setup import FULL, blob_path
+from tests.engine.engine_setup import blob_path
 from tests.support.images import (
     Image,
     Layer,
@@ -21,9 +21,10 @@ from tests.support.images import (
     make_image,
     write_layout,
 )
+from tests.support.scale import FULL
 
-LAYERS = 5000
-PUSHED = LAYERS if FULL else 600  # each is a request or two more than a read
+LAYERS = 5000 if FULL else 1000
+PUSHED = LAYERS if FULL else 300  # each is a request or two more than a read
 
 pytestmark = pytest.mark.slow
 

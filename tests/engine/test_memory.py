@@ -14,9 +14,10 @@ import pytest
 
 from concil.config import MIB
 from concil.server import EmbeddedRegistry
-from tests.engine.engine_setup import FULL, file_of
+from tests.engine.engine_setup import file_of
 from tests.support.docker_registry import MEMORY
 from tests.support.images import make_image, make_layer, put_image
+from tests.support.scale import FULL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -13,7 +13,7 @@ import requests
 from concil.config import MIB
 from concil.progress.events import State
 from concil.transfer.mirror.report import MirrorItem
-from tests.engine.engine_setup import FULL, QUICK, engine_of
+from tests.engine.engine_setup import QUICK, engine_of
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import (
     Image,
@@ -25,6 +25,7 @@ from tests.support.images import (
 )
 from tests.support.relay import Relay
 from tests.support.request_log import RequestLog
+from tests.support.scale import FULL
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -21,6 +21,8 @@ from concil.fs.owner_lock import OwnerLock, is_alive
 from concil.fs.resume_state import WriterState
 from concil.transfer.journal import Journal
 
+pytestmark = pytest.mark.process
+
 STATE = WriterState("http://registry/secret", 10, 4, (), "12:ab")
 NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 HOLD = (

@@ -17,6 +17,7 @@ from concil.config import MIB
 from concil.errors import DigestMismatch, SizeMismatch, StoreError
 from concil.fs.partial_file import PartialFile
 from concil.fs.resume_state import WriterState
+from tests.support.scale import at_most
 from tests.support.store_contract import Blob
 from tests.transfer.transfer_setup import WAIT, run_concurrently
 
@@ -68,7 +69,7 @@ def test_empty_blob_is_a_file_too(tmp_path: Path) -> None:
     assert (tmp_path / "final").read_bytes() == b""
 
 
-@settings(deadline=None, database=None, max_examples=150)
+@settings(deadline=None, database=None, max_examples=at_most(150))
 @given(size=st.integers(0, 400), choices=st.randoms(use_true_random=False))
 def test_any_order_of_ranges_covers_the_blob_once(
     tmp_path_factory: pytest.TempPathFactory, size: int, choices: random.Random

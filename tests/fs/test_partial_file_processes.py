@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.fs.test_partial_file import BLOB, begin, fill
 from tests.transfer.transfer_setup import WAIT
+
+pytestmark = pytest.mark.process
 
 PROCESS = """
 import sys
@@ -46,6 +50,8 @@ def test_two_processes_fill_files_of_their_own(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
+import pytest
+
 from concil.errors import StoreError
 from tests.fs.test_partial_file import BLOB, begin
 

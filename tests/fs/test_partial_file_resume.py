@@ -13,10 +13,11 @@ from concil.errors import DigestMismatch
 from concil.fs.resume_state import WriterState
 from tests.fs.test_partial_file import BLOB, begin, fill
 from tests.support.images import make_blob
+from tests.support.scale import at_most
 from tests.support.store_contract import Blob
 
 
-@settings(deadline=None, database=None, max_examples=100)
+@settings(deadline=None, database=None, max_examples=at_most(100))
 @given(
     size=st.integers(1, 400),
     stretches=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), max_size=6),

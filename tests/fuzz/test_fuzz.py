@@ -8,11 +8,16 @@ import sys
 import pytest
 
 from tests.fuzz.targets import SEEDS, TARGETS
+from tests.support.scale import FULL
+
+BYTES = 150_000 if FULL else 30_000  # of input for each parser
+
+pytestmark = pytest.mark.process
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_parser_raises_nothing_of_python_s_own(name: str) -> None:
-    words = ["-m", "tests.fuzz", name, "--bytes=150000", "--random"]
+    words = ["-m", "tests.fuzz", name, f"--bytes={BYTES}", "--random"]
 
     done = subprocess.run(
         [sys.executable, *words], capture_output=True, text=True, timeout=100, check=False

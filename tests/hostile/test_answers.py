@@ -15,6 +15,7 @@ from concil.errors import AccessDenied, ConcilError, ConnectionLost, ProtocolVio
 from concil.http.requests_session import create_session
 from tests.hostile.endless_server import create_flood
 from tests.hostile.hostile_registry import HostileRegistry, failure
+from tests.support.quick_retries import drop_backoff
 from tests.support.scripted_server import ReceivedRequest, ScriptedResponse, reply
 from tests.support.tcp_peers import serve_pieces
 
@@ -107,7 +108,7 @@ def test_odd_headers_end_in_an_error_of_ours(
     status: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("concil.retry.retry_delay", lambda *_: 0.0)
+    drop_backoff(monkeypatch)
     monkeypatch.setattr("concil.http.throttle.ratelimit_headers.parse_retry_after", lambda _: None)
     answer = ScriptedResponse(status, b"[]", headers).wire(head=False)
     with serve_pieces(lambda: [answer]) as server:

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from concil.config import MIB
 from concil.engine.engine import Engine
 from concil.errors import InvalidManifest
@@ -18,6 +20,8 @@ from tests.hostile.endless_server import FLOODS, create_flood
 from tests.hostile.hostile_registry import HostileRegistry, descriptor, failure, image, index
 from tests.support.images import digest_of
 from tests.support.scripted_server import ScriptedResponse, ScriptedServer
+
+pytestmark = pytest.mark.process
 
 PEAK = 100 * MIB  # bytes a process may need at most
 # One process for all attackers, for Python needs longer to start than to refuse one of them.

@@ -18,10 +18,11 @@ import pytest
 
 from concil.cli.main import _create_parser, main
 from concil.oci.media_types import OCI_MANIFEST
-from tests.cli.runner import Program
-from tests.engine.engine_setup import FULL
+from tests.cli.runner import Program, make_demo_small
 from tests.hostile.hostile_registry import BLOB, descriptor, image
 from tests.support.images import digest_of
+from tests.support.quick_retries import drop_backoff
+from tests.support.scale import FULL
 from tests.support.scripted_server import (
     NO_RESPONSE,
     ReceivedRequest,
@@ -41,6 +42,15 @@ SESSIONS = [
     "/up;sig={}/x;more={}",
     "/signed?X-Amz-Signature={}&policy={}",
 ]
+
+
+TROUBLES = [None, NO_RESPONSE, reply(200, b"x", Content_Encoding="odd")]
+# Where a session stands and what goes wrong have nothing to do with each other.
+SESSIONS_AND_TROUBLES = (
+    list(itertools.product(SESSIONS, TROUBLES))
+    if FULL
+    else [*((each, None) for each in SESSIONS), *((SESSIONS[0], each) for each in TROUBLES[1:])]
+)
 
 
 class Echo:
@@ -265,6 +275,7 @@ class Walk:
 def home_of_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
+    drop_backoff(monkeypatch)
     return tmp_path
 
 
@@ -348,8 +359,7 @@ def _without_token(echo: Echo, seen: ReceivedRequest, status: int) -> ScriptedRe
     return echo.refuse(seen, status)
 
 
-@pytest.mark.parametrize("session", SESSIONS)
-@pytest.mark.parametrize("trouble", [None, NO_RESPONSE, reply(200, b"x", Content_Encoding="odd")])
+@pytest.mark.parametrize(("session", "trouble"), SESSIONS_AND_TROUBLES)
 def test_no_verb_shows_a_session_or_a_signed_url(
     servers: tuple[ScriptedServer, ScriptedServer],
     home_of_walk: Path,
@@ -416,7 +426,9 @@ def test_the_demo_shows_no_session(
     servers: tuple[ScriptedServer, ScriptedServer],
     home_of_walk: Path,
     capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    make_demo_small(monkeypatch)
     walked = walk(servers, home_of_walk, capfd)
 
     assert walked.run(["demo"]) == 0

@@ -8,6 +8,7 @@ import pytest
 
 from tests.personalities.cases import CASES, QUICK, Case
 from tests.personalities.matrix_cell import MatrixHarness, Trouble
+from tests.support.scale import FULL
 
 LONGEST = 10.0  # seconds of one cell, on a machine that does much else
 # What fits into a chunk is hashed first, and then all is as with a known digest.
@@ -20,8 +21,18 @@ IN_A_BODY = (Trouble.RESET, Trouble.CLOSED, Trouble.LOST_PATCH)
 @pytest.mark.parametrize("known", [True, False], ids=["digest known", "single pass"])
 @pytest.mark.parametrize("trouble", list(Trouble))
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_no_cell_is_red(
-    tmp_path: Path, workers: int, case: Case, trouble: Trouble, known: bool
+def test_no_cell_is_red(tmp_path: Path, case: Case, trouble: Trouble, known: bool) -> None:
+    assert_green(tmp_path, case, trouble, known=known, workers=4)
+
+
+@pytest.mark.parametrize("trouble", list(Trouble))
+@pytest.mark.parametrize("case", CASES if FULL else CASES[:2], ids=lambda case: case.name)
+def test_no_cell_is_red_without_threads(tmp_path: Path, case: Case, trouble: Trouble) -> None:
+    assert_green(tmp_path, case, trouble, known=True, workers=0)
+
+
+def assert_green(
+    tmp_path: Path, case: Case, trouble: Trouble, *, known: bool, workers: int
 ) -> None:
     sizes = QUICK.sizes
     names = WITH_A_MIDDLE if trouble in IN_A_BODY else tuple(sizes)

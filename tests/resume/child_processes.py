@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -12,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.support.relay import Relay
+from tests.support.scale import FULL
 
 MIB = 1024 * 1024
-FULL = os.environ.get("CONCIL_TEST_FULL") == "1"  # sizes and numbers of the issue
 TIMEOUT = 600 if FULL else 100  # seconds for one child
 
 

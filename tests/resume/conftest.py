@@ -10,19 +10,23 @@ from pathlib import Path
 import pytest
 
 from concil.server import EmbeddedRegistry
-from tests.resume.child_processes import FULL, MIB, TIMEOUT
+from tests.resume.child_processes import MIB, TIMEOUT
 from tests.resume.transfer_costs import WireBudget, summary_lines
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import write_blob
 from tests.support.relay import Relay
+from tests.support.scale import FULL
 
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give what moves a GiB again and again the time for it."""
+    """Mark these tests, and give what moves a GiB again and again the time for it."""
     for item in items:
-        if FULL and item.path.is_relative_to(HERE):
+        if not item.path.is_relative_to(HERE):
+            continue
+        item.add_marker(pytest.mark.process)
+        if FULL:
             item.add_marker(pytest.mark.timeout(5 * TIMEOUT))
 
 

@@ -8,12 +8,13 @@ import pytest
 import requests
 
 from concil.server import EmbeddedRegistry
-from tests.resume.child_processes import FULL, MIB, CompletedChild, run
+from tests.resume.child_processes import MIB, CompletedChild, run
 from tests.resume.transfer_costs import WireBudget
 from tests.support.docker_registry import DockerRegistry
 from tests.support.faults import Action, Fault
 from tests.support.images import Image, assert_same_image, make_image, put_image
 from tests.support.relay import Relay
+from tests.support.scale import FULL
 
 SIZE = 1024 * MIB if FULL else 75 * MIB + 7
 CHUNK = 10 * MIB  # nothing is known of the destination

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from concil.server import EmbeddedRegistry
-from tests.resume.child_processes import FULL, MIB, kill_when, run
+from tests.resume.child_processes import MIB, kill_when, run
 from tests.resume.conftest import Content
 from tests.resume.transfer_costs import WireBudget
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import digest_of, put_blob
 from tests.support.relay import Relay
+from tests.support.scale import FULL
 
 WORKERS = 4
 LOSS = 2 * MIB * WORKERS  # bytes that a kill may cost

@@ -12,7 +12,6 @@ import requests
 
 from concil.server import EmbeddedRegistry
 from tests.resume.child_processes import (
-    FULL,
     MIB,
     TIMEOUT,
     CompletedChild,
@@ -28,6 +27,7 @@ from tests.support.faults import Fault
 from tests.support.images import digest_of
 from tests.support.relay import Relay
 from tests.support.request_log import RequestLog
+from tests.support.scale import FULL
 
 CHUNK = 10 * MIB
 OVERHEAD = 256 * 1024  # bytes of heads of requests and answers in one run

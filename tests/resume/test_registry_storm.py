@@ -14,7 +14,6 @@ import pytest
 from concil import Engine, MirrorItem, TransferConfig
 from concil.config import RetryPolicy
 from concil.transfer.mirror.report import MirrorReport
-from tests.resume.child_processes import FULL
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import (
     Image,
@@ -24,6 +23,7 @@ from tests.support.images import (
     make_layer,
     write_layout,
 )
+from tests.support.scale import FULL
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 

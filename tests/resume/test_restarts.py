@@ -8,7 +8,7 @@ from typing import TypeVar
 import pytest
 
 from concil import Engine, MirrorItem, TransferConfig
-from tests.resume.child_processes import FULL, MIB, TIMEOUT
+from tests.resume.child_processes import MIB, TIMEOUT
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import (
     assert_same_image,
@@ -19,6 +19,7 @@ from tests.support.images import (
     put_image,
 )
 from tests.support.relay import Relay
+from tests.support.scale import FULL
 
 pytestmark = pytest.mark.real
 CHUNK = (10 if FULL else 2) * MIB

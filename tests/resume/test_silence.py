@@ -10,12 +10,13 @@ import pytest
 from concil import Engine, Timeouts, TransferConfig
 from concil.config import RetryPolicy
 from concil.server import EmbeddedRegistry
-from tests.resume.child_processes import FULL, MIB
+from tests.resume.child_processes import MIB
 from tests.resume.transfer_costs import WireBudget
 from tests.support.docker_registry import DockerRegistry
 from tests.support.faults import Direction, Fault
 from tests.support.images import digest_of, make_blob, make_image, put_blob, put_image
 from tests.support.relay import Relay
+from tests.support.scale import FULL
 
 SIZE = (1024 if FULL else 6) * MIB + 7
 CHUNK = (10 if FULL else 1) * MIB

@@ -8,7 +8,7 @@ import pytest
 
 from concil import Digest, Engine, TransferConfig
 from concil.server import EmbeddedRegistry
-from tests.resume.child_processes import FULL, MIB
+from tests.resume.child_processes import MIB
 from tests.resume.token_registry import ShortTokens
 from tests.resume.transfer_costs import WireBudget
 from tests.support.images import (
@@ -20,6 +20,7 @@ from tests.support.images import (
     put_image,
 )
 from tests.support.relay import Relay
+from tests.support.scale import FULL
 
 CHUNK = (10 if FULL else 1) * MIB
 SIZE = (1024 if FULL else 12) * MIB + 7

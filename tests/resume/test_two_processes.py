@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from concil.server import EmbeddedRegistry
-from tests.resume.child_processes import FULL, MIB, CompletedChild, start, wait_for_end
+from tests.resume.child_processes import MIB, CompletedChild, start, wait_for_end
 from tests.resume.conftest import Content
 from tests.resume.transfer_costs import WireBudget
 from tests.support.docker_registry import DockerRegistry
@@ -23,6 +23,7 @@ from tests.support.images import (
     put_image,
 )
 from tests.support.relay import Relay
+from tests.support.scale import FULL
 
 SIZE = (1024 if FULL else 12) * MIB + 7
 OVERHEAD = 512 * 1024  # bytes of heads of requests and answers

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from concil.server import EmbeddedRegistry
-from tests.resume.child_processes import FULL, MIB, run
+from tests.resume.child_processes import MIB, run
 from tests.resume.conftest import Content
 from tests.resume.transfer_costs import WireBudget
 from tests.support.docker_registry import DockerRegistry
@@ -17,6 +17,7 @@ from tests.support.faults import Fault
 from tests.support.images import digest_of, get_blob, put_blob, write_blob
 from tests.support.relay import Relay
 from tests.support.request_log import RequestLog
+from tests.support.scale import FULL
 
 SIZE = (300 if FULL else 24) * MIB + 7
 LASTS = 7 * MIB  # bytes that a connection carries: less than a chunk

@@ -19,6 +19,8 @@ from concil.errors import ConcilError
 from tests.server.client import Client
 from tests.support.images import make_image, write_layout
 
+pytestmark = pytest.mark.process
+
 PATIENCE = 30  # seconds
 PROGRAM = """
 import argparse, logging, sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Module:
     is_package: bool
 
 
+@functools.cache
 def read_modules(package: Path) -> dict[str, Module]:
     """Parse all modules of a package directory that is named `concil`."""
     modules = {}

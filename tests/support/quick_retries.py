@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 from concil.config import RetryPolicy
@@ -9,3 +10,8 @@ from concil.config import RetryPolicy
 FAST = RetryPolicy(backoff_base=0, max_backoff=0)
 # A loaded machine is no failure, and no example is kept from run to run.
 UNTIMED = settings(deadline=None, database=None)
+
+
+def drop_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every retry follow at once, also where no `RetryPolicy` can be given."""
+    monkeypatch.setattr("concil.retry.retry_delay", lambda *_: 0.0)

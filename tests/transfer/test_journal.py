@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from concil.fs.resume_state import WriterState
 from concil.oci.manifest import Digest
 from concil.transfer.journal import VERSION, Journal, JournalEntry
+from tests.support.scale import at_most
 
 STATE = WriterState("http://registry/secret", 10, 4, ((0, 4), (6, 12)), "12:ab")
 DIGEST = Digest.from_bytes(b"content")
@@ -257,7 +258,7 @@ def test_a_link_in_the_place_of_the_journal_is_not_followed(
     assert len(caplog.records) == 1
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=at_most(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.one_of(st.text(), st.recursive(st.none() | st.integers(), st.lists).map(json.dumps)))
 def test_any_state_that_makes_no_sense_is_passed_over(path: Path, text: str) -> None:
     with closing(Journal(path)) as journal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -17,8 +16,10 @@ from concil.server import EmbeddedRegistry
 from tests.cli.runner import PATIENCE, Cli, Outcome, Program
 from tests.support.images import Image, make_image, put_image, write_layout
 from tests.support.relay import Relay
+from tests.support.scale import FULL
 
-FULL = os.environ.get("CONCIL_TEST_FULL") == "1"  # sizes and numbers of the issue
+pytestmark = pytest.mark.process
+
 ROUNDS = 10 if FULL else 2
 SIZE = 20_000_000 if FULL else 200_000  # bytes
 WHO = "abc"

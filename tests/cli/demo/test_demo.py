@@ -17,7 +17,7 @@ from concil.cli.demo.registry_process import RegistryProcess
 from concil.cli.demo.relay import Relay
 from concil.errors import StoreError
 from concil.store.layout.store import LayoutDirectory
-from tests.cli.runner import PATIENCE, Cli, Program
+from tests.cli.runner import PATIENCE, Cli, Program, make_demo_small
 from tests.support.tcp_peers import receiving_server
 
 
@@ -47,9 +47,7 @@ def processes_naming(place: Path) -> list[str]:
 def test_a_small_demo_in_this_process(
     cli: Cli, temporary: Path, jobs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "_LARGE_LAYER_SIZE", 24 * 1024 * 1024)
-    monkeypatch.setattr(command, "_CUT_AFTER", 13 * 1024 * 1024)
-    monkeypatch.setattr(command, "_RATE", 100 * 1024 * 1024)
+    make_demo_small(monkeypatch)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
 
     done = cli("demo", jobs, "--progress=none")

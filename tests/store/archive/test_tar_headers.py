@@ -15,6 +15,7 @@ from concil.store.archive import tar_headers
 from concil.store.archive.tar_headers import TarMembers
 from tests.support.archives import Member, link, member
 from tests.support.layouts import told
+from tests.support.scale import at_most
 
 LONG = "directory/" * 20 + "name"
 
@@ -243,7 +244,7 @@ def test_names_have_a_most_of_characters(monkeypatch: pytest.MonkeyPatch) -> Non
         members_of(content)
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=at_most(200), deadline=None, database=None)
 @given(st.integers(0, 4095), st.binary(min_size=1, max_size=40))
 def test_damage_anywhere_is_an_error_or_harmless(layout_path: int, damage: bytes) -> None:
     content = bytearray(

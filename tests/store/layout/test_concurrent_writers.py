@@ -22,6 +22,8 @@ from tests.support import images
 from tests.support.skopeo import Skopeo
 from tests.support.store_contract import read, write
 
+pytestmark = pytest.mark.process
+
 SPAWN = multiprocessing.get_context("spawn")
 
 

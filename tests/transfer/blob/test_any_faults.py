@@ -15,6 +15,7 @@ from concil.oci.manifest import Digest
 from concil.transfer.context import TransferContext
 from concil.transfer.mirror.report import MirrorItem
 from tests.support.images import make_image, make_index
+from tests.support.scale import at_most
 from tests.support.store_contract import Blob
 from tests.support.store_faults import (
     BreaksRead,
@@ -44,7 +45,7 @@ SMALL = replace(
     range_size=1_000,
     retry=RetryPolicy(backoff_base=0, max_attempts=4, max_lost_sessions=2),
 )
-quick = settings(deadline=None, database=None, max_examples=150)
+quick = settings(deadline=None, database=None, max_examples=at_most(150))
 
 places = st.integers(0, SIZE)
 times = st.integers(1, 5)
@@ -133,7 +134,7 @@ def test_push(
         assert copy.target.blobs == {BLOB.descriptor.digest: BLOB.content}
 
 
-@settings(quick, max_examples=80)
+@settings(quick, max_examples=at_most(80))
 @given(sources=faults_of_sources, targets=faults_of_targets, workers=st.sampled_from([0, 1, 4]))
 def test_mirror(
     sources: list[Callable[[], Fault]], targets: list[Callable[[], Fault]], workers: int
