@@ -221,7 +221,7 @@ def test_one_archive_that_fails_keeps_no_other_from_appearing(
     with pytest.raises(StoreError) as caught:
         one.mirror(items(), on_image=outcomes.append)
 
-    assert told(caught.value, "somebody else", "images.tar")
+    assert told(caught.value, "another program", "images.tar")
     assert [(o.item.source[-2:], o.error) for o in outcomes] == [
         ("v0", caught.value),
         ("v1", None),
@@ -274,7 +274,7 @@ def test_an_archive_is_not_written_as_two_kinds_at_once(
 
     (failed,) = report.failed
     assert failed.error is not None
-    assert told(failed.error, f"written as {kinds[0]} already")
+    assert told(failed.error, f"already being written as {kinds[0]}")
     assert list(one.tags(f"{kinds[0]}:{out}"))
 
 

@@ -337,7 +337,7 @@ def test_a_place_that_cannot_be_is_told_before_anything_is_fetched(
 ) -> None:
     source = layout_of(tmp_path / "in", v1=make_image(1))
 
-    for place, words in ((tmp_path, "is a directory"), (tmp_path / "no/dir/x", "no directory")):
+    for place, words in ((tmp_path, "is a directory"), (tmp_path / "no/dir/x", "does not exist")):
         with pytest.raises(UsageError) as caught:
             engine.copy(f"{source}:v1", f"{scheme}:{place}:v1")
         assert told(caught.value, words)
@@ -377,7 +377,7 @@ def test_what_somebody_else_wrote_meanwhile_is_not_lost(  # noqa: PLR0917 - fixt
     one_after_the_other = replace(config, concurrent_images=1)
     with engine_of(one_after_the_other) as engine, pytest.raises(StoreError) as caught:
         engine.mirror(items(), on_image=outcomes.append)
-    assert told(caught.value, "somebody else")
+    assert told(caught.value, "another program")
     assert remedy in caught.value.remedy
     # Nobody was told that they are there.
     assert [outcome.error for outcome in outcomes] == [caught.value, caught.value]
