@@ -118,7 +118,7 @@ RUNS = pytest.mark.parametrize(
         (None, "{}/first"),
         (None, "oci-archive:{}/f.tar"),
     ],
-    indirect=["gap"],
+    indirect=["air_gap"],
     ids=["docker-registry", "layout", "report", "archive"],
 )
 
