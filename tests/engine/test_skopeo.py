@@ -27,7 +27,7 @@ pytestmark = pytest.mark.real
 
 
 @dataclass(frozen=True)
-class RemoteRepository:
+class There:
     """A repository of the real registry."""
 
     registry: DockerRegistry
@@ -45,9 +45,9 @@ class RemoteRepository:
 
 
 @pytest.fixture
-def there(docker_registry: DockerRegistry, repository: str) -> RemoteRepository:
+def there(docker_registry: DockerRegistry, repository: str) -> There:
     """Return a repository of this test's own."""
-    return RemoteRepository(docker_registry, repository)
+    return There(docker_registry, repository)
 
 
 BOTH = pytest.mark.parametrize("types", [OCI, DOCKER], ids=["oci", "docker"])
@@ -67,7 +67,7 @@ def image_of(types: MediaTypes) -> Image:
 
 @BOTH
 def test_skopeo_reads_what_concil_wrote_to_a_registry(
-    engine: Engine, there: RemoteRepository, skopeo: Skopeo, tmp_path: Path, types: MediaTypes
+    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path, types: MediaTypes
 ) -> None:
     image = image_of(types)
     write_layout(tmp_path / "in", {"v1": image})
@@ -83,7 +83,7 @@ def test_skopeo_reads_what_concil_wrote_to_a_registry(
 
 
 def test_skopeo_reads_what_concil_wrote_to_a_layout(
-    engine: Engine, there: RemoteRepository, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
 ) -> None:
     image = image_of(OCI)
     put_image(there.url, there.repository, "v1", image)
@@ -97,7 +97,7 @@ def test_skopeo_reads_what_concil_wrote_to_a_layout(
 
 @BOTH
 def test_concil_reads_what_skopeo_wrote(
-    engine: Engine, there: RemoteRepository, skopeo: Skopeo, tmp_path: Path, types: MediaTypes
+    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path, types: MediaTypes
 ) -> None:
     image = image_of(types)
     put_image(there.url, there.repository, "v1", image)
@@ -114,7 +114,7 @@ def test_concil_reads_what_skopeo_wrote(
 
 
 def test_concil_reads_the_layout_that_skopeo_wrote(
-    engine: Engine, there: RemoteRepository, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
 ) -> None:
     image = image_of(OCI)
     put_image(there.url, there.repository, "v1", image)
@@ -126,7 +126,7 @@ def test_concil_reads_the_layout_that_skopeo_wrote(
 
 
 def test_both_add_to_one_layout(
-    engine: Engine, there: RemoteRepository, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
 ) -> None:
     first, second = make_image(1), make_image(2)
     for tag, image in (("first", first), ("second", second)):

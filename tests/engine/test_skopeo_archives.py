@@ -10,7 +10,7 @@ import pytest
 
 from concil.engine.engine import Engine
 from concil.transfer.mirror.report import MirrorItem
-from tests.engine.test_skopeo import RemoteRepository, image_of
+from tests.engine.test_skopeo import There, image_of
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import (
     DOCKER,
@@ -27,13 +27,13 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture
-def there(docker_registry: DockerRegistry, repository: str) -> RemoteRepository:
+def there(docker_registry: DockerRegistry, repository: str) -> There:
     """Return a repository of this test's own."""
-    return RemoteRepository(docker_registry, repository)
+    return There(docker_registry, repository)
 
 
 def test_skopeo_reads_the_oci_archive_that_concil_wrote(
-    engine: Engine, there: RemoteRepository, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
 ) -> None:
     image, other = image_of(OCI), make_image(9)
     put_image(there.url, there.repository, "v1", image)
@@ -51,7 +51,7 @@ def test_skopeo_reads_the_oci_archive_that_concil_wrote(
 
 
 def test_concil_reads_the_oci_archive_that_skopeo_wrote(
-    engine: Engine, there: RemoteRepository, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
 ) -> None:
     image = image_of(OCI)
     put_image(there.url, there.repository, "v1", image)
@@ -64,7 +64,7 @@ def test_concil_reads_the_oci_archive_that_skopeo_wrote(
 
 
 def test_skopeo_reads_the_docker_archive_that_concil_wrote(
-    engine: Engine, there: RemoteRepository, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
 ) -> None:
     image = make_image(1, (1_200_000, 50), types=DOCKER)
     write_layout(tmp_path / "in", {"v1": image})
@@ -86,7 +86,7 @@ def test_skopeo_reads_the_docker_archive_that_concil_wrote(
 
 
 def test_concil_reads_the_docker_archive_that_skopeo_wrote(
-    engine: Engine, there: RemoteRepository, skopeo: Skopeo, tmp_path: Path
+    engine: Engine, there: There, skopeo: Skopeo, tmp_path: Path
 ) -> None:
     image = make_image(1, (1_200_000, 50), types=DOCKER)
     put_image(there.url, there.repository, "v1", image)

@@ -39,7 +39,7 @@ def images(tmp_path: Path) -> dict[str, Image]:
 
 
 @pytest.mark.parametrize("kind", ["oci-archive", "docker-archive", "oci"])
-def test_run_with_exit_code_0_has_written_all_its_images(
+def test_whoever_ends_with_0_has_all_images_there(
     program: Program, cli: Cli, tmp_path: Path, images: dict[str, Image], kind: str
 ) -> None:
     for turn in range(ROUNDS):
@@ -114,7 +114,7 @@ def test_a_run_that_waits_says_for_what_and_adds_what_it_has(
     assert len(cli("tags", f"oci-archive:{tmp_path}/out.tar").lines) == 3
 
 
-def test_interrupt_during_the_wait_ends_the_run_and_its_report_has_only_failures(
+def test_ctrl_c_while_waiting_ends_it_and_the_report_says_that_nothing_is_there(
     program: Program, tmp_path: Path, images: dict[str, Image]
 ) -> None:
     holder = PathLock(tmp_path / "out.tar")
@@ -138,7 +138,7 @@ def test_interrupt_during_the_wait_ends_the_run_and_its_report_has_only_failures
     assert not list(tmp_path.glob("*out.tar*"))
 
 
-def test_images_of_a_failed_archive_are_exported_again_since_its_report(
+def test_what_is_since_a_report_of_a_run_whose_archive_failed_goes_over_again(
     program: Program, cli: Cli, tmp_path: Path, images: dict[str, Image]
 ) -> None:
     lines = (tmp_path / "a.txt").read_text()
@@ -178,13 +178,13 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(
         running.communicate(timeout=PATIENCE)
     assert list(tmp_path.glob(".out.tar.*.new"))
 
-    result = program("copy", "--progress=none", f"{registry.host}/app:v1", f"{kind}:out.tar:app:v1")
+    done = program("copy", "--progress=none", f"{registry.host}/app:v1", f"{kind}:out.tar:app:v1")
 
-    assert result.code == 0
+    assert done.code == 0
     assert [path.name for path in tmp_path.glob("*out.tar*")] == ["out.tar"]
 
 
-def test_when_one_of_three_writers_is_killed_the_others_continue(
+def test_when_one_of_three_writers_is_killed_the_others_go_on(
     program: Program,
     cli: Cli,
     registry: EmbeddedRegistry,
@@ -245,7 +245,7 @@ def test_whoever_waits_for_a_docker_archive_gets_it_when_its_writer_is_killed(
     assert not list(tmp_path.glob(".out.tar*"))
 
 
-def test_two_runs_with_one_report_print_a_warning(
+def test_two_runs_with_one_report_are_told(
     program: Program, tmp_path: Path, images: dict[str, Image]
 ) -> None:
     holder = PathLock(tmp_path / "out.tar")
@@ -270,7 +270,7 @@ def test_a_full_disk_is_no_image_in_the_report(
     words = program.argv(
         "mirror", "a.txt", "oci-archive:out.tar", "--progress=none", "--report=r.json"
     )
-    result = subprocess.run(
+    done = subprocess.run(
         ["prlimit", f"--fsize={SIZE}", *words],
         cwd=tmp_path,
         env=program.environment(),
@@ -279,7 +279,7 @@ def test_a_full_disk_is_no_image_in_the_report(
         check=False,
     )
 
-    assert result.returncode != 0
+    assert done.returncode != 0
     report = json.loads((tmp_path / "r.json").read_text())
     outcomes = {entry["outcome"] for entry in report["images"]}
     there = (tmp_path / "out.tar").exists()
