@@ -61,13 +61,24 @@ class UploadSession:
     end of the furthest byte sent. After a lost connection the real offset lies in between.
     """
 
-    def __init__(self, client: RegistryClient, location: str, offset: int = 0) -> None:
-        """Resume the session at ``location``, a secret URL, from ``offset``."""
+    def __init__(
+        self,
+        client: RegistryClient,
+        location: str,
+        offset: int = 0,
+        *,
+        max_sent_offset: int | None = None,
+    ) -> None:
+        """Resume the session at ``location``, a secret URL, from ``offset``.
+
+        Args:
+            max_sent_offset: end of the furthest byte that was sent; None: ``offset``.
+        """
         client.hide_session(location)
         self._client = client
         self.location = location
         self.offset = offset
-        self.max_sent_offset = offset
+        self.max_sent_offset = offset if max_sent_offset is None else max_sent_offset
         self.min_chunk_size: int | None = None  # bytes, as announced
         self.max_chunk_size: int | None = None  # bytes, as announced
         self.is_range_stuck = False  # its Range stays behind the bytes accepted

@@ -96,8 +96,9 @@ class RegistryBlobWriter:
     def start(self, resume: WriterState | None = None) -> Self:
         """Resume an upload session if it still exists, else open a new one; return itself."""
         if resume is not None:
-            session = UploadSession(self._client, resume.location, resume.offset)
-            session.max_sent_offset = self._size
+            session = UploadSession(
+                self._client, resume.location, resume.offset, max_sent_offset=self._size
+            )
             try:
                 session.status()
             except (SessionLost, StatusError) as error:
