@@ -21,8 +21,8 @@ from concil.runtime.cancellation import SupportsIsSet, call_scope
 from concil.store.archive.pool import ArchiveWrites
 from concil.transfer.context import TransferContext
 from concil.transfer.image.copier import ImageCopier
+from concil.transfer.image.dry_run import DryRun
 from concil.transfer.image.job import ImageJob
-from concil.transfer.image.planner import ImagePlanner
 from concil.transfer.journal import Journal
 from concil.transfer.mirror.denied_hosts import DeniedHosts
 from concil.transfer.mirror.mirror import Mirror, MirrorOptions
@@ -106,7 +106,7 @@ class EngineComponents:
         """Create a mirror that copies its images, or plans the copies for a dry run."""
         if dry_run:
             return Mirror(
-                ImagePlanner(self.pool),
+                DryRun(self.pool),
                 self.image_resolver.resolve_dry_run,
                 self.transfer_context.cancel,
                 options,

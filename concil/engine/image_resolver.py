@@ -35,8 +35,8 @@ from concil.store.archive.pool import ArchiveWrites
 from concil.store.layout.store import LayoutStore
 from concil.store.protocols import Destination
 from concil.store.registry.repository import RepositoryStore
+from concil.transfer.image.dry_run import ReadOnlyDestination
 from concil.transfer.image.job import ImageJob
-from concil.transfer.image.planner import ReadOnlyDestination
 from concil.transfer.mirror.denied_hosts import DeniedHosts
 from concil.transfer.mirror.report import MirrorItem
 

@@ -61,13 +61,24 @@ class UploadSession:
     end of the furthest byte sent. After a lost connection the real offset lies in between.
     """
 
-    def __init__(self, client: RegistryClient, location: str, offset: int = 0) -> None:
-        """Resume the session at ``location``, a secret URL, from ``offset``."""
+    def __init__(
+        self,
+        client: RegistryClient,
+        location: str,
+        offset: int = 0,
+        *,
+        max_sent_offset: int | None = None,
+    ) -> None:
+        """Resume the session at ``location``, a secret URL, from ``offset``.
+
+        Args:
+            max_sent_offset: end of the furthest byte that was sent; None: ``offset``.
+        """
         client.hide_session(location)
         self._client = client
         self.location = location
         self.offset = offset
-        self.max_sent_offset = offset
+        self.max_sent_offset = offset if max_sent_offset is None else max_sent_offset
         self.min_chunk_size: int | None = None  # bytes, as announced
         self.max_chunk_size: int | None = None  # bytes, as announced
         self.is_range_stuck = False  # its Range stays behind the bytes accepted
@@ -105,7 +116,9 @@ class UploadSession:
         """
         start, end = self.offset, self.offset + len(body)
         call = self._body_call("PATCH", self.location, body, with_content_range=with_content_range)
-        response = self._send(replace(call, expected_statuses=call.expected_statuses | {416}))
+        call = replace(call, expected_statuses=call.expected_statuses | {416})
+        response = self._client.endpoint.send(call)
+        self._raise_for_redirect(call, response)
         self._update_location(response)
         if response.status_code == requests.codes.range_not_satisfiable:
             # A 416 of Cloudflare or Quay says where to resume.
@@ -185,16 +198,11 @@ class UploadSession:
         """
         url = add_query_parameter(self.location, "digest", str(digest))
         commit_timeout = self._client.endpoint.transport.timeouts.commit
+        call = self._body_call(
+            "PUT", url, body, with_content_range=with_content_range, read_timeout=commit_timeout
+        )
         try:
-            response = self._send(
-                self._body_call(
-                    "PUT",
-                    url,
-                    body,
-                    with_content_range=with_content_range,
-                    read_timeout=commit_timeout,
-                )
-            )
+            response = self._client.endpoint.send(call)
         except RegistryNotFound as error:
             raise SessionLost(f"{self._client.repository}: the upload session is gone") from error
         except StatusError as error:
@@ -205,6 +213,7 @@ class UploadSession:
                     " registry changes what it carries",
                 ) from error
             raise
+        self._raise_for_redirect(call, response)
         read_limited(response, MAX_ERROR_SIZE, f"{self._client.repository}: answer to a PUT")
         self._check_committed(response, digest)
         return response
@@ -226,16 +235,17 @@ class UploadSession:
         """The URL whose origin may receive credentials; the Location may be on another host."""
         return self._client.endpoint.base_url
 
-    def _send(self, call: Call) -> requests.Response:
-        response = self._client.endpoint.send(call)
+    def _raise_for_redirect(self, call: Call, response: requests.Response) -> None:
+        """Raise ConnectionLost if a request with a body was redirected: the body is lost.
+
+        The retry sends it to the new location.
+        """
         if response.status_code in _REDIRECT_STATUSES:
             self._update_location(response)
             drain_response(response)
-            # The body is lost; the retry sends it to the new location.
             raise ConnectionLost(
                 f"{call.method} {redact_url(call.url)}: the registry redirects the upload"
             )
-        return response
 
     def _body_call(
         self,

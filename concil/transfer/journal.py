@@ -126,9 +126,7 @@ class Journal:
             if not self._is_alive(owner, updated) and self._claim_row(number, owner):
                 state = parse_state(text)
                 if state is not None:
-                    claimed = JournalEntry(self, (destination, subject, size), number)
-                    claimed.state = state
-                    return claimed
+                    return JournalEntry(self, (destination, subject, size), number, state)
                 self.delete(number)
         return entry
 

@@ -60,14 +60,24 @@ class JournalEntry:
     No method raises: the worst effect of a lost entry is that a blob is transferred again.
     """
 
-    def __init__(self, rows: JournalRows | None, key: Key, row_id: int | None) -> None:
-        """Create an entry of ``rows``, for `Journal.claim_transfer`; None: record nothing."""
+    def __init__(
+        self,
+        rows: JournalRows | None,
+        key: Key,
+        row_id: int | None,
+        state: WriterState | None = None,
+    ) -> None:
+        """Create an entry of ``rows``, for `Journal.claim_transfer`; None: record nothing.
+
+        Args:
+            state: saved by an earlier process.
+        """
         self._rows = rows
         self._key = key
         self._row_id = row_id
         self._owner_pid = os.getpid()  # a forked child must not change its parent's rows
         self._lock = threading.Lock()  # guards _row_id: two first saves would leave two rows
-        self.state: WriterState | None = None  # saved by an earlier process
+        self.state = state
 
     @classmethod
     def unsaved(cls) -> JournalEntry:

@@ -96,8 +96,9 @@ class RegistryBlobWriter:
     def start(self, resume: WriterState | None = None) -> Self:
         """Resume an upload session if it still exists, else open a new one; return itself."""
         if resume is not None:
-            session = UploadSession(self._client, resume.location, resume.offset)
-            session.max_sent_offset = self._size
+            session = UploadSession(
+                self._client, resume.location, resume.offset, max_sent_offset=self._size
+            )
             try:
                 session.status()
             except (SessionLost, StatusError) as error:
@@ -111,23 +112,20 @@ class RegistryBlobWriter:
 
     def append(self, body: Body, /) -> None:
         """Send the next bytes with the current strategy."""
-        session = self._require_session()
+        session, strategy, digest = self._require_session(), self._strategy, self._digest
         self._is_offset_current = False
         is_last = session.offset + len(body) >= self._size
+        is_monolithic = strategy is Strategy.MONOLITHIC
+        is_closing = is_monolithic or (is_last and strategy is Strategy.CHUNKS_LAST_IN_PUT)
         start_time = time.monotonic()
         try:
-            if self._strategy is Strategy.MONOLITHIC:
-                self._put_last_chunk(session, body, ranged=False)
-            elif self._strategy is Strategy.CHUNKS_LAST_IN_PUT and is_last and self._digest:
-                self._put_last_chunk(session, body, ranged=session.offset > 0)
+            if is_closing and digest is not None:
+                ranged = session.offset > 0 and not is_monolithic
+                self._close_session(session, digest, body, ranged=ranged)
+                self._committed_digest = digest
             else:
-                session.patch(body, with_content_range=self._strategy is not Strategy.STREAM)
-                self._error_count, self._largest_accepted_chunk = (
-                    0,
-                    max(self._largest_accepted_chunk, len(body)),
-                )
-                if session.is_range_stuck:
-                    self._host_profiles.distrust_range(self._host)
+                session.patch(body, with_content_range=strategy is not Strategy.STREAM)
+                self._record_accepted_chunk(session, len(body))
         except StatusError as error:
             self._handle_refusal(error, session, len(body))
             raise
@@ -233,11 +231,11 @@ class RegistryBlobWriter:
         self.chunk_size = self._host_chunk_size()
         self._strategy = self._choose_strategy()
 
-    def _put_last_chunk(self, session: UploadSession, body: Body, *, ranged: bool) -> None:
-        digest = self._digest
-        assert digest is not None  # noqa: S101 - _pick and append see to it
-        self._close_session(session, digest, body, ranged=ranged)
-        self._committed_digest = digest
+    def _record_accepted_chunk(self, session: UploadSession, length: int) -> None:
+        self._error_count = 0
+        self._largest_accepted_chunk = max(self._largest_accepted_chunk, length)
+        if session.is_range_stuck:
+            self._host_profiles.distrust_range(self._host)
 
     def _close_session(
         self,

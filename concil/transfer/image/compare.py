@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import requests
 
@@ -10,21 +11,35 @@ from concil.errors import StatusError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.transfer.image.history import CopiedImage, History
-from concil.transfer.image.job import (
-    ImageJob,
-)
+from concil.transfer.image.job import ImageJob
 
 logger = logging.getLogger(__name__)
 
 
-def compare_image(
-    job: ImageJob, history: History
-) -> tuple[Descriptor | None, Descriptor | None, Digest | None]:
+@dataclass(frozen=True, slots=True)
+class PresentImage:
+    """An image that is up to date, and of which nothing else has to be checked."""
+
+    digest: Digest  # at the destination
+    source_digest: Digest | None  # None: the source was not asked
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedImage:
+    """An image that has to be copied, or checked further."""
+
+    source: Descriptor
+    existing: Descriptor | None  # what the destination has under the image's reference
+    present_digest: Digest | None  # at the destination, if it is up to date
+
+    def is_tagged(self, digest: Digest) -> bool:
+        """Return whether the image's reference at the destination has this digest."""
+        return self.existing is not None and self.existing.digest == digest
+
+
+def compare_image(job: ImageJob, history: History) -> PresentImage | ComparedImage:
     """Compare an image at the source with its reference at the destination.
 
-    Returns:
-        The descriptor at the source, None for an immutable image that was copied before; the
-        descriptor at the destination; and the destination's digest if it is up to date.
     Raises:
         NotFound: the source has no such image.
     """
@@ -33,18 +48,20 @@ def compare_image(
     recorded = history.find_image(job.key) if may_be_recorded else None
     may_skip = job.immutable and not job.recheck
     if may_skip and recorded is not None and is_still_present(job, recorded):
-        return None, None, recorded.destination
+        return PresentImage(recorded.destination, None)
     source = job.source.find_manifest(job.source_reference)
     if source is None:
         # This raises NotFound with a specific message, such as the names in a layout.
         source = job.source.get_manifest(job.source_reference).descriptor
     existing = find_at_destination(job)
     if existing is None:
-        return source, None, None
+        return ComparedImage(source, None, None)
     is_same = existing.digest == source.digest and not job.platforms
-    if is_same or recorded == CopiedImage(source.digest, existing.digest):
-        return source, existing, existing.digest
-    return source, existing, None
+    if not is_same and recorded != CopiedImage(source.digest, existing.digest):
+        return ComparedImage(source, existing, None)
+    if job.referrers or job.recheck:
+        return ComparedImage(source, existing, existing.digest)
+    return PresentImage(existing.digest, source.digest)
 
 
 def find_at_destination(job: ImageJob) -> Descriptor | None:

@@ -1,229 +1,143 @@
-"""Plans the copy of one image for a dry run."""
+"""Plans the copy of one image: what has to be written, found with GET and HEAD requests."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from concil.errors import NotFound, UsageError
-from concil.fs.resume_state import WriterState
-from concil.oci.descriptor import Descriptor
-from concil.oci.manifest import Digest, Manifest
-from concil.progress.events import State
-from concil.store.protocols import BaseStore, BlobWriter, Destination
-from concil.transfer.blob.transfer import BlobResult
-from concil.transfer.image.compare import compare_image
+from concil.oci.manifest import Manifest
+from concil.transfer.image.compare import ComparedImage, PresentImage, compare_image
 from concil.transfer.image.graph import GraphReader, Node
 from concil.transfer.image.history import History
-from concil.transfer.image.job import ImageJob, ImagePlan, ReferrerNode, RootManifest
+from concil.transfer.image.job import ImageJob, ImagePlan, RootManifest
 from concil.transfer.image.level_reader import LevelReader, RootReader
-from concil.transfer.image.manifest_cache import ManifestCache
 from concil.transfer.image.referrers import (
     ReferrerCollector,
     ReferrerContext,
     ReferrersTagError,
     is_referrers_tag,
 )
-from concil.transfer.image.result import ImageResult
-from concil.transfer.journal import Journal
 from concil.transfer.worker_pool import WorkerPool
 
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, slots=True)
 class ImagePlanner:
-    """Plans copies of images, using GET and HEAD requests only. Any thread.
+    """Plans copies of images. Any thread but a worker: it waits for jobs."""
 
-    A blob that the destination lacks is counted once for all images of a registry, because a
-    copy sends it once. The sizes are upper bounds: a copy may mount a blob instead.
-    """
+    pool: WorkerPool
+    history: History  # of earlier copies of the images
+    level_reader: LevelReader
+    is_dry_run: bool = False  # check all content, and write no notes
 
-    def __init__(self, pool: WorkerPool) -> None:
-        """Send requests from the threads of ``pool``."""
-        self._pool = pool
-        self._history = History(pool.context.journal)
-        # Without a journal, so that a dry run does not delete entries of missing content.
-        self._level_reader = LevelReader(pool, ManifestCache(), History(Journal(None)))
-        self._root_reader = RootReader(self._level_reader)
-        self._lock = threading.Lock()  # guards the field below
-        self._counted_blobs: set[tuple[str, Digest]] = set()  # blobs to send, by mount scope
-
-    def copy(self, job: ImageJob) -> ImageResult:
-        """Return what a copy would do: PRESENT, or WAITING with the missing blobs.
+    def compare(self, job: ImageJob) -> PresentImage | ComparedImage:
+        """Compare the image at both sides.
 
         Raises:
-            NotFound: the source has no such image or platform.
-            ConcilError: it could not be checked.
+            NotFound: the source has no such image.
+            ReferrersTagError: it is a list of referrers, and referrers are copied.
         """
-        source, existing, digest = compare_image(job, self._history)
-        if source is None or (digest is not None and not job.referrers and not job.recheck):
-            assert digest is not None  # noqa: S101 - for the type checker
-            return ImageResult(job.source_name, job.destination_name, State.PRESENT, digest)
-        if job.referrers and is_referrers_tag(job.source_reference, source.digest):
-            raise ReferrersTagError(source.digest, job.source_name)
-        root = self._root_reader.read_root(job, source, digest)
-        if root.manifest is not None:
-            job.destination.check(root.manifest)  # a copy checks it first, too
-        node = None
-        is_same = existing is not None and existing.digest == root.descriptor.digest
-        if root.manifest is not None and (job.recheck or not is_same):
-            # Its content may be present although its tag is missing, so it is always checked.
-            fetch = partial(self._level_reader.read_level, job, may_be_present=True)
-            is_present = root.is_present or (
-                is_same and self._level_reader.get_present(job, root.descriptor.digest) is not None
-            )
-            reader = GraphReader(fetch, job.source_name)
-            node = reader.read(root.manifest, root.descriptor.digest, is_present=is_present)
-        plan = ImagePlan(node, self._collect_referrers(job, node, root) if job.referrers else ())
-        return self._build_result(job, plan, root.descriptor.digest)
+        compared = compare_image(job, self.history)
+        if isinstance(compared, ComparedImage) and job.referrers:
+            digest = compared.source.digest
+            if is_referrers_tag(job.source_reference, digest):
+                raise ReferrersTagError(digest, job.source_name)
+        return compared
 
-    def _build_result(self, job: ImageJob, plan: ImagePlan, digest: Digest) -> ImageResult:
-        blobs = tuple(self._find_missing_blobs(job, plan))
-        return ImageResult(
-            job.source_name,
-            job.destination_name,
-            State.WAITING if plan.missing_manifests or blobs else State.PRESENT,
-            digest,
-            blobs,
-            manifests=plan.missing_manifests,
-            referrers=plan.new_referrers,
+    def read_root(self, job: ImageJob, compared: ComparedImage) -> RootManifest:
+        """Read the top manifest of the image.
+
+        Raises:
+            NotFound: the source has no such platform.
+            UsageError: the destination cannot store such an image.
+        """
+        reader = RootReader(self.level_reader)
+        root = reader.read_root(job, compared.source, compared.present_digest)
+        if root.manifest is not None:
+            job.destination.check(root.manifest)
+        return root
+
+    def plan(self, job: ImageJob, compared: ComparedImage, root: RootManifest) -> ImagePlan:
+        """Read the graph of the image and its referrers, as far as the destination lacks them."""
+        plan = ImagePlan(None, (), root.notes, is_new=compared.existing is None)
+        is_tagged = compared.is_tagged(root.descriptor.digest)
+        if root.manifest is not None and (job.recheck or not is_tagged):
+            plan = replace(plan, node=self._read_graph(job, compared, root.manifest, root))
+        if job.referrers:
+            plan = self._add_referrers(job, plan, root)
+        if plan.node is None and plan.referrers:
+            plan = self._add_baseline_image(job, plan, root)
+        return plan
+
+    def check_again(self, job: ImageJob, plan: ImagePlan) -> ImagePlan:
+        """Check every manifest of a plan at the destination, ignoring the history."""
+        fetch = partial(
+            self.level_reader.read_level, job, may_be_present=True, skip_confirmed=False
         )
 
-    def _collect_referrers(
-        self, job: ImageJob, node: Node | None, root: RootManifest
-    ) -> tuple[ReferrerNode, ...]:
-        """Return the referrers of the image that the destination lacks."""
-        fetch = partial(self._level_reader.read_level, job, may_be_present=True)
+        def check(node: Node) -> Node:
+            reader = GraphReader(fetch, job.source_name)
+            return reader.read(node.manifest, node.digest, is_present=node.is_present)
+
+        referrers = tuple(
+            replace(referrer, node=check(referrer.node)) for referrer in plan.referrers
+        )
+        node = check(plan.node) if plan.node is not None else None
+        return replace(plan, node=node, referrers=referrers)
+
+    def _read_graph(
+        self, job: ImageJob, compared: ComparedImage, manifest: Manifest, root: RootManifest
+    ) -> Node:
+        """Read the manifests below the top one, which is ``manifest``."""
+        digest = root.descriptor.digest
+        # Content may be present although its tag is missing: a copy relies on the journal.
+        may_be_present = (
+            self.is_dry_run
+            or job.recheck
+            or compared.existing is not None
+            or self.level_reader.is_known(job.destination, digest)
+        )
+        fetch = partial(self.level_reader.read_level, job, may_be_present=may_be_present)
+        is_present = root.is_present or (
+            compared.is_tagged(digest) and self.level_reader.get_present(job, digest) is not None
+        )
+        reader = GraphReader(fetch, job.source_name)
+        return reader.read(manifest, digest, is_present=is_present)
+
+    def _add_referrers(self, job: ImageJob, plan: ImagePlan, root: RootManifest) -> ImagePlan:
+        """Add the referrers of the image that the destination lacks."""
+        fetch = partial(self.level_reader.read_level, job, may_be_present=True)
         context = ReferrerContext(
-            partial(self._run_all, job), fetch, partial(self._level_reader.get_present, job)
+            partial(self._run_all, job), fetch, partial(self.level_reader.get_present, job)
         )
         collector = ReferrerCollector(job, context)
-        manifests = (
-            {child.digest: child.manifest for child in node.walk()} if node is not None else {}
-        )
+        manifests = {node.digest: node.manifest for node in plan.nodes()}
         digests = collector.list_manifests([root.descriptor], manifests)
         if root.full_index_digest is not None:
+            if not self.is_dry_run:
+                collector.warn_skipped(root.full_index_digest)
             digests.remove(root.descriptor.digest)
-        return collector.collect(digests)
+        referrers = collector.collect(digests)
+        return replace(plan, referrers=referrers, notes=(*plan.notes, *collector.notes))
+
+    def _add_baseline_image(self, job: ImageJob, plan: ImagePlan, root: RootManifest) -> ImagePlan:
+        """Add an image that is in the baseline only: its new referrers need it as a subject."""
+        destination, reference = job.destination, job.destination_reference
+        if not destination.is_only_in_baseline(reference):
+            return plan
+        manifest = (
+            root.manifest or RootReader(self.level_reader).read_root(job, root.descriptor).manifest
+        )
+        assert manifest is not None  # noqa: S101 - for the type checker
+        node = GraphReader(partial(self.level_reader.read_level, job), job.source_name).read(
+            manifest, root.descriptor.digest
+        )
+        blobs = (blob.digest for descendant in node.walk() for blob in descendant.listed_blobs())
+        destination.add_baseline_blobs(reference, blobs)
+        return replace(plan, node=node)
 
     def _run_all(self, job: ImageJob, calls: Sequence[Callable[[], Result]]) -> list[Result]:
-        return self._pool.run_all(calls, (job.source.host, job.destination.host))
-
-    def _find_missing_blobs(self, job: ImageJob, plan: ImagePlan) -> list[BlobResult]:
-        """Return the missing blobs that no earlier image of the dry run has counted."""
-        destination = job.destination
-        listed = plan.blobs(job.foreign_layers).values()
-        blobs = [blob for blob in listed if not self._is_counted(destination, blob)]
-        checks = [partial(destination.has_blob, blob) for blob in blobs]
-        present = self._pool.run_all(checks, (destination.host,))
-        missing = []
-        for blob, is_present in zip(blobs, present, strict=True):
-            with self._lock:
-                key = destination.mount_scope, blob.digest
-                if is_present or key in self._counted_blobs:
-                    continue
-                self._counted_blobs.add(key)
-            missing.append(BlobResult(blob, destination.name, "", State.WAITING))
-        return missing
-
-    def _is_counted(self, destination: Destination, blob: Descriptor) -> bool:
-        with self._lock:
-            return (destination.mount_scope, blob.digest) in self._counted_blobs
-
-
-class DryRunBaseline(Protocol):
-    """Content that counts as present because an earlier export contained it."""
-
-    @property
-    def blobs(self) -> Container[Digest]:
-        """Digests of the blobs."""
-        ...
-
-    @property
-    def referrers(self) -> Mapping[Digest, Sequence[Descriptor]]:
-        """Referrers, by the digest of their subject."""
-        ...
-
-    def find_image(self, name: str) -> Descriptor | None:
-        """Return an image by its name in a layout; None: not in the baseline."""
-        ...
-
-
-class ReadOnlyDestination(BaseStore):
-    """A destination for dry runs, which may not exist yet. Any thread may call any method."""
-
-    lists_referrers = True
-
-    def __init__(
-        self, destination: Destination | None, name: str, baseline: DryRunBaseline | None = None
-    ) -> None:
-        """Read from ``destination``; None: nothing exists at ``name``."""
-        self._destination = destination
-        self._baseline = baseline
-        self.name = name
-        self.host = destination.host if destination is not None else ""
-        self.mount_scope = destination.mount_scope if destination is not None else name
-
-    def find_manifest(self, reference: str) -> Descriptor | None:
-        """Find a manifest. See `store.protocols.Destination`."""
-        descriptor = (
-            self._destination.find_manifest(reference) if self._destination is not None else None
-        )
-        if descriptor is None and self._baseline is not None:
-            descriptor = self._baseline.find_image(reference)
-        return descriptor
-
-    def has_blob(self, blob: Descriptor) -> bool:
-        """Whether the destination has the blob."""
-        if self._baseline is not None and blob.digest in self._baseline.blobs:
-            return True
-        return self._destination is not None and self._destination.has_blob(blob)
-
-    def get_manifest(self, reference: str) -> Manifest:
-        """Read a manifest. See `store.protocols.Store`, also for the next two."""
-        if self._destination is not None:
-            return self._destination.get_manifest(reference)
-        raise NotFound(f"{self.name} has no {reference}")
-
-    def referrers(self, subject: Digest, image_reference: str = "", /) -> Sequence[Descriptor]:
-        """Return the referrers of a manifest."""
-        destination, baseline = self._destination, self._baseline
-        at_destination = (
-            destination.referrers(subject, image_reference) if destination is not None else ()
-        )
-        return (
-            *at_destination,
-            *(baseline.referrers.get(subject, ()) if baseline is not None else ()),
-        )
-
-    def digest_tags(self, subject: Digest, image_reference: str = "", /) -> Sequence[str]:
-        """Return the tags that are named after a digest."""
-        destination = self._destination
-        return destination.digest_tags(subject, image_reference) if destination is not None else ()
-
-    def check(self, manifest: Manifest) -> None:
-        """See `store.protocols.Destination`."""
-        if self._destination is not None:
-            self._destination.check(manifest)
-
-    def is_access_denied(self) -> bool:
-        """See `store.protocols.Store`."""
-        return self._destination is not None and self._destination.is_access_denied()
-
-    def begin_blob(
-        self,
-        size: int,  # noqa: ARG002 - part of the protocol, as the others
-        digest: Digest | None = None,  # noqa: ARG002
-        resume: WriterState | None = None,  # noqa: ARG002
-    ) -> BlobWriter:
-        """Raise UsageError."""
-        raise self._read_only_error()
-
-    def put_manifest(self, manifest: Manifest, reference: str) -> None:  # noqa: ARG002
-        """Raise UsageError."""
-        raise self._read_only_error()
-
-    def _read_only_error(self) -> UsageError:
-        return UsageError(f"{self.name}: a dry run writes nothing")
+        return self.pool.run_all(calls, (job.source.host, job.destination.host))
