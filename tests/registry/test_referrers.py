@@ -84,6 +84,7 @@ def test_pages_are_put_together_and_each_is_there_once(
         reply(200, body_of(entry(THIRD)), Content_Type="application/json"),
         reply(303, Location="https://web.example/-/v2/packages"),
         reply(302, Location="http://127.0.0.1:1/elsewhere"),
+        reply(307, Location=f"/v2/team/app/referrers/{SUBJECT}"),
         reply(302),
     ],
 )
