@@ -230,13 +230,14 @@ class Referrers:
         raise ProtocolViolation(f"{self._describe(subject)}: the list has no end")
 
     def _resolve_redirect(self, response_url: str, location: str) -> str | None:
-        """Return the target of a redirect within the registry; None for any other.
+        """Return another URL of the registry that a redirect leads to; None: do not follow it.
 
         GHCR redirects to a web page with a rate limit.
         """
         with contextlib.suppress(ProtocolViolation):
             target = resolve_location(response_url, location)
-            return target if origin(target) == origin(self._client.endpoint.base_url) else None
+            is_inside = origin(target) == origin(self._client.endpoint.base_url)
+            return target if is_inside and target != response_url else None
         return None
 
     def _parse_page(

@@ -14,6 +14,7 @@ from concil.errors import (
     ProtocolViolation,
     StatusError,
 )
+from concil.http.redirects import MAX_REDIRECTS
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import OCI_INDEX
@@ -126,6 +127,15 @@ def test_list_may_be_elsewhere_in_the_same_registry(
     server.respond("GET", "/lists/1", listing(FIRST))
 
     assert digests(referrers.list_referrers(SUBJECT)) == [FIRST.digest]
+
+
+def test_redirects_in_a_circle_are_no_list(server: ScriptedServer, referrers: Referrers) -> None:
+    server.respond("GET", API, reply(307, Location="/lists/1"))
+    server.respond("GET", "/lists/1", reply(307, Location=API))
+    server.respond("GET", BY_TAG, listing(FIRST))
+
+    assert digests(referrers.list_referrers(SUBJECT)) == [FIRST.digest]
+    assert len(server.requests) == MAX_REDIRECTS + 2
 
 
 def test_registry_may_list_nothing_in_two_ways(
