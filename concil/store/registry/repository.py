@@ -20,7 +20,7 @@ from concil.errors import (
     StatusError,
 )
 from concil.fs.resume_state import WriterState
-from concil.http import errors
+from concil.http import errors, unsafe_fast_path
 from concil.http.transport import content_length
 from concil.http.urls import redact_url
 from concil.oci.descriptor import Descriptor
@@ -49,12 +49,7 @@ class RegistryBlobReader:
         """Read ``response``, whose first byte is the blob's byte ``start``; `close` closes it."""
         self._url = response.url
         self._raw = response.raw
-        # urllib3 always returns new bytes objects, whose copies and page faults cost as much CPU
-        # as the receiving. http.client's response can fill a buffer. Without it, or with chunked
-        # coding, urllib3 is used.
-        http_response = getattr(response.raw, "_fp", None)
-        plain = isinstance(http_response, http.client.HTTPResponse) and not http_response.chunked
-        self._http_response = http_response if plain else None
+        self._http_response = unsafe_fast_path.unwrap_body(response.raw)  # None: read by urllib3
         self._deferred_error: BaseException | None = (
             None  # to be raised after the bytes received before it
         )
@@ -102,11 +97,7 @@ class RegistryBlobReader:
 
     def close(self) -> None:
         """Release the connection; one with unread bytes is closed."""
-        http_response = self._http_response
-        if http_response is not None and http_response.isclosed() and http_response.length == 0:
-            self._raw.release_conn()  # urllib3 does not notice that everything was read
-        self._raw.close()
-        self._raw.release_conn()
+        unsafe_fast_path.close_body(self._raw, self._http_response)
 
     def _fill_buffer(self, response: http.client.HTTPResponse, buffer: memoryview) -> int:
         """Fill the buffer with repeated reads, as long as data arrives quickly.
@@ -116,7 +107,7 @@ class RegistryBlobReader:
         count, deadline = 0, time.monotonic() + _GATHER_TIME
         while count < len(buffer) and (not count or time.monotonic() < deadline):
             try:
-                received = _read_once(response, buffer[count:])
+                received = unsafe_fast_path.read_body(response, buffer[count:])
             except _CONNECTION_ERRORS as error:
                 if not count:
                     raise
@@ -126,20 +117,6 @@ class RegistryBlobReader:
             if received == 0:
                 break
         return count
-
-
-def _read_once(response: http.client.HTTPResponse, buffer: memoryview) -> int:
-    """Read once from the connection into the buffer; 0 at the end of the body or of the stream.
-
-    Unlike `HTTPResponse.readinto` it does not wait until the buffer is full.
-    """
-    if response.fp is None or response.length is None:
-        return response.readinto(buffer)
-    received: int = response.fp.readinto1(buffer[: response.length])
-    response.length -= received
-    if response.length == 0:
-        response.readinto(buffer[:0])  # detects the end and releases the connection
-    return received
 
 
 class RepositoryStore:
