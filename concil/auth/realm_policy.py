@@ -5,8 +5,8 @@ from __future__ import annotations
 import requests
 
 from concil.errors import ProtocolViolation
-from concil.http.network_policy import is_internal, is_loopback, parse_ip_address
-from concil.http.urls import Origin, join_url, origin, redact_url
+from concil.http.network_policy import is_internal, is_this_machine, parse_ip_address
+from concil.http.urls import join_url, origin, redact_url
 
 
 def check_realm(url: str, registry_url: str) -> str:
@@ -42,12 +42,6 @@ def check_realm(url: str, registry_url: str) -> str:
     return target
 
 
-def is_same_origin(url: str, other_url: str) -> bool:
-    """Return whether two URLs have the same scheme, host and port."""
-    first: Origin = origin(url)
-    return first == origin(other_url)
-
-
 def _normalize_url(url: str) -> str:
     """Return the URL as requests sends it; it may turn full-width digits into an address."""
     try:
@@ -61,4 +55,4 @@ def _is_same_host(host: str, registry_host: str) -> bool:
     address, registry_address = parse_ip_address(host), parse_ip_address(registry_host)
     if host == registry_host or (address is not None and address == registry_address):
         return True
-    return is_loopback(host) and is_loopback(registry_host)  # "127.0.0.1" and "localhost"
+    return is_this_machine(host) and is_this_machine(registry_host)  # "127.0.0.1" and "localhost"

@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import requests
 
 from concil.auth.credentials import go_json
 from concil.auth.credentials.credentials import TOKEN_USER, Credentials
-from concil.auth.realm_policy import check_realm, is_same_origin
+from concil.auth.realm_policy import check_realm
 from concil.errors import (
     AccessDenied,
     ConcilError,
@@ -22,9 +23,9 @@ from concil.errors import (
     RegistryDenied,
 )
 from concil.http import errors, status_errors
-from concil.http.redirects import resolve_location
+from concil.http.redirects import REDIRECT_STATUSES, resolve_location
 from concil.http.sanitize import clean_response
-from concil.http.transport import MAX_REDIRECTS, SendOptions, Transport, drain_response, read_error
+from concil.http.transport import SendOptions, Transport, read_error
 from concil.http.urls import redact_url
 from concil.runtime.redaction import SECRETS
 
@@ -36,11 +37,9 @@ MAX_LIFETIME = 24 * 3600.0  # seconds; a larger expires_in is reduced to it
 REFRESH_FRACTION = 0.8  # of a token's lifetime
 CLIENT_ID = "concil"
 _BLOCK_SIZE = 8 * 1024  # bytes
-_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 # Responses of services without OAuth2 POST: GCR 404, JFrog 401, others 400 and 405.
-_POST_UNSUPPORTED = frozenset({400, 401, 404, 405}) | _REDIRECT_STATUSES
+_POST_UNSUPPORTED = frozenset({400, 401, 404, 405}) | REDIRECT_STATUSES
 _GET_UNSUPPORTED = frozenset({404, 405})
-_WITHOUT_REDIRECTS = SendOptions(allow_redirects=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,23 +183,10 @@ class TokenService:
             [("service", token_request.service)] if token_request.service else []
         )
         query += [("scope", scope) for scope in token_request.scopes]
-        url, authorization = token_request.realm, _basic_header(credentials)
-        for _ in range(MAX_REDIRECTS + 1):
-            request = requests.Request("GET", url, params=query)
-            response = self._send(request, authorization)
-            location = response.headers.get("Location")
-            if response.status_code not in _REDIRECT_STATUSES or location is None:
-                return response
-            drain_response(response)
-            target = check_realm(
-                resolve_location(response.url, location), token_request.registry_url
-            )
-            if not is_same_origin(target, url):
-                authorization = None  # and it stays dropped, even back at the first origin
-            url, query = target, []
-        raise ProtocolViolation(
-            f"token from {redact_url(token_request.realm)}: redirects without end"
-        )
+        request = requests.Request("GET", token_request.realm, params=query)
+        resolve_redirect = partial(_resolve_redirect, token_request.registry_url)
+        options = SendOptions(resolve_redirect=resolve_redirect)
+        return self._send(request, _basic_header(credentials), options)
 
     def _post(self, token_request: TokenRequest, form: dict[str, str]) -> requests.Response:
         """Request a token by POST. The form holds a secret, so redirects are not followed."""
@@ -209,14 +195,21 @@ class TokenService:
             fields["service"] = token_request.service
         if token_request.scopes:
             fields["scope"] = " ".join(token_request.scopes)
-        return self._send(requests.Request("POST", token_request.realm, data=fields), None)
+        request = requests.Request("POST", token_request.realm, data=fields)
+        return self._send(request, None, SendOptions(allow_redirects=False))
 
-    def _send(self, request: requests.Request, authorization: str | None) -> requests.Response:
+    def _send(
+        self, request: requests.Request, authorization: str | None, options: SendOptions
+    ) -> requests.Response:
         # The session's Authorization and `auth` are for the registry; None and a callable
         # keep them from being sent to the token service.
         request.headers = {"Accept": "application/json", "Authorization": authorization}
         request.auth = _iter_unchanged
-        return self._transport.send(request, _WITHOUT_REDIRECTS)
+        return self._transport.send(request, options)
+
+
+def _resolve_redirect(registry_url: str, response_url: str, location: str) -> str:
+    return check_realm(resolve_location(response_url, location), registry_url)
 
 
 def _iter_unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -6,12 +6,11 @@ import contextlib
 import urllib.parse
 
 from concil.errors import InvalidReference
-from concil.oci.reference import DOCKER_HUB_API_HOST
+from concil.oci.reference import DOCKER_HUB, normalize_docker_host, to_api_host
 from concil.runtime import arguments
 from concil.runtime.redaction import has_slash_in_user, without_user
 
 _SCHEMES = ("https", "http", "docker", "store")
-_DOCKER_HUB_HOSTS = ("docker.io", "index.docker.io", DOCKER_HUB_API_HOST)
 
 
 class DockerSplitResult(urllib.parse.SplitResult):
@@ -28,7 +27,7 @@ class DockerSplitResult(urllib.parse.SplitResult):
     def repository(self) -> str:
         """The repository; with ``library/`` for docker.io's official images."""
         name = self.path.partition("@")[0].partition(":")[0].removeprefix("/")
-        if name and "/" not in name and self.hostname in _DOCKER_HUB_HOSTS:
+        if name and "/" not in name and normalize_docker_host(self.hostname or "") == DOCKER_HUB:
             return f"library/{name}"
         return name
 
@@ -57,7 +56,7 @@ class DockerSplitResult(urllib.parse.SplitResult):
                 "not a port in a docker URL",
                 remedy="write host:port, and write a slash in a password as %2F",
             )
-        host = DOCKER_HUB_API_HOST if self.hostname in _DOCKER_HUB_HOSTS else self.hostname
+        host = to_api_host(self.hostname)
         host = f"[{host}]" if ":" in host else host
         netloc = f"{host}:{port}" if port else host
         scheme = "http" if self.scheme == "http" else "https"

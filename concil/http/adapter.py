@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
-import io
 import queue
 import ssl
-import time
 import urllib.parse
-from typing import Any
+from typing import Any, cast
 
 import requests
 import requests.adapters
@@ -16,8 +13,8 @@ import requests.cookies
 import urllib3.connection
 import urllib3.connectionpool
 
-from concil.config import KIB, MIB
-from concil.http import errors
+from concil.config import MIB
+from concil.http import errors, unsafe_fast_path
 from concil.http.certs_d import CertificateDirectories, HostCertificates
 from concil.http.exchange.direct import exchange
 from concil.http.proxies import Proxy
@@ -25,81 +22,11 @@ from concil.http.tls_context import SharedSSLContext
 from concil.http.urls import host_of
 from concil.runtime.forking import close_socket_in_child, register_after_fork
 
-_MAX_INTERIM_RESPONSES = 16  # such as "100 Continue", before the final response
-_MAX_LINE_SIZE = 64 * KIB  # bytes
-_HEADER_TIMEOUT = 300.0  # seconds for all headers; one byte a minute passes an idle timeout
-
-
-class _BoundedReader(io.BufferedReader):
-    """Buffered reader that limits the length of a line and the time for all lines."""
-
-    _deadline: float | None = None  # monotonic seconds; None before the first byte
-
-    def reset_deadline(self) -> None:
-        """Restart the header timeout when the next byte arrives."""
-        self._deadline = None
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        """Read a line, receiving as often as needed; cut it at the maximum length."""
-        remaining = _MAX_LINE_SIZE if size is None or size < 0 else size
-        pieces: list[bytes] = []
-        while remaining > 0 and (buffered := self.peek(1)):
-            now = time.monotonic()
-            self._deadline = self._deadline or now + _HEADER_TIMEOUT
-            if now > self._deadline:
-                raise http.client.HTTPException("the headers take too long")
-            end = buffered.find(b"\n") + 1
-            if 0 < end <= remaining and not pieces:
-                return self.read(end)  # fast path: the whole line is buffered
-            piece = self.read(min(end or len(buffered), remaining))
-            pieces.append(piece)
-            remaining -= len(piece)
-            if end:
-                break
-        return b"".join(pieces)
-
-
-class _BoundedResponse(http.client.HTTPResponse):
-    """Response with bounded status line, headers and trailer; http.client limits no time."""
-
-    _interim_count = 0
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - http.client's
-        super().__init__(*args, **kwargs)
-        self.fp = _BoundedReader(self.fp.detach())
-
-    def begin(self) -> None:
-        """Read up to the body and reject conflicting lengths.
-
-        urllib3 rejects them as well, but leaves the connection open.
-        """
-        super().begin()
-        headers = self.headers.get_all("Content-Length", [])
-        if len({length.strip() for header in headers for length in header.split(",")}) > 1:
-            raise http.client.HTTPException(errors.CONFLICTING_LENGTHS)
-
-    def _read_status(self) -> tuple[str, int, str]:
-        self.fp.reset_deadline()  # type: ignore[attr-defined]
-        status: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # not public
-        self._interim_count += 1
-        if self._interim_count > _MAX_INTERIM_RESPONSES:
-            raise http.client.HTTPException(
-                f"got more than {_MAX_INTERIM_RESPONSES} interim answers"
-            )
-        return status
-
-    def _read_next_chunk_size(self) -> int:
-        self.fp.reset_deadline()  # type: ignore[attr-defined]
-        size: int = super()._read_next_chunk_size()  # type: ignore[misc]  # not public
-        return size
-
-    def _read_and_discard_trailer(self) -> None:
-        self.fp.reset_deadline()  # type: ignore[attr-defined]
-        http.client.parse_headers(self.fp)  # bounded like headers
-
 
 class _HTTPConnection(urllib3.connection.HTTPConnection):
-    response_class = _BoundedResponse
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's
+        super().__init__(*args, **kwargs)
+        self.response_class = unsafe_fast_path.response_class()
 
     def connect(self) -> None:
         """Connect, and have a forked child close its copy of the socket."""
@@ -109,13 +36,20 @@ class _HTTPConnection(urllib3.connection.HTTPConnection):
 
 
 class _HTTPSConnection(urllib3.connection.HTTPSConnection):
-    response_class = _BoundedResponse
-    shared_context: SharedSSLContext | None = None
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - urllib3's
+        shared_context: SharedSSLContext | None = None,
+        **kwargs: Any,  # noqa: ANN401 - urllib3's
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.response_class = unsafe_fast_path.response_class()
+        self._shared_context = shared_context
 
     def connect(self) -> None:
         """Connect with the TLS context that the pool's connections share."""
-        if self.shared_context is not None:
-            self.shared_context.apply_to(self)
+        if self._shared_context is not None:
+            self._shared_context.apply_to(self)
         super().connect()
         if self.sock is not None:
             close_socket_in_child(self.sock)
@@ -146,16 +80,9 @@ class _HTTPSConnectionPool(urllib3.connectionpool.HTTPSConnectionPool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's
         super().__init__(*args, **kwargs)
-        self._shared_context = SharedSSLContext()
-
-    def _new_conn(self) -> Any:  # noqa: ANN401 - urllib3's
-        connection = super()._new_conn()
         # urllib3 verifies an https proxy with the settings stored on the connection itself.
-        if isinstance(connection, _HTTPSConnection) and (
-            self.proxy is None or self.proxy.scheme != "https"
-        ):
-            connection.shared_context = self._shared_context
-        return connection
+        if self.proxy is None or self.proxy.scheme != "https":
+            self.conn_kw["shared_context"] = SharedSSLContext()
 
 
 _POOL_CLASSES_BY_SCHEME = {"http": _HTTPConnectionPool, "https": _HTTPSConnectionPool}
@@ -167,14 +94,6 @@ class RegistryAdapter(requests.adapters.HTTPAdapter):
     A forked child opens its own connections: two processes that read from one connection
     would receive each other's responses.
     """
-
-    # The attributes that requests includes in a pickled session.
-    __attrs__ = (
-        *requests.adapters.HTTPAdapter.__attrs__,
-        "_cert_directories",
-        "_common_certificates",
-        "_use_ca_certs",
-    )
 
     def __init__(
         self,
@@ -196,6 +115,15 @@ class RegistryAdapter(requests.adapters.HTTPAdapter):
         self._use_ca_certs = use_ca_certs
         super().__init__(pool_connections=16, pool_maxsize=pool_maxsize)
         register_after_fork(self, RegistryAdapter.after_fork)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for a pickle."""
+        state = cast("dict[str, Any]", super().__getstate__())  # missing in the type stubs
+        return state | {
+            "_cert_directories": self._cert_directories,
+            "_common_certificates": self._common_certificates,
+            "_use_ca_certs": self._use_ca_certs,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the adapter from a pickle."""

@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterable
 
 from concil.errors import ProtocolViolation
 from concil.http.urls import _PLAIN_NETLOC, origin, redact_url
+from concil.oci.reference import is_loopback
 
 __all__ = [
     "check_public",
     "check_reachable",
     "is_internal",
-    "is_loopback",
+    "is_this_machine",
     "parse_ip_address",
     "resolve_host",
 ]
 
-# Names of the loopback interface in hosts files and resolvers.
+# Further names of the loopback interface in hosts files and resolvers.
 _LOOPBACK_NAMES = frozenset(
     {
-        "localhost",
         "localhost.localdomain",
         "localhost4",
         "localhost6",
@@ -68,8 +68,8 @@ def check_reachable(target: str, referring_url: str) -> None:
         or not is_internal(target_host)
     ):
         return
-    if is_loopback(target_host):
-        is_allowed = is_loopback(referring_host)
+    if is_this_machine(target_host):
+        is_allowed = is_this_machine(referring_host)
     elif target_address is not None and target_address.is_link_local:
         is_allowed = False  # cloud metadata services serve credentials there
     else:
@@ -123,7 +123,7 @@ def is_internal(host: str) -> bool:
         host: without a port, an IPv6 address without brackets.
     """
     address = parse_ip_address(host)
-    if is_loopback(host):
+    if is_this_machine(host):
         return True
     if isinstance(address, ipaddress.IPv6Address) and address.is_site_local:
         return True
@@ -152,10 +152,12 @@ def parse_ip_address(host: str) -> _Address | None:
     return embedded or address
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine, by name or literal address."""
+def is_this_machine(host: str) -> bool:
+    """Return whether a host is this machine, by any name or spelling of its address."""
+    if is_loopback(host):
+        return True
     name, address = host.rstrip(".").lower(), parse_ip_address(host)
-    if name in _LOOPBACK_NAMES or name.endswith((".localhost", ".localhost.localdomain")):
+    if name in _LOOPBACK_NAMES or name.endswith(".localhost.localdomain"):
         return True
     # A connection to 0.0.0.0 reaches this machine.
     return address is not None and (address.is_loopback or address.is_unspecified)

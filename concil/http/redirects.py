@@ -1,8 +1,11 @@
-"""Resolves Location headers, within the network policy."""
+"""The redirect policy: which redirects are followed, and where a Location header may lead."""
 
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Callable
+
+import requests
 
 from concil.errors import ProtocolViolation
 from concil.http.network_policy import check_reachable
@@ -15,7 +18,35 @@ from concil.http.urls import (
     redact_url,
 )
 
-__all__ = ["resolve_location"]
+__all__ = [
+    "MAX_REDIRECTS",
+    "REDIRECT_STATUSES",
+    "ResolveRedirect",
+    "TooManyRedirects",
+    "redirect_location",
+    "resolve_location",
+]
+
+MAX_REDIRECTS = 8
+REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+# From the URL of a redirect and its Location to the URL that is requested next; None: the
+# redirect is not followed.
+ResolveRedirect = Callable[[str, str], str | None]
+
+
+class TooManyRedirects(ProtocolViolation):
+    """A request was redirected more than `MAX_REDIRECTS` times."""
+
+
+def redirect_location(response: requests.Response, request: requests.PreparedRequest) -> str | None:
+    """Return the Location of a redirect that can be followed; None for any other response.
+
+    Its request can be sent again: requests would send a stream again as an empty body.
+    """
+    if response.status_code not in REDIRECT_STATUSES:
+        return None
+    is_repeatable = request.body is None or isinstance(request.body, bytes | str)
+    return response.headers.get("Location") if is_repeatable else None
 
 
 def resolve_location(response_url: str, location: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.cookiejar
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,30 +12,13 @@ from typing import Any
 
 import requests
 import requests.cookies
-from requests.adapters import HTTPAdapter
-from requests.cookies import RequestsCookieJar
-from requests.structures import CaseInsensitiveDict
 
 from concil import __version__
+from concil.http import unsafe_fast_path
 from concil.http.adapter import RegistryAdapter
 from concil.http.certs_d import CertificateDirectories, HostCertificates, read_directory
 from concil.http.exchange.direct import can_send
 from concil.runtime import arguments
-
-# URLs and headers that requests would send unchanged: no user info, no "." or ".." segments,
-# and only necessary escapes. Matching them here is cheaper than its normalization.
-_UNESCAPED = r"[!$&'()*+,.0-9:;=@A-Z_a-z~-]"
-_ESCAPED = r"%(?:[0189A-F][0-9A-F]|2[0-9ABCF]|3[A-F]|40|5[BCDE]|60|7[BCDF])"
-_PLAIN_URL = re.compile(
-    r"https?://[a-z0-9][a-z0-9.-]*(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}))?"
-    rf"(?:/(?!\.\.?(?:[/?]|\Z)){_UNESCAPED}*(?:{_ESCAPED}{_UNESCAPED}*)*)+"
-    rf"(?:\?(?:[/?]|{_UNESCAPED}|{_ESCAPED})+)?"
-)
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9-]+")
-_PLAIN_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
-_ORIGINAL_SEND = requests.Session.send
-_ORIGINAL_ADAPTER_SEND = HTTPAdapter.send
-_METHODS_WITHOUT_BODY = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,32 +78,25 @@ def create_session(tls: TLSSettings | None = None, *, pool_maxsize: int = 64) ->
 
 
 class _RegistrySession(requests.Session):
-    """Session with a fast path for requests that have only a URL, headers and a body.
-
-    For forms, cookies, hooks, auth handlers and unusual URLs requests needs as much CPU time
-    as for sending. Requests that use any of these still take its normal path.
-    """
+    """Session that takes the fast path for plain requests; see `http.unsafe_fast_path`."""
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Prepare a request, with the same result as in requests."""
-        return self._prepare_fast(request) or super().prepare_request(request)
+        return unsafe_fast_path.prepare_request(self, request) or super().prepare_request(request)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - requests'
         """Send a request; call the adapter directly if there are no redirects and hooks."""
-        if (
-            requests.Session.send is not _ORIGINAL_SEND
-        ):  # a library that intercepts requests has patched it
-            return super().send(request, **kwargs)
         is_complete = {"stream", "verify", "cert", "proxies"} <= kwargs.keys()
         if not is_complete or not kwargs["stream"] or any(request.hooks.values()):
             return super().send(request, **kwargs)
-        if kwargs.pop("allow_redirects", True):
+        if kwargs.get("allow_redirects", True) or not unsafe_fast_path.can_bypass_session():
             return super().send(request, **kwargs)
+        del kwargs["allow_redirects"]
         start_time = time.perf_counter()
         adapter = self.get_adapter(request.url or "")
         if (
             isinstance(adapter, RegistryAdapter)
-            and HTTPAdapter.send is _ORIGINAL_ADAPTER_SEND
+            and unsafe_fast_path.can_bypass_adapter()
             and not kwargs["proxies"]
             and can_send(request)
         ):
@@ -152,44 +127,3 @@ class _RegistrySession(requests.Session):
         """
         if not yield_requests:
             yield from super().resolve_redirects(resp, req, *args, **kwargs)
-
-    def _prepare_fast(self, request: requests.Request) -> requests.PreparedRequest | None:
-        """Return the prepared request; None if requests has to prepare it."""
-        if self._needs_full_preparation(request) or not _PLAIN_URL.fullmatch(request.url or ""):
-            return None
-        headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
-        headers.update(self.headers)  # type: ignore[arg-type]  # checked below
-        headers.update(request.headers)
-        for name, value in headers.items():
-            if not (isinstance(value, str) and _PLAIN_VALUE.fullmatch(value)):
-                return None
-            if not _PLAIN_NAME.fullmatch(name):
-                return None
-        prepared = requests.PreparedRequest()
-        prepared.method = (request.method or "").upper()
-        prepared.url = request.url
-        prepared.headers = headers
-        # `resolve_redirects` of requests adds cookies to it.
-        prepared._cookies = RequestsCookieJar()  # type: ignore[attr-defined]  # noqa: SLF001
-        if request.data:
-            prepared.body = request.data
-            headers["Content-Length"] = str(len(request.data))
-        elif prepared.method not in _METHODS_WITHOUT_BODY:
-            headers.setdefault("Content-Length", "0")
-        return prepared
-
-    def _needs_full_preparation(self, request: requests.Request) -> bool:
-        """Return whether a request has more than a URL, headers and a body of known length."""
-        has_extras = request.params or request.files or request.auth or request.cookies
-        if has_extras or request.json is not None or any(request.hooks.values()):
-            return True
-        if self.auth or self.params or self.trust_env or any(self.hooks.values()):
-            return True
-        if next(iter(self.cookies), None) is not None:
-            return True
-        data = request.data
-        if not data or isinstance(data, bytes):
-            return False
-        # With these attributes requests computes the length differently, and rewinds the body.
-        is_file_like = hasattr(data, "__iter__") or hasattr(data, "tell") or hasattr(data, "len")
-        return is_file_like or not (hasattr(data, "read") and hasattr(data, "__len__"))

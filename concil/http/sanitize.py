@@ -56,8 +56,7 @@ def clean_response(response: requests.Response, content: bytes) -> requests.Resp
     # latin-1 maps each byte to one character and back.
     content = SECRETS.redact(content.decode("latin-1")).encode("latin-1")
     cleaned.raw = io.BytesIO(content)
-    cleaned._content = content  # noqa: SLF001 - marks the body as read
-    cleaned._content_consumed = True  # type: ignore[attr-defined]  # noqa: SLF001
+    _ = cleaned.content  # it stays, even if the response is closed
     if response.request is not None:
         cleaned.request = _clean_request(response.request)
     return cleaned

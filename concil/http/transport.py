@@ -20,7 +20,13 @@ from concil.config import Timeouts
 from concil.errors import Cancelled, ConcilError, ConnectionLost, ProtocolViolation, safe_repr
 from concil.http import errors, proxies
 from concil.http.adapter import check_proxy
-from concil.http.redirects import resolve_location
+from concil.http.redirects import (
+    MAX_REDIRECTS,
+    ResolveRedirect,
+    TooManyRedirects,
+    redirect_location,
+    resolve_location,
+)
 from concil.http.sanitize import register_user
 from concil.http.throttle.host_limiter import HostLimiters
 from concil.http.urls import Origin, host_of, origin, redact_url
@@ -29,10 +35,8 @@ from concil.runtime.redaction import SECRETS
 
 logger = logging.getLogger(__name__)
 
-MAX_REDIRECTS = 8
 MAX_ERROR_SIZE = 64 * 1024  # bytes of an error body; the rest is not read
 BODY_TIMEOUT = 300.0  # seconds for a whole small body; one byte a minute passes an idle timeout
-_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _SECRET_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
 
 
@@ -42,6 +46,7 @@ class SendOptions:
 
     read_timeout: float | None = None  # seconds without a byte; None for the idle timeout
     allow_redirects: bool = True  # follow redirects
+    resolve_redirect: ResolveRedirect = resolve_location
     credentials_url: str | None = (
         None  # URL whose origin may receive credentials; None for the request's own
     )
@@ -90,7 +95,7 @@ class Transport:
 
         Raises:
             ConnectionLost, Unreachable, TLSFailure: there was no response.
-            ProtocolViolation: too many redirects, or one that the network policy forbids.
+            ProtocolViolation: too many redirects, or one that ``resolve_redirect`` forbids.
         """
         prepared = self._prepare(request)
         target = origin(prepared.url or "")
@@ -104,16 +109,14 @@ class Transport:
                 for name in _SECRET_HEADERS:
                     prepared.headers.pop(name, None)
             response = self._send_once(prepared, options, has_credentials=has_credentials)
-            if response.status_code not in _REDIRECT_STATUSES or not options.allow_redirects:
-                return response
-            location = response.headers.get("Location")
-            if location is None or not _is_repeatable(prepared):
+            location = redirect_location(response, prepared) if options.allow_redirects else None
+            url = None if location is None else _resolve_redirect(response, location, options)
+            if url is None:
                 return response
             drain_response(response)
             prepared = prepared.copy()
-            prepared.url = _followed(response.url, location, options)
-            target = origin(prepared.url)
-        raise ProtocolViolation(f"{redact_url(request.url)}: more than {MAX_REDIRECTS} redirects")
+            prepared.url, target = url, origin(url)
+        raise TooManyRedirects(f"{redact_url(request.url)}: more than {MAX_REDIRECTS} redirects")
 
     def has_answered(self, url: str) -> bool:
         """Return whether the host of ``url`` has sent any response so far."""
@@ -233,13 +236,24 @@ def _describe(prepared: requests.PreparedRequest) -> str:
     return f"{prepared.method} {redact_url(prepared.url or '')}"
 
 
-def _followed(answered: str, location: str, options: SendOptions) -> str:
-    """Resolve a redirect and register its target as secret: it may hold a signature."""
+def _resolve_redirect(
+    response: requests.Response, location: str, options: SendOptions
+) -> str | None:
+    """Return the URL to follow a redirect to; it is a secret, because it may hold a signature.
+
+    Raises:
+        ProtocolViolation: the policy forbids the redirect; the response is closed.
+    """
     register = SECRETS.register_session if options.session else SECRETS.register_signed
-    register(location)  # an error of `resolve_location` would show it
-    target = resolve_location(answered, location)
-    register(target)
-    return target
+    register(location)  # an error of `resolve_redirect` would show it
+    try:
+        url = options.resolve_redirect(response.url, location)
+    except ProtocolViolation:
+        drain_response(response)
+        raise
+    if url is not None:
+        register(url)
+    return url
 
 
 def _read_429_body(response: requests.Response | None) -> bytes:
@@ -255,11 +269,6 @@ def _environment_ca() -> str | None:
         if path:
             return path
     return None
-
-
-def _is_repeatable(request: requests.PreparedRequest) -> bool:
-    """Return whether the body can be sent again; requests would resend a stream as empty."""
-    return request.body is None or isinstance(request.body, (bytes, str))
 
 
 def read_limited(response: requests.Response, limit: int, operation: str) -> bytes:

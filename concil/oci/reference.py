@@ -13,8 +13,12 @@ from concil.errors import InvalidDigest, InvalidReference, UsageError, safe_repr
 from concil.oci.manifest import Digest
 from concil.runtime.redaction import SECRETS, has_slash_in_user, without_user
 
-DOCKER_HUB_API_HOST = "registry-1.docker.io"
-_DOCKER_HUB_HOSTS = frozenset({"docker.io", "index.docker.io", DOCKER_HUB_API_HOST})
+# The names of Docker Hub: in references, in stored logins of docker, and of its API.
+DOCKER_HUB = "docker.io"
+_DOCKER_HUB_INDEX = "index.docker.io"
+_DOCKER_HUB_API_HOST = "registry-1.docker.io"
+DOCKER_HUB_LOGIN = f"https://{_DOCKER_HUB_INDEX}/v1/"
+_DOCKER_HUB_HOSTS = frozenset({DOCKER_HUB, _DOCKER_HUB_INDEX, _DOCKER_HUB_API_HOST})
 
 # Source: distribution-spec, "Pulling manifests": <name> and <reference>.
 _PATH_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -89,7 +93,7 @@ class Reference:
     @property
     def api_host(self) -> str:
         """The host[:port] that serves the API."""
-        return DOCKER_HUB_API_HOST if self.host in _DOCKER_HUB_HOSTS else self.host
+        return to_api_host(self.host)
 
     @property
     def api_scheme(self) -> str:
@@ -128,7 +132,7 @@ def limits_by_api_host(limits: Mapping[str, HostLimits]) -> dict[str, HostLimits
                 f"limits for {safe_repr(name)}, which is not a host",
                 remedy="write host or host:port",
             )
-        server = DOCKER_HUB_API_HOST if host in _DOCKER_HUB_HOSTS else host
+        server = to_api_host(host)
         if server in by_api_host:
             raise UsageError(
                 f"the limits for {safe_repr(name)} are given twice", remedy="omit one of them"
@@ -139,11 +143,15 @@ def limits_by_api_host(limits: Mapping[str, HostLimits]) -> dict[str, HostLimits
 
 def display_host(api_host: str) -> str:
     """Return the user-visible name of a host that serves an API."""
-    return "docker.io" if api_host == DOCKER_HUB_API_HOST else api_host
+    return DOCKER_HUB if api_host == _DOCKER_HUB_API_HOST else api_host
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether ``host[:port]`` is loopback by name: localhost, 127.0.0.0/8, [::1]."""
+    """Return whether ``host[:port]`` is loopback by name: localhost, 127.0.0.0/8, [::1].
+
+    These may use plain http. `http.network_policy.is_this_machine` also has the spellings and
+    names that only some resolvers take for this machine.
+    """
     name = host
     if host.startswith("["):
         name = host[1:].partition("]")[0]
@@ -215,7 +223,7 @@ def _split_host(rest: str, *, explicit: bool) -> tuple[str, str]:
             remedy="write host/repository:tag",
         )
     if not slash or not (explicit or is_host_like(first)):
-        return "docker.io", rest
+        return DOCKER_HUB, rest
     match = _HOST.fullmatch(first)
     if match is None or (match[2] is not None and not 0 < int(match[2]) < 65536):
         raise InvalidReference(
@@ -236,4 +244,9 @@ def is_host_like(first: str) -> bool:
 
 def normalize_docker_host(host: str) -> str:
     """Return the host, with all names of Docker Hub replaced by docker.io."""
-    return "docker.io" if host in _DOCKER_HUB_HOSTS else host
+    return DOCKER_HUB if host in _DOCKER_HUB_HOSTS else host
+
+
+def to_api_host(host: str) -> str:
+    """Return the host that serves the API of a registry, which Docker Hub has of its own."""
+    return _DOCKER_HUB_API_HOST if host in _DOCKER_HUB_HOSTS else host

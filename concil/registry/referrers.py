@@ -14,7 +14,7 @@ import requests
 
 from concil.errors import ConcilError, InvalidManifest, ProtocolViolation, StatusError, safe_repr
 from concil.http.pagination import Paginator
-from concil.http.redirects import resolve_location
+from concil.http.redirects import REDIRECT_STATUSES, TooManyRedirects, resolve_location
 from concil.http.transport import SendOptions
 from concil.http.urls import origin
 from concil.oci.descriptor import Descriptor
@@ -33,10 +33,8 @@ MAX_REFERRERS = 10_000  # per manifest
 MAX_TAGS = 20_000  # tags listed per repository to find cosign's
 MAX_WRITE_ATTEMPTS = 6  # writes of a tag before concurrent writers are reported
 COSIGN_SUFFIXES = ("sig", "att", "sbom")  # tried if the tags cannot be listed
-_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
-# Responses of registries without the referrers API. Quay answers 400 for an unknown subject;
-# GHCR redirects to a web page.
-_UNSUPPORTED_STATUSES = frozenset({400, 404, 405, 406, 410, 501}) | _REDIRECT_STATUSES
+# Responses of registries without the referrers API.
+_UNSUPPORTED_STATUSES = frozenset({400, 404, 405, 406, 410, 501}) | REDIRECT_STATUSES
 _UNKNOWN_NAME_CODES = (b"NAME_UNKNOWN", b"MANIFEST_UNKNOWN")
 
 
@@ -196,35 +194,34 @@ class Referrers:
         url = client.path(f"referrers/{subject}")
         entries: list[dict[str, Any]] = []
         paginator = Paginator(lambda: client.endpoint.base_url, "referrers")
-        pages = 0
-        redirects: set[str] = set()
-        for _ in range(MAX_PAGES):
-            # Check redirects before following: GHCR's leads to a web page with a rate limit.
-            options = SendOptions(allow_redirects=False)
-            headers = {"Accept": OCI_INDEX}
-            expected_statuses = frozenset({200}) | _UNSUPPORTED_STATUSES
+        options = SendOptions(resolve_redirect=self._resolve_redirect)
+        for page_number in range(MAX_PAGES):
             call = Call(
                 "GET",
                 url,
                 client.pull_scopes,
-                headers,
-                expected_statuses=expected_statuses,
+                {"Accept": OCI_INDEX},
+                expected_statuses=_UNSUPPORTED_STATUSES | {200},
                 options=options,
                 max_response_size=MAX_PAGE_SIZE,
                 operation=self._describe(subject),
             )
-            response = client.endpoint.send_with_retry(call, client.policy)
-            next_url = self._redirect_target(response)
-            if next_url is None or next_url in redirects:
-                page = self._parse_page(response, subject)
-                if page is None:
-                    self._handle_missing_list(response, subject, is_first_page=not pages)
-                    return None
-                entries += page
-                pages += 1
-                next_url = paginator.next_url(response, is_empty=not page)
-            else:
-                redirects.add(next_url)
+            try:
+                response = client.endpoint.send_with_retry(call, client.policy)
+            except TooManyRedirects as error:
+                self._handle_missing_list(subject, str(error), is_first_page=not page_number)
+                return None
+            page = self._parse_page(response, subject)
+            if page is None:
+                self._handle_missing_list(
+                    subject,
+                    str(response.status_code),
+                    is_first_page=not page_number,
+                    is_subject_unknown=_is_subject_unknown(response),
+                )
+                return None
+            entries += page
+            next_url = paginator.next_url(response, is_empty=not page)
             if next_url is None:
                 return entries
             if len(entries) > MAX_REFERRERS:
@@ -232,14 +229,15 @@ class Referrers:
             url = next_url
         raise ProtocolViolation(f"{self._describe(subject)}: the list has no end")
 
-    def _redirect_target(self, response: requests.Response) -> str | None:
-        """Return the target of a redirect within the registry; None for any other response."""
-        location = response.headers.get("Location")
-        if response.status_code not in _REDIRECT_STATUSES or location is None:
-            return None
+    def _resolve_redirect(self, response_url: str, location: str) -> str | None:
+        """Return another URL of the registry that a redirect leads to; None: do not follow it.
+
+        GHCR redirects to a web page with a rate limit.
+        """
         with contextlib.suppress(ProtocolViolation):
-            target = resolve_location(response.url, location)
-            return target if origin(target) == origin(self._client.endpoint.base_url) else None
+            target = resolve_location(response_url, location)
+            is_inside = origin(target) == origin(self._client.endpoint.base_url)
+            return target if is_inside and target != response_url else None
         return None
 
     def _parse_page(
@@ -252,21 +250,17 @@ class Referrers:
         return _index_entries(_parse_index(response.content, self._describe(subject)))
 
     def _handle_missing_list(
-        self, response: requests.Response, subject: Digest, *, is_first_page: bool
+        self, subject: Digest, answer: str, *, is_first_page: bool, is_subject_unknown: bool = False
     ) -> None:
         """Record that the API is missing, unless the response is about the subject only.
 
         Raises:
             ProtocolViolation: the list broke off after its first page.
         """
-        status = response.status_code
         if not is_first_page:
-            raise ProtocolViolation(f"{self._describe(subject)}: the list breaks off with {status}")
-        logger.debug("%s: %d, so there may be a tag", self._describe(subject), status)
-        content = response.content
-        if status != requests.codes.bad_request and not any(
-            c in content for c in _UNKNOWN_NAME_CODES
-        ):
+            raise ProtocolViolation(f"{self._describe(subject)}: the list breaks off with {answer}")
+        logger.debug("%s: %s, so there may be a tag", self._describe(subject), answer)
+        if not is_subject_unknown:
             self._shared.record_missing_api(self._client.endpoint.host)
 
     def _read_tag(self, subject: Digest, *, for_writing: bool = False) -> dict[str, Any] | None:
@@ -300,6 +294,13 @@ class Referrers:
 
 
 _EMPTY_INDEX: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX}
+
+
+def _is_subject_unknown(response: requests.Response) -> bool:
+    """Return whether an error is about the subject; Quay answers 400 for an unknown one."""
+    return response.status_code == requests.codes.bad_request or any(
+        code in response.content for code in _UNKNOWN_NAME_CODES
+    )
 
 
 def _is_index(body: bytes, media_type: str) -> bool:

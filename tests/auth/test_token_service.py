@@ -26,6 +26,7 @@ from concil.errors import (
     RegistryDenied,
     StatusError,
 )
+from concil.http.redirects import MAX_REDIRECTS
 from concil.http.requests_session import create_session
 from concil.http.transport import Transport
 from tests.support.quick_retries import UNTIMED
@@ -328,7 +329,7 @@ def test_a_redirect_is_judged_like_a_realm(
 def test_redirects_end(server: ScriptedServer, fetch: Fetch) -> None:
     server.respond("GET", r"/token\?.*", reply(307, Location="/token?round"))
 
-    with pytest.raises(ProtocolViolation, match="without end"):
+    with pytest.raises(ProtocolViolation, match=f"more than {MAX_REDIRECTS} redirects"):
         fetch(ALICE)
 
     assert len(server.requests) == 9

@@ -10,7 +10,7 @@ import pytest
 from concil.auth import token_service
 from concil.cli.commands import inspect
 from concil.config import KIB, MIB, RetryPolicy, TransferConfig
-from concil.http import adapter, transport
+from concil.http import redirects, transport, unsafe_fast_path
 from concil.oci.strict_json import MAX_PARTS, MOST_NESTING
 from concil.registry import name_lists
 from concil.store.layout import index_file
@@ -45,10 +45,11 @@ LIMITS = {
         f"{name_lists.MAX_NAMES}, {mib(name_lists.MAX_LIST_SIZE)}, {name_lists.MAX_PAGES} pages"
     ),
     "headers of an answer": (
-        f"100 lines of {kib(adapter._MAX_LINE_SIZE)}, {adapter._MAX_INTERIM_RESPONSES} interim "
-        f"answers, {adapter._HEADER_TIMEOUT:.0f} s"
+        f"100 lines of {kib(unsafe_fast_path.MAX_LINE_SIZE)}, "
+        f"{unsafe_fast_path.MAX_INTERIM_RESPONSES} interim answers, "
+        f"{unsafe_fast_path.HEADER_TIMEOUT:.0f} s"
     ),
-    "redirects": str(transport.MAX_REDIRECTS),
+    "redirects": str(redirects.MAX_REDIRECTS),
     "time for a small answer": f"{transport.BODY_TIMEOUT:.0f} s",
     "`index.json` of a layout": mib(index_file.MAX_INDEX_SIZE),
 }

@@ -11,11 +11,11 @@ import requests
 
 from concil.config import Timeouts
 from concil.errors import Cancelled, ConnectionLost, ProtocolViolation, TLSFailure
+from concil.http.redirects import MAX_REDIRECTS
 from concil.http.requests_session import TLSSettings, create_session
 from concil.http.transport import (
     DEFAULT_OPTIONS,
     MAX_ERROR_SIZE,
-    MAX_REDIRECTS,
     SendOptions,
     Transport,
     drain_response,

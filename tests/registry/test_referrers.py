@@ -14,6 +14,7 @@ from concil.errors import (
     ProtocolViolation,
     StatusError,
 )
+from concil.http.redirects import MAX_REDIRECTS
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import OCI_INDEX
@@ -84,6 +85,7 @@ def test_pages_are_put_together_and_each_is_there_once(
         reply(200, body_of(entry(THIRD)), Content_Type="application/json"),
         reply(303, Location="https://web.example/-/v2/packages"),
         reply(302, Location="http://127.0.0.1:1/elsewhere"),
+        reply(307, Location=f"/v2/team/app/referrers/{SUBJECT}"),
         reply(302),
     ],
 )
@@ -125,6 +127,15 @@ def test_list_may_be_elsewhere_in_the_same_registry(
     server.respond("GET", "/lists/1", listing(FIRST))
 
     assert digests(referrers.list_referrers(SUBJECT)) == [FIRST.digest]
+
+
+def test_redirects_in_a_circle_are_no_list(server: ScriptedServer, referrers: Referrers) -> None:
+    server.respond("GET", API, reply(307, Location="/lists/1"))
+    server.respond("GET", "/lists/1", reply(307, Location=API))
+    server.respond("GET", BY_TAG, listing(FIRST))
+
+    assert digests(referrers.list_referrers(SUBJECT)) == [FIRST.digest]
+    assert len(server.requests) == MAX_REDIRECTS + 2
 
 
 def test_registry_may_list_nothing_in_two_ways(

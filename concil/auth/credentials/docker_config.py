@@ -15,11 +15,9 @@ from typing import Any
 from concil.auth.credentials.credentials import Credentials
 from concil.auth.credentials.go_json import find_key
 from concil.errors import AccessDenied, safe_repr
-from concil.oci.reference import DOCKER_HUB_API_HOST
+from concil.oci.reference import DOCKER_HUB, DOCKER_HUB_LOGIN, normalize_docker_host
 from concil.oci.strict_json import InvalidJSON, check_nesting
 
-_DOCKER_HUB_HOSTS = frozenset({"docker.io", "index.docker.io", DOCKER_HUB_API_HOST})
-_DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 _REPAIR_REMEDY = "repair it, or remove it and log in again"
 
 
@@ -34,13 +32,12 @@ def normalize_auth_key(key: str) -> str:
     if separator and scheme in ("http", "https"):
         key = rest.partition("/")[0]
     host, slash, path = key.strip("/").partition("/")
-    host = host.lower()
-    return f"{'docker.io' if host in _DOCKER_HUB_HOSTS else host}{slash}{path}"
+    return f"{normalize_docker_host(host.lower())}{slash}{path}"
 
 
 def to_file_key(auth_key: str) -> str:
     """Return the key under which docker and podman look up an auth key."""
-    return _DOCKER_HUB_KEY if auth_key == "docker.io" else auth_key
+    return DOCKER_HUB_LOGIN if auth_key == DOCKER_HUB else auth_key
 
 
 def host_of_key(auth_key: str) -> str:

@@ -8,16 +8,14 @@ import requests
 from urllib3.connectionpool import HTTPConnectionPool
 
 from concil.config import KIB, MIB
+from concil.http import unsafe_fast_path
 
 _JOINED_BODY_SIZE = 64 * KIB  # bytes of a body that is sent together with the headers
 _BLOCK_SIZE = 1 * MIB
 
 
 class PooledConnection:
-    """A connection for one exchange. One thread at a time; end it by `release` or `discard`.
-
-    urllib3 has no public way to take a connection from a pool or to return it.
-    """
+    """A connection for one exchange. One thread at a time; end it by `release` or `discard`."""
 
     def __init__(self, pool: HTTPConnectionPool, timeout: float | None) -> None:
         """Take an idle connection from the pool, or connect.
@@ -28,7 +26,7 @@ class PooledConnection:
             urllib3.exceptions.HTTPError, OSError: it could not connect.
         """
         self.pool = pool
-        self._connection: Any = pool._get_conn()  # noqa: SLF001 - see above
+        self._connection = unsafe_fast_path.take_connection(pool)
         self._has_unsent_bytes = False
         try:
             self._sock = self._connect(timeout)
@@ -60,23 +58,20 @@ class PooledConnection:
     def release(self, *, is_reusable: bool) -> None:
         """Return the connection to its pool, or close it if it cannot be used again."""
         if is_reusable and not self._has_unsent_bytes:
-            self.pool._put_conn(self._connection)  # noqa: SLF001 - see above
+            unsafe_fast_path.return_connection(self.pool, self._connection)
         else:
             self.discard()
 
     def discard(self) -> None:
         """Close the connection; the pool opens another one in its place."""
         self._connection.close()
-        self.pool._put_conn(None)  # noqa: SLF001 - see above
+        unsafe_fast_path.return_connection(self.pool, None)
 
     def _connect(self, timeout: float | None) -> Any:  # noqa: ANN401 - a socket or TLS socket
         connection = self._connection
         connection.timeout = timeout
         if connection.sock is None:
-            # For https it connects, and warns of a host that is not verified.
-            self.pool._validate_conn(connection)  # noqa: SLF001 - see above
-            if connection.sock is None:
-                connection.connect()
+            unsafe_fast_path.connect(self.pool, connection)
         connection.sock.settimeout(timeout)
         return connection.sock
 

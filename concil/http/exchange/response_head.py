@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 from concil.config import KIB
 from concil.http import errors
+from concil.http.unsafe_fast_path import HEADER_TIMEOUT, MAX_INTERIM_RESPONSES, MAX_LINE_SIZE
 
-MAX_INTERIM_RESPONSES = 16  # such as "100 Continue", before the final response
-MAX_LINE_SIZE = 64 * KIB  # bytes
 MAX_LINES = 100
-HEADER_TIMEOUT = 300.0  # seconds for all headers; one byte a minute passes an idle timeout
 _RECEIVE_SIZE = 64 * KIB
 # RFC 9112, 2.2: a bare LF may end a line as well.
 _END_OF_HEAD = re.compile(rb"\n\r?\n")

@@ -12,13 +12,12 @@ from concil.config import HostLimits
 from concil.errors import UsageError
 from concil.http.certs_d import parse_ca_certs
 from concil.http.requests_session import TLSSettings
-from concil.oci.reference import is_host_like, normalize_docker_host
+from concil.oci.reference import DOCKER_HUB, is_host_like, normalize_docker_host
 from concil.plan.formats import go_template
 from concil.plan.formats.yaml_nodes import YAMLValue
 
 logger = logging.getLogger(__name__)
 
-DOCKER_HUB = "docker.io"
 _FIELDS = ("registry", "user", "pass", "tls", "regcert", "reqPerSec", "reqConcurrent")
 _SCHEME_BY_TLS = {"enabled": "docker://", "insecure": "docker://", "disabled": "http://"}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import requests
 
 from concil.errors import Cancelled, ConcilError, NotFound, ProtocolViolation, SizeMismatch
@@ -9,13 +11,10 @@ from concil.http import status_errors
 from concil.http.content_range import parse_content_range_start
 from concil.http.network_policy import check_public, resolve_host
 from concil.http.redirects import resolve_location
-from concil.http.transport import SendOptions, Transport, content_length, drain_response, read_error
+from concil.http.transport import SendOptions, Transport, content_length, read_error
 from concil.http.urls import redact_url
 from concil.oci.descriptor import Descriptor
 from concil.store.registry.repository import RegistryBlobReader
-
-MAX_REDIRECTS = 5
-_REDIRECT_STATUS = frozenset({301, 302, 303, 307, 308})
 
 
 def open_foreign_layer(
@@ -74,13 +73,17 @@ def _open(
 
 def _get(transport: Transport, url: str, headers: dict[str, str]) -> requests.Response:
     """Request a URL and follow its redirects; each URL is checked before the request."""
-    for _ in range(MAX_REDIRECTS + 1):
-        check_public(url, resolve_name=None if transport.is_proxied(url) else resolve_host)
-        request = requests.Request("GET", url, headers=headers)
-        response = transport.send(request, SendOptions(allow_redirects=False))
-        location = response.headers.get("Location")
-        if response.status_code not in _REDIRECT_STATUS or location is None:
-            return response
-        drain_response(response)
-        url = resolve_location(response.url, location)
-    raise ProtocolViolation(f"{redact_url(url)}: more than {MAX_REDIRECTS} redirects")
+    _check_public(transport, url)
+    request = requests.Request("GET", url, headers=headers)
+    options = SendOptions(resolve_redirect=partial(_resolve_redirect, transport))
+    return transport.send(request, options)
+
+
+def _resolve_redirect(transport: Transport, response_url: str, location: str) -> str:
+    url = resolve_location(response_url, location)
+    _check_public(transport, url)
+    return url
+
+
+def _check_public(transport: Transport, url: str) -> None:
+    check_public(url, resolve_name=None if transport.is_proxied(url) else resolve_host)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import http.client
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Self
 
 import requests
@@ -20,7 +21,7 @@ from concil.errors import (
     StatusError,
 )
 from concil.fs.resume_state import WriterState
-from concil.http import errors
+from concil.http import errors, unsafe_fast_path
 from concil.http.exchange.response_body import ResponseBody
 from concil.http.transport import content_length
 from concil.http.urls import redact_url
@@ -51,9 +52,12 @@ class RegistryBlobReader:
         """Read ``response``, whose first byte is the blob's byte ``start``; `close` closes it."""
         self._url = response.url
         self._raw = response.raw
-        # urllib3's response always returns new bytes objects, whose copies and page faults cost
-        # as much CPU as the receiving.
-        self._direct_body = response.raw if isinstance(response.raw, ResponseBody) else None
+        self._http_response = unsafe_fast_path.unwrap_body(response.raw)
+        self._receive: Callable[[memoryview], int] | None = None  # None: urllib3 reads
+        if isinstance(response.raw, ResponseBody):
+            self._receive = response.raw.readinto
+        elif self._http_response is not None:
+            self._receive = partial(unsafe_fast_path.read_body, self._http_response)
         self._deferred_error: BaseException | None = (
             None  # to be raised after the bytes received before it
         )
@@ -71,8 +75,8 @@ class RegistryBlobReader:
         try:
             if self._deferred_error is not None:
                 raise self._deferred_error
-            if self._direct_body is not None:
-                return self._fill_buffer(self._direct_body, buffer)
+            if self._receive is not None:
+                return self._fill_buffer(self._receive, buffer)
             piece = self._raw.read1(len(buffer), decode_content=False)
         except _CONNECTION_ERRORS as error:
             what = f"GET {redact_url(self._url)}"
@@ -101,10 +105,9 @@ class RegistryBlobReader:
 
     def close(self) -> None:
         """Release the connection; one with unread bytes is closed."""
-        self._raw.close()
-        self._raw.release_conn()
+        unsafe_fast_path.close_body(self._raw, self._http_response)
 
-    def _fill_buffer(self, body: ResponseBody, buffer: memoryview) -> int:
+    def _fill_buffer(self, receive: Callable[[memoryview], int], buffer: memoryview) -> int:
         """Fill the buffer with repeated reads, as long as data arrives quickly.
 
         Large pieces are faster, because each system call also releases the interpreter lock.
@@ -112,7 +115,7 @@ class RegistryBlobReader:
         count, deadline = 0, time.monotonic() + _GATHER_TIME
         while count < len(buffer) and (not count or time.monotonic() < deadline):
             try:
-                received = body.readinto(buffer[count:])
+                received = receive(buffer[count:])
             except _CONNECTION_ERRORS as error:
                 if not count:
                     raise
