@@ -12,11 +12,11 @@ import requests.adapters
 import requests.cookies
 import urllib3.connection
 import urllib3.connectionpool
+from urllib3.connectionpool import HTTPConnectionPool
 
 from concil.config import MIB
 from concil.http import errors, unsafe_fast_path
 from concil.http.certs_d import CertificateDirectories, HostCertificates
-from concil.http.exchange.direct import exchange
 from concil.http.proxies import Proxy
 from concil.http.tls_context import SharedSSLContext
 from concil.http.urls import host_of
@@ -138,7 +138,7 @@ class RegistryAdapter(requests.adapters.HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests'
         """Create the pool manager with this module's connection classes."""
-        self._direct_pools: dict[Any, Any] = {}
+        self._pools: dict[Any, HTTPConnectionPool] = {}  # of requests without a proxy
         super().init_poolmanager(
             *args, blocksize=MIB, ssl_minimum_version=ssl.TLSVersion.TLSv1_2, **kwargs
         )
@@ -166,27 +166,30 @@ class RegistryAdapter(requests.adapters.HTTPAdapter):
         host, settings = self.build_connection_pool_key_attributes(request, verify, cert)
         return self.poolmanager.connection_from_host(**host, pool_kwargs=settings)
 
-    def exchange(
+    def pool_for(
         self,
         request: requests.PreparedRequest,
-        timeout: float | tuple[float | None, float | None] | None,
         verify: bool | str,  # noqa: FBT001 - requests'
         cert: Any = None,  # noqa: ANN401 - requests'
-    ) -> requests.Response:
-        """Send a request without a proxy directly. See `exchange.direct.exchange`."""
+    ) -> HTTPConnectionPool:
+        """Return the connection pool for a request without a proxy, ready to connect.
+
+        Raises:
+            OSError, UsageError: a certificate cannot be read.
+        """
         url = request.url or ""
         key = (url[: url.find("/", 8)], verify, cert)
-        pool = self._direct_pools.get(key)
-        if pool is None:
+        pool = self._pools.get(key)
+        if pool is None or pool.pool is None:  # urllib3 closes the pool of the oldest host
             pool = self.get_connection_with_tls_context(request, verify, None, cert)
             self.cert_verify(pool, url, verify, cert)  # type: ignore[no-untyped-call]
-            self._direct_pools[key] = pool
-        connect_timeout, read_timeout = (
-            timeout if isinstance(timeout, tuple) else (timeout, timeout)
-        )
-        response = exchange(pool, request, connect_timeout, read_timeout)
-        response.connection = self
-        return response
+            self._pools[key] = pool
+        return pool
+
+    def close(self) -> None:
+        """Close all connections; the next request opens new ones."""
+        self._pools.clear()
+        super().close()
 
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> Any:  # noqa: ANN401 - requests'
         """Return the request target: the path, or what requests computes if there is a proxy."""

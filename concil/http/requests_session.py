@@ -17,7 +17,7 @@ from concil import __version__
 from concil.http import unsafe_fast_path
 from concil.http.adapter import RegistryAdapter
 from concil.http.certs_d import CertificateDirectories, HostCertificates, read_directory
-from concil.http.exchange.direct import can_send
+from concil.http.exchange.direct import can_send, exchange
 from concil.runtime import arguments
 
 
@@ -94,15 +94,16 @@ class _RegistrySession(requests.Session):
         del kwargs["allow_redirects"]
         start_time = time.perf_counter()
         adapter = self.get_adapter(request.url or "")
+        response: requests.Response
         if (
             isinstance(adapter, RegistryAdapter)
-            and unsafe_fast_path.can_bypass_adapter()
+            and unsafe_fast_path.can_bypass_adapter(adapter)
             and not kwargs["proxies"]
             and can_send(request)
         ):
-            response = adapter.exchange(
-                request, kwargs.get("timeout"), kwargs["verify"], kwargs["cert"]
-            )
+            pool = adapter.pool_for(request, kwargs["verify"], kwargs["cert"])
+            response = exchange(pool, request, kwargs.get("timeout"))
+            response.connection = adapter
         else:
             response = adapter.send(request, **kwargs)
         response.elapsed = timedelta(seconds=time.perf_counter() - start_time)

@@ -56,9 +56,13 @@ def can_bypass_session() -> bool:
     return ENABLED and requests.Session.send is _ORIGINAL_SEND
 
 
-def can_bypass_adapter() -> bool:
-    """Return whether a request may be sent without the adapter. See `can_bypass_session`."""
-    return ENABLED and requests.adapters.HTTPAdapter.send is _ORIGINAL_ADAPTER_SEND
+def can_bypass_adapter(adapter: requests.adapters.HTTPAdapter) -> bool:
+    """Return whether a request may be sent without `send` of its adapter.
+
+    A caller may have replaced it, or a library that intercepts requests.
+    """
+    is_original = requests.adapters.HTTPAdapter.send is _ORIGINAL_ADAPTER_SEND
+    return ENABLED and is_original and "send" not in vars(adapter)
 
 
 def prepare_request(

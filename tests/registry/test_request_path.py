@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
+import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
+from concil.http.exchange.response_head import HeadReader, ResponseHead
 from concil.oci.manifest import Digest
 from concil.oci.media_types import OCI_MANIFEST
 from concil.registry.client import RegistryClient
@@ -28,20 +28,20 @@ MAX_FUNCTIONS = 9  # the caller of the store is the first of them
 
 @pytest.fixture
 def sent_from(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The functions of concil under way when http.client sends a request, outermost first."""
+    """The functions of concil under way when a request was sent, outermost first."""
     stacks: list[list[str]] = []
-    putrequest = http.client.HTTPConnection.putrequest
+    read_head = HeadReader.read_head
 
-    def record(self: http.client.HTTPConnection, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - http.client's
+    def record(self: HeadReader) -> ResponseHead:
         names = [
             frame.f_code.co_qualname
-            for frame, _ in traceback.walk_stack(None)
+            for frame, _ in traceback.walk_stack(sys._getframe(1))
             if str(frame.f_globals.get("__name__")).startswith("concil.")
         ]
         stacks.append(names[::-1])
-        putrequest(self, *args, **kwargs)
+        return read_head(self)
 
-    monkeypatch.setattr(http.client.HTTPConnection, "putrequest", record)
+    monkeypatch.setattr(HeadReader, "read_head", record)
     return stacks
 
 
@@ -67,5 +67,5 @@ def test_a_manifest_is_requested_through_few_functions(
 
     functions = sent_from[0]
     assert functions[0].endswith("_manifest")  # the store's
-    assert functions[-1].endswith("send")  # the session's
+    assert functions[-1] == "exchange"
     assert len(functions) + 1 <= MAX_FUNCTIONS, functions

@@ -62,10 +62,12 @@ class DirectResponse(requests.Response):
 def can_send(request: requests.PreparedRequest) -> bool:
     """Return whether a request is one that `exchange` sends as urllib3 would."""
     body = request.body
-    if not (body is None or isinstance(body, bytes) or hasattr(body, "__len__")):
-        return False
-    if body is not None and "Content-Length" not in request.headers:
-        return False
+    if not (body is None or isinstance(body, bytes)):
+        # Anything else, such as an array or a generator, http.client turns into bytes.
+        if not (hasattr(body, "read") and hasattr(body, "__len__")):
+            return False
+        if "Content-Length" not in request.headers:
+            return False
     if "Transfer-Encoding" in request.headers or "Expect" in request.headers:
         return False
     return not _UNSAFE_TARGET.search(request.path_url)
@@ -74,19 +76,18 @@ def can_send(request: requests.PreparedRequest) -> bool:
 def exchange(
     pool: HTTPConnectionPool,
     request: requests.PreparedRequest,
-    connect_timeout: float | None,
-    read_timeout: float | None,
+    timeout: float | tuple[float | None, float | None] | None,
 ) -> DirectResponse:
     """Send a request and receive the head of its response.
 
     Args:
         pool: provides the connection, and gets it back with the last byte of the body.
-        connect_timeout: seconds to connect, and for one write; None: no limit.
-        read_timeout: seconds without a byte; None: no limit.
+        timeout: seconds to connect, and without a byte, or one number for both; None: no limit.
     Raises:
         urllib3.exceptions.HTTPError, OSError: there was no response.
         ValueError: a header cannot be sent.
     """
+    connect_timeout, read_timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     head = _format_head(pool, request)
     connection = _connect(pool, connect_timeout)
     try:

@@ -13,6 +13,7 @@ import requests
 from concil.errors import ConcilError
 from concil.http import errors
 from concil.http.adapter import RegistryAdapter
+from concil.http.exchange.direct import exchange
 from concil.http.requests_session import create_session
 from concil.http.transport import Transport, read_limited
 from tests.support.tcp_peers import TCPServer
@@ -58,9 +59,11 @@ def receive_in(
     request = session.prepare_request(requests.Request(method, url))
     adapter = session.get_adapter(url)
     assert isinstance(adapter, RegistryAdapter)
+    response: requests.Response
     try:
         if direct:
-            response = adapter.exchange(request, (TIMEOUT, TIMEOUT), verify=True)
+            pool = adapter.pool_for(request, verify=True)
+            response = exchange(pool, request, TIMEOUT)
         else:
             response = adapter.send(
                 request, stream=True, timeout=(TIMEOUT, TIMEOUT), verify=True, proxies={}
@@ -218,7 +221,8 @@ def test_silence_within_a_body_ends_by_its_timeout() -> None:
             adapter = session.get_adapter("http://")
             assert isinstance(adapter, RegistryAdapter)
             request = session.prepare_request(requests.Request("GET", f"http://{server.host}/"))
-            with adapter.exchange(request, (TIMEOUT, 0.05), verify=True) as response:
+            pool = adapter.pool_for(request, verify=True)
+            with exchange(pool, request, (TIMEOUT, 0.05)) as response:
                 assert response.raw.read1(1) == b"x"
                 with pytest.raises(requests.ConnectionError):
                     list(response.iter_content(10))
