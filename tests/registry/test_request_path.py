@@ -68,4 +68,5 @@ def test_a_manifest_is_requested_through_few_functions(
     functions = sent_from[0]
     assert functions[0].endswith("_manifest")  # the store's
     assert functions[-1] == "exchange"
-    assert len(functions) + 1 <= MAX_FUNCTIONS, functions
+    # A GET has one more, which reads a manifest again after a mismatch.
+    assert len(functions) + 1 <= MAX_FUNCTIONS + (method == "GET"), functions
