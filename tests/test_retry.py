@@ -181,7 +181,7 @@ def test_each_repetition_is_warned_about(cancel: Waits, caplog: pytest.LogCaptur
         repeat(Calls(ConnectionLost("cut off")), FAST, cancel, lambda: "GET x")
 
     [record] = caplog.records
-    assert record.getMessage() == "GET x: cut off; again in 0.0 s"
+    assert record.getMessage() == "GET x: cut off; retrying in 0.0 s"
 
 
 # Patience ----------------------------------------------------------------------------------

@@ -21,5 +21,5 @@ def check_schema_version(document: dict[str, Any], name: str) -> None:
         raise UsageError(
             f"{name} is not a report of this version of concil: its schema_version is not "
             f"{SCHEMA_VERSION}",
-            remedy="mirror again with --report to write a new report",
+            remedy="mirror again to write a new report",
         )

@@ -49,7 +49,7 @@ class Program:
 
     def __call__(self, *words: str | Path, before: Sequence[str] = ()) -> Outcome:
         """Run it to its end; ``before`` is a program that starts it."""
-        done = subprocess.run(
+        result = subprocess.run(
             [*before, *self.argv(*words)],
             cwd=self.directory,
             env=self.environment(),
@@ -58,7 +58,7 @@ class Program:
             timeout=PATIENCE,
             check=False,
         )
-        return Outcome(done.returncode, done.stdout, done.stderr.decode())
+        return Outcome(result.returncode, result.stdout, result.stderr.decode())
 
     def start(
         self, *words: str | Path, stdout: IO[bytes] | int = subprocess.PIPE

@@ -32,7 +32,7 @@ ALPINE = make_index(
 )
 
 
-class World:
+class ExampleRegistries:
     """What the examples name: two registries to read from, one to write to."""
 
     def __init__(self, source: DockerRegistry, closed: DockerRegistry, to: DockerRegistry) -> None:
@@ -42,7 +42,9 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, ca: CertificateAuthority) -> Iterator[World]:
+def registries(
+    tmp_path_factory: pytest.TempPathFactory, ca: CertificateAuthority
+) -> Iterator[ExampleRegistries]:
     directory = tmp_path_factory.mktemp("world")
     names = ("127.0.0.1",)
     with ExitStack() as stack:
@@ -75,37 +77,43 @@ def world(tmp_path_factory: pytest.TempPathFactory, ca: CertificateAuthority) ->
         ):
             put_image(closed.url, name, tag, make_image(seed, (900,)), session=session)
         session.close()
-        yield World(source, closed, to)
+        yield ExampleRegistries(source, closed, to)
 
 
 @pytest.fixture
-def proxied(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def proxied(
+    registries: ExampleRegistries, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ExampleRegistries]:
     """Let the hosts of the examples be found."""
-    ports = {f"{host}:443": world.source.port for host in OPEN}
-    ports |= {f"{CLOSED}:443": world.closed.port, f"{DESTINATION}:5000": world.to.port}
+    ports = {f"{host}:443": registries.source.port for host in OPEN}
+    ports |= {f"{CLOSED}:443": registries.closed.port, f"{DESTINATION}:5000": registries.to.port}
     with Proxy(ports=ports) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        yield world
+        yield registries
 
 
 @pytest.fixture
-def there(world: World, ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch) -> World:
+def there(
+    registries: ExampleRegistries, ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> ExampleRegistries:
     """Return the world, its destination readable by the tests' own requests."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ca.path))
-    return world
+    return registries
 
 
-def tags(world: World, repository: str) -> list[str]:
-    return tags_of(world.to.url, repository)
+def tags(registries: ExampleRegistries, repository: str) -> list[str]:
+    return tags_of(registries.to.url, repository)
 
 
-def test_the_toml_plan(cli: Cli, proxied: World, there: World, ca: CertificateAuthority) -> None:
+def test_the_toml_plan(
+    cli: Cli, proxied: ExampleRegistries, there: ExampleRegistries, ca: CertificateAuthority
+) -> None:
     plan = EXAMPLES / "plan.toml"
 
-    done = cli("mirror", plan, f"{DESTINATION}:5000/toml", f"--cacert={ca.path}")
+    result = cli("mirror", plan, f"{DESTINATION}:5000/toml", f"--cacert={ca.path}")
 
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert tags(there, "toml/library/alpine") == ["3.19.0", "3.19.1", "latest"]
     assert tags(there, "toml/apps/app") == ["v1.4.0", "v1.5.0"]
     assert "stable" in tags(there, "tools/tool")
@@ -115,24 +123,26 @@ def test_the_toml_plan(cli: Cli, proxied: World, there: World, ca: CertificateAu
     assert "s390x" not in shown.out
 
 
-def test_the_list(cli: Cli, proxied: World, there: World, ca: CertificateAuthority) -> None:
-    done = cli("mirror", EXAMPLES / "list.txt", f"{DESTINATION}:5000/list", f"--cacert={ca.path}")
+def test_the_list(
+    cli: Cli, proxied: ExampleRegistries, there: ExampleRegistries, ca: CertificateAuthority
+) -> None:
+    result = cli("mirror", EXAMPLES / "list.txt", f"{DESTINATION}:5000/list", f"--cacert={ca.path}")
 
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert tags(there, "list/library/alpine") == ["3.19.1"]
     assert tags(there, "list/apps/app") == ["stable"]
     assert "v2" in tags(there, "tools/tool")
 
 
 def test_the_file_of_skopeo(
-    cli: Cli, proxied: World, there: World, ca: CertificateAuthority
+    cli: Cli, proxied: ExampleRegistries, there: ExampleRegistries, ca: CertificateAuthority
 ) -> None:
     plan = EXAMPLES / "skopeo-sync.yaml"
 
-    done = cli("mirror", plan, f"{DESTINATION}:5000/skopeo", f"--cacert={ca.path}")
+    result = cli("mirror", plan, f"{DESTINATION}:5000/skopeo", f"--cacert={ca.path}")
 
-    assert done.code == 0, done.err
-    assert "cert-dir: there is no directory '/home/john/certs'" in done.err
+    assert result.code == 0, result.err
+    assert "cert-dir: there is no directory '/home/john/certs'" in result.err
     assert tags(there, "skopeo/busybox") == ["1", "2"]
     assert tags(there, "skopeo/redis") == ["7.2", "7.4"]
     assert tags(there, "skopeo/nginx") == ["1.25.3-alpine"]
@@ -144,21 +154,21 @@ def test_the_file_of_skopeo(
 
 def test_the_file_of_regsync(
     cli: Cli,
-    proxied: World,
-    there: World,
+    proxied: ExampleRegistries,
+    there: ExampleRegistries,
     ca: CertificateAuthority,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HUB_USER", "somebody")
     monkeypatch.setenv("HUB_TOKEN", "not-a-secret")
 
-    done = cli("mirror", EXAMPLES / "regsync.yaml", f"--cacert={ca.path}")
+    result = cli("mirror", EXAMPLES / "regsync.yaml", f"--cacert={ca.path}")
 
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert tags(there, "library/alpine") == ["3.19.1"]
     assert tags(there, "filtered/alpine") == ["3.19.1", "latest"]
     assert tags(there, "team/app") == ["v1.4.0", "v1.5.0"]
     assert tags(there, "copies/busybox") == ["1", "2"]
     assert tags(there, "copies/nginx") == ["1.25.3-alpine", "1.26.0"]
     assert tags(there, "copies/redis") == []
-    assert done.out.startswith("9 images: 9 copied"), done.out
+    assert result.out.startswith("9 images: 9 copied"), result.out

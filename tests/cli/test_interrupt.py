@@ -57,16 +57,16 @@ runpy.run_module("concil", run_name="__main__")
 
 
 def test_an_interrupt_before_anything_has_begun_is_one_line() -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", IMPORTING], capture_output=True, check=False, timeout=PATIENCE
     )
 
-    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"concil: interrupted\n")
+    assert (result.returncode, result.stdout, result.stderr) == (130, b"", b"concil: interrupted\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("jobs", ["--jobs=0", "--jobs=4"])
-def test_an_interrupted_upload_goes_on_when_it_is_run_again(  # noqa: PLR0917  # fixtures
+def test_interrupted_upload_resumes_when_it_is_run_again(  # noqa: PLR0917  # fixtures
     program: Program,
     registry: EmbeddedRegistry,
     link: Relay,
@@ -121,7 +121,7 @@ def test_a_second_signal_ends_it_at_once(program: Program, link: Relay, image: I
     assert (code, messages) == (130, [LINE])
 
 
-def test_a_stalled_line_holds_nobody_for_more_than_the_grace(
+def test_stalled_connection_delays_the_exit_by_the_grace_period_only(
     program: Program, link: Relay, image: Image
 ) -> None:
     link.add_fault(Fault(action="stall", after=5_000_000, direction="up"))

@@ -68,16 +68,16 @@ def assert_all_there(registry: EmbeddedRegistry) -> None:
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv")
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 12])
-def test_mirror_goes_on_with_the_threads_that_it_has(
+def test_mirror_continues_with_the_threads_that_it_has(
     program: Program, full: EmbeddedRegistry, most: int
 ) -> None:
-    done = limited(
+    result = limited(
         program, f"--nproc={most}", "mirror", "plan.txt", f"{full.url}/copy", "--progress", "plain"
     )
 
-    assert done.code == 0, done.err
-    told_once(done.err.replace("running without a progress display", "ulimit"))
-    assert "raise the process limit (ulimit -u)" in done.err
+    assert result.code == 0, result.err
+    told_once(result.err.replace("running without a progress display", "ulimit"))
+    assert "raise the process limit (ulimit -u)" in result.err
     assert_all_there(full)
 
 
@@ -87,10 +87,10 @@ def test_mirror_leaves_memory_for_the_work_itself(
 ) -> None:
     """Threads reserve 72 MiB each: the last of the memory must not go to one."""
     limit = f"--as={most * 1024 * 1024}"
-    done = limited(program, limit, "mirror", "plan.txt", f"{full.url}/copy", "--progress", "none")
+    result = limited(program, limit, "mirror", "plan.txt", f"{full.url}/copy", "--progress", "none")
 
-    assert done.code == 0, done.err
-    told_once(done.err)
+    assert result.code == 0, result.err
+    told_once(result.err)
     assert_all_there(full)
 
 
@@ -100,13 +100,13 @@ def test_too_little_memory_is_a_line_that_names_the_limit(
     program: Program, full: EmbeddedRegistry, most: int
 ) -> None:
     limit = f"--as={most * 1024 * 1024}"
-    done = limited(program, limit, "mirror", "plan.txt", f"{full.url}/copy", "--progress", "none")
+    result = limited(program, limit, "mirror", "plan.txt", f"{full.url}/copy", "--progress", "none")
 
-    told_once(done.err)
-    if done.code:
-        last = done.err.splitlines()[-1]
-        assert "memory" in last, done.err
-        assert "ulimit -v" in last, done.err
+    told_once(result.err)
+    if result.code:
+        last = result.err.splitlines()[-1]
+        assert "memory" in last, result.err
+        assert "ulimit -v" in last, result.err
 
 
 @pytest.mark.parametrize("most", [8, 12, 16, 24])
@@ -122,25 +122,27 @@ def test_too_few_files_are_a_line_that_names_the_limit(
     elif target != "copy":
         verb[2] = target
 
-    done = limited(program, f"--nofile={most}", *verb, "--progress", "none")
+    result = limited(program, f"--nofile={most}", *verb, "--progress", "none")
 
-    assert "Traceback" not in done.err
-    assert "unexpected" not in done.err
-    if done.code:
-        last = done.err.splitlines()[-1]
-        assert "oo many open files" in last, done.err
-        assert "ulimit -n" in last, done.err
+    assert "Traceback" not in result.err
+    assert "unexpected" not in result.err
+    if result.code:
+        last = result.err.splitlines()[-1]
+        assert "oo many open files" in last, result.err
+        assert "ulimit -n" in last, result.err
 
 
 def test_mirror_with_too_few_files_names_the_limit_for_each_image(
     program: Program, full: EmbeddedRegistry
 ) -> None:
-    done = limited(program, "--nofile=14", "mirror", "plan.txt", "oci:layout", "--progress", "none")
+    result = limited(
+        program, "--nofile=14", "mirror", "plan.txt", "oci:layout", "--progress", "none"
+    )
 
-    assert done.code in (1, 3)
-    failed = [line for line in done.err.splitlines() if line.startswith("concil: failed")]
+    assert result.code in (1, 3)
+    failed = [line for line in result.err.splitlines() if line.startswith("concil: failed")]
     assert failed
-    assert all("ulimit -n" in line for line in failed), done.err
+    assert all("ulimit -n" in line for line in failed), result.err
 
 
 def test_server_of_few_descriptors_serves_on_beside_a_crowd(
@@ -208,11 +210,11 @@ def test_server_that_has_no_thread_says_so(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(threading.Thread, "start", refuse)
     registry = EmbeddedRegistry(tmp_path)
 
-    with pytest.raises(LimitReached, match="no thread") as caught:
+    with pytest.raises(LimitReached, match="no thread") as excinfo:
         registry.start()
     registry.close()
 
-    assert "ulimit -u" in caught.value.remedy
+    assert "ulimit -u" in excinfo.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,11 @@ def test_summary_report_and_exit_code_are_those_of_one_machine(
     plan, report = written(source, tmp_path), tmp_path / "report.json"
     words = ("mirror", plan, f"{destination.relay.url}/m", "--dask", dask.address, "--retry", "1")
 
-    done = program(*words, "--report", report)
+    result = program(*words, "--report", report)
 
-    assert done.code == 3, done.err
-    assert f"{IMAGES + 1} images: {IMAGES} copied, 0 up to date, 1 failed" in done.out
-    failures = [line for line in done.err.splitlines() if line.startswith("concil: failed: ")]
+    assert result.code == 3, result.err
+    assert f"{IMAGES + 1} images: {IMAGES} copied, 0 up to date, 1 failed" in result.out
+    failures = [line for line in result.err.splitlines() if line.startswith("concil: failed: ")]
     assert len(failures) == 1
     assert "/none:v1" in failures[0]
     images = json.loads(report.read_text())["images"]
@@ -67,9 +67,9 @@ def test_workers_trust_whom_the_plan_trusts(
             put_image(closed.url, "app", "v1", image, session=session)
         plan.write_text(f'"{closed.host}":\n  tls-verify: false\n  images: {{app: [v1]}}\n')
 
-        done = program("mirror", plan, f"{destination.relay.url}/m", "--dask", dask.address)
+        result = program("mirror", plan, f"{destination.relay.url}/m", "--dask", dask.address)
 
-    assert (done.code, done.err) == (0, "")
+    assert (result.code, result.err) == (0, "")
     assert_same_image(destination.registry.url, "m/app", "v1", image)
 
 
@@ -108,6 +108,6 @@ def test_no_scheduler_is_one_line(
 ) -> None:
     plan = written(source, tmp_path)
 
-    done = program("mirror", plan, "http://127.0.0.1:1/m", "--dask", address)
+    result = program("mirror", plan, "http://127.0.0.1:1/m", "--dask", address)
 
-    assert_fails(done, code, "scheduler", address)
+    assert_fails(result, code, "scheduler", address)

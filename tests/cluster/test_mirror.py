@@ -122,7 +122,7 @@ def test_progress_comes_back(
     assert len({event.worker for event in events}) > 3
 
 
-def test_signatures_go_along(
+def test_signatures_are_copied(
     dask: DaskProcesses, source: SourceRegistry, destination: DestinationRegistry
 ) -> None:
     image = make_image(40, [1_000])
@@ -177,7 +177,7 @@ def test_after_a_failure_no_more_images_are_handed_out(
     assert report.image_count == taken
 
 
-def test_a_cancelled_mirror_goes_on_when_it_is_run_again(
+def test_cancelled_mirror_resumes_when_it_is_run_again(
     dask: DaskProcesses, source: SourceRegistry, destination: DestinationRegistry
 ) -> None:
     items = source.items(destination.relay.host, "m")
@@ -231,7 +231,7 @@ def test_a_scheduler_that_is_gone_is_an_error(
             cluster.mirror(source.items(destination.relay.host, "m"), on_image=end)
 
 
-def test_nobody_at_the_address_is_an_error() -> None:
+def test_unreachable_scheduler_is_an_error() -> None:
     with pytest.raises(Unreachable, match=r"no Dask scheduler responds at 'tcp://127\.0\.0\.1:1'"):
         DaskCluster("tcp://127.0.0.1:1")
 
@@ -259,7 +259,7 @@ def test_passwords_do_not_travel_in_the_clear() -> None:
     access = EndpointOptions(credentials=Credentials("alice", "pa55word"))
     settings = EngineSettings(QUICK, Endpoints(access, EndpointOptions()))
 
-    with pytest.raises(UsageError, match="unencrypted") as caught:
+    with pytest.raises(UsageError, match="unencrypted") as excinfo:
         DaskCluster("tcp://192.0.2.1:8786", settings)
 
-    assert "pa55word" not in str(caught.value)
+    assert "pa55word" not in str(excinfo.value)

@@ -106,7 +106,7 @@ def test_what_is_typed_leaves_nothing_behind(terminal: Terminal) -> None:
     assert shown == "interrupted"
 
 
-def test_lines_go_above_the_bars(terminal: Terminal) -> None:
+def test_lines_are_written_above_the_bars(terminal: Terminal) -> None:
     with terminal:
         display = open_display("bar", terminal.stream)
         display(blob("a"))
@@ -199,7 +199,7 @@ def test_a_stream_that_breaks_ends_nothing() -> None:
     assert read.getvalue() == ""
 
 
-def test_elsewhere_plain_lines_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_plain_lines_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain.PlainView, "interval", 0.3)
     wrote = threading.Event()
 
@@ -270,7 +270,7 @@ def test_none_is_lines_only() -> None:
     assert stream.getvalue() == "words\n"
 
 
-def test_an_unknown_mode_is_told() -> None:
+def test_unknown_mode_is_an_error() -> None:
     with pytest.raises(UsageError, match="loud"):
         open_display("loud", None)
 
@@ -287,7 +287,7 @@ def test_a_dumb_terminal_gets_no_bars(terminal: Terminal, monkeypatch: pytest.Mo
     assert terminal.written == "words\n"
 
 
-def test_positions_may_go_back_and_failures_do_not_count() -> None:
+def test_positions_may_decrease_and_failures_do_not_count() -> None:
     tally = ProgressTotals()
 
     tally.record_event(blob("a", position=8 * MIB))
@@ -314,12 +314,12 @@ def test_what_an_earlier_process_moved_is_no_speed(monkeypatch: pytest.MonkeyPat
     tally.record_event(blob("a", position=7 * MIB))
     lost = tally.snapshot()
     tally.record_event(blob("a", State.DONE, 10 * MIB))
-    done = tally.snapshot()
+    result = tally.snapshot()
 
     assert (moving.bytes_done, moving.rate) == (9 * MIB, MIB / 2)
     assert moving.active_blobs[0].bytes_present == 8 * MIB
     assert (lost.bytes_done, lost.rate) == (7 * MIB, MIB)
-    assert (done.bytes_done, done.rate) == (10 * MIB, 5 * MIB / 2)
+    assert (result.bytes_done, result.rate) == (10 * MIB, 5 * MIB / 2)
 
 
 @pytest.mark.parametrize(

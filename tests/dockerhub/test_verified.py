@@ -271,7 +271,7 @@ def test_drops_without_progress_come_to_an_end(server: ScriptedServer, hub: Dock
 
     with (
         hub.open_blob(DIGEST) as response,
-        pytest.raises(SizeMismatch, match=f"only {HALF} of 200000 bytes came"),
+        pytest.raises(SizeMismatch, match=f"only {HALF} of 200000 bytes were received"),
     ):
         _ = response.content
 

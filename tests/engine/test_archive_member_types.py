@@ -22,7 +22,7 @@ from tests.support.archives import (
     write_tar,
 )
 from tests.support.images import digest_of
-from tests.support.layouts import told
+from tests.support.layouts import has_message
 
 OUTSIDE = "/etc/hostname"
 KINDS = {
@@ -48,10 +48,10 @@ def write(path: Path, files: dict[str, bytes], odd: str, kind: str) -> Path:
 
 
 def refused(engine: Engine, source: str, out: Path, *words: str) -> None:
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         engine.copy(source, f"oci:{out}:v1")
-    assert told(caught.value, *words)
-    assert "regular files" in caught.value.remedy
+    assert has_message(excinfo.value, *words)
+    assert "regular files" in excinfo.value.remedy
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,7 +71,7 @@ def test_a_blob_of_an_oci_archive_that_is_no_file_is_called_what_it_is(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("odd", ["oci-layout", "index.json"])
-def test_an_oci_archive_whose_index_is_no_file_is_told_so(
+def test_oci_archive_whose_index_is_not_a_file_is_an_error(
     engine: Engine, tmp_path: Path, kind: str, odd: str
 ) -> None:
     files = layout_members(tmp_path / "in", {"v1": image_of(1)[0]})

@@ -98,7 +98,7 @@ def archive_of(path: Path, body: bytes, listed_as: str | None, **notes: str) -> 
     )
 
 
-def test_each_shape_goes_out_of_an_archive_and_into_one(
+def test_each_shape_is_copied_from_an_archive_and_into_one(
     engine: Engine, tmp_path: Path, shape: tuple[bytes, str | None]
 ) -> None:
     body, digest = shape[0], digest_of(shape[0])

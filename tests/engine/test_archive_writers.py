@@ -21,7 +21,7 @@ from concil.transfer.mirror.report import MirrorItem, Outcome
 from tests.engine.engine_setup import WAIT, engine_of
 from tests.engine.test_archives import assert_holds, layout_of, left_beside, listed
 from tests.support.images import Image, make_image
-from tests.support.layouts import told
+from tests.support.layouts import has_message
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def one(config: TransferConfig) -> Iterator[Engine]:
         yield engine
 
 
-def test_what_another_has_added_meanwhile_stays(
+def test_images_that_another_writer_added_are_kept(
     one: Engine, source: str, out: Path, images: dict[str, Image]
 ) -> None:
     one.copy(f"{source}:v0", f"oci-archive:{out}:v0")
@@ -87,7 +87,7 @@ def test_of_one_name_the_one_that_ends_last_stays(
     assert_holds(out, images["v2"])
 
 
-def test_an_archive_that_is_removed_or_replaced_meanwhile_loses_nothing_that_was_promised(
+def test_archive_removed_or_replaced_during_a_run_still_gets_every_image(
     one: Engine, source: str, out: Path, images: dict[str, Image]
 ) -> None:
     """What was found up to date in the old file is in the new one, too."""
@@ -168,7 +168,7 @@ def test_a_writer_that_does_not_end_is_named_and_nothing_is_lost(
     assert holder.acquire(0)
     outcomes: list[Outcome] = []
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         engine.mirror(
             [MirrorItem(f"{source}:v1", f"oci-archive:{out}:v1")], on_image=outcomes.append
         )
@@ -176,8 +176,8 @@ def test_a_writer_that_does_not_end_is_named_and_nothing_is_lost(
         engine.copy(f"{source}:v1", f"oci-archive:{out}:v1")
     holder.release()
 
-    assert told(caught.value, "another process was writing it", "images.tar")
-    assert [outcome.error for outcome in outcomes] == [caught.value]
+    assert has_message(excinfo.value, "another process was writing it", "images.tar")
+    assert [outcome.error for outcome in outcomes] == [excinfo.value]
     assert out.read_bytes() == before
     assert left_beside(out) == []
 
@@ -218,18 +218,18 @@ def test_one_archive_that_fails_keeps_no_other_from_appearing(
         yield MirrorItem(f"{source}:v1", f"oci-archive:{other}:v1")
         out.write_bytes(b"another's")
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         one.mirror(items(), on_image=outcomes.append)
 
-    assert told(caught.value, "somebody else", "images.tar")
+    assert has_message(excinfo.value, "another program", "images.tar")
     assert [(o.item.source[-2:], o.error) for o in outcomes] == [
-        ("v0", caught.value),
+        ("v0", excinfo.value),
         ("v1", None),
     ]
     assert_holds(other, images["v1"])
 
 
-def test_an_interrupted_mirror_tells_of_no_image_that_is_not_there(
+def test_interrupted_mirror_reports_only_images_in_the_archive(
     one: Engine, source: str, out: Path
 ) -> None:
     outcomes: list[Outcome] = []
@@ -274,7 +274,7 @@ def test_an_archive_is_not_written_as_two_kinds_at_once(
 
     (failed,) = report.failed
     assert failed.error is not None
-    assert told(failed.error, f"written as {kinds[0]} already")
+    assert has_message(failed.error, f"already being written as {kinds[0]}")
     assert list(one.tags(f"{kinds[0]}:{out}"))
 
 
@@ -301,19 +301,19 @@ def test_the_second_writer_of_a_docker_archive_is_refused_by_name_at_once(
 
     def items() -> Iterator[MirrorItem]:
         yield MirrorItem(f"{source}:v0", f"docker-archive:{out}:app:0")
-        with engine_of() as other, pytest.raises(UsageError) as caught:
+        with engine_of() as other, pytest.raises(UsageError) as excinfo:
             other.copy(f"{source}:v1", f"docker-archive:{out}:app:1")
-        refused.append(caught.value)
+        refused.append(excinfo.value)
 
     one.mirror(items())
 
     (error,) = refused
-    assert told(error, "another process is writing", "images.tar", "cannot be added to")
+    assert has_message(error, "another process is writing", "images.tar", "cannot be added to")
     assert [entry["RepoTags"] for entry in listed(out)] == [["docker.io/library/app:0"]]
     assert left_beside(out) == []
 
 
-def test_the_next_writer_of_a_docker_archive_may_go_on_when_the_first_has_failed(
+def test_second_writer_of_a_docker_archive_succeeds_after_the_first_has_failed(
     out: Path,
 ) -> None:
     first, second = DockerArchiveWriter(out), DockerArchiveWriter(out)
@@ -326,14 +326,14 @@ def test_the_next_writer_of_a_docker_archive_may_go_on_when_the_first_has_failed
     second.close()
     out.write_bytes(b"x")
 
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         third.acquire_lock()
-    assert told(caught.value, "already exists")
+    assert has_message(excinfo.value, "already exists")
     assert left_beside(out) == []
 
 
 @pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
-def test_what_a_killed_run_left_goes_even_if_nothing_is_to_be_done(
+def test_files_of_a_killed_run_are_removed_even_if_there_is_nothing_to_do(
     engine: Engine, source: str, out: Path, kind: str
 ) -> None:
     if kind == "oci-archive":

@@ -57,7 +57,7 @@ from tests.support.images import (
     make_index,
     write_layout,
 )
-from tests.support.layouts import told
+from tests.support.layouts import has_message
 
 PLATFORMS = ("linux/amd64", "linux/arm64")
 
@@ -109,7 +109,7 @@ def out(tmp_path: Path) -> Path:
 # oci-archive ---------------------------------------------------------------------------
 
 
-def test_an_image_goes_into_an_archive_and_out_again(
+def test_image_is_copied_into_an_archive_and_back(
     engine: Engine, tmp_path: Path, out: Path
 ) -> None:
     image = index_of()
@@ -196,7 +196,7 @@ def test_an_image_without_a_name_is_found_by_its_digest(
     assert str(engine.copy(address, f"oci:{tmp_path}/back:v1").digest) == image.digest
 
 
-def test_an_archive_that_changed_is_read_anew(engine: Engine, tmp_path: Path, out: Path) -> None:
+def test_changed_archive_is_read_again(engine: Engine, tmp_path: Path, out: Path) -> None:
     source = layout_of(tmp_path / "in", v1=make_image(1), v2=make_image(2))
     engine.copy(f"{source}:v1", f"oci-archive:{out}:v1")
     assert list(engine.tags(f"oci-archive:{out}")) == ["v1"]
@@ -206,7 +206,7 @@ def test_an_archive_that_changed_is_read_anew(engine: Engine, tmp_path: Path, ou
     assert list(engine.tags(f"oci-archive:{out}")) == ["v1", "v2"]
 
 
-def test_each_kind_is_told_for_the_other(engine: Engine, tmp_path: Path) -> None:
+def test_archive_of_the_other_format_names_the_right_scheme(engine: Engine, tmp_path: Path) -> None:
     files = layout_members(tmp_path / "in", {"v1": make_image(1)})
     write_tar(tmp_path / "layout.tar", [member(n, c) for n, c in files.items()])
     write_tar(tmp_path / "saved.tar", [manifest_member()])
@@ -215,9 +215,9 @@ def test_each_kind_is_told_for_the_other(engine: Engine, tmp_path: Path) -> None
         ("docker-archive", "layout.tar", "oci-archive:FILE"),
         ("oci-archive", "saved.tar", "docker-archive:FILE"),
     ):
-        with pytest.raises(StoreError) as caught:
+        with pytest.raises(StoreError) as excinfo:
             list(engine.tags(f"{scheme}:{tmp_path}/{name}"))
-        assert other in caught.value.remedy
+        assert other in excinfo.value.remedy
 
 
 def test_members_may_stand_in_any_order_and_with_a_dot_in_front(
@@ -251,10 +251,10 @@ def test_a_packed_archive_is_read_and_not_added_to(
 
     for digest, blob in image.all_blobs().items():
         assert blob_path(tmp_path / "out", digest).read_bytes() == blob
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         engine.copy(f"oci:{tmp_path}/in:v1", f"{scheme}:{packed}:other")
-    assert told(
-        caught.value,
+    assert has_message(
+        excinfo.value,
         f"compressed with {packing}" if scheme == "oci-archive" else "cannot be added to",
     )
 
@@ -273,28 +273,28 @@ def test_a_packed_archive_is_read_and_not_added_to(
     ids=["empty", "text", "bzip2", "zstd", "half an xz", "half a gzip", "damaged gzip"],
 )
 @pytest.mark.parametrize("scheme", ["oci-archive", "docker-archive"])
-def test_what_is_no_archive_is_told_in_a_line(
+def test_invalid_archive_is_an_error_in_one_line(
     engine: Engine, tmp_path: Path, scheme: str, content: bytes, words: str
 ) -> None:
     (tmp_path / "a.tar").write_bytes(content)
 
-    with pytest.raises(ConcilError) as caught:
+    with pytest.raises(ConcilError) as excinfo:
         engine.copy(f"{scheme}:{tmp_path}/a.tar", f"oci:{tmp_path}/out:v1")
-    assert told(caught.value, words, "a.tar")
+    assert has_message(excinfo.value, words, "a.tar")
 
 
 @pytest.mark.parametrize("scheme", ["oci-archive", "docker-archive"])
-def test_an_archive_of_something_else_is_told_in_a_line(
+def test_archive_of_other_content_is_an_error_in_one_line(
     engine: Engine, tmp_path: Path, scheme: str
 ) -> None:
     write_tar(tmp_path / "a.tar", [member("etc/passwd", b"root")])
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         engine.copy(f"{scheme}:{tmp_path}/a.tar", f"oci:{tmp_path}/out:v1")
-    assert told(caught.value, "not a", "a.tar")
+    assert has_message(excinfo.value, "not a", "a.tar")
     with pytest.raises(NotFound) as missing:
         engine.copy(f"{scheme}:{tmp_path}/none.tar", f"oci:{tmp_path}/out:v1")
-    assert told(missing.value, "no archive", "none.tar")
+    assert has_message(missing.value, "no archive", "none.tar")
     assert not (tmp_path / "out").exists()
 
 
@@ -324,23 +324,23 @@ def test_an_image_that_is_not_in_it_and_several_without_a_name(
 
     with pytest.raises(NotFound) as missing:
         engine.copy(f"oci-archive:{source}:v3", f"oci:{tmp_path}/out:v1")
-    assert told(missing.value, "v3")
+    assert has_message(missing.value, "v3")
     assert "v1, v2" in missing.value.remedy
     with pytest.raises(UsageError) as several:
         engine.copy(f"oci-archive:{source}", f"oci:{tmp_path}/out:v1")
-    assert told(several.value, "v1, v2")
+    assert has_message(several.value, "v1, v2")
 
 
 @pytest.mark.parametrize("scheme", ["oci-archive", "docker-archive"])
-def test_a_place_that_cannot_be_is_told_before_anything_is_fetched(
+def test_invalid_archive_path_is_an_error_before_the_first_request(
     engine: Engine, tmp_path: Path, scheme: str
 ) -> None:
     source = layout_of(tmp_path / "in", v1=make_image(1))
 
-    for place, words in ((tmp_path, "is a directory"), (tmp_path / "no/dir/x", "no directory")):
-        with pytest.raises(UsageError) as caught:
+    for place, words in ((tmp_path, "is a directory"), (tmp_path / "no/dir/x", "does not exist")):
+        with pytest.raises(UsageError) as excinfo:
             engine.copy(f"{source}:v1", f"{scheme}:{place}:v1")
-        assert told(caught.value, words)
+        assert has_message(excinfo.value, words)
 
 
 def test_an_archive_that_is_read_is_not_changed(engine: Engine, tmp_path: Path, out: Path) -> None:
@@ -349,9 +349,9 @@ def test_an_archive_that_is_read_is_not_changed(engine: Engine, tmp_path: Path, 
     before = out.read_bytes()
     archive = OCIArchive(out)
 
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         LayoutStore(archive).delete_manifest("v1")
-    assert told(caught.value, "cannot be changed in place")
+    assert has_message(excinfo.value, "cannot be changed in place")
     archive.close()
     assert out.read_bytes() == before
 
@@ -363,7 +363,7 @@ def test_an_archive_that_is_read_is_not_changed(engine: Engine, tmp_path: Path, 
         ("docker-archive", "a.example/b:1", "choose another file"),
     ],
 )
-def test_what_somebody_else_wrote_meanwhile_is_not_lost(  # noqa: PLR0917 - fixtures
+def test_archive_that_another_program_wrote_is_not_overwritten(  # noqa: PLR0917 - fixtures
     config: TransferConfig, tmp_path: Path, out: Path, kind: str, name: str, remedy: str
 ) -> None:
     source = layout_of(tmp_path / "in", a=make_image(1))
@@ -375,12 +375,12 @@ def test_what_somebody_else_wrote_meanwhile_is_not_lost(  # noqa: PLR0917 - fixt
         out.write_bytes(b"another's")
 
     one_after_the_other = replace(config, concurrent_images=1)
-    with engine_of(one_after_the_other) as engine, pytest.raises(StoreError) as caught:
+    with engine_of(one_after_the_other) as engine, pytest.raises(StoreError) as excinfo:
         engine.mirror(items(), on_image=outcomes.append)
-    assert told(caught.value, "somebody else")
-    assert remedy in caught.value.remedy
+    assert has_message(excinfo.value, "another program")
+    assert remedy in excinfo.value.remedy
     # Nobody was told that they are there.
-    assert [outcome.error for outcome in outcomes] == [caught.value, caught.value]
+    assert [outcome.error for outcome in outcomes] == [excinfo.value, excinfo.value]
     assert out.read_bytes() == b"another's"
     assert left_beside(out) == []
 
@@ -449,9 +449,9 @@ def test_several_images_land_in_one_docker_archive(
         ["docker.io/library/other:1", "docker.io/library/other:2"],
     ]
     assert sum(name == f"{diff_id[7:]}.tar" for name in files_of(out)) == 1
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         engine.copy(f"{source}:v1", f"docker-archive:{out}:app:3")
-    assert told(caught.value, "cannot be added to")
+    assert has_message(excinfo.value, "cannot be added to")
 
 
 def test_an_image_for_several_platforms_needs_one_chosen(
@@ -459,10 +459,10 @@ def test_an_image_for_several_platforms_needs_one_chosen(
 ) -> None:
     source = layout_of(tmp_path / "in", v1=index_of())
 
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         engine.copy(f"{source}:v1", f"docker-archive:{out}:app")
-    assert told(caught.value, "linux/amd64, linux/arm64")
-    assert "platforms=" in caught.value.remedy
+    assert has_message(excinfo.value, "linux/amd64, linux/arm64")
+    assert "platforms=" in excinfo.value.remedy
     assert not out.exists()
     engine.copy(f"{source}:v1", f"docker-archive:{out}:app", platforms=["linux/arm64"])
 
@@ -479,9 +479,9 @@ def test_layers_that_are_not_those_of_the_config_are_refused(
 ) -> None:
     source = layout_with_layer(tmp_path / "in", gzip.compress(plain_layer(1)), digest_of(b"other"))
 
-    with pytest.raises(DigestMismatch) as caught:
+    with pytest.raises(DigestMismatch) as excinfo:
         engine.copy(source, f"docker-archive:{out}:app")
-    assert told(caught.value, "do not match its config")
+    assert has_message(excinfo.value, "do not match its config")
     assert not out.exists()
     assert left_beside(out) == []
 
@@ -494,9 +494,9 @@ def test_a_layer_that_unpacks_without_end_is_refused(
     monkeypatch.setattr(decompress, "MIN_OUTPUT_LIMIT", 100_000)
     source = layout_with_layer(tmp_path / "in", bomb, digest_of(bytes(3_000_000)))
 
-    with pytest.raises(ContentError) as caught:
+    with pytest.raises(ContentError) as excinfo:
         engine.copy(source, f"docker-archive:{out}:app")
-    assert told(caught.value, "decompresses to more than 100000 bytes")
+    assert has_message(excinfo.value, "decompresses to more than 100000 bytes")
     assert left_beside(out) == []
 
 
@@ -508,14 +508,14 @@ def test_a_layer_that_unpacks_without_end_is_refused(
     ],
     ids=["zstd", "half"],
 )
-def test_layers_that_cannot_be_unpacked_are_told_in_a_line(
+def test_layers_that_cannot_be_decompressed_are_an_error_in_one_line(
     engine: Engine, tmp_path: Path, out: Path, blob: bytes, words: str
 ) -> None:
     source = layout_with_layer(tmp_path / "in", blob, digest_of(plain_layer(1)))
 
-    with pytest.raises(ConcilError) as caught:
+    with pytest.raises(ConcilError) as excinfo:
         engine.copy(source, f"docker-archive:{out}:app")
-    assert told(caught.value, words)
+    assert has_message(excinfo.value, words)
     assert not out.exists()
 
 
@@ -629,9 +629,9 @@ def test_a_layer_of_an_archive_that_unpacks_without_end_is_refused(
     whole.write_bytes(PACKERS[packing](bytes(3_000_000)))
 
     for address in (f"docker-archive:{source}", f"oci-archive:{whole}"):
-        with pytest.raises(ContentError) as caught:
+        with pytest.raises(ContentError) as excinfo:
             engine.copy(address, f"oci:{tmp_path}/out:v1")
-        assert told(caught.value, "decompresses to more than 100000 bytes")
+        assert has_message(excinfo.value, "decompresses to more than 100000 bytes")
 
 
 @pytest.mark.parametrize("packing", PACKERS)
@@ -653,10 +653,10 @@ def test_a_damaged_layer_of_a_docker_archive_is_never_copied(
     source = tmp_path / "saved.tar"
     write_tar(source, [*members, member("a", change(PACKERS[packing](layer)))])
 
-    with pytest.raises(ContentError) as caught:
+    with pytest.raises(ContentError) as excinfo:
         engine.copy(f"docker-archive:{source}", f"oci:{tmp_path}/out:v1")
 
-    assert told(caught.value, words, "layer a in")
+    assert has_message(excinfo.value, words, "layer a in")
     assert not (tmp_path / "out").exists()
 
 
@@ -670,10 +670,10 @@ def test_a_layer_of_a_docker_archive_is_what_the_config_says(
     source = tmp_path / "saved.tar"
     write_tar(source, [*members, member("a", PACKERS[packing](plain_layer(99)))])
 
-    with pytest.raises(DigestMismatch) as caught:
+    with pytest.raises(DigestMismatch) as excinfo:
         engine.copy(f"docker-archive:{source}", f"oci:{tmp_path}/out:v1")
 
-    assert told(caught.value, "layer a in", "does not match its diff ID")
+    assert has_message(excinfo.value, "layer a in", "does not match its diff ID")
 
 
 @pytest.mark.parametrize("packing", PACKERS)
@@ -725,7 +725,7 @@ def test_packed_layers_of_an_archive_stay_packed(engine: Engine, tmp_path: Path)
     assert all(layer.media_type.endswith(".gzip") for layer in manifest.blobs()[1:])
 
 
-def test_images_of_an_archive_are_told_apart(engine: Engine, tmp_path: Path) -> None:
+def test_images_of_an_archive_are_distinguished(engine: Engine, tmp_path: Path) -> None:
     members, entries = [], []
     for number, tags in enumerate((["a:1"], ["b:1", "b:2"], None, ["<none>:<none>"])):
         _, config, layers = image_of(number, layers=1)
@@ -751,13 +751,13 @@ def test_images_of_an_archive_are_told_apart(engine: Engine, tmp_path: Path) -> 
     names = "docker.io/library/a:1, docker.io/library/b:1, @2, @3"
     with pytest.raises(UsageError) as several:
         engine.copy(address, f"oci:{tmp_path}/out:x")
-    assert told(several.value, names)
+    assert has_message(several.value, names)
     with pytest.raises(NotFound) as missing:
         engine.copy(f"{address}:c:1", f"oci:{tmp_path}/out:x")
     assert names in missing.value.remedy
     with pytest.raises(NotFound) as beyond:
         engine.copy(f"{address}:@4", f"oci:{tmp_path}/out:x")
-    assert told(beyond.value, "4 images", "@4")
+    assert has_message(beyond.value, "4 images", "@4")
 
 
 @pytest.mark.parametrize(
@@ -778,7 +778,7 @@ def test_images_of_an_archive_are_told_apart(engine: Engine, tmp_path: Path) -> 
         (b'[{"Config": "c", "Layers": ["z", "z"]}]', "is damaged"),
     ],
 )  # fmt: skip
-def test_docker_archives_without_sense_are_told_in_a_line(
+def test_invalid_docker_archives_are_an_error_in_one_line(
     engine: Engine, tmp_path: Path, document: bytes, words: str
 ) -> None:
     _, config, layers = image_of(1)
@@ -792,9 +792,9 @@ def test_docker_archives_without_sense_are_told_in_a_line(
         ],
     )
 
-    with pytest.raises((InvalidManifest, NotFound, StoreError, UsageError)) as caught:
+    with pytest.raises((InvalidManifest, NotFound, StoreError, UsageError)) as excinfo:
         engine.copy(f"docker-archive:{source}", f"oci:{tmp_path}/out:v1")
-    assert told(caught.value, words)
+    assert has_message(excinfo.value, words)
 
 
 def test_a_damaged_layer_of_an_archive_is_found(engine: Engine, tmp_path: Path) -> None:

@@ -88,13 +88,13 @@ WRONG: dict[str, tuple[Callable[[Engine], object], str]] = {
 
 
 @pytest.mark.parametrize("name", list(WRONG))
-def test_a_wrong_type_is_told_by_the_name_of_the_argument(engine: Engine, name: str) -> None:
+def test_wrong_type_is_an_error_that_names_the_argument(engine: Engine, name: str) -> None:
     call, argument = WRONG[name]
 
-    with pytest.raises(TypeError, match=rf"^{argument} must be .*, not ") as caught:
+    with pytest.raises(TypeError, match=rf"^{argument} must be .*, not ") as excinfo:
         call(engine)
 
-    assert "secret" not in str(caught.value)
+    assert "secret" not in str(excinfo.value)
 
 
 def test_another_choice_of_foreign_layers_names_the_choices(engine: Engine) -> None:

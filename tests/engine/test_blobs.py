@@ -61,7 +61,7 @@ def test_file_is_pushed_and_pulled_byte_for_byte(
     assert {path.name for path in tmp_path.iterdir()} <= {"content-1", "pulled", "embedded"}
 
 
-def test_blob_that_is_there_is_not_sent(
+def test_present_blob_is_not_sent(
     engine: Engine, registry: Registry, repository: str, tmp_path: Path
 ) -> None:
     content = file_of(tmp_path, 3 * CHUNK)
@@ -91,7 +91,7 @@ def flip(path: Path, position: int = 0) -> None:
     ("known", "damage"),
     list(itertools.product(["there", "pushed before"], ["a byte", "shorter", "longer"])),
 )
-def test_a_digest_that_is_given_is_compared_with_the_file_although_the_blob_is_there(
+def test_given_digest_is_compared_with_the_file_even_if_the_blob_is_present(
     engine: Engine, registry: Registry, tmp_path: Path, known: str, damage: str
 ) -> None:
     content = file_of(tmp_path, 3 * CHUNK, seed=len(known + damage))
@@ -106,10 +106,10 @@ def test_a_digest_that_is_given_is_compared_with_the_file_although_the_blob_is_t
     else:
         os.truncate(content.path, content.size + (1 if damage == "longer" else -1))
 
-    with pytest.raises(DigestMismatch) as caught:
+    with pytest.raises(DigestMismatch) as excinfo:
         engine.push_blob(content.path, address, digest=content.digest)
 
-    assert "damaged" in caught.value.remedy
+    assert "damaged" in excinfo.value.remedy
 
 
 def test_a_digest_is_given_as_a_text_or_a_digest(
@@ -142,7 +142,7 @@ def test_a_file_that_changed_and_kept_its_size_and_time_is_read_again(
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_a_file_that_changed_before_its_upload_goes_on_is_not_committed(
+def test_file_that_changed_before_its_upload_resumes_is_not_committed(
     config: TransferConfig, tmp_path: Path, given: bool
 ) -> None:
     content = file_of(tmp_path, 4 * CHUNK)
@@ -233,7 +233,7 @@ def test_damaged_blob_never_becomes_a_file(
     assert {path.name for path in tmp_path.iterdir()} == {"content-1", "embedded"}
 
 
-def test_blob_that_is_not_there_says_so(
+def test_missing_blob_is_an_error(
     engine: Engine, registry: Registry, repository: str, tmp_path: Path
 ) -> None:
     missing = Digest.from_bytes(b"nowhere")
@@ -245,7 +245,7 @@ def test_blob_that_is_not_there_says_so(
     assert not (tmp_path / "file").exists()
 
 
-def test_host_that_is_not_there_says_so(engine: Engine, tmp_path: Path) -> None:
+def test_unreachable_host_is_an_error(engine: Engine, tmp_path: Path) -> None:
     content = file_of(tmp_path, 10)
     with Relay("127.0.0.1:9") as relay:
         relay.stop_accepting()
@@ -311,7 +311,7 @@ def test_progress_says_positions_up_to_the_end(
     assert ends == [content.size] * 3
 
 
-def test_failed_pull_is_told(
+def test_failed_pull_sends_a_failed_event(
     config: TransferConfig, embedded: EmbeddedRegistry, tmp_path: Path
 ) -> None:
     content = file_of(tmp_path, CHUNK)

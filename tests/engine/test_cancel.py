@@ -135,14 +135,14 @@ def goes_on(job: Job, engine: Engine) -> None:
     assert job.passed(job.relay) <= SIZE + 2 * CHUNK + HEADS
 
 
-def test_event_ends_a_call_which_goes_on_when_it_is_repeated(
+def test_event_cancels_a_call_which_resumes_when_it_is_repeated(
     job: Job, config: TransferConfig, tmp_path: Path
 ) -> None:
     stop = threading.Event()
     job.relay.rate = SLOW
     before = job.passed(job.relay)
 
-    def press() -> None:
+    def interrupt() -> None:
         job.relay.wait_for(lambda relay: job.passed(relay) - before >= BEGUN)
         stop.set()
 
@@ -152,11 +152,11 @@ def test_event_ends_a_call_which_goes_on_when_it_is_repeated(
             with pytest.raises(Cancelled):
                 job.call(engine, stop)
 
-        run_concurrently(call, press)
+        run_concurrently(call, interrupt)
         goes_on(job, engine)
 
 
-def test_interrupt_ends_a_call_which_goes_on_when_it_is_repeated(
+def test_interrupt_ends_a_call_which_resumes_when_it_is_repeated(
     job: Job, config: TransferConfig, tmp_path: Path
 ) -> None:
     """As Ctrl-C and the stop of a notebook do it; no `with` is left by it."""
@@ -166,7 +166,7 @@ def test_interrupt_ends_a_call_which_goes_on_when_it_is_repeated(
     assert main is not None
     ended = threading.Event()
 
-    def press() -> None:
+    def interrupt() -> None:
         job.relay.wait_for(lambda relay: job.passed(relay) - before >= BEGUN)
         signal.pthread_kill(main, signal.SIGINT)
         # CPython sees a signal late that comes just before a lock is waited for.
@@ -175,17 +175,17 @@ def test_interrupt_ends_a_call_which_goes_on_when_it_is_repeated(
 
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     other = signal.signal(signal.SIGWINCH, lambda *_: None)
-    presser = threading.Thread(target=press)
+    interrupting_thread = threading.Thread(target=interrupt)
     try:
         with remembering(config, tmp_path) as engine:
-            presser.start()
+            interrupting_thread.start()
             with pytest.raises(KeyboardInterrupt):
                 job.call(engine, None)
             ended.set()
             goes_on(job, engine)
     finally:
         ended.set()
-        presser.join(WAIT)
+        interrupting_thread.join(WAIT)
         signal.signal(signal.SIGINT, handler)
         signal.signal(signal.SIGWINCH, other)
 
@@ -205,9 +205,9 @@ def test_callback_that_raises_ends_its_call_which_raises_it(
 
     job.relay.rate = 4 * SLOW
     with remembering(config, tmp_path, broken) as engine:
-        with pytest.raises(error) as caught:
+        with pytest.raises(error) as excinfo:
             job.call(engine, None)
-        assert caught.value is raised
+        assert excinfo.value is raised
         goes_on(job, engine)
 
 
@@ -255,7 +255,7 @@ def test_callback_of_a_mirror_that_raises_ends_it_and_is_called_no_more(
         assert_same_image(registry_pair.destination.registry.url, f"app{number}", "v1", image)
 
 
-def test_what_is_cancelled_already_asks_nobody(
+def test_call_with_a_set_event_sends_no_request(
     relayed_registry: RelayedRegistry, content: Content
 ) -> None:
     stop = threading.Event()
@@ -292,12 +292,12 @@ def test_one_call_is_cancelled_and_another_that_needs_its_blob_is_not(
                 f"{registry_pair.destination.relay.url}/b:v1",
             )
 
-        def press() -> None:
+        def interrupt() -> None:
             registry_pair.source.relay.wait_for(lambda relay: relay.bytes_down >= BEGUN + CHUNK)
             stop.set()
             registry_pair.source.relay.rate = None
 
-        run_concurrently(first, second, press)
+        run_concurrently(first, second, interrupt)
 
     assert_same_image(registry_pair.destination.registry.url, "b", "v1", IMAGE)
 
@@ -362,7 +362,7 @@ def test_task_that_is_cancelled_ends_its_transfer(
     assert get_blob(relayed_registry.registry.url, "app", content.digest) == content.bytes
 
 
-def test_upload_of_a_hub_is_cancelled_and_goes_on(
+def test_upload_of_a_hub_is_cancelled_and_resumed(
     relayed_registry: RelayedRegistry, tmp_path: Path
 ) -> None:
     content = file_of(tmp_path, 30 * MIB)
@@ -375,11 +375,11 @@ def test_upload_of_a_hub_is_cancelled_and_goes_on(
         with pytest.raises(Cancelled):
             hub.post_blob(str(path), cancel=stop)
 
-    def press() -> None:
+    def interrupt() -> None:
         relayed_registry.relay.wait_for(lambda relay: relay.bytes_up >= 11 * MIB)
         stop.set()
 
-    run_concurrently(push, press)
+    run_concurrently(push, interrupt)
     relayed_registry.relay.rate = None
     hub.post_blob(str(path), cancel=threading.Event())
     hub.close()
@@ -396,7 +396,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - nothing else counts them
 
 
-def test_engine_that_nobody_closes_ends_its_threads_and_says_so(
+def test_unclosed_engine_ends_its_threads_and_issues_a_warning(
     embedded: EmbeddedRegistry, tmp_path: Path
 ) -> None:
     content = file_of(tmp_path, 1000)

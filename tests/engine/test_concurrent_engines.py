@@ -157,9 +157,9 @@ def test_two_processes_pull_into_one_layout(embedded: EmbeddedRegistry, tmp_path
         )
         for some in (sources, list(reversed(sources)))
     ]
-    said = [child.communicate(timeout=WAIT)[0] for child in children]
+    message = [child.communicate(timeout=WAIT)[0] for child in children]
 
-    assert said == ["6 []\n"] * 2
+    assert message == ["6 []\n"] * 2
     for image in IMAGES:
         assert blob_path(layout, image.digest).read_bytes() == image.manifest
         for digest, blob in image.all_blobs().items():

@@ -131,7 +131,7 @@ def test_image_without_a_tag_is_latest(
     assert_same_image(registry.url, repository, "latest", image)
 
 
-def test_unknown_names_say_what_there_is(
+def test_unknown_name_lists_the_existing_names(
     engine: Engine, embedded: EmbeddedRegistry, tmp_path: Path
 ) -> None:
     put_image(embedded.url, "app", "v1", image_of())

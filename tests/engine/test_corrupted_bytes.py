@@ -156,10 +156,10 @@ def test_bytes_that_are_wrong_twice_say_whose_they_are(
                 return engine.pull_blob(f"{address}@{LARGEST}", file)
             return engine.copy(f"{address}:v1", source.target(kind))
 
-        with pytest.raises(DigestMismatch, match=says) as caught:
+        with pytest.raises(DigestMismatch, match=says) as excinfo:
             bring()
 
-    assert remedy in caught.value.remedy
+    assert remedy in excinfo.value.remedy
     assert line.asked[line.part] == 2
     assert not file.exists()
     with requests.Session() as session:
@@ -176,7 +176,7 @@ def test_a_layer_of_a_layout_that_is_wrong_is_read_twice(source: Source) -> None
         file = layout / "blobs/sha256" / LARGEST.removeprefix("sha256:")
         file.write_bytes(bytes(len(IMAGE.blobs[LARGEST])))
 
-        with pytest.raises(DigestMismatch, match="a second attempt gave the same bytes") as caught:
+        with pytest.raises(DigestMismatch, match="a second attempt gave the same bytes") as excinfo:
             engine.copy(f"oci:{layout}:v1", source.target("registry"))
 
-    assert "the content of the source is damaged" in caught.value.remedy
+    assert "the content of the source is damaged" in excinfo.value.remedy

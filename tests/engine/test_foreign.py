@@ -60,7 +60,7 @@ def image_of(*urls: str, types: MediaTypes = DOCKER, foreign: str = DOCKER_FOREI
     )
 
 
-class Elsewhere:
+class ForeignLayerServer:
     """A server outside that has the layer, behind a proxy that leads there."""
 
     def __init__(self, server: ScriptedServer, proxy: Proxy) -> None:
@@ -80,13 +80,15 @@ class Elsewhere:
 
 
 @pytest.fixture
-def elsewhere(ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Elsewhere]:
+def layer_server(
+    ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ForeignLayerServer]:
     context = ca.issue("layers.example").server_context()
     with ScriptedServer(context=context) as server, Proxy() as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setenv("SSL_CERT_FILE", str(ca.path))
-        yield Elsewhere(server, proxy)
+        yield ForeignLayerServer(server, proxy)
 
 
 def addresses(registry: EmbeddedRegistry) -> tuple[str, str]:
@@ -103,7 +105,7 @@ def has_layer(registry: EmbeddedRegistry, tmp_path: Path) -> bool:
 
 
 @BOTH
-def test_foreign_layers_stay_where_they_are_and_that_is_told(
+def test_foreign_layers_are_skipped_and_reported(
     engine: Engine, embedded: EmbeddedRegistry, tmp_path: Path, types: MediaTypes, foreign: str
 ) -> None:
     image = image_of("https://layers.example/x", types=types, foreign=foreign)
@@ -129,21 +131,21 @@ def test_foreign_layers_come_from_the_source_if_it_has_them(
     assert (result.skipped_foreign_layers, result.notes) == (0, ())
 
 
-def test_source_without_the_layer_asks_nobody_else(
-    engine: Engine, embedded: EmbeddedRegistry, elsewhere: Elsewhere
+def test_source_mode_requests_layers_from_the_source_only(
+    engine: Engine, embedded: EmbeddedRegistry, layer_server: ForeignLayerServer
 ) -> None:
-    put_image(embedded.url, "from", "v1", image_of(elsewhere.url))
+    put_image(embedded.url, "from", "v1", image_of(layer_server.url))
 
     with pytest.raises(NotFound):
         engine.copy(*addresses(embedded), foreign_layers=ForeignLayers.SOURCE)
 
-    assert elsewhere.server.requests == []
+    assert layer_server.server.requests == []
 
 
 def test_urls_are_asked_for_what_the_source_has_not(
-    engine: Engine, embedded: EmbeddedRegistry, elsewhere: Elsewhere, tmp_path: Path
+    engine: Engine, embedded: EmbeddedRegistry, layer_server: ForeignLayerServer, tmp_path: Path
 ) -> None:
-    put_image(embedded.url, "from", "v1", image_of("http://plain.example/x", elsewhere.url))
+    put_image(embedded.url, "from", "v1", image_of("http://plain.example/x", layer_server.url))
     source, target = addresses(embedded)
     source = source.replace("http://", "http://user:s3cret@")
 
@@ -151,27 +153,27 @@ def test_urls_are_asked_for_what_the_source_has_not(
 
     assert has_layer(embedded, tmp_path)
     assert (result.skipped_foreign_layers, result.notes) == (0, ())
-    assert {seen.path for seen in elsewhere.server.requests} == {"/layer"}
-    for seen in elsewhere.server.requests:
+    assert {seen.path for seen in layer_server.server.requests} == {"/layer"}
+    for seen in layer_server.server.requests:
         assert not {"authorization", "cookie"} & set(seen.headers)
 
 
 def test_urls_are_not_asked_for_what_the_source_has(
-    engine: Engine, embedded: EmbeddedRegistry, elsewhere: Elsewhere, tmp_path: Path
+    engine: Engine, embedded: EmbeddedRegistry, layer_server: ForeignLayerServer, tmp_path: Path
 ) -> None:
-    put_image(embedded.url, "from", "v1", image_of(elsewhere.url))
+    put_image(embedded.url, "from", "v1", image_of(layer_server.url))
     put_blob(embedded.url, "from", LAYER)
 
     engine.copy(*addresses(embedded), foreign_layers="urls")
 
     assert has_layer(embedded, tmp_path)
-    assert elsewhere.server.requests == []
+    assert layer_server.server.requests == []
 
 
-def test_layer_of_an_url_goes_into_a_layout_by_ranges(
-    engine: Engine, embedded: EmbeddedRegistry, elsewhere: Elsewhere, tmp_path: Path
+def test_layer_from_a_url_is_fetched_by_ranges_into_a_layout(
+    engine: Engine, embedded: EmbeddedRegistry, layer_server: ForeignLayerServer, tmp_path: Path
 ) -> None:
-    put_image(embedded.url, "from", "v1", image_of(elsewhere.url))
+    put_image(embedded.url, "from", "v1", image_of(layer_server.url))
 
     engine.copy(addresses(embedded)[0], f"oci:{tmp_path}/out:v1", foreign_layers="urls")
 
@@ -195,12 +197,12 @@ def test_layer_of_an_url_goes_into_a_layout_by_ranges(
 def test_url_that_has_something_else_fails_the_image(
     engine: Engine,
     embedded: EmbeddedRegistry,
-    elsewhere: Elsewhere,
+    layer_server: ForeignLayerServer,
     answer: ScriptedResponse,
     error: type[ConcilError],
 ) -> None:
-    put_image(embedded.url, "from", "v1", image_of(elsewhere.url))
-    elsewhere.server.respond("GET", "/layer", answer)
+    put_image(embedded.url, "from", "v1", image_of(layer_server.url))
+    layer_server.server.respond("GET", "/layer", answer)
 
     with pytest.raises(error):
         engine.copy(*addresses(embedded), foreign_layers="urls")
@@ -215,10 +217,10 @@ def test_url_that_must_not_be_asked_is_not(
 ) -> None:
     put_image(embedded.url, "from", "v1", image_of(*filter(None, [url])))
 
-    with pytest.raises((ProtocolViolation, NotFound)) as caught:
+    with pytest.raises((ProtocolViolation, NotFound)) as excinfo:
         engine.copy(*addresses(embedded), foreign_layers="urls")
 
-    assert (url or "no URL for it") in str(caught.value)
+    assert (url or "no URL for it") in str(excinfo.value)
 
 
 @pytest.fixture
@@ -271,11 +273,11 @@ def test_real_registry_that_allows_none_says_so_at_once(
 
     with (
         Relay(docker_registry.host, observer=log) as relay,
-        pytest.raises(RegistryError, match="does not want its foreign layers") as caught,
+        pytest.raises(RegistryError, match="does not want its foreign layers") as excinfo,
     ):
         engine.copy(f"{embedded.url}/from:v1", f"{relay.url}/{repository}:v1")
 
-    assert "validation.manifests.urls.allow" in caught.value.remedy
+    assert "validation.manifests.urls.allow" in excinfo.value.remedy
     assert log.count("PUT", "/manifests/") == 1
 
 
@@ -287,8 +289,8 @@ def test_real_registry_wants_a_layer_that_has_no_url(
     put_blob(embedded.url, "from", LAYER)
     addresses = (f"{embedded.url}/from:v1", f"{docker_registry.url}/{repository}:v1")
 
-    with pytest.raises(RegistryError) as caught:
+    with pytest.raises(RegistryError) as excinfo:
         engine.copy(*addresses)
     engine.copy(*addresses, foreign_layers="source")
 
-    assert 'foreign_layers="source"' in caught.value.remedy
+    assert 'foreign_layers="source"' in excinfo.value.remedy

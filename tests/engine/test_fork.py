@@ -127,7 +127,7 @@ hub.close()
     assert run_program(program, *where) == "[0, 0, 0, 0]\n"
 
 
-def test_body_that_is_being_read_goes_on_in_both(where: Where) -> None:
+def test_body_that_is_being_read_continues_in_parent_and_child(where: Where) -> None:
     content = bytes(range(256)) * 40_000
     put_blob(where[0], "fork/d", content)
     program = f"""

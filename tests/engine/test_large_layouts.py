@@ -129,7 +129,7 @@ def test_names_that_move_to_another_image_are_written_once(
 
 
 @pytest.mark.usefixtures("at_once")
-def test_image_is_told_when_its_entry_is_on_the_disk(
+def test_image_is_reported_once_its_entry_is_on_disk(
     engine: Engine, source: Path, tmp_path: Path
 ) -> None:
     target, missing, told = tmp_path / "target", list[str](), list[str]()
@@ -147,7 +147,7 @@ def test_image_is_told_when_its_entry_is_on_the_disk(
 
 
 @pytest.mark.usefixtures("at_once")
-def test_images_are_told_before_the_run_ends(
+def test_images_are_reported_before_the_run_ends(
     config: TransferConfig, source: Path, tmp_path: Path
 ) -> None:
     told, waited = threading.Event(), list[bool]()
@@ -275,9 +275,7 @@ def test_copied_image_is_on_the_disk(engine: Engine, source: Path, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("never")
-def test_what_another_writes_meanwhile_is_kept(
-    engine: Engine, source: Path, tmp_path: Path
-) -> None:
+def test_changes_of_another_writer_are_kept(engine: Engine, source: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     LayoutDirectory(target, create=True)
 
@@ -312,7 +310,7 @@ def test_pruned_names_are_removed_in_one_write(
 
 
 @pytest.mark.usefixtures("never")
-def test_names_that_cannot_be_removed_are_there(
+def test_names_whose_deletion_failed_still_exist(
     engine: Engine, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "target"

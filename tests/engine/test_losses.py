@@ -26,7 +26,7 @@ BREAKS: list[Action] = ["fin", "rst"]
 
 @pytest.mark.parametrize("action", BREAKS)
 @pytest.mark.parametrize("after", [MIDDLE, 4 * CHUNK, SIZE - 1])
-def test_push_goes_on_inside_the_broken_chunk(
+def test_push_resumes_inside_the_broken_chunk(
     engine: Engine, relayed_registry: RelayedRegistry, content: Content, action: Action, after: int
 ) -> None:
     relayed_registry.relay.add_fault(Fault(action=action, after=after, direction="up", total=True))
@@ -62,7 +62,7 @@ def test_push_to_the_real_registry_begins_again(
 
 @pytest.mark.parametrize("action", BREAKS)
 @pytest.mark.parametrize("after", [1, MIDDLE, SIZE - 1])
-def test_pull_goes_on_at_the_next_byte(
+def test_pull_resumes_at_the_next_byte(
     engine: Engine, relayed_registry: RelayedRegistry, content: Content, action: Action, after: int
 ) -> None:
     put_blob(relayed_registry.registry.url, "app", content.bytes)
@@ -139,7 +139,7 @@ def test_copy_to_the_real_registry_survives_a_cut_on_each_side(
     assert (relayed_registry.relay.fired_count, relayed_docker_registry.relay.fired_count) == (1, 1)
 
 
-def test_losses_are_told(
+def test_losses_send_retrying_events(
     config: TransferConfig, relayed_registry: RelayedRegistry, content: Content
 ) -> None:
     relayed_registry.relay.add_fault(Fault(action="rst", after=MIDDLE, direction="up", total=True))

@@ -164,7 +164,7 @@ SHAPES = {
 
 @pytest.mark.real
 @pytest.mark.parametrize("image", SHAPES.values(), ids=SHAPES.keys())
-def test_it_goes_through_registries_and_a_layout_byte_for_byte(
+def test_image_is_copied_through_registries_and_a_layout_byte_for_byte(
     engine: Engine,
     docker_registry: DockerRegistry,
     repository: str,
@@ -253,7 +253,7 @@ def test_schema_1_is_refused_by_name(engine: Engine, embedded: EmbeddedRegistry)
         registry.respond("HEAD", "/v2/old/manifests/v1", answer)
         registry.respond("GET", "/v2/old/manifests/v1", answer)
 
-        with pytest.raises(InvalidManifest, match=r"old: manifest v1: .* schema 1 ") as caught:
+        with pytest.raises(InvalidManifest, match=r"old: manifest v1: .* schema 1 ") as excinfo:
             engine.copy(f"{registry.url}/old:v1", f"{embedded.url}/old:v1")
 
-    assert "push the image again" in caught.value.remedy
+    assert "push the image again" in excinfo.value.remedy

@@ -54,7 +54,7 @@ print(peak())
 def peak_of(script: str, *arguments: str) -> int:
     """Run a script in a process of its own; return its peak memory in bytes."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith("COV")}  # it needs memory too
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         env=plain,
         capture_output=True,
@@ -62,8 +62,8 @@ def peak_of(script: str, *arguments: str) -> int:
         timeout=TIMEOUT,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout) * 1024
+    assert result.returncode == 0, result.stderr
+    return int(result.stdout) * 1024
 
 
 @pytest.fixture

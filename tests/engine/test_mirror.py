@@ -130,7 +130,7 @@ def test_every_blob_is_sent_once_and_a_second_run_sends_nothing(
         assert_same_image(target.url, f"w{workers}/{repository}", tag, image_of(number))
 
 
-def test_interrupted_mirror_goes_on_where_it_was(origin: Origin, tmp_path: Path) -> None:
+def test_interrupted_mirror_resumes(origin: Origin, tmp_path: Path) -> None:
     layout = tmp_path / "layout"
     items = [
         MirrorItem(f"{origin.registry.url}/{name}", f"oci:{layout}:{name}")

@@ -95,7 +95,7 @@ def test_what_is_up_to_date_costs_nothing(
     assert pulls.refused == 0
 
 
-def test_a_wall_that_was_not_told_of_is_met_once(
+def test_unannounced_quota_is_hit_once(
     source: EmbeddedRegistry, embedded: EmbeddedRegistry, pulls: Pulls, config: TransferConfig
 ) -> None:
     pulls.left, pulls.told = 5, False

@@ -73,7 +73,7 @@ def listed(place: ImageStore, subject: Image) -> list[tuple[object, object]]:
     return [(e["digest"], e.get("artifactType")) for e in place.referrers(subject.digest)]
 
 
-def test_referrers_go_from_anywhere_to_anywhere(
+def test_referrers_are_copied_between_all_stores(
     engine: Engine, source: ImageStore, target: ImageStore
 ) -> None:
     load(source)

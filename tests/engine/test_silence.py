@@ -18,7 +18,7 @@ from tests.support.relay import Relay
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-def test_push_to_a_server_that_falls_silent_goes_on(
+def test_push_to_a_stalled_server_resumes(
     relayed_registry: RelayedRegistry, content: Content, workers: int, direction: Direction
 ) -> None:
     after = MIDDLE if direction == "up" else 700  # of the answers
@@ -34,7 +34,7 @@ def test_push_to_a_server_that_falls_silent_goes_on(
     assert relayed_registry.sent() <= SIZE + CHUNK
 
 
-def test_pull_from_a_server_that_falls_silent_goes_on(
+def test_pull_from_a_stalled_server_resumes(
     relayed_registry: RelayedRegistry, content: Content, workers: int, tmp_path: Path
 ) -> None:
     put_blob(relayed_registry.registry.url, "app", content.bytes)
@@ -48,7 +48,7 @@ def test_pull_from_a_server_that_falls_silent_goes_on(
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_copy_with_a_side_that_falls_silent_goes_on(
+def test_copy_with_a_stalled_side_resumes(
     registry_pair: RegistryPair, workers: int, side: str
 ) -> None:
     if side == "source":

@@ -64,9 +64,9 @@ def test_each_repository_has_its_login(
                 return list(opened.open_repository(reference, access).client.list_tags())
 
         def denied(name: str, access: EndpointOptions | None = None) -> str:
-            with pytest.raises(RegistryDenied) as caught:
+            with pytest.raises(RegistryDenied) as excinfo:
                 tags(name, access)
-            return str(caught.value)
+            return str(excinfo.value)
 
         host = registry.host
         missing = "404"

@@ -84,7 +84,7 @@ def named(host: str, registry: EmbeddedRegistry) -> str:
 @pytest.mark.parametrize(
     ("host", "most"), [(ECR, 1), ("public.ecr.aws", 1), ("ghcr.io", 4), ("else.example", LAYERS)]
 )
-def test_an_image_is_sent_by_as_many_uploads_as_the_host_bears(
+def test_image_is_sent_by_as_many_uploads_as_the_host_accepts(
     embedded: EmbeddedRegistry, target: EmbeddedRegistry, counting: Counting, host: str, most: int
 ) -> None:
     put_image(embedded.url, "app", "v1", make_image(1, [100 + n for n in range(LAYERS - 1)]))

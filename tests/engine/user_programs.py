@@ -45,7 +45,7 @@ def file_of(name, content):
 
 def run_program(text: str, *arguments: object) -> str:
     """Run a program to its end; return what it printed. It must say nothing else."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-W", "error", "-c", _HEAD + text, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=subprocess.DEVNULL,
@@ -54,5 +54,5 @@ def run_program(text: str, *arguments: object) -> str:
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    return done.stdout
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    return result.stdout

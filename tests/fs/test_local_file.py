@@ -66,7 +66,7 @@ def test_digest_is_that_of_the_content(path: Path, algorithm: str) -> None:
     assert LocalFile(path).compute_digest(algorithm) == Digest.from_bytes(CONTENT, algorithm)
 
 
-def test_digest_tells_its_position(path: Path) -> None:
+def test_digest_reports_its_position(path: Path) -> None:
     positions: list[int] = []
 
     LocalFile(path).compute_digest(progress=positions.append)
@@ -95,14 +95,14 @@ def test_identity_names_the_file_behind_a_link(path: Path, tmp_path: Path) -> No
     assert LocalFile(path).identity.size == LocalFile(path).size == len(CONTENT)
 
 
-def test_missing_file_is_told(tmp_path: Path) -> None:
+def test_missing_file_is_an_error(tmp_path: Path) -> None:
     for name in ("absent", "absent/below", "nul\0"):
-        with pytest.raises(UsageError) as caught:
+        with pytest.raises(UsageError) as excinfo:
             LocalFile(tmp_path / name)
-        assert caught.value.remedy
+        assert excinfo.value.remedy
 
 
-def test_path_through_a_file_is_told(path: Path) -> None:
+def test_path_through_a_file_is_an_error(path: Path) -> None:
     with pytest.raises(UsageError):
         LocalFile(path / "below")
 
@@ -162,7 +162,7 @@ def test_file_that_gets_shorter_is_no_shorter_content(path: Path) -> None:
             blob.readinto(memoryview(bytearray(100)))
 
 
-def test_closed_file_is_told_from_an_empty_one(path: Path) -> None:
+def test_closed_file_differs_from_an_empty_one(path: Path) -> None:
     blob = LocalFile(path).open()
     blob.close()
     blob.close()

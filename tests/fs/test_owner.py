@@ -126,7 +126,7 @@ def test_a_row_is_taken_by_one_of_those_who_want_it(path: Path) -> None:
 
 
 @pytest.mark.parametrize("owner", ["", "1:2", "nonsense", "lock:../../x", "4711", ":::"])
-def test_rows_of_older_journals_and_nonsense_belong_to_nobody(path: Path, owner: str) -> None:
+def test_rows_of_older_journals_and_invalid_owners_have_no_owner(path: Path, owner: str) -> None:
     with closing(Journal(path)) as journal:
         journal.claim_transfer("place", "blob", 20).save(STATE)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -172,7 +172,7 @@ def test_a_directory_that_takes_no_file_does_not_stop_a_journal(path: Path) -> N
         assert [one.is_running for one in journal.list_unfinished()] == [True]
 
 
-def test_files_of_owners_go_with_them_or_with_the_next_one(path: Path) -> None:
+def test_lock_files_of_owners_are_removed_by_them_or_by_the_next_one(path: Path) -> None:
     with closing(Journal(path)) as journal:
         journal.claim_transfer("place", "blob", 20)
         assert left_beside(path) == []  # nothing is owned yet
@@ -223,7 +223,7 @@ def test_a_finished_transfer_drops_other_rows_of_the_same_content(path: Path) ->
         assert journal.list_unfinished() == []
 
 
-def test_a_partial_file_goes_with_its_row_and_no_other_file_does(
+def test_partial_file_is_removed_with_its_row_and_no_other_file_is(
     path: Path, tmp_path: Path
 ) -> None:
     partial, precious = tmp_path / "x.partial", tmp_path / "precious"

@@ -173,7 +173,7 @@ def test_missing_bytes_stay_invisible(tmp_path: Path) -> None:
     file.abort()
 
 
-def test_file_that_somebody_cut_meanwhile_is_an_error(tmp_path: Path) -> None:
+def test_file_that_was_truncated_is_an_error(tmp_path: Path) -> None:
     file = begin(tmp_path)
     file.write_at(500, memoryview(BLOB.content)[500:])
     os.truncate(file.path, 600)
@@ -223,7 +223,7 @@ def test_directory_under_the_partial_name_is_refused(tmp_path: Path) -> None:
         begin(tmp_path)
 
 
-def test_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="missing"):
         begin(tmp_path / "missing")
 
@@ -285,7 +285,7 @@ def test_names_that_dead_processes_took_are_swept(tmp_path: Path) -> None:
         file.abort()
 
 
-def test_after_a_hundred_names_nobody_looks_for_more(tmp_path: Path) -> None:
+def test_after_a_hundred_names_in_use_it_is_an_error(tmp_path: Path) -> None:
     others = [begin(tmp_path) for _ in range(100)]
 
     with pytest.raises(StoreError, match="hundred"):

@@ -64,7 +64,7 @@ except StoreError as error:
 
 
 def test_disk_that_takes_no_more_is_an_error_and_nothing_appears(tmp_path: Path) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)],
         timeout=WAIT,
         check=False,
@@ -72,5 +72,5 @@ def test_disk_that_takes_no_more_is_an_error_and_nothing_appears(tmp_path: Path)
         text=True,
     )
 
-    assert (done.returncode, done.stderr) == (7, "")
+    assert (result.returncode, result.stderr) == (7, "")
     assert [path.name for path in tmp_path.iterdir()] == ["x.partial"]

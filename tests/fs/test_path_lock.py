@@ -41,7 +41,7 @@ def lock_file(final: Path) -> Path:
     return final.with_name(f".{final.name}.lock")
 
 
-def test_a_second_holder_is_kept_out_and_nothing_is_left_behind(final: Path) -> None:
+def test_second_holder_waits_and_no_file_remains(final: Path) -> None:
     first, second = PathLock(final), PathLock(final)
 
     assert first.acquire(0)
@@ -55,7 +55,7 @@ def test_a_second_holder_is_kept_out_and_nothing_is_left_behind(final: Path) -> 
     assert list(final.parent.iterdir()) == []
 
 
-def test_changes_of_many_threads_are_all_there(final: Path) -> None:
+def test_changes_of_many_threads_are_all_kept(final: Path) -> None:
     """Each makes and removes the lock file while the others wait for it."""
     final.write_text("0")
 
@@ -102,7 +102,7 @@ def test_a_stale_lock_file_can_be_removed_without_holding_it(final: Path) -> Non
     assert list(final.parent.iterdir()) == []
 
 
-def test_whoever_waits_is_told_once_and_can_be_cancelled(
+def test_waiting_logs_one_line_and_can_be_cancelled(
     final: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(path_lock, "_NOTICE_DELAY", 0.0)
@@ -129,7 +129,7 @@ def test_whoever_waits_is_told_once_and_can_be_cancelled(
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_told(
+def test_file_system_without_locks_logs_a_warning(
     final: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
     def refuse(descriptor: int, operation: int) -> None:
@@ -177,7 +177,7 @@ def test_a_name_that_was_given_away_is_not_removed(
     assert path.read_text() == "another's"
 
 
-def test_a_temporary_file_that_was_taken_for_a_stale_one_is_made_anew(
+def test_temporary_file_that_was_removed_as_stale_is_created_again(
     final: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flock, taken = fcntl.flock, []

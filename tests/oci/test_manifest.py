@@ -83,12 +83,12 @@ def test_digests_of_the_registered_algorithms(text: str) -> None:
     ],
 )
 def test_what_is_no_digest(text: object) -> None:
-    with pytest.raises(InvalidDigest) as caught:
+    with pytest.raises(InvalidDigest) as excinfo:
         Digest.parse(text)  # type: ignore[arg-type]
 
-    assert str(caught.value).isprintable()
-    assert "64 lower-case hex digits" in caught.value.remedy
-    assert isinstance(caught.value, ValueError)
+    assert str(excinfo.value).isprintable()
+    assert "64 lower-case hex digits" in excinfo.value.remedy
+    assert isinstance(excinfo.value, ValueError)
 
 
 @UNTIMED
@@ -131,7 +131,7 @@ def test_a_stretch_that_is_offered_again_is_passed_over(content: bytes, starts: 
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000])
-def test_hashing_goes_on_in_another_process(size: int) -> None:
+def test_hashing_resumes_in_another_process(size: int) -> None:
     content = bytes(range(256)) * 8
     first = Verifier.create_resumable()
     first.update(content[:size])
@@ -148,7 +148,7 @@ def test_hashing_goes_on_in_another_process(size: int) -> None:
 @pytest.mark.parametrize(
     "saved", ["", "nonsense", "5", "5:", "5:zz", "x:00", "5:00", ":", "-1:" + "00" * 200]
 )
-def test_a_state_that_makes_no_sense_means_the_beginning(saved: str) -> None:
+def test_invalid_state_restarts_from_the_beginning(saved: str) -> None:
     verifier = Verifier(hash_state=saved)
 
     assert verifier.position == 0
@@ -169,7 +169,7 @@ def test_a_gap_is_never_hashed_over() -> None:
     assert verifier.position == 5
 
 
-def test_what_is_wrong_is_told_apart() -> None:
+def test_size_and_digest_mismatches_are_different_errors() -> None:
     verifier = Verifier()
     verifier.update(b"12345")
 
@@ -217,7 +217,7 @@ def test_a_bare_descriptor_stays_bare() -> None:
         ({"artifactType": 5}, {"artifactType": "5"}),
     ],
 )
-def test_odd_fields_that_nobody_needs_do_no_harm(
+def test_unused_invalid_fields_are_ignored(
     fields: dict[str, object], left_out: dict[str, object]
 ) -> None:
     read = Descriptor.from_json(descriptor(**fields))
@@ -400,10 +400,10 @@ def test_a_document_that_could_be_taken_for_two_things_is_refused(
     document: object, served: str
 ) -> None:
     """CVE-2021-41190: what one client takes for an index another must not take for a manifest."""
-    with pytest.raises(InvalidManifest) as caught:
+    with pytest.raises(InvalidManifest) as excinfo:
         parse(document, served)
 
-    assert str(caught.value).isprintable()
+    assert str(excinfo.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_a_list_that_is_null_or_missing_is_empty(
         ({"config": descriptor()}, OCI_MANIFEST),
     ],
 )
-def test_a_field_that_is_null_still_tells_the_kind(document: object, kind: str) -> None:
+def test_null_field_still_determines_the_type(document: object, kind: str) -> None:
     assert parse(document).media_type == kind
 
 
@@ -494,10 +494,10 @@ def test_a_size_beyond_all_disks_is_refused() -> None:
 
 
 def test_schema_1_says_what_to_do() -> None:
-    with pytest.raises(InvalidManifest, match="schema 1") as caught:
+    with pytest.raises(InvalidManifest, match="schema 1") as excinfo:
         parse({"schemaVersion": 1, "fsLayers": []})
 
-    assert "push the image again" in caught.value.remedy
+    assert "push the image again" in excinfo.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -529,7 +529,7 @@ def test_what_is_no_json(body: bytes) -> None:
         index(descriptor(digest="sha256:x")),
     ],
 )
-def test_an_entry_that_makes_no_sense_is_found_when_it_is_asked_for(document: object) -> None:
+def test_invalid_entry_is_an_error_when_it_is_accessed(document: object) -> None:
     read = parse(document)
 
     with pytest.raises((InvalidManifest, InvalidDigest)):
@@ -543,7 +543,7 @@ def test_a_manifest_without_a_config_has_its_layers() -> None:
     assert read.artifact_type == ""
 
 
-def test_a_subject_that_makes_no_sense_is_refused() -> None:
+def test_invalid_subject_is_refused() -> None:
     with pytest.raises(InvalidManifest):
         _ = parse(manifest(subject=5)).subject
 

@@ -178,21 +178,21 @@ def test_another_tag_of_the_same_repository() -> None:
     ],
 )
 def test_what_is_wrong_is_named(text: str, named: str) -> None:
-    with pytest.raises(InvalidReference) as caught:
+    with pytest.raises(InvalidReference) as excinfo:
         parse_address(text)
 
-    message = str(caught.value)
+    message = str(excinfo.value)
     assert named in message
     assert "secret" not in message
     assert message.isprintable()
-    assert isinstance(caught.value, ValueError)
+    assert isinstance(excinfo.value, ValueError)
 
 
 def test_a_password_in_an_unknown_scheme_is_not_shown() -> None:
-    with pytest.raises(InvalidReference) as caught:
+    with pytest.raises(InvalidReference) as excinfo:
         Reference.parse("ftp://user:secret@host/a")
 
-    assert "secret" not in str(caught.value)
+    assert "secret" not in str(excinfo.value)
 
 
 PART = st.from_regex(r"[a-z0-9]+([._-][a-z0-9]+)?", fullmatch=True).filter(lambda p: len(p) < 30)

@@ -19,7 +19,7 @@ def test_a_document_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         pytest.param(b"", "not JSON", id="nothing"),
         pytest.param(b"<html>", "not JSON", id="html"),
@@ -39,8 +39,8 @@ def test_a_document_is_read() -> None:
         pytest.param(b"[" + b"99," * 1_300_000 + b"0]", "more than 300000 parts", id="numbers"),
     ],
 )
-def test_what_is_not_taken(content: bytes, said: str) -> None:
-    with pytest.raises(InvalidJSON, match=said):
+def test_what_is_not_taken(content: bytes, message: str) -> None:
+    with pytest.raises(InvalidJSON, match=message):
         parse_json(content)
 
 

@@ -37,7 +37,7 @@ def pairs(expansion: PlanExpansion) -> list[tuple[str, str]]:
     return [(item.source, item.destination) for item in expansion]
 
 
-def test_all_tags_go_below_the_destination() -> None:
+def test_all_tags_are_placed_below_the_destination() -> None:
     found = expand(everything("q.example/a"), everything("q.example/team/b"))
 
     assert pairs(found) == [
@@ -149,14 +149,14 @@ def test_two_sources_for_one_target_fail_the_second() -> None:
         (Rule("plan:1", "q.example/A"), "h.example", "plan:1"),
     ],
 )
-def test_what_cannot_be_is_told_before_anything_begins(
+def test_invalid_rules_are_refused_before_the_first_listing(
     rule: Rule, to: str | None, words: str
 ) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         expand(rule, to=to).check()
 
-    assert str(caught.value).startswith("plan:1: ")
-    assert words in str(caught.value)
+    assert str(excinfo.value).startswith("plan:1: ")
+    assert words in str(excinfo.value)
 
 
 def test_an_entry_has_its_own_platforms_or_those_of_all() -> None:
@@ -177,7 +177,7 @@ def test_an_entry_has_its_own_platforms_or_those_of_all() -> None:
 
 
 @pytest.mark.parametrize("of_all", [True, False])
-def test_an_entry_says_itself_whether_referrers_go_along(of_all: bool) -> None:
+def test_entry_decides_whether_referrers_are_copied(of_all: bool) -> None:
     entries = tuple(
         Rule(f"plan:{n}", f"q.example/x:{n}", referrers=own)
         for n, own in enumerate((True, False, None))
@@ -187,7 +187,7 @@ def test_an_entry_says_itself_whether_referrers_go_along(of_all: bool) -> None:
     assert [item.referrers for item in found] == [True, False, of_all]
 
 
-def test_tags_of_signatures_go_along_and_not_alone() -> None:
+def test_signature_tags_are_not_selected_if_referrers_are_copied() -> None:
     stem = f"sha256-{'a' * 64}"
     tags = ["v1", f"{stem}.sig", f"{stem}.att", stem, f"sha256-{'b' * 63}.sig"]
     chosen = Rule("plan:1", "q.example/x", None, TagFilter(), referrers=True)

@@ -103,7 +103,7 @@ def test_an_empty_mirror_has_an_empty_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing/report.json", ".", "x" * 300])
-def test_a_place_that_cannot_be_written_to_is_told_at_once(tmp_path: Path, name: str) -> None:
+def test_unwritable_path_is_an_error_at_the_start(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError, match="cannot write the report"):
         JSONReport(tmp_path / name)
 

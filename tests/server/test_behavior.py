@@ -163,7 +163,7 @@ def test_a_full_disk_is_a_500_that_says_so_and_keeps_the_session(directory: Path
         assert client.put(location, DIGEST, BLOB).status_code == 201
 
 
-def test_exchanges_are_remembered_and_told(directory: Path) -> None:
+def test_exchanges_are_recorded_and_reported(directory: Path) -> None:
     told: list[Exchange] = []
     registry = EmbeddedRegistry(directory)
     registry.on_request = told.append

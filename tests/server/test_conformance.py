@@ -116,7 +116,7 @@ UPLOADS: dict[str, Callable[[Client, bytes, str], requests.Response]] = {
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("way", UPLOADS)
-def test_a_blob_comes_and_goes(client: Client, way: str, algorithm: str) -> None:
+def test_blob_is_pushed_and_deleted(client: Client, way: str, algorithm: str) -> None:
     content = some(way, 3 * CHUNK - 5)
     name = digest(content, algorithm)
     assert client.ask("GET", f"blobs/{name}").status_code == 404
@@ -331,7 +331,7 @@ def an_image_without_layers(content: Content) -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", WALKS)
-def test_content_comes_is_found_and_goes(client: Client, name: str, algorithm: str) -> None:
+def test_content_is_pushed_found_and_deleted(client: Client, name: str, algorithm: str) -> None:
     content = Content(algorithm)
     WALKS[name](content)
     if algorithm != "sha256":

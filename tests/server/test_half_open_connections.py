@@ -88,7 +88,7 @@ def work(registry: EmbeddedRegistry, number: int, rounds: int) -> list[int]:
 
 @pytest.mark.parametrize("clients", [1, 16])
 @pytest.mark.parametrize("sent", [b"", b"GET /v2/ HTTP/1.1\r\nHost"], ids=["nothing", "some"])
-def test_a_thousand_half_open_connections_keep_nobody_out(
+def test_thousand_half_open_connections_do_not_block_new_clients(
     registry: EmbeddedRegistry, clients: int, sent: bytes
 ) -> None:
     with many_descriptors(4096), Crowd(registry.host, 1000, sent) as crowd:
@@ -118,7 +118,7 @@ def test_close_ends_a_thousand_half_open_connections(directory: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_the_one_that_has_been_silent_longest_goes(
+def test_connection_that_has_been_idle_longest_is_closed(
     registry: EmbeddedRegistry, stack: contextlib.ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second, third = (stack.enter_context(RawClient(registry.host)) for _ in range(3))
@@ -184,7 +184,7 @@ def test_an_upload_that_stands_still_is_silent(
 
 
 @pytest.mark.usefixtures("few")
-def test_a_download_that_nobody_reads_is_silent(
+def test_download_that_is_not_read_counts_as_idle(
     registry: EmbeddedRegistry, stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_table, "_PAUSE", 0.0)

@@ -102,7 +102,7 @@ def test_endless_headers_are_cut_off(raw: RawClient, head: str) -> None:
     assert raw.closed()
 
 
-def test_a_client_that_speaks_tls_is_told_at_once(registry: EmbeddedRegistry) -> None:
+def test_tls_client_gets_an_error_response_immediately(registry: EmbeddedRegistry) -> None:
     with requests.Session() as session, pytest.raises(requests.exceptions.SSLError):
         session.get(f"https://{registry.host}/v2/", timeout=10)
 

@@ -138,14 +138,12 @@ def referrers(client: Client, subject: bytes, **query: str) -> requests.Response
     return answer
 
 
-def test_nothing_refers_to_what_is_not_there(client: Client) -> None:
+def test_missing_subject_has_no_referrers(client: Client) -> None:
     assert referrers(client, b"missing").json()["manifests"] == []
 
 
 @pytest.mark.parametrize("when", ["before", "after", "never"])
-def test_referrers_are_listed_whether_or_not_the_subject_is_there(
-    client: Client, when: str
-) -> None:
+def test_referrers_are_listed_even_if_the_subject_is_missing(client: Client, when: str) -> None:
     client.push(b"{}")
     subject = manifest("subject")
     if when == "before":

@@ -199,7 +199,7 @@ def test_a_deleted_tag_is_gone_at_once_and_its_manifest_stays(client: Client) ->
     assert client.ask("DELETE", "manifests/v1").status_code == 404
 
 
-def test_a_deleted_manifest_takes_its_tags_along(client: Client) -> None:
+def test_deleting_a_manifest_deletes_its_tags(client: Client) -> None:
     digest, body = client.push_image("v1")
     other = client.at("team/other")
     other.push_image("v1")

@@ -14,7 +14,7 @@ BLOB = make_blob(1, 2048)
 MISSING = digest_of(b"never pushed")
 
 
-def test_the_api_says_that_it_is_there(client: Client) -> None:
+def test_api_version_check_succeeds(client: Client) -> None:
     for path in ("/v2/", "/v2"):
         answer = client.ask("GET", path)
 
@@ -59,7 +59,7 @@ def test_an_empty_blob_costs_no_connection(client: Client) -> None:
         ("manifests/.INVALID_MANIFEST_NAME", "MANIFEST_UNKNOWN"),
     ],
 )
-def test_what_is_not_there_is_404(client: Client, method: str, path: str, code: str) -> None:
+def test_missing_content_is_404(client: Client, method: str, path: str, code: str) -> None:
     answer = client.ask(method, path)
 
     assert answer.status_code == 404
@@ -106,7 +106,7 @@ def test_a_range_is_206(client: Client, asked: str, start: int, stop: int) -> No
 @pytest.mark.parametrize(
     "asked", ["bytes=500-0", "bytes=5000-10000", "bytes=2048-", "bytes=-0", "bytes=-", "bytes=a-b"]
 )
-def test_a_range_that_is_not_there_is_416(client: Client, asked: str) -> None:
+def test_range_outside_the_blob_is_416(client: Client, asked: str) -> None:
     digest = client.push(BLOB)
 
     answer = client.ask("GET", f"blobs/{digest}", headers={"Range": asked})

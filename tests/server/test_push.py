@@ -20,7 +20,7 @@ def assert_held(client: Client, blob: bytes, location: str | None = None) -> Non
     assert answer.content == blob
 
 
-def test_a_blob_goes_in_one_post(client: Client) -> None:
+def test_blob_is_pushed_in_one_post(client: Client) -> None:
     answer = client.ask(
         "POST", "blobs/uploads/", params={"digest": DIGEST}, data=BLOB, headers=OCTETS
     )
@@ -30,7 +30,7 @@ def test_a_blob_goes_in_one_post(client: Client) -> None:
     assert_held(client, BLOB, answer.headers["Location"])
 
 
-def test_a_blob_goes_in_a_post_and_a_put(client: Client) -> None:
+def test_blob_is_pushed_in_a_post_and_a_put(client: Client) -> None:
     answer = client.put(client.begin(), DIGEST, BLOB)
 
     assert answer.status_code == 201
@@ -38,7 +38,7 @@ def test_a_blob_goes_in_a_post_and_a_put(client: Client) -> None:
     assert_held(client, BLOB, answer.headers["Location"])
 
 
-def test_a_blob_goes_in_chunks(client: Client) -> None:
+def test_blob_is_pushed_in_chunks(client: Client) -> None:
     location = client.begin()
     for start in (0, 1024, 2048):
         answer = client.patch(location, BLOB[start : start + 1024], start)
@@ -52,7 +52,7 @@ def test_a_blob_goes_in_chunks(client: Client) -> None:
     assert_held(client, BLOB, answer.headers["Location"])
 
 
-def test_the_last_chunk_may_go_with_the_put(client: Client) -> None:
+def test_last_chunk_may_be_sent_in_the_put(client: Client) -> None:
     location = client.patch(client.begin(), BLOB[:1024], 0).headers["Location"]
 
     answer = client.ask(
@@ -67,7 +67,7 @@ def test_the_last_chunk_may_go_with_the_put(client: Client) -> None:
     assert_held(client, BLOB)
 
 
-def test_a_blob_goes_as_a_stream_without_content_range(client: Client) -> None:
+def test_blob_is_pushed_as_a_stream_without_content_range(client: Client) -> None:
     answer = client.patch(client.begin(), BLOB)
     assert answer.status_code == 202
 
@@ -76,7 +76,7 @@ def test_a_blob_goes_as_a_stream_without_content_range(client: Client) -> None:
 
 
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
-def test_a_blob_goes_in_the_chunked_coding(client: Client, method: str) -> None:
+def test_blob_is_pushed_with_chunked_transfer_coding(client: Client, method: str) -> None:
     def pieces() -> Iterator[bytes]:
         for start in range(0, 3000, 700):
             yield BLOB[start : start + 700]
@@ -92,7 +92,7 @@ def test_a_blob_goes_in_the_chunked_coding(client: Client, method: str) -> None:
 
 
 @pytest.mark.parametrize("blob", [b"", b"{}", b"x"])
-def test_small_blobs_go_by_every_way(client: Client, blob: bytes) -> None:
+def test_small_blobs_are_pushed_by_every_method(client: Client, blob: bytes) -> None:
     digest = digest_of(blob)
 
     whole = client.ask("POST", "blobs/uploads/", params={"digest": digest}, data=blob)
@@ -218,7 +218,7 @@ def test_a_cancelled_session_is_gone(client: Client) -> None:
         assert code_of(answer) == "BLOB_UPLOAD_UNKNOWN"
 
 
-def test_a_closed_session_is_gone_and_the_blob_there(client: Client) -> None:
+def test_after_the_closing_put_the_session_is_gone_and_the_blob_exists(client: Client) -> None:
     location = client.begin()
     client.put(location, DIGEST, BLOB)
 
@@ -254,7 +254,7 @@ def test_a_blob_is_mounted_from_wherever_it_is(client: Client) -> None:
 
 
 @pytest.mark.parametrize("source", ["team/app", "nobody", "../../etc", "UPPER"])
-def test_a_mount_of_what_is_not_there_is_a_new_session(client: Client, source: str) -> None:
+def test_mount_of_a_missing_blob_opens_a_session(client: Client, source: str) -> None:
     client.at("team/third").push(BLOB)
 
     answer = client.post(mount=DIGEST, **{"from": source})

@@ -65,7 +65,7 @@ def serving(layout: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_where_it_serves_and_stops_when_told(
+def test_it_prints_its_address_and_stops_on_a_signal(
     program: subprocess.Popen[str], layout: Path, number: int
 ) -> None:
     assert program.stdout is not None
@@ -113,20 +113,20 @@ def test_addresses_are_read(text: str, address: tuple[str, int]) -> None:
 @pytest.mark.parametrize(
     "text", ["", "5000", "host", "host:", "host:x", "h:65536", "::1:5", "h:-1"]
 )
-def test_what_is_no_address_is_refused(layout: Path, text: str) -> None:
+def test_invalid_listen_address_is_refused(layout: Path, text: str) -> None:
     arguments = parse(str(layout), f"--addr={text}")
 
-    with pytest.raises(ConcilError, match="not a listen address") as caught:
+    with pytest.raises(ConcilError, match="not a listen address") as excinfo:
         arguments.run(arguments)
 
-    assert caught.value.remedy
+    assert excinfo.value.remedy
 
 
 def assert_refused(arguments: argparse.Namespace, why: str) -> None:
-    with pytest.raises(ConcilError, match=why) as caught:
+    with pytest.raises(ConcilError, match=why) as excinfo:
         arguments.run(arguments)
-    assert "\n" not in str(caught.value)
-    assert caught.value.remedy
+    assert "\n" not in str(excinfo.value)
+    assert excinfo.value.remedy
 
 
 def test_a_port_in_use_is_refused(layout: Path) -> None:
@@ -141,7 +141,7 @@ def test_an_address_of_another_machine_is_refused(layout: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "said"),
+    ("name", "words", "message"),
     [
         ("missing", ["--read-only"], "directory does not exist"),
         ("missing/layout", [], "the directory .*missing' does not exist"),
@@ -150,12 +150,12 @@ def test_an_address_of_another_machine_is_refused(layout: Path) -> None:
     ],
 )
 def test_a_directory_that_cannot_be_made_is_refused(
-    tmp_path: Path, name: str, words: list[str], said: str
+    tmp_path: Path, name: str, words: list[str], message: str
 ) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
 
-    assert_refused(parse(str(tmp_path / name), *words), said)
+    assert_refused(parse(str(tmp_path / name), *words), message)
     assert not (tmp_path / "missing").exists()
 
 
@@ -165,9 +165,9 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
     arguments = parse(str(tmp_path / "file"))
 
     assert_refused(arguments, "not a directory")
-    with pytest.raises(ConcilError) as caught:
+    with pytest.raises(ConcilError) as excinfo:
         arguments.run(arguments)
-    assert "concil copy --all oci-archive:FILE oci:DIR" in caught.value.remedy
+    assert "concil copy --all oci-archive:FILE oci:DIR" in excinfo.value.remedy
 
 
 @pytest.mark.parametrize("words", [[], ["--read-only"]])

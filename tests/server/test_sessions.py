@@ -86,7 +86,7 @@ def test_what_arrived_of_a_broken_body_is_kept(client: Client, method: str, chun
     finish(client, location, HALF)
 
 
-def test_a_session_goes_on_after_several_breaks(client: Client) -> None:
+def test_session_resumes_after_several_lost_connections(client: Client) -> None:
     location, position = client.begin(), 0
     for stop in (2, 3, 65_536, 1_048_577, 2_999_999):
         headers = f"Content-Range: {position}-2999999\nContent-Length: {len(BLOB) - position}"
@@ -122,7 +122,7 @@ def server(directory: Path, tmp_path: Path) -> Iterator[ServerProcess]:
     process.kill()
 
 
-def test_a_session_goes_on_after_the_server_was_killed(
+def test_session_resumes_after_the_server_was_killed(
     server: ServerProcess, directory: Path
 ) -> None:
     with Client(server.start()[1]) as client:
@@ -158,7 +158,7 @@ def test_blobs_and_tags_outlive_the_server(server: ServerProcess) -> None:
         assert client.ask("GET", f"manifests/{digest}").content == body
 
 
-def test_sessions_that_nobody_used_for_a_week_are_removed_at_the_start(directory: Path) -> None:
+def test_sessions_unused_for_a_week_are_removed_at_the_start(directory: Path) -> None:
     with EmbeddedRegistry(directory) as registry, Client(registry.url) as client:
         old, young = client.begin(), client.begin()
     week = time.time() - 8 * 24 * 3600

@@ -17,8 +17,8 @@ OLD = Descriptor(OCI_MANIFEST, Digest.from_bytes(b"old"), 3)
 NEW = Descriptor(OCI_MANIFEST, Digest.from_bytes(b"new"), 3)
 
 
-def told(error: ConcilError, *parts: str) -> bool:
-    """Whether an error is one line with these parts, and knows what to do."""
+def has_message(error: ConcilError, *parts: str) -> bool:
+    """Return whether an error is one line with these parts and has a remedy."""
     text = str(error)
     return "\n" not in text and bool(error.remedy) and all(part in text for part in parts)
 

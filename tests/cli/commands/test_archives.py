@@ -21,7 +21,7 @@ def address(registry: EmbeddedRegistry) -> str:
     return f"{registry.host}/team/app"
 
 
-def test_what_is_in_an_archive_is_told_as_of_a_layout(
+def test_verbs_describe_an_archive_as_they_describe_a_layout(
     cli: Cli, address: str, tmp_path: Path, jobs: str
 ) -> None:
     archive = f"oci-archive:{tmp_path}/a.tar"
@@ -39,7 +39,7 @@ def test_what_is_in_an_archive_is_told_as_of_a_layout(
     assert_fails(cli("delete", f"{archive}:v1"), 2, "cannot be changed in place", "a new archive")
 
 
-def test_a_docker_archive_is_written_read_and_told(
+def test_docker_archive_is_written_read_and_described(
     cli: Cli, address: str, tmp_path: Path, jobs: str
 ) -> None:
     archive = f"docker-archive:{tmp_path}/a.tar"
@@ -66,7 +66,7 @@ def test_a_docker_archive_is_written_read_and_told(
 
 
 @pytest.mark.parametrize("scheme", ["oci-archive", "docker-archive"])
-def test_a_mirror_goes_into_one_archive_and_another_out_of_it(
+def test_mirror_into_an_archive_and_from_an_archive(
     cli: Cli, address: str, tmp_path: Path, jobs: str, scheme: str
 ) -> None:
     listed = tmp_path / "images"

@@ -66,11 +66,11 @@ def test_each_side_has_its_certificates(
 ) -> None:
     write_layout(tmp_path / "layout", {"v2": make_image(4)})
 
-    done = cli(
+    result = cli(
         "copy", jobs, f"--dest-cert-dir={certs}", f"oci:{tmp_path}/layout:v2", f"{front.host}/b:v2"
     )
 
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
 
 
 @pytest.mark.real
@@ -96,7 +96,7 @@ def test_each_side_becomes_settings_of_its_own(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--key=x",), "--key is given without --cert"),
         (("--cert=/nowhere/x",), "No such file"),
@@ -104,6 +104,6 @@ def test_each_side_becomes_settings_of_its_own(
     ],
 )
 def test_a_certificate_that_cannot_be_used_is_one_line(
-    cli: Cli, words: tuple[str, ...], said: str
+    cli: Cli, words: tuple[str, ...], message: str
 ) -> None:
-    assert_fails(cli("tags", *words, "reg.example/app"), 2, said)
+    assert_fails(cli("tags", *words, "reg.example/app"), 2, message)

@@ -65,30 +65,30 @@ def carried(request: pytest.FixtureRequest, cli: Cli, layout: str, tmp_path: Pat
     return f"oci-archive:{tmp_path}/carried.tar"
 
 
-def test_every_name_goes_out_as_a_mirror_would_have_named_it(
+def test_names_are_those_that_a_mirror_gives(
     cli: Cli, carried: str, registry: EmbeddedRegistry, jobs: str
 ) -> None:
     source = carried
     known = images()
     pinned = make_image(5)
 
-    done = cli("copy", "--all", jobs, source, f"{registry.host}/prefix")
+    result = cli("copy", "--all", jobs, source, f"{registry.host}/prefix")
 
-    assert done.code == 0
+    assert result.code == 0
     wanted = [
         f"{registry.host}/prefix/{target}@{known[name].digest}" for name, target in TARGETS.items()
     ]
     wanted.append(f"{registry.host}/prefix/team/tool@{pinned.digest}")
-    assert sorted(done.lines) == sorted(wanted)
+    assert sorted(result.lines) == sorted(wanted)
     for name, target in TARGETS.items():
         repository, _, tag = target.rpartition(":")
         found = get_manifest(registry.url, f"prefix/{repository}", tag)
         assert found == known[name].manifest
     assert get_manifest(registry.url, "prefix/team/tool", pinned.digest) == pinned.manifest
-    assert "5 copied" in done.err
+    assert "5 copied" in result.err
 
     again = cli("copy", "--all", jobs, source, f"{registry.host}/prefix")
-    assert again.lines == done.lines
+    assert again.lines == result.lines
     assert "0 copied, 5 up to date" in again.err
 
 
@@ -102,9 +102,9 @@ def test_what_was_mirrored_into_a_layout_comes_out_on_the_other_side(
     )
     assert cli("mirror", jobs, tmp_path / "list", f"oci:{tmp_path}/carried").code == 0
 
-    done = cli("copy", "--all", jobs, f"oci:{tmp_path}/carried", f"{registry.host}/inside")
+    result = cli("copy", "--all", jobs, f"oci:{tmp_path}/carried", f"{registry.host}/inside")
 
-    assert sorted(done.lines) == [
+    assert sorted(result.lines) == [
         f"{registry.host}/inside/team/app:v1@{image.digest}",
         f"{registry.host}/inside/team/app@{image.digest}",
     ]
@@ -115,11 +115,11 @@ def test_names_of_no_repository_fail_alone(
 ) -> None:
     write_layout(tmp_path / "in", {"v1": make_image(1), "quay.io/team/app:v1": make_image(2)})
 
-    done = cli("copy", "--all", "-q", jobs, f"oci:{tmp_path}/in", f"{registry.host}/prefix")
+    result = cli("copy", "--all", "-q", jobs, f"oci:{tmp_path}/in", f"{registry.host}/prefix")
 
-    assert done.code == 3
-    assert len(done.lines) == 1
-    assert_one_line(done.err, f"{tmp_path}/in:v1", "does not name a repository")
+    assert result.code == 3
+    assert len(result.lines) == 1
+    assert_one_line(result.err, f"{tmp_path}/in:v1", "does not name a repository")
 
 
 def test_one_image_that_fails_leaves_the_others_alone(
@@ -129,26 +129,26 @@ def test_one_image_that_fails_leaves_the_others_alone(
     blob = next(iter(broken.all_blobs())).replace(":", "/")
     (tmp_path / "carried" / "blobs" / blob).unlink()
 
-    done = cli("copy", "--all", "-q", jobs, layout, f"{registry.host}/prefix")
+    result = cli("copy", "--all", "-q", jobs, layout, f"{registry.host}/prefix")
 
-    assert done.code == 3
-    assert len(done.lines) == 4
-    assert_one_line(done.err, "docker.io/library/alpine:4", blob.partition("/")[2])
+    assert result.code == 3
+    assert len(result.lines) == 4
+    assert_one_line(result.err, "docker.io/library/alpine:4", blob.partition("/")[2])
 
 
-def test_two_names_for_one_target_are_told_before_anything_is_copied(
+def test_two_names_for_one_target_are_an_error_before_the_first_copy(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path
 ) -> None:
     names = ("docker.io/team/app:1", "quay.io/team/app:1")
     write_layout(tmp_path / "in", {name: make_image(n) for n, name in enumerate(names)})
 
-    done = cli("copy", "--all", f"oci:{tmp_path}/in", f"{registry.host}/prefix")
+    result = cli("copy", "--all", f"oci:{tmp_path}/in", f"{registry.host}/prefix")
 
-    assert_fails(done, 2, *names, "prefix/team/app:1")
+    assert_fails(result, 2, *names, "prefix/team/app:1")
     assert cli("tags", f"{registry.host}/prefix/team/app").code == 4
 
 
-def test_images_without_a_name_are_told_of(
+def test_images_without_a_name_print_a_warning(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:
     write_layout(tmp_path / "in", {"quay.io/team/app:1": make_image(1)})
@@ -167,7 +167,7 @@ def test_images_without_a_name_are_told_of(
     assert len(some.lines) == 1
 
 
-def test_all_tags_of_a_repository_go_to_another(
+def test_all_tags_of_a_repository_are_copied_to_another(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:
     made = {f"v{n}": make_image(n) for n in range(3)}
@@ -175,10 +175,10 @@ def test_all_tags_of_a_repository_go_to_another(
         put_image(registry.url, "team/app", tag, image)
     source = f"{registry.host}/team/app"
 
-    done = cli("copy", "--all", jobs, source, f"{registry.host}/other/place")
+    result = cli("copy", "--all", jobs, source, f"{registry.host}/other/place")
     cli("copy", "--all", jobs, source, f"oci:{tmp_path}/out")
 
-    assert sorted(done.lines) == [
+    assert sorted(result.lines) == [
         f"{registry.host}/other/place:{tag}@{image.digest}" for tag, image in made.items()
     ]
     for tag, image in made.items():
@@ -186,11 +186,11 @@ def test_all_tags_of_a_repository_go_to_another(
     assert sorted(cli("tags", f"oci:{tmp_path}/out").lines) == [f"{source}:{tag}" for tag in made]
 
 
-def test_a_repository_that_cannot_be_listed_is_told(
+def test_repository_that_cannot_be_listed_is_an_error(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path
 ) -> None:
-    done = cli("copy", "--all", "-q", f"{registry.host}/none", f"{registry.host}/other")
-    assert_fails(done, 4, f"failed: {registry.host}/none", "404")
+    result = cli("copy", "--all", "-q", f"{registry.host}/none", f"{registry.host}/other")
+    assert_fails(result, 4, f"failed: {registry.host}/none", "404")
 
     missing = cli("copy", "--all", f"oci:{tmp_path}/none", f"{registry.host}/other")
     assert_fails(missing, 4, "no layout")
@@ -209,7 +209,7 @@ def test_a_repository_that_cannot_be_listed_is_told(
     ],
 )
 @pytest.mark.usefixtures("layout")
-def test_what_makes_no_sense_is_told_at_once(
+def test_invalid_arguments_are_refused_before_the_first_request(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, case: tuple[str, str, str]
 ) -> None:
     *places, words = case
@@ -229,11 +229,11 @@ def test_signatures_cross_the_gap_with_their_images(
     (tmp_path / "list").write_text(f"{registry.host}/team/app:v1\n")
     cli("mirror", jobs, "--referrers", tmp_path / "list", f"oci:{tmp_path}/carried")
 
-    done = cli(
+    result = cli(
         "copy", "--all", "--referrers", jobs, f"oci:{tmp_path}/carried", f"{registry.host}/in"
     )
 
-    assert done.code == 0
+    assert result.code == 0
     listed = list_referrers(registry.url, "in/team/app", image.digest)
     assert [entry["digest"] for entry in listed] == [signed.digest]
     assert_same_image(
@@ -294,14 +294,14 @@ def exported(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_full_names_of_containerd_count(
     cli: Cli, exported: str, registry: EmbeddedRegistry, jobs: str
 ) -> None:
-    done = cli("copy", "--all", jobs, exported, f"{registry.host}/in")
+    result = cli("copy", "--all", jobs, exported, f"{registry.host}/in")
 
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert_same_image(registry.url, "in/library/app", "latest", make_image(1))
     assert_same_image(registry.url, "in/team/tool", "latest", make_image(2))
     pinned = make_image(3)
     assert get_manifest(registry.url, "in/team/pinned", pinned.digest) == pinned.manifest
-    assert f"{registry.host}/in/team/pinned@{pinned.digest}" in done.lines
+    assert f"{registry.host}/in/team/pinned@{pinned.digest}" in result.lines
 
 
 def test_a_plan_takes_full_names_of_containerd(
@@ -310,9 +310,9 @@ def test_a_plan_takes_full_names_of_containerd(
     plan = tmp_path / "plan.toml"
     plan.write_text(f'[[mirror]]\nsource = "{exported}"\nmatch = ".*:latest"\n')
 
-    done = cli("mirror", jobs, plan, f"{registry.host}/in")
+    result = cli("mirror", jobs, plan, f"{registry.host}/in")
 
-    assert (done.code, done.err) == (0, "")
+    assert (result.code, result.err) == (0, "")
     assert_same_image(registry.url, "in/library/app", "latest", make_image(1))
     assert_same_image(registry.url, "in/team/tool", "latest", make_image(2))
 
@@ -323,9 +323,9 @@ def test_full_names_of_containerd_stay_in_another_place(
 ) -> None:
     target = f"{kind}:{tmp_path}/out"
 
-    done = cli("copy", "--all", jobs, exported, target)
+    result = cli("copy", "--all", jobs, exported, target)
 
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert sorted(cli("tags", target).lines) == [
         "docker.io/library/app:latest",
         f"quay.io/team/pinned:sha256-{make_image(3).digest[7:]}",
@@ -339,17 +339,17 @@ def test_one_image_is_found_by_either_of_its_names(
     place, digest = f"oci:{tmp_path}/out", make_image(2).digest
 
     assert cli("tags", exported).lines[0] == "docker.io/library/app:latest"
-    done = cli("copy", jobs, f"{exported}:quay.io/team/tool:latest", f"{place}:tool")
-    assert (done.code, done.lines) == (0, [f"{place}@{digest}"])
+    result = cli("copy", jobs, f"{exported}:quay.io/team/tool:latest", f"{place}:tool")
+    assert (result.code, result.lines) == (0, [f"{place}@{digest}"])
 
 
-def test_a_name_that_cannot_be_addressed_is_told(
+def test_name_without_a_repository_is_an_error(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:
     """It is not passed over like an image without a name."""
     write_layout(tmp_path / "in", {"an odd name": make_image(1)})
 
-    done = cli("copy", "--all", "-q", jobs, f"oci:{tmp_path}/in", f"{registry.host}/prefix")
+    result = cli("copy", "--all", "-q", jobs, f"oci:{tmp_path}/in", f"{registry.host}/prefix")
 
-    assert done.code != 0
-    assert "an odd name" in done.err
+    assert result.code != 0
+    assert "an odd name" in result.err

@@ -85,7 +85,7 @@ def test_a_password_of_a_helper_that_has_expired_is_sent_once(
     assert len(helper.calls) == 2  # it might have had a new one
 
 
-def test_a_wrong_password_in_a_file_is_told_with_its_place(
+def test_rejected_stored_password_names_its_file(
     harness: CommandLineHarness, auth_registry: AuthRegistry
 ) -> None:
     auth = Credentials(USER, WRONG).basic_header().removeprefix("Basic ")
@@ -107,7 +107,7 @@ def test_a_helper_that_has_a_new_password_is_asked_for_it(
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         (None, "is not installed; install it"),
         ("import time; time.sleep(600)", "did not finish within 0.2 s; try it: echo"),
@@ -117,12 +117,12 @@ def test_a_helper_that_has_a_new_password_is_asked_for_it(
     ],
     ids=["missing", "hangs", "fails", "talks nonsense", "talks without end"],
 )
-def test_a_helper_that_is_no_help(
+def test_failing_helper_is_an_error(
     harness: CommandLineHarness,
     basic_auth_registry: AuthRegistry,
     tmp_path: Path,
     script: str | None,
-    said: str,
+    message: str,
 ) -> None:
     harness.logins = {"credHelpers": {basic_auth_registry.host: "lab"}}
     if script is not None:
@@ -130,14 +130,14 @@ def test_a_helper_that_is_no_help(
         if "sleep" in script:
             harness.monkeypatch.setattr(CredentialHelper.__init__, "__kwdefaults__", HASTY)
 
-    done = harness("tags", f"{basic_auth_registry.host}/nothing")
+    result = harness("tags", f"{basic_auth_registry.host}/nothing")
 
-    assert_fails(done, ACCESS_DENIED, "docker-credential-lab", basic_auth_registry.host, said)
-    assert "s3cr3t" not in done.err
+    assert_fails(result, ACCESS_DENIED, "docker-credential-lab", basic_auth_registry.host, message)
+    assert "s3cr3t" not in result.err
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ('{"auths": {"h": {"auth": "czNjcjN0"', "is not a JSON object; repair it"),
         ('["s3cr3t"]', "is not a JSON object; repair it"),
@@ -146,16 +146,16 @@ def test_a_helper_that_is_no_help(
     ],
 )
 def test_a_file_that_is_broken(
-    harness: CommandLineHarness, basic_auth_registry: AuthRegistry, content: str, said: str
+    harness: CommandLineHarness, basic_auth_registry: AuthRegistry, content: str, message: str
 ) -> None:
     harness.logins = {}
     harness.config.write_text(content)
 
-    done = harness("tags", f"{basic_auth_registry.host}/nothing")
+    result = harness("tags", f"{basic_auth_registry.host}/nothing")
 
-    assert_fails(done, ACCESS_DENIED, f"{harness.config}", said)
-    assert "s3cr3t" not in done.err
-    assert "czNjcjN0" not in done.err
+    assert_fails(result, ACCESS_DENIED, f"{harness.config}", message)
+    assert "s3cr3t" not in result.err
+    assert "czNjcjN0" not in result.err
 
 
 @pytest.mark.parametrize("auth", ["###", "czNjcjN0", "/zpzM2NyM3Q=", ["s3cr3t"]])
@@ -164,16 +164,16 @@ def test_an_entry_that_is_broken(
 ) -> None:
     harness.logins = {"auths": {basic_auth_registry.host: {"auth": auth}}}
 
-    done = harness("tags", f"{basic_auth_registry.host}/nothing")
+    result = harness("tags", f"{basic_auth_registry.host}/nothing")
 
     assert_fails(
-        done,
+        result,
         ACCESS_DENIED,
         str(harness.config),
         basic_auth_registry.host,
         "log in to that registry again",
     )
-    assert not any(secret in done.err for secret in ("s3cr3t", "czNjcjN0", "/zpz"))
+    assert not any(secret in result.err for secret in ("s3cr3t", "czNjcjN0", "/zpz"))
 
 
 def test_a_file_that_cannot_be_read(
@@ -195,13 +195,13 @@ def test_a_variable_that_is_broken(
 ) -> None:
     harness.monkeypatch.setenv("DOCKER_AUTH_CONFIG", "{s3cr3t")
 
-    done = harness("tags", f"{basic_auth_registry.host}/nothing")
+    result = harness("tags", f"{basic_auth_registry.host}/nothing")
 
-    assert_fails(done, ACCESS_DENIED, "DOCKER_AUTH_CONFIG is not a JSON object")
-    assert "s3cr3t" not in done.err
+    assert_fails(result, ACCESS_DENIED, "DOCKER_AUTH_CONFIG is not a JSON object")
+    assert "s3cr3t" not in result.err
 
 
-def test_what_is_broken_harms_nobody_who_needs_no_login(
+def test_broken_auth_file_does_not_affect_anonymous_access(
     harness: CommandLineHarness, registry: EmbeddedRegistry
 ) -> None:
     put_image(registry.url, "app", "v1", make_image(1))
@@ -214,6 +214,6 @@ def test_what_is_broken_harms_nobody_who_needs_no_login(
 def test_without_any_login_the_remedy_is_one(
     harness: CommandLineHarness, auth_registry: AuthRegistry
 ) -> None:
-    done = harness("tags", f"{auth_registry.host}/nothing")
+    result = harness("tags", f"{auth_registry.host}/nothing")
 
-    assert_fails(done, ACCESS_DENIED, "401", auth_registry.host, "log in")
+    assert_fails(result, ACCESS_DENIED, "401", auth_registry.host, "log in")

@@ -55,7 +55,7 @@ def sizes(*images: Image) -> int:
 
 
 @pytest.mark.real
-def test_a_first_run_is_foretold_to_the_byte_and_changes_nothing(  # noqa: PLR0917 - fixtures
+def test_first_run_is_predicted_to_the_byte_and_changes_nothing(  # noqa: PLR0917 - fixtures
     cli: Cli,
     fresh_docker_registry: DockerRegistry,
     relay: Relay,
@@ -78,13 +78,13 @@ def test_a_first_run_is_foretold_to_the_byte_and_changes_nothing(  # noqa: PLR09
     assert sum(line.startswith("copy http") for line in shown.lines) == 3
     assert shown.lines[-1].startswith("3 images: 3 to copy (")
 
-    done = cli(*command)
-    assert done.out.startswith("3 images: 3 copied"), done.err
+    result = cli(*command)
+    assert result.out.startswith("3 images: 3 copied"), result.err
     assert json.loads(report.read_text())["summary"]["bytes_sent"] == sizes(FIRST, SECOND, ARM)
 
 
 @pytest.mark.real
-def test_what_is_there_is_not_counted(
+def test_present_blobs_are_not_counted(
     cli: Cli, fresh_docker_registry: DockerRegistry, relay: Relay, plan: Path, jobs: str
 ) -> None:
     put_image(fresh_docker_registry.url, "m/team/app", "v1", FIRST)
@@ -100,9 +100,7 @@ def test_what_is_there_is_not_counted(
     assert entries["both"]["manifests"] == 2  # itself and the one for arm64
 
 
-def test_a_layout_that_is_not_there_is_not_made(
-    cli: Cli, plan: Path, tmp_path: Path, jobs: str
-) -> None:
+def test_missing_layout_is_not_created(cli: Cli, plan: Path, tmp_path: Path, jobs: str) -> None:
     (tmp_path / "empty").mkdir()
 
     for name in ("layout", "empty"):
@@ -142,7 +140,7 @@ def test_what_cannot_be_copied_fails_in_a_dry_run_too(
 
 
 @pytest.mark.parametrize("since", [False, True], ids=["", "since"])
-def test_signatures_are_foretold_as_they_are_copied(
+def test_dry_run_predicts_the_copied_signatures(
     cli: Cli, source: EmbeddedRegistry, tmp_path: Path, plan: Path, jobs: str, *, since: bool
 ) -> None:
     # The index has v1 in it: which of them brings what refers to it is a matter of order.
@@ -160,9 +158,9 @@ def test_signatures_are_foretold_as_they_are_copied(
     put_image(source.url, "team/app", digest_tag(FIRST), make_index([signed]))
 
     shown = cli("mirror", jobs, plan, *options, f"--report={tmp_path}/shown.json", "--dry-run")
-    done = cli("mirror", jobs, plan, *options, f"--report={tmp_path}/done.json")
+    result = cli("mirror", jobs, plan, *options, f"--report={tmp_path}/done.json")
 
-    assert (shown.code, done.code) == (0, 0)
+    assert (shown.code, result.code) == (0, 0)
     shown_json, done_json = (
         {
             entry["source"]: (entry["outcome"].endswith("present"), entry["referrers"])
@@ -179,7 +177,7 @@ def test_signatures_are_foretold_as_they_are_copied(
     assert missing == json.loads((tmp_path / "done.json").read_text())["summary"]["bytes_sent"]
 
 
-def test_what_a_docker_archive_cannot_hold_is_foretold(
+def test_dry_run_predicts_what_a_docker_archive_refuses(
     cli: Cli, source: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:
     (tmp_path / "list").write_text(f"{source.host}/team/app:v1\n{source.host}/team/app:both\n")
@@ -188,8 +186,8 @@ def test_what_a_docker_archive_cannot_hold_is_foretold(
     shown = cli(*command, "--dry-run")
 
     assert not (tmp_path / "a.tar").exists()
-    done = cli(*command)
-    assert shown.code == done.code == 3
-    assert shown.err == done.err
-    assert "choose one with --platform" in done.err
+    result = cli(*command)
+    assert shown.code == result.code == 3
+    assert shown.err == result.err
+    assert "choose one with --platform" in result.err
     assert shown.lines[0].startswith(f"copy {source.host}/team/app:v1 -> ")

@@ -166,7 +166,7 @@ def test_an_identity_token_that_docker_kept_is_used(
 
 
 @real
-def test_a_private_authority_is_named_and_a_stranger_keeps_nobody(
+def test_private_ca_is_accepted_by_option_and_an_unknown_one_stores_no_login(
     harness: CommandLineHarness, ca: CertificateAuthority, tmp_path: Path
 ) -> None:
     users = {USER: PASSWORD}
@@ -182,7 +182,7 @@ def test_a_private_authority_is_named_and_a_stranger_keeps_nobody(
 
 @real
 @pytest.mark.parametrize("kind", ["credsStore", "credHelpers"])
-def test_a_helper_keeps_the_login_and_all_find_it_there(
+def test_login_is_stored_in_a_helper_and_found_there(
     harness: CommandLineHarness, basic_auth_registry: AuthRegistry, tmp_path: Path, kind: str
 ) -> None:
     host = basic_auth_registry.host
@@ -220,20 +220,20 @@ def test_a_helper_may_keep_an_identity_token(
     assert_fails(harness("tags", f"{token_auth_registry.host}/nothing"), NOT_FOUND)
 
 
-def test_a_registry_that_lets_everybody_in_is_told(harness: CommandLineHarness) -> None:
+def test_registry_with_anonymous_access_prints_a_warning(harness: CommandLineHarness) -> None:
     with ScriptedServer() as registry:
         registry.respond("GET", "/v2/", reply(200))
 
-        done = harness.log_in(registry.host)
+        result = harness.log_in(registry.host)
 
-        assert done.code == 0
-        assert "did not check the password" in done.err
+        assert result.code == 0
+        assert "did not check the password" in result.err
         assert list(harness.logins["auths"]) == [registry.host]
         sent = [request.headers.get("authorization") for request in registry.requests]
         assert sent == [None, f"Basic {AUTH}"]
 
 
-def test_a_registry_that_lets_everybody_in_may_refuse_a_wrong_password(
+def test_registry_with_anonymous_access_may_refuse_a_wrong_password(
     harness: CommandLineHarness,
 ) -> None:
     with ScriptedServer() as registry:
@@ -249,15 +249,15 @@ def test_a_password_among_the_arguments_is_taken_with_a_warning(
     with ScriptedServer() as registry:
         registry.respond("GET", "/v2/", reply(200))
 
-        done = harness("login", "-u", USER, "-p", PASSWORD, f"http://{registry.host}/v2/")
+        result = harness("login", "-u", USER, "-p", PASSWORD, f"http://{registry.host}/v2/")
 
-    assert done.code == 0
-    assert "warning: other users can read" in done.err
-    assert PASSWORD not in done.err
+    assert result.code == 0
+    assert "warning: other users can read" in result.err
+    assert PASSWORD not in result.err
     assert harness.logins["auths"] == {registry.host: {"auth": AUTH}}
 
 
-def test_a_login_that_another_hides_is_told(harness: CommandLineHarness) -> None:
+def test_login_with_lower_precedence_prints_a_warning(harness: CommandLineHarness) -> None:
     with ScriptedServer() as registry:
         registry.respond("GET", "/v2/", reply(200))
         inline = {"auths": {registry.host: {"auth": "Ym9iOng="}}}
@@ -269,7 +269,7 @@ def test_a_login_that_another_hides_is_told(harness: CommandLineHarness) -> None
         assert_fails(harness("logout", registry.host), NOT_FOUND, "'bob'", "DOCKER_AUTH_CONFIG")
 
 
-def test_a_part_of_a_registry_has_a_login_of_its_own(harness: CommandLineHarness) -> None:
+def test_prefix_of_a_registry_has_a_separate_login(harness: CommandLineHarness) -> None:
     with ScriptedServer() as registry:
         registry.respond("GET", "/v2/", reply(200))
         place = f"{registry.host}/team/app"
@@ -281,7 +281,7 @@ def test_a_part_of_a_registry_has_a_login_of_its_own(harness: CommandLineHarness
         assert harness("logout", place).code == 0
 
 
-def test_all_logins_are_left_at_once(harness: CommandLineHarness) -> None:
+def test_all_logins_are_removed_at_once(harness: CommandLineHarness) -> None:
     harness.logins = {"auths": {"a.example": {"auth": AUTH}, "b.example/x": {"auth": AUTH}}}
 
     left, again = harness("logout", "--all"), harness("logout", "--all")

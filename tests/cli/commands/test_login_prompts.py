@@ -102,7 +102,7 @@ def test_a_person_may_think_better_of_it(sit_down: Sit, harness: CommandLineHarn
     [(("-u", USER), "Password", "\n", "--password-stdin"), ((), "Username", "\x04", "-u USER")],
     ids=["no password", "no user"],
 )
-def test_a_person_who_types_nothing_is_told(
+def test_empty_input_is_an_error(
     sit_down: Sit, words: tuple[str, ...], question: str, key: str, remedy: str
 ) -> None:
     person = sit_down(*words, SILENT)
@@ -112,14 +112,16 @@ def test_a_person_who_types_nothing_is_told(
     person.terminal.wait_for(remedy)
 
 
-def test_without_a_terminal_nobody_is_asked(program: Program, harness: CommandLineHarness) -> None:
+def test_without_a_terminal_there_is_no_prompt(
+    program: Program, harness: CommandLineHarness
+) -> None:
     assert_fails(program("login", "-u", USER, SILENT), USAGE, "no terminal", "--password-stdin")
     harness.monkeypatch.setattr(sys, "stdin", io.StringIO(f"{USER}\n"))
     assert_fails(harness("login", SILENT), USAGE, "no terminal", "-u USER --password-stdin")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("login",), "HOST"),
         (("login", "--password-stdin", SILENT), "-u USER"),
@@ -139,37 +141,37 @@ def test_without_a_terminal_nobody_is_asked(program: Program, harness: CommandLi
         (("logout", "-phidden", SILENT), "unrecognized arguments: -p;"),
     ],
 )
-def test_a_login_that_cannot_be_is_told(
-    harness: CommandLineHarness, words: tuple[str, ...], said: str
+def test_invalid_login_is_an_error(
+    harness: CommandLineHarness, words: tuple[str, ...], message: str
 ) -> None:
-    done = harness(*words)
+    result = harness(*words)
 
-    assert done.code == USAGE
-    assert_one_line(done.err.splitlines(keepends=True)[-1], said)
-    assert "hidden" not in done.err
+    assert result.code == USAGE
+    assert_one_line(result.err.splitlines(keepends=True)[-1], message)
+    assert "hidden" not in result.err
     assert harness.auth_files == []
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [(b"", "empty"), (b"\n", "empty"), (b"\xff\xfe", "not UTF-8"), (b"x" * 70_000, "65536")],
     ids=["nothing", "an empty line", "no text", "too much"],
 )
 def test_standard_input_without_a_password(
-    harness: CommandLineHarness, content: bytes, said: str
+    harness: CommandLineHarness, content: bytes, message: str
 ) -> None:
-    assert_fails(harness.log_in(SILENT, password=content), USAGE, said)
+    assert_fails(harness.log_in(SILENT, password=content), USAGE, message)
 
 
 def test_standard_input_that_is_closed(harness: CommandLineHarness) -> None:
     harness.monkeypatch.setattr(sys, "stdin", None)
 
-    for words, said in ((("--password-stdin",), "empty"), ((), "no terminal")):
-        assert_fails(harness("login", "-u", USER, *words, SILENT), USAGE, said)
+    for words, message in ((("--password-stdin",), "empty"), ((), "no terminal")):
+        assert_fails(harness("login", "-u", USER, *words, SILENT), USAGE, message)
 
 
 @pytest.mark.parametrize(
-    ("document", "said"),
+    ("document", "message"),
     [
         ("{broken", "not a JSON object"),
         ('{"auths": ["x"]}', "auths is not an object"),
@@ -177,14 +179,14 @@ def test_standard_input_that_is_closed(harness: CommandLineHarness) -> None:
         ('{"credsStore": "../sh"}', "'../sh'"),
     ],
 )
-def test_a_file_that_cannot_keep_it_is_told_before_anything_is_sent(
-    harness: CommandLineHarness, document: str, said: str
+def test_unwritable_auth_file_is_an_error_before_the_first_request(
+    harness: CommandLineHarness, document: str, message: str
 ) -> None:
     harness.logins = {}
     harness.config.write_text(document)
 
     # There is nobody to send anything to, and that would be the failure.
-    assert_fails(harness.log_in(SILENT), ACCESS_DENIED, said)
+    assert_fails(harness.log_in(SILENT), ACCESS_DENIED, message)
     assert harness.config.read_text() == document
 
 
@@ -210,10 +212,10 @@ def test_a_helper_that_fails_keeps_nothing(harness: CommandLineHarness, tmp_path
     with ScriptedServer() as registry:
         registry.respond("GET", "/v2/", reply(200))
 
-        done = harness.log_in(registry.host)
+        result = harness.log_in(registry.host)
 
-    assert_fails(done, ACCESS_DENIED, "docker-credential-lab store", "exit code 3")
-    assert "s3cr3t" not in done.err
+    assert_fails(result, ACCESS_DENIED, "docker-credential-lab store", "exit code 3")
+    assert "s3cr3t" not in result.err
     assert harness.logins == {"credsStore": "lab"}
 
 
@@ -221,7 +223,7 @@ def test_a_helper_that_fails_keeps_nothing(harness: CommandLineHarness, tmp_path
     ("trouble", "code"),
     [(503, FAILED), (404, NOT_FOUND), (403, ACCESS_DENIED), (401, ACCESS_DENIED)],
 )
-def test_a_registry_that_does_not_say_keeps_nobody(
+def test_error_response_stores_no_login(
     harness: CommandLineHarness, trouble: int, code: int
 ) -> None:
     with ScriptedServer() as registry:
@@ -231,6 +233,6 @@ def test_a_registry_that_does_not_say_keeps_nobody(
     assert harness.auth_files == []
 
 
-def test_a_host_that_is_not_there_keeps_nobody(harness: CommandLineHarness) -> None:
+def test_unreachable_host_stores_no_login(harness: CommandLineHarness) -> None:
     assert_fails(harness.log_in(SILENT), FAILED, "refused")
     assert harness.auth_files == []

@@ -97,9 +97,9 @@ def test_a_layout_that_was_mirrored_to_can_be_mirrored_on(
     back = write(tmp_path / "back", f"oci:{tmp_path}/layout:{registry.host}/team/a:v1")
 
     cli("mirror", jobs, there, f"oci:{tmp_path}/layout")
-    done = cli("mirror", jobs, back, f"{registry.host}/back")
+    result = cli("mirror", jobs, back, f"{registry.host}/back")
 
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert_same_image(registry.url, "back/team/a", "v1", images["a"])
 
 
@@ -127,17 +127,17 @@ def test_a_list_comes_from_standard_input(
     assert cli("mirror", jobs, "-", f"{registry.host}/mirror").out.startswith("1 images: 1 copied")
 
 
-def test_one_failure_is_told_and_the_others_go_on(
+def test_one_failure_is_reported_and_the_other_images_are_copied(
     cli: Cli, registry: EmbeddedRegistry, images: dict[str, Image], tmp_path: Path, jobs: str
 ) -> None:
     listed = write(tmp_path / "list", f"{registry.host}/team/none:v1", f"{registry.host}/team/a:v1")
 
-    done = cli("mirror", jobs, listed, f"{registry.host}/mirror")
+    result = cli("mirror", jobs, listed, f"{registry.host}/mirror")
 
-    assert done.code == 3
-    assert done.out.startswith("2 images: 1 copied, 0 up to date, 1 failed;")
-    assert done.err.count("\n") == 1
-    assert done.err.startswith(
+    assert result.code == 3
+    assert result.out.startswith("2 images: 1 copied, 0 up to date, 1 failed;")
+    assert result.err.count("\n") == 1
+    assert result.err.startswith(
         f"concil: failed: {registry.host}/team/none:v1 -> {registry.host}/mirror/team/none:v1: "
     )
     assert_same_image(registry.url, "mirror/team/a", "v1", images["a"])
@@ -167,7 +167,7 @@ def test_if_all_fail_alike_the_code_says_how(
         ("oci:dir:v1", ("does not name a repository", "->")),
     ],
 )
-def test_a_bad_line_is_told_before_anything_starts(
+def test_invalid_line_is_an_error_before_the_first_request(
     cli: Cli,
     registry: EmbeddedRegistry,
     tmp_path: Path,
@@ -176,20 +176,20 @@ def test_a_bad_line_is_told_before_anything_starts(
 ) -> None:
     listed = write(tmp_path / "list", f"{registry.host}/team/a:v1", "", line)
 
-    done = cli("mirror", listed, f"{registry.host}/mirror")
+    result = cli("mirror", listed, f"{registry.host}/mirror")
 
-    assert_fails(done, 2, f"{listed}:3: ", *words)
+    assert_fails(result, 2, f"{listed}:3: ", *words)
     assert registry.requests == []
 
 
-def test_two_lines_with_one_target_are_told(
+def test_two_lines_with_one_target_are_an_error(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path
 ) -> None:
     listed = write(tmp_path / "list", "a.example/x:1", "# no", "b.example/x:1")
 
-    done = cli("mirror", listed, f"{registry.host}/mirror")
+    result = cli("mirror", listed, f"{registry.host}/mirror")
 
-    assert_fails(done, 2, f"{listed}:1", f"{listed}:3", f"{registry.host}/mirror/x:1")
+    assert_fails(result, 2, f"{listed}:1", f"{listed}:3", f"{registry.host}/mirror/x:1")
 
 
 def test_a_list_must_be_readable_text_with_images(cli: Cli, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_destination_is_a_prefix_or_a_layout(cli: Cli, tmp_path: Path, destina
         ("oci:d", "oci:e:name", None, "oci:d:name"),
     ],
 )
-def test_where_an_image_goes(
+def test_target_of_an_image(
     destination: str, source: str, target: str | None, expected: str
 ) -> None:
     found = below(destination, source, target)
@@ -236,13 +236,13 @@ def test_where_an_image_goes(
     parse_address(found)
 
 
-def test_one_password_goes_to_one_host_only(cli: Cli, tmp_path: Path) -> None:
+def test_password_is_sent_to_one_host_only(cli: Cli, tmp_path: Path) -> None:
     listed = write(tmp_path / "list", "a.example/x:1", "b.example/y:1")
 
-    done = cli("mirror", "--src-creds=user:secret", listed, "h.example")
+    result = cli("mirror", "--src-creds=user:secret", listed, "h.example")
 
-    assert_fails(done, 2, "a.example, b.example")
-    assert "secret" not in done.err
+    assert_fails(result, 2, "a.example, b.example")
+    assert "secret" not in result.err
 
 
 @pytest.mark.parametrize(
@@ -255,26 +255,26 @@ def test_one_password_goes_to_one_host_only(cli: Cli, tmp_path: Path) -> None:
         ("a.example/x:1 -> http://user:secret@h.example/y -> z", "h.example"),
     ],
 )
-def test_a_password_that_cannot_be_used_is_not_told(
+def test_invalid_password_is_not_shown(
     cli: Cli, tmp_path: Path, line: str, destination: str
 ) -> None:
-    done = cli("mirror", write(tmp_path / "list", line), destination)
+    result = cli("mirror", write(tmp_path / "list", line), destination)
 
-    assert_fails(done, 2, "the destination of a mirror" if "secret" in destination else "list:1")
-    assert "secret" not in done.err
+    assert_fails(result, 2, "the destination of a mirror" if "secret" in destination else "list:1")
+    assert "secret" not in result.err
 
 
-def test_a_password_in_a_list_is_never_told(
+def test_password_in_a_list_is_never_shown(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:
     address = f"http://user:secret@{registry.host}"
     good = write(tmp_path / "good", f"{address}/none:v1")
     bad = write(tmp_path / "bad", f"{address}/none:v1 -> -> x", f"{address}/NONE")
 
-    done = cli("mirror", "-vv", jobs, good, f"{address}/mirror")
+    result = cli("mirror", "-vv", jobs, good, f"{address}/mirror")
 
-    assert done.code == 4
-    assert "secret" not in done.err + done.out
+    assert result.code == 4
+    assert "secret" not in result.err + result.out
     assert "secret" not in cli("mirror", bad, "h.example").err
 
 
@@ -287,9 +287,9 @@ def test_json_progress_has_an_event_a_line(
 ) -> None:
     listed = write(tmp_path / "list", f"{registry.host}/team/a:v1")
 
-    done = program("mirror", jobs, "--progress=json", listed, f"{registry.host}/mirror")
+    result = program("mirror", jobs, "--progress=json", listed, f"{registry.host}/mirror")
 
-    events = [json.loads(line) for line in done.err.splitlines()]
+    events = [json.loads(line) for line in result.err.splitlines()]
     ended = [e for e in events if e["kind"] == "blob" and e["state"] in ("done", "mounted")]
     assert {e["subject"] for e in ended} == set(images["a"].blobs)
     assert [e["state"] for e in events if e["kind"] == "image"] == ["started", "done"]

@@ -44,13 +44,13 @@ def test_repositories_that_cannot_be_listed_are_one_failure(
     sources.append(f"{registry.url}/team/app")
     written.write_text("".join(f'[[mirror]]\nsource = "{source}"\n' for source in sources))
 
-    done = cli("mirror", written, f"{registry.url}/copy")
+    result = cli("mirror", written, f"{registry.url}/copy")
 
-    assert done.code == 3
-    first, rest = done.err.splitlines()
+    assert result.code == 3
+    first, rest = result.err.splitlines()
     assert first.startswith(f"concil: failed: {written}:1: 401 ")
     assert rest.startswith(f"concil: failed: {COUNT - 1} more repositories were not tried: 401 ")
-    assert "wrong" not in done.err
+    assert "wrong" not in result.err
     assert tags_of(registry.url, "copy/team/app") == ["v1"]
 
 
@@ -64,11 +64,13 @@ def test_images_of_a_closed_host_are_one_failure(  # noqa: PLR0917 - fixtures
     lines = [f"{registry.url}/team/app:v1 -> r{n}:v1" for n in range(COUNT)]
     listed.write_text("\n".join(lines))
 
-    done = cli("mirror", "-j4", listed, f"http://{user}{closed.host}/m", f"--report={report}")
+    result = cli("mirror", "-j4", listed, f"http://{user}{closed.host}/m", f"--report={report}")
 
-    assert done.code == 5
-    assert done.out.startswith(f"{COUNT} images: 0 copied, 0 up to date, 1 failed, {COUNT - 1} not")
-    assert len(done.err.splitlines()) == 2
+    assert result.code == 5
+    assert result.out.startswith(
+        f"{COUNT} images: 0 copied, 0 up to date, 1 failed, {COUNT - 1} not"
+    )
+    assert len(result.err.splitlines()) == 2
     document = json.loads(report.read_text())
     assert document["summary"]["failed"] == 1
     assert document["summary"]["not_tried"] == COUNT - 1

@@ -55,7 +55,7 @@ def test_tags_are_chosen_copied_and_then_up_to_date(
 
 
 @pytest.mark.real
-def test_a_plan_says_where_everything_goes(
+def test_plan_with_complete_targets_needs_no_destination(
     cli: Cli, source: EmbeddedRegistry, docker_registry: DockerRegistry, tmp_path: Path
 ) -> None:
     written = plan(
@@ -65,14 +65,14 @@ def test_a_plan_says_where_everything_goes(
         "latest = 2",
     )
 
-    done = cli("mirror", written)
+    result = cli("mirror", written)
 
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert tags_of(docker_registry.url, "plans/app") == ["v1.2-rc1", "v2.0"]
     assert_same_image(docker_registry.url, "plans/app", "v2.0", IMAGES["2.0"])
 
 
-def test_a_repository_that_is_not_there_is_told_and_the_others_go_on(
+def test_missing_repository_is_reported_and_the_others_are_copied(
     cli: Cli, source: EmbeddedRegistry, tmp_path: Path
 ) -> None:
     written = plan(tmp_path / "plan.toml", f'source = "http://{source.host}/team/none"')
@@ -81,16 +81,16 @@ def test_a_repository_that_is_not_there_is_told_and_the_others_go_on(
         written.read_text() + f'[[mirror]]\nsource = "http://{source.host}/team/app"\nlatest = 1\n'
     )
 
-    done = cli("mirror", written, f"{source.host}/copy")
+    result = cli("mirror", written, f"{source.host}/copy")
 
     assert alone.code == 4
-    assert done.code == 3
-    assert f"concil: failed: {written}:1: " in done.err
-    assert "team/none" in done.err
+    assert result.code == 3
+    assert f"concil: failed: {written}:1: " in result.err
+    assert "team/none" in result.err
     assert tags_of(source.url, "copy/team/app") == ["2.0"]
 
 
-def test_a_report_tells_of_every_image(
+def test_report_lists_every_image(
     cli: Cli, source: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:
     written = plan(
@@ -101,9 +101,9 @@ def test_a_report_tells_of_every_image(
     )
     report = tmp_path / "report.json"
 
-    done = cli("mirror", jobs, written, f"{source.host}/copy", f"--report={report}")
+    result = cli("mirror", jobs, written, f"{source.host}/copy", f"--report={report}")
 
-    assert done.code == 3
+    assert result.code == 3
     document = json.loads(report.read_text())
     outcomes = {entry["source"].rpartition(":")[2]: entry for entry in document["images"]}
     assert {tag: entry["outcome"] for tag, entry in outcomes.items()} == {
@@ -116,15 +116,15 @@ def test_a_report_tells_of_every_image(
     assert document["summary"]["failed"] == 1
 
 
-def test_a_report_that_cannot_be_written_is_told_before_anything_begins(
+def test_unwritable_report_is_an_error_before_the_first_request(
     cli: Cli, source: EmbeddedRegistry, tmp_path: Path
 ) -> None:
     written = plan(tmp_path / "plan.toml", f'source = "http://{source.host}/team/app"')
     asked = len(source.requests)
 
-    done = cli("mirror", written, f"{source.host}/copy", f"--report={tmp_path}/no/report.json")
+    result = cli("mirror", written, f"{source.host}/copy", f"--report={tmp_path}/no/report.json")
 
-    assert_fails(done, 1, "cannot write the report", "write it to another path")
+    assert_fails(result, 1, "cannot write the report", "write it to another path")
     assert len(source.requests) == asked
 
 
@@ -136,10 +136,10 @@ def test_after_a_failure_nothing_is_begun_if_so_wished(
     written.write_text("\n".join(lines))
 
     # Without threads one image comes after the other.
-    done = cli("mirror", "-j0", "--fail-fast", written, f"{source.host}/copy")
+    result = cli("mirror", "-j0", "--fail-fast", written, f"{source.host}/copy")
 
-    assert done.code == 4
-    assert done.out.startswith("1 images: 0 copied")
+    assert result.code == 4
+    assert result.out.startswith("1 images: 0 copied")
     assert tags_of(source.url, "copy/team/app") == []
 
 
@@ -150,11 +150,11 @@ def test_prune_without_any_tags_to_compare_says_that_it_does_nothing(
     listed = plan(tmp_path / "plan.toml", f'source = "{source.host}/team/app"')
 
     vain = cli("mirror", "--prune", tmp_path / "list", f"{source.host}/copy")
-    done = cli("mirror", "--prune", listed, f"{source.host}/copy")
+    result = cli("mirror", "--prune", listed, f"{source.host}/copy")
 
-    assert (vain.code, done.code) == (0, 0)
+    assert (vain.code, result.code) == (0, 0)
     assert "nothing is pruned" in vain.err
-    assert "nothing is pruned" not in done.err
+    assert "nothing is pruned" not in result.err
 
 
 def test_the_destination_may_stand_behind_options(
@@ -163,17 +163,17 @@ def test_the_destination_may_stand_behind_options(
     written = tmp_path / "list"
     written.write_text(f"{source.host}/team/app:1.0\n")
 
-    done = cli("mirror", written, "--referrers", "-j", "2", f"{source.host}/copy", "--retry=1")
+    result = cli("mirror", written, "--referrers", "-j", "2", f"{source.host}/copy", "--retry=1")
     more = cli("mirror", written, "--referrers", f"{source.host}/copy", "more")
     unknown = cli("mirror", written, "--refers", f"{source.host}/copy")
 
-    assert done.code == 0
+    assert result.code == 0
     assert tags_of(source.url, "copy/team/app") == ["1.0"]
     assert_fails(more, 2, "too many arguments")
     assert_fails(unknown, 2, "unrecognized arguments: --refers")
 
 
-def test_a_wrong_plan_is_told_before_anything_starts(
+def test_invalid_plan_is_an_error_before_the_first_request(
     cli: Cli, source: EmbeddedRegistry, tmp_path: Path
 ) -> None:
     asked = len(source.requests)
@@ -193,7 +193,7 @@ def test_a_pattern_that_nothing_matches_is_a_warning(
         tmp_path / "plan.toml", f'source = "http://{source.host}/team/app"', 'match = "none"'
     )
 
-    done = cli("mirror", written, f"{source.host}/copy")
+    result = cli("mirror", written, f"{source.host}/copy")
 
-    assert done.code == 0
-    assert f"{written}:1: no tag of" in done.err
+    assert result.code == 0
+    assert f"{written}:1: no tag of" in result.err

@@ -40,17 +40,17 @@ class Pair:
         """Put an image into the source."""
         put_image(self.source.url, name, tag, image)  # type: ignore[arg-type]
 
-    def drop(self, tag: str, name: str = NAME) -> None:
+    def delete_tag(self, tag: str, name: str = NAME) -> None:
         """Delete a tag of the source."""
         answer = requests.delete(f"{self.source.url}/v2/{name}/manifests/{tag}", timeout=60)
         answer.raise_for_status()
 
-    def there(self, name: str = f"m/{NAME}") -> list[str]:
+    def tags(self, name: str = f"m/{NAME}") -> list[str]:
         """Return the tags of the destination."""
         return tags_of(self.registry.url, name)
 
     @property
-    def to(self) -> str:
+    def dest_option(self) -> str:
         """The destination, as it is given on the command line."""
         return f"--dest={self.relay.url}/m"
 
@@ -68,19 +68,19 @@ def pair(
         yield Pair(registry, fresh_docker_registry, relay)
 
 
-def test_a_tag_that_is_gone_goes_and_is_shown_first(
+def test_deleted_tag_is_listed_by_a_dry_run_and_then_pruned(
     cli: Cli, pair: Pair, seen: RequestLog, tmp_path: Path, jobs: str
 ) -> None:
     pair.put("v1", OLD)
     pair.put("v2", NEW)
     written = pair.plan(tmp_path / "plan.toml", "prune = true")
-    assert cli("mirror", jobs, written, pair.to).code == 0
-    pair.drop("v1")
+    assert cli("mirror", jobs, written, pair.dest_option).code == 0
+    pair.delete_tag("v1")
     put_image(pair.registry.url, "m/unrelated", "v1", OTHER)
     seen.clear()
 
     report = tmp_path / "report.json"
-    shown = cli("mirror", jobs, written, pair.to, "--dry-run", f"--report={report}")
+    shown = cli("mirror", jobs, written, pair.dest_option, "--dry-run", f"--report={report}")
 
     assert shown.code == 0, shown.err
     line = f"prune {pair.relay.url}/m/{NAME}:v1 ({OLD.digest})"
@@ -89,30 +89,32 @@ def test_a_tag_that_is_gone_goes_and_is_shown_first(
     assert {each.method for each in seen.requests} <= {"GET", "HEAD"}
     document = json.loads(report.read_text())
     assert document["summary"]["would_prune"] == 1
-    assert pair.there() == ["v1", "v2"]
+    assert pair.tags() == ["v1", "v2"]
 
-    done = cli("mirror", jobs, written, pair.to, f"--report={report}")
+    result = cli("mirror", jobs, written, pair.dest_option, f"--report={report}")
 
-    assert done.code == 0, done.err
-    assert "; 1 pruned; " in done.out
-    assert pair.there() == ["v2"]
+    assert result.code == 0, result.err
+    assert "; 1 pruned; " in result.out
+    assert pair.tags() == ["v2"]
     assert tags_of(pair.registry.url, "m/unrelated") == ["v1"]
     [entry] = [e for e in json.loads(report.read_text())["images"] if e["outcome"] == "pruned"]
     assert entry["target"] == f"{pair.relay.url}/m/{NAME}:v1"
     assert entry["digest"] == OLD.digest
 
 
-def test_without_the_wish_nothing_goes(cli: Cli, pair: Pair, tmp_path: Path, jobs: str) -> None:
+def test_without_the_option_nothing_is_pruned(
+    cli: Cli, pair: Pair, tmp_path: Path, jobs: str
+) -> None:
     pair.put("v1", OLD)
     pair.put("v2", NEW)
     written = pair.plan(tmp_path / "plan.toml")
-    cli("mirror", jobs, written, pair.to)
-    pair.drop("v1")
+    cli("mirror", jobs, written, pair.dest_option)
+    pair.delete_tag("v1")
 
-    assert cli("mirror", jobs, written, pair.to).code == 0
-    assert pair.there() == ["v1", "v2"]
-    assert cli("mirror", jobs, written, pair.to, "--prune").code == 0
-    assert pair.there() == ["v2"]
+    assert cli("mirror", jobs, written, pair.dest_option).code == 0
+    assert pair.tags() == ["v1", "v2"]
+    assert cli("mirror", jobs, written, pair.dest_option, "--prune").code == 0
+    assert pair.tags() == ["v2"]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_without_the_wish_nothing_goes(cli: Cli, pair: Pair, tmp_path: Path, job
         ((), ["v2"]),
     ],
 )
-def test_only_what_the_entry_covers_goes(
+def test_only_tags_that_the_entry_covers_are_pruned(
     cli: Cli, pair: Pair, tmp_path: Path, lines: tuple[str, ...], stays: list[str]
 ) -> None:
     for tag, image in (("v1", OLD), ("by-hand", OTHER), ("v2", NEW)):
@@ -135,9 +137,9 @@ def test_only_what_the_entry_covers_goes(
     pair.put("v2", NEW)
     written = pair.plan(tmp_path / "plan.toml", *lines, "prune = true")
 
-    cli("mirror", written, pair.to)
+    cli("mirror", written, pair.dest_option)
 
-    assert pair.there() == stays
+    assert pair.tags() == stays
 
 
 def test_a_manifest_that_another_tag_needs_stays(
@@ -149,22 +151,22 @@ def test_a_manifest_that_another_tag_needs_stays(
     for tag, image in (("v1", OLD), ("latest", OLD), ("both", index), ("arm", arm)):
         pair.put(tag, image)
     written = pair.plan(tmp_path / "plan.toml", "prune = true")
-    assert cli("mirror", jobs, written, pair.to).code == 0
-    pair.drop("v1")
-    pair.drop("arm")
+    assert cli("mirror", jobs, written, pair.dest_option).code == 0
+    pair.delete_tag("v1")
+    pair.delete_tag("arm")
 
-    done = cli("mirror", jobs, written, pair.to)
+    result = cli("mirror", jobs, written, pair.dest_option)
 
-    assert done.code == 0
-    assert f"m/{NAME}:v1: latest needs the same manifest" in done.err
-    assert f"m/{NAME}:arm: both needs the same manifest" in done.err
+    assert result.code == 0
+    assert f"m/{NAME}:v1: latest needs the same manifest" in result.err
+    assert f"m/{NAME}:arm: both needs the same manifest" in result.err
     assert_same_image(pair.registry.url, f"m/{NAME}", "latest", OLD)
     assert_same_image(pair.registry.url, f"m/{NAME}", "both", index)
 
-    pair.drop("latest")
-    pair.drop("both")
-    assert cli("mirror", jobs, written, pair.to, "--prune-all").code == 0
-    assert pair.there() == []
+    pair.delete_tag("latest")
+    pair.delete_tag("both")
+    assert cli("mirror", jobs, written, pair.dest_option, "--prune-all").code == 0
+    assert pair.tags() == []
 
 
 def test_an_image_that_is_mirrored_by_digest_stays(cli: Cli, pair: Pair, tmp_path: Path) -> None:
@@ -173,12 +175,12 @@ def test_an_image_that_is_mirrored_by_digest_stays(cli: Cli, pair: Pair, tmp_pat
     written = pair.plan(tmp_path / "plan.toml", "prune = true")
     text = written.read_text()
     written.write_text(f'{text}[[mirror]]\nsource = "{pair.source.url}/{NAME}@{OLD.digest}"\n')
-    assert cli("mirror", written, pair.to).code == 0
-    pair.drop("v1")
+    assert cli("mirror", written, pair.dest_option).code == 0
+    pair.delete_tag("v1")
 
-    done = cli("mirror", written, pair.to)
+    result = cli("mirror", written, pair.dest_option)
 
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert_same_image(pair.registry.url, f"m/{NAME}", OLD.digest, OLD)
 
 
@@ -191,8 +193,8 @@ def test_what_another_entry_writes_stays(cli: Cli, pair: Pair, tmp_path: Path) -
         f'[[mirror]]\nsource = "{pair.source.url}/team/other"\ntarget = "all"\n'
     )
 
-    assert cli("mirror", written, pair.to).code == 0
-    assert pair.there("m/all") == ["v1", "v2"]
+    assert cli("mirror", written, pair.dest_option).code == 0
+    assert pair.tags("m/all") == ["v1", "v2"]
 
 
 def test_an_entry_that_cannot_be_listed_leaves_what_it_may_have_written(
@@ -206,45 +208,43 @@ def test_an_entry_that_cannot_be_listed_leaves_what_it_may_have_written(
         f'[[mirror]]\nsource = "{pair.source.url}/team/missing"\ntarget = "all"\n'
     )
 
-    done = cli("mirror", written, pair.to)
+    result = cli("mirror", written, pair.dest_option)
 
-    assert done.code == 3
-    assert f"m/all was not pruned: the source of {written}:5, which writes to it" in done.err
-    assert pair.there("m/all") == ["gone", "v1"]
+    assert result.code == 3
+    assert f"m/all was not pruned: the source of {written}:5, which writes to it" in result.err
+    assert pair.tags("m/all") == ["gone", "v1"]
 
 
 def test_a_source_that_lists_nothing_empties_nothing(cli: Cli, pair: Pair, tmp_path: Path) -> None:
     pair.put("v1", OLD)
     written = pair.plan(tmp_path / "plan.toml", "prune = true")
-    cli("mirror", written, pair.to)
-    pair.drop("v1")
+    cli("mirror", written, pair.dest_option)
+    pair.delete_tag("v1")
 
-    done = cli("mirror", written, pair.to)
+    result = cli("mirror", written, pair.dest_option)
 
-    assert done.code == 3
-    assert "lists no tags at all; if that is correct, use --prune-all" in done.err
-    assert pair.there() == ["v1"]
-    assert cli("mirror", written, pair.to, "--prune-all").code == 0
-    assert pair.there() == []
+    assert result.code == 3
+    assert "lists no tags at all; if that is correct, use --prune-all" in result.err
+    assert pair.tags() == ["v1"]
+    assert cli("mirror", written, pair.dest_option, "--prune-all").code == 0
+    assert pair.tags() == []
 
 
-def test_a_list_that_has_lost_most_of_its_tags_is_not_believed(
-    cli: Cli, pair: Pair, tmp_path: Path
-) -> None:
+def test_pruning_most_of_the_tags_is_refused(cli: Cli, pair: Pair, tmp_path: Path) -> None:
     for n in range(8):
         pair.put(f"v{n}", make_image(20 + n, (100,)))
     written = pair.plan(tmp_path / "plan.toml", "prune = true")
-    cli("mirror", written, pair.to)
+    cli("mirror", written, pair.dest_option)
     for n in range(6):
-        pair.drop(f"v{n}")
+        pair.delete_tag(f"v{n}")
 
-    done = cli("mirror", written, pair.to)
+    result = cli("mirror", written, pair.dest_option)
 
-    assert done.code == 3
-    assert "6 of 8 tags are gone at the source, which may be a mistake" in done.err
-    assert len(pair.there()) == 8
-    assert cli("mirror", written, pair.to, "--prune-all").code == 0
-    assert pair.there() == ["v6", "v7"]
+    assert result.code == 3
+    assert "6 of 8 tags are gone at the source, which may be a mistake" in result.err
+    assert len(pair.tags()) == 8
+    assert cli("mirror", written, pair.dest_option, "--prune-all").code == 0
+    assert pair.tags() == ["v6", "v7"]
 
 
 def test_signatures_and_referrers_of_what_stays_are_no_tags_of_the_source(
@@ -252,13 +252,13 @@ def test_signatures_and_referrers_of_what_stays_are_no_tags_of_the_source(
 ) -> None:
     pair.put("v1", OLD)
     written = pair.plan(tmp_path / "plan.toml", "prune = true")
-    cli("mirror", written, pair.to)
+    cli("mirror", written, pair.dest_option)
     for suffix in ("", ".sig"):
         name = OLD.digest.replace(":", "-") + suffix
         put_image(pair.registry.url, f"m/{NAME}", name, NEW)
 
-    assert cli("mirror", written, pair.to).code == 0
-    assert len(pair.there()) == 3
+    assert cli("mirror", written, pair.dest_option).code == 0
+    assert len(pair.tags()) == 3
 
 
 def test_a_registry_that_deletes_nothing_is_one_error_and_the_copies_are_done(
@@ -274,11 +274,11 @@ def test_a_registry_that_deletes_nothing_is_one_error_and_the_copies_are_done(
             "".join(f'[[mirror]]\nsource = "{registry.url}/{n}"\nprune = true\n' for n in "ab")
         )
 
-        done = cli("mirror", jobs, written, f"{closed.url}/m")
+        result = cli("mirror", jobs, written, f"{closed.url}/m")
 
-        assert done.code == 3
-        assert done.out.startswith("2 images: 2 copied, 0 up to date, 0 failed;")
-        [line] = done.err.splitlines()
+        assert result.code == 3
+        assert result.out.startswith("2 images: 2 copied, 0 up to date, 0 failed;")
+        [line] = result.err.splitlines()
         assert line.startswith(f"concil: prune failed: {closed.host} deletes nothing: 405 ")
         assert "storage.delete.enabled" in line
         assert tags_of(closed.url, "m/a") == ["gone", "v1"]
@@ -294,13 +294,13 @@ def test_in_a_layout_only_the_names_of_the_entry_go(
     written = tmp_path / "plan.toml"
     written.write_text(f'[[mirror]]\nsource = "{registry.url}/{NAME}"\nprune = true\n')
 
-    done = cli("mirror", jobs, written, f"oci:{layout}")
+    result = cli("mirror", jobs, written, f"oci:{layout}")
 
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert set(cli("tags", f"oci:{layout}").lines) == {f"{prefix}:v1", f"{prefix}-b:gone", "gone"}
 
 
-def test_a_layout_that_is_not_there_has_nothing_to_prune(
+def test_missing_layout_has_nothing_to_prune(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:
     put_image(registry.url, NAME, "v1", OLD)
@@ -314,7 +314,7 @@ def test_a_layout_that_is_not_there_has_nothing_to_prune(
     assert not (tmp_path / "layout").exists()
 
 
-def test_many_failures_to_prune_are_told_in_a_few_lines(
+def test_many_prune_failures_are_summarised(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path
 ) -> None:
     put_image(registry.url, "last", "v1", OLD)
@@ -324,10 +324,10 @@ def test_many_failures_to_prune_are_told_in_a_few_lines(
         "".join(f'[[mirror]]\nsource = "{source}"\nprune = true\n' for source in sources)
     )
 
-    done = cli("mirror", written, f"{registry.url}/copy")
+    result = cli("mirror", written, f"{registry.url}/copy")
 
-    assert done.code == 3
-    lines = [line for line in done.err.splitlines() if "prune failed" in line]
+    assert result.code == 3
+    lines = [line for line in result.err.splitlines() if "prune failed" in line]
     assert len(lines) == 6
     assert lines[-1] == "concil: prune failed: 4 more, see --report FILE"
 
@@ -340,12 +340,12 @@ def test_many_failures_to_prune_are_told_in_a_few_lines(
         (('prune = "yes"',), (":3: 'prune': neither true nor false",)),
     ],
 )
-def test_an_entry_that_cannot_be_pruned_is_told_before_anything_begins(
+def test_entry_that_cannot_be_pruned_is_an_error_before_the_first_request(
     cli: Cli, pair: Pair, tmp_path: Path, lines: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     written = pair.plan(tmp_path / "plan.toml", *lines)
 
-    assert_fails(cli("mirror", written, pair.to), 2, str(written), *words)
+    assert_fails(cli("mirror", written, pair.dest_option), 2, str(written), *words)
 
 
 def test_a_run_that_ends_early_prunes_nothing(cli: Cli, pair: Pair, tmp_path: Path) -> None:
@@ -353,9 +353,11 @@ def test_a_run_that_ends_early_prunes_nothing(cli: Cli, pair: Pair, tmp_path: Pa
     put_image(pair.registry.url, f"m/{NAME}", "gone", OLD)
     written = pair.plan(tmp_path / "plan.toml", 'tags = ["none"]', 'match = "v.*|gone"')
 
-    done = cli("mirror", "-j0", written, pair.to, "--prune", "--fail-fast")
+    result = cli("mirror", "-j0", written, pair.dest_option, "--prune", "--fail-fast")
 
-    assert done.code == 4
-    assert "no tags were pruned" in done.err
-    assert pair.there() == ["gone"]
-    assert_fails(cli("mirror", written, pair.to, "--prune", "--retry-failed=x"), 2, "cannot prune")
+    assert result.code == 4
+    assert "no tags were pruned" in result.err
+    assert pair.tags() == ["gone"]
+    assert_fails(
+        cli("mirror", written, pair.dest_option, "--prune", "--retry-failed=x"), 2, "cannot prune"
+    )

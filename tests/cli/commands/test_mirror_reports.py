@@ -70,9 +70,9 @@ def test_one_run_writes_both(  # noqa: PLR0917  # fixtures
 ) -> None:
     reports = (f"--report={tmp_path}/r.json", f"--report={tmp_path}/r.HTML")
 
-    done = cli("mirror", jobs, *reports, listed, f"user:secret@{registry.host}/mirror")
+    result = cli("mirror", jobs, *reports, listed, f"user:secret@{registry.host}/mirror")
 
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     document = json.loads((tmp_path / "r.json").read_text())
     page = page_of(tmp_path / "r.HTML")
     assert page["title"] == f"Mirror of images.txt to {registry.host}/mirror"
@@ -104,11 +104,11 @@ def test_failures_losses_and_mounts_are_on_the_page(  # noqa: PLR0917  # fixture
     (tmp_path / "list").write_text("".join(lines))
     page = tmp_path / "page.html"
 
-    done = cli(
+    result = cli(
         "mirror", jobs, f"--report={page}", tmp_path / "list", f"{docker_registry.host}/cli/pages"
     )
 
-    assert done.code == 3, done.err
+    assert result.code == 3, result.err
     found = page_of(page)
     transfers, texts = found["transfers"], found["strings"]
     assert names(transfers, "mounted")
@@ -145,9 +145,9 @@ def test_a_repository_that_cannot_be_listed_is_on_the_page(
         )
     )
 
-    done = cli("mirror", jobs, f"--report={tmp_path}/page.html", plan, f"{registry.host}/mirror")
+    result = cli("mirror", jobs, f"--report={tmp_path}/page.html", plan, f"{registry.host}/mirror")
 
-    assert done.code == 3, done.err
+    assert result.code == 3, result.err
     found = page_of(tmp_path / "page.html")["images"]
     assert names(found, "failed") == {f"{registry.host}/team/none"}
     assert len(names(found, "done")) == 1
@@ -205,7 +205,7 @@ def test_a_mirror_that_is_ended_at_once_has_both(
 
 
 @pytest.mark.parametrize("place", ["missing/page.html", "missing/r.json", "pipe.html", "pipe.json"])
-def test_a_place_that_cannot_be_written_to_is_told_before_anything_starts(
+def test_unwritable_report_is_an_error_before_the_first_request(
     cli: Cli, registry: EmbeddedRegistry, listed: Path, tmp_path: Path, place: str
 ) -> None:
     for pipe in ("pipe.html", "pipe.json"):
@@ -213,7 +213,7 @@ def test_a_place_that_cannot_be_written_to_is_told_before_anything_starts(
     registry.clear_requests()
     before = sorted(tmp_path.iterdir())
 
-    done = cli(
+    result = cli(
         "mirror",
         f"--report={tmp_path}/good.json",
         f"--report={tmp_path}/good.html",
@@ -222,7 +222,7 @@ def test_a_place_that_cannot_be_written_to_is_told_before_anything_starts(
         f"{registry.host}/mirror",
     )
 
-    assert_fails(done, 1, "cannot write the report", str(tmp_path / place))
+    assert_fails(result, 1, "cannot write the report", str(tmp_path / place))
     assert registry.requests == []
     assert sorted(tmp_path.iterdir()) == before
 
@@ -233,7 +233,7 @@ def test_two_reports_need_two_places(
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
 
-    done = cli("mirror", "--report=r.json", f"--report={tmp_path}/r.json", listed, "h.example")
+    result = cli("mirror", "--report=r.json", f"--report={tmp_path}/r.json", listed, "h.example")
 
-    assert_fails(done, 2, "two reports", "r.json")
+    assert_fails(result, 2, "two reports", "r.json")
     assert sorted(tmp_path.iterdir()) == before

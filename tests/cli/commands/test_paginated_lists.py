@@ -49,9 +49,9 @@ def tags_of(registry: EmbeddedRegistry, repository: str) -> list[str]:
 def test_all_pages_of_tags_are_listed(
     cli: Cli, source: EmbeddedRegistry, form: str, options: list[str]
 ) -> None:
-    done = cli("tags", *options, form.format(source.host))
+    result = cli("tags", *options, form.format(source.host))
 
-    assert (done.code, done.lines, done.err) == (0, TAGS, "")
+    assert (result.code, result.lines, result.err) == (0, TAGS, "")
 
 
 class ManyTags(Distribution3):
@@ -73,11 +73,11 @@ class ManyTags(Distribution3):
 def test_more_tags_than_a_page_can_have(cli: Cli, tmp_path: Path) -> None:
     """As reported: of 1,205 tags 1,000 came."""
     with EmbeddedRegistry(tmp_path / "many", behavior=ManyTags()) as registry:
-        done = cli("tags", f"{registry.host}/app")
+        result = cli("tags", f"{registry.host}/app")
 
         assert len([e for e in registry.requests if "/tags/list" in e.path]) == 2
-    assert (done.code, done.err) == (0, "")
-    assert tuple(done.lines) == ManyTags.tags
+    assert (result.code, result.err) == (0, "")
+    assert tuple(result.lines) == ManyTags.tags
 
 
 def _toml(path: Path, host: str) -> Path:
@@ -107,19 +107,19 @@ def plan(request: pytest.FixtureRequest, tmp_path: Path, source: EmbeddedRegistr
 
 
 def test_plans_take_all_pages(cli: Cli, jobs: str, plan: Path, registry: EmbeddedRegistry) -> None:
-    done = cli("mirror", jobs, plan, f"{registry.host}/to")
+    result = cli("mirror", jobs, plan, f"{registry.host}/to")
 
-    assert (done.code, done.err) == (0, "")
-    assert done.out.startswith(f"{len(TAGS)} images: {len(TAGS)} copied")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith(f"{len(TAGS)} images: {len(TAGS)} copied")
     assert tags_of(registry, "to/app") == TAGS
 
 
 def test_a_plan_for_a_whole_registry_takes_all_pages(
     cli: Cli, jobs: str, tmp_path: Path, source: EmbeddedRegistry, registry: EmbeddedRegistry
 ) -> None:
-    done = cli("mirror", jobs, _regsync(tmp_path, source.host, registry.host))
+    result = cli("mirror", jobs, _regsync(tmp_path, source.host, registry.host))
 
-    assert (done.code, done.err) == (0, "")
+    assert (result.code, result.err) == (0, "")
     catalog = requests.get(f"{registry.url}/v2/_catalog", timeout=60).json()
     assert catalog["repositories"] == REPOSITORIES
     assert tags_of(registry, "app") == TAGS
@@ -128,9 +128,9 @@ def test_a_plan_for_a_whole_registry_takes_all_pages(
 def test_copy_all_takes_all_pages(
     cli: Cli, jobs: str, source: EmbeddedRegistry, registry: EmbeddedRegistry
 ) -> None:
-    done = cli("copy", jobs, "--all", f"{source.host}/app", f"{registry.host}/to/app")
+    result = cli("copy", jobs, "--all", f"{source.host}/app", f"{registry.host}/to/app")
 
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert tags_of(registry, "to/app") == TAGS
 
 

@@ -87,11 +87,11 @@ def test_repositories_and_tags_of_a_registry_are_chosen(
 
     looked = cli("mirror", "--dry-run", written)
     nothing = catalog(to)
-    done = cli("mirror", written)
+    result = cli("mirror", written)
 
     assert looked.out.splitlines()[-1].startswith("2 images: 2 to copy"), looked.err
     assert nothing == []
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert catalog(to) == ["team/app", "team/tool"]
     assert tags_of(to.url, "team/app") == ["v1"]
 
@@ -100,9 +100,9 @@ def test_a_registry_into_a_layout(cli: Cli, source: DockerRegistry, tmp_path: Pa
     layout = tmp_path / "images"
     written = plan(tmp_path / "regsync.yml", source.host, f"ocidir://{layout}")
 
-    done = cli("mirror", written)
+    result = cli("mirror", written)
 
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     assert sorted(cli("tags", f"oci:{layout}").lines) == [
         f"{source.host}/{name}" for name in ("old:v1", "team/app:v1", "team/app:v2", "team/tool:v1")
     ]
@@ -116,11 +116,11 @@ def test_two_entries_for_one_target_are_found(
         f'    target: "{to.host}/team/app:v1"',
         "    type: image",
     )
-    done = cli("mirror", plan(tmp_path / "regsync.yml", source.host, to.host, *other))
+    result = cli("mirror", plan(tmp_path / "regsync.yml", source.host, to.host, *other))
 
-    assert done.code == 3
-    assert done.out.startswith("4 images: 4 copied")
-    assert_one_line(done.err, "two images would be written to", "/team/app:v1", "another target")
+    assert result.code == 3
+    assert result.out.startswith("4 images: 4 copied")
+    assert_one_line(result.err, "two images would be written to", "/team/app:v1", "another target")
 
 
 def test_a_list_that_cannot_be_had_is_retried(
@@ -161,18 +161,18 @@ def test_what_failed_of_a_registry_is_retried_alone(
 def test_a_registry_is_not_pruned(
     cli: Cli, source: DockerRegistry, to: DockerRegistry, tmp_path: Path
 ) -> None:
-    done = cli("mirror", "--prune", plan(tmp_path / "regsync.yml", source.host, to.host))
+    result = cli("mirror", "--prune", plan(tmp_path / "regsync.yml", source.host, to.host))
 
-    assert_fails(done, 2, "regsync.yml:5: a whole registry cannot be pruned")
+    assert_fails(result, 2, "regsync.yml:5: a whole registry cannot be pruned")
     assert catalog(to) == []
 
 
-def test_a_registry_onto_itself_is_told_before_anything_begins(
+def test_registry_onto_itself_is_refused_before_the_first_request(
     cli: Cli, source: DockerRegistry, tmp_path: Path
 ) -> None:
-    done = cli("mirror", plan(tmp_path / "regsync.yml", source.host, source.host))
+    result = cli("mirror", plan(tmp_path / "regsync.yml", source.host, source.host))
 
-    assert_fails(done, 2, "regsync.yml:5:", f"{source.host} would be copied onto itself")
+    assert_fails(result, 2, "regsync.yml:5:", f"{source.host} would be copied onto itself")
 
 
 @pytest.fixture
@@ -186,14 +186,14 @@ def closed(tmp_path: Path, ca: CertificateAuthority) -> Iterator[DockerRegistry]
         yield registry
 
 
-def assert_trusts(done: Outcome, *, trusted: bool) -> None:
+def assert_trusts(result: Outcome, *, trusted: bool) -> None:
     """Assert that an image came, or that its registry was not trusted."""
     if trusted:
-        assert (done.code, done.err) == (0, "")
-        assert done.out.startswith("1 images: 1 copied")
+        assert (result.code, result.err) == (0, "")
+        assert result.out.startswith("1 images: 1 copied")
     else:
-        assert done.code == 1
-        assert_one_line(done.err, "certificate is not trusted")
+        assert result.code == 1
+        assert_one_line(result.err, "certificate is not trusted")
 
 
 @pytest.mark.parametrize("how", ["", "tls-verify: false", "cert-dir: {directory}"])
@@ -206,9 +206,9 @@ def test_the_file_of_skopeo_says_whom_to_trust(
     field = how.format(directory=tmp_path)
     written.write_text(f'"{closed.host}":\n  images: {{team/app: [v1]}}\n  {field}\n')
 
-    done = cli("mirror", written, f"oci:{tmp_path}/images")
+    result = cli("mirror", written, f"oci:{tmp_path}/images")
 
-    assert_trusts(done, trusted=bool(how))
+    assert_trusts(result, trusted=bool(how))
 
 
 @pytest.mark.parametrize("how", ["", "tls: insecure", "regcert: {pem}"])
@@ -224,6 +224,6 @@ def test_the_file_of_regsync_says_whom_to_trust(
         f'    target: "ocidir://{tmp_path}/images:v1"\n'
     )
 
-    done = cli("mirror", written)
+    result = cli("mirror", written)
 
-    assert_trusts(done, trusted=bool(how))
+    assert_trusts(result, trusted=bool(how))

@@ -60,13 +60,13 @@ def test_a_repository_that_could_not_be_listed_is_listed_again(
     assert cli("mirror", written, f"{source.host}/copy", f"--report={report}").code == 3
     put_image(source.url, "team/new", "v1", IMAGES["1.0"])
 
-    done = cli("mirror", jobs, written, f"{source.host}/copy", f"--retry-failed={report}")
+    result = cli("mirror", jobs, written, f"{source.host}/copy", f"--retry-failed={report}")
 
-    assert done.out.startswith("1 images: 1 copied, 0 up to date, 0 failed;"), done.err
+    assert result.out.startswith("1 images: 1 copied, 0 up to date, 0 failed;"), result.err
     again = cli("mirror", written, f"{source.host}/copy", f"--report={report}")
-    done = cli("mirror", written, f"{source.host}/copy", f"--retry-failed={report}")
-    assert again.code == done.code == 0
-    assert done.lines == [f"no image failed in {report}"]
+    result = cli("mirror", written, f"{source.host}/copy", f"--retry-failed={report}")
+    assert again.code == result.code == 0
+    assert result.lines == [f"no image failed in {report}"]
 
 
 def test_lines_of_a_list_are_retried_too(
@@ -81,9 +81,9 @@ def test_lines_of_a_list_are_retried_too(
     cli("mirror", listed, f"{source.host}/copy", f"--report={report}")
     put_image(source.url, "team/app", "late", IMAGES["1.0"])
 
-    done = cli("mirror", jobs, listed, f"{source.host}/copy", f"--retry-failed={report}")
+    result = cli("mirror", jobs, listed, f"{source.host}/copy", f"--retry-failed={report}")
 
-    assert done.out.startswith("2 images: 2 copied"), done.err
+    assert result.out.startswith("2 images: 2 copied"), result.err
 
 
 OTHERS = {"outcome": "failed", "source": "other.example/a:1", "target": "h.example/b:1"}
@@ -108,7 +108,7 @@ OTHERS = {"outcome": "failed", "source": "other.example/a:1", "target": "h.examp
         ),
     ],
 )
-def test_what_is_no_report_of_the_plan_is_told_before_anything_begins(
+def test_invalid_report_is_an_error_before_the_first_request(
     cli: Cli, source: EmbeddedRegistry, report: Path, content: str | None, words: tuple[str, ...]
 ) -> None:
     if content is not None:
@@ -116,22 +116,22 @@ def test_what_is_no_report_of_the_plan_is_told_before_anything_begins(
     written = plan(report.with_name("plan.toml"), f'source = "http://{source.host}/team/app"')
     source.clear_requests()
 
-    done = cli("mirror", written, f"{source.host}/copy", f"--retry-failed={report}")
+    result = cli("mirror", written, f"{source.host}/copy", f"--retry-failed={report}")
 
-    assert_fails(done, 1 if content is None else 2, str(report), *words)
+    assert_fails(result, 1 if content is None else 2, str(report), *words)
     assert list(source.requests) == []
 
 
-def test_a_report_of_an_interrupted_run_says_that_it_has_not_all(
+def test_report_of_an_interrupted_run_prints_a_warning(
     cli: Cli, source: EmbeddedRegistry, tmp_path: Path, report: Path
 ) -> None:
     report.write_text('{"schema_version": 1, "images": [], "summary": {"complete": false}}')
     written = plan(tmp_path / "plan.toml", f'source = "http://{source.host}/team/app"')
 
-    done = cli("mirror", written, f"{source.host}/copy", f"--retry-failed={report}")
+    result = cli("mirror", written, f"{source.host}/copy", f"--retry-failed={report}")
 
-    assert done.code == 0
-    assert "was interrupted" in done.err
+    assert result.code == 0
+    assert "was interrupted" in result.err
 
 
 def test_a_run_that_stopped_at_a_failure_says_that_its_report_has_not_all(

@@ -26,7 +26,7 @@ def image() -> Image:
     return make_index([large, make_image(2, platform="linux/arm64")])
 
 
-class Traveller:
+class RoundTrip:
     """Copies an image into a registry, to another repository there, and out again."""
 
     def __init__(self, desk: CommandLineHarness, directory: Path, jobs: str, image: Image) -> None:
@@ -52,44 +52,44 @@ class Traveller:
             assert (blobs / digest.removeprefix("sha256:")).read_bytes() == content
 
     def _copy(self, source: str, destination: str, *words: str) -> None:
-        done = self.desk("copy", self._jobs, *words, source, destination)
-        assert done.code == 0, done.err
-        assert done.out.endswith(f"@{self._image.digest}\n")
-        assert PASSWORD not in done.err
+        result = self.desk("copy", self._jobs, *words, source, destination)
+        assert result.code == 0, result.err
+        assert result.out.endswith(f"@{self._image.digest}\n")
+        assert PASSWORD not in result.err
 
 
 @pytest.fixture
-def traveller(harness: CommandLineHarness, tmp_path: Path, jobs: str, image: Image) -> Traveller:
-    return Traveller(harness, tmp_path, jobs, image)
+def round_trip(harness: CommandLineHarness, tmp_path: Path, jobs: str, image: Image) -> RoundTrip:
+    return RoundTrip(harness, tmp_path, jobs, image)
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "given"])
 def test_passwords_and_tokens(
-    traveller: Traveller, auth_registry: AuthRegistry, stored: bool
+    round_trip: RoundTrip, auth_registry: AuthRegistry, stored: bool
 ) -> None:
     if stored:
-        assert traveller.desk.log_in(auth_registry.host).code == 0
-        traveller.there_and_back(f"{auth_registry.host}/stored")
+        assert round_trip.desk.log_in(auth_registry.host).code == 0
+        round_trip.there_and_back(f"{auth_registry.host}/stored")
     else:
         both = (f"--{side}-creds={USER}:{PASSWORD}" for side in ("src", "dest"))
-        traveller.there_and_back(f"{auth_registry.host}/given", *both)
+        round_trip.there_and_back(f"{auth_registry.host}/given", *both)
 
 
 def test_tls_by_a_private_authority(
-    traveller: Traveller, ca: CertificateAuthority, tmp_path: Path
+    round_trip: RoundTrip, ca: CertificateAuthority, tmp_path: Path
 ) -> None:
     with DockerRegistry(tmp_path / "tls", users=USERS, certificate=ca.issue()) as registry:
         trust = f"--cacert={ca.path}"
-        assert traveller.desk.log_in(trust, registry.host).code == 0
+        assert round_trip.desk.log_in(trust, registry.host).code == 0
 
-        traveller.there_and_back(registry.host, trust)
+        round_trip.there_and_back(registry.host, trust)
 
-        assert traveller.desk("tags", f"{registry.host}/ways/in").code == 1
-        assert traveller.desk("tags", trust, f"{registry.host}/ways/in").lines == ["v1"]
+        assert round_trip.desk("tags", f"{registry.host}/ways/in").code == 1
+        assert round_trip.desk("tags", trust, f"{registry.host}/ways/in").lines == ["v1"]
 
 
 def test_a_client_certificate(
-    traveller: Traveller, ca: CertificateAuthority, tmp_path: Path
+    round_trip: RoundTrip, ca: CertificateAuthority, tmp_path: Path
 ) -> None:
     trust, mine = f"--cacert={ca.path}", ca.issue("alice.example")
     shown = (trust, f"--cert={mine.certificate}", f"--key={mine.key}")
@@ -97,18 +97,18 @@ def test_a_client_certificate(
         DockerRegistry(tmp_path / "registry", users=USERS) as registry,
         NginxTLS(tmp_path / "nginx", registry.host, ca.issue(), client_ca=ca.path) as front,
     ):
-        assert traveller.desk.log_in(trust, front.host).code == 1
-        assert traveller.desk.log_in(*shown, front.host).code == 0
+        assert round_trip.desk.log_in(trust, front.host).code == 1
+        assert round_trip.desk.log_in(*shown, front.host).code == 0
 
-        traveller.there_and_back(front.host, *shown)
+        round_trip.there_and_back(front.host, *shown)
 
         assert any("PATCH" in line or "PUT" in line for line in front.access_log)
-        assert traveller.desk("tags", trust, f"{front.host}/ways/in").code == 1
+        assert round_trip.desk("tags", trust, f"{front.host}/ways/in").code == 1
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy(
-    traveller: Traveller, ca: CertificateAuthority, tmp_path: Path, scheme: str
+    round_trip: RoundTrip, ca: CertificateAuthority, tmp_path: Path, scheme: str
 ) -> None:
     """Nobody but the proxy knows where that host is."""
     certificate = ca.issue("reg.example") if scheme == "https" else None
@@ -118,10 +118,10 @@ def test_a_proxy(
     ):
         place = f"{scheme}://reg.example:{registry.port}"
         trust = (f"--cacert={ca.path}",) if certificate else ()
-        traveller.desk.monkeypatch.setenv(f"{scheme}_proxy", proxy.url)
-        assert traveller.desk.log_in(*trust, place).code == 0
+        round_trip.desk.monkeypatch.setenv(f"{scheme}_proxy", proxy.url)
+        assert round_trip.desk.log_in(*trust, place).code == 0
 
-        traveller.there_and_back(place, *trust)
+        round_trip.there_and_back(place, *trust)
 
         methods = {passed.method for passed in proxy.requests}
         assert methods == {"CONNECT"} if certificate else methods >= {"GET", "PATCH", "PUT"}

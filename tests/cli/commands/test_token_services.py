@@ -70,7 +70,7 @@ def address(registry: ScriptedServer) -> str:
         (reply(307, Location="https://169.254.169.254/latest"), FAILED, "inside this network"),
     ],
 )
-def test_trouble_is_told_in_one_line(
+def test_failures_are_reported_in_one_line(
     cli: Cli,
     registry: ScriptedServer,
     service: ScriptedServer,
@@ -101,11 +101,11 @@ def test_a_service_that_says_nothing(
     service.respond("GET", r"/token.*", ScriptedResponse(hold=never))
 
     try:
-        done = cli("digest", "--retry=0", address(registry))
+        result = cli("digest", "--retry=0", address(registry))
     finally:
         never.set()
 
-    assert_fails(done, FAILED, f"{service.host}/token", "no byte came for too long")
+    assert_fails(result, FAILED, f"{service.host}/token", "no byte came for too long")
 
 
 def test_a_service_that_asks_to_wait_is_waited_for(

@@ -43,10 +43,10 @@ def layout(tmp_path: Path, image: Image) -> Path:
 def test_copy_brings_an_image_with_all_its_platforms(
     cli: Cli, registry: EmbeddedRegistry, layout: Path, image: Image, jobs: str
 ) -> None:
-    done = cli("copy", jobs, f"oci:{layout}:app:v1", f"{registry.host}/app:v1")
+    result = cli("copy", jobs, f"oci:{layout}:app:v1", f"{registry.host}/app:v1")
 
-    assert done.code == 0
-    assert done.lines == [f"{registry.host}/app@{image.digest}"]
+    assert result.code == 0
+    assert result.lines == [f"{registry.host}/app@{image.digest}"]
     assert_same_image(registry.url, "app", "v1", image)
 
 
@@ -65,9 +65,9 @@ def test_copy_says_on_standard_error_what_it_did_and_that_nothing_is_left_to_do(
 def test_quiet_leaves_the_result_alone(
     cli: Cli, registry: EmbeddedRegistry, layout: Path, image: Image
 ) -> None:
-    done = cli("-q", "copy", f"oci:{layout}:app:v1", f"{registry.host}/app:v1")
+    result = cli("-q", "copy", f"oci:{layout}:app:v1", f"{registry.host}/app:v1")
 
-    assert (done.err, done.lines) == ("", [f"{registry.host}/app@{image.digest}"])
+    assert (result.err, result.lines) == ("", [f"{registry.host}/app@{image.digest}"])
 
 
 def test_copy_takes_one_platform(
@@ -75,11 +75,11 @@ def test_copy_takes_one_platform(
 ) -> None:
     wanted = image.children[1]
 
-    done = cli(
+    result = cli(
         "copy", jobs, "--platform=linux/arm64", f"oci:{layout}:app:v1", f"{registry.host}/app:v1"
     )
 
-    assert done.lines == [f"{registry.host}/app@{wanted.digest}"]
+    assert result.lines == [f"{registry.host}/app@{wanted.digest}"]
     assert_same_image(registry.url, "app", "v1", wanted)
 
 
@@ -133,23 +133,23 @@ def test_blob_pull_pours_to_standard_output(
     content = make_blob(2, size)
     put_blob(registry.url, "blobs", content)
 
-    done = cli("blob", "pull", f"{registry.host}/blobs@{digest_of(content)}", "-o", "-")
+    result = cli("blob", "pull", f"{registry.host}/blobs@{digest_of(content)}", "-o", "-")
 
-    assert (done.code, done.raw) == (0, content)
+    assert (result.code, result.raw) == (0, content)
 
 
 def test_blob_pull_from_a_layout(cli: Cli, layout: Path, image: Image) -> None:
     digest, content = next(iter(image.all_blobs().items()))
 
-    done = cli("blob", "pull", f"oci:{layout}@{digest}", "-o", "-")
+    result = cli("blob", "pull", f"oci:{layout}@{digest}", "-o", "-")
 
-    assert done.raw == content
+    assert result.raw == content
 
 
 def test_blob_head_of_an_absent_blob_ends_with_code_4(cli: Cli, registry: EmbeddedRegistry) -> None:
-    done = cli("blob", "head", f"{registry.host}/blobs@{ABSENT}")
+    result = cli("blob", "head", f"{registry.host}/blobs@{ABSENT}")
 
-    assert_fails(done, 4, ABSENT, "does not exist")
+    assert_fails(result, 4, ABSENT, "does not exist")
 
 
 def test_tags_are_printed_one_a_line(cli: Cli, registry: EmbeddedRegistry) -> None:
@@ -210,16 +210,16 @@ def test_delete_removes_an_image_from_a_registry(
 ) -> None:
     put_image(registry.url, "app", "v1", image)
 
-    done = cli("delete", f"{registry.host}/app:v1")
+    result = cli("delete", f"{registry.host}/app:v1")
 
-    assert done.lines == [f"{registry.host}/app@{image.digest}"]
+    assert result.lines == [f"{registry.host}/app@{image.digest}"]
     assert cli("digest", f"{registry.host}/app:v1").code == 4
 
 
 def test_delete_removes_one_name_from_a_layout(cli: Cli, layout: Path) -> None:
-    done = cli("delete", f"oci:{layout}:app:v1")
+    result = cli("delete", f"oci:{layout}:app:v1")
 
-    assert done.code == 0
+    assert result.code == 0
     assert cli("tags", f"oci:{layout}").lines == ["other:v2"]
 
 
@@ -228,7 +228,7 @@ def test_a_delete_names_an_image(cli: Cli, registry: EmbeddedRegistry, layout: P
     assert_fails(cli("delete", f"oci:{layout}"), 2, "does not name an image")
 
 
-def test_what_is_not_there_ends_with_code_4(
+def test_missing_image_ends_with_code_4(
     cli: Cli, registry: EmbeddedRegistry, layout: Path, image: Image
 ) -> None:
     put_image(registry.url, "app", "v1", image)
@@ -256,7 +256,7 @@ def test_the_program_itself(program: Program, registry: EmbeddedRegistry, layout
     assert_fails(missing, 4, "app:v2")
 
 
-def test_results_that_nobody_reads_end_the_program_quietly(program: Program, layout: Path) -> None:
+def test_closed_output_pipe_ends_the_program_quietly(program: Program, layout: Path) -> None:
     running = program.start("manifest", f"oci:{layout}:app:v1")
     assert running.stdout is not None
     assert running.stderr is not None
@@ -267,7 +267,7 @@ def test_results_that_nobody_reads_end_the_program_quietly(program: Program, lay
     assert running.returncode == 141
 
 
-def test_a_standard_output_that_is_full_is_told(program: Program, layout: Path) -> None:
+def test_full_standard_output_is_an_error(program: Program, layout: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         running = program.start("manifest", f"oci:{layout}:app:v1", stdout=full)
         _, err = running.communicate(timeout=PATIENCE)

@@ -93,7 +93,7 @@ def test_an_interrupted_demo_leaves_nothing(
     assert processes_naming(temporary) == []
 
 
-def test_what_is_not_as_it_was_made_is_told(
+def test_changed_content_is_an_error(
     cli: Cli, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "_LARGE_LAYER_SIZE", 1024 * 1024)
@@ -157,7 +157,7 @@ def test_the_link_drops_clients_whose_server_has_gone() -> None:
         assert client.recv(1) == b""
 
 
-def test_a_registry_that_does_not_start_is_told(tmp_path: Path) -> None:
+def test_registry_that_does_not_start_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     (tmp_path / "file" / "stranger").write_text("x")
 

@@ -70,12 +70,12 @@ def test_each_side_has_its_file_of_logins(tmp_path: Path) -> None:
 def test_a_file_of_logins_that_cannot_be_used_is_one_line(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "broken").write_text('{"auths": {"h": {"auth": "czNjcjN0"')
 
-    for name, code, said in (
+    for name, code, message in (
         ("none", 2, "concil login --authfile"),
         ("broken", 5, "not a JSON object"),
         (".", 5, "not a regular file"),
     ):
-        assert_fails(cli("tags", f"--authfile={tmp_path / name}", "reg.example/app"), code, said)
+        assert_fails(cli("tags", f"--authfile={tmp_path / name}", "reg.example/app"), code, message)
 
 
 def test_each_side_has_its_authority(ca: CertificateAuthority) -> None:
@@ -107,7 +107,7 @@ def test_platforms_are_joined_by_commas_or_given_again() -> None:
     assert common.parse_platforms(found) == ("linux/amd64", "linux/arm/v7", "a/b")
 
 
-def test_a_word_that_is_no_platform_is_told() -> None:
+def test_invalid_platform_is_an_error() -> None:
     with pytest.raises(UsageError, match="linux"):
         common.parse_platforms(parse("copy", "--platform=linux", "a", "b"))
 
@@ -121,7 +121,7 @@ def test_verbosity_counts_before_and_behind_the_verb() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ((), "VERB"),
         (("nonsense",), "nonsense"),
@@ -139,24 +139,24 @@ def test_verbosity_counts_before_and_behind_the_verb() -> None:
         (("digest", "--platform=a/b,c/d", "x"), "several platforms"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(cli: Cli, words: tuple[str, ...], said: str) -> None:
-    assert_fails(cli(*words), 2, said)
+def test_a_wrong_command_line_is_one_line(cli: Cli, words: tuple[str, ...], message: str) -> None:
+    assert_fails(cli(*words), 2, message)
 
 
 def test_what_may_be_a_password_is_not_repeated(cli: Cli) -> None:
     for words in (("--creds=a:secret",), ("--src-cred", "a:secret"), ("docker://a:secret@h/x",)):
-        done = cli("copy", "a", "b", *words)
+        result = cli("copy", "a", "b", *words)
 
-        assert done.code == 2
-        assert "secret" not in done.err
+        assert result.code == 2
+        assert "secret" not in result.err
 
 
 @pytest.mark.parametrize("words", [("--help",), ("copy", "--help"), ("blob", "push", "--help")])
 def test_help_is_a_result(cli: Cli, words: tuple[str, ...]) -> None:
-    done = cli(*words)
+    result = cli(*words)
 
-    assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("usage: concil")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("usage: concil")
 
 
 def test_the_version_is_a_result(program: Program) -> None:

@@ -55,7 +55,7 @@ WRONG_BYTES = ("0", "1", "1023", "50MX", "50 M", "50M/s", "-5M", "", "inf", "\u0
     [("--limit-requests", word) for word in WRONG_REQUESTS]
     + [("--limit-rate", word) for word in WRONG_BYTES],
 )
-def test_what_is_no_rate_is_told(cli: Cli, option: str, word: str) -> None:
+def test_invalid_rate_is_an_error(cli: Cli, option: str, word: str) -> None:
     assert_fails(cli("copy", f"{option}={word}", "a", "b"), 2, option, "write ")
 
 
@@ -81,11 +81,11 @@ def test_a_mirror_makes_no_more_requests_than_it_may(
         names = [f"http://{front.host}/app{number}:v1" for number in range(4)]
         (tmp_path / "list").write_text("\n".join(names))
 
-        done = cli(
+        result = cli(
             "mirror", jobs, "--limit-requests=20/s", tmp_path / "list", f"http://{front.host}/to"
         )
 
-    assert done.code == 0
+    assert result.code == 0
     times = [asked.time for asked in front.requests]
     assert len(times) > 20
     # Two may be late and be caught up; a busy machine only makes it fewer.

@@ -37,7 +37,7 @@ def digests(registry: EmbeddedRegistry, repository: str, image: Image = IMAGE) -
     return [entry["digest"] for entry in list_referrers(registry.url, repository, image.digest)]
 
 
-def test_copy_takes_referrers_along_and_counts_them(
+def test_copy_copies_referrers_and_counts_them(
     cli: Cli, registry: EmbeddedRegistry, source: str, jobs: str
 ) -> None:
     target = f"{registry.host}/to:v1"
@@ -54,7 +54,7 @@ def test_copy_takes_referrers_along_and_counts_them(
     assert {run.out for run in (without, first, second)} == {f"{registry.host}/to@{IMAGE.digest}\n"}
 
 
-def test_rewritten_index_is_told_in_one_line_unless_nobody_wants_to_know(
+def test_rewritten_index_is_reported_in_one_line_unless_quiet(
     cli: Cli, registry: EmbeddedRegistry, source: str, jobs: str
 ) -> None:
     options = (jobs, "--referrers", "--platform", "linux/amd64,linux/arm64", f"{source}:v1")
@@ -72,7 +72,7 @@ def test_rewritten_index_is_told_in_one_line_unless_nobody_wants_to_know(
     assert quiet.err == ""
 
 
-def test_plan_says_for_which_images_referrers_go_along(
+def test_plan_decides_for_which_images_referrers_are_copied(
     cli: Cli, registry: EmbeddedRegistry, source: str, tmp_path: Path, jobs: str
 ) -> None:
     plan = tmp_path / "plan.toml"
@@ -83,10 +83,10 @@ def test_plan_says_for_which_images_referrers_go_along(
     )
     report = tmp_path / "report.json"
 
-    done = cli("mirror", jobs, "--report", report, plan, registry.host)
+    result = cli("mirror", jobs, "--report", report, plan, registry.host)
     every = cli("mirror", jobs, "--referrers", plan, f"{registry.host}/all")
 
-    assert (done.code, every.code) == (0, 0)
+    assert (result.code, every.code) == (0, 0)
     found = {name: digests(registry, name) for name in ("with", "out", "open", "all/open")}
     assert found == {"with": [SIGNED.digest], "out": [], "open": [], "all/open": [SIGNED.digest]}
     assert digests(registry, "all/out") == []
@@ -97,7 +97,7 @@ def test_plan_says_for_which_images_referrers_go_along(
     )
 
 
-def test_foreign_layers_are_told_for_each_image_and_counted(
+def test_skipped_foreign_layers_are_reported_for_each_image(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:
     document = json.loads(make_image(1).manifest)
@@ -110,7 +110,7 @@ def test_foreign_layers_are_told_for_each_image_and_counted(
     listed.write_text(f"{registry.host}/win:v1\n")
     report = tmp_path / "report.json"
 
-    done = cli("mirror", jobs, listed, f"{registry.host}/to", "--report", report)
+    result = cli("mirror", jobs, listed, f"{registry.host}/to", "--report", report)
     layout = f"oci:{tmp_path}/layout:v1"
     with_it = cli("copy", jobs, "--foreign-layers=source", f"{registry.host}/win:v1", layout)
 
@@ -118,7 +118,7 @@ def test_foreign_layers_are_told_for_each_image_and_counted(
     assert entry["skipped_foreign_layers"] == 1
     assert entry["notes"] == ["1 foreign layer is left out"]
     note = f"concil: note: {registry.host}/to/win:v1: 1 foreign layer is left out\n"
-    assert done.err.count(note) == 1
+    assert result.err.count(note) == 1
     assert with_it.code == 0
     assert "note" not in with_it.err
 
@@ -133,6 +133,8 @@ def test_signature_that_refers_to_itself_is_one_line(
 ) -> None:
     put_image(registry.url, "team/app", TAG, IMAGE)
 
-    done = cli("copy", jobs, "--referrers", f"{source}:v1", f"{registry.host}/to:v1")
+    result = cli("copy", jobs, "--referrers", f"{source}:v1", f"{registry.host}/to:v1")
 
-    assert_fails(done, 1, f"{IMAGE.digest} refers to itself, by its tag {TAG}", "without referrers")
+    assert_fails(
+        result, 1, f"{IMAGE.digest} refers to itself, by its tag {TAG}", "without referrers"
+    )

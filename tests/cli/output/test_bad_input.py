@@ -77,9 +77,9 @@ def test_an_unreadable_reference(cli: Cli, tmp_path: Path, verb: str, reference:
 
 def test_a_digest_that_could_be_a_path(cli: Cli, tmp_path: Path) -> None:
     for text in ("sha256:../../../x", f"sha256:{'a' * 63}", f"sha256:{'a' * 65}"):
-        done = cli("blob", "pull", f"host.example/name@{text}", "-o", tmp_path / "out")
+        result = cli("blob", "pull", f"host.example/name@{text}", "-o", tmp_path / "out")
 
-        assert_fails(done, 2, "64 lower-case hex digits")
+        assert_fails(result, 2, "64 lower-case hex digits")
 
 
 def test_a_blob_needs_a_digest(cli: Cli) -> None:
@@ -107,16 +107,16 @@ def test_an_unknown_tag_or_repository(cli: Cli, registry: EmbeddedRegistry, tmp_
     put_image(registry.url, "app", "v1", make_image(1))
 
     for name, part in (("app:v9", "v9"), ("none:v1", "none"), (f"app@{GOOD}", GOOD)):
-        done = cli("copy", f"{registry.host}/{name}", f"oci:{tmp_path}/copy:v1")
+        result = cli("copy", f"{registry.host}/{name}", f"oci:{tmp_path}/copy:v1")
 
-        assert_fails(done, 4, part, registry.host)
+        assert_fails(result, 4, part, registry.host)
         assert blobs_of(tmp_path / "copy") == []
 
 
 def test_a_refused_connection(cli: Cli, tmp_path: Path) -> None:
-    done = cli("copy", f"{REFUSED}/x:v1", f"oci:{tmp_path}/copy:v1")
+    result = cli("copy", f"{REFUSED}/x:v1", f"oci:{tmp_path}/copy:v1")
 
-    assert_fails(done, 1, REFUSED, "refused")
+    assert_fails(result, 1, REFUSED, "refused")
 
 
 def test_a_wrong_host_name(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,22 +168,22 @@ def test_a_certificate_for_another_name(
     cli: Cli, directory: Path, ca: CertificateAuthority
 ) -> None:
     with serving_tls(directory, ca, "other.example") as registry:
-        done = cli("digest", "--cacert", ca.path, f"{registry.host}/app:v1")
+        result = cli("digest", "--cacert", ca.path, f"{registry.host}/app:v1")
 
-    assert_fails(done, 1, registry.host, "certificate")
+    assert_fails(result, 1, registry.host, "certificate")
 
 
 def test_plain_http_behind_https(cli: Cli, registry: EmbeddedRegistry) -> None:
-    done = cli("digest", f"https://{registry.host}/app:v1")
+    result = cli("digest", f"https://{registry.host}/app:v1")
 
-    assert_fails(done, 1, registry.host, "does not speak TLS", "http://")
+    assert_fails(result, 1, registry.host, "does not speak TLS", "http://")
 
 
 def test_https_behind_plain_http(cli: Cli, directory: Path, ca: CertificateAuthority) -> None:
     with serving_tls(directory, ca) as registry:
-        done = cli("--quiet", "digest", "--retry=0", f"http://{registry.host}/app:v1")
+        result = cli("--quiet", "digest", "--retry=0", f"http://{registry.host}/app:v1")
 
-    assert_fails(done, 1, registry.host)
+    assert_fails(result, 1, registry.host)
 
 
 @pytest.mark.parametrize("option", ["--cacert=none", "--cacert=/dev/null", "--cacert="])
@@ -224,18 +224,18 @@ def nested(depth: int) -> Image:
 
 def test_a_manifest_of_a_registry_larger_than_4_mib(cli: Cli, tmp_path: Path, large: Image) -> None:
     with EmbeddedRegistry(tmp_path / "served", behavior=Generous(large)) as registry:
-        done = cli("copy", f"{registry.host}/app:v1", f"oci:{tmp_path}/copy:v1")
+        result = cli("copy", f"{registry.host}/app:v1", f"oci:{tmp_path}/copy:v1")
 
-    assert_fails(done, 1, "v1", "larger than 4194304 bytes")
+    assert_fails(result, 1, "v1", "larger than 4194304 bytes")
     assert blobs_of(tmp_path / "copy") == []
 
 
 def test_a_manifest_of_a_layout_larger_than_4_mib(cli: Cli, tmp_path: Path, large: Image) -> None:
     write_layout(tmp_path / "layout", {"app:v1": large})
 
-    done = cli("copy", f"oci:{tmp_path}/layout:app:v1", f"oci:{tmp_path}/copy:v1")
+    result = cli("copy", f"oci:{tmp_path}/layout:app:v1", f"oci:{tmp_path}/copy:v1")
 
-    assert_fails(done, 1, "larger than 4194304 bytes")
+    assert_fails(result, 1, "larger than 4194304 bytes")
     assert blobs_of(tmp_path / "copy") == []
 
 
@@ -245,9 +245,9 @@ def test_an_index_that_nests_without_end(cli: Cli, tmp_path: Path, from_registry
     with EmbeddedRegistry(tmp_path / "layout") as registry:
         source = f"{registry.host}/app:v1" if from_registry else f"oci:{tmp_path}/layout:app:v1"
 
-        done = cli("copy", source, f"oci:{tmp_path}/copy:v1")
+        result = cli("copy", source, f"oci:{tmp_path}/copy:v1")
 
-    assert_fails(done, 1, "nest")
+    assert_fails(result, 1, "nest")
     assert blobs_of(tmp_path / "copy") == []
 
 
@@ -258,9 +258,9 @@ def test_an_index_that_lists_itself(cli: Cli, tmp_path: Path) -> None:
     write_layout(tmp_path / "layout", {"app:v1": Image(OCI.index, body)})
     (tmp_path / "layout" / "blobs" / "sha256" / ("a" * 64)).write_bytes(body)
 
-    done = cli("copy", f"oci:{tmp_path}/layout:app:v1", f"oci:{tmp_path}/copy:v1")
+    result = cli("copy", f"oci:{tmp_path}/layout:app:v1", f"oci:{tmp_path}/copy:v1")
 
-    assert_fails(done, 1, "a" * 64)
+    assert_fails(result, 1, "a" * 64)
     assert blobs_of(tmp_path / "copy") == []
 
 
@@ -288,10 +288,10 @@ def test_a_blob_whose_bytes_do_not_match(
         to_file = cli("blob", "pull", f"{source.host}/app@{digest}", "-o", tmp_path / "out")
         poured = cli("blob", "pull", f"{source.host}/app@{digest}", "-o", "-")
 
-    for done in (to_registry, to_layout, to_file, poured):
-        assert done.code == 1
-        assert digest in done.err
-        assert "damaged" in done.err
+    for result in (to_registry, to_layout, to_file, poured):
+        assert result.code == 1
+        assert digest in result.err
+        assert "damaged" in result.err
     assert len(poured.raw) < (place / "blobs" / digest.replace(":", "/")).stat().st_size
     assert cli("digest", f"{registry.host}/app:v1").code == 4
     assert digest.removeprefix("sha256:") not in " ".join(files_below(tmp_path / "copy"))
@@ -346,9 +346,9 @@ def test_a_target_that_may_not_be_written(
     (tmp_path / "closed").mkdir(mode=0o500)
 
     words = ("blob", "pull", f"{registry.host}/app@{blob}", "-o", tmp_path / "closed" / "out")
-    done = program(*words, before=FORBIDDING)
+    result = program(*words, before=FORBIDDING)
 
-    assert_fails(done, 1, "closed", "Permission denied", "owner and the permissions")
+    assert_fails(result, 1, "closed", "Permission denied", "owner and the permissions")
 
 
 def test_a_file_that_may_not_grow(
@@ -358,7 +358,7 @@ def test_a_file_that_may_not_grow(
     address = f"{registry.host}/app@{blob}"
     limited = ["prlimit", f"--fsize={1_000_000}", *program.argv("blob", "pull", address, "-o")]
 
-    done = subprocess.run(
+    result = subprocess.run(
         [*limited, str(tmp_path / "out")],
         env=program.environment(),
         capture_output=True,
@@ -366,8 +366,8 @@ def test_a_file_that_may_not_grow(
         check=False,
     )
 
-    assert done.returncode == 1
-    assert_one_line(done.stderr.decode(), "File too large")
+    assert result.returncode == 1
+    assert_one_line(result.stderr.decode(), "File too large")
     assert not (tmp_path / "out").exists()
 
 
@@ -404,12 +404,12 @@ def test_a_layer_that_a_full_disk_does_not_take_fails_once(small_disk: Path) -> 
         with suppress(OSError):
             (small_disk / "other").write_bytes(bytes(3_000_000))
 
-        with pytest.raises(StoreError, match="No space left") as caught:
+        with pytest.raises(StoreError, match="No space left") as excinfo:
             writer.append(Window(layer))
         writer.close()
 
-    assert "a.tar" in str(caught.value)
-    assert "free some space" in caught.value.remedy
+    assert "a.tar" in str(excinfo.value)
+    assert "free some space" in excinfo.value.remedy
 
 
 def test_a_disk_without_room_for_the_reports_does_not_end_the_mirror(
@@ -424,17 +424,17 @@ def test_a_disk_without_room_for_the_reports_does_not_end_the_mirror(
     with suppress(OSError):
         (small_disk / "other").write_bytes(bytes(3_000_000))
 
-    done = cli("mirror", jobs, *reports, tmp_path / "list", f"{registry.host}/to")
+    result = cli("mirror", jobs, *reports, tmp_path / "list", f"{registry.host}/to")
 
-    assert done.code == 1
-    assert f"{count} copied" in done.out
+    assert result.code == 1
+    assert f"{count} copied" in result.out
     for name in ("r.json", "r.html"):
-        assert f"concil: cannot write the report {small_disk}/{name}: No space left" in done.err
+        assert f"concil: cannot write the report {small_disk}/{name}: No space left" in result.err
     assert sorted(path.name for path in small_disk.iterdir()) == ["other"]
     assert len(cli("tags", f"{registry.host}/to/app").lines) == count
 
 
-def test_a_disk_that_fills_up_meanwhile(small_disk: Path) -> None:
+def test_disk_that_becomes_full_is_an_error(small_disk: Path) -> None:
     blob = bytes(1_500_000)
     file = PartialFile(
         small_disk / "out",
@@ -444,10 +444,10 @@ def test_a_disk_that_fills_up_meanwhile(small_disk: Path) -> None:
     )
     (small_disk / "other").write_bytes(bytes(1_000_000))
 
-    with pytest.raises(StoreError, match="No space left") as caught:
+    with pytest.raises(StoreError, match="No space left") as excinfo:
         file.write_at(0, memoryview(blob))
 
-    assert "free some space" in caught.value.remedy
+    assert "free some space" in excinfo.value.remedy
     file.close()
 
 
@@ -462,20 +462,20 @@ def test_wrong_and_missing_passwords(cli: Cli, tmp_path: Path) -> None:
         copied = cli("copy", f"http://user:wrong@{address}", f"oci:{tmp_path}/copy:v1")
         right = cli("digest", "--creds=user:right", address)
 
-    for done in (missing, wrong, in_address, copied):
-        assert_fails(done, 5, registry.host, "credentials")
-        assert "wrong" not in done.err
+    for result in (missing, wrong, in_address, copied):
+        assert_fails(result, 5, registry.host, "credentials")
+        assert "wrong" not in result.err
     assert_fails(right, 4)
 
 
 def test_credentials_without_a_password(cli: Cli) -> None:
-    done = cli("copy", "--src-creds=secret", f"{REFUSED}/x", f"{REFUSED}/y")
+    result = cli("copy", "--src-creds=secret", f"{REFUSED}/x", f"{REFUSED}/y")
 
-    assert_fails(done, 2, "USER:PASSWORD")
-    assert "secret" not in done.err
+    assert_fails(result, 2, "USER:PASSWORD")
+    assert "secret" not in result.err
 
 
-def test_a_source_that_is_not_there_leaves_no_empty_layout(cli: Cli, tmp_path: Path) -> None:
+def test_missing_source_creates_no_empty_layout(cli: Cli, tmp_path: Path) -> None:
     assert_fails(cli("copy", "http://127.0.0.1:1/x:1", f"oci:{tmp_path}/new:1"), 1)
 
     assert files_below(tmp_path) == []

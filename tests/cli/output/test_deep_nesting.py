@@ -140,9 +140,9 @@ def test_a_report(cli: Cli, tmp_path: Path, option: str, part: str, depth: int) 
     report = tmp_path / "report.json"
     report.write_text(part.replace("{}", lists(depth)))
 
-    done = cli("mirror", tmp_path / "list", f"oci:{tmp_path}/out", f"{option}={report}")
+    result = cli("mirror", tmp_path / "list", f"oci:{tmp_path}/out", f"{option}={report}")
 
-    assert_fails(done, 2, "report.json", TOO_DEEP)
+    assert_fails(result, 2, "report.json", TOO_DEEP)
 
 
 @pytest.mark.parametrize("depth", LISTS)
@@ -152,10 +152,10 @@ def test_a_file_of_logins(cli: Cli, tmp_path: Path, part: str, depth: int) -> No
     text = part.replace("DEEP", objects(depth))
     path.write_text(text)
 
-    done = cli("tags", "127.0.0.1:1/a", "--authfile", path)
+    result = cli("tags", "127.0.0.1:1/a", "--authfile", path)
     gone = cli("logout", "a.example", "--authfile", path)
 
-    for each in (done, gone):
+    for each in (result, gone):
         assert_fails(each, ACCESS_DENIED, "auth.json", TOO_DEEP)
     assert path.read_text() == text
 
@@ -184,10 +184,10 @@ def test_a_layout(cli: Cli, tmp_path: Path, part: str, depth: int) -> None:
     for name, content in files.items():
         (layout / name).write_text(deep if name == part else content)
 
-    done = cli("inspect", f"oci:{layout}:v1")
+    result = cli("inspect", f"oci:{layout}:v1")
 
     is_large = part == "oci-layout" and depth > 2000
-    assert_fails(done, 1, "is larger than" if is_large else TOO_DEEP)
+    assert_fails(result, 1, "is larger than" if is_large else TOO_DEEP)
 
 
 @pytest.fixture
@@ -206,9 +206,9 @@ def test_a_manifest_of_a_registry(
     scripted.respond("*", r"/v2/", reply(200, "{}"))
     scripted.respond("*", r"/v2/a/manifests/.*", answer)
 
-    done = cli("copy", f"{scripted.url}/a:v1", f"oci:{tmp_path}/out:v1")
+    result = cli("copy", f"{scripted.url}/a:v1", f"oci:{tmp_path}/out:v1")
 
-    assert_fails(done, 1, TOO_DEEP, "manifest v1")
+    assert_fails(result, 1, TOO_DEEP, "manifest v1")
     assert not [path for path in (tmp_path / "out/blobs").rglob("*") if path.is_file()]
 
 
@@ -232,10 +232,10 @@ def test_a_list_of_repositories(
     plan = tmp_path / "plan.yaml"
     plan.write_text(f"creds: [{{registry: '{host}', tls: disabled}}]\nsync: [{entry}]\n")
 
-    done = cli("mirror", plan)
+    result = cli("mirror", plan)
 
-    assert done.code == 1
-    assert_one_line(done.err, "the list of repositories", TOO_DEEP)
+    assert result.code == 1
+    assert_one_line(result.err, "the list of repositories", TOO_DEEP)
 
 
 class DeepReferrers(RegistryBehavior):
@@ -255,9 +255,9 @@ class DeepReferrers(RegistryBehavior):
 def test_a_list_of_referrers(cli: Cli, tmp_path: Path, depth: int) -> None:
     with EmbeddedRegistry(tmp_path / "from", behavior=DeepReferrers(depth)) as source:
         put_image(source.url, "a", "v1", make_image(1))
-        done = cli("copy", "--referrers", f"{source.url}/a:v1", f"oci:{tmp_path}/out:v1")
+        result = cli("copy", "--referrers", f"{source.url}/a:v1", f"oci:{tmp_path}/out:v1")
 
-    assert_fails(done, 1, "referrers", TOO_DEEP)
+    assert_fails(result, 1, "referrers", TOO_DEEP)
 
 
 @pytest.mark.parametrize("depth", LISTS)
@@ -266,10 +266,10 @@ def test_the_body_of_an_error(cli: Cli, scripted: ScriptedServer, status: int, d
     scripted.respond("*", r"/v2/", reply(200, "{}"))
     scripted.respond("GET", r"/v2/a/.*", reply(status, f'{{"errors": {lists(depth)}}}'))
 
-    done = cli("tags", f"{scripted.url}/a", "--retry=0")
+    result = cli("tags", f"{scripted.url}/a", "--retry=0")
 
-    assert_fails(done, {403: ACCESS_DENIED, 404: NOT_FOUND}.get(status, 1), str(status))
-    assert len(done.err) < 1000
+    assert_fails(result, {403: ACCESS_DENIED, 404: NOT_FOUND}.get(status, 1), str(status))
+    assert len(result.err) < 1000
 
 
 @pytest.mark.parametrize("depth", LISTS)

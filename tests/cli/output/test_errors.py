@@ -48,11 +48,11 @@ def test_a_bug_is_one_line_that_asks_to_report_it(
 ) -> None:
     failing(monkeypatch, KeyError("no\nsuch"))
 
-    done = cli("digest", "x")
+    result = cli("digest", "x")
 
-    assert (done.code, done.err.count("\n")) == (1, 1)
-    assert done.err.startswith("concil: unexpected KeyError: ")
-    assert "report" in done.err
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert result.err.startswith("concil: unexpected KeyError: ")
+    assert "report" in result.err
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ def test_the_system_says_no(
 ) -> None:
     failing(monkeypatch, error)
 
-    done = cli("digest", "x")
+    result = cli("digest", "x")
 
-    assert (done.code, done.err.count("\n")) == (1, 1)
-    assert words in done.err
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert words in result.err
 
 
 def test_control_characters_do_not_reach_the_terminal(
@@ -83,7 +83,7 @@ def test_control_characters_do_not_reach_the_terminal(
     assert cli("digest", "x").err == "concil: a [2Jb 1m c; d e\n"
 
 
-def test_a_closed_standard_output_is_told(
+def test_closed_standard_output_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def put(_: CommandContext) -> int:

@@ -64,9 +64,9 @@ def last_of(events: list[Line]) -> dict[str, object]:
 
 
 def test_a_copy(program: Program, registry: EmbeddedRegistry, image: Image, jobs: str) -> None:
-    done = program("copy", jobs, JSON, f"{registry.host}/app:v1", "oci:out:app")
+    result = program("copy", jobs, JSON, f"{registry.host}/app:v1", "oci:out:app")
 
-    events = events_of(lines_of(done.err))
+    events = events_of(lines_of(result.err))
     assert last_of(events) == dict.fromkeys(image.blobs, "done")
     [started, ended] = [e for e in events if e["kind"] == "image"]
     assert (started["state"], ended["state"]) == ("started", "done")
@@ -74,7 +74,7 @@ def test_a_copy(program: Program, registry: EmbeddedRegistry, image: Image, jobs
     assert ended["position"] == sum(map(len, image.blobs.values()))
 
 
-def test_a_blob_there_and_back(
+def test_push_and_pull_of_a_blob_write_events(
     program: Program, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:
     content = make_blob(1, SIZE)
@@ -87,7 +87,7 @@ def test_a_blob_there_and_back(
     poured = program("blob", "pull", jobs, JSON, address, "-o", "-")
 
     assert poured.raw == content
-    pushed, pulled, printed = (events_of(lines_of(done.err)) for done in (push, pull, poured))
+    pushed, pulled, printed = (events_of(lines_of(result.err)) for result in (push, pull, poured))
     for events, subject, target in (
         (pushed, "file", f"{registry.host}/blobs"),
         (pulled, digest, "copy"),
@@ -106,9 +106,9 @@ def test_a_blob_that_is_poured_out_shows_nothing_unless_asked(
     content = make_blob(2, 1000)
     digest = put_blob(registry.url, "blobs", content)
 
-    done = program("blob", "pull", f"{registry.host}/blobs@{digest}", "-o", "-")
+    result = program("blob", "pull", f"{registry.host}/blobs@{digest}", "-o", "-")
 
-    assert (done.raw, done.err) == (content, "")
+    assert (result.raw, result.err) == (content, "")
 
 
 def test_a_loss_is_an_event_and_a_line_of_the_log(
@@ -116,10 +116,10 @@ def test_a_loss_is_an_event_and_a_line_of_the_log(
 ) -> None:
     link.add_fault(Fault(action="rst", after=SIZE // 2, total=True))
 
-    done = program("copy", jobs, JSON, f"{link.url}/app:v1", "oci:out:app")
+    result = program("copy", jobs, JSON, f"{link.url}/app:v1", "oci:out:app")
 
-    assert done.code == 0
-    lines = lines_of(done.err)
+    assert result.code == 0
+    lines = lines_of(result.err)
     [lost] = [e for e in events_of(lines) if e["state"] == "retrying"]
     assert lost["detail"]
     logged = [line for line in lines if line["kind"] == "log" and line["level"] == "warning"]
@@ -138,10 +138,10 @@ def test_a_loss_is_an_event_and_a_line_of_the_log(
 def test_a_failure_is_a_line_of_the_log(
     program: Program, registry: EmbeddedRegistry, words: tuple[str, ...], code: int, cause: str
 ) -> None:
-    done = program(*(word.replace("HOST", registry.host) for word in words))
+    result = program(*(word.replace("HOST", registry.host) for word in words))
 
-    assert done.code == code
-    last = lines_of(done.err)[-1]
+    assert result.code == code
+    last = lines_of(result.err)[-1]
     assert (last["kind"], last["level"]) == ("log", "error")
     assert cause.replace("HOST", registry.host) in str(last["message"])
 
@@ -164,7 +164,7 @@ def test_an_interrupt_is_a_line_of_the_log(
     assert "interrupted" in str(last["message"])
 
 
-def test_a_reader_that_goes_away_ends_no_transfer(
+def test_closed_progress_pipe_does_not_end_the_transfer(
     program: Program, registry: EmbeddedRegistry, image: Image, tmp_path: Path, jobs: str
 ) -> None:
     running = program.start("copy", jobs, JSON, f"{registry.host}/app:v1", "oci:out:app")

@@ -68,7 +68,7 @@ def test_a_file_is_filled_in_without_the_blanks_around(tmp_path: Path) -> None:
         ('{{file "/dev/\\x00"}}', "cannot read"),
     ],
 )
-def test_what_is_missing_is_told(text: str, why: str) -> None:
+def test_missing_variable_or_file_gives_a_reason(text: str, why: str) -> None:
     found = render(text, {})
 
     assert isinstance(found, MissingValue)

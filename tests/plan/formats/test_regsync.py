@@ -102,7 +102,7 @@ def test_referrers_and_digest_tags_are_one(fields: str, wanted: bool | None) -> 
     assert rule.referrers is wanted
 
 
-def test_a_registry_needs_somebody_who_lists_its_repositories() -> None:
+def test_registry_needs_a_lister_of_repositories() -> None:
     rules = tuple(read("sync: [{source: a.example, target: b.example, type: registry}]\n"))
 
     with pytest.raises(UsageError, match="the repositories of a registry cannot be listed"):
@@ -110,7 +110,7 @@ def test_a_registry_needs_somebody_who_lists_its_repositories() -> None:
 
 
 @pytest.mark.usefixtures("hub")
-def test_what_is_ignored_is_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_ignored_fields_print_warnings(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         read(FILE)
 
@@ -123,7 +123,7 @@ def test_what_is_ignored_is_named(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.usefixtures("hub")
-def test_users_go_to_their_registry() -> None:
+def test_credentials_are_sent_to_their_registry_only() -> None:
     (rule,) = read(
         "creds: [{registry: docker.io, user: '{{env \"HUB_USER\"}}', pass: x}]\n"
         "sync: [{source: docker.io/a/b:1, target: h.example/b:1, type: image}]\n"
@@ -178,7 +178,7 @@ def test_what_registries_bear_and_are_trusted_by(ca: CertificateAuthority) -> No
         ("user: x", "user and pass must both be given"),
     ],
 )
-def test_a_login_that_is_not_there_is_named(
+def test_missing_credentials_print_a_warning(
     caplog: pytest.LogCaptureFixture, fields: str, why: str
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -199,19 +199,19 @@ def test_a_login_that_is_not_there_is_named(
 @pytest.mark.parametrize("name", ["user", "pass"])
 def test_a_login_that_is_no_template_is_not_repeated(name: str, password: str) -> None:
     other = "pass" if name == "user" else "user"
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         read(f"creds: [{{registry: a, {name}: '{password}', {other}: x}}]\nsync: []\n")
 
-    assert str(caught.value) == f"regsync.yml:1: creds: a: {name} is not a supported template"
-    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    assert str(excinfo.value) == f"regsync.yml:1: creds: a: {name} is not a supported template"
+    assert "hunter2" not in "".join(traceback.format_exception(excinfo.value))
 
 
 def test_a_source_that_is_no_registry_is_not_repeated() -> None:
     """It may have a password in it, where somebody thinks of URLs."""
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         read("sync: [{source: 'docker://me:hunter2@h', target: b, type: registry}]\n")
 
-    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in str(excinfo.value)
 
 
 def test_notes_around_a_certificate_are_no_harm(ca: CertificateAuthority) -> None:
@@ -296,14 +296,14 @@ def test_a_target_may_name_its_source() -> None:
         ),
     ],
 )
-def test_what_makes_no_sense_is_told_with_its_line(text: str, words: str) -> None:
-    with pytest.raises(UsageError) as caught:
+def test_invalid_entry_is_an_error_with_its_line(text: str, words: str) -> None:
+    with pytest.raises(UsageError) as excinfo:
         read(text)
 
-    assert words in str(caught.value)
+    assert words in str(excinfo.value)
 
 
-def test_files_are_told_apart_by_what_is_in_them() -> None:
+def test_format_is_detected_from_the_content() -> None:
     assert is_regsync(load("sync: []", "x"))
     assert is_regsync(load("creds: [{registry: x}]", "x"))
     assert not is_regsync(load("sync: {images: {}}", "x"))

@@ -102,14 +102,14 @@ def test_a_registry_has_certificates_of_its_own(ca: CertificateAuthority, tmp_pa
     assert found.tls_by_host == {"a.example:5000": TLSSettings(cert_dir=str(tmp_path))}
 
 
-def test_a_directory_of_certificates_that_is_broken_is_told(tmp_path: Path) -> None:
+def test_invalid_certificate_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "client.cert").touch()
 
     with pytest.raises(UsageError, match=r"s\.yml:2: a\.example: cannot use certificates"):
         parse_plan(load(f"a.example:\n  cert-dir: {tmp_path}\n", "s.yml"))
 
 
-def test_a_directory_of_certificates_that_is_not_there_has_none(
+def test_missing_certificate_directory_is_ignored_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -144,11 +144,11 @@ def test_names_need_a_destination() -> None:
         ("a: &b\n  images: *c", "sync.yml:2: "),
     ],
 )
-def test_what_makes_no_sense_is_told_with_its_line(text: str, words: str) -> None:
-    with pytest.raises(UsageError) as caught:
+def test_invalid_entry_is_an_error_with_its_line(text: str, words: str) -> None:
+    with pytest.raises(UsageError) as excinfo:
         parse_plan(load(text, "sync.yml"))
 
-    assert words in str(caught.value)
+    assert words in str(excinfo.value)
 
 
 def test_aliases_of_aliases_stay_small() -> None:
@@ -163,7 +163,7 @@ def test_any_text_is_a_file_or_refused(text: str) -> None:
     try:
         parse_plan(load(text, "sync.yml"))
     except UsageError as error:
-        said = str(error)
+        message = str(error)
     else:
-        said = "sync.yml"
-    assert said.startswith("sync.yml")
+        message = "sync.yml"
+    assert message.startswith("sync.yml")

@@ -55,12 +55,12 @@ def test_limits_are_read_with_their_units() -> None:
         ('[hosts]\n"docker.io" = 3', 2, "'docker.io' is not a host"),
     ],
 )
-def test_a_wrong_limit_is_told_with_its_line(lines: str, line: int, words: str) -> None:
-    with pytest.raises(UsageError) as caught:
+def test_invalid_limit_is_an_error_with_its_line(lines: str, line: int, words: str) -> None:
+    with pytest.raises(UsageError) as excinfo:
         parse_plan(f"{lines}\n", "plan.toml")
 
-    assert f"plan.toml:{line}: {words}" in str(caught.value)
-    assert caught.value.remedy
+    assert f"plan.toml:{line}: {words}" in str(excinfo.value)
+    assert excinfo.value.remedy
 
 
 def test_hosts_must_be_tables() -> None:

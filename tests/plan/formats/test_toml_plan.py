@@ -83,12 +83,12 @@ def test_every_field_is_read() -> None:
     ],
 )
 def test_a_wrong_field_is_named_with_its_line(line: str, words: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         parse_plan(f'[[mirror]]\nsource = "a.example/x"\n{line}\n', "plan.toml")
 
-    said = f"{caught.value}; {caught.value.remedy}"
-    assert said.startswith("plan.toml:3: ")
-    assert words in said
+    message = f"{excinfo.value}; {excinfo.value.remedy}"
+    assert message.startswith("plan.toml:3: ")
+    assert words in message
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,10 @@ def test_a_wrong_field_is_named_with_its_line(line: str, words: str) -> None:
     ],
 )
 def test_a_wrong_plan_is_refused(text: str, words: str) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         parse_plan(text, "plan.toml")
 
-    assert words in str(caught.value)
+    assert words in str(excinfo.value)
 
 
 @given(st.text(max_size=60))

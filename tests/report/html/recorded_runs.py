@@ -129,10 +129,10 @@ def long_run(transfers: int, workers: int = 8, seed: int = 1) -> RecordedRun:
             )
             tell(end, "concil-image-1", Event("image", *names, state, 5000, None, why))
         heapq.heappush(free, (end + 0.001, worker))
-    story = RecordedRun()
+    recorded_run = RecordedRun()
     for each in sorted(told):
-        story.emit(each.at, each.worker, each.event)
-    return story
+        recorded_run.emit(each.at, each.worker, each.event)
+    return recorded_run
 
 
 def _tell_blob(chance: random.Random, begin: float, worker: str, name: str, tell: Any) -> float:  # noqa: ANN401

@@ -33,32 +33,32 @@ COLOURS = """
 """
 
 
-def small_story() -> RecordedRun:
+def small_run() -> RecordedRun:
     """One transfer of each kind, on two workers, in ten seconds."""
-    story = RecordedRun()
+    recorded_run = RecordedRun()
     for name in "abcdef":
-        story.blob(0, 9, name, State.WAITING)
-    story.blob(1, 0, "a", State.STARTED)
-    story.blob(1, 0, "a", State.MOVING, 0)
-    story.blob(4, 0, "a", State.DONE, 1000)
-    story.blob(1, 1, "b", State.STARTED)
-    story.blob(2, 1, "b", State.RETRYING, 400, 1000, RESET)
-    story.blob(5, 1, "b", State.MOVING, 400)
-    story.blob(6, 1, "b", State.DONE, 1000)
-    story.blob(5, 0, "c", State.MOUNTED, 1000)
-    story.blob(6, 0, "d", State.PRESENT, 1000)
-    story.blob(7, 0, "e", State.STARTED)
-    story.blob(9, 0, "e", State.FAILED, 10, 1000, "the disk is full")
-    story.image(0, "app:v1", State.STARTED)
-    story.image(6, "app:v1", State.DONE, 2000)
-    story.image(9, "other:v2", State.FAILED, 0, "404 not there")
-    return story
+        recorded_run.blob(0, 9, name, State.WAITING)
+    recorded_run.blob(1, 0, "a", State.STARTED)
+    recorded_run.blob(1, 0, "a", State.MOVING, 0)
+    recorded_run.blob(4, 0, "a", State.DONE, 1000)
+    recorded_run.blob(1, 1, "b", State.STARTED)
+    recorded_run.blob(2, 1, "b", State.RETRYING, 400, 1000, RESET)
+    recorded_run.blob(5, 1, "b", State.MOVING, 400)
+    recorded_run.blob(6, 1, "b", State.DONE, 1000)
+    recorded_run.blob(5, 0, "c", State.MOUNTED, 1000)
+    recorded_run.blob(6, 0, "d", State.PRESENT, 1000)
+    recorded_run.blob(7, 0, "e", State.STARTED)
+    recorded_run.blob(9, 0, "e", State.FAILED, 10, 1000, "the disk is full")
+    recorded_run.image(0, "app:v1", State.STARTED)
+    recorded_run.image(6, "app:v1", State.DONE, 2000)
+    recorded_run.image(9, "other:v2", State.FAILED, 0, "404 not there")
+    return recorded_run
 
 
-def opened(browser: Browser, story: RecordedRun, tmp_path: Path, at: float = 10) -> None:
+def open_page(browser: Browser, recorded_run: RecordedRun, tmp_path: Path, at: float = 10) -> None:
     """Write the page of a story and open it from disk."""
     path = tmp_path / "page.html"
-    path.write_text(story.page(at, title="images.txt"), encoding="utf-8")
+    path.write_text(recorded_run.page(at, title="images.txt"), encoding="utf-8")
     browser.open(path)
 
 
@@ -104,8 +104,8 @@ def stage(browser: Browser) -> dict[str, Any]:
     return found
 
 
-def test_the_head_says_what_became_of_it(browser: Browser, tmp_path: Path) -> None:
-    opened(browser, small_story(), tmp_path)
+def test_head_shows_the_totals(browser: Browser, tmp_path: Path) -> None:
+    open_page(browser, small_run(), tmp_path)
 
     assert text_of(browser, "h1") == "images.txt"
     assert text_of(browser, "#verdict") == "1 image failed"
@@ -126,7 +126,7 @@ def test_the_head_says_what_became_of_it(browser: Browser, tmp_path: Path) -> No
 
 
 def test_the_timeline_is_drawn(browser: Browser, tmp_path: Path) -> None:
-    opened(browser, small_story(), tmp_path)
+    open_page(browser, small_run(), tmp_path)
 
     wide = stage(browser)["width"]
     tall = stage(browser)["height"]
@@ -140,7 +140,7 @@ def test_the_timeline_is_drawn(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_searching_filters_tables_and_timeline(browser: Browser, tmp_path: Path) -> None:
-    opened(browser, small_story(), tmp_path)
+    open_page(browser, small_run(), tmp_path)
     wide = stage(browser)["width"]
     sent = variable(browser, "sent")
     before = colours(browser, 84, 124, wide - 92, 60)[sent]
@@ -156,7 +156,7 @@ def test_searching_filters_tables_and_timeline(browser: Browser, tmp_path: Path)
 
 
 def test_the_legend_shows_only_what_is_chosen(browser: Browser, tmp_path: Path) -> None:
-    opened(browser, small_story(), tmp_path)
+    open_page(browser, small_run(), tmp_path)
 
     browser.click("#legend [data-kind=failed]")
     failed = (listed(browser, "images"), listed(browser, "transfers"))
@@ -170,7 +170,7 @@ def test_the_legend_shows_only_what_is_chosen(browser: Browser, tmp_path: Path) 
 
 
 def test_tables_are_sorted_by_any_column(browser: Browser, tmp_path: Path) -> None:
-    opened(browser, small_story(), tmp_path)
+    open_page(browser, small_run(), tmp_path)
 
     browser.click("#transfers .names [role=columnheader]:nth-child(7) button")
     slowest = [row[6] for row in rows_of(browser, "transfers")]
@@ -181,8 +181,8 @@ def test_tables_are_sorted_by_any_column(browser: Browser, tmp_path: Path) -> No
     assert quickest == ["2.00 s", "3.00 s", "5.00 s", "", "", ""]
 
 
-def test_pointing_at_a_transfer_tells_about_it(browser: Browser, tmp_path: Path) -> None:
-    opened(browser, small_story(), tmp_path)
+def test_pointing_at_a_transfer_shows_its_details(browser: Browser, tmp_path: Path) -> None:
+    open_page(browser, small_run(), tmp_path)
     place = stage(browser)
     second = (place["width"] - 92) / 10
     middle = (place["left"] + 84 + 3 * second, place["top"] + 124 + 24 + 12)  # worker 1
@@ -199,8 +199,8 @@ def test_pointing_at_a_transfer_tells_about_it(browser: Browser, tmp_path: Path)
         assert words in details
 
 
-def test_pointing_at_the_throughput_tells_how_much_it_was(browser: Browser, tmp_path: Path) -> None:
-    opened(browser, small_story(), tmp_path)
+def test_pointing_at_the_throughput_shows_its_value(browser: Browser, tmp_path: Path) -> None:
+    open_page(browser, small_run(), tmp_path)
     place = stage(browser)
     second = (place["width"] - 92) / 10
 
@@ -213,10 +213,10 @@ def test_pointing_at_the_throughput_tells_how_much_it_was(browser: Browser, tmp_
     assert waiting == "4 waiting"
 
 
-def test_dragging_over_the_throughput_zooms_and_a_key_goes_back(
+def test_dragging_over_the_throughput_zooms_and_a_key_resets_the_zoom(
     browser: Browser, tmp_path: Path
 ) -> None:
-    opened(browser, small_story(), tmp_path)
+    open_page(browser, small_run(), tmp_path)
     place = stage(browser)
     wide, sent = place["width"] - 92, variable(browser, "sent")
     whole = colours(browser, 84, 124, wide, 20)[sent]
@@ -234,8 +234,8 @@ def test_dragging_over_the_throughput_zooms_and_a_key_goes_back(
     assert colours(browser, 84, 124, wide, 20)[sent] == whole
 
 
-def test_keys_go_from_transfer_to_transfer(browser: Browser, tmp_path: Path) -> None:
-    opened(browser, small_story(), tmp_path)
+def test_arrow_keys_select_transfers(browser: Browser, tmp_path: Path) -> None:
+    open_page(browser, small_run(), tmp_path)
     stage(browser)
     browser.run("document.getElementById('canvas').focus({ preventScroll: true })")
 
@@ -250,7 +250,7 @@ def test_keys_go_from_transfer_to_transfer(browser: Browser, tmp_path: Path) -> 
 
 
 def test_keys_walk_through_a_table(browser: Browser, tmp_path: Path) -> None:
-    opened(browser, small_story(), tmp_path)
+    open_page(browser, small_run(), tmp_path)
     browser.run("document.querySelector('#transfers .line[tabindex=\"0\"]').focus()")
 
     browser.press(KEY["down"], KEY["down"], KEY["enter"])
@@ -261,8 +261,8 @@ def test_keys_walk_through_a_table(browser: Browser, tmp_path: Path) -> None:
     assert text_of(browser, "#details dd").startswith(f"sha256:{chosen}")
 
 
-def test_a_slash_goes_to_the_search(browser: Browser, tmp_path: Path) -> None:
-    opened(browser, small_story(), tmp_path)
+def test_slash_focuses_the_search(browser: Browser, tmp_path: Path) -> None:
+    open_page(browser, small_run(), tmp_path)
 
     browser.press("/")
 
@@ -274,7 +274,7 @@ def test_a_slash_goes_to_the_search(browser: Browser, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_fits_every_window(browser: Browser, tmp_path: Path, width: int, *, dark: bool) -> None:
     browser.resize(width, 800, dark=dark)
-    opened(browser, small_story(), tmp_path)
+    open_page(browser, small_run(), tmp_path)
 
     assert browser.run("return document.documentElement.scrollWidth") == width
     ink, ground = (
@@ -304,14 +304,14 @@ def test_what_a_registry_wrote_is_text_and_nothing_else(browser: Browser, tmp_pa
         "</script><img src=http://127.0.0.1:9/x onerror=owned=1><script>window.owned=1</script>"
     )
     override = "v1\u202egnp.exe"
-    story = RecordedRun()
+    recorded_run = RecordedRun()
     for at, name in enumerate((attack, "<b>bold</b>", "javascript:owned=1", override, "\ud800")):
         image = Event("image", name, f"{HOST}:{name}", State.FAILED, 0, None, f"{name} {attack}")
         blob = Event("blob", name, name, State.FAILED, 0, 1, attack)
-        story.emit(at, f"worker {attack}", image)
-        story.emit(at, f"worker {attack}", blob)
+        recorded_run.emit(at, f"worker {attack}", image)
+        recorded_run.emit(at, f"worker {attack}", blob)
     path = tmp_path / "page.html"
-    path.write_text(story.page(9, title=attack), encoding="utf-8")
+    path.write_text(recorded_run.page(9, title=attack), encoding="utf-8")
     browser.open(path)
     for row in range(5):
         browser.run(
@@ -344,8 +344,8 @@ def test_a_script_that_got_into_the_page_would_not_run(browser: Browser, tmp_pat
 def test_ten_thousand_transfers_are_drawn_searched_and_scrolled(
     browser: Browser, tmp_path: Path
 ) -> None:
-    story = long_run(LARGE)
-    opened(browser, story, tmp_path, at=story.end)
+    recorded_run = long_run(LARGE)
+    open_page(browser, recorded_run, tmp_path, at=recorded_run.end)
 
     assert listed(browser, "transfers") == LARGE
     wide = stage(browser)["width"]
@@ -369,7 +369,7 @@ def test_ten_thousand_transfers_are_drawn_searched_and_scrolled(
 
 
 def test_an_empty_run_has_a_page(browser: Browser, tmp_path: Path) -> None:
-    opened(browser, RecordedRun(), tmp_path, at=0.001)
+    open_page(browser, RecordedRun(), tmp_path, at=0.001)
 
     assert text_of(browser, "#verdict") == "Complete, no failures"
     assert listed(browser, "transfers") == 0

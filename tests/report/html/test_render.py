@@ -100,6 +100,6 @@ def test_a_page_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".", "missing/page.html"])
-def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path, name: str) -> None:
+def test_unwritable_path_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError, match="cannot write the report"):
         Timeline().write_page(tmp_path / name)

@@ -16,7 +16,7 @@ from tests.report.html.recorded_runs import HOST, MIB, RESET, RecordedRun, diges
 
 
 @pytest.fixture
-def story() -> RecordedRun:
+def recorded_run() -> RecordedRun:
     return RecordedRun()
 
 
@@ -27,13 +27,17 @@ def only(columns: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_a_transfer_has_its_worker_and_its_times(story: RecordedRun) -> None:
-    story.emit(1, "concil-image-3", Event("blob", digest("a"), HOST, State.WAITING, 0, 1000))
-    story.emit(3, "concil-worker-5", Event("blob", digest("a"), HOST, State.STARTED, 0, 1000))
-    story.emit(3, "concil-worker-5", Event("blob", digest("a"), HOST, State.MOVING, 0, 1000))
-    story.emit(7, "concil-worker-5", Event("blob", digest("a"), HOST, State.DONE, 1000, 1000))
+def test_a_transfer_has_its_worker_and_its_times(recorded_run: RecordedRun) -> None:
+    recorded_run.emit(1, "concil-image-3", Event("blob", digest("a"), HOST, State.WAITING, 0, 1000))
+    recorded_run.emit(
+        3, "concil-worker-5", Event("blob", digest("a"), HOST, State.STARTED, 0, 1000)
+    )
+    recorded_run.emit(3, "concil-worker-5", Event("blob", digest("a"), HOST, State.MOVING, 0, 1000))
+    recorded_run.emit(
+        7, "concil-worker-5", Event("blob", digest("a"), HOST, State.DONE, 1000, 1000)
+    )
 
-    data = story.data(9)
+    data = recorded_run.data(9)
     one = only(data["transfers"])
     assert (one["queued"], one["started"], one["ended"]) == (1000, 3000, 7000)
     assert data["lanes"][one["lane"]] == "worker-5"
@@ -44,11 +48,11 @@ def test_a_transfer_has_its_worker_and_its_times(story: RecordedRun) -> None:
 
 
 @pytest.mark.parametrize("state", [State.MOUNTED, State.PRESENT])
-def test_what_nobody_had_to_move_has_an_end_only(story: RecordedRun, state: State) -> None:
-    story.blob(1, 0, "a", State.WAITING)
-    story.blob(2, 4, "a", state, 1000)
+def test_present_blob_has_only_an_end_time(recorded_run: RecordedRun, state: State) -> None:
+    recorded_run.blob(1, 0, "a", State.WAITING)
+    recorded_run.blob(2, 4, "a", state, 1000)
 
-    data = story.data(3)
+    data = recorded_run.data(3)
     one = only(data["transfers"])
     assert (one["state"], one["started"], one["ended"]) == (state, None, 2000)
     assert data["lanes"][one["lane"]] == "worker-4"
@@ -56,15 +60,15 @@ def test_what_nobody_had_to_move_has_an_end_only(story: RecordedRun, state: Stat
     assert data["totals"]["bytes"][state] == 1000
 
 
-def test_a_loss_lasts_until_bytes_move_again(story: RecordedRun) -> None:
-    story.blob(0, 0, "a", State.STARTED)
-    story.blob(1, 0, "a", State.MOVING, 0)
-    story.blob(2, 0, "a", State.RETRYING, 400, 1000, "first")
-    story.blob(5, 0, "a", State.MOVING, 300)
-    story.blob(6, 0, "a", State.RETRYING, 500, 1000, "second")
-    story.blob(9, 0, "a", State.FAILED, 500, 1000, "gave up")
+def test_a_loss_lasts_until_bytes_move_again(recorded_run: RecordedRun) -> None:
+    recorded_run.blob(0, 0, "a", State.STARTED)
+    recorded_run.blob(1, 0, "a", State.MOVING, 0)
+    recorded_run.blob(2, 0, "a", State.RETRYING, 400, 1000, "first")
+    recorded_run.blob(5, 0, "a", State.MOVING, 300)
+    recorded_run.blob(6, 0, "a", State.RETRYING, 500, 1000, "second")
+    recorded_run.blob(9, 0, "a", State.FAILED, 500, 1000, "gave up")
 
-    data = story.data(10)
+    data = recorded_run.data(10)
     one = only(data["transfers"])
     texts = data["strings"]
     losses = [(at, until, texts[why]) for _, at, until, why in one["interruptions"]["0"]]
@@ -75,51 +79,51 @@ def test_a_loss_lasts_until_bytes_move_again(story: RecordedRun) -> None:
     assert sum(data["throughput"]["bytes"]) == pytest.approx(600, rel=0.01)
 
 
-def test_many_losses_are_counted_and_the_first_are_kept(story: RecordedRun) -> None:
-    story.blob(0, 0, "a", State.STARTED)
+def test_many_losses_are_counted_and_the_first_are_kept(recorded_run: RecordedRun) -> None:
+    recorded_run.blob(0, 0, "a", State.STARTED)
     for n in range(100):
-        story.blob(n, 0, "a", State.RETRYING, 0, 1000, RESET)
+        recorded_run.blob(n, 0, "a", State.RETRYING, 0, 1000, RESET)
 
-    one = only(story.data(100)["transfers"])
+    one = only(recorded_run.data(100)["transfers"])
     assert one["retries"] == 100
     assert len(one["interruptions"]["0"]) == MAX_INTERRUPTIONS
 
 
-def test_workers_that_help_are_named(story: RecordedRun) -> None:
-    story.blob(0, 0, "a", State.STARTED)
-    story.blob(1, 0, "a", State.MOVING, 0)
-    story.blob(2, 7, "a", State.MOVING, 100)
-    story.blob(3, 0, "a", State.MOVING, 200)
-    story.blob(4, 7, "a", State.MOVING, 300)
-    story.blob(5, 7, "a", State.DONE, 1000)
+def test_workers_that_help_are_named(recorded_run: RecordedRun) -> None:
+    recorded_run.blob(0, 0, "a", State.STARTED)
+    recorded_run.blob(1, 0, "a", State.MOVING, 0)
+    recorded_run.blob(2, 7, "a", State.MOVING, 100)
+    recorded_run.blob(3, 0, "a", State.MOVING, 200)
+    recorded_run.blob(4, 7, "a", State.MOVING, 300)
+    recorded_run.blob(5, 7, "a", State.DONE, 1000)
 
-    data = story.data(6)
+    data = recorded_run.data(6)
     one = only(data["transfers"])
     assert data["lanes"][one["lane"]] == "worker-0"
     [[lane, first, last]] = one["helpers"]["0"]
     assert (data["lanes"][lane], first, last) == ("worker-7", 2000, 4000)
 
 
-def test_what_an_earlier_run_brought_is_no_throughput(story: RecordedRun) -> None:
-    story.blob(0, 0, "a", State.STARTED)
-    story.blob(0, 0, "a", State.STARTED, 700)
-    story.blob(1, 0, "a", State.MOVING, 800)
-    story.blob(2, 0, "a", State.DONE, 1000)
+def test_what_an_earlier_run_brought_is_no_throughput(recorded_run: RecordedRun) -> None:
+    recorded_run.blob(0, 0, "a", State.STARTED)
+    recorded_run.blob(0, 0, "a", State.STARTED, 700)
+    recorded_run.blob(1, 0, "a", State.MOVING, 800)
+    recorded_run.blob(2, 0, "a", State.DONE, 1000)
 
-    data = story.data(3)
+    data = recorded_run.data(3)
     assert sum(data["throughput"]["bytes"]) == pytest.approx(300, rel=0.01)
     one = only(data["transfers"])
     assert (one["resumeOffset"], one["started"]) == (700, 0)
 
 
-def test_what_has_not_ended_is_shown_as_it_stands(story: RecordedRun) -> None:
-    story.blob(0, 0, "a", State.WAITING)
-    story.blob(0, 0, "b", State.WAITING)
-    story.blob(1, 0, "b", State.STARTED)
-    story.blob(2, 0, "b", State.MOVING, 10)
-    story.image(0, "app:v1", State.STARTED)
+def test_what_has_not_ended_is_shown_as_it_stands(recorded_run: RecordedRun) -> None:
+    recorded_run.blob(0, 0, "a", State.WAITING)
+    recorded_run.blob(0, 0, "b", State.WAITING)
+    recorded_run.blob(1, 0, "b", State.STARTED)
+    recorded_run.blob(2, 0, "b", State.MOVING, 10)
+    recorded_run.image(0, "app:v1", State.STARTED)
 
-    data = story.data(3, complete=False)
+    data = recorded_run.data(3, complete=False)
     transfers = data["transfers"]
     assert transfers["state"] == ["waiting", "moving"]
     assert transfers["ended"] == [None, None]
@@ -128,17 +132,17 @@ def test_what_has_not_ended_is_shown_as_it_stands(story: RecordedRun) -> None:
     assert data["complete"] is False
 
 
-def test_what_an_interrupt_ends_is_unfinished_and_no_failure(story: RecordedRun) -> None:
-    story.image(0, "app:v1", State.STARTED)
-    story.blob(1, 0, "a", State.STARTED)
-    story.blob(1, 0, "b", State.WAITING)
-    story.blob(2, 1, "c", State.FAILED, 0, 1000, "404")
-    story.timeline.interrupt()
-    story.blob(3, 0, "a", State.FAILED, 10, 1000, "cancelled")
-    story.blob(3, 0, "b", State.FAILED, 0, 1000, "cancelled")
-    story.image(3, "app:v1", State.FAILED, 0, "cancelled")
+def test_what_an_interrupt_ends_is_unfinished_and_no_failure(recorded_run: RecordedRun) -> None:
+    recorded_run.image(0, "app:v1", State.STARTED)
+    recorded_run.blob(1, 0, "a", State.STARTED)
+    recorded_run.blob(1, 0, "b", State.WAITING)
+    recorded_run.blob(2, 1, "c", State.FAILED, 0, 1000, "404")
+    recorded_run.timeline.interrupt()
+    recorded_run.blob(3, 0, "a", State.FAILED, 10, 1000, "cancelled")
+    recorded_run.blob(3, 0, "b", State.FAILED, 0, 1000, "cancelled")
+    recorded_run.image(3, "app:v1", State.FAILED, 0, "cancelled")
 
-    data = story.data(4, complete=False)
+    data = recorded_run.data(4, complete=False)
     transfers = data["transfers"]
     assert dict(zip(transfers["digest"], transfers["state"], strict=True)) == {
         digest("a"): "started",
@@ -149,24 +153,24 @@ def test_what_an_interrupt_ends_is_unfinished_and_no_failure(story: RecordedRun)
     assert (data["totals"]["blobs"]["failed"], data["totals"]["images"]["failed"]) == (1, 0)
 
 
-def test_a_blob_that_is_moved_twice_is_two_transfers(story: RecordedRun) -> None:
+def test_a_blob_that_is_moved_twice_is_two_transfers(recorded_run: RecordedRun) -> None:
     for at in (0, 10):
-        story.blob(at, 0, "a", State.STARTED)
-        story.blob(at + 1, 0, "a", State.DONE, 1000)
+        recorded_run.blob(at, 0, "a", State.STARTED)
+        recorded_run.blob(at + 1, 0, "a", State.DONE, 1000)
 
-    assert story.data(20)["transfers"]["started"] == [0, 10_000]
+    assert recorded_run.data(20)["transfers"]["started"] == [0, 10_000]
 
 
-def test_images_have_their_outcome(story: RecordedRun) -> None:
-    story.image(0, "a:1", State.STARTED)
-    story.image(2, "a:1", State.DONE, 500)
-    story.image(3, "b:1", State.PRESENT)
-    story.image(4, "c:1", State.FAILED, 0, "404 not there")
-    with story._at(5, "main"):
-        story.timeline.add_failure("quay.io/d", "no list")
-        story.timeline.set_expected_images(9)
+def test_images_have_their_outcome(recorded_run: RecordedRun) -> None:
+    recorded_run.image(0, "a:1", State.STARTED)
+    recorded_run.image(2, "a:1", State.DONE, 500)
+    recorded_run.image(3, "b:1", State.PRESENT)
+    recorded_run.image(4, "c:1", State.FAILED, 0, "404 not there")
+    with recorded_run._at(5, "main"):
+        recorded_run.timeline.add_failure("quay.io/d", "no list")
+        recorded_run.timeline.set_expected_images(9)
 
-    data = story.data(6, title="of a test")
+    data = recorded_run.data(6, title="of a test")
     images = data["images"]
     assert images["source"] == ["quay.io/a:1", "quay.io/b:1", "quay.io/c:1", "quay.io/d"]
     assert images["state"] == ["done", "present", "failed", "failed"]
@@ -180,17 +184,17 @@ def test_images_have_their_outcome(story: RecordedRun) -> None:
     assert (data["totals"]["expectedImages"], data["title"]) == (9, "of a test")
 
 
-def test_of_too_many_transfers_the_telling_ones_stay() -> None:
-    story = RecordedRun(most=4)
+def test_of_too_many_transfers_the_failed_and_slowest_are_kept() -> None:
+    recorded_run = RecordedRun(most=4)
     for n in range(100):
         name = f"{n:02x}"
-        story.blob(n, 0, name, State.STARTED)
+        recorded_run.blob(n, 0, name, State.STARTED)
         if n == 20:
-            story.blob(n, 0, name, State.RETRYING, 0, 1000, RESET)
+            recorded_run.blob(n, 0, name, State.RETRYING, 0, 1000, RESET)
         state = State.FAILED if n == 10 else State.DONE
-        story.blob(n + (0.9 if n in {30, 40} else 0.1), 0, name, state, 1000)
+        recorded_run.blob(n + (0.9 if n in {30, 40} else 0.1), 0, name, state, 1000)
 
-    data = story.data(200)
+    data = recorded_run.data(200)
     assert data["transfers"]["digest"] == [digest(f"{n:02x}") for n in (10, 20, 30, 40)]
     totals = data["totals"]
     assert (totals["blobs"]["done"], totals["blobs"]["failed"]) == (99, 1)
@@ -198,13 +202,13 @@ def test_of_too_many_transfers_the_telling_ones_stay() -> None:
     assert totals["bytes"]["done"] == 99_000
 
 
-def test_texts_of_strangers_are_clipped(story: RecordedRun) -> None:
-    story.image(0, "a:1", State.FAILED, 0, "x" * 100_000)
+def test_long_texts_are_truncated(recorded_run: RecordedRun) -> None:
+    recorded_run.image(0, "a:1", State.FAILED, 0, "x" * 100_000)
 
-    assert len(story.page(1)) < 100_000
+    assert len(recorded_run.page(1)) < 100_000
 
 
-def test_any_thread_may_tell() -> None:
+def test_any_thread_may_send_events() -> None:
     timeline = Timeline()
 
     def tell(number: int) -> None:

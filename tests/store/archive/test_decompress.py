@@ -23,7 +23,7 @@ from concil.store.archive.decompress import (
     open_decompressed,
 )
 from tests.support.images import make_blob
-from tests.support.layouts import told
+from tests.support.layouts import has_message
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -74,9 +74,9 @@ def test_several_members_and_zeros_behind_them_are_one_stream() -> None:
 def test_more_than_is_honest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decompress, "MIN_OUTPUT_LIMIT", MIB)
 
-    with pytest.raises(ContentError) as caught:
+    with pytest.raises(ContentError) as excinfo:
         unpacked(gzip.compress(bytes(2 * MIB)), 1000)
-    assert told(caught.value, "decompresses to more than 1048576 bytes")
+    assert has_message(excinfo.value, "decompresses to more than 1048576 bytes")
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_more_than_is_honest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     ],
     ids=["cut", "cut early", "rubbish behind", "wrong sum"],
 )
-def test_damaged_streams_are_told_in_a_line(packed: bytes, words: str) -> None:
-    with pytest.raises(ContentError) as caught:
+def test_damaged_streams_are_an_error_in_one_line(packed: bytes, words: str) -> None:
+    with pytest.raises(ContentError) as excinfo:
         unpacked(packed, 1000)
-    assert told(caught.value, words)
+    assert has_message(excinfo.value, words)
 
 
 @pytest.mark.parametrize("name", PACKERS)
@@ -118,26 +118,26 @@ def test_several_streams_of_every_compression_are_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PACKERS)
-def test_damage_to_every_compression_is_told_in_a_line(name: str) -> None:
+def test_damage_in_every_compression_is_an_error_in_one_line(name: str) -> None:
     packed = PACKERS[name](make_blob(1, 5000))
 
     with pytest.raises(ContentError) as cut:
         unpacked(packed[:-1], 1000)
-    assert told(cut.value, f"middle of its {name}")
+    assert has_message(cut.value, f"middle of its {name}")
     with pytest.raises(ContentError) as behind:
         unpacked(packed + b"rubbish, and more of it", 1000)
-    assert told(behind.value, "damaged")
+    assert has_message(behind.value, "damaged")
 
 
 @pytest.mark.parametrize("name", PACKERS)
-def test_a_stream_that_is_cut_off_is_told_to_be_truncated(name: str) -> None:
+def test_truncated_stream_is_an_error(name: str) -> None:
     stream = PACKERS[name](make_blob(1, 5000))
 
     for length in (len(stream) - 1, len(stream) // 2, MAGIC_SIZE):
         for before in (b"", stream):
-            with pytest.raises(ContentError) as caught:
+            with pytest.raises(ContentError) as excinfo:
                 unpacked(before + stream[:length], 1000)
-            assert told(caught.value, "is truncated", f"middle of its {name}")
+            assert has_message(excinfo.value, "is truncated", f"middle of its {name}")
 
 
 @pytest.mark.parametrize("name", PACKERS)
@@ -170,9 +170,9 @@ def test_a_bomb_of_every_compression_is_refused_early(
     monkeypatch.setattr(decompress, "MIN_OUTPUT_LIMIT", MIB)
     packed = PACKERS[name](bytes(50 * MIB))
 
-    with pytest.raises(ContentError) as caught:
+    with pytest.raises(ContentError) as excinfo:
         unpacked(packed, 1_000_000)
-    assert told(caught.value, "decompresses to more than")
+    assert has_message(excinfo.value, "decompresses to more than")
 
 
 def test_a_frame_that_is_skipped_may_come_first_and_last() -> None:
@@ -186,9 +186,9 @@ def test_a_window_that_needs_gigabytes_is_refused() -> None:
     window_log = 31
     header = b"\x28\xb5\x2f\xfd\x00" + bytes([(window_log - 10) << 3]) + b"\x01\x00\x00"
 
-    with pytest.raises(ContentError) as caught:
+    with pytest.raises(ContentError) as excinfo:
         unpacked(header, 1000)
-    assert told(caught.value, "damaged")
+    assert has_message(excinfo.value, "damaged")
 
 
 def test_the_name_of_a_file_in_a_plain_tar_is_no_compression() -> None:
@@ -214,13 +214,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_memory_does_not_grow_with_what_comes_out(name: str, tmp_path: Path) -> None:
     (tmp_path / "packed").write_bytes(PACKERS[name](bytes(300 * MIB)))
 
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", MEASURED, str(tmp_path / "packed")],
         capture_output=True,
         check=True,
     )
 
-    assert int(done.stdout) < 30 * 1024  # KiB
+    assert int(result.stdout) < 30 * 1024  # KiB
 
 
 def test_a_python_without_a_compression_says_what_brings_it(
@@ -230,8 +230,8 @@ def test_a_python_without_a_compression_says_what_brings_it(
     monkeypatch.setitem(sys.modules, "backports", None)
     monkeypatch.setitem(sys.modules, "backports.zstd", None)
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         unpacked(b"\x28\xb5\x2f\xfd" + bytes(20), 1000)
 
-    assert told(caught.value, "compressed with zstd", "cannot decompress")
-    assert caught.value.remedy == "pip install 'concil[zstd]', or decompress it first"
+    assert has_message(excinfo.value, "compressed with zstd", "cannot decompress")
+    assert excinfo.value.remedy == "pip install 'concil[zstd]', or decompress it first"

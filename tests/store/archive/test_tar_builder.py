@@ -12,7 +12,7 @@ import pytest
 from concil.errors import StoreError
 from concil.store.archive.tar_builder import TarBuilder
 from tests.support.images import make_blob
-from tests.support.layouts import told
+from tests.support.layouts import has_message
 
 LARGE = 2_500_000  # bytes; more than is moved at once
 # Begins an archive, says so, and is killed while it waits.
@@ -112,10 +112,10 @@ def test_a_link_stays_and_leads_to_the_new_archive(final: Path, tmp_path: Path) 
     assert contents(real) == {"a": b"1"}
 
 
-def test_a_directory_that_takes_no_file_is_told_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(StoreError) as caught:
+def test_unwritable_directory_is_an_error_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as excinfo:
         TarBuilder(tmp_path / "missing" / "a.tar")
-    assert told(caught.value, "cannot write", "a.tar")
+    assert has_message(excinfo.value, "cannot write", "a.tar")
 
 
 def test_a_killed_process_leaves_no_archive_and_the_next_sweeps_up(final: Path) -> None:

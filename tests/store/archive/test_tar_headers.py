@@ -14,7 +14,7 @@ from concil.errors import NotFound, StoreError
 from concil.store.archive import tar_headers
 from concil.store.archive.tar_headers import TarMembers
 from tests.support.archives import Member, link, member
-from tests.support.layouts import told
+from tests.support.layouts import has_message
 
 LONG = "directory/" * 20 + "name"
 
@@ -107,18 +107,18 @@ def test_links_are_followed_within_the_archive() -> None:
 def test_links_in_a_circle_are_an_error() -> None:
     found = members_of(packed(link("a", "b"), link("b", "a")))
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         found.find("a")
-    assert told(caught.value, "a loop of links")
+    assert has_message(excinfo.value, "a loop of links")
 
 
-def test_a_name_that_is_there_twice_is_nobodys() -> None:
+def test_duplicate_name_is_refused() -> None:
     found = members_of(packed(member("a", b"1"), member("a", b"2"), member("b", b"3")))
 
     assert found.find("b") is not None
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         found.find("a")
-    assert told(caught.value, "several members 'a'")
+    assert has_message(excinfo.value, "several members 'a'")
 
 
 def test_devices_and_pipes_are_left_out() -> None:
@@ -128,9 +128,9 @@ def test_devices_and_pipes_are_left_out() -> None:
 
 
 def test_missing_member_is_not_found() -> None:
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(NotFound) as excinfo:
         members_of(packed(member("a"))).get("b")
-    assert told(caught.value, "'b'")
+    assert has_message(excinfo.value, "'b'")
 
 
 @pytest.mark.parametrize("kind", ["gnu", "pax"])
@@ -141,13 +141,13 @@ def test_sparse_members_are_refused(kind: str) -> None:
     else:
         header.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.name": "holes"}
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         members_of(packed((header, b"")))
-    assert told(caught.value, "sparse", "'holes'")
+    assert has_message(excinfo.value, "sparse", "'holes'")
 
 
 @pytest.mark.parametrize("key", ["path", "size", "linkpath"])
-def test_one_name_for_all_members_is_refused(key: str) -> None:
+def test_global_header_that_sets_a_name_or_size_is_refused(key: str) -> None:
     content = tarfile.TarInfo.create_pax_global_header({key: "7"})
 
     with pytest.raises(StoreError, match=f"sets the {key} of all members"):
@@ -172,10 +172,10 @@ def test_global_comments_are_passed_over() -> None:
         (packed(member(LONG), form=tarfile.GNU_FORMAT)[:1024], "truncated"),
     ],
 )  # fmt: skip
-def test_what_is_no_archive_is_told_in_a_line(content: bytes, words: str) -> None:
-    with pytest.raises(StoreError) as caught:
+def test_invalid_archive_is_an_error_in_one_line(content: bytes, words: str) -> None:
+    with pytest.raises(StoreError) as excinfo:
         members_of(content)
-    assert told(caught.value, words)
+    assert has_message(excinfo.value, words)
 
 
 def checksummed(block: bytearray) -> bytes:
@@ -189,9 +189,9 @@ def test_negative_sizes_are_refused() -> None:
     block = bytearray(packed(member("a"))[:512])
     block[124:136] = b"\xff" * 4 + struct.pack(">q", -512)
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         members_of(checksummed(block) + bytes(1024))
-    assert told(caught.value, "-512 bytes")
+    assert has_message(excinfo.value, "-512 bytes")
 
 
 @pytest.mark.parametrize(
@@ -208,9 +208,9 @@ def test_negative_sizes_are_refused() -> None:
 def test_damaged_pax_headers_are_refused(records: bytes) -> None:
     extra = member("x", records, kind=tarfile.XHDTYPE)
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         members_of(packed(extra, member("a"), form=tarfile.USTAR_FORMAT))
-    assert told(caught.value, "archive has a")
+    assert has_message(excinfo.value, "archive has a")
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE])
@@ -227,7 +227,7 @@ def test_large_headers_are_refused_before_they_are_read(kind: bytes) -> None:
         TarMembers(read, 2 * 10**9, "archive")
 
 
-def test_there_is_a_most_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_members_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tar_headers, "MAX_MEMBERS", 3)
 
     members_of(packed(*(member(str(n)) for n in range(3))))

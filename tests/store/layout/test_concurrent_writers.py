@@ -58,11 +58,11 @@ def refusal_of_a_stranger(place: Path) -> str:
     os.chdir(place.parent)
     if os.geteuid() == 0:
         os.setuid(65534)
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         LayoutDirectory(place.name).set_entry(
             "v1", Descriptor(OCI_MANIFEST, Digest.from_bytes(b"x"), 1)
         )
-    return f"{caught.value} / {caught.value.remedy}"
+    return f"{excinfo.value} / {excinfo.value.remedy}"
 
 
 def names(place: Path) -> set[str]:
@@ -76,7 +76,7 @@ def expected(*who: str, count: int) -> set[str]:
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one object", "an object each"])
-def test_names_added_by_eight_threads_are_all_there(layout_path: Path, shared: bool) -> None:
+def test_names_added_by_eight_threads_are_all_kept(layout_path: Path, shared: bool) -> None:
     common = LayoutDirectory(layout_path)
 
     def add(number: int) -> None:
@@ -91,7 +91,7 @@ def test_names_added_by_eight_threads_are_all_there(layout_path: Path, shared: b
     assert set(common.names()) == names(layout_path)
 
 
-def test_names_added_by_two_processes_are_all_there(tmp_path: Path) -> None:
+def test_names_added_by_two_processes_are_all_kept(tmp_path: Path) -> None:
     place = tmp_path / "made-by-either"
     both = [SPAWN.Process(target=add_names, args=(place, who, 50)) for who in ("a", "b")]
 
@@ -119,7 +119,7 @@ def test_killed_process_leaves_a_whole_index_and_no_lock(layout_path: Path) -> N
     assert names(layout_path) >= {f"endless-{number}-0" for number in told_of} | {"later-0"}
 
 
-def test_full_disk_is_told_and_leaves_what_was_there(layout_path: Path) -> None:
+def test_full_disk_is_an_error_and_preserves_the_existing_names(layout_path: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
         blob, index = pool.submit(refusal_of_a_full_disk, layout_path).result()
 
@@ -130,30 +130,30 @@ def test_full_disk_is_told_and_leaves_what_was_there(layout_path: Path) -> None:
     assert [path.name for path in (layout_path / ".concil").iterdir()] == ["lock"]
 
 
-def test_layout_of_somebody_else_is_refused(layout_path: Path) -> None:
+def test_layout_of_another_owner_is_refused(layout_path: Path) -> None:
     layout_path.parent.chmod(0o755)
     layout_path.chmod(0o555)
     (layout_path / ".concil").chmod(0o555)
 
     with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
-        said = pool.submit(refusal_of_a_stranger, layout_path).result()
+        message = pool.submit(refusal_of_a_stranger, layout_path).result()
 
     layout_path.chmod(0o755)
-    assert ".concil" in said
-    assert "permissions" in said
+    assert ".concil" in message
+    assert "permissions" in message
     assert names(layout_path) == set()
 
 
-def test_lock_that_is_never_let_go_is_an_error(
+def test_lock_that_is_never_released_is_an_error(
     layout_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("concil.fs.nofollow_tree._LOCK_TIMEOUT", 0.0)  # seconds
 
-    with NoFollowTree(layout_path).locked(), pytest.raises(StoreError) as caught:
+    with NoFollowTree(layout_path).locked(), pytest.raises(StoreError) as excinfo:
         add_names(layout_path, "a", 1)
 
-    assert "cannot lock" in str(caught.value)
-    assert "other process" in caught.value.remedy
+    assert "cannot lock" in str(excinfo.value)
+    assert "other process" in excinfo.value.remedy
     assert names(layout_path) == set()
 
 

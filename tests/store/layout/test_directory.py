@@ -19,7 +19,7 @@ from concil.errors import (
 from concil.oci.descriptor import Descriptor
 from concil.oci.media_types import OCI_INDEX
 from concil.store.layout.store import LayoutDirectory, LayoutStore
-from tests.support.layouts import NEW, read_index, told
+from tests.support.layouts import NEW, has_message, read_index
 from tests.support.store_contract import LAYER, Blob, put_image, write
 
 # The directory.
@@ -74,10 +74,10 @@ def test_directory_reached_through_a_link_is_the_same_realm(
 
 
 def test_missing_directory_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(NotFound) as excinfo:
         LayoutDirectory(tmp_path / "absent")
 
-    assert told(caught.value, "absent")
+    assert has_message(excinfo.value, "absent")
     assert not (tmp_path / "absent").exists()
 
 
@@ -85,27 +85,27 @@ def test_missing_directory_is_not_found(tmp_path: Path) -> None:
 def test_file_in_the_place_of_the_directory_is_refused(tmp_path: Path, create: bool) -> None:
     (tmp_path / "file").write_text("kept")
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         LayoutDirectory(tmp_path / "file", create=create)
 
-    assert told(caught.value, "file")
+    assert has_message(excinfo.value, "file")
     assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_place_where_nothing_can_be_made_is_refused() -> None:
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         LayoutDirectory("/proc/self/no-layout-here", create=True)
 
-    assert told(caught.value, "cannot create", "no-layout-here")
+    assert has_message(excinfo.value, "cannot create", "no-layout-here")
 
 
 def test_directory_without_an_index_is_no_layout(layout_path: Path) -> None:
     (layout_path / "index.json").unlink()
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         LayoutDirectory(layout_path)
 
-    assert told(caught.value, "not a layout", "index.json")
+    assert has_message(excinfo.value, "not a layout", "index.json")
 
 
 @pytest.mark.parametrize(
@@ -115,10 +115,10 @@ def test_directory_without_an_index_is_no_layout(layout_path: Path) -> None:
 def test_layout_of_another_version_is_refused(layout_path: Path, content: bytes) -> None:
     (layout_path / "oci-layout").write_bytes(content)
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         LayoutDirectory(layout_path)
 
-    assert told(caught.value)
+    assert has_message(excinfo.value)
 
 
 # Blobs.
@@ -129,9 +129,9 @@ def test_blob_that_is_damaged_is_refused_and_written_again(layout_path: Path) ->
     digest = layout.write_blob(b"content")
     layout.blob_path(digest).write_bytes(b"CONTENT")
 
-    with pytest.raises(DigestMismatch) as caught:
+    with pytest.raises(DigestMismatch) as excinfo:
         layout.read_blob(digest, 100)
-    assert told(caught.value, digest.hex)
+    assert has_message(excinfo.value, digest.hex)
 
     layout.write_blob(b"content")
     assert layout.read_blob(digest, 100) == b"content"
@@ -141,20 +141,20 @@ def test_blob_of_another_size_is_refused_by_name(layout_path: Path) -> None:
     store, blob = LayoutStore(LayoutDirectory(layout_path)), Blob.random(100)
     write(store, blob.content, blob.descriptor.digest)
 
-    with pytest.raises(SizeMismatch) as caught:
+    with pytest.raises(SizeMismatch) as excinfo:
         store.open_blob(Descriptor(LAYER, blob.descriptor.digest, 101))
 
-    assert told(caught.value, blob.descriptor.digest.hex)
+    assert has_message(excinfo.value, blob.descriptor.digest.hex)
 
 
 def test_manifest_larger_than_the_limit_is_not_read(layout_path: Path) -> None:
     store = LayoutStore(LayoutDirectory(layout_path), manifest_limit=100)
     manifest = put_image(store, 1, "v1")
 
-    with pytest.raises(InvalidManifest) as caught:
+    with pytest.raises(InvalidManifest) as excinfo:
         store.get_manifest("v1")
 
-    assert told(caught.value, manifest.digest.hex)
+    assert has_message(excinfo.value, manifest.digest.hex)
 
 
 def test_entry_whose_manifest_is_missing_counts_as_none(layout_path: Path) -> None:
@@ -163,20 +163,20 @@ def test_entry_whose_manifest_is_missing_counts_as_none(layout_path: Path) -> No
     store = LayoutStore(layout)
 
     assert store.find_manifest("v1") is None
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(NotFound) as excinfo:
         store.get_manifest("v1")
-    assert told(caught.value, NEW.digest.hex)
+    assert has_message(excinfo.value, NEW.digest.hex)
 
 
-def test_missing_name_is_told_with_the_names_there_are(layout_path: Path) -> None:
+def test_missing_name_lists_the_existing_names(layout_path: Path) -> None:
     store = LayoutStore(LayoutDirectory(layout_path))
     put_image(store, 1, "v1")
 
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(NotFound) as excinfo:
         store.get_manifest("v2")
 
-    assert told(caught.value, "v2")
-    assert "v1" in caught.value.remedy
+    assert has_message(excinfo.value, "v2")
+    assert "v1" in excinfo.value.remedy
 
 
 def test_layer_is_not_deleted_as_if_it_were_a_manifest(layout_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_reference_that_begins_like_a_digest_must_be_one(layout_path: Path, refe
 
 
 def test_blob_without_digest_cannot_be_begun(layout_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         LayoutStore(LayoutDirectory(layout_path)).begin_blob(5)
 
-    assert told(caught.value, "digest")
+    assert has_message(excinfo.value, "digest")

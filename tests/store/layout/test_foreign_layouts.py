@@ -20,7 +20,7 @@ from concil.oci.media_types import DOCKER_MANIFEST, OCI_MANIFEST
 from concil.store.layout.store import LayoutDirectory, LayoutStore
 from concil.transfer.journal import Journal
 from tests.support import images
-from tests.support.layouts import OLD, read_index, told
+from tests.support.layouts import OLD, has_message, read_index
 from tests.support.skopeo import Skopeo
 from tests.support.system import require_program
 
@@ -68,10 +68,10 @@ def test_index_without_a_list_is_an_empty_one(
 def test_what_is_no_index_at_all_is_refused(layout_path: Path, content: bytes) -> None:
     (layout_path / "index.json").write_bytes(content)
 
-    with pytest.raises(InvalidManifest) as caught:
+    with pytest.raises(InvalidManifest) as excinfo:
         LayoutDirectory(layout_path)
 
-    assert told(caught.value, "index.json", "not an image index")
+    assert has_message(excinfo.value, "index.json", "not an image index")
 
 
 @pytest.mark.real
@@ -163,10 +163,10 @@ def test_layout_that_does_not_say_its_version_is_read_with_a_warning(
 def test_directory_without_both_files_is_no_layout(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         LayoutDirectory(tmp_path / "empty")
 
-    assert told(caught.value, "not a layout")
+    assert has_message(excinfo.value, "not a layout")
 
 
 # Docker's types.
@@ -246,11 +246,11 @@ def test_what_is_in_the_place_of_a_blob_is_called_by_its_name(
     digest = {"layer": layer, "config": config, "manifest": manifest}[which].digest
     replace(store.backend.blob_path(digest))
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         copied(f"oci:{tmp_path}/source:a", f"oci:{tmp_path}/new:a")
 
-    assert told(caught.value, digest.hex, f"is {kind}, not a regular file")
-    assert ("cp -rL" in caught.value.remedy) == (kind == "a symbolic link")
+    assert has_message(excinfo.value, digest.hex, f"is {kind}, not a regular file")
+    assert ("cp -rL" in excinfo.value.remedy) == (kind == "a symbolic link")
 
 
 @pytest.mark.parametrize("name", ["blobs", "blobs/sha256"])
@@ -258,11 +258,11 @@ def test_linked_directory_is_called_so(tmp_path: Path, image: images.Image, name
     images.write_layout(tmp_path / "source", {"a": image})
     _link(tmp_path / "source" / name)
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         copied(f"oci:{tmp_path}/source:a", f"oci:{tmp_path}/new:a")
 
-    assert told(caught.value, f"{name}'", "is a symbolic link, not a directory")
-    assert "cp -rL" in caught.value.remedy
+    assert has_message(excinfo.value, f"{name}'", "is a symbolic link, not a directory")
+    assert "cp -rL" in excinfo.value.remedy
 
 
 def test_layout_that_was_copied_with_its_links_resolved_is_read(

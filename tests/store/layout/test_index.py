@@ -18,8 +18,8 @@ from tests.support.layouts import (
     OLD,
     REF_NAME,
     entry,
+    has_message,
     read_index,
-    told,
     write_index,
 )
 
@@ -44,10 +44,10 @@ from tests.support.layouts import (
 def test_broken_index_is_refused_by_name(layout_path: Path, content: bytes) -> None:
     (layout_path / "index.json").write_bytes(content)
 
-    with pytest.raises(InvalidManifest) as caught:
+    with pytest.raises(InvalidManifest) as excinfo:
         LayoutDirectory(layout_path)
 
-    assert told(caught.value, "index.json")
+    assert has_message(excinfo.value, "index.json")
 
 
 @pytest.mark.parametrize(
@@ -56,10 +56,10 @@ def test_broken_index_is_refused_by_name(layout_path: Path, content: bytes) -> N
 def test_entry_with_an_impossible_digest_is_refused(layout_path: Path, digest: object) -> None:
     write_index(layout_path, entry(b"good"), entry(b"bad") | {"digest": digest})
 
-    with pytest.raises(InvalidManifest) as caught:
+    with pytest.raises(InvalidManifest) as excinfo:
         LayoutDirectory(layout_path)
 
-    assert told(caught.value, "index.json")
+    assert has_message(excinfo.value, "index.json")
 
 
 def test_entry_with_impossible_fields_is_refused(layout_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_index_without_end_is_not_read(layout_path: Path) -> None:
     with (layout_path / "index.json").open("r+b") as file:
         file.truncate(MAX_INDEX_SIZE + 1)
 
-    with pytest.raises(InvalidManifest) as caught:
+    with pytest.raises(InvalidManifest) as excinfo:
         LayoutDirectory(layout_path)
 
-    assert told(caught.value, "index.json", "larger")
+    assert has_message(excinfo.value, "index.json", "larger")
 
 
 def test_index_that_breaks_later_is_noticed_and_left_alone(layout_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_foreign_fields_are_kept(layout_path: Path) -> None:
     assert [e["digest"] for e in after["manifests"]] == [foreign["digest"], str(NEW.digest)]
 
 
-def test_entries_without_name_are_told_apart_by_digest(layout_path: Path) -> None:
+def test_entries_without_name_are_distinguished_by_digest(layout_path: Path) -> None:
     layout = LayoutDirectory(layout_path)
     for descriptor in (OLD, NEW, OLD, NEW):
         layout.set_entry(None, descriptor)
@@ -160,10 +160,10 @@ def test_no_name_among_several_images_is_an_error_that_lists_them(layout_path: P
     layout.set_entry("v1", OLD)
     layout.set_entry("v2", NEW)
 
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         layout.find_entry(None)
 
-    assert told(caught.value, "v1", "v2")
+    assert has_message(excinfo.value, "v1", "v2")
     assert LayoutStore(layout).find_manifest("") is None
     with pytest.raises(UsageError):
         LayoutStore(layout).get_manifest("")
@@ -185,9 +185,9 @@ def test_short_name_shared_by_two_images_of_containerd_is_ambiguous(layout_path:
     )
     layout = LayoutDirectory(layout_path)
 
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as excinfo:
         layout.find_entry("1")
-    assert told(caught.value, "example.org/a:1", "example.org/b:1")
+    assert has_message(excinfo.value, "example.org/a:1", "example.org/b:1")
     assert list(layout.names()) == ["example.org/a:1", "example.org/b:1"]
 
     layout.set_entry("1", Descriptor(OCI_MANIFEST, Digest.from_bytes(b"own"), 3))

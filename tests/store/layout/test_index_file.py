@@ -83,7 +83,7 @@ def test_writes_wait_longer_where_they_take_long(
     assert len(set(LayoutDirectory(layout_path).names())) == 101
 
 
-def test_edits_are_told_since_a_mark_and_all_entries_where_there_are_too_many(
+def test_edits_since_a_mark_or_all_entries_if_there_are_too_many(
     late: LayoutDirectory,
 ) -> None:
     found = late.edits_since(None)

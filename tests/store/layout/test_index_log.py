@@ -90,7 +90,7 @@ def test_changes_are_in_the_index_when_the_layout_is_closed(layout_path: Path) -
     assert logs(layout_path) == []
 
 
-def test_what_a_killed_process_has_logged_is_there(layout_path: Path) -> None:
+def test_changes_logged_by_a_killed_process_are_applied(layout_path: Path) -> None:
     killed(layout_path)
 
     layout = LayoutDirectory(layout_path)
@@ -143,7 +143,7 @@ def test_line_that_was_not_written_to_its_end_does_not_count(layout_path: Path) 
         b"{}\n",
     ],
 )
-def test_log_of_a_stranger_does_no_harm(layout_path: Path, line: bytes) -> None:
+def test_invalid_log_is_ignored(layout_path: Path, line: bytes) -> None:
     (layout_path / ".concil" / f"{'0' * 16}-00000000.log").write_bytes(line)
 
     assert list(LayoutDirectory(layout_path).names()) == []

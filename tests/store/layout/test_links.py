@@ -10,7 +10,7 @@ import pytest
 
 from concil.errors import StoreError
 from concil.store.layout.store import LayoutDirectory, LayoutStore
-from tests.support.layouts import NEW, told
+from tests.support.layouts import NEW, has_message
 from tests.support.store_contract import Blob, put_image, write
 
 _READERS: dict[str, Callable[[Path], object]] = {
@@ -29,9 +29,9 @@ def test_linked_file_is_not_followed(
     before = (tmp_path / "outside").read_bytes()
 
     if reader is _READERS["open"] or name == "index.json":
-        with pytest.raises(StoreError) as caught:
+        with pytest.raises(StoreError) as excinfo:
             reader(layout_path)
-        assert told(caught.value, name)
+        assert has_message(excinfo.value, name)
     else:
         reader(layout_path)  # the link is replaced by a file
 
@@ -51,9 +51,9 @@ def test_linked_directory_is_not_followed(layout_path: Path, tmp_path: Path, nam
     with pytest.raises(StoreError):
         store.backend.write_blob(b"content")
     if name != ".concil":
-        with pytest.raises(StoreError) as caught:
+        with pytest.raises(StoreError) as excinfo:
             store.get_manifest("v1")
-        assert told(caught.value, f"{name}'", "a symbolic link")
+        assert has_message(excinfo.value, f"{name}'", "a symbolic link")
         with pytest.raises(StoreError):
             store.has_blob(blob.descriptor)
 
@@ -68,9 +68,9 @@ def test_linked_blob_is_neither_read_nor_written_through(layout_path: Path, tmp_
     store.backend.blob_path(blob.descriptor.digest).symlink_to(outside)
 
     assert not store.has_blob(blob.descriptor)
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         store.open_blob(blob.descriptor)
-    assert told(caught.value, blob.descriptor.digest.hex)
+    assert has_message(excinfo.value, blob.descriptor.digest.hex)
 
     outside.write_bytes(b"precious")
     write(store, blob.content, blob.descriptor.digest)
@@ -104,9 +104,9 @@ def test_other_things_in_the_place_of_a_blob_are_refused_at_once(
     make(store.backend.blob_path(blob.descriptor.digest))
 
     assert not store.has_blob(blob.descriptor)
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         store.open_blob(blob.descriptor)
-    assert told(caught.value, "not a regular file")
+    assert has_message(excinfo.value, "not a regular file")
 
 
 def test_partial_file_with_another_name_elsewhere_is_not_written_to(
@@ -119,10 +119,10 @@ def test_partial_file_with_another_name_elsewhere_is_not_written_to(
     (tmp_path / "outside").write_bytes(b"precious")
     os.link(tmp_path / "outside", partial)
 
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreError) as excinfo:
         store.begin_blob(10, blob.descriptor.digest)
 
-    assert told(caught.value, partial.name)
+    assert has_message(excinfo.value, partial.name)
     assert (tmp_path / "outside").read_bytes() == b"precious"
 
 

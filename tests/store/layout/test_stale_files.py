@@ -82,7 +82,7 @@ def test_link_of_that_name_stays_and_leads_nowhere(layout_path: Path, tmp_path: 
     assert (tmp_path / "outside").read_bytes() == b"precious"
 
 
-def test_file_that_is_taken_before_it_is_locked_is_made_anew(
+def test_file_that_is_removed_before_it_is_locked_is_created_again(
     layout_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process sweeps between the making of a temporary file and its lock."""
