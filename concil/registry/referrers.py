@@ -186,8 +186,8 @@ class Referrers:
                 # Therefore read it again, and write again if entries are missing.
                 self._client.put_manifest(body, OCI_INDEX, tag)
         raise ProtocolViolation(
-            f"{self._describe(subject)}: others write the tag {tag} all the time",
-            remedy="let only one program at a time write referrers of one image",
+            f"{self._describe(subject)}: other clients keep writing the tag {tag}",
+            remedy="write the referrers of an image from one program at a time",
         )
 
     def _list_by_api(self, subject: Digest) -> list[dict[str, Any]] | None:
@@ -230,7 +230,7 @@ class Referrers:
             if len(entries) > MAX_REFERRERS:
                 break
             url = next_url
-        raise ProtocolViolation(f"{self._describe(subject)}: the list has no end")
+        raise ProtocolViolation(f"{self._describe(subject)}: the list does not end")
 
     def _redirect_target(self, response: requests.Response) -> str | None:
         """Return the target of a redirect within the registry; None for any other response."""
@@ -261,8 +261,8 @@ class Referrers:
         """
         status = response.status_code
         if not is_first_page:
-            raise ProtocolViolation(f"{self._describe(subject)}: the list breaks off with {status}")
-        logger.debug("%s: %d, so there may be a tag", self._describe(subject), status)
+            raise ProtocolViolation(f"{self._describe(subject)}: the list ended with {status}")
+        logger.debug("%s: %d; looking for a referrers tag", self._describe(subject), status)
         content = response.content
         if status != requests.codes.bad_request and not any(
             c in content for c in _UNKNOWN_NAME_CODES
@@ -289,10 +289,10 @@ class Referrers:
             return _parse_index(body, operation)
         if for_writing:
             raise InvalidManifest(
-                f"{operation}: the tag {tag} is an image, and no list of referrers",
-                remedy="give that image another tag: this one belongs to the referrers",
+                f"{operation}: the tag {tag} is an image, not a list of referrers",
+                remedy="give that image another tag: this one is reserved for referrers",
             )
-        logger.debug("%s: the tag is no list", operation)
+        logger.debug("%s: the tag is not a list of referrers", operation)
         return None
 
     def _describe(self, subject: Digest) -> str:

@@ -328,7 +328,7 @@ def test_a_redirect_is_judged_like_a_realm(
 def test_redirects_end(server: ScriptedServer, fetch: Fetch) -> None:
     server.respond("GET", r"/token\?.*", reply(307, Location="/token?round"))
 
-    with pytest.raises(ProtocolViolation, match="without end"):
+    with pytest.raises(ProtocolViolation, match="too many redirects"):
         fetch(ALICE)
 
     assert len(server.requests) == 9
@@ -358,7 +358,7 @@ def test_a_service_that_says_nothing_is_not_waited_for(
     server.respond("GET", r"/token\?.*", ScriptedResponse(hold=never))
 
     try:
-        with pytest.raises(ConnectionLost, match="too long"):
+        with pytest.raises(ConnectionLost, match="within the timeout"):
             service.fetch_token(REALM, ALICE)
     finally:
         never.set()

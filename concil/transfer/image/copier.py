@@ -183,7 +183,7 @@ class ImageCopier:
         try:
             destination.put_manifest(root, job.destination_reference)
         except StatusError as error:
-            logger.info("%s: %s; looking at all of it", job.destination_name, error)
+            logger.info("%s: %s; checking all of it", job.destination_name, error)
             return False
         return True
 
@@ -224,7 +224,7 @@ class ImageCopier:
                 )
                 if attempt == _MAX_ATTEMPTS or not may_be_missing:
                     raise
-                logger.warning("%s: %s; looking at all of it again", job.source_name, error)
+                logger.warning("%s: %s; checking all of it again", job.source_name, error)
                 sleep_or_raise(
                     backoff_delay(self._pool.context.config.retry, attempt), self._pool.cancel
                 )
