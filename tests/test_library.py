@@ -307,11 +307,13 @@ def test_every_option_for_a_parameter_is_one() -> None:
 
 
 def test_a_remedy_names_the_parameter_and_the_option_where_each_belongs() -> None:
-    error = TLSFailure("no", remedy="name its CA with verify=FILE, or use verify=False if you must")
+    error = TLSFailure(
+        "no", remedy="give its CA with verify=FILE, or disable the check with verify=False"
+    )
 
     assert (
         failures.describe_error(error)
-        == "no; name its CA with --cacert FILE, or use --insecure if you must"
+        == "no; give its CA with --cacert FILE, or disable the check with --insecure"
     )
     assert "verify=False" in error.remedy
     assert (

@@ -256,7 +256,7 @@ class Authenticator:
         realm = challenge.get("realm")
         if not realm:
             raise ProtocolViolation(
-                f"{host_of(self.registry_url)} offers a token but names no realm"
+                f"{host_of(self.registry_url)} offers a token service but does not name its realm"
             )
         requested_scopes = slot.wider_scopes or join_scopes(scopes, challenge.get("scope"))
         return TokenRequest(

@@ -30,14 +30,14 @@ def check_realm(url: str, registry_url: str) -> str:
     realm_origin, registry_origin = origin(target), origin(registry_url)
     if realm_origin[0] == "http" and registry_origin[0] == "https":
         raise ProtocolViolation(
-            f"{registry_origin[1]} sends its users to a token service without TLS: "
-            f"{redact_url(target)}",
-            remedy="the registry's configuration is wrong, or somebody sits in between",
+            f"{registry_origin[1]} names a token service without TLS: {redact_url(target)}",
+            remedy="the registry may be misconfigured, or the connection may be intercepted",
         )
     if is_internal(realm_origin[1]) and not _is_same_host(realm_origin[1], registry_origin[1]):
         raise ProtocolViolation(
-            f"{registry_origin[1]} names a token service inside this network: {redact_url(target)}",
-            remedy="the registry's configuration is wrong, or somebody wants your credentials",
+            f"{registry_origin[1]} names a token service in a private network: "
+            f"{redact_url(target)}",
+            remedy="the registry may be misconfigured, or it may try to steal your credentials",
         )
     return target
 

@@ -75,7 +75,7 @@ def request_wider_token(
         if retry.is_retryable(error):
             raise
         # Only the wider scope is rejected; the credentials may still be valid.
-        logger.debug("%s gives no wider token: %s", host_of(request.realm), error)
+        logger.debug("%s does not issue a token for more scopes: %s", host_of(request.realm), error)
         return False
     slot.cached_token, slot.token_request, slot.wider_scopes = (
         CachedToken(token, cached_token.credentials, wider),

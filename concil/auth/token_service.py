@@ -83,7 +83,9 @@ def registry_token_header(token: str) -> str:
     """
     header = bearer_header(token)
     if header is None:
-        raise AccessDenied("the registry token of the login is none", remedy="log in again")
+        raise AccessDenied(
+            "the registry token of the login is not a valid token", remedy="log in again"
+        )
     return header
 
 
@@ -156,7 +158,7 @@ class TokenService:
             is_final = True  # the service supports it, but it has expired or was revoked
         if is_final:
             raise _refusal_error(response, content, key[2])
-        logger.debug("%s: no refresh token is taken", redact_url(response.url))
+        logger.debug("%s: identity tokens are not accepted", redact_url(response.url))
         with self._lock:
             if self._refresh_tokens.get(key) == grant:
                 del self._refresh_tokens[key]
@@ -242,10 +244,10 @@ def _password_form(credentials: Credentials | None) -> dict[str, str]:
 
 def _describe_request(credentials: Credentials | None) -> str:
     if credentials is None:
-        return "asked for a token without user and password"
+        return "requested a token without credentials"
     if credentials.identity_token is not None and not credentials.password:
-        return f"asked for a token with the identity token of {credentials.description}"
-    return f"asked for a token as {credentials.description}"
+        return f"requested a token with the identity token of {credentials.description}"
+    return f"requested a token as {credentials.description}"
 
 
 def _refusal_error(
@@ -279,10 +281,10 @@ def _read_response(response: requests.Response, deadline: float, operation: str)
             content += piece
             if len(content) > MAX_RESPONSE_SIZE:
                 raise ProtocolViolation(
-                    f"{operation}: the answer is larger than {MAX_RESPONSE_SIZE} bytes"
+                    f"{operation}: the response is larger than {MAX_RESPONSE_SIZE} bytes"
                 )
             if time.monotonic() > deadline:
-                raise ConnectionLost(f"{operation}: the answer takes too long")
+                raise ConnectionLost(f"{operation}: the response takes too long")
     except (requests.RequestException, OSError, errors.URLLIB3_ERRORS) as error:
         raise errors.translate(error, operation, has_answered=True) from error
     finally:
@@ -306,8 +308,8 @@ def parse_token(content: bytes, operation: str, request_time: float) -> Token:
         is_json = True
     if not is_json:
         raise AccessDenied(
-            f"{operation}: the answer is not JSON",
-            remedy="something else than a token service answers",
+            f"{operation}: the response is not JSON",
+            remedy="the responding server is not a token service",
         )
     token = refresh = None
     if isinstance(document, dict):
@@ -317,7 +319,7 @@ def parse_token(content: bytes, operation: str, request_time: float) -> Token:
     has_refresh = isinstance(refresh, str) and bool(refresh)
     SECRETS.register(refresh if has_refresh else None, kind="refresh token")
     if header is None:
-        raise AccessDenied(f"{operation}: the answer has no token")
+        raise AccessDenied(f"{operation}: the response contains no token")
     SECRETS.register(token, kind="token")
     lifetime = document.get("expires_in")
     # Comparisons with NaN are false, and True is an int.

@@ -59,7 +59,7 @@ class FileBlobTransfers:
         digest = address.digest
         size = None if digest is None else blob_size(store, digest)
         if digest is None or size is None:
-            raise NotFound(f"{address} is not there", remedy="check the repository and digest")
+            raise NotFound(f"{address} does not exist", remedy="check the repository and digest")
         blob = Descriptor(OCTET_STREAM, digest, size)
         meter = self._create_meter(str(blob.digest), str(destination), blob.size)
         with report_transfer(meter, blob.size):

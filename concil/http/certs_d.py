@@ -17,7 +17,7 @@ from concil.errors import UsageError, safe_repr
 _MAX_FILE_SIZE = MIB  # bytes of one file
 # A host that is safe as a directory name: no "..", no slash.
 _DIRECTORY_NAME = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:\[\]-]*")
-_REMEDY = "certs.d has ca.crt, and client.cert with client.key beside it"
+_REMEDY = "a certs.d directory contains ca.crt, or client.cert and client.key"
 CertificatePair = tuple[str, str]
 
 
@@ -100,7 +100,7 @@ def read_directory(directory: Path) -> HostCertificates:
         stem, dot, suffix = name.rpartition(".")
         counterpart = {"cert": f"{stem}.key", "key": f"{stem}.cert"}.get(suffix) if dot else None
         if counterpart is not None and counterpart not in names:
-            raise _certificate_error(directory, f"{name} is there without {counterpart}")
+            raise _certificate_error(directory, f"{name} exists without {counterpart}")
         if suffix == "cert" and counterpart is not None:
             pairs.append((str(directory / name), str(directory / counterpart)))
     for pair in pairs[:1]:
@@ -154,7 +154,7 @@ def _describe_cause(error: OSError | ValueError) -> str:
     if isinstance(error, ssl.SSLError):
         if error.reason == "KEY_VALUES_MISMATCH":
             return "the key belongs to another certificate"
-        return "no certificate or key in PEM, or a key with a password"
+        return "it is not a PEM certificate or key, or the key is encrypted"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return "not a file of certificates in PEM"

@@ -90,9 +90,9 @@ def _limit_error(error: BaseException, operation: str) -> LimitReached | None:
 def _describe_violation(error: BaseException, text: str) -> str:
     """Describe a malformed response or request; "" if it is neither."""
     if _TOO_LARGE.search(text):
-        return "the headers of the answer are too large, or too many"
+        return "the response headers are too large or too many"
     if CONFLICTING_LENGTHS in text:
-        return "the answer has two lengths"
+        return "the response has two different lengths"
     return "a URL or header that cannot be sent" if isinstance(error, ValueError) else ""
 
 
@@ -120,10 +120,10 @@ def _proxy_error(
         return _unreachable_proxy_error(operation, setting)
     status = int(tunnel_refusal[1])
     setting_name = setting or _ANY_PROXY
-    remedy = f"the proxy of {setting_name} does not let this host through, or cannot reach it"
+    remedy = f"the proxy of {setting_name} refuses to connect to this host, or cannot reach it"
     if status == requests.codes.proxy_authentication_required:
         remedy = proxy_password_remedy(setting)
-    unreachable = Unreachable(f"{operation}: the proxy answers {status}", remedy=remedy)
+    unreachable = Unreachable(f"{operation}: the proxy responds with {status}", remedy=remedy)
     unreachable.has_answered_before = status >= 500
     return unreachable
 
@@ -138,7 +138,10 @@ def _unreachable_proxy_error(operation: str, setting: str) -> Unreachable:
 def proxy_password_remedy(setting: str) -> str:
     """Say how to set the user and password of a proxy."""
     setting_name = setting or _ANY_PROXY
-    return f"give the proxy's user and password: {setting_name}=http://user:password@host:port"
+    return (
+        "give the user name and password of the proxy: "
+        f"{setting_name}=http://user:password@host:port"
+    )
 
 
 def _join_messages(error: BaseException) -> str:
@@ -176,14 +179,14 @@ def _handshake_error(text: str, operation: str) -> TLSFailure | None:
         reason = match[1] if match else "certificate verify failed"
         failure = TLSFailure(
             f"{operation}: the server's certificate is not trusted: {reason}",
-            remedy="name its CA with verify=FILE, or use verify=False if you must",
+            remedy="give its CA with verify=FILE, or disable the check with verify=False",
         )
         failure.is_downgrade_forbidden = True
         return failure
     if any(mark in text for mark in ("WRONG_VERSION_NUMBER", "RECORD_LAYER", "HTTP_REQUEST")):
         return TLSFailure(
             f"{operation}: the server does not speak TLS",
-            remedy="write http:// in front of the host if plain http is meant",
+            remedy="write http:// in front of the host for plain http",
         )
     if any(mark in text for mark in ("No such file", "PEM", "NO_CERTIFICATE", "is encrypted")):
         return _unreadable_file_error(
@@ -191,12 +194,12 @@ def _handshake_error(text: str, operation: str) -> TLSFailure | None:
         )
     if "KEY_VALUES_MISMATCH" in text:
         return _unreadable_file_error(
-            f"{operation}: the client certificate and its key are no pair"
+            f"{operation}: the client certificate and its key do not match"
         )
     if "ALERT" in text or "HANDSHAKE" in text or "UNSUPPORTED_PROTOCOL" in text:
         failure = TLSFailure(
             f"{operation}: the TLS handshake failed",
-            remedy="the server may want a client certificate",
+            remedy="the server may require a client certificate",
         )
         failure.is_downgrade_forbidden = True  # the server does speak TLS
         return failure
@@ -204,7 +207,7 @@ def _handshake_error(text: str, operation: str) -> TLSFailure | None:
 
 
 def _unreadable_file_error(message: str) -> TLSFailure:
-    failure = TLSFailure(message, remedy="name a file of PEM certificates")
+    failure = TLSFailure(message, remedy="give a file of PEM certificates")
     failure.is_downgrade_forbidden = True  # a mistyped path must not disable TLS
     return failure
 
@@ -226,12 +229,12 @@ _CAUSE_BY_ERRNO = {
 def _describe_cause(error: BaseException, text: str) -> str:
     """Return a short cause for the message; the stack's own texts contain object addresses."""
     if "headers take too long" in text:
-        return "the headers of the answer take too long"
+        return "the response headers take too long"
     if "NameResolutionError" in text or "gaierror" in text:
         return "the host name is not known"
     for cause in iter_exception_chain(error):
         if isinstance(cause, OSError) and cause.errno in _CAUSE_BY_ERRNO:
             return _CAUSE_BY_ERRNO[cause.errno]
     if "Timeout" in text or "timed out" in text:
-        return "no byte came for too long"
-    return "the answer broke off" if "IncompleteRead" in text else "the connection was closed"
+        return "no data was received within the timeout"
+    return "the response is incomplete" if "IncompleteRead" in text else "the connection was closed"

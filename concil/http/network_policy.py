@@ -76,10 +76,10 @@ def check_reachable(target: str, referring_url: str) -> None:
         is_allowed = is_internal(referring_host) or _is_private_name(referring_host)
     if not is_allowed:
         raise ProtocolViolation(
-            f"{redact_url(referring_url)} points to a host inside this network: "
+            f"{redact_url(referring_url)} points to a host in a private network: "
             f"{redact_url(target)}",
-            remedy="somebody may want to look around here; if not, let the registry name "
-            "its storage by a host name",
+            remedy="this may be an attempt to reach internal hosts; if it is not, configure the "
+            "registry to use a host name for its storage",
         )
 
 
@@ -105,12 +105,12 @@ def check_public(
     """
     scheme, host, _ = origin(url)
     if scheme != "https":
-        raise ProtocolViolation(f"{redact_url(url)} is no https")
+        raise ProtocolViolation(f"{redact_url(url)} does not use https")
     if not _PLAIN_NETLOC.fullmatch(urllib.parse.urlsplit(url).netloc):
-        raise ProtocolViolation(f"{redact_url(url)} is an odd URL")
+        raise ProtocolViolation(f"{redact_url(url)} is not a valid URL")
     is_inside = is_internal(host) or _is_private_name(host)
     if is_inside or (resolve_name is not None and any(map(is_internal, resolve_name(host)))):
-        raise ProtocolViolation(f"{redact_url(url)} is a host inside this network")
+        raise ProtocolViolation(f"{redact_url(url)} is a host in a private network")
 
 
 def is_internal(host: str) -> bool:

@@ -52,7 +52,7 @@ class Paginator:
             return None
         if self.empty_pages >= MAX_EMPTY_PAGES:
             logger.warning(
-                "%s: %d empty pages in a row are taken for the end of the list of %s",
+                "%s: stopped after %d consecutive empty pages of the list of %s",
                 redact_url(response.url),
                 self.empty_pages,
                 self._list_name,
@@ -79,9 +79,10 @@ def next_page_url(response: requests.Response, base_url: str, list_name: str) ->
     # The page may come from a redirect target: registry.k8s.io redirects to other hosts.
     if origin(target) not in (origin(response.url), origin(base_url)):
         raise ProtocolViolation(
-            f"{redact_url(response.url)}: the list of {list_name} goes on elsewhere: "
+            f"{redact_url(response.url)}: the next page of the list of {list_name} is on another "
+            "host: "
             f"{redact_url(target)}",
-            remedy="the registry does not know its own address; see its settings",
+            remedy="check the external address in the registry's configuration",
         )
     return target
 

@@ -71,7 +71,8 @@ def resolve_location(response_url: str, location: str) -> str:
     if response_origin[0] == "https" and target_origin[0] == "http":
         if target_origin[1] != response_origin[1]:
             raise ProtocolViolation(
-                f"{redact_url(response_url)} points from https to plain http: {redact_url(target)}"
+                f"{redact_url(response_url)} redirects from https to plain http: "
+                f"{redact_url(target)}"
             )
         # An explicit port, as in "http://host:443/", remains valid under https.
         netloc = urllib.parse.urlsplit(target).netloc
@@ -82,7 +83,7 @@ def resolve_location(response_url: str, location: str) -> str:
         )
     if not _PLAIN_NETLOC.fullmatch(urllib.parse.urlsplit(target).netloc):
         raise ProtocolViolation(
-            f"{redact_url(response_url)} points to an odd URL: {redact_url(target)}"
+            f"{redact_url(response_url)} redirects to an invalid URL: {redact_url(target)}"
         )
     check_reachable(target, response_url)
     return target

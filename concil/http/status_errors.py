@@ -36,7 +36,9 @@ def _proxy_remedy(response: requests.Response) -> str:
         return ""
     if response.status_code == requests.codes.proxy_authentication_required:
         return proxy_password_remedy(proxy.setting)
-    return f"it came through the proxy that {proxy.setting} names, which may not reach the host"
+    return (
+        f"the request was sent through the proxy in {proxy.setting}, which may not reach the host"
+    )
 
 
 def create_status_error(
@@ -63,11 +65,14 @@ def create_status_error(
     if status == 404:
         kind, remedy = RegistryNotFound, "check the repository, tag or digest"
     elif status in (401, 403):
-        kind, remedy = RegistryDenied, "give credentials, log in, or ask for the right to do this"
+        kind, remedy = RegistryDenied, "give credentials, log in, or request access"
     elif throttling.is_quota_exhausted:
-        kind, remedy = RegistryQuotaExceeded, "log in to have more, or run it again when it renews"
+        kind, remedy = (
+            RegistryQuotaExceeded,
+            "log in for a higher quota, or try again when it renews",
+        )
     elif status == 413:
-        remedy = "a proxy in front of the registry limits the size of a body"
+        remedy = "a proxy in front of the registry limits the size of request bodies"
     elif status in _PROXY_STATUSES:
         remedy = _proxy_remedy(response)
     error = kind(message, response=clean_response(response, content), remedy=remedy)

@@ -283,10 +283,12 @@ def read_limited(response: requests.Response, limit: int, operation: str) -> byt
     length = content_length(response)
     if encoding not in ("", "identity"):
         response.close()
-        raise ProtocolViolation(f"{operation}: the answer is encoded as {safe_repr(encoding, 40)}")
+        raise ProtocolViolation(
+            f"{operation}: the response has the content encoding {safe_repr(encoding, 40)}"
+        )
     if length is not None and length > limit:
         response.close()
-        raise ResponseTooLarge(f"{operation}: the answer is larger than {limit} bytes")
+        raise ResponseTooLarge(f"{operation}: the response is larger than {limit} bytes")
     pieces: list[bytes] = []
     remaining = limit + 1
     deadline = time.monotonic() + BODY_TIMEOUT
@@ -299,14 +301,14 @@ def read_limited(response: requests.Response, limit: int, operation: str) -> byt
             pieces.append(piece)
             remaining -= len(piece)
             if time.monotonic() > deadline:
-                raise ConnectionLost(f"{operation}: the answer takes too long")
+                raise ConnectionLost(f"{operation}: the response takes too long")
     except (requests.RequestException, OSError, errors.URLLIB3_ERRORS) as error:
         response.close()
         raise errors.translate(error, operation, has_answered=True) from error
     content = b"".join(pieces)
     if remaining <= 0:
         response.close()
-        raise ResponseTooLarge(f"{operation}: the answer is larger than {limit} bytes")
+        raise ResponseTooLarge(f"{operation}: the response is larger than {limit} bytes")
     response.raw = io.BytesIO(content)
     return response.content  # and keep it, even if the response is closed
 
@@ -340,5 +342,5 @@ def drain_response(response: requests.Response) -> None:
     # Never read a 416: distribution 2.8 announces more bytes than it sends.
     if response.status_code != 416 and length is not None and length <= MAX_ERROR_SIZE:
         with contextlib.suppress(ConcilError):
-            read_limited(response, MAX_ERROR_SIZE, "an answer that is put aside")
+            read_limited(response, MAX_ERROR_SIZE, "a discarded response")
     response.close()

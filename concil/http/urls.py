@@ -41,7 +41,7 @@ def _parse_origin(url: str) -> Origin:
         parts = urllib.parse.urlsplit(url)
         parsed = parts.scheme.lower(), parts.hostname, parts.port
     if parsed is None:
-        raise ProtocolViolation("not a URL: its host or port makes no sense")
+        raise ProtocolViolation("not a URL: its host or port is invalid")
     scheme, host, port = parsed
     if scheme not in _DEFAULT_PORTS or not host:
         raise ProtocolViolation(f"not a URL of a registry: {redact_url(url)}")
@@ -97,7 +97,7 @@ def join_url(base: str, url: str) -> str:
     """
     with contextlib.suppress(ValueError):  # its message may quote a session or signature
         return urllib.parse.urljoin(base, url)
-    raise ProtocolViolation(f"{redact_url(base)} points to what is no URL")
+    raise ProtocolViolation(f"{redact_url(base)} redirects to an invalid URL")
 
 
 def add_query_parameter(url: str, key: str, value: str) -> str:

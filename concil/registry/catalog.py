@@ -13,7 +13,10 @@ from concil.registry.endpoint import Call, Endpoint
 
 CATALOG_SCOPES = ("registry:catalog:*",)
 _UNSUPPORTED_STATUSES = frozenset({401, 403, 404, 405, 501})
-_REMEDY = "many registries list them to nobody, or only to some users; name the repositories"
+_REMEDY = (
+    "many registries do not list their repositories, or only for some users; give the "
+    "repositories by name"
+)
 
 
 def list_repositories(endpoint: Endpoint, policy: RetryPolicy | None = None) -> Iterator[str]:

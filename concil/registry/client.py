@@ -114,8 +114,8 @@ class RegistryClient:
             if parse_content_range_start(content_range) != start:
                 response.close()
                 raise ProtocolViolation(
-                    f"GET {redact_url(response.url)}: asked for bytes from {start}, "
-                    f"got {safe_repr(content_range or 'no Content-Range')}"
+                    f"GET {redact_url(response.url)}: requested bytes from {start}, received "
+                    f"{safe_repr(content_range or 'no Content-Range')}"
                 )
         return response
 
@@ -236,7 +236,7 @@ class RegistryClient:
             except ResponseTooLarge as error:
                 raise InvalidManifest(
                     f"{operation} is larger than {self._max_manifest_size} bytes",
-                    remedy="no registry accepts such a manifest; build it again with fewer entries",
+                    remedy="registries refuse such a manifest; build it again with fewer entries",
                 ) from error
             body = response.content
             mismatch = find_mismatch(reference, body, response, operation)
@@ -256,7 +256,7 @@ class RegistryClient:
             body,
             expected_statuses=frozenset({200, 201, 202}),
             max_response_size=MIB,
-            operation=f"{self.repository}: answer to a manifest",
+            operation=f"{self.repository}: response to a manifest PUT",
         )
         return self.endpoint.send_with_retry(call, self.policy)
 

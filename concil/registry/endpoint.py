@@ -143,7 +143,7 @@ class Endpoint:
             except (TLSFailure, ConnectionLost) as error:
                 if not self._downgrade_to_http(url, error):
                     raise
-                logger.info("%s speaks no TLS; going on over plain http", self._base_url)
+                logger.info("%s does not support TLS; using plain http", self._base_url)
                 continue
             if not self._is_unauthorized(response, attempt) or challenge_count == _MAX_CHALLENGES:
                 return response
@@ -182,7 +182,7 @@ class Endpoint:
             call.rewind()
         elif not (call.body is None or isinstance(call.body, bytes)):
             raise ConnectionLost(
-                f"{call.method} {redact_url(response.url)}: the token expired on the way"
+                f"{call.method} {redact_url(response.url)}: the token expired during the request"
             )
         return True
 
@@ -257,5 +257,5 @@ def _create_request(call: Call, url: str, authorization: str | None) -> requests
 def _status_error(response: requests.Response) -> StatusError:
     error = status_errors.create_status_error(response, read_error(response))
     if isinstance(error, RegistryDenied) and challenge.is_token_invalid(response):
-        error.remedy = "it takes no token of its token service: their clocks or keys may differ"
+        error.remedy = "it rejects the tokens of its token service: their clocks or keys may differ"
     return error

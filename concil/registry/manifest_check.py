@@ -52,7 +52,7 @@ def confirm_manifest(
     for attempt in range(1, MAX_PUT_ATTEMPTS + 1):
         if attempt > 1:
             operation = f"{client.repository}: manifest {reference}"
-            logger.warning("%s: %s; putting it again", operation, problem)
+            logger.warning("%s: %s; sending it again", operation, problem)
             retry.sleep_or_raise(retry.backoff_delay(client.policy, attempt), endpoint.cancel)
             put_manifest()
         is_confirmed = (
@@ -113,11 +113,11 @@ def _find_problem(client: RegistryClient, manifest: Manifest, reference: str) ->
     except StatusError as error:
         if not isinstance(error, NotFound) and error.status != requests.codes.bad_request:
             raise
-        return f"GET answers {error.status}"
+        return f"GET returned {error.status}"
     if response.status_code != requests.codes.ok:
-        return f"GET answers {response.status_code}"
+        return f"GET returned {response.status_code}"
     if response.content != manifest.body:
-        return f"GET answers with {Digest.from_bytes(response.content)}"
+        return f"GET returned {Digest.from_bytes(response.content)}"
     return ""
 
 
@@ -126,9 +126,10 @@ def _lost_manifest_error(
 ) -> RegistryError:
     host, digest = client.endpoint.base_url.partition("://")[2], manifest.digest
     return RegistryError(
-        f"{host}/{client.repository}: the registry accepts the manifest {digest} as"
-        f" {reference} and cannot return it: {problem}",
-        remedy="its stored file is damaged, as by a kill while it was written, or somebody else"
-        f" writes the same tag: remove blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
-        " from the registry's storage, then run it again",
+        f"{host}/{client.repository}: the registry accepted the manifest {digest} as "
+        f"{reference}, but cannot return it: {problem}",
+        remedy="its stored file may be damaged, or another client writes the same tag: remove "
+        "blobs/"
+        f"{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
+        " from the registry's storage, then try again",
     )

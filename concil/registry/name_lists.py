@@ -57,7 +57,7 @@ def iter_names(
         if url is None:
             return
     raise ProtocolViolation(
-        f"{owner}: the list of {list_name} goes on after {MAX_PAGES} pages,"
+        f"{owner}: the list of {list_name} does not end after {MAX_PAGES} pages,"
         f" {MAX_NAMES} {list_name} or {MAX_LIST_SIZE} bytes"
     )
 
@@ -83,5 +83,5 @@ def _parse_names(content: bytes, owner: str, list_name: str) -> list[str]:
     # Distribution sends null for an empty list.
     names = document.get(list_name) or [] if isinstance(document, dict) else None
     if not isinstance(names, list):
-        raise ProtocolViolation(f"{owner}: the list of {list_name} is no list")
+        raise ProtocolViolation(f"{owner}: the list of {list_name} is not a list")
     return [name for name in names if isinstance(name, str)]

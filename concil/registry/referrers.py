@@ -184,8 +184,8 @@ class Referrers:
                 # Therefore read it again, and write again if entries are missing.
                 self._client.put_manifest(body, OCI_INDEX, tag)
         raise ProtocolViolation(
-            f"{self._describe(subject)}: others write the tag {tag} all the time",
-            remedy="let only one program at a time write referrers of one image",
+            f"{self._describe(subject)}: other clients keep writing the tag {tag}",
+            remedy="write the referrers of an image from one program at a time",
         )
 
     def _list_by_api(self, subject: Digest) -> list[dict[str, Any]] | None:
@@ -227,7 +227,7 @@ class Referrers:
             if len(entries) > MAX_REFERRERS:
                 break
             url = next_url
-        raise ProtocolViolation(f"{self._describe(subject)}: the list has no end")
+        raise ProtocolViolation(f"{self._describe(subject)}: the list does not end")
 
     def _resolve_redirect(self, response_url: str, location: str) -> str | None:
         """Return another URL of the registry that a redirect leads to; None: do not follow it.
@@ -258,8 +258,8 @@ class Referrers:
             ProtocolViolation: the list broke off after its first page.
         """
         if not is_first_page:
-            raise ProtocolViolation(f"{self._describe(subject)}: the list breaks off with {answer}")
-        logger.debug("%s: %s, so there may be a tag", self._describe(subject), answer)
+            raise ProtocolViolation(f"{self._describe(subject)}: the list ended with {answer}")
+        logger.debug("%s: %s; looking for a referrers tag", self._describe(subject), answer)
         if not is_subject_unknown:
             self._shared.record_missing_api(self._client.endpoint.host)
 
@@ -283,10 +283,10 @@ class Referrers:
             return _parse_index(body, operation)
         if for_writing:
             raise InvalidManifest(
-                f"{operation}: the tag {tag} is an image, and no list of referrers",
-                remedy="give that image another tag: this one belongs to the referrers",
+                f"{operation}: the tag {tag} is an image, not a list of referrers",
+                remedy="give that image another tag: this one is reserved for referrers",
             )
-        logger.debug("%s: the tag is no list", operation)
+        logger.debug("%s: the tag is not a list of referrers", operation)
         return None
 
     def _describe(self, subject: Digest) -> str:

@@ -100,7 +100,9 @@ class UploadSession:
         location = response.headers.get("Location")
         drain_response(response)
         if location is None:
-            raise ProtocolViolation(f"{client.repository}: an upload was opened without Location")
+            raise ProtocolViolation(
+                f"{client.repository}: the response to an upload request has no Location header"
+            )
         session = cls(client, client.session_url(response, location))
         session.min_chunk_size = _parse_chunk_size(response, "OCI-Chunk-Min-Length")
         session.max_chunk_size = _parse_chunk_size(response, "OCI-Chunk-Max-Length")
@@ -208,13 +210,14 @@ class UploadSession:
         except StatusError as error:
             if error.status == 400 and "DIGEST_INVALID" in error.args[0]:
                 raise DigestMismatch(
-                    f"{self._client.repository}: the registry got other bytes than {digest}",
-                    remedy="the source is damaged or changed while it was sent, or the way to the"
-                    " registry changes what it carries",
+                    f"{self._client.repository}: the registry received content that does not "
+                    f"match {digest}",
+                    remedy="the source may be damaged or have changed during the upload, or a "
+                    "proxy may alter the data",
                 ) from error
             raise
         self._raise_for_redirect(call, response)
-        read_limited(response, MAX_ERROR_SIZE, f"{self._client.repository}: answer to a PUT")
+        read_limited(response, MAX_ERROR_SIZE, f"{self._client.repository}: response to a PUT")
         self._check_committed(response, digest)
         return response
 
@@ -296,7 +299,7 @@ class UploadSession:
         if stored.algorithm == digest.algorithm and stored != digest:
             raise DigestMismatch(
                 f"{self._client.repository}: sent {digest}, the registry stored {stored}",
-                remedy="its storage or a proxy in front of it changes what it accepts",
+                remedy="its storage or a proxy in front of it alters the content",
             )
 
 

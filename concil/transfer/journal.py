@@ -309,8 +309,8 @@ class Journal:
                 if broken is not None:
                     broken.close()
             logger.warning(
-                "the journal %s cannot be used (%s); going on without: an interrupted transfer"
-                " will start over",
+                "the journal %s cannot be used (%s); continuing without it: an interrupted "
+                "transfer will start over",
                 self.path,
                 str(error) or "out of memory",
             )

@@ -153,7 +153,7 @@ class WorkerPool:
             consequence = (
                 ""
                 if self._thread_failure_time
-                else f"going on with {number} of {self.workers} workers"
+                else f"continuing with {number} of {self.workers} workers"
             )
             if start_thread(thread, consequence):
                 self._threads.append(thread)
@@ -260,5 +260,5 @@ def wait_for(future: Future[Result], cancel: threading.Event) -> Result:
         if cancel.is_set() and not future.done():
             raise Cancelled("cancelled")
     if future.cancelled():
-        raise Cancelled("the transfer was ended before its turn came")
+        raise Cancelled("the transfer was cancelled before it started")
     return future.result()

@@ -116,7 +116,7 @@ def test_foreign_layers_are_skipped_and_reported(
 
     assert_same_image(embedded.url, "to", "v1", image)
     assert not has_layer(embedded, tmp_path)
-    assert (result.skipped_foreign_layers, result.notes) == (1, ("1 foreign layer is left out",))
+    assert (result.skipped_foreign_layers, result.notes) == (1, ("1 foreign layer is skipped",))
 
 
 def test_foreign_layers_come_from_the_source_if_it_has_them(
@@ -248,7 +248,7 @@ def test_real_registry_takes_them_where_it_allows_their_urls(
 
     assert get_manifest(allowing.url, "to", "v1") == index.manifest
     assert get_manifest(allowing.url, "to", image.digest) == image.manifest
-    assert result.notes == ("1 foreign layer is left out",)
+    assert result.notes == ("1 foreign layer is skipped",)
 
 
 @pytest.mark.real
@@ -273,7 +273,7 @@ def test_real_registry_that_allows_none_says_so_at_once(
 
     with (
         Relay(docker_registry.host, observer=log) as relay,
-        pytest.raises(RegistryError, match="does not want its foreign layers") as excinfo,
+        pytest.raises(RegistryError, match="refuses its foreign layers") as excinfo,
     ):
         engine.copy(f"{embedded.url}/from:v1", f"{relay.url}/{repository}:v1")
 

@@ -184,7 +184,7 @@ def test_list_in_a_tag_may_name_what_is_gone(
 
     result = engine.copy(f"{url}/{repository}:v1", f"oci:{tmp_path}/out:v1", referrers=True)
 
-    assert result.notes == (f"{gone.digest} is listed as a referrer and gone",)
+    assert result.notes == (f"{gone.digest} is listed as a referrer, but does not exist",)
     assert blob_path(tmp_path / "out", SIGNED.digest).read_bytes() == SIGNED.manifest
 
 

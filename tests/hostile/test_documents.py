@@ -296,7 +296,7 @@ def test_a_blob_of_other_bytes_never_gets_its_name(
         authenticated_engine.copy(f"http://{hostile.registry.host}/app:v1", f"oci:{destination}:v1")
 
     assert not content.exists() or content.read_bytes() == BLOB
-    assert "nobody thought of" not in caplog.text
+    assert "unexpected error" not in caplog.text
 
 
 @pytest.mark.parametrize("what", ["manifests/v1", "tags/list"])
@@ -320,7 +320,7 @@ def test_nothing_is_unpacked(
     )
 
     assert isinstance(error, ProtocolViolation)
-    assert "encoded" in str(error)
+    assert "content encoding" in str(error)
 
 
 def test_a_registry_that_lies_about_a_push_is_found_out(

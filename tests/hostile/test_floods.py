@@ -162,7 +162,7 @@ def test_indexes_that_nest_without_end_are_refused(
     )
 
     assert isinstance(error, InvalidManifest)
-    assert "nest deeper" in str(error)
+    assert "are nested more than" in str(error)
 
 
 def test_an_index_of_too_many_is_refused_before_they_are_fetched(

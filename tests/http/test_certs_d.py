@@ -88,8 +88,8 @@ def test_the_users_own_directory_comes_first(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        ("client.key", "client.cert is there without client.key"),
-        ("client.cert", "client.key is there without client.cert"),
+        ("client.key", "client.cert exists without client.key"),
+        ("client.cert", "client.key exists without client.cert"),
     ],
 )
 def test_half_a_pair_is_told(tmp_path: Path, client: Certificate, missing: str, said: str) -> None:
@@ -127,7 +127,7 @@ def test_a_key_with_a_password_is_told_and_nobody_is_asked(
     )
     (tmp_path / "locked.pem").write_bytes(client.certificate.read_bytes() + locked)
 
-    with pytest.raises(UsageError, match="a key with a password"):
+    with pytest.raises(UsageError, match="the key is encrypted"):
         check_client_certificate(str(tmp_path / "locked.pem"))
 
 

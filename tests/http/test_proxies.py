@@ -120,7 +120,7 @@ def test_a_proxy_that_refuses_is_one_line(transport: Transport, through: Set, st
     with Proxy(connect_status=status) as proxy:
         through(proxy.url)
 
-        with pytest.raises(Unreachable, match=f"the proxy answers {status}") as caught:
+        with pytest.raises(Unreachable, match=f"the proxy responds with {status}") as caught:
             ask(transport, "https://reg.example/v2/")
 
     assert str(caught.value).isprintable()

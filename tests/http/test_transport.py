@@ -252,7 +252,7 @@ def test_a_server_that_stops_sending_is_given_up(server: ScriptedServer) -> None
     with create_session() as session:
         transport = Transport(session, timeouts=Timeouts(idle=0.05))
 
-        with pytest.raises(ConnectionLost, match="no byte came for too long"):
+        with pytest.raises(ConnectionLost, match="no data was received within the timeout"):
             ask(transport, f"{server.url}/a")
     never.set()
 
@@ -326,7 +326,7 @@ def test_a_pause_can_be_cancelled(server: ScriptedServer, transport: Transport) 
     timer = threading.Timer(0.01, transport.cancel.set)
     timer.start()
 
-    with pytest.raises(Cancelled, match="left alone"):
+    with pytest.raises(Cancelled, match="during a pause"):
         ask(transport, f"{server.url}/a")
 
     timer.join()

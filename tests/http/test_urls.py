@@ -178,7 +178,7 @@ def _url(host: str) -> str:
 @pytest.mark.parametrize("host", [*LOOPBACK, *LINK_LOCAL, *PRIVATE])
 @pytest.mark.parametrize("home", ["http://reg.example/", "http://8.8.8.8/"])
 def test_a_public_registry_leads_nobody_inside(home: str, host: str) -> None:
-    with pytest.raises(ProtocolViolation, match="inside this network"):
+    with pytest.raises(ProtocolViolation, match="in a private network"):
         resolve_location(home, _url(host))
 
 
@@ -197,7 +197,7 @@ def test_a_public_registry_leads_nobody_inside(home: str, host: str) -> None:
 def test_a_registry_inside_leads_nobody_to_what_is_only_this_machines(
     home: str, target: str
 ) -> None:
-    with pytest.raises(ProtocolViolation, match="inside this network"):
+    with pytest.raises(ProtocolViolation, match="in a private network"):
         resolve_location(_url(home), _url(target))
 
 
@@ -323,7 +323,7 @@ def test_url_of_a_stranger_leads_out_of_the_network_by_https_or_nowhere(url: str
 def test_name_that_resolves_to_an_address_inside_is_inside() -> None:
     url = "https://layers.example/x"
 
-    with pytest.raises(ProtocolViolation, match="inside this network"):
+    with pytest.raises(ProtocolViolation, match="in a private network"):
         check_public(url, resolve_name=resolved("93.184.216.34", "fd00::1"))
     check_public(url, resolve_name=resolved("93.184.216.34"))
     check_public(url, resolve_name=None)

@@ -41,7 +41,7 @@ def test_a_registry_that_lists_nothing_says_what_can_be_done(
     with pytest.raises((StatusError, RegistryDenied)) as caught:
         list(list_repositories(endpoint, FAST))
 
-    assert "name the repositories" in caught.value.remedy
+    assert "give the repositories by name" in caught.value.remedy
 
 
 @pytest.mark.parametrize("body", ["x", "[]", '{"repositories": 5}'])

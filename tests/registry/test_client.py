@@ -145,7 +145,7 @@ def test_another_range_than_asked_for_is_refused(
 ) -> None:
     server.respond("GET", BLOB_PATH, reply(206, BLOB, Content_Range=header))
 
-    with pytest.raises(ProtocolViolation, match="asked for bytes from 3"):
+    with pytest.raises(ProtocolViolation, match="requested bytes from 3"):
         client.get_blob(DIGEST, 3)
 
 
@@ -501,7 +501,7 @@ def test_a_list_that_goes_on_elsewhere_is_refused(
     """Half a list is no list: a mirror would miss what is not in it."""
     server.respond("GET", FIRST, page("a", link=f"<{link}>; rel=next"))
 
-    with pytest.raises(ProtocolViolation, match="goes on elsewhere"):
+    with pytest.raises(ProtocolViolation, match="is on another host"):
         list(client.list_tags())
 
     assert len(server.requests) == 1
@@ -514,7 +514,7 @@ def test_pages_without_end_are_refused(
     count = itertools.count()
     server.respond("GET", ".*", lambda _: page("a", link=f"<list?last={next(count)}>; rel=next"))
 
-    with pytest.raises(ProtocolViolation, match="goes on after 5 pages"):
+    with pytest.raises(ProtocolViolation, match="does not end after 5 pages"):
         list(client.list_tags())
 
     assert len(server.requests) == 5

@@ -257,7 +257,7 @@ def test_empty_pages_without_end_are_told_of(
     assert listed.read(endpoint) == []
 
     assert len(server.requests) == LONGEST
-    assert "100 empty pages in a row are taken for the end of the list" in caplog.text
+    assert "stopped after 100 consecutive empty pages of the list" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_half_a_list_of_referrers_is_none(server: ScriptedServer, endpoint: Endp
     listed = LISTS["referrers"]
     server.respond("GET", listed.path, listed.page(link=f"<{listed.path}?page=2>; rel=next"))
 
-    with pytest.raises(ProtocolViolation, match="breaks off with 404"):
+    with pytest.raises(ProtocolViolation, match="list ended with 404"):
         listed.read(endpoint)
 
 

@@ -226,7 +226,7 @@ def test_image_under_the_tag_of_a_digest_is_no_list(
     server.respond("GET", path, reply(body=held.manifest, Content_Type=held.media_type))
 
     assert referrers.list_referrers(subject) == ()
-    with pytest.raises(InvalidManifest, match="is an image, and no list"):
+    with pytest.raises(InvalidManifest, match="is an image, not a list"):
         referrers.add_to_tag(FIRST, FIRST.digest, subject)
     assert server.matching_requests("PUT") == []
 

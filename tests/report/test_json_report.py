@@ -24,7 +24,7 @@ DIGEST = Digest.from_bytes(b"manifest")
 ITEM = MirrorItem("http://user:secret@q.example/a:1", "h.example/a:1")
 
 
-NOTES = ("1 foreign layer is left out",)
+NOTES = ("1 foreign layer is skipped",)
 
 
 def landed(state: State) -> BlobResult:
@@ -61,7 +61,7 @@ def test_every_outcome_is_an_entry(tmp_path: Path) -> None:
         "referrers": 3,
         "skipped_foreign_layers": 1,
         "seconds": 1.235,
-        "notes": ["1 foreign layer is left out"],
+        "notes": ["1 foreign layer is skipped"],
     }
     assert (present["outcome"], present["bytes_sent"]) == ("present", 0)
     assert failed["outcome"] == "failed"

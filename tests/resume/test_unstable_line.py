@@ -125,7 +125,7 @@ def test_a_registry_that_forgets_all_the_time_is_given_up(
     ended = run(push(real, file))
 
     assert ended.code == 1
-    assert "the way to the registry breaks too often" in ended.err
+    assert "the connection to the registry is too unstable" in ended.err
     # The last session was opened in vain, and nobody comes back to it.
     assert (seen.count("POST"), seen.count("DELETE")) == (7, 1)
     assert run(["transfers"]).out == ""

@@ -168,7 +168,7 @@ class HostLimiter:
             self._extend_pause(seconds, time.monotonic())
 
     def _cancelled_error(self) -> Cancelled:
-        return Cancelled(f"cancelled while {self._host} was to be left alone")
+        return Cancelled(f"cancelled during a pause of the requests to {self._host}")
 
     def _reserve(self, now: float, *, is_pull: bool) -> tuple[Permit | None, float]:
         """Return a permit and its start time, or None and when to retry. Caller holds the lock."""
@@ -219,7 +219,12 @@ class HostLimiter:
         self._consecutive_refusals += 1
         rate = self._adaptive_rate.record_refusal(now)
         pause = self._paused_until - now
-        logger.info("%s: too many requests; in %.1f s on with %.1f/s", self._host, pause, rate)
+        logger.info(
+            "%s: too many requests; resuming in %.1f s with %.1f requests/s",
+            self._host,
+            pause,
+            rate,
+        )
 
 
 class HostLimiters:

@@ -94,8 +94,9 @@ class QuotaTracker:
         else:
             when = "later" if quota.window is None else f"within {format_duration(quota.window)}"
         return QuotaExceeded(
-            f"{self._host}: the quota is used up ({_format_remaining(quota)}): not asked for more",
-            remedy=f"log in to have more, or run it again when it renews, {when}",
+            f"{self._host}: the quota is used up ({_format_remaining(quota)}): no further "
+            "requests are sent",
+            remedy=f"log in for a higher quota, or try again when it renews, {when}",
         )
 
 

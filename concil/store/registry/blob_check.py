@@ -30,8 +30,8 @@ def check_stored(
     stored_digest = response.headers.get("Docker-Content-Digest")
     if stored_digest != str(digest) and not has_blob(client, digest, size):
         raise ProtocolViolation(
-            f"{repository_name(client)}: the registry took {digest} and does not have it",
-            remedy="its storage or a proxy in front of it loses what it accepts",
+            f"{repository_name(client)}: the registry accepted {digest}, but does not have it",
+            remedy="its storage or a proxy in front of it loses content",
         )
 
 
@@ -46,11 +46,11 @@ def check_stored_size(client: RegistryClient, digest: Digest, size: int) -> None
     stored_size = client.head_blob(digest, scopes=client.push_scopes)
     if stored_size not in (-1, size):
         raise RegistryError(
-            f"{repository_name(client)}: the registry accepts {size} bytes and keeps"
-            f" {stored_size or 0} bytes of {digest}",
+            f"{repository_name(client)}: the registry accepted {size} bytes of {digest}, but "
+            f"stored {stored_size or 0} bytes",
             remedy="its stored file is damaged: remove"
             f" blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex} from the registry's"
-            " storage, then run it again",
+            " storage, then try again",
         )
 
 

@@ -146,7 +146,7 @@ class RegistryBlobWriter:
             try:
                 return self._session.status()
             except SessionLost as error:
-                logger.info("%s: %s; beginning again", self._name, error)
+                logger.info("%s: %s; starting over", self._name, error)
         self._host_profiles.record_lost_session(self._host, self.chunk_size)
         self._open_session()
         return 0
@@ -212,7 +212,9 @@ class RegistryBlobWriter:
         fits = self._size <= self.chunk_size and self._digest is not None
         if strategy is Strategy.MONOLITHIC or fits:
             if self._digest is None:
-                raise DigestRequired(f"{self._host} takes no blob of an unknown digest")
+                raise DigestRequired(
+                    f"{self._host} requires the digest of a blob before the upload"
+                )
             self.chunk_size = max(self._size, 1)
             return Strategy.MONOLITHIC
         if strategy is Strategy.STREAM:
@@ -251,7 +253,7 @@ class RegistryBlobWriter:
         except (SessionLost, ConnectionLost, StatusError) as error:
             if isinstance(error, StatusError) and error.status < 500:
                 if error.status in RESUMABLE_STATUSES:
-                    raise ConnectionLost(f"{self._name}: resumes the session: {error}") from error
+                    raise ConnectionLost(f"{self._name}: resuming the session: {error}") from error
                 raise
             if not has_blob(self._client, digest, self._size):
                 raise
@@ -281,7 +283,7 @@ class RegistryBlobWriter:
         decision = decide(refusal, limits)
         if isinstance(decision, Resume):
             self._is_offset_current = decision.offset is not None
-            raise ConnectionLost(f"{self._name}: resumes the session: {error}") from error
+            raise ConnectionLost(f"{self._name}: resuming the session: {error}") from error
         self._error_count, self._error_offset = refusal.error_count, start
         if isinstance(decision, Fail):
             return
@@ -294,7 +296,7 @@ class RegistryBlobWriter:
         if isinstance(decision, Monolithic) or not decision.is_session_gone:
             session.cancel()  # it is not used again, and some registries limit open sessions
         self._session = None
-        raise SessionLost(f"{self._name}: begins again: {error}") from error
+        raise SessionLost(f"{self._name}: starting over: {error}") from error
 
     def _offset_after_refusal(self, error: StatusError, session: UploadSession) -> int | None:
         """Request the offset of the session after a 416; None: another status, or it is gone."""

@@ -32,7 +32,7 @@ def open_foreign_layer(
     """
     failure: ConcilError = NotFound(
         f"the foreign layer {blob.digest} is not at the source, and its manifest has no URL for it",
-        remedy="leave foreign layers out, or push the image again with its layer",
+        remedy="skip foreign layers, or push the image again with its layer",
     )
     for url in blob.urls:
         try:
@@ -60,13 +60,13 @@ def _open(
         range_start = parse_content_range_start(response.headers.get("Content-Range", ""))
         if range_start != start:
             response.close()
-            raise ProtocolViolation(f"GET {redact_url(url)}: asked for bytes from {start}")
+            raise ProtocolViolation(f"GET {redact_url(url)}: requested bytes from {start}")
     length = content_length(response)
     if length is not None and length != size:
         response.close()
         raise SizeMismatch(
-            f"GET {redact_url(url)}: {length} bytes, the manifest says {size}",
-            remedy="somebody has changed the layer; leave foreign layers out",
+            f"GET {redact_url(url)}: {length} bytes instead of the {size} in the manifest",
+            remedy="the layer was changed at its URL; skip foreign layers",
         )
     return RegistryBlobReader(response, body_start)
 

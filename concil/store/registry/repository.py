@@ -224,7 +224,7 @@ class RepositoryStore(BaseStore):
         descriptor = self.client.head_manifest(reference or "latest")
         if descriptor is None:
             raise NotFound(
-                f"{self.name}: there is no {reference or 'latest'}",
+                f"{self.name}: {reference or 'latest'} does not exist",
                 remedy="check the tag or digest",
             )
         self.client.delete_manifest(str(descriptor.digest))
@@ -261,7 +261,7 @@ class RepositoryStore(BaseStore):
         """
         size = self.client.head_blob(digest)
         if size == -1:
-            raise ProtocolViolation(f"{self.name}@{digest}: the registry does not tell its size")
+            raise ProtocolViolation(f"{self.name}@{digest}: the registry does not return its size")
         return size
 
     def open_blob(
@@ -283,7 +283,7 @@ class RepositoryStore(BaseStore):
             response.close()
             raise SizeMismatch(
                 f"{self.name}@{blob.digest}: the registry sends {length} bytes, not {expected}",
-                remedy="its manifest and its blob do not fit; push the image again",
+                remedy="the blob does not match its manifest; push the image again",
             )
         return RegistryBlobReader(response, start if is_partial else 0)
 

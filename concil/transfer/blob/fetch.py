@@ -93,7 +93,7 @@ class BlobDownload:
         except Exception as error:
             limit = limit_error(error, self._source.name)
             if limit is None:
-                logger.exception("a transfer failed in a way nobody thought of")
+                logger.exception("a transfer failed with an unexpected error")
             self._record_error(
                 limit or ConcilError(f"{self._source.name}: {type(error).__name__}: {error}")
             )
@@ -165,7 +165,7 @@ class BlobDownload:
         try:
             if position > start:
                 raise ProtocolViolation(
-                    f"{self._source.name}: asked for byte {start}, got {position}"
+                    f"{self._source.name}: requested byte {start}, received byte {position}"
                 )
             if position < start:
                 self._can_read_ranges = False
@@ -237,7 +237,7 @@ class BlobDownload:
                     self._error = repeated_mismatch(first_mismatch, error)
                     return
                 first_mismatch, self._is_resumed = None if self._is_resumed else error, False
-                logger.warning("%s: %s; once more from the start", self._source.name, error)
+                logger.warning("%s: %s; starting over", self._source.name, error)
             except ConcilError as error:
                 self._error = error
                 return
@@ -250,7 +250,7 @@ class BlobDownload:
         """Fetch the whole blob again in this thread; return whether that succeeded."""
         self._writer.restart()
         self._meter.set_state(
-            State.RETRYING, position=0, detail="the bytes did not fit their digest"
+            State.RETRYING, position=0, detail="the content did not match its digest"
         )
         self._fetch_remaining()
         return self._error is None

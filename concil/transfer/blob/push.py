@@ -187,7 +187,7 @@ class BlobUpload:
             if self._content_error is not None:
                 raise repeated_mismatch(self._content_error, error) from error
             self._content_error = error
-        logger.warning("%s: %s; once more from the start", self._source.name, error)
+        logger.warning("%s: %s; starting over", self._source.name, error)
         self._report_retry(error)
         self._writer.abort()
         self._writer.resync()
@@ -229,7 +229,6 @@ class BlobUpload:
         self._restart_count += 1
         if self._restart_count > self._context.config.retry.max_lost_sessions:
             raise SessionLost(
-                f"{error}; gave up after {self._restart_count} upload sessions that came no "
-                f"further",
-                remedy="the way to the registry breaks too often; use a steadier one",
+                f"{error}; gave up after {self._restart_count} upload sessions without progress",
+                remedy="the connection to the registry is too unstable; use another network",
             ) from error

@@ -109,7 +109,7 @@ class ResumingReader:
             self._bytes_to_skip = self.position - reader.start
             if self._bytes_to_skip < 0:
                 raise ProtocolViolation(
-                    f"{self._name}: asked for byte {self.position}, got {reader.start}"
+                    f"{self._name}: requested byte {self.position}, received byte {reader.start}"
                 )
         return reader
 

@@ -112,7 +112,7 @@ class BlobTransfer:
     def _on_job_done(self, job: Future[None]) -> None:
         """Handle a job that was cancelled in the queue or raised an exception."""
         if job.cancelled():
-            self.future.set_exception(Cancelled("cancelled before it began"))
+            self.future.set_exception(Cancelled("cancelled before it started"))
             return
         error = job.exception()
         if error is not None and not self.future.done():

@@ -98,7 +98,7 @@ class BlobVerification:
         """
         if offset > sent and (offset < self._size or self._digest is None):
             raise ProtocolViolation(
-                f"{self._name}: its destination claims {offset} bytes, {sent} were sent"
+                f"{self._name}: the destination reports {offset} bytes, but {sent} were sent"
             )
         # Whatever a new session gets is read and hashed here.
         self._sees_all_bytes = offset == 0 or (self._sees_all_bytes and offset <= sent)

@@ -113,7 +113,7 @@ class ImageCopier:
         try:
             destination.put_manifest(root.manifest, job.destination_reference)
         except StatusError as error:
-            logger.info("%s: %s; looking at all of it", job.destination_name, error)
+            logger.info("%s: %s; checking all of it", job.destination_name, error)
             return None
         seconds = time.monotonic() - start_time
         names = job.source_name, job.destination_name
@@ -159,7 +159,7 @@ class ImageCopier:
                 )
                 if attempt == _MAX_ATTEMPTS or not may_be_missing:
                     raise
-                logger.warning("%s: %s; looking at all of it again", job.source_name, error)
+                logger.warning("%s: %s; checking all of it again", job.source_name, error)
                 sleep_or_raise(
                     backoff_delay(self._pool.context.config.retry, attempt), self._pool.cancel
                 )

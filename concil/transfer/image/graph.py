@@ -75,7 +75,7 @@ def select_platforms(
                 sorted({str(c.platform) for c in children if c.platform})
             )
             available = safe_repr(existing_platforms, 400).strip("'") or "none"
-            raise NotFound(f"{name}: no image for {platform}", remedy=f"it has {available}")
+            raise NotFound(f"{name}: no image for {platform}", remedy=f"it contains {available}")
         selected += [c for c in matching if c not in selected]
     if len(selected) == 1:
         return selected[0]
@@ -131,17 +131,17 @@ class GraphReader:
 
     def _check_limits(self, depth: int) -> None:
         exceeded = {
-            f"there are over {MAX_MANIFESTS} manifests": self._manifest_count > MAX_MANIFESTS,
-            f"there are over {MAX_BLOBS} different blobs": len(self._blob_digests) > MAX_BLOBS,
-            f"indexes nest deeper than {MAX_DEPTH}": depth > MAX_DEPTH,
-            f"manifests have over {MAX_MANIFEST_BYTES} bytes": self._manifest_bytes
+            f"it has more than {MAX_MANIFESTS} manifests": self._manifest_count > MAX_MANIFESTS,
+            f"it has more than {MAX_BLOBS} different blobs": len(self._blob_digests) > MAX_BLOBS,
+            f"its indexes are nested more than {MAX_DEPTH} levels deep": depth > MAX_DEPTH,
+            f"its manifests have more than {MAX_MANIFEST_BYTES} bytes": self._manifest_bytes
             > MAX_MANIFEST_BYTES,
         }
         for violation, is_exceeded in exceeded.items():
             if is_exceeded:
                 raise InvalidManifest(
                     f"{self._name}: {violation}",
-                    remedy="no image is built like that; it may be an attack",
+                    remedy="regular images are much smaller; it may be an attack",
                 )
 
 
@@ -156,11 +156,11 @@ def check_descriptor(descriptor: Descriptor, manifest: Manifest, name: str) -> N
     """
     if manifest.is_index != (descriptor.media_type in INDEX_TYPES):
         raise InvalidManifest(
-            f"{name}: {descriptor.digest} is listed as {descriptor.media_type} "
-            f"and is {manifest.media_type}"
+            f"{name}: {descriptor.digest} is listed as {descriptor.media_type}, but is "
+            f"{manifest.media_type}"
         )
     if len(manifest.body) != descriptor.size:
         raise SizeMismatch(
-            f"{name}: manifest {descriptor.digest} has {len(manifest.body)} bytes, "
-            f"listed are {descriptor.size}"
+            f"{name}: manifest {descriptor.digest} has {len(manifest.body)} bytes instead of the "
+            f"listed {descriptor.size}"
         )

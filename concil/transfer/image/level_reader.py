@@ -76,7 +76,7 @@ class LevelReader:
             # Distribution's response for a manifest whose file or link is damaged.
             if error.status != requests.codes.server_error:
                 raise
-            logger.warning("%s: %s; putting it again", job.destination_name, error)
+            logger.warning("%s: %s; writing it again", job.destination_name, error)
         self._forget(job.destination, digest)
         return None
 
@@ -102,7 +102,7 @@ class LevelReader:
         try:
             check_descriptor(child, manifest, job.destination_name)
         except ContentError as error:
-            logger.warning("%s; putting it again", error)
+            logger.warning("%s; writing it again", error)
             return None
         return PresentManifest(manifest)
 
@@ -149,6 +149,7 @@ def _get_listed_manifest(job: ImageJob, child: Descriptor) -> Manifest:
     except NotFound as error:
         suffix = f" for {child.platform}" if child.platform is not None else ""
         raise NotFound(
-            f"{job.source_name}: an index lists {child.digest}{suffix}, which the source has not",
+            f"{job.source_name}: an index lists {child.digest}{suffix}, which the source does "
+            "not have",
             remedy="the source has only some platforms; choose those with platforms=",
         ) from error

@@ -91,7 +91,9 @@ class ManifestCache:
                 1 for entry in full.children() if attested_digest(entry) == str(selected.digest)
             )
             notes = (
-                (f"{format_count(count, 'attestation')} left behind in the index",) if count else ()
+                (f"{format_count(count, 'attestation')} not copied with the index",)
+                if count
+                else ()
             )
             return RootManifest(selected, child, full.digest, notes=notes)
         if selected is full:

@@ -33,7 +33,7 @@ def publish(job: ImageJob, plan: ImagePlan) -> None:
         except StatusError as error:
             if error.status not in _MISSING_SUBJECT_STATUS or "BLOB_UNKNOWN" in str(error):
                 raise
-            logger.debug("%s: %s; once more behind its subject", job.source_name, error)
+            logger.debug("%s: %s; writing it again after its subject", job.source_name, error)
             postponed.append(referrer)
     node = plan.node
     if node is not None:
@@ -69,10 +69,10 @@ def _put_manifest(job: ImageJob, manifest: Manifest, reference: str) -> None:
         if error.is_permanent:
             # No transfer of a blob would help.
             raise RegistryError(
-                f"{job.destination_name}: the registry does not want its foreign layers: {error}",
-                remedy="distribution 2.8 wants each to have URLs, and those to be allowed by"
-                " validation.manifests.urls.allow in its configuration",
+                f"{job.destination_name}: the registry refuses its foreign layers: {error}",
+                remedy="distribution 2.8 requires URLs for each of them, which "
+                "validation.manifests.urls.allow in its configuration must allow",
             ) from error
         if job.foreign_layers is ForeignLayers.SKIP:
-            error.remedy = 'the registry wants foreign layers, too: foreign_layers="source"'
+            error.remedy = 'the registry requires foreign layers, too: foreign_layers="source"'
         raise

@@ -27,8 +27,8 @@ class ReferrersTagError(UsageError):
     def __init__(self, digest: Digest, subject: str) -> None:
         """Keep its digest; ``subject`` is its name in the message."""
         super().__init__(
-            f"{subject} is a list of referrers, which go along with their image",
-            remedy="copy the image that they refer to, or this without referrers=True",
+            f"{subject} is a list of referrers, which are copied with their image",
+            remedy="copy the image that they refer to, or copy this without referrers=True",
         )
         self.digest = digest
 
@@ -132,7 +132,7 @@ class ReferrerCollector:
         job = self._job
         if not job.source.lists_referrers or not job.destination.lists_referrers:
             unsupported = job.destination if job.source.lists_referrers else job.source
-            self.notes.append(f"no referrers go along: {unsupported.name} cannot hold any")
+            self.notes.append(f"referrers are skipped: {unsupported.name} does not support them")
             return ()
         level = [_Subject(digest, (digest,)) for digest in subjects]
         self._seen_digests = {subject.digest for subject in level}
@@ -166,7 +166,7 @@ class ReferrerCollector:
                 f"{self._job.source_name}: what refers to {referrer.ancestors[0]} is referred "
                 f"to again,"
                 f" more than {MAX_DEPTH} times, down to {referrer.digest}",
-                remedy="no signature is made like that; copy without referrers",
+                remedy="signatures are not nested like this; copy without referrers",
             )
         if referrer.manifest is not None:
             reader = GraphReader(self._context.fetch_manifests, self._job.source_name)
@@ -179,7 +179,7 @@ class ReferrerCollector:
         if max(self._manifest_count, len(self._seen_digests)) > MAX_MANIFESTS:
             raise InvalidManifest(
                 f"{self._job.source_name}: more than {MAX_MANIFESTS} manifests refer to it",
-                remedy="no image is signed like that; copy without referrers",
+                remedy="regular images have fewer referrers; copy without referrers",
             )
         return [_Subject(referrer.digest, (*referrer.ancestors, referrer.digest))]
 
@@ -190,7 +190,10 @@ class ReferrerCollector:
         count = len(source.referrers(index_digest, reference))
         count += sum(1 for tag in tags if source.find_manifest(tag) is not None)
         if count:
-            self.notes.append(f"{format_count(count, 'referrer')} left behind with {index_digest}")
+            self.notes.append(
+                f"{format_count(count, 'referrer')} skipped, because the index {index_digest} is "
+                "not copied"
+            )
 
     # Called by workers -------------------------------------------------------------
 
@@ -229,19 +232,19 @@ class ReferrerCollector:
         """Fetch a referrer; None if it is skipped, with the reason in ``found.skipped``."""
         if not entry.is_manifest:
             found.skipped.append(
-                f"{entry.digest} is left out, a referrer of type {entry.media_type}"
+                f"{entry.digest} is skipped, a referrer of type {entry.media_type}"
             )
             return None
         try:
             manifest = self._job.source.get_manifest(str(entry.digest))
         except NotFound:
-            found.skipped.append(f"{entry.digest} is listed as a referrer and gone")
+            found.skipped.append(f"{entry.digest} is listed as a referrer, but does not exist")
             return None
         check_descriptor(entry, manifest, self._job.source_name)
         actual_subject = manifest.subject
         if actual_subject is None or actual_subject.digest != subject:
             # The list is not trusted: the subject in the manifest decides.
-            found.skipped.append(f"{entry.digest} is listed as a referrer and is none")
+            found.skipped.append(f"{entry.digest} is listed as a referrer, but is not one")
             return None
         return manifest
 

@@ -53,7 +53,7 @@ def build_result(
         result.state is State.PRESENT for result in results
     )
     skipped = plan.foreign_layer_count if job.foreign_layers is ForeignLayers.SKIP else 0
-    notes = (f"{format_count(skipped, 'foreign layer')} left out",) if skipped else ()
+    notes = (f"{format_count(skipped, 'foreign layer')} skipped",) if skipped else ()
     return ImageResult(
         job.source_name,
         job.destination_name,

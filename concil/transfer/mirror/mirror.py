@@ -86,7 +86,7 @@ class Mirror:
         if self._fatal_error is not None:
             raise self._fatal_error
         if self._cancel.is_set():
-            raise Cancelled("cancelled; run it again to go on")
+            raise Cancelled("cancelled; run the mirror again to resume")
         return self._report
 
     def _run(self, waiting: Iterator[MirrorItem], coordinators: int) -> None:
@@ -97,7 +97,7 @@ class Mirror:
                 thread = threading.Thread(
                     target=self._run_thread, args=(waiting,), name=f"concil-image-{number}"
                 )
-                if not start_thread(thread, f"going on with {number} images at once"):
+                if not start_thread(thread, f"continuing with {number} images at the same time"):
                     break
                 threads.append(thread)
             self._process_items(waiting)

@@ -175,9 +175,9 @@ class Pruner:
             and not options.without_limit
         ):
             raise ConcilError(
-                f"{store.name}: {len(missing)} of {total} tags are gone at the source, which may "
-                "be a mistake; nothing was pruned",
-                remedy="if it is right, say without_limit=True; dry_run=True shows them",
+                f"{store.name}: {len(missing)} of {total} tags no longer exist at the source, "
+                "which may be a mistake; nothing was pruned",
+                remedy="if it is correct, use without_limit=True; dry_run=True lists them",
             )
         present_tags = self._find_present(missing)
         return [tag for tag in missing if tag not in present_tags], [
@@ -249,10 +249,13 @@ class Pruner:
             if error.status not in _DELETE_DISABLED_STATUS:
                 raise
             if other_tag is not None:
-                return f"{other_tag} needs the same manifest, and the registry deletes no tag alone"
+                return (
+                    f"{other_tag} needs the same manifest, and the registry cannot delete a single "
+                    "tag"
+                )
             self._error_by_host[store.host] = host_error = ConcilError(
-                f"{store.host} deletes nothing: {error}",
-                remedy="allow it in the registry's settings (storage.delete.enabled of "
+                f"{store.host} does not support deletion: {error}",
+                remedy="enable it in the registry's configuration (storage.delete.enabled of "
                 "docker-registry), or mirror without prune",
             )
             raise host_error from error
@@ -260,7 +263,7 @@ class Pruner:
             raise ConcilError(
                 f"{store.name}: with the tag {tag} the registry has deleted {digest}, which "
                 f"{other_tag} needs",
-                remedy="mirror again to bring it back, and do not prune there",
+                remedy="mirror again to restore it, and do not prune that repository",
             )
         return ""
 

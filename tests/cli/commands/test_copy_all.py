@@ -258,7 +258,7 @@ def test_foreign_layers_are_treated_as_asked(
     left = cli(*command, f"{registry.host}/out")
     cli(*command, "--foreign-layers=source", f"{registry.host}/with")
 
-    assert f"concil: note: {registry.host}/out/team/app:1: 1 foreign layer is left out" in left.err
+    assert f"concil: note: {registry.host}/out/team/app:1: 1 foreign layer is skipped" in left.err
     assert cli("blob", "head", f"{registry.host}/out/team/app@{layer['digest']}").code == 4
     assert cli("blob", "head", f"{registry.host}/with/team/app@{layer['digest']}").code == 0
 

@@ -241,7 +241,7 @@ def test_pruning_most_of_the_tags_is_refused(cli: Cli, pair: Pair, tmp_path: Pat
     result = cli("mirror", written, pair.dest_option)
 
     assert result.code == 3
-    assert "6 of 8 tags are gone at the source, which may be a mistake" in result.err
+    assert "6 of 8 tags no longer exist at the source, which may be a mistake" in result.err
     assert len(pair.tags()) == 8
     assert cli("mirror", written, pair.dest_option, "--prune-all").code == 0
     assert pair.tags() == ["v6", "v7"]
@@ -279,7 +279,9 @@ def test_a_registry_that_deletes_nothing_is_one_error_and_the_copies_are_done(
         assert result.code == 3
         assert result.out.startswith("2 images: 2 copied, 0 up to date, 0 failed;")
         [line] = result.err.splitlines()
-        assert line.startswith(f"concil: prune failed: {closed.host} deletes nothing: 405 ")
+        assert line.startswith(
+            f"concil: prune failed: {closed.host} does not support deletion: 405 "
+        )
         assert "storage.delete.enabled" in line
         assert tags_of(closed.url, "m/a") == ["gone", "v1"]
 

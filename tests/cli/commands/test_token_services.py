@@ -60,14 +60,14 @@ def address(registry: ScriptedServer) -> str:
         (reply(200, "{}"), ACCESS_DENIED, "no token"),
         (reply(200, '{"token": "a\\r\\nX-Evil: b"}'), ACCESS_DENIED, "no token"),
         (ScriptedResponse(200, b" " * 10_000_000, length=-1), FAILED, "larger than 65536 bytes"),
-        (ScriptedResponse(200, b"{", length=10, cut="fin"), FAILED, "broke off"),
+        (ScriptedResponse(200, b"{", length=10, cut="fin"), FAILED, "is incomplete"),
         (NO_RESPONSE, FAILED, "connection"),
         (reply(500, "\x1b[31mred"), FAILED, "500"),
         (reply(503), FAILED, "503"),
         (reply(429, Retry_After="0"), FAILED, "429"),
         (reply(307, Location="/token"), FAILED, "redirects"),
-        (reply(307, Location="http://10.0.0.1/token"), FAILED, "inside this network"),
-        (reply(307, Location="https://169.254.169.254/latest"), FAILED, "inside this network"),
+        (reply(307, Location="http://10.0.0.1/token"), FAILED, "in a private network"),
+        (reply(307, Location="https://169.254.169.254/latest"), FAILED, "in a private network"),
     ],
 )
 def test_failures_are_reported_in_one_line(
@@ -105,7 +105,7 @@ def test_a_service_that_says_nothing(
     finally:
         never.set()
 
-    assert_fails(result, FAILED, f"{service.host}/token", "no byte came for too long")
+    assert_fails(result, FAILED, f"{service.host}/token", "no data was received within the timeout")
 
 
 def test_a_service_that_asks_to_wait_is_waited_for(

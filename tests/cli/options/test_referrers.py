@@ -66,7 +66,8 @@ def test_rewritten_index_is_reported_in_one_line_unless_quiet(
     new = told.out.strip().partition("@")[2]
     assert told.err.splitlines()[0] == (
         f"concil: note: {registry.host}/to:v1: the index is rewritten for linux/amd64, linux/arm64:"
-        f" {new} instead of {IMAGE.digest}; 2 referrers are left behind with {IMAGE.digest}"
+        f" {new} instead of {IMAGE.digest}; 2 referrers are skipped, "
+        f"because the index {IMAGE.digest} is not copied"
     )
     assert "note" not in again.err
     assert quiet.err == ""
@@ -116,8 +117,8 @@ def test_skipped_foreign_layers_are_reported_for_each_image(
 
     (entry,) = json.loads(report.read_text())["images"]
     assert entry["skipped_foreign_layers"] == 1
-    assert entry["notes"] == ["1 foreign layer is left out"]
-    note = f"concil: note: {registry.host}/to/win:v1: 1 foreign layer is left out\n"
+    assert entry["notes"] == ["1 foreign layer is skipped"]
+    note = f"concil: note: {registry.host}/to/win:v1: 1 foreign layer is skipped\n"
     assert result.err.count(note) == 1
     assert with_it.code == 0
     assert "note" not in with_it.err

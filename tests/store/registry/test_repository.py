@@ -168,7 +168,7 @@ def test_blob_size(server: ScriptedServer, store: RepositoryStore) -> None:
 
     assert store.blob_size(DIGEST) == len(BLOB)
     assert store.blob_size(DIGEST) is None
-    with pytest.raises(ProtocolViolation, match="does not tell its size"):
+    with pytest.raises(ProtocolViolation, match="does not return its size"):
         store.blob_size(DIGEST)
 
 
@@ -242,7 +242,7 @@ def test_a_manifest_is_deleted_by_its_digest(
     store.delete_manifest("v1")
 
     assert len(server.matching_requests("DELETE")) == 1
-    with pytest.raises(NotFound, match="there is no v2"):
+    with pytest.raises(NotFound, match="v2 does not exist"):
         store.delete_manifest("v2")
 
 

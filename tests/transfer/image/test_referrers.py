@@ -202,7 +202,7 @@ def test_referrers_of_a_smaller_index_are_those_of_its_parts(harness: TransferHa
     assert rewritten == (
         f"the index is rewritten for {AMD64}, {V7}: {result.digest} instead of {image.digest}"
     )
-    assert left == f"2 referrers are left behind with {image.digest}"
+    assert left == f"2 referrers are skipped, because the index {image.digest} is not copied"
     again = harness.copier.copy(copy(harness, harness.source(), harness.destination(), AMD64, V7))
     assert again.state is State.PRESENT
 
@@ -234,7 +234,7 @@ def test_attestations_that_stay_in_the_index_are_told(harness: TransferHarness) 
         harness.job(harness.source(), harness.destination("both"), "v1", AMD64, ARM64)
     )
 
-    assert one.notes == ("1 attestation is left behind in the index",)
+    assert one.notes == ("1 attestation is not copied with the index",)
     assert (both.notes, str(both.digest)) == ((), index.digest)
 
 
@@ -258,10 +258,10 @@ def test_what_is_listed_and_does_not_go_along_is_told(
     notes = left_out(harness, source, gone, entry_of(stranger), entry_of(plain), odd)
 
     assert notes == (
-        f"{gone.digest} is listed as a referrer and gone",
-        f"{stranger.digest} is listed as a referrer and is none",
-        f"{plain.digest} is listed as a referrer and is none",
-        f"{odd.digest} is left out, a referrer of type {odd.media_type}",
+        f"{gone.digest} is listed as a referrer, but does not exist",
+        f"{stranger.digest} is listed as a referrer, but is not one",
+        f"{plain.digest} is listed as a referrer, but is not one",
+        f"{odd.digest} is skipped, a referrer of type {odd.media_type}",
     )
 
 
@@ -389,5 +389,5 @@ def test_place_that_cannot_hold_referrers_is_told(
 
     result = harness.copier.copy(job)
 
-    assert result.notes == ("no referrers go along: target/app cannot hold any",)
+    assert result.notes == ("referrers are skipped: target/app does not support them",)
     assert_there(harness.destination(), *IMAGE.walk())
