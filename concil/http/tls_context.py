@@ -1,4 +1,4 @@
-"""Builds one TLS context per host and reuses it."""
+"""Builds one TLS context per host and reuses it; finds the CA of the environment."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ import urllib3.exceptions
 from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context
 
 _Key = tuple[Any, ...]
+
+
+def environment_ca() -> str | None:
+    """Return the CA file or directory that the environment names."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        path = os.environ.get(name)
+        if path:
+            return path
+    return None
 
 
 class SharedSSLContext:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +28,7 @@ from concil.http.redirects import (
 )
 from concil.http.sanitize import register_user
 from concil.http.throttle.host_limiter import HostLimiters
+from concil.http.tls_context import environment_ca
 from concil.http.urls import Origin, host_of, origin, redact_url
 from concil.http.warning_header import WarningLog
 from concil.runtime.redaction import SECRETS
@@ -195,7 +195,7 @@ class Transport:
         session = self.session
         verify = session.verify
         if verify is True or verify is None:
-            verify = _environment_ca() or True
+            verify = environment_ca() or True
         settings: dict[str, Any] = {
             "verify": verify,
             "cert": session.cert,
@@ -263,14 +263,6 @@ def _read_429_body(response: requests.Response | None) -> bytes:
     return read_error(response)
 
 
-def _environment_ca() -> str | None:
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
-        path = os.environ.get(name)
-        if path:
-            return path
-    return None
-
-
 def read_limited(response: requests.Response, limit: int, operation: str) -> bytes:
     """Read a small body completely; ``.content`` of the response returns it as well.
 
@@ -309,8 +301,16 @@ def read_limited(response: requests.Response, limit: int, operation: str) -> byt
     if remaining <= 0:
         response.close()
         raise ResponseTooLarge(f"{operation}: the response is larger than {limit} bytes")
-    response.raw = io.BytesIO(content)
+    response.raw = _ReadBody(content)
     return response.content  # and keep it, even if the response is closed
+
+
+class _ReadBody(io.BytesIO):
+    """A body that was read; requests would join copies of its pieces."""
+
+    def stream(self, _chunk_size: int, **_options: object) -> Iterator[bytes]:
+        """Yield the whole body, as urllib3's responses yield pieces."""
+        yield self.getvalue()
 
 
 def read_error(response: requests.Response) -> bytes:
