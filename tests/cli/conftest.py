@@ -41,6 +41,13 @@ def cli(capsysbinary: pytest.CaptureFixture[bytes]) -> Cli:
 
 
 @pytest.fixture
+def cli_here(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Return the same, with this test's directory as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return cli
+
+
+@pytest.fixture
 def program(tmp_path: Path) -> Program:
     """Return what runs the command line in a process of its own."""
     return Program(tmp_path)

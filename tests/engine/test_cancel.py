@@ -156,14 +156,17 @@ def test_event_cancels_a_call_which_resumes_when_it_is_repeated(
         goes_on(job, engine)
 
 
-def collect_interrupted_sockets() -> None:
-    """Collect what an interrupt has orphaned, before another test is blamed for it.
+def call_until_interrupted(call: Callable[[], object]) -> None:
+    """Expect a KeyboardInterrupt, and collect the socket that it may have orphaned.
 
-    Without threads the call runs in the thread that gets the signal. The exception may come
-    between two instructions that create a socket and store it; no code can close that one.
+    Without threads the call runs in the thread that gets the signal, and the exception may come
+    between two instructions of urllib3 that create a socket and store it. No code can close that
+    socket; left to a later collection, it would fail whichever test runs then.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
+        with pytest.raises(KeyboardInterrupt):
+            call()
         gc.collect()
 
 
@@ -190,14 +193,12 @@ def test_interrupt_ends_a_call_which_resumes_when_it_is_repeated(
     try:
         with remembering(config, tmp_path) as engine:
             interrupting_thread.start()
-            with pytest.raises(KeyboardInterrupt):
-                job.call(engine, None)
+            call_until_interrupted(lambda: job.call(engine, None))
             ended.set()
             goes_on(job, engine)
     finally:
         ended.set()
         interrupting_thread.join(WAIT)
-        collect_interrupted_sockets()
         signal.signal(signal.SIGINT, handler)
         signal.signal(signal.SIGWINCH, other)
 

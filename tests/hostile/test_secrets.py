@@ -407,6 +407,7 @@ def _listing(walked: Walk) -> str:
     return walked.shown[before:]
 
 
+@pytest.mark.process
 def test_serve_shows_neither_passwords_nor_sessions(
     servers: tuple[ScriptedServer, ScriptedServer],
     home_of_walk: Path,
@@ -422,6 +423,7 @@ def test_serve_shows_neither_passwords_nor_sessions(
     assert_clean(walked, walked._echo)
 
 
+@pytest.mark.process
 def test_the_demo_shows_no_session(
     servers: tuple[ScriptedServer, ScriptedServer],
     home_of_walk: Path,

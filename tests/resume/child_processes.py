@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from concil.cli.main import main
 from tests.support.relay import Relay
 from tests.support.scale import FULL
 
@@ -52,6 +54,16 @@ def wait_for_end(child: subprocess.Popen[str]) -> CompletedChild:
 def run(arguments: Sequence[str]) -> CompletedChild:
     """Run ``concil`` to its end."""
     return wait_for_end(start(arguments))
+
+
+def run_here(arguments: Sequence[str]) -> CompletedChild:
+    """Run ``concil`` to its end in this process, where only what it says is looked at."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        code = main(list(arguments))
+    return CompletedChild(code, out.getvalue(), err.getvalue())
 
 
 def kill_when(

@@ -11,7 +11,7 @@ from concil.fs.resume_state import WriterState
 from concil.oci.manifest import Digest
 from concil.server import EmbeddedRegistry
 from concil.transfer.journal import Journal
-from tests.resume.child_processes import kill_when, run, start, wait_for_end
+from tests.resume.child_processes import kill_when, run, run_here, start, wait_for_end
 from tests.resume.conftest import Content
 from tests.resume.test_killed_pulls import pull
 from tests.resume.test_killed_pushes import push
@@ -21,7 +21,7 @@ from tests.support.relay import Relay
 
 def listed(*arguments: str) -> list[str]:
     """Return the lines of the list, without its head."""
-    ended = run(["transfers", *arguments])
+    ended = run_here(["transfers", *arguments])
     assert ended.code == 0, ended.err
     return ended.out.splitlines()[1:]
 
@@ -57,7 +57,7 @@ def test_a_forgotten_upload_is_cancelled_at_the_registry(
     number = listed()[0].split()[0]
     assert len(sessions(tmp_path)) == 1
 
-    ended = run(["transfers", "forget", number])
+    ended = run_here(["transfers", "forget", number])
 
     assert ended.code == 0, ended.err
     assert listed() == []
@@ -71,7 +71,7 @@ def test_a_forgotten_download_leaves_no_partial_file(
     interrupt(resumable_relay, pull(resumable_relay, content, tmp_path / "pulled"), content)
     assert len(list(tmp_path.glob("*.partial"))) == 1
 
-    ended = run(["transfers", "forget", "--all"])
+    ended = run_here(["transfers", "forget", "--all"])
 
     assert ended.code == 0, ended.err
     assert list(tmp_path.glob("*.partial")) == []
@@ -83,9 +83,9 @@ def test_the_young_are_kept_when_the_old_are_forgotten(
 ) -> None:
     interrupt(resumable_relay, push(resumable_relay, content), content)
 
-    assert run(["transfers", "forget", "--older-than", "7d"]).code == 0
+    assert run_here(["transfers", "forget", "--older-than", "7d"]).code == 0
     assert len(listed()) == 1
-    assert run(["transfers", "forget", "--older-than", "0s"]).code == 0
+    assert run_here(["transfers", "forget", "--older-than", "0s"]).code == 0
     assert listed() == []
 
 
@@ -96,12 +96,12 @@ def test_what_is_under_way_is_not_forgotten(resumable_relay: Relay, content: Con
         resumable_relay.wait_for(lambda r: r.bytes_up >= 11 * 1024 * 1024)
         (line,) = listed()
 
-        refused = run(["transfers", "forget", line.split()[0]])
+        refused = run_here(["transfers", "forget", line.split()[0]])
 
         assert "running" in line
         assert refused.code == 2
         assert "running in another process" in refused.err
-        assert run(["transfers", "forget", "--all"]).code == 0
+        assert run_here(["transfers", "forget", "--all"]).code == 0
         assert len(listed()) == 1
         resumable_relay.rate = None
     finally:
@@ -148,7 +148,7 @@ def test_what_has_no_bytes_or_all_is_not_listed_and_is_forgotten_with_all() -> N
     left("http://127.0.0.1:1/some/where", "blob", 0, 40, 100)
 
     assert ["40 B (40 %)" in line for line in listed()] == [True]
-    assert run(["transfers", "forget", "--all"]).code == 0
+    assert run_here(["transfers", "forget", "--all"]).code == 0
     assert rows() == 0
 
 
@@ -204,7 +204,7 @@ def test_a_journal_that_cannot_be_read_is_not_an_empty_one(arguments: list[str])
     path.parent.mkdir(parents=True)
     path.write_bytes(b"no database, and too long for an empty one" * 100)
 
-    ended = run(["transfers", *arguments])
+    ended = run_here(["transfers", *arguments])
 
     assert (ended.code, ended.out) == (1, "")
     assert len(ended.err.splitlines()) == 1
@@ -223,7 +223,7 @@ def test_a_journal_that_cannot_be_read_is_not_an_empty_one(arguments: list[str])
     ],
 )
 def test_nonsense_is_one_line(arguments: list[str], code: int) -> None:
-    ended = run(["transfers", *arguments])
+    ended = run_here(["transfers", *arguments])
 
     assert ended.code == code
     assert len(ended.err.splitlines()) == 1

@@ -13,7 +13,7 @@ import pytest
 
 from concil.progress.events import Event, State
 from concil.server import EmbeddedRegistry
-from tests.cli.runner import PATIENCE, Program
+from tests.cli.runner import PATIENCE, Cli, Program
 from tests.support.faults import Fault
 from tests.support.images import Image, digest_of, make_blob, make_image, put_blob, put_image
 from tests.support.relay import Relay
@@ -63,8 +63,8 @@ def last_of(events: list[Line]) -> dict[str, object]:
     return {str(e["subject"]): e["state"] for e in events if e["kind"] == "blob"}
 
 
-def test_a_copy(program: Program, registry: EmbeddedRegistry, image: Image, jobs: str) -> None:
-    result = program("copy", jobs, JSON, f"{registry.host}/app:v1", "oci:out:app")
+def test_a_copy(cli_here: Cli, registry: EmbeddedRegistry, image: Image, jobs: str) -> None:
+    result = cli_here("copy", jobs, JSON, f"{registry.host}/app:v1", "oci:out:app")
 
     events = events_of(lines_of(result.err))
     assert last_of(events) == dict.fromkeys(image.blobs, "done")
@@ -75,16 +75,16 @@ def test_a_copy(program: Program, registry: EmbeddedRegistry, image: Image, jobs
 
 
 def test_push_and_pull_of_a_blob_write_events(
-    program: Program, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+    cli_here: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:
     content = make_blob(1, SIZE)
     (tmp_path / "file").write_bytes(content)
     digest = digest_of(content)
     address = f"{registry.host}/blobs@{digest}"
 
-    push = program("blob", "push", jobs, JSON, "file", f"{registry.host}/blobs")
-    pull = program("blob", "pull", jobs, JSON, address, "-o", "copy")
-    poured = program("blob", "pull", jobs, JSON, address, "-o", "-")
+    push = cli_here("blob", "push", jobs, JSON, "file", f"{registry.host}/blobs")
+    pull = cli_here("blob", "pull", jobs, JSON, address, "-o", "copy")
+    poured = cli_here("blob", "pull", jobs, JSON, address, "-o", "-")
 
     assert poured.raw == content
     pushed, pulled, printed = (events_of(lines_of(result.err)) for result in (push, pull, poured))
@@ -101,22 +101,22 @@ def test_push_and_pull_of_a_blob_write_events(
 
 
 def test_a_blob_that_is_poured_out_shows_nothing_unless_asked(
-    program: Program, registry: EmbeddedRegistry
+    cli_here: Cli, registry: EmbeddedRegistry
 ) -> None:
     content = make_blob(2, 1000)
     digest = put_blob(registry.url, "blobs", content)
 
-    result = program("blob", "pull", f"{registry.host}/blobs@{digest}", "-o", "-")
+    result = cli_here("blob", "pull", f"{registry.host}/blobs@{digest}", "-o", "-")
 
     assert (result.raw, result.err) == (content, "")
 
 
 def test_a_loss_is_an_event_and_a_line_of_the_log(
-    program: Program, link: Relay, image: Image, jobs: str
+    cli_here: Cli, link: Relay, image: Image, jobs: str
 ) -> None:
     link.add_fault(Fault(action="rst", after=SIZE // 2, total=True))
 
-    result = program("copy", jobs, JSON, f"{link.url}/app:v1", "oci:out:app")
+    result = cli_here("copy", jobs, JSON, f"{link.url}/app:v1", "oci:out:app")
 
     assert result.code == 0
     lines = lines_of(result.err)
@@ -136,9 +136,9 @@ def test_a_loss_is_an_event_and_a_line_of_the_log(
     ],
 )
 def test_a_failure_is_a_line_of_the_log(
-    program: Program, registry: EmbeddedRegistry, words: tuple[str, ...], code: int, cause: str
+    cli_here: Cli, registry: EmbeddedRegistry, words: tuple[str, ...], code: int, cause: str
 ) -> None:
-    result = program(*(word.replace("HOST", registry.host) for word in words))
+    result = cli_here(*(word.replace("HOST", registry.host) for word in words))
 
     assert result.code == code
     last = lines_of(result.err)[-1]
