@@ -63,6 +63,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("mypy")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("snippet", "errors"),
     [

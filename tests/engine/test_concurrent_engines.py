@@ -143,6 +143,7 @@ print(len(report.outcomes), [str(outcome.error) for outcome in report.failed])
 """
 
 
+@pytest.mark.process
 def test_two_processes_pull_into_one_layout(embedded: EmbeddedRegistry, tmp_path: Path) -> None:
     for number, image in enumerate(IMAGES):
         put_image(embedded.url, "from", f"v{number}", image)

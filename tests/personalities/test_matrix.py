@@ -18,6 +18,7 @@ WITH_A_MIDDLE = ("c-1", "c", *SINGLE_PASS)
 IN_A_BODY = (Trouble.RESET, Trouble.CLOSED, Trouble.LOST_PATCH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False], ids=["digest known", "single pass"])
 @pytest.mark.parametrize("trouble", list(Trouble))
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -86,6 +86,7 @@ def work(registry: EmbeddedRegistry, number: int, rounds: int) -> list[int]:
     return statuses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clients", [1, 16])
 @pytest.mark.parametrize("sent", [b"", b"GET /v2/ HTTP/1.1\r\nHost"], ids=["nothing", "some"])
 def test_thousand_half_open_connections_do_not_block_new_clients(
@@ -275,6 +276,7 @@ def test_an_address_is_one_host_or_one_network_of_ipv6(address: str, network: st
     assert network_of(address) == network
 
 
+@pytest.mark.process
 def test_a_process_of_few_descriptors_takes_few_connections(tmp_path: Path) -> None:
     layout = tmp_path / "layout"
     layout.mkdir()

@@ -76,7 +76,7 @@ YAML = {
 }
 
 
-@pytest.mark.parametrize("depth", [201, 490, 3000])
+@pytest.mark.parametrize("depth", [201, 490, 1100])  # the last is beyond Python's limit
 @pytest.mark.parametrize("part", YAML)
 def test_a_plan_in_yaml(cli: Cli, tmp_path: Path, part: str, depth: int) -> None:
     path = tmp_path / "plan.yaml"
@@ -84,7 +84,7 @@ def test_a_plan_in_yaml(cli: Cli, tmp_path: Path, part: str, depth: int) -> None
         path.write_text(YAML[part].replace("{}", value))
 
         assert_fails(cli("mirror", path, f"oci:{tmp_path}/out"), 2, "plan.yaml:")
-    if depth == 3000:
+    if depth == 1100:
         assert TOO_DEEP in cli("mirror", path, f"oci:{tmp_path}/out").err
 
 

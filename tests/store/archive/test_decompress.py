@@ -210,6 +210,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", PACKERS)
 def test_memory_does_not_grow_with_what_comes_out(name: str, tmp_path: Path) -> None:
     (tmp_path / "packed").write_bytes(PACKERS[name](bytes(300 * MIB)))
