@@ -2,11 +2,12 @@
 
 No other module uses such parts. With ``CONCIL_STOCK_HTTP=1`` in the environment, requests,
 urllib3 and http.client do everything themselves, with their own bounds on headers. Then a
-request needs a third more CPU time, and blobs are copied while they are received.
+request needs three times the CPU time, and blobs are copied while they are received.
 """
 
 from __future__ import annotations
 
+import functools
 import http.client
 import io
 import os
@@ -16,6 +17,8 @@ from typing import Any
 
 import requests
 import requests.adapters
+import requests.cookies
+import requests.utils
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 from urllib3.connectionpool import HTTPConnectionPool
@@ -134,6 +137,36 @@ def connect(pool: HTTPConnectionPool, connection: Any) -> None:  # noqa: ANN401 
 def return_connection(pool: HTTPConnectionPool, connection: Any | None) -> None:  # noqa: ANN401
     """Return a connection to its pool; None: the pool opens another one in its place."""
     pool._put_conn(connection)  # noqa: SLF001 - see the module's docstring
+
+
+class DirectResponse(requests.Response):
+    """Response with attributes set here: ``requests.Response`` creates a cookie jar each."""
+
+    def __init__(
+        self,
+        request: requests.PreparedRequest,
+        body: Any,  # noqa: ANN401 - in place of urllib3's response
+        headers: CaseInsensitiveDict[str],
+    ) -> None:
+        """Create the response to ``request``; ``body`` has its status and reason, too."""
+        self._content: Any = False  # the type stubs know only what it is when it was read
+        self._content_consumed = False
+        self._next = None
+        self.status_code = body.status
+        self.headers = headers
+        self.raw = body
+        self.url = request.url or ""
+        self.encoding = requests.utils.get_encoding_from_headers(headers)
+        self.history = []
+        self.reason = body.reason
+        self.request = request
+
+    @functools.cached_property
+    def cookies(self) -> requests.cookies.RequestsCookieJar:  # type: ignore[override]
+        """The cookies of the response."""
+        jar = requests.cookies.RequestsCookieJar()
+        requests.cookies.extract_cookies_to_jar(jar, self.request, self.raw)  # type: ignore[no-untyped-call]
+        return jar
 
 
 # Response headers --------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_a_blob_arrives(
 
 def test_a_body_in_chunks_arrives(transport: Transport, server: ScriptedServer) -> None:
     chunks = b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nTrailer: t\r\n\r\n"
-    headers = (("Transfer-Encoding", "chunked"),)
+    headers = (("Transfer-Encoding", "chunked"), ("Connection", "close"))
     server.respond("GET", "/a", ScriptedResponse(200, chunks, headers, length=-1))
 
     for _ in range(2):

@@ -6,15 +6,11 @@ they are kept for: connections with TLS, certificates and proxies, and the pools
 
 from __future__ import annotations
 
-import functools
 import http.client
 import re
 import ssl
-from typing import Any
 
 import requests
-import requests.cookies
-import requests.utils
 import urllib3.exceptions
 from requests.structures import CaseInsensitiveDict
 from urllib3.connectionpool import HTTPConnectionPool
@@ -22,41 +18,12 @@ from urllib3.connectionpool import HTTPConnectionPool
 from concil.http.exchange.pooled_connection import PooledConnection
 from concil.http.exchange.response_body import ResponseBody
 from concil.http.exchange.response_head import HeadReader
+from concil.http.unsafe_fast_path import DirectResponse
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # http.client refuses the same in a request line.
 _UNSAFE_TARGET = re.compile(r"[^\x21-\x7e]")
 _UNSAFE_HEADER = re.compile(r"[\r\n\x00]")
-
-
-class DirectResponse(requests.Response):
-    """Response of a direct exchange."""
-
-    def __init__(  # pylint: disable=super-init-not-called
-        self,
-        request: requests.PreparedRequest,
-        body: ResponseBody,
-        headers: CaseInsensitiveDict[str],
-    ) -> None:
-        """Set the attributes of ``requests.Response``, which creates a cookie jar for each."""
-        self._content: Any = False  # the type stubs know only what it is when it was read
-        self._content_consumed = False
-        self._next = None
-        self.status_code = body.status
-        self.headers = headers
-        self.raw = body
-        self.url = request.url or ""
-        self.encoding = requests.utils.get_encoding_from_headers(headers)
-        self.history = []
-        self.reason = body.reason
-        self.request = request
-
-    @functools.cached_property
-    def cookies(self) -> requests.cookies.RequestsCookieJar:  # type: ignore[override]
-        """The cookies of the response."""
-        jar = requests.cookies.RequestsCookieJar()
-        requests.cookies.extract_cookies_to_jar(jar, self.request, self.raw)  # type: ignore[no-untyped-call]
-        return jar
 
 
 def can_send(request: requests.PreparedRequest) -> bool:
