@@ -19,6 +19,7 @@ from concil.oci.address import (
 )
 from concil.oci.manifest import Digest
 from concil.oci.strict_json import InvalidJSON, parse_json
+from concil.plan.report_schema import check_schema_version
 from concil.plan.target_names import DestinationPrefix
 from concil.store.airgap.baseline import Baseline, read_baseline
 from concil.store.archive.oci import OCIArchive
@@ -92,6 +93,7 @@ def _load_report(path: Path) -> Baseline:
     images = document.get("images") if isinstance(document, dict) else None
     if not isinstance(images, list):
         raise UsageError(f"{name} is not a report of a mirror", remedy=_REMEDY)
+    check_schema_version(document, name)
     baseline = Baseline()
     for entry in images:
         _add_image(entry, baseline)
@@ -106,7 +108,7 @@ def _add_image(entry: Any, baseline: Baseline) -> None:  # noqa: ANN401 - whatev
     with contextlib.suppress(ConcilError, TypeError):
         name = _layout_name(str(entry.get("source")), str(entry.get("target")))
         blobs = []
-        for text in entry.get("contents") or ():
+        for text in entry.get("blob_digests") or ():
             with contextlib.suppress(InvalidDigest):
                 blobs.append(Digest.parse(text))
         baseline.add_image(name, Digest.parse(entry.get("digest", "")), blobs)

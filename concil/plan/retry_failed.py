@@ -14,6 +14,7 @@ from concil.oci.address import Address, LayoutAddress, parse_address
 from concil.oci.reference import Reference
 from concil.oci.strict_json import InvalidJSON, check_nesting
 from concil.plan.registry_rules import registry_of
+from concil.plan.report_schema import check_schema_version
 from concil.plan.rule import Rule
 from concil.plan.tag_filter import TagFilter
 from concil.transfer.mirror.report import MirrorItem
@@ -43,7 +44,7 @@ class FailedImages:
         images, unlisted = set(), set()
         try:
             for entry in document["images"]:
-                if entry["outcome"] in ("failed", "untried"):  # without failed deletions
+                if entry["outcome"] in ("failed", "not_tried"):  # without failed deletions
                     source, target = str(entry["source"]), entry.get("target")
                     if target is None:
                         unlisted.add(source)
@@ -141,4 +142,6 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise UsageError(f"{safe_repr(str(path))} is not a report", remedy=_REMEDY) from error
     if not isinstance(document, dict):
         raise UsageError(f"{safe_repr(str(path))} is not a report", remedy=_REMEDY)
+    if "images" in document:
+        check_schema_version(document, safe_repr(str(path)))
     return document

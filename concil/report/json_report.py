@@ -16,12 +16,13 @@ from concil.errors import ConcilError, NotTried, StoreError
 from concil.fs.atomic_file import AtomicTextFile
 from concil.oci.address import parse_address
 from concil.plan.registry_rules import display_name
+from concil.plan.report_schema import SCHEMA_VERSION
 from concil.progress.events import State
 from concil.transfer.mirror.prune import PruneResult
 from concil.transfer.mirror.report import Outcome
 
-_OUTCOME_BY_STATE = {State.DONE: "copied", State.PRESENT: "present", State.WAITING: "would-copy"}
-_ALWAYS_COUNTED = ("copied", "present", "failed", "untried")
+_OUTCOME_BY_STATE = {State.DONE: "copied", State.PRESENT: "present", State.WAITING: "would_copy"}
+_ALWAYS_COUNTED = ("copied", "present", "failed", "not_tried")
 
 
 class JSONReport:
@@ -44,7 +45,8 @@ class JSONReport:
         self._lock = threading.Lock()
         self._file = AtomicTextFile(path)
         self._file.write(
-            f'{{"concil": {json.dumps(__version__)}, "began": {_timestamp()}, "images": ['
+            f'{{"schema_version": {SCHEMA_VERSION}, "concil": {json.dumps(__version__)}, '
+            f'"started": {_timestamp()}, "images": ['
         )
 
     def __enter__(self) -> Self:
@@ -78,7 +80,7 @@ class JSONReport:
             StoreError: the file cannot be written.
         """
         name = display_name(source)
-        outcome = "untried" if isinstance(error, NotTried) else "failed"
+        outcome = "not_tried" if isinstance(error, NotTried) else "failed"
         self._write_entry({"source": name, "outcome": outcome, **_error_fields(error)})
 
     def add_pruned(self, pruned: PruneResult, *, dry_run: bool = False) -> None:
@@ -87,7 +89,7 @@ class JSONReport:
         Raises:
             StoreError: the file cannot be written.
         """
-        removed_outcome = "would-prune" if dry_run else "pruned"
+        removed_outcome = "would_prune" if dry_run else "pruned"
         for removal in pruned.removals:
             entry: dict[str, object] = {
                 "target": f"{pruned.name}:{removal.tag}",
@@ -95,11 +97,11 @@ class JSONReport:
                 "digest": str(removal.digest),
             }
             self._write_entry(
-                entry | ({"error": removal.kept_reason} if removal.kept_reason else {})
+                entry | ({"reason": removal.kept_reason} if removal.kept_reason else {})
             )
         if pruned.error is not None:
             failure = _error_fields(pruned.error)
-            self._write_entry({"target": pruned.name, "outcome": "prune-failed", **failure})
+            self._write_entry({"target": pruned.name, "outcome": "prune_failed", **failure})
 
     def _write_entry(self, entry: dict[str, object]) -> None:
         with self._lock:
@@ -123,7 +125,7 @@ class JSONReport:
                     for name, count in self._counts.items()
                     if name not in _ALWAYS_COUNTED
                 },
-                "bytes": self._bytes_sent,
+                "bytes_sent": self._bytes_sent,
                 "complete": complete,
             }
             file.write(f'\n], "ended": {_timestamp()}, "summary": {json.dumps(summary)}}}\n')
@@ -147,31 +149,31 @@ def _image_entry(outcome: Outcome) -> dict[str, object]:
         entry |= {
             "outcome": _OUTCOME_BY_STATE[result.state],
             "digest": str(result.digest),
-            "bytes": result.bytes_sent,
+            "bytes_sent": result.bytes_sent,
             "blobs": {
                 "sent": blobs[State.DONE],
                 "mounted": blobs[State.MOUNTED],
                 "present": blobs[State.PRESENT],
             },
-            "contents": list(
+            "blob_digests": list(
                 dict.fromkeys(str(blob_result.blob.digest) for blob_result in result.blobs)
             ),
             "manifests": result.manifests,
             "referrers": result.referrers,
-            "foreign_layers_left_out": result.skipped_foreign_layers,
-            **({"missing": result.missing_bytes} if result.state is State.WAITING else {}),
+            "skipped_foreign_layers": result.skipped_foreign_layers,
+            **({"missing_bytes": result.missing_bytes} if result.state is State.WAITING else {}),
             "seconds": round(result.seconds, 3),
             "notes": list(result.notes),
         }
     if outcome.error is not None:
         entry |= _error_fields(outcome.error)
     if isinstance(outcome.error, NotTried):
-        entry["outcome"] = "untried"
+        entry["outcome"] = "not_tried"
     return entry
 
 
 def _error_fields(error: ConcilError) -> dict[str, object]:
-    return {"error": str(error), "kind": type(error).__name__}
+    return {"error": str(error), "error_type": type(error).__name__}
 
 
 def _timestamp() -> str:

@@ -13,6 +13,7 @@ import pytest
 from concil.errors import NotFound, NotTried, StoreError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
+from concil.plan.report_schema import SCHEMA_VERSION
 from concil.progress.events import State
 from concil.report.json_report import JSONReport
 from concil.transfer.blob.transfer import BlobResult
@@ -47,35 +48,36 @@ def test_every_outcome_is_an_entry(tmp_path: Path) -> None:
 
     text = (tmp_path / "report.json").read_text()
     document = json.loads(text)
-    copied, present, failed, untried, unlisted = document["images"]
+    copied, present, failed, not_tried, unlisted = document["images"]
     assert copied == {
         "source": "http://q.example/a:1",
         "target": "h.example/a:1",
         "outcome": "copied",
         "digest": str(DIGEST),
-        "bytes": 200,
+        "bytes_sent": 200,
         "blobs": {"sent": 2, "mounted": 1, "present": 1},
-        "contents": [str(DIGEST)],
+        "blob_digests": [str(DIGEST)],
         "manifests": 2,
         "referrers": 3,
-        "foreign_layers_left_out": 1,
+        "skipped_foreign_layers": 1,
         "seconds": 1.235,
         "notes": ["1 foreign layer is left out"],
     }
-    assert (present["outcome"], present["bytes"]) == ("present", 0)
+    assert (present["outcome"], present["bytes_sent"]) == ("present", 0)
     assert failed["outcome"] == "failed"
-    assert (failed["error"], failed["kind"]) == ("q.example/a:1 is not there", "NotFound")
-    assert (untried["outcome"], untried["error"]) == ("untried", "401 for h.example")
+    assert (failed["error"], failed["error_type"]) == ("q.example/a:1 is not there", "NotFound")
+    assert (not_tried["outcome"], not_tried["error"]) == ("not_tried", "401 for h.example")
     assert (unlisted["source"], unlisted["error"]) == ("http://q.example/b", "gone")
     assert document["summary"] == {
         "copied": 1,
         "present": 1,
         "failed": 2,
-        "untried": 1,
-        "bytes": 200,
+        "not_tried": 1,
+        "bytes_sent": 200,
         "complete": True,
     }
-    assert document["began"] <= document["ended"]
+    assert document["schema_version"] == SCHEMA_VERSION
+    assert document["started"] <= document["ended"]
     assert "secret" not in text
 
 
@@ -120,6 +122,7 @@ def test_a_pipe_or_device_stays_what_it_is(tmp_path: Path) -> None:
 CHILD = """
 import sys
 from pathlib import Path
+from concil.plan.report_schema import SCHEMA_VERSION
 from concil.report.json_report import JSONReport
 
 report = JSONReport(Path(sys.argv[1]))

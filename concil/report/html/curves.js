@@ -6,7 +6,7 @@ const throughput = {
 
   // The mean rate between two times; buckets count in proportion to their overlap.
   between(from, to) {
-    const { width, bytes } = report.throughput;
+    const { bucketWidth: width, bytes } = report.throughput;
     const [start, stop] = [Math.max(0, from), Math.max(0.001, to)];
     let sum = 0;
     for (let n = Math.floor(start / width); n < bytes.length && n * width < stop; n += 1) {
@@ -30,10 +30,10 @@ const queue = {
 
   // The maximum between two times.
   between(from, to) {
-    const { width, most } = report.waiting;
+    const { bucketWidth: width, maximum } = report.queueDepth;
     const first = Math.max(0, Math.floor(from / width));
     const last = Math.max(first + 1, Math.ceil(to / width));
-    return Math.max(0, ...most.slice(first, last));
+    return Math.max(0, ...maximum.slice(first, last));
   },
 
   nice: (most) => Math.max(1, most),

@@ -53,19 +53,22 @@ def build_document(data: TimelineData) -> dict[str, object]:
     return {
         "concil": __version__,
         "title": data.title,
-        "began": data.start_time.isoformat(timespec="seconds"),
+        "started": data.start_time.isoformat(timespec="seconds"),
         "milliseconds": _ms(data.seconds),
         "complete": data.complete,
         "lanes": [name.removeprefix("concil-") for name in data.lanes],
         "totals": _build_totals(data),
         "throughput": {
-            "width": _ms(data.throughput.bucket_width),
+            "bucketWidth": _ms(data.throughput.bucket_width),
             "bytes": [round(count, 1) for count in data.throughput.buckets],
         },
-        "waiting": {"width": _ms(data.queue_depth.bucket_width), "most": data.queue_depth.buckets},
+        "queueDepth": {
+            "bucketWidth": _ms(data.queue_depth.bucket_width),
+            "maximum": data.queue_depth.buckets,
+        },
         "transfers": _transfer_columns(data.transfers, strings),
         "images": _image_columns(data.images, strings),
-        "texts": strings.strings,  # filled by the columns above
+        "strings": strings.strings,  # filled by the columns above
     }
 
 
@@ -75,12 +78,12 @@ def _build_totals(data: TimelineData) -> dict[str, object]:
 
     return {
         "images": counts("image"),
-        "expected": data.expected_images,
+        "expectedImages": data.expected_images,
         "blobs": counts("blob"),
         "bytes": {state: data.bytes.get(state, 0) for state in State if state.is_final},
-        "losses": data.interruption_count,
-        "transfersLeftOut": data.dropped_counts[0],
-        "imagesLeftOut": data.dropped_counts[1],
+        "interruptions": data.interruption_count,
+        "droppedTransfers": data.dropped_counts[0],
+        "droppedImages": data.dropped_counts[1],
     }
 
 
@@ -91,19 +94,19 @@ def _transfer_columns(transfers: Sequence[Transfer], strings: _StringTable) -> d
         "state": [str(transfer.state) for transfer in transfers],
         "total": [transfer.total for transfer in transfers],
         "position": [transfer.position for transfer in transfers],
-        "resumed": [transfer.resume_offset for transfer in transfers],
+        "resumeOffset": [transfer.resume_offset for transfer in transfers],
         "lane": [transfer.lane for transfer in transfers],
-        "seen": [_ms(transfer.queued) for transfer in transfers],
+        "queued": [_ms(transfer.queued) for transfer in transfers],
         "started": [_ms(transfer.started) for transfer in transfers],
         "ended": [_ms(transfer.ended) for transfer in transfers],
-        "lost": [transfer.interruption_count for transfer in transfers],
+        "retries": [transfer.interruption_count for transfer in transfers],
         # By index in the columns: most transfers have none.
-        "why": {
+        "detail": {
             n: strings.index_of(transfer.detail)
             for n, transfer in enumerate(transfers)
             if transfer.detail
         },
-        "losses": {
+        "interruptions": {
             n: [
                 [
                     interruption.lane,
@@ -116,7 +119,7 @@ def _transfer_columns(transfers: Sequence[Transfer], strings: _StringTable) -> d
             for n, transfer in enumerate(transfers)
             if transfer.interruptions
         },
-        "helped": {
+        "helpers": {
             n: [[lane, _ms(first), _ms(last)] for lane, (first, last) in transfer.helpers.items()]
             for n, transfer in enumerate(transfers)
             if transfer.helpers
@@ -132,7 +135,7 @@ def _image_columns(images: Sequence[ImageSpan], strings: _StringTable) -> dict[s
         "started": [_ms(image.started) for image in images],
         "ended": [_ms(image.ended) for image in images],
         "sent": [image.sent for image in images],
-        "why": {
+        "detail": {
             n: strings.index_of(image.detail) for n, image in enumerate(images) if image.detail
         },
     }

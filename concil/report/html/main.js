@@ -6,14 +6,14 @@ const total = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
 // ---- the head ----
 
 function head() {
-  const began = new Date(report.began).toISOString().replace("T", " ").slice(0, 19);
+  const started = new Date(report.started).toISOString().replace("T", " ").slice(0, 19);
   $("title").textContent = plain(report.title || "concil");
-  $("when").textContent = `${began} UTC, ${duration(report.milliseconds)}, ${plain(`concil ${report.concil}`)}`;
+  $("when").textContent = `${started} UTC, ${duration(report.milliseconds)}, ${plain(`concil ${report.concil}`)}`;
   const bad = totals.images.failed || (total(totals.images) ? 0 : totals.blobs.failed);
   const what = totals.images.failed ? several(bad, "image") : several(bad, "blob");
-  const end = report.complete ? "" : "Ended before it was through";
+  const end = report.complete ? "" : "Ended early";
   $("verdict").textContent = [end, bad ? `${what} failed` : ""].filter(Boolean).join("; ")
-    || "Complete, nothing failed";
+    || "Complete, no failures";
   $("verdict").className = bad ? "bad" : report.complete ? "" : "cut";
 }
 
@@ -21,17 +21,17 @@ function headTotals() {
   const { images: image, blobs, bytes } = totals;
   const moved = report.throughput.bytes.reduce((a, b) => a + b, 0);
   const ended = total(image);
-  const left = Math.max(0, totals.expected - ended);
+  const left = Math.max(0, totals.expectedImages - ended);
   const facts = [
-    ["Images copied", count(image.done), left ? `${count(left)} not begun or unfinished` : ""],
+    ["Images copied", count(image.done), left ? `${count(left)} not started or unfinished` : ""],
     ["Images up to date", count(image.present)],
     ["Images failed", count(image.failed), "", image.failed],
     ["Blobs sent", count(blobs.done), size(bytes.done)],
     ["Blobs mounted", count(blobs.mounted), blobs.mounted ? `${size(bytes.mounted)} not sent` : ""],
-    ["Already there", count(blobs.present)],
+    ["Already present", count(blobs.present)],
     ["Blobs failed", count(blobs.failed), "", blobs.failed],
-    ["Tried again", count(totals.losses), totals.losses ? "after a loss" : ""],
-    ["Mean throughput", `${size((moved * 1000) / RUN)}/s`, `${size(moved)} moved`],
+    ["Retries", count(totals.interruptions), totals.interruptions ? "after an interruption" : ""],
+    ["Mean throughput", `${size((moved * 1000) / RUN)}/s`, `${size(moved)} transferred`],
   ];
   $("totals").append(...facts.map(([name, value, small, bad]) => {
     const box = make("div", bad ? "bad" : "");
@@ -54,12 +54,12 @@ function failures() {
     const isImage = "source" in record;
     const name = isImage ? record.source : `blob ${record.short}`;
     item.append(make("div", "what", record.target ? `${name} \u2192 ${record.target}` : name));
-    item.append(make("div", "why", record.why || "no reason was given"));
+    item.append(make("div", "detail", record.detail || "no reason was given"));
     return item;
   }));
   const more = bad.length - MOST_LISTED;
   $("failed-more").hidden = more <= 0;
-  $("failed-more").textContent = `${several(more, "more failure")}: choose \u201cfailed\u201d below and look at the tables.`;
+  $("failed-more").textContent = `${several(more, "more failure")}: choose \u201cfailed\u201d below and see the tables.`;
 }
 
 function slowest() {
@@ -88,7 +88,7 @@ function slowest() {
     item.append(button);
     return item;
   }));
-  if (!slow.length) $("slowest").append(make("li", "empty", "Nothing had to be moved."));
+  if (!slow.length) $("slowest").append(make("li", "empty", "Nothing had to be transferred."));
 }
 
 // ---- details ----
@@ -96,24 +96,24 @@ function slowest() {
 function detailsOf(transfer) {
   const at = (ms) => (ms === null ? null : `${duration(ms)} after the start`);
   const rate = rateOf(transfer);
-  const losses = transfer.losses.map((loss) => (
-    `${at(loss.at)}, for ${duration(loss.until - loss.at)}: ${loss.why}`
+  const interruptions = transfer.interruptions.map((interruption) => (
+    `${at(interruption.at)}, for ${duration(interruption.until - interruption.at)}: ${interruption.detail}`
   ));
-  const helpers = transfer.helped.map((part) => lanes[part.lane]).join(", ");
+  const helpers = transfer.helpers.map((part) => lanes[part.lane]).join(", ");
   const pairs = [
     ["Blob", transfer.digest, true],
     ["To", transfer.target],
-    ["State", transfer.why ? `${stateOf(transfer)}: ${transfer.why}` : stateOf(transfer)],
+    ["State", transfer.detail ? `${stateOf(transfer)}: ${transfer.detail}` : stateOf(transfer)],
     ["Size", transfer.total === null ? size(transfer.position) : `${size(transfer.total)} (${count(transfer.total)} bytes)`],
-    ["Resumed", transfer.resumed ? `${size(transfer.resumed)} were there from an earlier run` : ""],
+    ["Resumed", transfer.resumeOffset ? `${size(transfer.resumeOffset)} were transferred by an earlier run` : ""],
     ["Waited", transfer.waited >= 0.1 ? duration(transfer.waited) : ""],
-    ["Began", at(transfer.started)],
+    ["Started", at(transfer.started)],
     ["Took", transfer.took === null ? "" : `${duration(transfer.took)}${rate === null ? "" : `, ${size(rate)}/s`}`],
     ["Ended", transfer.instant ? at(transfer.end) : ""],
     ["Worker", lanes[transfer.lane]],
     ["Helped by", helpers],
-    ["Tried again", transfer.lost ? several(transfer.lost, "time") : ""],
-    ...losses.map((text) => ["", text]),
+    ["Retries", transfer.retries ? count(transfer.retries) : ""],
+    ...interruptions.map((text) => ["", text]),
   ];
   return described(pairs);
 }
@@ -129,7 +129,7 @@ function chooseImage(image) {
   $("image-details").replaceChildren(described([
     ["Source", image.source],
     ["Target", image.target],
-    ["Result", image.why ? `${KINDS[image.kind].image}: ${image.why}` : KINDS[image.kind].image],
+    ["Result", image.detail ? `${KINDS[image.kind].image}: ${image.detail}` : KINDS[image.kind].image],
     ["Sent", size(image.sent)],
     ["Took", image.took === null ? "" : duration(image.took)],
     ["Ended", `${duration(image.ended)} after the start`],
@@ -143,11 +143,11 @@ const transferColumns = [
   { name: "To", of: (transfer) => transfer.target, by: (transfer) => transfer.target, tail: true, wide: true, width: "minmax(120px, 1fr)" },
   { name: "State", of: stateOf, by: stateOf, state: true, width: "112px", narrow: "minmax(0, 1fr)" },
   { name: "Size", of: (transfer) => size(transfer.total), by: (transfer) => transfer.total, number: true, width: "84px", narrow: "70px" },
-  { name: "Began", of: (transfer) => duration(transfer.begin), by: (transfer) => transfer.begin, number: true, wide: true, width: "92px" },
+  { name: "Started", of: (transfer) => duration(transfer.begin), by: (transfer) => transfer.begin, number: true, wide: true, width: "92px" },
   { name: "Waited", of: (transfer) => duration(transfer.waited), by: (transfer) => transfer.waited, number: true, wide: true, width: "92px" },
   { name: "Took", of: (transfer) => duration(transfer.took), by: (transfer) => transfer.took, number: true, width: "92px", narrow: "56px" },
   { name: "Rate", of: (transfer) => (rateOf(transfer) === null ? "" : `${size(rateOf(transfer))}/s`), by: rateOf, number: true, wide: true, width: "100px" },
-  { name: "Again", of: (transfer) => (transfer.lost ? String(transfer.lost) : ""), by: (transfer) => transfer.lost, number: true, wide: true, width: "56px" },
+  { name: "Retries", of: (transfer) => (transfer.retries ? String(transfer.retries) : ""), by: (transfer) => transfer.retries, number: true, wide: true, width: "68px" },
   { name: "Worker", of: (transfer) => lanes[transfer.lane] ?? "", by: (transfer) => lanes[transfer.lane] ?? null, wide: true, width: "96px" },
 ];
 const imageColumns = [
@@ -198,9 +198,9 @@ function swatch(kind) {
 }
 
 function legend() {
-  const counts = { retried: transfers.filter((record) => record.lost).length };
+  const counts = { retried: transfers.filter((record) => record.retries).length };
   for (const record of [...transfers, ...images]) counts[record.kind] = (counts[record.kind] ?? 0) + 1;
-  const names = { ...Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, KINDS[kind].one])), retried: "tried again" };
+  const names = { ...Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, KINDS[kind].one])), retried: "retried" };
   const kinds = Object.keys(names).filter((kind) => counts[kind]);
   $("legend").append(...kinds.map((kind) => {
     const button = make("button");
@@ -245,10 +245,10 @@ document.addEventListener("keydown", (event) => {
 
 function footer() {
   const notes = [];
-  const omitted = (n, noun) => `${several(n, noun)} of this run ${n === 1 ? "is" : "are"} not listed one by one: those are listed that failed, were tried again or took longest. Totals and throughput have all.`;
-  if (totals.transfersLeftOut) notes.push(omitted(totals.transfersLeftOut, "transfer"));
-  if (totals.imagesLeftOut) notes.push(omitted(totals.imagesLeftOut, "image"));
-  notes.push("A bar begins when a worker takes a blob and ends when the blob is verified at its destination; throughput counts bytes that had to be sent again each time.");
+  const omitted = (n, noun) => `${several(n, noun)} of this run ${n === 1 ? "is" : "are"} not listed: the tables keep those that failed, were retried or took longest. Totals and throughput include all.`;
+  if (totals.droppedTransfers) notes.push(omitted(totals.droppedTransfers, "transfer"));
+  if (totals.droppedImages) notes.push(omitted(totals.droppedImages, "image"));
+  notes.push("A bar begins when a worker starts a blob and ends when the blob is verified at its destination. Throughput counts bytes that were sent again each time.");
   $("footer").textContent = notes.join(" ");
 }
 

@@ -7,10 +7,10 @@ const RUN = Math.max(1, report.milliseconds);
 const KINDS = {
   done: { one: "sent", image: "copied" },
   mounted: { one: "mounted", image: "mounted" },
-  present: { one: "there already", image: "up to date" },
+  present: { one: "already present", image: "up to date" },
   failed: { one: "failed", image: "failed" },
   unfinished: { one: "unfinished", image: "unfinished" },
-  waiting: { one: "not begun", image: "not begun" },
+  waiting: { one: "not started", image: "not started" },
 };
 
 function kindOf(state) {
@@ -20,31 +20,31 @@ function kindOf(state) {
 const lanes = report.lanes.map((name) => plain(name.replace("worker-", "worker ")));
 
 function readTransfers(columns) {
-  const text = (n) => plain(report.texts[n]);
+  const text = (n) => plain(report.strings[n]);
   return columns.digest.map((digest, n) => {
-    const [seen, started, ended] = [columns.seen[n], columns.started[n], columns.ended[n]];
-    // Of a blob that was there already only the end is known.
+    const [queued, started, ended] = [columns.queued[n], columns.started[n], columns.ended[n]];
+    // Of a blob that was already present only the end is known.
     const begin = started ?? ended;
     const end = ended ?? RUN;
     const kind = kindOf(columns.state[n]);
     return {
-      n, kind, seen, started, begin, end,
+      n, kind, queued, started, begin, end,
       digest: plain(digest),
       short: shortDigest(digest),
       target: text(columns.target[n]),
       total: columns.total[n],
       position: columns.position[n],
-      resumed: columns.resumed[n],
+      resumeOffset: columns.resumeOffset[n],
       lane: columns.lane[n],
       instant: started === null,
-      waited: begin === null ? RUN - seen : begin - seen,
+      waited: begin === null ? RUN - queued : begin - queued,
       took: started === null ? null : end - started,
-      lost: columns.lost[n],
-      losses: (columns.losses[n] ?? []).map(([lane, at, until, why]) => (
-        { lane, at, until: until ?? end, why: text(why) }
+      retries: columns.retries[n],
+      interruptions: (columns.interruptions[n] ?? []).map(([lane, at, until, detail]) => (
+        { lane, at, until: until ?? end, detail: text(detail) }
       )),
-      helped: (columns.helped[n] ?? []).map(([lane, from, to]) => ({ lane, from, to })),
-      why: n in columns.why ? text(columns.why[n]) : "",
+      helpers: (columns.helpers[n] ?? []).map(([lane, from, to]) => ({ lane, from, to })),
+      detail: n in columns.detail ? text(columns.detail[n]) : "",
     };
   });
 }
@@ -60,8 +60,8 @@ function readImages(columns) {
       sent: columns.sent[n],
       ended: ended ?? RUN,
       took: started === null ? null : (ended ?? RUN) - started,
-      why: n in columns.why ? plain(report.texts[columns.why[n]]) : "",
-      lost: 0,
+      detail: n in columns.detail ? plain(report.strings[columns.detail[n]]) : "",
+      retries: 0,
     };
   });
 }
@@ -70,7 +70,7 @@ const transfers = readTransfers(report.transfers);
 const images = readImages(report.images);
 
 function rateOf(transfer) {
-  const moved = transfer.kind === "done" ? transfer.total - transfer.resumed : transfer.position - transfer.resumed;
+  const moved = transfer.kind === "done" ? transfer.total - transfer.resumeOffset : transfer.position - transfer.resumeOffset;
   return transfer.took > 0 && moved > 0 ? (moved * 1000) / transfer.took : null;
 }
 
@@ -84,9 +84,9 @@ function stateOf(transfer) {
 function haystack(record) {
   if (record.hay === undefined) {
     const words = "source" in record
-      ? [record.source, record.target, KINDS[record.kind].image, record.why]
-      : [record.digest, record.target, stateOf(record), lanes[record.lane] ?? "", record.why,
-        ...record.losses.map((loss) => loss.why), record.lost ? "tried again" : ""];
+      ? [record.source, record.target, KINDS[record.kind].image, record.detail]
+      : [record.digest, record.target, stateOf(record), lanes[record.lane] ?? "", record.detail,
+        ...record.interruptions.map((interruption) => interruption.detail), record.retries ? "retried" : ""];
     record.hay = words.join("\n").toLowerCase();
   }
   return record.hay;
@@ -96,7 +96,7 @@ const wanted = { words: [], kinds: new Set() };
 
 function matches(record) {
   if (wanted.kinds.size) {
-    const isRetried = wanted.kinds.has("retried") && record.lost > 0;
+    const isRetried = wanted.kinds.has("retried") && record.retries > 0;
     if (!isRetried && !wanted.kinds.has(record.kind)) return false;
   }
   return !wanted.words.length || wanted.words.every((word) => haystack(record).includes(word));

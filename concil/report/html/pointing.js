@@ -56,16 +56,16 @@ const pointing = (() => {
     }
     const took = transfer.took === null ? `at ${duration(transfer.end)}` : duration(transfer.took);
     const waited = transfer.waited >= 1 ? `, waited ${duration(transfer.waited)}` : "";
-    const again = transfer.lost ? `, tried again ${several(transfer.lost, "time")}` : "";
+    const again = transfer.retries ? `, retried ${several(transfer.retries, "time")}` : "";
     const lines = [
       make("div", "mono", transfer.short),
       make("div", "", `${stateOf(transfer)}, ${size(transfer.total)}, ${took}${waited}${again}`),
       make("div", "", transfer.target),
     ];
-    const why = transfer.why || (transfer.losses.length ? transfer.losses[transfer.losses.length - 1].why : "");
+    const detail = transfer.detail || (transfer.interruptions.length ? transfer.interruptions[transfer.interruptions.length - 1].detail : "");
     // The end of a message has its reason; the details show all of it.
-    const short = why.length > 90 ? `\u2026 ${why.slice(-88).replace(/^\S*\s/, "")}` : why;
-    if (why) lines.push(make("div", "why", short));
+    const short = detail.length > 90 ? `\u2026 ${detail.slice(-88).replace(/^\S*\s/, "")}` : detail;
+    if (detail) lines.push(make("div", "detail", short));
     float(lines, at);
   }
 

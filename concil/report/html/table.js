@@ -90,7 +90,7 @@ function table(parent, { label, items, columns, choose: chosenBy, sort }) {
     drawn = { first, last };
     const focused = rows.contains(document.activeElement);
     const lines = shown.slice(first, last).map((item, n) => lineOf(item, first + n, tall));
-    if (!shown.length) lines.push(make("div", "empty", items.length ? "None of them matches." : "None."));
+    if (!shown.length) lines.push(make("div", "empty", items.length ? "No matches." : "None."));
     rows.replaceChildren(...lines);
     if (focused) lineAt(active)?.focus({ preventScroll: true });
   }

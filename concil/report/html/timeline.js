@@ -7,7 +7,7 @@ const timeline = (() => {
   const STRIP = 74; // height of the throughput curve in pixels
   const QUEUE = 30; // height of the queue curve in pixels
   const AXIS = 20;
-  const queued = report.waiting.most.some((n) => n > 0);
+  const queued = report.queueDepth.maximum.some((n) => n > 0);
   const TOP = STRIP + (queued ? QUEUE : 0) + AXIS;
   const order = lanes.map((name, n) => n).sort(
     (a, b) => inOrder(lanes[a], lanes[b]),
@@ -22,7 +22,7 @@ const timeline = (() => {
   const helping = order.map(() => []);
   for (const transfer of transfers) {
     if (transfer.lane >= 0 && transfer.begin !== null) rows[rowOf[transfer.lane]].push(transfer);
-    for (const part of transfer.helped) helping[rowOf[part.lane]].push({ transfer, ...part });
+    for (const part of transfer.helpers) helping[rowOf[part.lane]].push({ transfer, ...part });
   }
   for (const row of rows) row.sort((a, b) => a.begin - b.begin);
 
@@ -198,7 +198,7 @@ const timeline = (() => {
     pen.beginPath();
     pen.rect(gutter - 5, TOP, width - gutter + 5, height - TOP);
     pen.clip();
-    if (!lanes.length) label("nothing had to be moved", gutter + 4, TOP + rowHeight / 2);
+    if (!lanes.length) label("nothing had to be transferred", gutter + 4, TOP + rowHeight / 2);
     const some = filtered();
     rows.forEach((row, n) => {
       const y = TOP + n * rowHeight;
@@ -232,7 +232,7 @@ const timeline = (() => {
         continue;
       }
       const to = Math.max(from + 1, x(transfer.end) - (rowHeight > 14 ? 0.5 : 0));
-      if (!transfer.lost && to - taken[transfer.kind] < 0.7) continue;
+      if (!transfer.retries && to - taken[transfer.kind] < 0.7) continue;
       taken[transfer.kind] = to;
       bar(transfer, from, to, y + pad, tall);
     }
@@ -276,15 +276,15 @@ const timeline = (() => {
   function bar(transfer, from, to, y, tall) {
     pen.fillStyle = to - from > 3 ? fillOf(transfer.kind) : colours[transfer.kind];
     pen.fillRect(from, y, to - from, tall);
-    for (const loss of transfer.losses) {
-      const px = x(loss.at);
+    for (const interruption of transfer.interruptions) {
+      const px = x(interruption.at);
       pen.fillStyle = hatches.retry;
-      pen.fillRect(px, y, Math.max(2, x(loss.until) - px), tall);
+      pen.fillRect(px, y, Math.max(2, x(interruption.until) - px), tall);
       pen.fillStyle = colours.retry;
       pen.fillRect(px, y - 2, 2, tall + 4);
     }
     const left = Math.max(from, gutter) + 5;
-    if (to - left > 60 && rowHeight > 14 && transfer.kind === "done" && !transfer.lost
+    if (to - left > 60 && rowHeight > 14 && transfer.kind === "done" && !transfer.retries
       && pen.measureText(transfer.short).width < to - left - 5) {
       pen.fillStyle = colours.surface;
       pen.textAlign = "left";
@@ -304,7 +304,7 @@ const timeline = (() => {
     const from = x(transfer.begin);
     pen.strokeStyle = colours.ink;
     pen.setLineDash([2, 3]);
-    level(y + rowHeight / 2, x(transfer.seen), from);
+    level(y + rowHeight / 2, x(transfer.queued), from);
     pen.setLineDash([]);
     pen.lineWidth = transfer === chosen ? 2 : 1;
     const wide = Math.max(transfer.instant ? 0 : 2, x(transfer.end) - from);

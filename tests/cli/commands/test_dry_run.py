@@ -72,7 +72,7 @@ def test_a_first_run_is_foretold_to_the_byte_and_changes_nothing(  # noqa: PLR09
     assert {each.method for each in seen.requests} <= {"GET", "HEAD"}
     assert tags_of(fresh_docker_registry.url, "m/team/app") == []
     document = json.loads(report.read_text())
-    assert {entry["outcome"] for entry in document["images"]} == {"would-copy"}
+    assert {entry["outcome"] for entry in document["images"]} == {"would_copy"}
     assert sum(entry["missing"] for entry in document["images"]) == sizes(FIRST, SECOND, ARM)
     assert len(shown.lines) == 4
     assert sum(line.startswith("copy http") for line in shown.lines) == 3
@@ -80,7 +80,7 @@ def test_a_first_run_is_foretold_to_the_byte_and_changes_nothing(  # noqa: PLR09
 
     done = cli(*command)
     assert done.out.startswith("3 images: 3 copied"), done.err
-    assert json.loads(report.read_text())["summary"]["bytes"] == sizes(FIRST, SECOND, ARM)
+    assert json.loads(report.read_text())["summary"]["bytes_sent"] == sizes(FIRST, SECOND, ARM)
 
 
 @pytest.mark.real
@@ -176,7 +176,7 @@ def test_signatures_are_foretold_as_they_are_copied(
         entry.get("missing", 0)
         for entry in json.loads((tmp_path / "shown.json").read_text())["images"]
     )
-    assert missing == json.loads((tmp_path / "done.json").read_text())["summary"]["bytes"]
+    assert missing == json.loads((tmp_path / "done.json").read_text())["summary"]["bytes_sent"]
 
 
 def test_what_a_docker_archive_cannot_hold_is_foretold(

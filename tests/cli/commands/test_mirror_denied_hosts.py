@@ -71,6 +71,6 @@ def test_images_of_a_closed_host_are_one_failure(  # noqa: PLR0917 - fixtures
     assert len(done.err.splitlines()) == 2
     document = json.loads(report.read_text())
     assert document["summary"]["failed"] == 1
-    assert document["summary"]["untried"] == COUNT - 1
+    assert document["summary"]["not_tried"] == COUNT - 1
     # What was under way at once, and GET /v2/ for some of these.
     assert len(seen.requests) <= 2 * 16

@@ -112,7 +112,7 @@ def test_a_report_tells_of_every_image(
         "gone": "failed",
     }
     assert outcomes["1.0"]["digest"] == IMAGES["1.0"].digest
-    assert outcomes["gone"]["kind"] == "RegistryNotFound"
+    assert outcomes["gone"]["error_type"] == "RegistryNotFound"
     assert document["summary"]["failed"] == 1
 
 

@@ -88,7 +88,7 @@ def test_a_tag_that_is_gone_goes_and_is_shown_first(
     assert shown.lines[-1].endswith("1 to prune; nothing was changed")
     assert {each.method for each in seen.requests} <= {"GET", "HEAD"}
     document = json.loads(report.read_text())
-    assert document["summary"]["would-prune"] == 1
+    assert document["summary"]["would_prune"] == 1
     assert pair.there() == ["v1", "v2"]
 
     done = cli("mirror", jobs, written, pair.to, f"--report={report}")

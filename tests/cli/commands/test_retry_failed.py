@@ -99,8 +99,12 @@ OTHERS = {"outcome": "failed", "source": "other.example/a:1", "target": "h.examp
         ('{"images": 1, "summary": {"complete": true}}', ("is not a report",)),
         ("[" * 100_000, ("is not a report",)),
         (
-            json.dumps({"images": [OTHERS], "summary": {"complete": True}}),
+            json.dumps({"schema_version": 1, "images": [OTHERS], "summary": {"complete": True}}),
             ("the plan contains none",),
+        ),
+        (
+            json.dumps({"images": [OTHERS], "summary": {"complete": True}}),
+            ("is not a report of this version of concil", "schema_version", "mirror again"),
         ),
     ],
 )
@@ -121,7 +125,7 @@ def test_what_is_no_report_of_the_plan_is_told_before_anything_begins(
 def test_a_report_of_an_interrupted_run_says_that_it_has_not_all(
     cli: Cli, source: EmbeddedRegistry, tmp_path: Path, report: Path
 ) -> None:
-    report.write_text('{"images": [], "summary": {"complete": false}}')
+    report.write_text('{"schema_version": 1, "images": [], "summary": {"complete": false}}')
     written = plan(tmp_path / "plan.toml", f'source = "http://{source.host}/team/app"')
 
     done = cli("mirror", written, f"{source.host}/copy", f"--retry-failed={report}")

@@ -234,10 +234,22 @@ def test_what_tells_nothing_of_an_earlier_run_is_told_at_once(gap: Gap, tmp_path
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("version", [None, 0, 2, "1", True])
+def test_a_report_of_another_schema_is_refused(gap: Gap, tmp_path: Path, version: object) -> None:
+    report = json.loads((tmp_path / "first").read_text())
+    report["schema_version"] = version
+    (tmp_path / "first").write_text(json.dumps(report))
+
+    done = gap.cli("mirror", gap.list, f"oci:{tmp_path}/new", f"--since={tmp_path}/first")
+
+    assert_fails(done, 2, "is not a report of this version of concil", "schema_version")
+    assert not (tmp_path / "new").exists()
+
+
 def test_what_makes_no_sense_in_a_report_is_carried_over_again(gap: Gap, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "first").read_text())
     for entry in report["images"]:
-        entry["contents"] = ["nonsense", 1, None]
+        entry["blob_digests"] = ["nonsense", 1, None]
     report["images"] += [1, {}, {"outcome": "copied"}, {"outcome": "copied", "digest": 1}]
     report["images"][0]["digest"] = "nonsense"
     report["images"][1]["outcome"] = "failed"

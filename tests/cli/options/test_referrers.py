@@ -115,7 +115,7 @@ def test_foreign_layers_are_told_for_each_image_and_counted(
     with_it = cli("copy", jobs, "--foreign-layers=source", f"{registry.host}/win:v1", layout)
 
     (entry,) = json.loads(report.read_text())["images"]
-    assert entry["foreign_layers_left_out"] == 1
+    assert entry["skipped_foreign_layers"] == 1
     assert entry["notes"] == ["1 foreign layer is left out"]
     note = f"concil: note: {registry.host}/to/win:v1: 1 foreign layer is left out\n"
     assert done.err.count(note) == 1

@@ -118,8 +118,8 @@ def test_the_head_says_what_became_of_it(browser: Browser, tmp_path: Path) -> No
     assert facts["Images copied"] == "1"
     assert facts["Blobs sent"] == "2"
     assert facts["Blobs mounted"] == "1"
-    assert facts["Already there"] == "1"
-    assert facts["Tried again"] == "1"
+    assert facts["Already present"] == "1"
+    assert facts["Retries"] == "1"
     failed = text_of(browser, "#failed")
     assert "404 not there" in failed
     assert "the disk is full" in failed
@@ -194,7 +194,7 @@ def test_pointing_at_a_transfer_tells_about_it(browser: Browser, tmp_path: Path)
     details = text_of(browser, "#details")
 
     assert digest("b")[7:19] in tip
-    assert "tried again 1 time" in tip
+    assert "retried 1 time" in tip
     for words in (digest("b"), f"{HOST}/app", "5.00 s", "worker 1", RESET, "1.00 s"):
         assert words in details
 
@@ -371,5 +371,5 @@ def test_ten_thousand_transfers_are_drawn_searched_and_scrolled(
 def test_an_empty_run_has_a_page(browser: Browser, tmp_path: Path) -> None:
     opened(browser, RecordedRun(), tmp_path, at=0.001)
 
-    assert text_of(browser, "#verdict") == "Complete, nothing failed"
+    assert text_of(browser, "#verdict") == "Complete, no failures"
     assert listed(browser, "transfers") == 0

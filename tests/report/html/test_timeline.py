@@ -35,9 +35,9 @@ def test_a_transfer_has_its_worker_and_its_times(story: RecordedRun) -> None:
 
     data = story.data(9)
     one = only(data["transfers"])
-    assert (one["seen"], one["started"], one["ended"]) == (1000, 3000, 7000)
+    assert (one["queued"], one["started"], one["ended"]) == (1000, 3000, 7000)
     assert data["lanes"][one["lane"]] == "worker-5"
-    assert (one["digest"], data["texts"][one["target"]]) == (digest("a"), HOST)
+    assert (one["digest"], data["strings"][one["target"]]) == (digest("a"), HOST)
     assert (one["state"], one["position"], one["total"]) == ("done", 1000, 1000)
     assert data["milliseconds"] == 9000
     assert sum(data["throughput"]["bytes"]) == pytest.approx(1000, rel=0.01)
@@ -66,11 +66,11 @@ def test_a_loss_lasts_until_bytes_move_again(story: RecordedRun) -> None:
 
     data = story.data(10)
     one = only(data["transfers"])
-    texts = data["texts"]
-    losses = [(at, until, texts[why]) for _, at, until, why in one["losses"]["0"]]
+    texts = data["strings"]
+    losses = [(at, until, texts[why]) for _, at, until, why in one["interruptions"]["0"]]
     assert losses == [(2000, 5000, "first"), (6000, 9000, "second")]
-    assert (one["lost"], data["totals"]["losses"]) == (2, 2)
-    assert (one["state"], texts[one["why"]["0"]]) == ("failed", "gave up")
+    assert (one["retries"], data["totals"]["interruptions"]) == (2, 2)
+    assert (one["state"], texts[one["detail"]["0"]]) == ("failed", "gave up")
     # 400 before the first loss, and from 300 to 500 after it.
     assert sum(data["throughput"]["bytes"]) == pytest.approx(600, rel=0.01)
 
@@ -81,8 +81,8 @@ def test_many_losses_are_counted_and_the_first_are_kept(story: RecordedRun) -> N
         story.blob(n, 0, "a", State.RETRYING, 0, 1000, RESET)
 
     one = only(story.data(100)["transfers"])
-    assert one["lost"] == 100
-    assert len(one["losses"]["0"]) == MAX_INTERRUPTIONS
+    assert one["retries"] == 100
+    assert len(one["interruptions"]["0"]) == MAX_INTERRUPTIONS
 
 
 def test_workers_that_help_are_named(story: RecordedRun) -> None:
@@ -96,7 +96,7 @@ def test_workers_that_help_are_named(story: RecordedRun) -> None:
     data = story.data(6)
     one = only(data["transfers"])
     assert data["lanes"][one["lane"]] == "worker-0"
-    [[lane, first, last]] = one["helped"]["0"]
+    [[lane, first, last]] = one["helpers"]["0"]
     assert (data["lanes"][lane], first, last) == ("worker-7", 2000, 4000)
 
 
@@ -109,7 +109,7 @@ def test_what_an_earlier_run_brought_is_no_throughput(story: RecordedRun) -> Non
     data = story.data(3)
     assert sum(data["throughput"]["bytes"]) == pytest.approx(300, rel=0.01)
     one = only(data["transfers"])
-    assert (one["resumed"], one["started"]) == (700, 0)
+    assert (one["resumeOffset"], one["started"]) == (700, 0)
 
 
 def test_what_has_not_ended_is_shown_as_it_stands(story: RecordedRun) -> None:
@@ -172,12 +172,12 @@ def test_images_have_their_outcome(story: RecordedRun) -> None:
     assert images["state"] == ["done", "present", "failed", "failed"]
     assert images["started"] == [0, None, None, None]
     assert images["sent"] == [500, 0, 0, 0]
-    assert {n: data["texts"][why] for n, why in images["why"].items()} == {
+    assert {n: data["strings"][why] for n, why in images["detail"].items()} == {
         "2": "404 not there",
         "3": "no list",
     }
     assert data["totals"]["images"] == {"done": 1, "present": 1, "mounted": 0, "failed": 2}
-    assert (data["totals"]["expected"], data["title"]) == (9, "of a test")
+    assert (data["totals"]["expectedImages"], data["title"]) == (9, "of a test")
 
 
 def test_of_too_many_transfers_the_telling_ones_stay() -> None:
@@ -194,7 +194,7 @@ def test_of_too_many_transfers_the_telling_ones_stay() -> None:
     assert data["transfers"]["digest"] == [digest(f"{n:02x}") for n in (10, 20, 30, 40)]
     totals = data["totals"]
     assert (totals["blobs"]["done"], totals["blobs"]["failed"]) == (99, 1)
-    assert totals["transfersLeftOut"] == 96
+    assert totals["droppedTransfers"] == 96
     assert totals["bytes"]["done"] == 99_000
 
 
