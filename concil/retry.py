@@ -7,12 +7,13 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
-
-import tenacity
+from typing import TYPE_CHECKING, TypeVar
 
 from concil.config import RetryPolicy
 from concil.errors import Cancelled, ConcilError, ContentError, SessionLost
+
+if TYPE_CHECKING:
+    import tenacity
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -79,6 +80,7 @@ def call(
 def _repeat(
     request: Callable[[], Result], policy: RetryPolicy, cancel: threading.Event, operation: str
 ) -> Result:
+    import tenacity  # noqa: PLC0415  # imports asyncio; most runs need no retry
 
     def delay(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

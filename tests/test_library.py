@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -176,6 +177,25 @@ def test_a_program_without_logging_sees_nothing() -> None:
 
     assert done.stderr == ""
     assert "NullHandler" in done.stdout
+
+
+def test_a_package_that_runs_as_a_program_sees_nothing(tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text(
+        "import logging, concil\nlogging.getLogger('concil.retry').warning('heard')\n"
+    )
+    (tmp_path / "package" / "__main__.py").write_text("print('done')")
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+
+    done = subprocess.run(
+        [sys.executable, "-m", "package"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert (done.stdout, done.stderr) == ("done\n", "")
 
 
 def test_a_program_with_logging_sees_it(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from concil.config import MIN_BANDWIDTH
+from concil.defaults import MIN_BANDWIDTH
 from concil.errors import UsageError
 
 _REQUEST_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?:/(s|sec|second|m|min|minute|h|hour))?")

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import os
 import re
 import threading
-import urllib.parse
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
-
-from concil.runtime.encodings import decodings
 
 HIDDEN = "<hidden>"
 SESSION = "<session>"
@@ -34,33 +29,39 @@ _PLAIN_KEYS = frozenset(
 )
 
 
-class _Value(NamedTuple):
+class _Value(
+    namedtuple("_Value", "text mark is_url known", defaults=(False, ""))  # noqa: PYI024  # typing takes longer to import than this module
+):
     """A registered value; registering an equal value again changes nothing."""
+
+    __slots__ = ()
 
     text: str  # a password, a token, or a URL
     mark: str  # the replacement
-    is_url: bool = False
-    known: str = ""  # the public beginning of the URL's path
+    is_url: bool
+    known: str  # the public beginning of the URL's path
 
 
-@dataclass(frozen=True, slots=True)
 class _Pattern:
     """One form in which a value is searched."""
 
-    head: str  # must match exactly
-    rest: str  # redacted as far as the text matches it
-    mark: str
-    is_word: bool = False  # no letter or digit may be adjacent
-    before: int = 0  # Base64 characters before it that contain bits of it
-    after: int = 0  # Base64 characters after it that contain bits of it
+    __slots__ = ("after", "before", "head", "is_word", "mark", "rest")
+
+    def __init__(self, head: str, rest: str, mark: str, *, is_word: bool = False) -> None:
+        self.head = head  # must match exactly
+        self.rest = rest  # redacted as far as the text matches it
+        self.mark = mark
+        self.is_word = is_word  # no letter or digit may be adjacent
+        self.before = 0  # Base64 characters before it that contain bits of it
+        self.after = 0  # Base64 characters after it that contain bits of it
 
 
-@dataclass(slots=True)
 class _Kind:
     """The values of one kind, most recently registered last."""
 
-    values: OrderedDict[_Value, list[_Pattern]] = field(default_factory=OrderedDict)
-    characters: int = 0
+    def __init__(self) -> None:
+        self.values: OrderedDict[_Value, list[_Pattern]] = OrderedDict()
+        self.characters = 0
 
 
 class Redactor:
@@ -111,6 +112,11 @@ class Redactor:
         (also within a longer value, as in ``user:password``), with the escapes of JSON, HTML and
         Python, and in combinations of these.
         """
+        if not self._kinds:
+            return text
+        # Imported without the lock: a thread that imports it may wait for the lock.
+        from concil.runtime.encodings import decodings  # noqa: PLC0415  # needed for a secret only
+
         with self.lock:
             if self._new:
                 self._index_new()
@@ -196,20 +202,16 @@ def _needles(value: _Value) -> Iterator[_Pattern]:
         yield _needle(content.decode("latin-1"), value.mark)  # as headers are decoded
     # Its offset in a longer value determines which of three Base64 texts it becomes.
     for skipped in range(3):
-        encoded = base64.b64encode(bytes(skipped) + content).decode("ascii")
+        encoded = binascii.b2a_base64(bytes(skipped) + content, newline=False).decode("ascii")
         before = (0, 2, 3)[skipped]
         after = (0, 1, 1)[(skipped + len(content)) % 3]
         core = encoded.rstrip("=")[before:]
         core = core[: len(core) - after]
         for text in {core, core.translate(_URL_SAFE)}:
             if len(text) >= _MIN_LENGTH:
-                yield _Pattern(
-                    text[:_PREFIX_LENGTH],
-                    text[_PREFIX_LENGTH:],
-                    value.mark,
-                    before=before,
-                    after=after,
-                )
+                pattern = _Pattern(text[:_PREFIX_LENGTH], text[_PREFIX_LENGTH:], value.mark)
+                pattern.before, pattern.after = before, after
+                yield pattern
 
 
 _URL_SAFE = str.maketrans("+/", "-_")
@@ -224,6 +226,8 @@ def _needle(text: str, mark: str) -> _Pattern:
 
 def _needles_of_url(value: _Value) -> Iterator[_Pattern]:
     """Yield the path and query of a URL and their parts, because a server may repeat one alone."""
+    import urllib.parse  # noqa: PLC0415  # takes longer to import than this module
+
     try:
         parts = urllib.parse.urlsplit(value.text)
     except ValueError:
