@@ -312,10 +312,10 @@ def test_the_command_line_has_an_option_for_every_parameter_in_a_remedy() -> Non
 
 
 def test_every_option_for_a_parameter_is_one() -> None:
-    from concil.cli.main import _create_parser  # noqa: PLC0415 - argparse's own, as the command line has it
+    from concil.cli.argument_parser import create_parser  # noqa: PLC0415 - argparse's own, as the command line has it
 
     known: set[str] = set()
-    waiting = [_create_parser()]
+    waiting = [create_parser(is_complete=True)]
     while waiting:
         for action in waiting.pop()._actions:
             known |= set(action.option_strings)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
-from concil.display.bars import BarView
 from concil.display.json_lines import _LineDisplay
+from concil.display.modes import MODES
 from concil.display.output import Output
 from concil.display.plain import PlainView
 from concil.errors import UsageError
@@ -16,9 +16,10 @@ from concil.progress.totals import ProgressTotals
 from concil.runtime.forking import register_after_fork
 from concil.runtime.limits import start_thread
 
-__all__ = ["MODES", "Display", "open_display"]
+if TYPE_CHECKING:
+    from concil.display.bars import BarView
 
-MODES = ("auto", "bar", "plain", "json", "none")
+__all__ = ["MODES", "Display", "open_display"]
 
 
 class Display(Protocol):
@@ -61,7 +62,11 @@ def open_display(mode: str, stream: TextIO | None) -> Display:
         return _LineDisplay(output, as_json=False)
     if mode == "json":
         return _LineDisplay(output, as_json=True)
-    return _RefreshingDisplay(BarView(output) if mode == "bar" else PlainView(output))
+    if mode == "plain":
+        return _RefreshingDisplay(PlainView(output))
+    from concil.display.bars import BarView  # noqa: PLC0415  # imports tqdm
+
+    return _RefreshingDisplay(BarView(output))
 
 
 class _RefreshingDisplay:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from concil.cli.commands import serve
+from concil.cli.parsers.serve import declare
 from concil.errors import ConcilError
 from tests.server.client import Client
 from tests.support.images import make_image, write_layout
@@ -23,18 +24,19 @@ PATIENCE = 30  # seconds
 PROGRAM = """
 import argparse, logging, sys
 from concil.cli.commands import serve
+from concil.cli.parsers.serve import declare
 parser = argparse.ArgumentParser()
 parser.add_argument("-v", "--verbose", action="count", default=0)
-serve.add_parser(parser.add_subparsers())
+declare(parser.add_subparsers().add_parser("serve"))
 arguments = parser.parse_args()
 logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING)
-sys.exit(arguments.run(arguments))
+sys.exit(serve.run(arguments))
 """
 
 
 def parse(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    serve.add_parser(parser.add_subparsers())
+    declare(parser.add_subparsers().add_parser("serve"))
     return parser.parse_args(["serve", *words])
 
 

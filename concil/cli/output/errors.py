@@ -8,7 +8,6 @@ import os
 import re
 
 from concil.errors import AccessDenied, Cancelled, ConcilError, NotFound, UsageError
-from concil.runtime.limits import describe_limit
 from concil.runtime.redaction import SECRETS
 
 DONE = 0
@@ -58,7 +57,10 @@ def describe_error(error: BaseException) -> str:
     """Return what failed and the remedy, in one line without control characters."""
     if isinstance(error, ConcilError):
         text = f"{error}; {replace_parameters(error.remedy)}" if error.remedy else str(error)
-    elif (limit_parts := describe_limit(error)) is not None:
+        return single_line(text)
+    from concil.runtime.limits import describe_limit  # noqa: PLC0415  # not for usage errors
+
+    if (limit_parts := describe_limit(error)) is not None:
         text = "; ".join(limit_parts)
     elif isinstance(error, OSError) and error.errno:
         file_name = f": {error.filename!a}" if error.filename else ""
