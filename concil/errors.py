@@ -37,8 +37,6 @@ imports requests, and are imported from there when they are first used.
 
 from __future__ import annotations
 
-from concil.runtime.redaction import SECRETS
-
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
     from typing import Any
@@ -85,9 +83,15 @@ __all__ = [
 ]
 
 
+def _redact(text: str) -> str:
+    from concil.runtime.redaction import SECRETS  # noqa: PLC0415  # needed once there is an error
+
+    return SECRETS.redact(text)
+
+
 def safe_repr(text: object, max_length: int = 160) -> str:
     """Quote untrusted text for a message: one line, ASCII, at most ``max_length`` characters."""
-    quoted = SECRETS.redact(ascii(text))  # before cutting: a truncated secret is not found
+    quoted = _redact(ascii(text))  # before cutting: a truncated secret is not found
     return quoted if len(quoted) <= max_length else quoted[: max_length - 3] + "..."
 
 
@@ -107,7 +111,7 @@ class ConcilError(RuntimeError):
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         """Set the message, with secrets redacted, and the remedy."""
-        super().__init__(SECRETS.redact(message))
+        super().__init__(_redact(message))
         if remedy:
             self.remedy = remedy
 

@@ -315,7 +315,7 @@ def test_every_option_for_a_parameter_is_one() -> None:
     from concil.cli.argument_parser import create_parser  # noqa: PLC0415 - argparse's own, as the command line has it
 
     known: set[str] = set()
-    waiting = [create_parser(is_complete=True)]
+    waiting = [create_parser()]
     while waiting:
         for action in waiting.pop()._actions:
             known |= set(action.option_strings)

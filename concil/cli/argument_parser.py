@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import sys
 
 from concil import __version__
 from concil.cli.options import common
 from concil.cli.verbs import VERBS, load_function
-from concil.errors import UsageError
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -19,8 +21,23 @@ exit codes: 0 done, 1 failed, 2 usage, 3 some images failed, 4 not found,
 5 not authorised, 130 interrupted (run the same command again to resume)"""
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """Knows the width of the terminal without importing shutil and its compression modules."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_terminal_width() - 2)  # the margin of argparse
+
+
+class _RawHelpFormatter(_HelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Does not wrap the description."""
+
+
 class Parser(argparse.ArgumentParser):
     """Raises errors that argparse would print, so that every failure is one line."""
+
+    def __init__(self, **keywords: Any) -> None:  # noqa: ANN401 - those of ArgumentParser
+        keywords.setdefault("formatter_class", _HelpFormatter)
+        super().__init__(**keywords)
 
     def error(self, message: str) -> NoReturn:
         """Raise a UsageError.
@@ -31,54 +48,35 @@ class Parser(argparse.ArgumentParser):
         if marker:
             options = [_option_name(word) for word in rest.split(" ") if word.startswith("-")]
             message = f"{head}unrecognized arguments: {' '.join(options)}" if options else ""
+        from concil.errors import UsageError  # noqa: PLC0415  # not for --version and --help
+
         raise UsageError(message or "too many arguments", remedy=f"see: {self.prog} --help")
 
 
-class _VerbParser(Parser):
-    """The parser of a verb, which declares its options when it parses for the first time."""
-
-    def __init__(self, *, declare: str = "", **keywords: Any) -> None:  # noqa: ANN401 - those of ArgumentParser
-        super().__init__(**keywords)
-        self._declare = declare  # the function that adds the options; "": they were added
-
-    def parse_known_args(  # type: ignore[override]  # typeshed has overloads
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """Declare the options, and parse."""
-        self.load()
-        return super().parse_known_args(args, namespace)
-
-    def load(self) -> None:
-        """Declare the options, unless they have been declared."""
-        declare, self._declare = self._declare, ""
-        if declare:
-            load_function(declare)(self)
-            if self.get_default("command"):  # otherwise the verbs below it have them
-                common.add_common(self)
-
-
-def create_parser(*, is_complete: bool = False) -> Parser:
+def create_parser(verb: str | None = None) -> Parser:
     """Return the parser of the command line.
 
     Args:
-        is_complete: declare the options of all verbs, for a reader of the parser itself.
+        verb: the only verb that is declared; "" for the names of all verbs without their
+            options, as the help lists them; None for all verbs.
     """
     parser = Parser(
         prog="concil",
         description="Transfer images and blobs between OCI registries, layouts and files.",
         epilog=_EXIT_CODES_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_RawHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"concil {__version__}")
     common.add_common(parser)
-    verbs = parser.add_subparsers(
-        dest="verb", metavar="VERB", required=True, prog="concil", parser_class=_VerbParser
-    )
-    for name, (declare, help_line) in VERBS.items():
-        verb = verbs.add_parser(name, help=help_line, declare=declare, allow_abbrev=False)
-        if is_complete:
-            verb.load()
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog="concil")
+    for name in [verb] if verb else VERBS:
+        declare, help_line = VERBS[name]
+        verb_parser = verbs.add_parser(name, help=help_line, allow_abbrev=False)
+        if verb != "":
+            load_function(declare)(verb_parser)
+            if verb_parser.get_default("command"):  # otherwise the verbs below it have them
+                common.add_common(verb_parser)
     return parser
 
 
@@ -89,7 +87,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         UsageError: they are invalid.
         SystemExit: the help or the version was printed.
     """
-    parser, empty = create_parser(), argparse.Namespace(verbose=0, quiet=False)
+    # No option before the verb takes a value.
+    verb = next((word for word in argv if not word.startswith("-")), "")
+    parser = create_parser(verb if verb in VERBS else "")
+    empty = argparse.Namespace(verbose=0, quiet=False)
     arguments, rest = parser.parse_known_args(common.expand_tls_switches(argv), empty)
     # argparse of Python 3.11 drops an optional positional argument that follows an option.
     if len(rest) == 1 and not rest[0].startswith("-") and _is_missing_destination(arguments):
@@ -97,6 +98,18 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return arguments
+
+
+def _terminal_width() -> int:
+    """Return the columns of the terminal, as ``shutil.get_terminal_size`` does."""
+    columns = 0
+    with contextlib.suppress(KeyError, ValueError):
+        columns = int(os.environ["COLUMNS"])
+    if columns <= 0:
+        # Standard output may be closed or replaced.
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            columns = os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]
+    return columns if columns > 0 else 80
 
 
 def _option_name(word: str) -> str:

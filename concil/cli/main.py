@@ -6,9 +6,7 @@ import itertools
 import sys
 
 from concil.cli.argument_parser import parse_arguments
-from concil.cli.output.errors import DONE, PIPE_CLOSED, describe_error, exit_code
 from concil.cli.verbs import load_function
-from concil.display.output import Output
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -27,25 +25,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse_arguments(words)
     except SystemExit as exit_request:  # argparse after --help and --version
-        return exit_request.code if isinstance(exit_request.code, int) else DONE
-    except BrokenPipeError:
-        from concil.cli.output import results  # noqa: PLC0415  # no verb runs
-
-        results.discard_output()
-        return PIPE_CLOSED
+        return exit_request.code if isinstance(exit_request.code, int) else 0
     except Exception as error:  # noqa: BLE001 - printed in one line
-        _print_error(f"concil: {describe_error(error)}", words)
-        return exit_code(error)
+        return _report(error, words)
     from concil.cli.execution import execute  # noqa: PLC0415  # the arguments are valid
 
     return execute(load_function(arguments.command), arguments)
 
 
-def _print_error(line: str, words: Sequence[str]) -> None:
-    """Print an error of the arguments, as JSON if they ask for progress in JSON."""
+def _report(error: Exception, words: Sequence[str]) -> int:
+    """Print an error of the arguments and return the exit code.
+
+    It is printed as JSON if the arguments ask for progress in JSON.
+    """
+    from concil.cli.output import errors  # noqa: PLC0415  # not for --version and --help
+
+    if isinstance(error, BrokenPipeError):  # nobody reads the help
+        from concil.cli.output import results  # noqa: PLC0415  # imports json
+
+        results.discard_output()
+        return errors.PIPE_CLOSED
+    line = f"concil: {errors.describe_error(error)}"
     if "--progress=json" in words or ("--progress", "json") in itertools.pairwise(words):
         from concil.display.display import open_display  # noqa: PLC0415  # seldom needed
 
         open_display("json", sys.stderr).write(line, "error")
     else:
+        from concil.display.output import Output  # noqa: PLC0415  # as above
+
         Output(sys.stderr).write(f"{line}\n")
+    return errors.exit_code(error)

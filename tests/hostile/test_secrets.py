@@ -304,9 +304,7 @@ def test_the_walk_knows_every_verb(
     home_of_walk: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    assert set(walk(servers, home_of_walk, capfd).commands()) == verbs(
-        create_parser(is_complete=True)
-    )
+    assert set(walk(servers, home_of_walk, capfd).commands()) == verbs(create_parser())
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 416, 500])

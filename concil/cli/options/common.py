@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from concil.cli.options import rates
-from concil.defaults import MAX_ATTEMPTS, WORKERS
-from concil.display.modes import MODES
+from concil.defaults import MAX_ATTEMPTS
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_JOBS = 256
 REF_HELP = "host/repository:tag, oci:DIR:NAME, oci-archive:FILE:NAME or docker-archive:FILE:TAG"
 _TLS_SWITCHES = ("--tls-verify", "--src-tls-verify", "--dest-tls-verify")
 _SIDE_HELP = {"src-": " of the source", "dest-": " of the destination"}
@@ -47,26 +44,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="print nothing but errors and results",
     )
-
-
-def add_progress(parser: argparse.ArgumentParser) -> None:
-    """Add the options of verbs that transfer blobs."""
-    parser.add_argument(
-        "--progress",
-        choices=MODES,
-        help="progress display: auto (the default) shows bars on a terminal and plain lines "
-        "elsewhere; json writes one event per line; all of them write to standard error",
-    )
-    parser.add_argument(
-        "-j",
-        "--jobs",
-        type=_parse_jobs,
-        default=WORKERS,
-        metavar="N",
-        help="number of blobs and ranges that are transferred at the same time (default: "
-        "%(default)s); 0: one after the other, without threads",
-    )
-    rates.add_options(parser.add_argument_group("rate limits"))
 
 
 def add_registry(parser: argparse.ArgumentParser, *, sides: Sequence[str] = ()) -> None:
@@ -127,7 +104,7 @@ def add_connection(
     )
     group.add_argument(
         "--retry",
-        type=_parse_count,
+        type=parse_count,
         default=MAX_ATTEMPTS - 1,
         metavar="N",
         help="number of consecutive retries without progress (default: %(default)s)",
@@ -153,14 +130,8 @@ def _parse_bool(text: str) -> bool:
     return value
 
 
-def _parse_count(text: str) -> int:
+def parse_count(text: str) -> int:
+    """Parse a number from 0 to 9999."""
     if not (text.isascii() and text.isdigit() and len(text) < 5):
         raise argparse.ArgumentTypeError(f"{text!a} is not a number from 0 to 9999")
     return int(text)
-
-
-def _parse_jobs(text: str) -> int:
-    number = _parse_count(text) if text.isascii() and text.isdigit() and len(text) < 5 else -1
-    if not 0 <= number <= MAX_JOBS:
-        raise argparse.ArgumentTypeError(f"{text!a} is not a number from 0 to {MAX_JOBS}")
-    return number

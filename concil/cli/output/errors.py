@@ -34,7 +34,7 @@ OPTION_BY_PARAMETER = {
     "without_limit=True": "--prune-all",
     "workers=": "--jobs",
 }
-_PARAMETER = re.compile(r"\b(?:" + "|".join(map(re.escape, OPTION_BY_PARAMETER)) + r")(?![^\s,;)])")
+_PARAMETER = r"\b(?:" + "|".join(map(re.escape, OPTION_BY_PARAMETER)) + r")(?![^\s,;)])"
 
 INTERRUPTED_MESSAGE = "concil: interrupted; run the same command again to resume"
 
@@ -75,7 +75,9 @@ def describe_error(error: BaseException) -> str:
 
 def replace_parameters(text: str) -> str:
     """Replace the library's parameters in a remedy by the options that set them."""
-    return _PARAMETER.sub(lambda found: OPTION_BY_PARAMETER[found[0]], text)
+    if not any(parameter in text for parameter in OPTION_BY_PARAMETER):
+        return text  # compiling the pattern takes as long as importing this module
+    return re.sub(_PARAMETER, lambda found: OPTION_BY_PARAMETER[found[0]], text)
 
 
 def single_line(text: str) -> str:

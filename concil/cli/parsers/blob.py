@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concil.cli.options import common
+from concil.cli.options import common, progress
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     push.add_argument("file", metavar="FILE")
     push.add_argument("repository", metavar="REPO", help="host/repository")
-    common.add_progress(push)
+    progress.add_options(push)
     common.add_registry(push)
     push.set_defaults(command="concil.cli.commands.blob:run_push")
     pull = verbs.add_parser(
@@ -27,7 +27,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     pull.add_argument("address", metavar="REPO@DIGEST")
     pull.add_argument("-o", "--output", metavar="FILE", required=True, help="-: standard output")
-    common.add_progress(pull)
+    progress.add_options(pull)
     common.add_registry(pull)
     pull.set_defaults(command="concil.cli.commands.blob:run_pull")
     head = verbs.add_parser(

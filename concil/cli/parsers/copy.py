@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concil.cli.options import common, referrers
+from concil.cli.options import common, progress, referrers
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("destination", metavar="DST", help="an address of the same form")
     common.add_platform(parser, "copy only these platforms of an index")
     referrers.add_options(parser)
-    common.add_progress(parser)
+    progress.add_options(parser)
     common.add_registry(parser, sides=("src", "dest"))
     parser.add_argument(
         "--all",

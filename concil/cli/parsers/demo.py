@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concil.cli.options import common
+from concil.cli.options import progress
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -16,5 +16,5 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "other over a slow link on which one connection is cut, and verify everything. Needs no "
         "network and removes everything it has created."
     )
-    common.add_progress(parser)
+    progress.add_options(parser)
     parser.set_defaults(command="concil.cli.demo.command:run", retry=5)
