@@ -6,16 +6,11 @@ from concil.cli.context import CommandContext
 from concil.cli.open_engine import open_engine
 from concil.cli.options import settings
 from concil.cli.output import results
+from concil.cli.output.addresses import address_by_digest
 from concil.cli.output.errors import DONE
 from concil.cli.output.notes import print_notes
 from concil.cli.output.summaries import describe_blobs
-from concil.oci.address import (
-    DOCKER_ARCHIVE,
-    Address,
-    LayoutAddress,
-    parse_address,
-)
-from concil.oci.manifest import Digest
+from concil.oci.address import parse_address
 from concil.progress.events import State
 from concil.transfer.mirror.report import BlobTotals
 
@@ -45,12 +40,3 @@ def run(command: CommandContext) -> int:
         )
     results.print_line(address_by_digest(parse_address(arguments.destination), result.digest))
     return DONE
-
-
-def address_by_digest(address: Address, digest: Digest) -> str:
-    """Return the address of a written image, by its digest where the store keeps digests."""
-    if isinstance(address, LayoutAddress):
-        if address.scheme == DOCKER_ARCHIVE:  # it stores no digests
-            return str(address)
-        return str(LayoutAddress(address.path, None, digest, address.scheme))
-    return str(address.with_reference(digest=digest))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from concil.cli.commands.copy import address_by_digest
 from concil.cli.context import CommandContext
 from concil.cli.open_stores import open_store_factory
 from concil.cli.options import settings
 from concil.cli.output import results
+from concil.cli.output.addresses import address_by_digest
 from concil.cli.output.errors import DONE
 from concil.engine.store_factory import SourceStore, reference_in_store
 from concil.errors import NotFound, UsageError
@@ -14,7 +14,6 @@ from concil.oci.address import Address, LayoutAddress, parse_address
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.platform import Platform
-from concil.transfer.image.graph import select_platforms
 
 
 def run_tags(command: CommandContext) -> int:
@@ -108,6 +107,8 @@ def fetch_manifest(
     Raises:
         NotFound: there is no such image, or none for the platform.
     """
+    from concil.transfer.image.graph import select_platforms  # noqa: PLC0415  # not for a digest
+
     manifest = store.get_manifest(reference_in_store(address))
     selected = select_platforms(manifest, [platform] if platform else [], str(address))
     if isinstance(selected, Descriptor):
