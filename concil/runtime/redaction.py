@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _thread  # threading takes longer to import than this module
 import os
 import re
-import threading
 from collections import OrderedDict
 
 from concil.runtime.marks import HIDDEN, MIN_LENGTH, SESSION
@@ -48,7 +48,7 @@ class Redactor:
     def __init__(self) -> None:
         """Create a redactor without secrets."""
         # Reentrant: a finalizer or a signal handler may create an exception at any time.
-        self.lock = threading.RLock()  # guards the fields below
+        self.lock = _thread.RLock()  # guards the fields below
         self._kinds: dict[str, _Kind] = {}
         self._new: dict[_Value, _Kind] = {}  # not indexed yet
         self._index: dict[str, list[Pattern]] = {}  # by their first characters
@@ -160,7 +160,7 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    SECRETS.lock = threading.RLock()
+    SECRETS.lock = _thread.RLock()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

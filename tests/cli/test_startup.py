@@ -31,8 +31,8 @@ sys.exit(code)
 # What other modules than those of concil may have imported, such as a measurement of coverage.
 BEFORE = "import sys; print(*sys.modules)"
 SLOW = {"requests", "urllib3", "ssl", "tenacity", "tqdm", "sqlite3", "yaml", "dataclasses"}
-SLOW |= {"logging", "typing", "inspect", "socket", "json", "shutil", "concil.engine", "concil.http"}
-SLOW |= {"concil.config", "concil.transfer", "concil.cli.commands", "concil.cli.execution"}
+SLOW |= {"logging", "typing", "inspect", "socket", "json", "shutil", "threading"}
+SLOW |= {"concil.engine", "concil.http", "concil.config", "concil.transfer", "concil.cli.commands"}
 UNNEEDED = {"tenacity", "tqdm", "yaml", "concil.server", "concil.report", "concil.cluster"}
 UNNEEDED |= {"concil.display.bars", "concil.plan.formats"}
 TRANSFERS = {"sqlite3", "concil.plan", "concil.transfer", "concil.engine.engine"}
