@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from concil.cli.argument_parser import create_parser
+from concil.cli.argument_parser import _terminal_width, create_parser
 from concil.cli.options.referrers import FOREIGN_LAYERS
 from concil.cli.verbs import VERBS, load_function
 from concil.config import RetryPolicy, TransferConfig
@@ -150,3 +151,15 @@ def test_defaults_of_options_are_those_of_the_settings() -> None:
     assert parsed.retry == RetryPolicy().max_attempts - 1
     assert parsed.foreign_layers == ForeignLayers.SKIP
     assert list(FOREIGN_LAYERS) == [str(mode) for mode in ForeignLayers]
+
+
+@pytest.mark.parametrize("columns", [None, "", "0", "-3", "wide", "40", "123"])
+def test_help_is_as_wide_as_that_of_argparse(
+    monkeypatch: pytest.MonkeyPatch, columns: str | None
+) -> None:
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+
+    assert _terminal_width() == shutil.get_terminal_size().columns
