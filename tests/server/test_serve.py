@@ -119,14 +119,14 @@ def test_what_is_no_address_is_refused(layout: Path, text: str) -> None:
     arguments = parse(str(layout), f"--addr={text}")
 
     with pytest.raises(ConcilError, match="not a listen address") as caught:
-        arguments.run(arguments)
+        serve.run(arguments)
 
     assert caught.value.remedy
 
 
 def assert_refused(arguments: argparse.Namespace, why: str) -> None:
     with pytest.raises(ConcilError, match=why) as caught:
-        arguments.run(arguments)
+        serve.run(arguments)
     assert "\n" not in str(caught.value)
     assert caught.value.remedy
 
@@ -168,7 +168,7 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 
     assert_refused(arguments, "not a directory")
     with pytest.raises(ConcilError) as caught:
-        arguments.run(arguments)
+        serve.run(arguments)
     assert "concil copy --all oci-archive:FILE oci:DIR" in caught.value.remedy
 
 
