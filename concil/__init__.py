@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
-from typing import TYPE_CHECKING
+import itertools
+import sys
 
+TYPE_CHECKING = False  # as that of typing, which the command line need not import
 if TYPE_CHECKING:
     from concil.auth.credentials.credentials import Credentials
     from concil.config import HostLimits, RetryPolicy, Timeouts, TransferConfig
@@ -74,8 +74,21 @@ __all__ = [
     "parse_docker_url",
 ]
 
-# Without a handler, Python prints the warnings of a library if the program has no logging set up.
-logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+def _is_program() -> bool:
+    """Return whether the command line is starting: ``concil`` or ``python -m concil``."""
+    name: str = (getattr(sys, "argv", None) or [""])[0]
+    words = sys.orig_argv
+    is_module = name == "-m" and ("-m", __name__) in itertools.pairwise(words)
+    return is_module or name.rpartition("/")[2] == "concil"
+
+
+# Without a handler Python prints warnings of a library whose program has set up no logging.
+# The command line has a handler of its own, and need not import logging to print its version.
+if not _is_program():
+    import logging
+
+    logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Imported on first access: the command line needs only some of them, and importing all of them
 # would delay each command by a tenth of a second.
@@ -116,6 +129,8 @@ if not TYPE_CHECKING:
         """Import a public name on first access."""
         if name not in _MODULE_BY_NAME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib  # noqa: PLC0415  # the command line need not import it
+
         value = getattr(importlib.import_module(f"concil.{_MODULE_BY_NAME[name]}"), name)
         globals()[name] = value
         return value

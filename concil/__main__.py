@@ -11,10 +11,13 @@ INTERRUPTED = 130
 def main() -> int:
     """Run the command line and return its exit code.
 
-    A Ctrl-C may arrive, or memory may run out, while modules are still imported.
+    A Ctrl-C may arrive, or memory may run out, while modules are still imported; a command that
+    runs handles both itself.
     """
     try:
         from concil.cli.main import main as run  # noqa: PLC0415  # imports take a while
+
+        return run()
     except KeyboardInterrupt:
         sys.stderr.write("concil: interrupted\n")
         return INTERRUPTED
@@ -24,7 +27,6 @@ def main() -> int:
             raise
         sys.stderr.write("concil: out of memory; raise the memory limit (ulimit -v)\n")
         return FAILED
-    return run()
 
 
 if __name__ == "__main__":

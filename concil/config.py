@@ -7,14 +7,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from concil.defaults import (
+    KIB,
+    MAX_ATTEMPTS,
+    MIB,
+    MIN_BANDWIDTH,
+    MIN_REQUEST_RATE,
+    WORKERS,
+)
 from concil.errors import UsageError
 from concil.runtime import arguments
 
+__all__ = [
+    "KIB",
+    "MIB",
+    "MIN_BANDWIDTH",
+    "MIN_REQUEST_RATE",
+    "HostLimits",
+    "RetryPolicy",
+    "Timeouts",
+    "TransferConfig",
+    "check_rates",
+]
+
 _SECONDS_TYPES = (int, float, type(None))
-KIB = 1024
-MIB = 1024 * 1024
-MIN_BANDWIDTH = 1 * KIB  # bytes per second; below it connections run into timeouts
-MIN_REQUEST_RATE = 1 / 60  # requests per second
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +73,7 @@ class Timeouts:
 class RetryPolicy:
     """Number of attempts after failures, and the waits between them."""
 
-    max_attempts: int = 6  # consecutive, without progress
+    max_attempts: int = MAX_ATTEMPTS  # consecutive, without progress
     backoff_base: float = 0.5  # seconds; the wait before attempt n is random in 0..base*2^(n-1)
     max_backoff: float = 30.0  # seconds; upper limit of a back-off
     max_retry_after: float = 300.0  # seconds; upper limit of a wait for Retry-After
@@ -130,7 +146,7 @@ class TransferConfig:
     ``workers * 2 * block_size`` bytes, whatever the size of the blobs.
     """
 
-    workers: int = 8  # threads that transfer blobs; 0 runs every job in the caller's thread
+    workers: int = WORKERS  # threads that transfer blobs; 0 runs every job in the caller's thread
     concurrent_images: int = 16  # images of a mirror planned at the same time
     chunk_size: int | None = None  # bytes of one PATCH; None adapts to two seconds each
     block_size: int = 1 * MIB  # bytes of one read or write

@@ -30,20 +30,68 @@
 Every message is one line without secrets: the action, its object and the cause. ``remedy``
 says what the user can do: it names parameters such as ``verify=False``, which the command
 line replaces by its options. ``transient`` says whether another attempt may succeed.
+
+The exceptions that are exceptions of requests as well are defined in ``network_errors.py``, which
+imports requests, and are imported from there when they are first used.
 """
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
+if TYPE_CHECKING:
+    from typing import Any
 
-import requests
+    from concil.network_errors import (
+        ConnectionLost,
+        RegistryDenied,
+        RegistryNotFound,
+        RegistryQuotaExceeded,
+        StatusError,
+        TLSFailure,
+        Unreachable,
+    )
 
-from concil.runtime.redaction import SECRETS
+__all__ = [
+    "TRANSIENT_STATUS",
+    "AccessDenied",
+    "Cancelled",
+    "ConcilError",
+    "ConnectionLost",
+    "ContentError",
+    "DigestMismatch",
+    "FileChanged",
+    "InvalidDigest",
+    "InvalidManifest",
+    "InvalidReference",
+    "LimitReached",
+    "NotFound",
+    "NotTried",
+    "ProtocolViolation",
+    "QuotaExceeded",
+    "RegistryDenied",
+    "RegistryError",
+    "RegistryNotFound",
+    "RegistryQuotaExceeded",
+    "SessionLost",
+    "SizeMismatch",
+    "StatusError",
+    "StoreError",
+    "TLSFailure",
+    "Unreachable",
+    "UsageError",
+    "safe_repr",
+]
+
+
+def _redact(text: str) -> str:
+    from concil.runtime.redaction import SECRETS  # noqa: PLC0415  # needed once there is an error
+
+    return SECRETS.redact(text)
 
 
 def safe_repr(text: object, max_length: int = 160) -> str:
     """Quote untrusted text for a message: one line, ASCII, at most ``max_length`` characters."""
-    quoted = SECRETS.redact(ascii(text))  # before cutting: a truncated secret is not found
+    quoted = _redact(ascii(text))  # before cutting: a truncated secret is not found
     return quoted if len(quoted) <= max_length else quoted[: max_length - 3] + "..."
 
 
@@ -63,7 +111,7 @@ class ConcilError(RuntimeError):
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         """Set the message, with secrets redacted, and the remedy."""
-        super().__init__(SECRETS.redact(message))
+        super().__init__(_redact(message))
         if remedy:
             self.remedy = remedy
 
@@ -80,8 +128,8 @@ def _restore_error(
     maker: Any = OSError if issubclass(error_type, OSError) else RuntimeError
     error: ConcilError = maker.__new__(error_type, *args)
     error.args = args
-    if isinstance(error, requests.RequestException):
-        error.response = error.request = None
+    if isinstance(error, OSError):
+        state = {"response": None, "request": None, **state}
     error.__dict__.update(state)
     return error
 
@@ -147,82 +195,6 @@ class RegistryError(ConcilError):
     """The registry, or the connection to it, failed."""
 
 
-class StatusError(RegistryError, requests.HTTPError):
-    """A response with an error status; the message begins with the status code."""
-
-    def __init__(self, message: str, *, response: requests.Response, remedy: str = "") -> None:
-        """Store the response, as ``requests.HTTPError`` does."""
-        requests.HTTPError.__init__(self, SECRETS.redact(message), response=response)
-        self.status: int = response.status_code
-        self.retry_after: float | None = None  # seconds, as the Retry-After of a busy host says
-        self.is_permanent = False  # a retry would fail again, whatever the status
-        if remedy:
-            self.remedy = remedy
-
-    @property
-    def transient(self) -> bool:
-        """Whether the status is that of a busy or failing server or proxy."""
-        return self.status in TRANSIENT_STATUS and not self.is_permanent
-
-
-class RegistryNotFound(StatusError, NotFound):
-    """404: no such repository, manifest or blob."""
-
-
-class RegistryDenied(StatusError, AccessDenied):
-    """401 or 403, after all available credentials were tried."""
-
-    denied_host: str = ""  # the host[:port] that denies this user everything
-
-
-class RegistryQuotaExceeded(StatusError, QuotaExceeded):
-    """429 because of a quota that renews in hours, such as Docker Hub's pull limit."""
-
-    @property
-    def transient(self) -> bool:
-        """Always False: the quota renews in hours."""
-        return False
-
-
-class ConnectionLost(RegistryError, requests.ConnectionError):
-    """There was no response, or the connection broke during one."""
-
-    def __init__(self, message: str, *, remedy: str = "") -> None:
-        """Set the message; there is no response to store."""
-        requests.ConnectionError.__init__(self, SECRETS.redact(message))
-        if remedy:
-            self.remedy = remedy
-
-    @property
-    def transient(self) -> bool:
-        """Always True; `Unreachable` overrides it."""
-        return True
-
-
-class Unreachable(ConnectionLost):
-    """No connection was established: refused, no route, unknown host name."""
-
-    # A host that has answered before may recover; otherwise the name is probably wrong.
-    has_answered_before: bool = False
-
-    @property
-    def transient(self) -> bool:
-        """Whether the host has answered before and may recover."""
-        return self.has_answered_before
-
-
-class TLSFailure(RegistryError, requests.exceptions.SSLError):
-    """The server's certificate is not trusted, or the server does not speak TLS."""
-
-    is_downgrade_forbidden: bool = False  # never retry without TLS
-
-    def __init__(self, message: str, *, remedy: str = "") -> None:
-        """Set the message; there is no response to store."""
-        requests.exceptions.SSLError.__init__(self, SECRETS.redact(message))
-        if remedy:
-            self.remedy = remedy
-
-
 class ProtocolViolation(RegistryError):
     """A registry's response is invalid for the request."""
 
@@ -246,3 +218,28 @@ class LimitReached(StoreError):
 
 class Cancelled(ConcilError):
     """The operation was cancelled; it can be resumed."""
+
+
+_NETWORK_ERRORS = frozenset(
+    {
+        "ConnectionLost",
+        "RegistryDenied",
+        "RegistryNotFound",
+        "RegistryQuotaExceeded",
+        "StatusError",
+        "TLSFailure",
+        "Unreachable",
+    }
+)
+
+# A checker that sees `__getattr__` takes every name for one that is there.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import an exception that derives from one of requests."""
+        if name not in _NETWORK_ERRORS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from concil import network_errors  # noqa: PLC0415  # imports requests
+
+        value = globals()[name] = getattr(network_errors, name)
+        return value

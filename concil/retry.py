@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
-
-import tenacity
+from typing import TYPE_CHECKING
 
 from concil.config import RetryPolicy
 from concil.errors import Cancelled, ConcilError, ContentError, SessionLost
+
+if TYPE_CHECKING:
+    import tenacity
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,8 @@ class _FirstAttempt:
 def _create_retrying(
     policy: RetryPolicy, cancel: threading.Event, operation: str
 ) -> tenacity.Retrying:
+    import tenacity  # noqa: PLC0415  # imports asyncio; most runs need no retry
+
     def delay(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         return retry_delay(error, policy, state.attempt_number) if error else 0.0

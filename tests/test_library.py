@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -179,6 +180,25 @@ def test_a_program_without_logging_sees_nothing() -> None:
     assert "NullHandler" in done.stdout
 
 
+def test_a_package_that_runs_as_a_program_sees_nothing(tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text(
+        "import logging, concil\nlogging.getLogger('concil.retry').warning('heard')\n"
+    )
+    (tmp_path / "package" / "__main__.py").write_text("print('done')")
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+
+    done = subprocess.run(
+        [sys.executable, "-m", "package"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
 def test_a_program_with_logging_sees_it(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("concil.retry").warning("heard")
 
@@ -293,10 +313,10 @@ def test_the_command_line_has_an_option_for_every_parameter_in_a_remedy() -> Non
 
 
 def test_every_option_for_a_parameter_is_one() -> None:
-    from concil.cli.main import _create_parser  # noqa: PLC0415 - argparse's own, as the command line has it
+    from concil.cli.argument_parser import create_parser  # noqa: PLC0415 - argparse's own, as the command line has it
 
     known: set[str] = set()
-    waiting = [_create_parser()]
+    waiting = [create_parser()]
     while waiting:
         for action in waiting.pop()._actions:
             known |= set(action.option_strings)

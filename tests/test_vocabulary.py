@@ -29,14 +29,19 @@ _MODULES = """
 RETIRED_MODULES = frozenset(_MODULES.split())
 # The same thing in packages that stand side by side, by intent.
 PAIRS = {
+    "blob": {"cli/commands", "cli/parsers"},
     "client": {"registry", "dockerhub"},
     "context": {"transfer", "cli"},
+    "copy": {"cli/commands", "cli/parsers"},
     "copy_all": {"plan", "cli/commands"},
     "errors": {"", "http", "server", "cli/output"},
-    "login": {"auth/credentials", "cli/commands"},
+    "images": {"cli/commands", "cli/parsers"},
+    "login": {"auth/credentials", "cli/commands", "cli/parsers"},
     "manifests": {"server/handlers"},
-    "mirror": {"transfer/mirror", "cli/commands"},
+    "mirror": {"transfer/mirror", "cli/commands", "cli/parsers"},
     "referrers": {"registry", "store/layout", "transfer/image", "cli/options"},
+    "serve": {"cli/commands", "cli/parsers"},
+    "transfers": {"cli/commands", "cli/parsers"},
 }
 
 

@@ -5,20 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from concil.cli.options import common
 from concil.display.display import Display
-from concil.engine.engine import Engine
-from concil.engine.image_resolver import Endpoints
-from concil.engine.store_factory import StoreFactory
-from concil.progress.events import ProgressSink, tee
-from concil.transfer.journal import Journal
 
 GRACE_PERIOD = 10.0  # seconds from the first signal until running transfers are abandoned
 _SHORT_GRACE_PERIOD = 1.0  # seconds, for commands without resumable transfers
-_CLOSE_TIMEOUT = 7.0  # seconds for chunks in flight after a failure; well below GRACE_PERIOD
 
 
 class Shutdown:
@@ -73,40 +66,3 @@ class CommandContext:
         """Print a message, unless ``--quiet`` is given."""
         if not self.arguments.quiet:
             self.display.write(line, "info")
-
-    @contextlib.contextmanager
-    def open_engine(
-        self,
-        endpoints: Endpoints | None = None,
-        journal: Journal | None = None,
-        observer: ProgressSink | None = None,
-    ) -> Iterator[Engine]:
-        """Open an engine with the options of the command; a shutdown cancels it.
-
-        Args:
-            endpoints: options of source and destination; None: from the command's options.
-            journal: None: the user's journal.
-            observer: receives the progress events in addition to the display.
-        """
-        engine = Engine(
-            common.build_config(self.arguments),
-            progress=self.display if observer is None else tee(self.display, observer),
-            endpoints=endpoints or common.build_endpoints(self.arguments),
-            journal=journal,
-        )
-        self.shutdown.grace_period = GRACE_PERIOD
-        self.shutdown.add_callback(engine.cancel)
-        try:
-            yield engine
-        except BaseException:  # re-raised: no worker may delay a failed command
-            engine.cancel()
-            engine.close(_CLOSE_TIMEOUT)
-            raise
-        engine.close()
-
-    @contextlib.contextmanager
-    def open_store_factory(self) -> Iterator[StoreFactory]:
-        """Open a store factory with the options of the command."""
-        config = common.build_config(self.arguments)
-        with StoreFactory(config, timeouts=None, cancel=self.shutdown.event) as stores:
-            yield stores

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from concil.cli.context import CommandContext
-from concil.cli.options import common
+from concil.cli.options import settings
 from concil.engine.image_resolver import Endpoints
 from concil.errors import UsageError
 from concil.progress.events import ProgressSink, tee
@@ -35,10 +35,12 @@ def connect_cluster(
         raise UsageError(
             "--dask needs Dask, which is not installed", remedy="pip install 'concil[dask]'"
         ) from error
-    settings = importlib.import_module("concil.cluster.worker").EngineSettings(
-        common.build_config(command.arguments), endpoints
+    engine_settings = importlib.import_module("concil.cluster.worker").EngineSettings(
+        settings.build_config(command.arguments), endpoints
     )
     progress = command.display if observer is None else tee(command.display, observer)
-    cluster: DaskCluster = driver.DaskCluster(command.arguments.dask, settings, progress=progress)
+    cluster: DaskCluster = driver.DaskCluster(
+        command.arguments.dask, engine_settings, progress=progress
+    )
     command.shutdown.add_callback(cluster.cancel)
     return cluster

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TextIO
+
+TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
+if TYPE_CHECKING:
+    from typing import TextIO
 
 __all__ = ["Output", "format_size"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tqdm import tqdm
-
 from concil.display.output import Output, format_size
 from concil.progress.events import State
 from concil.progress.totals import ProgressSnapshot
@@ -31,8 +29,8 @@ class PlainView:
         if totals.rate is not None:
             parts.append(f"{format_size(totals.rate)}/s")
         if totals.rate and totals.is_total_known and totals.bytes_total > totals.bytes_done:
-            time_left = tqdm.format_interval((totals.bytes_total - totals.bytes_done) / totals.rate)
-            parts.append(f"{time_left} left")
+            seconds_left = (totals.bytes_total - totals.bytes_done) / totals.rate
+            parts.append(f"{_format_interval(seconds_left)} left")
         parts.append(f"{len(totals.active_blobs)} running")
         retrying_count = sum(blob.state is State.RETRYING for blob in totals.active_blobs)
         parts += [f"{retrying_count} retrying"] if retrying_count else []
@@ -44,3 +42,10 @@ class PlainView:
 
     def clear(self) -> None:
         """Do nothing: printed lines stay."""
+
+
+def _format_interval(seconds: float) -> str:
+    """Format a time as the bars do: ``01:15`` or ``1:00:15``."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute:02d}:{second:02d}"

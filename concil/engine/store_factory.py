@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
-
-import requests
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from concil.auth.credentials.credentials import CredentialProviders, Credentials
 from concil.auth.credentials.keychain import AuthFilePaths, Keychain
@@ -29,15 +27,15 @@ from concil.registry.endpoint import Endpoint
 from concil.registry.quirks import HostProfiles
 from concil.registry.referrers import SharedReferrers
 from concil.runtime import arguments
-from concil.store.archive.docker_reader import DockerArchiveReader
-from concil.store.archive.pool import ArchivePool, ArchiveWrites, LocalDestination, LocalSource
-from concil.store.layout.directory import LayoutDirectory
-from concil.store.layout.store import LayoutStore
-from concil.store.registry.foreign_layer_url import open_foreign_layer
 from concil.store.registry.repository import RegistryBlobReader, RepositoryStore
 
-SourceStore = RepositoryStore | LocalSource
-DestinationStore = RepositoryStore | LocalDestination
+if TYPE_CHECKING:  # archives and layouts are imported when an address is one
+    from concil.store.archive.pool import ArchivePool, ArchiveWrites, LocalDestination, LocalSource
+    from concil.store.layout.directory import LayoutDirectory
+    from concil.store.layout.store import LayoutStore
+
+SourceStore: TypeAlias = "RepositoryStore | LocalSource"
+DestinationStore: TypeAlias = "RepositoryStore | LocalDestination"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +87,8 @@ class StoreFactory:
         self._keychains: dict[str | None, Keychain] = {}  # by authfile
         self._endpoints: dict[tuple[str, EndpointOptions, str], Endpoint] = {}
         self._layouts: dict[str, tuple[LayoutDirectory, LayoutStore]] = {}
-        self._archives = ArchivePool(config, cancel)
-        self._lock = threading.Lock()  # guards the dictionaries above
+        self._archives: ArchivePool | None = None
+        self._lock = threading.Lock()  # guards the fields above
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -114,7 +112,7 @@ class StoreFactory:
         if isinstance(address, Reference):
             return self.open_repository(address, options)
         if address.is_archive:
-            return self._archives.open_source(address)
+            return self._archive_pool().open_source(address)
         return self._open_layout(address.path, create=False)[1]
 
     def open_destination(
@@ -165,13 +163,18 @@ class StoreFactory:
         self, blob: Descriptor, start: int = 0, stop: int | None = None
     ) -> RegistryBlobReader:
         """Open a layer at a URL in its manifest, without credentials or client certificate."""
+        from concil.store.registry.foreign_layer_url import open_foreign_layer  # noqa: PLC0415  # rare
+
         with self._lock:
             transport = self._get_transport(TLSSettings())
         return open_foreign_layer(transport, blob, start, stop)
 
     def close(self) -> None:
         """Close all sessions and archives."""
-        self._archives.close()
+        with self._lock:
+            archives = self._archives
+        if archives is not None:
+            archives.close()
         with self._lock:
             transports = list(self._transports.values())
             self._transports.clear()
@@ -180,6 +183,9 @@ class StoreFactory:
             transport.session.close()
 
     def _open_layout(self, path: str, *, create: bool) -> tuple[LayoutDirectory, LayoutStore]:
+        from concil.store.layout.directory import LayoutDirectory  # noqa: PLC0415  # not for registries
+        from concil.store.layout.store import LayoutStore  # noqa: PLC0415
+
         with self._lock:
             if path not in self._layouts:
                 layout = LayoutDirectory(path, create=create)
@@ -191,7 +197,15 @@ class StoreFactory:
         self, progress: ProgressSink | None
     ) -> AbstractContextManager[ArchiveWrites]:
         """Return a context manager for a call that may write archives."""
-        return self._archives.open_writes(progress)
+        return self._archive_pool().open_writes(progress)
+
+    def _archive_pool(self) -> ArchivePool:
+        from concil.store.archive.pool import ArchivePool  # noqa: PLC0415  # not for registries
+
+        with self._lock:
+            if self._archives is None:
+                self._archives = ArchivePool(self._config, self._cancel)
+            return self._archives
 
     def get_endpoint(
         self, reference: Reference, options: EndpointOptions | None = None
@@ -239,7 +253,7 @@ class StoreFactory:
         transport = self._transports.get(tls)
         if transport is None:
             connections = 2 * (self._config.workers + self._config.concurrent_images) + 2
-            session: requests.Session = create_session(tls, pool_maxsize=connections)
+            session = create_session(tls, pool_maxsize=connections)
             transport = self._transports[tls] = Transport(
                 session,
                 timeouts=self._timeouts,
@@ -252,9 +266,11 @@ class StoreFactory:
 
 def blob_size(store: SourceStore, digest: Digest) -> int | None:
     """Return the size of a blob in a store, in bytes; None: it does not exist."""
-    if isinstance(store, LayoutStore):
-        return store.backend.blob_size(digest)
-    return store.blob_size(digest)
+    if isinstance(store, RepositoryStore):
+        return store.blob_size(digest)
+    from concil.store.layout.store import LayoutStore  # noqa: PLC0415  # not for registries
+
+    return (store.backend if isinstance(store, LayoutStore) else store).blob_size(digest)
 
 
 def list_images(store: SourceStore) -> Iterator[tuple[str, Digest | None]]:
@@ -262,6 +278,9 @@ def list_images(store: SourceStore) -> Iterator[tuple[str, Digest | None]]:
 
     The digest is None where it would need a request.
     """
+    from concil.store.archive.docker_reader import DockerArchiveReader  # noqa: PLC0415  # seldom called
+    from concil.store.layout.store import LayoutStore  # noqa: PLC0415
+
     if not isinstance(store, LayoutStore):
         for tag in store.tags():
             yield tag, None

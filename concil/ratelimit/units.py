@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from concil.config import MIN_BANDWIDTH
+from concil.defaults import MIN_BANDWIDTH
 from concil.errors import UsageError
 
-_REQUEST_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?:/(s|sec|second|m|min|minute|h|hour))?")
+# Compiled when they are first used: the command line imports this module for every copy.
+_REQUEST_RATE = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?:/(s|sec|second|m|min|minute|h|hour))?"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
-_BANDWIDTH = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([kmgKMG]?)(?:i?B)?")
+_BANDWIDTH = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([kmgKMG]?)(?:i?B)?"
 _FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -21,7 +22,7 @@ def parse_request_rate(text: str) -> float:
     Raises:
         UsageError: it is not a rate, or less than one request per minute.
     """
-    match = _REQUEST_RATE.fullmatch(text)
+    match = re.fullmatch(_REQUEST_RATE, text)
     rate = float(match[1]) / _SECONDS[(match[2] or "s")[0]] if match else 0.0
     # The minimum is one a minute, which a float of seconds does not represent exactly.
     if match is None or rate * 60 < 1 - 1e-9:
@@ -40,7 +41,7 @@ def parse_bandwidth(text: str) -> int:
     Raises:
         UsageError: it is not a number of bytes, or less than 1 KiB.
     """
-    match = _BANDWIDTH.fullmatch(text)
+    match = re.fullmatch(_BANDWIDTH, text)
     rate = int(float(match[1]) * _FACTORS[match[2].lower()]) if match else 0
     if rate < MIN_BANDWIDTH:
         raise UsageError(

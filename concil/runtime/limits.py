@@ -67,7 +67,9 @@ def _has_memory_for_thread() -> bool:
 
 def describe_limit(error: BaseException) -> tuple[str, str] | None:
     """Return the system limit that an error is about, and a remedy; None for other errors."""
-    if isinstance(error, MemoryError):
+    # The dynamic linker reports a lack of memory as an ImportError.
+    is_unloaded = isinstance(error, ImportError) and "failed to map segment" in str(error)
+    if is_unloaded or isinstance(error, MemoryError):
         return "out of memory", MEMORY_REMEDY
     if isinstance(error, RuntimeError) and not isinstance(error, ConcilError):
         # CPython raises these if the system refuses a thread, or memory for a lock.

@@ -48,9 +48,11 @@ def ended(running: subprocess.Popen[bytes]) -> tuple[int, list[str]]:
 IMPORTING = """
 import runpy, sys
 
+module = sys.argv.pop(1)
+
 class Impatient:
     def find_spec(self, name, path=None, target=None):
-        if name == "concil.cli.context":
+        if name == module:
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Impatient())
@@ -58,9 +60,15 @@ runpy.run_module("concil", run_name="__main__")
 """
 
 
-def test_an_interrupt_before_anything_has_begun_is_one_line() -> None:
+@pytest.mark.parametrize(
+    "module", ["concil.cli.argument_parser", "concil.cli.context", "concil.engine.store_factory"]
+)
+def test_an_interrupt_before_anything_has_begun_is_one_line(module: str) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", IMPORTING], capture_output=True, check=False, timeout=PATIENCE
+        [sys.executable, "-c", IMPORTING, module, "tags", "host/repository"],
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE,
     )
 
     assert (result.returncode, result.stdout, result.stderr) == (130, b"", b"concil: interrupted\n")

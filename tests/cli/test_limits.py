@@ -228,6 +228,7 @@ def test_server_that_has_no_thread_says_so(tmp_path: Path, monkeypatch: pytest.M
         (OSError(24, "Too many open files"), "ulimit -n"),
         (OSError(23, "Too many open files in system"), "ulimit -n"),
         (OSError(12, "Cannot allocate memory"), "ulimit -v"),
+        (ImportError("a.so: failed to map segment from shared object"), "ulimit -v"),
     ],
 )
 def test_errors_of_a_limit_name_it(error: BaseException, words: str) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from concil.cli.main import _create_parser, main
+from concil.cli.argument_parser import create_parser
+from concil.cli.main import main
 from concil.oci.media_types import OCI_MANIFEST
 from tests.cli.runner import Program, make_demo_small
 from tests.hostile.hostile_registry import BLOB, descriptor, image
@@ -301,7 +302,7 @@ def assert_clean(walk: Walk, echo: Echo) -> None:
 def verbs(parser: argparse.ArgumentParser, before: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
     """Every verb of the command line that can be run."""
     nested = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    runs = parser.get_default("work") or parser.get_default("run")
+    runs = parser.get_default("command")
     found = {before} if runs else set()
     for action in nested:
         for name, each in action.choices.items():
@@ -314,7 +315,7 @@ def test_the_walk_knows_every_verb(
     home_of_walk: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    assert set(walk(servers, home_of_walk, capfd).commands()) == verbs(_create_parser())
+    assert set(walk(servers, home_of_walk, capfd).commands()) == verbs(create_parser())
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 416, 500])

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from concil.cli.commands import serve
+from concil.cli.parsers.serve import declare
 from concil.errors import ConcilError
 from tests.server.client import Client
 from tests.support.images import make_image, write_layout
@@ -25,18 +26,19 @@ PATIENCE = 30  # seconds
 PROGRAM = """
 import argparse, logging, sys
 from concil.cli.commands import serve
+from concil.cli.parsers.serve import declare
 parser = argparse.ArgumentParser()
 parser.add_argument("-v", "--verbose", action="count", default=0)
-serve.add_parser(parser.add_subparsers())
+declare(parser.add_subparsers().add_parser("serve"))
 arguments = parser.parse_args()
 logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING)
-sys.exit(arguments.run(arguments))
+sys.exit(serve.run(arguments))
 """
 
 
 def parse(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    serve.add_parser(parser.add_subparsers())
+    declare(parser.add_subparsers().add_parser("serve"))
     return parser.parse_args(["serve", *words])
 
 
@@ -119,14 +121,14 @@ def test_invalid_listen_address_is_refused(layout: Path, text: str) -> None:
     arguments = parse(str(layout), f"--addr={text}")
 
     with pytest.raises(ConcilError, match="not a listen address") as excinfo:
-        arguments.run(arguments)
+        serve.run(arguments)
 
     assert excinfo.value.remedy
 
 
 def assert_refused(arguments: argparse.Namespace, why: str) -> None:
     with pytest.raises(ConcilError, match=why) as excinfo:
-        arguments.run(arguments)
+        serve.run(arguments)
     assert "\n" not in str(excinfo.value)
     assert excinfo.value.remedy
 
@@ -168,7 +170,7 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 
     assert_refused(arguments, "not a directory")
     with pytest.raises(ConcilError) as excinfo:
-        arguments.run(arguments)
+        serve.run(arguments)
     assert "concil copy --all oci-archive:FILE oci:DIR" in excinfo.value.remedy
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from concil.cli.context import CommandContext
-from concil.cli.options import common
+from concil.cli.open_engine import open_engine
+from concil.cli.open_stores import open_store_factory
+from concil.cli.options import settings
 from concil.cli.output import results
 from concil.cli.output.errors import DONE
 from concil.engine.store_factory import SourceStore, StoreFactory, blob_size
@@ -19,46 +19,6 @@ from concil.transfer.blob.resuming_reader import ResumingReader
 from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
 
-if TYPE_CHECKING:
-    from concil.cli.options.common import Subparsers
-
-
-def add_parser(subparsers: Subparsers) -> None:
-    """Add the verbs to the command line."""
-    group = subparsers.add_parser("blob", help="push, pull or check a single blob")
-    verbs = group.add_subparsers(dest="blob_verb", metavar="VERB", required=True)
-    push = verbs.add_parser(
-        "push", help="upload a file", description="Upload a file and print its descriptor as JSON."
-    )
-    push.add_argument("file", metavar="FILE")
-    push.add_argument("repository", metavar="REPO", help="host/repository")
-    common.add_progress(push)
-    common.add_registry(push)
-    push.set_defaults(work=run_push)
-    pull = verbs.add_parser(
-        "pull",
-        help="download a blob into a file",
-        description="Download a blob. The file is created once its content has been verified.",
-    )
-    pull.add_argument("address", metavar="REPO@DIGEST")
-    pull.add_argument(
-        "-o", "--output", metavar="FILE", required=True, help="output file; - is standard output"
-    )
-    common.add_progress(pull)
-    common.add_registry(pull)
-    pull.set_defaults(work=run_pull)
-    head = verbs.add_parser(
-        "head",
-        help="check whether a blob exists",
-        description="Print the descriptor of a blob as JSON; the exit code is 4 if it does not "
-        "exist.",
-    )
-    head.add_argument("address", metavar="REPO@DIGEST")
-    common.add_registry(head)
-    head.set_defaults(work=run_head)
-    for verb_parser in (push, pull, head):
-        common.add_common(verb_parser)
-
 
 def run_push(command: CommandContext) -> int:
     """Upload a file and print its descriptor."""
@@ -66,7 +26,7 @@ def run_push(command: CommandContext) -> int:
     address = parse_address(arguments.repository)
     if not isinstance(address, LayoutAddress) and (address.tag or address.digest):
         raise UsageError(f"{address} is not just a repository", remedy="omit the tag and digest")
-    with command.open_engine() as engine:
+    with open_engine(command) as engine:
         blob = engine.push_blob(arguments.file, arguments.repository)
     command.display.close()
     results.print_json(blob.to_json())
@@ -80,7 +40,7 @@ def run_pull(command: CommandContext) -> int:
         return _write_to_stdout(command)
     if not arguments.output:
         raise UsageError("no output file is given", remedy="write -o FILE")
-    with command.open_engine() as engine:
+    with open_engine(command) as engine:
         blob = engine.pull_blob(arguments.address, arguments.output)
     command.display.close()
     command.print_message(f"{arguments.output}: {blob.size} bytes, {blob.digest}")
@@ -89,7 +49,7 @@ def run_pull(command: CommandContext) -> int:
 
 def run_head(command: CommandContext) -> int:
     """Print the descriptor of a blob."""
-    with command.open_store_factory() as stores:
+    with open_store_factory(command) as stores:
         store, digest = _open_store(command, stores)
         blob = _find_blob(store, digest)
     results.print_json(blob.to_json())
@@ -99,10 +59,10 @@ def run_head(command: CommandContext) -> int:
 def _write_to_stdout(command: CommandContext) -> int:
     """Write a blob to standard output; the final block follows the verification."""
     results.check_not_terminal()
-    with command.open_store_factory() as stores:
+    with open_store_factory(command) as stores:
         store, digest = _open_store(command, stores)
         blob = _find_blob(store, digest)
-        context = TransferContext(common.build_config(command.arguments), command.shutdown.event)
+        context = TransferContext(settings.build_config(command.arguments), command.shutdown.event)
         # Bars would mix with the output of the program that reads the pipe: only on request.
         sink = command.display if command.arguments.progress else None
         meter = Meter(sink, kind="blob", subject=str(digest), target="-", total=blob.size)
@@ -142,7 +102,7 @@ def _open_store(command: CommandContext, store_factory: StoreFactory) -> tuple[S
     if address.digest is None:
         raise UsageError(f"{address} has no digest", remedy="write REPOSITORY@sha256:...")
     return store_factory.open_source(
-        address, common.build_endpoint_options(command.arguments)
+        address, settings.build_endpoint_options(command.arguments)
     ), address.digest
 
 

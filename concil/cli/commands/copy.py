@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from concil.cli.context import CommandContext
-from concil.cli.options import common, referrers
+from concil.cli.open_engine import open_engine
+from concil.cli.options import settings
 from concil.cli.output import results
+from concil.cli.output.addresses import address_by_digest
 from concil.cli.output.errors import DONE
+from concil.cli.output.notes import print_notes
 from concil.cli.output.summaries import describe_blobs
-from concil.oci.address import (
-    DOCKER_ARCHIVE,
-    Address,
-    LayoutAddress,
-    parse_address,
-)
-from concil.oci.manifest import Digest
+from concil.oci.address import parse_address
 from concil.progress.events import State
 from concil.transfer.mirror.report import BlobTotals
-
-if TYPE_CHECKING:
-    from concil.cli.options.common import Subparsers
-
-
-def add_parser(subparsers: Subparsers) -> None:
-    """Add the verb to the command line."""
-    parser = subparsers.add_parser(
-        "copy",
-        help="copy one image",
-        description="Copy one image with all its platforms; digests do not change. Prints the "
-        "address of the copy by digest.",
-    )
-    parser.add_argument("source", metavar="SRC", help=common.REF_HELP)
-    parser.add_argument("destination", metavar="DST", help="an address of the same form")
-    common.add_platform(parser, "copy only these platforms of an index")
-    referrers.add_options(parser)
-    common.add_progress(parser)
-    common.add_registry(parser, sides=("src", "dest"))
-    parser.set_defaults(work=run)
 
 
 def run(command: CommandContext) -> int:
     """Copy the image and print its address by digest."""
     arguments = command.arguments
-    platforms = common.parse_platforms(arguments)
-    with command.open_engine() as engine:
+    platforms = settings.parse_platforms(arguments)
+    with open_engine(command) as engine:
         result = engine.copy(
             arguments.source,
             arguments.destination,
@@ -54,7 +29,7 @@ def run(command: CommandContext) -> int:
             recheck=arguments.recheck,
         )
     command.display.close()
-    referrers.print_notes(command, result)
+    print_notes(command, result)
     if result.state is State.PRESENT:
         command.print_message(f"{result.destination} is up to date")
     else:
@@ -65,12 +40,3 @@ def run(command: CommandContext) -> int:
         )
     results.print_line(address_by_digest(parse_address(arguments.destination), result.digest))
     return DONE
-
-
-def address_by_digest(address: Address, digest: Digest) -> str:
-    """Return the address of a written image, by its digest where the store keeps digests."""
-    if isinstance(address, LayoutAddress):
-        if address.scheme == DOCKER_ARCHIVE:  # it stores no digests
-            return str(address)
-        return str(LayoutAddress(address.path, None, digest, address.scheme))
-    return str(address.with_reference(digest=digest))

@@ -5,33 +5,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from concil.cli.commands import copy
-from concil.cli.options import common, referrers
+from concil.cli.open_engine import open_engine
+from concil.cli.options import settings
 from concil.cli.output import results
 from concil.cli.output.errors import DONE, PARTIAL_FAILURE, describe_error, exit_code, single_line
+from concil.cli.output.notes import print_notes
 from concil.cli.output.summaries import summary
 from concil.errors import ConcilError, NotFound
 from concil.oci.address import DOCKER_ARCHIVE, LayoutAddress, parse_address
 from concil.plan.copy_all import AllImages
+from concil.transfer.image.job import ForeignLayers
 from concil.transfer.mirror.report import Outcome
 
 if TYPE_CHECKING:
     from concil.cli.context import CommandContext
-    from concil.cli.options.common import Subparsers
-
-
-def add_parser(subparsers: Subparsers) -> None:
-    """Add the verb `copy`, with ``--all``."""
-    copy.add_parser(subparsers)
-    parser = subparsers.choices["copy"]
-    parser.add_argument(
-        "--all",
-        dest="work",
-        action="store_const",
-        const=run,
-        help="copy every named image of a layout or archive to repositories below DST, or every "
-        "tag of a repository to another repository; prints the address of each copy",
-    )
 
 
 def run(command: CommandContext) -> int:
@@ -39,14 +26,14 @@ def run(command: CommandContext) -> int:
     arguments = command.arguments
     began = time.monotonic()
     outcomes: list[Outcome] = []
-    with command.open_engine() as engine:
+    with open_engine(command) as engine:
         all_images = AllImages(
             arguments.source,
             arguments.destination,
             engine.list_images,
-            common.parse_platforms(arguments),
+            settings.parse_platforms(arguments),
             arguments.referrers,
-            referrers.foreign_layers(arguments),
+            ForeignLayers(arguments.foreign_layers),
         )
         all_images.check()
         report = engine.mirror(all_images, on_image=outcomes.append)
@@ -60,7 +47,7 @@ def run(command: CommandContext) -> int:
     ] + all_images.failures
     for outcome in outcomes:
         if outcome.result is not None:
-            referrers.print_notes(command, outcome.result)
+            print_notes(command, outcome.result)
     for source, error in failed:
         line = f"concil: failed: {parse_address(source)}: {describe_error(error)}"
         command.display.write(single_line(line), "error")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from concil.cli.commands.copy import address_by_digest
 from concil.cli.context import CommandContext
-from concil.cli.options import common
+from concil.cli.open_stores import open_store_factory
+from concil.cli.options import settings
 from concil.cli.output import results
+from concil.cli.output.addresses import address_by_digest
 from concil.cli.output.errors import DONE
 from concil.engine.store_factory import SourceStore, reference_in_store
 from concil.errors import NotFound, UsageError
@@ -15,43 +14,6 @@ from concil.oci.address import Address, LayoutAddress, parse_address
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.platform import Platform
-from concil.transfer.image.graph import select_platforms
-
-if TYPE_CHECKING:
-    from concil.cli.options.common import Subparsers
-
-
-def add_parser(subparsers: Subparsers) -> None:
-    """Add the verbs to the command line."""
-    tags = subparsers.add_parser(
-        "tags",
-        help="list the tags of a repository",
-        description="Print the tags of a repository, or the names in a layout, one per line.",
-    )
-    tags.add_argument("address", metavar="REPO", help="host/repository, oci:DIR or an archive")
-    tags.set_defaults(work=run_tags)
-    digest = subparsers.add_parser(
-        "digest", help="print the digest of an image", description="Print the digest of an image."
-    )
-    manifest = subparsers.add_parser(
-        "manifest",
-        help="print the manifest of an image",
-        description="Print the manifest or index of an image, byte for byte.",
-    )
-    for parser, work in ((digest, run_digest), (manifest, run_manifest)):
-        parser.add_argument("address", metavar="REF", help=common.REF_HELP)
-        common.add_platform(parser, "choose the image for this platform from an index")
-        parser.set_defaults(work=work)
-    delete = subparsers.add_parser(
-        "delete",
-        help="delete an image",
-        description="Delete an image by tag or digest. A registry deletes the manifest, and with "
-        "it all tags that point to it; a layout deletes only the name.",
-    )
-    delete.add_argument("address", metavar="REF", help="host/repository:tag or oci:DIR:NAME")
-    delete.set_defaults(work=run_delete)
-    for parser in (tags, digest, manifest, delete):
-        common.add_registry(parser)
 
 
 def run_tags(command: CommandContext) -> int:
@@ -60,9 +22,9 @@ def run_tags(command: CommandContext) -> int:
     name = address.name if isinstance(address, LayoutAddress) else address.tag
     if name or address.digest:
         raise UsageError(f"{address} is a single image", remedy="omit the tag and digest")
-    with command.open_store_factory() as stores:
+    with open_store_factory(command) as stores:
         for tag in stores.open_source(
-            address, common.build_endpoint_options(command.arguments)
+            address, settings.build_endpoint_options(command.arguments)
         ).tags():
             results.print_line(tag)
     return DONE
@@ -72,8 +34,8 @@ def run_digest(command: CommandContext) -> int:
     """Print the digest of an image; only an index is fetched, and only to select a platform."""
     address = parse_address(command.arguments.address)
     platform = single_platform(command)
-    with command.open_store_factory() as stores:
-        store = stores.open_source(address, common.build_endpoint_options(command.arguments))
+    with open_store_factory(command) as stores:
+        store = stores.open_source(address, settings.build_endpoint_options(command.arguments))
         if platform is None:
             digest = find_image(store, address).digest
         else:
@@ -86,8 +48,8 @@ def run_manifest(command: CommandContext) -> int:
     """Fetch a manifest and print it."""
     address = parse_address(command.arguments.address)
     platform = single_platform(command)
-    with command.open_store_factory() as stores:
-        store = stores.open_source(address, common.build_endpoint_options(command.arguments))
+    with open_store_factory(command) as stores:
+        store = stores.open_source(address, settings.build_endpoint_options(command.arguments))
         _, manifest = fetch_manifest(store, address, platform)
     results.print_text(manifest.body)
     return DONE
@@ -99,8 +61,8 @@ def run_delete(command: CommandContext) -> int:
     name = address.name if isinstance(address, LayoutAddress) else address.tag
     if not name and not address.digest:
         raise UsageError(f"{address} does not name an image", remedy="give a tag or a digest")
-    with command.open_store_factory() as stores:
-        store = stores.open_source(address, common.build_endpoint_options(command.arguments))
+    with open_store_factory(command) as stores:
+        store = stores.open_source(address, settings.build_endpoint_options(command.arguments))
         digest = find_image(store, address).digest
         store.delete_manifest(reference_in_store(address))
     results.print_line(address_by_digest(address, digest))
@@ -113,7 +75,7 @@ def single_platform(command: CommandContext) -> Platform | None:
     Raises:
         UsageError: several platforms were requested.
     """
-    platforms = common.parse_platforms(command.arguments)
+    platforms = settings.parse_platforms(command.arguments)
     if len(platforms) > 1:
         raise UsageError("several platforms are given", remedy="choose one of them")
     return Platform.parse(platforms[0]) if platforms else None
@@ -145,6 +107,8 @@ def fetch_manifest(
     Raises:
         NotFound: there is no such image, or none for the platform.
     """
+    from concil.transfer.image.graph import select_platforms  # noqa: PLC0415  # not for a digest
+
     manifest = store.get_manifest(reference_in_store(address))
     selected = select_platforms(manifest, [platform] if platform else [], str(address))
     if isinstance(selected, Descriptor):

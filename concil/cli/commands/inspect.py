@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from concil.cli.commands import images
 from concil.cli.context import CommandContext
-from concil.cli.options import common
+from concil.cli.open_stores import open_store_factory
+from concil.cli.options import settings
 from concil.cli.output import results
 from concil.cli.output.errors import DONE
 from concil.config import MIB
@@ -21,40 +22,23 @@ from concil.oci.strict_json import InvalidJSON, parse_json
 from concil.transfer.blob.resuming_reader import ResumingReader
 from concil.transfer.context import TransferContext
 
-if TYPE_CHECKING:
-    from concil.cli.options.common import Subparsers
-
 _MAX_CONFIG_SIZE = 4 * MIB  # bytes
 _CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
-
-
-def add_parser(subparsers: Subparsers) -> None:
-    """Add the verb to the command line."""
-    parser = subparsers.add_parser(
-        "inspect",
-        help="describe an image",
-        description="Print a description of an image as JSON: the platforms of an index, or the "
-        "layers and main config fields of an image.",
-    )
-    parser.add_argument("address", metavar="REF", help=common.REF_HELP)
-    common.add_platform(parser, "choose the image for this platform from an index")
-    common.add_registry(parser)
-    parser.set_defaults(work=run)
 
 
 def run(command: CommandContext) -> int:
     """Print a summary of an image's manifest and config."""
     address = parse_address(command.arguments.address)
     platform = images.single_platform(command)
-    with command.open_store_factory() as stores:
-        store = stores.open_source(address, common.build_endpoint_options(command.arguments))
+    with open_store_factory(command) as stores:
+        store = stores.open_source(address, settings.build_endpoint_options(command.arguments))
         digest, manifest = images.fetch_manifest(store, address, platform)
         document = _describe_image(address, digest, manifest)
         if not manifest.is_index:
             config = next(iter(manifest.blobs()), None)
             if config is not None and config.media_type in _CONFIG_TYPES:
                 context = TransferContext(
-                    common.build_config(command.arguments), command.shutdown.event
+                    settings.build_config(command.arguments), command.shutdown.event
                 )
                 document |= _describe_config(
                     _read_blob(store, config, context), f"{address}: config"

@@ -8,14 +8,14 @@ import getpass
 import logging
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from concil.auth.credentials import login
 from concil.auth.credentials.credentials import TOKEN_USER, Credentials
 from concil.auth.credentials.docker_config import normalize_auth_key
 from concil.auth.credentials.keychain import AuthFilePaths, Keychain
 from concil.cli.context import CommandContext
-from concil.cli.options import common
+from concil.cli.open_stores import open_store_factory
+from concil.cli.options import settings
 from concil.cli.output import results
 from concil.cli.output.errors import DONE
 from concil.engine.store_factory import EndpointOptions
@@ -23,72 +23,10 @@ from concil.errors import Cancelled, ConcilError, NotFound, UsageError, safe_rep
 from concil.oci.reference import Reference
 from concil.registry import login_check
 
-if TYPE_CHECKING:
-    from concil.cli.options.common import Subparsers
-
 logger = logging.getLogger(__name__)
 
 _MAX_PASSWORD_SIZE = 64 * 1024  # bytes; the longest passwords are tokens of a few thousand
 _API_PATHS = ("v1", "v2")  # API paths that users copy together with a host
-
-
-def add_parser(subparsers: Subparsers) -> None:
-    """Add the verbs to the command line."""
-    login_parser = subparsers.add_parser(
-        "login",
-        help="log in to a registry",
-        description="Check a user name and password with a registry, and store them where "
-        "docker, podman and skopeo look for them, too. On a terminal, prompts for what is missing.",
-    )
-    login_parser.add_argument(
-        "place", metavar="HOST[/PREFIX]", help="a registry, or a prefix of its repositories"
-    )
-    login_parser.add_argument(
-        "-u",
-        "--username",
-        metavar="USER",
-        help=f"user name; {TOKEN_USER} means that the password is an identity token",
-    )
-    password_options = login_parser.add_mutually_exclusive_group()
-    password_options.add_argument(
-        "--password-stdin", action="store_true", help="read the password from standard input"
-    )
-    password_options.add_argument(
-        "-p",
-        "--password",
-        metavar="PASSWORD",
-        help="password; while the command runs, other users of this machine can read it",
-    )
-    password_options.add_argument(
-        "--get-login", action="store_true", help="only print the name of the user who is logged in"
-    )
-    common.add_connection(login_parser)
-    login_parser.set_defaults(work=run_login, ask=prompt)
-    logout_parser = subparsers.add_parser(
-        "logout",
-        help="remove the login for a registry",
-        description="Remove the login for a registry from every file and credential helper that "
-        "is searched for it.",
-    )
-    logout_parser.add_argument(
-        "place", metavar="HOST[/PREFIX]", nargs="?", help="the same as for login"
-    )
-    logout_parser.add_argument(
-        "--all", action="store_true", help="remove every login in the auth files"
-    )
-    logout_parser.set_defaults(work=run_logout)
-    for parser, purpose in (
-        (login_parser, "store the login in"),
-        (logout_parser, "remove it from"),
-    ):
-        parser.add_argument(
-            "--authfile",
-            dest="shelf",
-            type=AuthFilePaths.resolve,
-            default=None,
-            metavar="FILE",
-            help=f"{purpose} this file only (the format of podman's auth.json)",
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +50,7 @@ def prompt(arguments: argparse.Namespace) -> None:
         Cancelled: the user pressed Ctrl-C.
     """
     reference, auth_key = parse_registry(arguments.place)
-    options = common.build_endpoint_options(arguments)
+    options = settings.build_endpoint_options(arguments)
     if not arguments.get_login:
         login.check_can_store(_open_keychain(arguments), auth_key)
         try:
@@ -135,10 +73,10 @@ def run_login(command: CommandContext) -> int:
             raise NotFound(f"not logged in to {auth_key}", remedy=f"concil login {auth_key}")
         results.print_line(stored.username)
         return DONE
-    with command.open_store_factory() as stores:
+    with open_store_factory(command) as stores:
         endpoint = stores.get_endpoint(request.reference, request.options)
         is_verified = login_check.verify_login(
-            endpoint, common.build_config(command.arguments).retry
+            endpoint, settings.build_config(command.arguments).retry
         )
     location = login.store_login(keychain, auth_key, credentials)
     if not is_verified:
@@ -221,7 +159,7 @@ def _open_keychain(
     arguments: argparse.Namespace, command: CommandContext | None = None
 ) -> Keychain:
     return Keychain(
-        arguments.shelf or AuthFilePaths.resolve(None),
+        AuthFilePaths.resolve(arguments.login_file),
         cancel=None if command is None else command.shutdown.event,
     )
 

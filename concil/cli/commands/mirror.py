@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from concil.cli.context import CommandContext
 from concil.cli.dask_cluster import connect_cluster
-from concil.cli.options import common, referrers
+from concil.cli.open_engine import build_endpoints, open_engine
+from concil.cli.options import settings
 from concil.cli.output import results
 from concil.cli.output.errors import (
     DONE,
@@ -22,6 +22,7 @@ from concil.cli.output.errors import (
     describe_error,
     single_line,
 )
+from concil.cli.output.notes import print_notes
 from concil.cli.output.preview import (
     PruneTotals,
     preview_summary,
@@ -47,126 +48,37 @@ from concil.plan.retry_failed import FailedImages
 from concil.plan.rule import Rule
 from concil.plan.target_names import DestinationPrefix
 from concil.report.timeline import Timeline
+from concil.transfer.image.job import ForeignLayers
 from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
-
-if TYPE_CHECKING:
-    from concil.cli.options.common import Subparsers
-
-_DESCRIPTION = """\
-Copy every image of a plan. A plan is a list, or a TOML file that selects tags of
-repositories (see docs/plans.md). A line of a list is SOURCE, or SOURCE -> TARGET; TARGET
-is a name below DST, or an address with its scheme; # begins a comment. Without TARGET an
-image keeps its repository's path and tag: docker.io/library/alpine:3 is copied to
-DST/library/alpine:3, and in a layout it is called docker.io/library/alpine:3.
-Images that are up to date are not copied again; after a failure, run the command again."""
-
-
-def add_parser(subparsers: Subparsers) -> None:
-    """Add the verb to the command line."""
-    parser = subparsers.add_parser(
-        "mirror", help="copy the images of a list or plan", description=_DESCRIPTION
-    )
-    parser.add_argument(
-        "plan",
-        metavar="PLAN",
-        help="a list with one image per line, or a .toml file; - reads a list from standard input",
-    )
-    parser.add_argument(
-        "destination",
-        metavar="DST",
-        nargs="?",
-        help="host[:port]/prefix or oci:DIR; not needed if every entry has a complete target",
-    )
-    parser.add_argument("--dest", metavar="DST", help="another way to give DST")
-    parser.add_argument(
-        "--report",
-        metavar="FILE",
-        type=Path,
-        action="append",
-        default=[],
-        help="write the outcome of each image as JSON, or with FILE.html a page with a timeline; "
-        "may be repeated",
-    )
-    parser.add_argument(
-        "--since",
-        action="append",
-        default=[],
-        metavar="RUN",
-        help="leave out what an earlier run has already exported, as listed in its report, "
-        "oci:DIR or oci-archive:FILE; may be repeated",
-    )
-    parser.add_argument(
-        "--fail-fast", action="store_true", help="start no more images after the first failure"
-    )
-    parser.add_argument(
-        "--dask", metavar="ADDRESS", help="copy on the workers of the Dask scheduler at tcp://..."
-    )
-    parser.add_argument(
-        "--retry-failed",
-        metavar="REPORT",
-        type=Path,
-        help="copy only the images that failed, or were not tried, in the run of this report",
-    )
-    _add_prune_options(parser)
-    common.add_platform(parser, "copy only these platforms of each index")
-    referrers.add_options(parser)
-    common.add_progress(parser)
-    common.add_registry(parser, sides=("src", "dest"))
-    parser.set_defaults(work=run)
-
-
-def _add_prune_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for dry runs and pruning."""
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="only print what would be copied and pruned, and its size",
-    )
-    parser.add_argument(
-        "--prune",
-        action="store_true",
-        help="delete destination tags that no longer exist at the source, as prune = true does "
-        "in an entry of a plan that selects tags",
-    )
-    parser.add_argument(
-        "--prune-all",
-        action="store_true",
-        help="like --prune, even if that deletes more than a quarter of a repository's tags, or "
-        "all of them",
-    )
-
-
-def is_missing_destination(arguments: argparse.Namespace) -> bool:
-    """Return whether it is a mirror without the destination argument."""
-    return arguments.verb == "mirror" and arguments.destination is None
 
 
 def run(command: CommandContext) -> int:
     """Mirror the images of a plan; failures are printed at the end."""
     arguments = command.arguments
     began = time.monotonic()
+    report_paths = [Path(name) for name in arguments.report]
     with contextlib.ExitStack() as stack:
         destination_prefix = _parse_destination(arguments)
         plan = loader.load_plan(arguments.plan)
         arguments.hosts = plan.host_limits
-        timeline = Timeline() if any(map(is_html, arguments.report)) else None
+        timeline = Timeline() if any(map(is_html, report_paths)) else None
         if timeline is not None:
             # Before the engine: what fails after the interrupt must not be recorded as failed.
             command.shutdown.add_callback(timeline.interrupt)
-        endpoints = replace(common.build_endpoints(arguments), tls_by_host=plan.tls_by_host)
+        endpoints = replace(build_endpoints(arguments), tls_by_host=plan.tls_by_host)
         if arguments.since:
             endpoints = replace(endpoints, baseline=load_baseline(arguments.since))
-        engine = stack.enter_context(command.open_engine(endpoints, observer=timeline))
+        engine = stack.enter_context(open_engine(command, endpoints, observer=timeline))
         expansion = _create_expansion(arguments, engine, plan.rules, destination_prefix)
         if not expansion.rules and arguments.retry_failed is not None:
-            results.print_line(f"no image failed in {single_line(str(arguments.retry_failed))}")
+            results.print_line(f"no image failed in {single_line(arguments.retry_failed)}")
             return DONE
         probes = _check_plan(arguments, expansion)
         if expansion.is_static and not arguments.dry_run:
             command.display.set_expected_images(len(probes))
             if timeline is not None:
                 timeline.set_expected_images(len(probes))
-        reports = Reports(arguments.report, timeline, report_title(arguments))
+        reports = Reports(report_paths, timeline, report_title(arguments))
         command.shutdown.add_exit_callback(reports.close_incomplete)
         stack.enter_context(reports)
         mirror: Callable[..., MirrorReport] = engine.mirror
@@ -226,7 +138,7 @@ def _mirror(
         if arguments.dry_run:
             print_preview(outcome)
         if outcome.result is not None:
-            referrers.print_notes(command, outcome.result)
+            print_notes(command, outcome.result)
 
     report = mirror(expansion, on_image=note, keep_outcomes=False, fail_fast=arguments.fail_fast)
     reports.has_ended_early = arguments.fail_fast and bool(report.failed)
@@ -264,14 +176,14 @@ def _create_expansion(
     """Return the images of the plan: restricted to failed ones, or with a ledger for pruning."""
     if arguments.prune or arguments.prune_all:
         rules = tuple(replace(rule, prune=True) for rule in rules)
-    platforms = common.parse_platforms(arguments)
+    platforms = settings.parse_platforms(arguments)
     expansion = PlanExpansion(
         rules,
         engine.tags,
         destination_prefix,
         platforms,
         arguments.referrers,
-        referrers.foreign_layers(arguments),
+        ForeignLayers(arguments.foreign_layers),
         arguments.recheck,
         list_repositories=engine.repositories,
     )
@@ -281,7 +193,7 @@ def _create_expansion(
                 "--retry-failed skips parts of the plan, and therefore cannot prune",
                 remedy="omit --prune, or mirror the whole plan",
             )
-        _restrict_to_failed(expansion, arguments.retry_failed)
+        _restrict_to_failed(expansion, Path(arguments.retry_failed))
     elif any(rule.prune for rule in rules):
         expansion.check()
         expansion.ledger = PruneLedger(

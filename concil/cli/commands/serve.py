@@ -8,39 +8,12 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from concil.errors import NotFound, StoreError, UsageError, safe_repr
 from concil.fs.local_file import disk_error
 from concil.server import EmbeddedRegistry
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse has no public name for it
-
-_DEFAULT_ADDRESS = "127.0.0.1:5000"
 _WAIT_TIMEOUT = 3600.0  # seconds; a wait without a limit could not be interrupted
-
-
-def add_parser(subparsers: Subparsers) -> None:
-    """Add the verb to the command line."""
-    parser = subparsers.add_parser(
-        "serve",
-        help="serve an OCI layout directory as a registry",
-        description="Serve an OCI image layout directory as a registry until interrupted.",
-    )
-    parser.add_argument(
-        "directory",
-        metavar="DIR",
-        help="a layout directory, an empty directory, or a directory to create",
-    )
-    parser.add_argument(
-        "--addr",
-        metavar="HOST:PORT",
-        default=_DEFAULT_ADDRESS,
-        help="address to listen on (default: %(default)s); port 0 chooses a free port",
-    )
-    parser.add_argument("--read-only", action="store_true", help="refuse all writes")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

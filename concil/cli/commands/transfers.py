@@ -7,10 +7,10 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from concil.cli.context import CommandContext
-from concil.cli.options import common
+from concil.cli.open_stores import open_store_factory
+from concil.cli.options import settings
 from concil.cli.output import results
 from concil.cli.output.errors import DONE, FAILED
 from concil.display.output import format_size
@@ -21,42 +21,8 @@ from concil.oci.reference import Reference
 from concil.registry.upload_session import UploadSession
 from concil.transfer.journal import Journal, UnfinishedTransfer
 
-if TYPE_CHECKING:
-    from concil.cli.options.common import Subparsers
-
 _AGE = re.compile(r"([0-9]{1,6})([smhdw])")
 _SECONDS_BY_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-
-
-def add_parser(subparsers: Subparsers) -> None:
-    """Add the verb to the command line."""
-    parser = subparsers.add_parser(
-        "transfers",
-        help="list or discard interrupted transfers",
-        description="List the interrupted transfers that resume when the same command is run "
-        "again.",
-    )
-    parser.set_defaults(work=run_list)
-    actions = parser.add_subparsers(metavar="ACTION")
-    listing = actions.add_parser("list", help="list interrupted transfers (the default)")
-    listing.set_defaults(work=run_list)
-    forget = actions.add_parser(
-        "forget",
-        help="discard some of them: the next run starts over",
-        description="Discard interrupted transfers: cancels their upload sessions if the "
-        "registry permits it, and removes their partial files.",
-    )
-    forget.add_argument("number", metavar="ID", type=int, nargs="*", help="IDs as listed")
-    forget.add_argument(
-        "--all", action="store_true", help="discard every transfer that is not running"
-    )
-    forget.add_argument(
-        "--older-than",
-        metavar="AGE",
-        help="discard transfers that have not progressed for AGE, for example 7d, 12h or 30m",
-    )
-    common.add_registry(forget)
-    forget.set_defaults(work=run_forget)
 
 
 def run_list(command: CommandContext) -> int:
@@ -84,7 +50,7 @@ def run_forget(command: CommandContext) -> int:
         raise UsageError(
             "no transfers are chosen", remedy="give their IDs, or --all, or --older-than 7d"
         )
-    with _open_journal() as journal, command.open_store_factory() as stores:
+    with _open_journal() as journal, open_store_factory(command) as stores:
         forgotten = 0
         for transfer in _select_transfers(command, journal.list_unfinished()):
             # Another process may have resumed it since it was listed.
@@ -196,6 +162,6 @@ def _discard_transfer(
             partial.unlink(missing_ok=True)
         return
     with contextlib.suppress(ConcilError):
-        options = common.build_endpoint_options(command.arguments)
+        options = settings.build_endpoint_options(command.arguments)
         store = store_factory.open_repository(Reference.parse(transfer.destination), options)
         UploadSession(store.client, transfer.state.location).cancel()

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from concil.cli.context import CommandContext
 from concil.cli.demo.image_maker import DemoImages, DemoImageWriter
 from concil.cli.demo.registry_process import RegistryProcess
 from concil.cli.demo.relay import Relay
-from concil.cli.options import common
+from concil.cli.open_engine import open_engine
+from concil.cli.options import settings
 from concil.cli.output import results
 from concil.cli.output.errors import DONE
 from concil.config import MIB
@@ -35,25 +35,9 @@ from concil.transfer.context import TransferContext
 from concil.transfer.journal import Journal
 from concil.transfer.mirror.report import MirrorItem, MirrorReport
 
-if TYPE_CHECKING:
-    from concil.cli.options.common import Subparsers
-
 _LARGE_LAYER_SIZE = 96 * MIB  # bytes
 _RATE = 24 * MIB  # bytes per second of the relay
 _CUT_AFTER = 45 * MIB  # bytes; in the middle of a chunk, about half of the large layer
-
-
-def add_parser(subparsers: Subparsers) -> None:
-    """Add the verb to the command line."""
-    parser = subparsers.add_parser(
-        "demo",
-        help="demonstrate a mirror between two local registries",
-        description="Start two registries, fill one with generated images, mirror them to the "
-        "other over a slow link on which one connection is cut, and verify everything. Needs no "
-        "network and removes everything it has created.",
-    )
-    common.add_progress(parser)
-    parser.set_defaults(work=run, retry=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +99,7 @@ def _mirror(command: CommandContext, items: list[MirrorItem]) -> tuple[MirrorRep
     """Mirror the items; raises the error of the first image that failed."""
     began = time.monotonic()
     command.display.set_expected_images(len(items))
-    with command.open_engine(Endpoints(), Journal(None)) as engine:
+    with open_engine(command, Endpoints(), Journal(None)) as engine:
         report = engine.mirror(items)
     for outcome in report.failed:
         if outcome.error is not None:
@@ -126,7 +110,7 @@ def _mirror(command: CommandContext, items: list[MirrorItem]) -> tuple[MirrorRep
 def _verify(command: CommandContext, base: str, images: DemoImages) -> Counter[str]:
     """Read and hash every manifest and blob of every image; return the counts."""
     count: Counter[str] = Counter()
-    context = TransferContext(common.build_config(command.arguments), command.shutdown.event)
+    context = TransferContext(settings.build_config(command.arguments), command.shutdown.event)
     with StoreFactory(context.config, timeouts=None, cancel=context.cancel) as stores:
         for name, digest in images.digests.items():
             store = stores.open_source(parse_address(f"{base}/{name}"))

@@ -1,29 +1,15 @@
-"""Options that several verbs share, and the configuration built from them."""
+"""Declares options that several verbs share."""
 
 from __future__ import annotations
 
 import argparse
-import ssl
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from concil.auth.credentials import docker_config_io
-from concil.auth.credentials.credentials import Credentials
-from concil.cli.options import rates
-from concil.config import RetryPolicy, TransferConfig
-from concil.display.display import MODES
-from concil.engine.image_resolver import Endpoints
-from concil.engine.store_factory import EndpointOptions
-from concil.errors import ConcilError, UsageError, safe_repr
-from concil.http.certs_d import check_client_certificate, read_directory
-from concil.http.requests_session import TLSSettings
-from concil.oci.platform import Platform
+from concil.defaults import MAX_ATTEMPTS
 
+TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse has no public name for it
+    from collections.abc import Sequence
 
-MAX_JOBS = 256
 REF_HELP = "host/repository:tag, oci:DIR:NAME, oci-archive:FILE:NAME or docker-archive:FILE:TAG"
 _TLS_SWITCHES = ("--tls-verify", "--src-tls-verify", "--dest-tls-verify")
 _SIDE_HELP = {"src-": " of the source", "dest-": " of the destination"}
@@ -58,26 +44,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="print nothing but errors and results",
     )
-
-
-def add_progress(parser: argparse.ArgumentParser) -> None:
-    """Add the options of verbs that transfer blobs."""
-    parser.add_argument(
-        "--progress",
-        choices=MODES,
-        help="progress display: auto (the default) shows bars on a terminal and plain lines "
-        "elsewhere; json writes one event per line; all of them write to standard error",
-    )
-    parser.add_argument(
-        "-j",
-        "--jobs",
-        type=_parse_jobs,
-        default=TransferConfig().workers,
-        metavar="N",
-        help="number of blobs and ranges that are transferred at the same time (default: "
-        "%(default)s); 0: one after the other, without threads",
-    )
-    rates.add_options(parser.add_argument_group("rate limits"))
 
 
 def add_registry(parser: argparse.ArgumentParser, *, sides: Sequence[str] = ()) -> None:
@@ -138,8 +104,8 @@ def add_connection(
     )
     group.add_argument(
         "--retry",
-        type=_parse_count,
-        default=RetryPolicy().max_attempts - 1,
+        type=parse_count,
+        default=MAX_ATTEMPTS - 1,
         metavar="N",
         help="number of consecutive retries without progress (default: %(default)s)",
     )
@@ -157,120 +123,6 @@ def add_platform(parser: argparse.ArgumentParser, help_text: str) -> None:
     )
 
 
-def parse_platforms(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """Return the platforms of ``--platform``.
-
-    Raises:
-        UsageError: one of them is not a platform.
-    """
-    platforms = [part.strip() for platform in arguments.platform for part in platform.split(",")]
-    for platform in platforms:
-        try:
-            Platform.parse(platform)
-        except ConcilError as error:
-            raise UsageError(str(error), remedy=error.remedy) from error
-    return tuple(dict.fromkeys(platforms))
-
-
-def build_config(arguments: argparse.Namespace) -> TransferConfig:
-    """Return the transfer settings of the options."""
-    defaults = TransferConfig()
-    jobs: int = getattr(arguments, "jobs", defaults.workers)
-    return TransferConfig(
-        workers=jobs,
-        concurrent_images=max(defaults.concurrent_images, jobs),
-        jobs_per_host=max(defaults.jobs_per_host, jobs),
-        requests=getattr(arguments, "limit_requests", None),
-        bandwidth=getattr(arguments, "limit_rate", None),
-        host_limits=getattr(arguments, "hosts", {}),  # of the plan of a mirror
-        retry=RetryPolicy(max_attempts=arguments.retry + 1),
-    )
-
-
-def build_endpoint_options(arguments: argparse.Namespace, side: str = "") -> EndpointOptions:
-    """Return the connection options of one side.
-
-    Args:
-        side: "src", "dest", or "" for a verb with one side.
-    Raises:
-        UsageError: a certificate cannot be read, the credentials have no colon, or there
-            is no such auth file.
-        AccessDenied: the auth file is invalid.
-    """
-    prefix = f"{side}_" if side else ""
-    verify: bool | None = getattr(arguments, f"{prefix}tls_verify")
-    if verify is None:
-        verify = arguments.tls_verify
-    if verify is None:
-        verify = not arguments.insecure
-    creds: str | None = getattr(arguments, f"{prefix}creds", None)
-    authfile: str | None = getattr(arguments, f"{prefix}authfile", None)
-    if authfile is None:
-        authfile = getattr(arguments, "authfile", None)
-    ca_path: str | None = getattr(arguments, f"{prefix}cacert")
-    if ca_path is None:
-        ca_path = arguments.cacert
-    ca_certificates = _check_ca(ca_path) if ca_path is not None else True
-    directory: str | None = getattr(arguments, f"{prefix}cert_dir") or arguments.cert_dir
-    if directory is not None:
-        read_directory(Path(directory))  # fails before anything is transferred
-    return EndpointOptions(
-        TLSSettings(
-            ca_certificates if verify else False, _check_client_certificate(arguments), directory
-        ),
-        Credentials.parse(creds) if creds is not None else None,
-        None if authfile is None else _check_authfile(authfile),
-    )
-
-
-def build_endpoints(arguments: argparse.Namespace) -> Endpoints:
-    """Return the options of both sides; they are equal for a verb with one side."""
-    if hasattr(arguments, "src_creds"):
-        return Endpoints(
-            build_endpoint_options(arguments, "src"), build_endpoint_options(arguments, "dest")
-        )
-    return Endpoints(build_endpoint_options(arguments), build_endpoint_options(arguments))
-
-
-def _check_client_certificate(arguments: argparse.Namespace) -> str | tuple[str, str] | None:
-    certificate: str | None = arguments.cert
-    key: str | None = arguments.key
-    if certificate is None:
-        if key is not None:
-            raise UsageError("--key is given without --cert", remedy="add --cert FILE")
-        return None
-    check_client_certificate(certificate, key)
-    return certificate if key is None else (certificate, key)
-
-
-def _check_authfile(text: str) -> str:
-    if docker_config_io.read_auth_file(Path(text)) is None:
-        raise UsageError(
-            f"--authfile {safe_repr(text)}: no such file",
-            remedy=f"log in first: concil login --authfile {safe_repr(text)} HOST",
-        )
-    return text
-
-
-def _check_ca(text: str) -> str:
-    path = Path(text)
-    try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if path.is_dir():
-            context.load_verify_locations(capath=text)
-        else:
-            context.load_verify_locations(cafile=text)
-    except (OSError, ValueError) as error:
-        cause = "not a PEM certificate" if isinstance(error, ssl.SSLError) else str(error)
-        if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.strerror:
-            cause = error.strerror
-        raise UsageError(
-            f"cannot use --cacert {safe_repr(text)}: {cause}",
-            remedy="give a PEM file with CA certificates",
-        ) from error
-    return text
-
-
 def _parse_bool(text: str) -> bool:
     value = _BOOLEANS.get(text.lower())
     if value is None:
@@ -278,14 +130,8 @@ def _parse_bool(text: str) -> bool:
     return value
 
 
-def _parse_count(text: str) -> int:
+def parse_count(text: str) -> int:
+    """Parse a number from 0 to 9999."""
     if not (text.isascii() and text.isdigit() and len(text) < 5):
         raise argparse.ArgumentTypeError(f"{text!a} is not a number from 0 to 9999")
     return int(text)
-
-
-def _parse_jobs(text: str) -> int:
-    number = _parse_count(text) if text.isascii() and text.isdigit() and len(text) < 5 else -1
-    if not 0 <= number <= MAX_JOBS:
-        raise argparse.ArgumentTypeError(f"{text!a} is not a number from 0 to {MAX_JOBS}")
-    return number

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
 
 from concil.errors import UsageError
 from concil.ratelimit import units
 
+TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
-    Group = argparse._ArgumentGroup  # noqa: SLF001  # argparse has no public name for it
+    from collections.abc import Callable
+    from typing import TypeVar
 
-Number = TypeVar("Number", int, float)
+    Group = argparse._ArgumentGroup  # noqa: SLF001  # argparse has no public name for it
+    Number = TypeVar("Number", int, float)
 
 
 def add_options(group: Group) -> None:

@@ -1,14 +1,12 @@
-"""Options for referrers and foreign layers, and the notes about skipped ones."""
+"""Declares options for referrers and foreign layers."""
 
 from __future__ import annotations
 
-import argparse
+TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
+if TYPE_CHECKING:
+    import argparse
 
-from concil.cli.context import CommandContext
-from concil.cli.output.errors import single_line
-from concil.progress.events import State
-from concil.transfer.image.copier import ForeignLayers
-from concil.transfer.image.result import ImageResult
+FOREIGN_LAYERS = ("skip", "source", "urls")  # the values of `ForeignLayers`; the default first
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +19,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--foreign-layers",
-        choices=[str(mode) for mode in ForeignLayers],
-        default=str(ForeignLayers.SKIP),
+        choices=FOREIGN_LAYERS,
+        default=FOREIGN_LAYERS[0],
         help="what to do with foreign (non-distributable) layers: skip them (default), copy them "
         "from the source, or fetch those that the source lacks from the URLs in the manifest",
     )
@@ -32,16 +30,3 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="check that the destination still has every manifest and blob of images that are up "
         "to date, and copy what is missing; also checks immutable tags",
     )
-
-
-def foreign_layers(arguments: argparse.Namespace) -> ForeignLayers:
-    """Return the mode that ``--foreign-layers`` selects."""
-    return ForeignLayers(arguments.foreign_layers)
-
-
-def print_notes(context: CommandContext, result: ImageResult) -> None:
-    """Print in one line how a copied image differs from its source."""
-    if result.notes and result.state is State.DONE:
-        context.print_message(
-            single_line(f"concil: note: {result.destination}: {'; '.join(result.notes)}")
-        )

@@ -8,7 +8,6 @@ import os
 import re
 
 from concil.errors import AccessDenied, Cancelled, ConcilError, NotFound, UsageError
-from concil.runtime.limits import describe_limit
 from concil.runtime.redaction import SECRETS
 
 DONE = 0
@@ -35,7 +34,7 @@ OPTION_BY_PARAMETER = {
     "without_limit=True": "--prune-all",
     "workers=": "--jobs",
 }
-_PARAMETER = re.compile(r"\b(?:" + "|".join(map(re.escape, OPTION_BY_PARAMETER)) + r")(?![^\s,;)])")
+_PARAMETER = r"\b(?:" + "|".join(map(re.escape, OPTION_BY_PARAMETER)) + r")(?![^\s,;)])"
 
 INTERRUPTED_MESSAGE = "concil: interrupted; run the same command again to resume"
 
@@ -58,7 +57,10 @@ def describe_error(error: BaseException) -> str:
     """Return what failed and the remedy, in one line without control characters."""
     if isinstance(error, ConcilError):
         text = f"{error}; {replace_parameters(error.remedy)}" if error.remedy else str(error)
-    elif (limit_parts := describe_limit(error)) is not None:
+        return single_line(text)
+    from concil.runtime.limits import describe_limit  # noqa: PLC0415  # not for usage errors
+
+    if (limit_parts := describe_limit(error)) is not None:
         text = "; ".join(limit_parts)
     elif isinstance(error, OSError) and error.errno:
         file_name = f": {error.filename!a}" if error.filename else ""
@@ -73,7 +75,9 @@ def describe_error(error: BaseException) -> str:
 
 def replace_parameters(text: str) -> str:
     """Replace the library's parameters in a remedy by the options that set them."""
-    return _PARAMETER.sub(lambda found: OPTION_BY_PARAMETER[found[0]], text)
+    if not any(parameter in text for parameter in OPTION_BY_PARAMETER):
+        return text  # compiling the pattern takes as long as importing this module
+    return re.sub(_PARAMETER, lambda found: OPTION_BY_PARAMETER[found[0]], text)
 
 
 def single_line(text: str) -> str:

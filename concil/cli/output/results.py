@@ -6,9 +6,12 @@ import contextlib
 import json
 import os
 import sys
-from typing import BinaryIO
 
 from concil.errors import StoreError, UsageError
+
+TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 _REMEDY = "redirect it to a file or pipe that can be written to"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from concil.cli.options import common
+from concil.cli.open_engine import build_endpoints
 from concil.server import EmbeddedRegistry
 from tests.cli.options.test_options import parse
 from tests.cli.runner import Cli, assert_fails
@@ -86,7 +86,7 @@ def test_each_side_becomes_settings_of_its_own(
     shutil.copytree(certs, tmp_path / "other")
     pair = (f"--cert={client.certificate}", f"--key={client.key}")
 
-    sides = common.build_endpoints(
+    sides = build_endpoints(
         parse("copy", *pair, f"--cert-dir={certs}", f"--src-cert-dir={tmp_path}/other", "a", "b")
     )
 

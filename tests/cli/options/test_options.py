@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from concil.cli import main as command_line
-from concil.cli.options import common
+from concil.cli.argument_parser import parse_arguments
+from concil.cli.open_engine import build_endpoints
+from concil.cli.options import settings
 from concil.errors import UsageError
 from tests.cli.runner import Cli, Program, assert_fails
 from tests.support.tls import CertificateAuthority
@@ -17,7 +18,7 @@ CREDS = ("--src-creds=a:b:c", "--dest-creds=d:e")
 
 
 def parse(*words: str) -> argparse.Namespace:
-    return command_line._parse_arguments(words)
+    return parse_arguments(words)
 
 
 @pytest.mark.parametrize(
@@ -36,13 +37,13 @@ def parse(*words: str) -> argparse.Namespace:
 def test_each_side_is_trusted_on_its_own(
     words: tuple[str, ...], expected: tuple[bool, bool]
 ) -> None:
-    sides = common.build_endpoints(parse("copy", *words, "a", "b"))
+    sides = build_endpoints(parse("copy", *words, "a", "b"))
 
     assert (sides.source.tls.verify, sides.destination.tls.verify) == expected
 
 
 def test_each_side_has_its_credentials() -> None:
-    sides = common.build_endpoints(parse("copy", *CREDS, "a", "b"))
+    sides = build_endpoints(parse("copy", *CREDS, "a", "b"))
 
     assert sides.source.credentials is not None
     assert sides.destination.credentials is not None
@@ -55,16 +56,16 @@ def test_each_side_has_its_file_of_logins(tmp_path: Path) -> None:
     for path in (mine, theirs):
         path.write_text("{}")
 
-    one = common.build_endpoints(parse("copy", f"--src-authfile={theirs}", "a", "b"))
-    both = common.build_endpoints(
+    one = build_endpoints(parse("copy", f"--src-authfile={theirs}", "a", "b"))
+    both = build_endpoints(
         parse("copy", f"--authfile={mine}", f"--dest-authfile={theirs}", "a", "b")
     )
 
     assert (one.source.authfile, one.destination.authfile) == (str(theirs), None)
     assert (both.source.authfile, both.destination.authfile) == (str(mine), str(theirs))
-    assert common.build_endpoint_options(parse("tags", f"--authfile={mine}", "a")).authfile == str(
-        mine
-    )
+    assert settings.build_endpoint_options(
+        parse("tags", f"--authfile={mine}", "a")
+    ).authfile == str(mine)
 
 
 def test_a_file_of_logins_that_cannot_be_used_is_one_line(cli: Cli, tmp_path: Path) -> None:
@@ -81,35 +82,33 @@ def test_a_file_of_logins_that_cannot_be_used_is_one_line(cli: Cli, tmp_path: Pa
 def test_each_side_has_its_authority(ca: CertificateAuthority) -> None:
     mine = str(ca.path)
 
-    one = common.build_endpoints(parse("copy", f"--dest-cacert={mine}", "a", "b"))
-    both = common.build_endpoints(
-        parse("copy", f"--cacert={mine}", "--src-tls-verify=false", "a", "b")
-    )
+    one = build_endpoints(parse("copy", f"--dest-cacert={mine}", "a", "b"))
+    both = build_endpoints(parse("copy", f"--cacert={mine}", "--src-tls-verify=false", "a", "b"))
 
     assert (one.source.tls.verify, one.destination.tls.verify) == (True, mine)
     assert (both.source.tls.verify, both.destination.tls.verify) == (False, mine)
 
 
 def test_jobs_raise_what_would_hold_them_back() -> None:
-    config = common.build_config(parse("copy", "--jobs=32", "--retry=0", "a", "b"))
+    config = settings.build_config(parse("copy", "--jobs=32", "--retry=0", "a", "b"))
 
     assert (config.workers, config.concurrent_images, config.jobs_per_host) == (32, 32, 32)
     assert config.retry.max_attempts == 1
 
 
 def test_no_jobs_is_the_serial_mode() -> None:
-    assert common.build_config(parse("copy", "-j0", "a", "b")).workers == 0
+    assert settings.build_config(parse("copy", "-j0", "a", "b")).workers == 0
 
 
 def test_platforms_are_joined_by_commas_or_given_again() -> None:
     found = parse("copy", "--platform=linux/amd64,linux/arm/v7", "--platform", "a/b", "x", "y")
 
-    assert common.parse_platforms(found) == ("linux/amd64", "linux/arm/v7", "a/b")
+    assert settings.parse_platforms(found) == ("linux/amd64", "linux/arm/v7", "a/b")
 
 
 def test_invalid_platform_is_an_error() -> None:
     with pytest.raises(UsageError, match="linux"):
-        common.parse_platforms(parse("copy", "--platform=linux", "a", "b"))
+        settings.parse_platforms(parse("copy", "--platform=linux", "a", "b"))
 
 
 def test_verbosity_counts_before_and_behind_the_verb() -> None:

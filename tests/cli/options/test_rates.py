@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from concil.cli import main as command_line
-from concil.cli.options import common, rates
+from concil.cli.argument_parser import parse_arguments
+from concil.cli.options import rates, settings
 from concil.server import EmbeddedRegistry
 from tests.cli.runner import Cli, assert_fails
 from tests.support.images import make_image, put_image
@@ -61,15 +61,15 @@ def test_invalid_rate_is_an_error(cli: Cli, option: str, word: str) -> None:
 
 def test_both_are_settings_of_the_run() -> None:
     words = ("copy", "--limit-requests=600/m", "--limit-rate=2k", "a", "b")
-    config = common.build_config(command_line._parse_arguments(words))
+    config = settings.build_config(parse_arguments(words))
 
     assert (config.requests, config.bandwidth) == (10, 2048)
 
 
 def test_a_verb_without_them_has_no_limits() -> None:
-    found: argparse.Namespace = command_line._parse_arguments(("tags", "x"))
+    found: argparse.Namespace = parse_arguments(("tags", "x"))
 
-    assert common.build_config(found).requests is None
+    assert settings.build_config(found).requests is None
 
 
 def test_a_mirror_makes_no_more_requests_than_it_may(

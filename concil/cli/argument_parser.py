@@ -1,0 +1,122 @@
+"""Parses the command line; imports only the options of the verb that is given."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+
+from concil import __version__
+from concil.cli.options import common
+from concil.cli.verbs import VERBS, load_function
+
+TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+_EXIT_CODES_HELP = """\
+exit codes: 0 done, 1 failed, 2 usage, 3 some images failed, 4 not found,
+5 not authorised, 130 interrupted (run the same command again to resume)"""
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Knows the width of the terminal without importing shutil and its compression modules."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_terminal_width() - 2)  # the margin of argparse
+
+
+class _RawHelpFormatter(_HelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Does not wrap the description."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises errors that argparse would print, so that every failure is one line."""
+
+    def __init__(self, **keywords: Any) -> None:  # noqa: ANN401 - those of ArgumentParser
+        keywords.setdefault("formatter_class", _HelpFormatter)
+        super().__init__(**keywords)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UsageError.
+
+        An unexpected argument may be a password: the message repeats options only.
+        """
+        head, marker, rest = message.partition("unrecognized arguments: ")
+        if marker:
+            options = [_option_name(word) for word in rest.split(" ") if word.startswith("-")]
+            message = f"{head}unrecognized arguments: {' '.join(options)}" if options else ""
+        from concil.errors import UsageError  # noqa: PLC0415  # not for --version and --help
+
+        raise UsageError(message or "too many arguments", remedy=f"see: {self.prog} --help")
+
+
+def create_parser(verb: str | None = None) -> Parser:
+    """Return the parser of the command line.
+
+    Args:
+        verb: the only verb that is declared; "" for the names of all verbs without their
+            options, as the help lists them; None for all verbs.
+    """
+    parser = Parser(
+        prog="concil",
+        description="Transfer images and blobs between OCI registries, layouts and files.",
+        epilog=_EXIT_CODES_HELP,
+        formatter_class=_RawHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"concil {__version__}")
+    common.add_common(parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog="concil")
+    for name in [verb] if verb else VERBS:
+        declare, help_line = VERBS[name]
+        verb_parser = verbs.add_parser(name, help=help_line, allow_abbrev=False)
+        if verb != "":
+            load_function(declare)(verb_parser)
+            if verb_parser.get_default("command"):  # otherwise the verbs below it have them
+                common.add_common(verb_parser)
+    return parser
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments of the process, without its name.
+
+    Raises:
+        UsageError: they are invalid.
+        SystemExit: the help or the version was printed.
+    """
+    # No option before the verb takes a value.
+    verb = next((word for word in argv if not word.startswith("-")), "")
+    parser = create_parser(verb if verb in VERBS else "")
+    empty = argparse.Namespace(verbose=0, quiet=False)
+    arguments, rest = parser.parse_known_args(common.expand_tls_switches(argv), empty)
+    # argparse of Python 3.11 drops an optional positional argument that follows an option.
+    if len(rest) == 1 and not rest[0].startswith("-") and _is_missing_destination(arguments):
+        arguments.destination = rest.pop()
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments
+
+
+def _terminal_width() -> int:
+    """Return the columns of the terminal, as ``shutil.get_terminal_size`` does."""
+    columns = 0
+    with contextlib.suppress(KeyError, ValueError):
+        columns = int(os.environ["COLUMNS"])
+    if columns <= 0:
+        # Standard output may be closed or replaced.
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            columns = os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]
+    return columns if columns > 0 else 80
+
+
+def _option_name(word: str) -> str:
+    """Return the option of an argument, without a value joined by `=`."""
+    return word.partition("=")[0] if word.startswith("--") else word[:2]
+
+
+def _is_missing_destination(arguments: argparse.Namespace) -> bool:
+    """Return whether it is a mirror without the destination argument."""
+    return arguments.verb == "mirror" and arguments.destination is None

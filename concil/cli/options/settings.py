@@ -1,0 +1,121 @@
+"""Builds the settings of transfers and connections from parsed options."""
+
+from __future__ import annotations
+
+import argparse
+import ssl
+from pathlib import Path
+
+from concil.auth.credentials import docker_config_io
+from concil.auth.credentials.credentials import Credentials
+from concil.config import RetryPolicy, TransferConfig
+from concil.engine.store_factory import EndpointOptions
+from concil.errors import ConcilError, UsageError, safe_repr
+from concil.http.certs_d import check_client_certificate, read_directory
+from concil.http.requests_session import TLSSettings
+from concil.oci.platform import Platform
+
+
+def parse_platforms(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the platforms of ``--platform``.
+
+    Raises:
+        UsageError: one of them is not a platform.
+    """
+    platforms = [part.strip() for platform in arguments.platform for part in platform.split(",")]
+    for platform in platforms:
+        try:
+            Platform.parse(platform)
+        except ConcilError as error:
+            raise UsageError(str(error), remedy=error.remedy) from error
+    return tuple(dict.fromkeys(platforms))
+
+
+def build_config(arguments: argparse.Namespace) -> TransferConfig:
+    """Return the transfer settings of the options."""
+    defaults = TransferConfig()
+    jobs: int = getattr(arguments, "jobs", defaults.workers)
+    return TransferConfig(
+        workers=jobs,
+        concurrent_images=max(defaults.concurrent_images, jobs),
+        jobs_per_host=max(defaults.jobs_per_host, jobs),
+        requests=getattr(arguments, "limit_requests", None),
+        bandwidth=getattr(arguments, "limit_rate", None),
+        host_limits=getattr(arguments, "hosts", {}),  # of the plan of a mirror
+        retry=RetryPolicy(max_attempts=arguments.retry + 1),
+    )
+
+
+def build_endpoint_options(arguments: argparse.Namespace, side: str = "") -> EndpointOptions:
+    """Return the connection options of one side.
+
+    Args:
+        side: "src", "dest", or "" for a verb with one side.
+    Raises:
+        UsageError: a certificate cannot be read, the credentials have no colon, or there
+            is no such auth file.
+        AccessDenied: the auth file is invalid.
+    """
+    prefix = f"{side}_" if side else ""
+    verify: bool | None = getattr(arguments, f"{prefix}tls_verify")
+    if verify is None:
+        verify = arguments.tls_verify
+    if verify is None:
+        verify = not arguments.insecure
+    creds: str | None = getattr(arguments, f"{prefix}creds", None)
+    authfile: str | None = getattr(arguments, f"{prefix}authfile", None)
+    if authfile is None:
+        authfile = getattr(arguments, "authfile", None)
+    ca_path: str | None = getattr(arguments, f"{prefix}cacert")
+    if ca_path is None:
+        ca_path = arguments.cacert
+    ca_certificates = _check_ca(ca_path) if ca_path is not None else True
+    directory: str | None = getattr(arguments, f"{prefix}cert_dir") or arguments.cert_dir
+    if directory is not None:
+        read_directory(Path(directory))  # fails before anything is transferred
+    return EndpointOptions(
+        TLSSettings(
+            ca_certificates if verify else False, _check_client_certificate(arguments), directory
+        ),
+        Credentials.parse(creds) if creds is not None else None,
+        None if authfile is None else _check_authfile(authfile),
+    )
+
+
+def _check_client_certificate(arguments: argparse.Namespace) -> str | tuple[str, str] | None:
+    certificate: str | None = arguments.cert
+    key: str | None = arguments.key
+    if certificate is None:
+        if key is not None:
+            raise UsageError("--key is given without --cert", remedy="add --cert FILE")
+        return None
+    check_client_certificate(certificate, key)
+    return certificate if key is None else (certificate, key)
+
+
+def _check_authfile(text: str) -> str:
+    if docker_config_io.read_auth_file(Path(text)) is None:
+        raise UsageError(
+            f"--authfile {safe_repr(text)}: no such file",
+            remedy=f"log in first: concil login --authfile {safe_repr(text)} HOST",
+        )
+    return text
+
+
+def _check_ca(text: str) -> str:
+    path = Path(text)
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if path.is_dir():
+            context.load_verify_locations(capath=text)
+        else:
+            context.load_verify_locations(cafile=text)
+    except (OSError, ValueError) as error:
+        cause = "not a PEM certificate" if isinstance(error, ssl.SSLError) else str(error)
+        if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.strerror:
+            cause = error.strerror
+        raise UsageError(
+            f"cannot use --cacert {safe_repr(text)}: {cause}",
+            remedy="give a PEM file with CA certificates",
+        ) from error
+    return text

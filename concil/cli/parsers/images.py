@@ -1,0 +1,60 @@
+"""Declares `concil tags`, `digest`, `manifest`, `delete` and `inspect`."""
+
+from __future__ import annotations
+
+from concil.cli.options import common
+
+TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
+if TYPE_CHECKING:
+    import argparse
+
+_COMMANDS = "concil.cli.commands.images"
+
+
+def declare_tags(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `tags`."""
+    parser.description = "Print the tags of a repository, or the names in a layout, one per line."
+    parser.add_argument("address", metavar="REPO", help="host/repository, oci:DIR or an archive")
+    common.add_registry(parser)
+    parser.set_defaults(command=f"{_COMMANDS}:run_tags")
+
+
+def declare_digest(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `digest`."""
+    parser.description = "Print the digest of an image."
+    _add_image(parser)
+    parser.set_defaults(command=f"{_COMMANDS}:run_digest")
+
+
+def declare_manifest(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `manifest`."""
+    parser.description = "Print the manifest or index of an image, byte for byte."
+    _add_image(parser)
+    parser.set_defaults(command=f"{_COMMANDS}:run_manifest")
+
+
+def declare_delete(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `delete`."""
+    parser.description = (
+        "Delete an image by tag or digest. A registry deletes the manifest, and with "
+        "it all tags that point to it; a layout deletes only the name."
+    )
+    parser.add_argument("address", metavar="REF", help="host/repository:tag or oci:DIR:NAME")
+    common.add_registry(parser)
+    parser.set_defaults(command=f"{_COMMANDS}:run_delete")
+
+
+def declare_inspect(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `inspect`."""
+    parser.description = (
+        "Print a description of an image as JSON: the platforms of an index, or the "
+        "layers and main config fields of an image."
+    )
+    _add_image(parser)
+    parser.set_defaults(command="concil.cli.commands.inspect:run")
+
+
+def _add_image(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("address", metavar="REF", help=common.REF_HELP)
+    common.add_platform(parser, "choose the image for this platform from an index")
+    common.add_registry(parser)

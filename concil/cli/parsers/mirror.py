@@ -1,0 +1,88 @@
+"""Declares `concil mirror`."""
+
+from __future__ import annotations
+
+from concil.cli.options import common, progress, referrers
+
+TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
+if TYPE_CHECKING:
+    import argparse
+
+_DESCRIPTION = """\
+Copy every image of a plan. A plan is a list, or a TOML file that selects tags of
+repositories (see docs/plans.md). A line of a list is SOURCE, or SOURCE -> TARGET; TARGET
+is a name below DST, or an address with its scheme; # begins a comment. Without TARGET an
+image keeps its repository's path and tag: docker.io/library/alpine:3 is copied to
+DST/library/alpine:3, and in a layout it is called docker.io/library/alpine:3.
+Images that are up to date are not copied again; after a failure, run the command again."""
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    parser.description = _DESCRIPTION
+    parser.add_argument(
+        "plan",
+        metavar="PLAN",
+        help="a list with one image per line, or a .toml file; - reads a list from standard input",
+    )
+    parser.add_argument(
+        "destination",
+        metavar="DST",
+        nargs="?",
+        help="host[:port]/prefix or oci:DIR; not needed if every entry has a complete target",
+    )
+    parser.add_argument("--dest", metavar="DST", help="another way to give DST")
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="write the outcome of each image as JSON, or with FILE.html a page with a timeline; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--since",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="leave out what an earlier run has already exported, as listed in its report, "
+        "oci:DIR or oci-archive:FILE; may be repeated",
+    )
+    parser.add_argument(
+        "--fail-fast", action="store_true", help="start no more images after the first failure"
+    )
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="copy on the workers of the Dask scheduler at tcp://..."
+    )
+    parser.add_argument(
+        "--retry-failed",
+        metavar="REPORT",
+        help="copy only the images that failed, or were not tried, in the run of this report",
+    )
+    _add_prune_options(parser)
+    common.add_platform(parser, "copy only these platforms of each index")
+    referrers.add_options(parser)
+    progress.add_options(parser)
+    common.add_registry(parser, sides=("src", "dest"))
+    parser.set_defaults(command="concil.cli.commands.mirror:run")
+
+
+def _add_prune_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for dry runs and pruning."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only print what would be copied and pruned, and its size",
+    )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="delete destination tags that no longer exist at the source, as prune = true does "
+        "in an entry of a plan that selects tags",
+    )
+    parser.add_argument(
+        "--prune-all",
+        action="store_true",
+        help="like --prune, even if that deletes more than a quarter of a repository's tags, or "
+        "all of them",
+    )
