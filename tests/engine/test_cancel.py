@@ -30,6 +30,8 @@ from tests.support.images import assert_same_image, get_blob, make_image, put_bl
 from tests.support.relay import Relay
 from tests.transfer.transfer_setup import run_concurrently
 
+pytestmark = pytest.mark.slow
+
 SLOW = 2 * MIB  # bytes a second of each connection: nothing ends before it is interrupted
 BEGUN = 2 * CHUNK + 1  # bytes after which it is
 

@@ -318,6 +318,7 @@ def test_the_walk_knows_every_verb(
     assert set(walk(servers, home_of_walk, capfd).commands()) == verbs(create_parser())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 416, 500])
 def test_no_verb_shows_what_a_registry_repeats(
     servers: tuple[ScriptedServer, ScriptedServer],
@@ -336,6 +337,7 @@ def test_no_verb_shows_what_a_registry_repeats(
     assert walked.codes["blob push"] != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 401, 403, *([500] if FULL else [])])  # 500 is repeated
 def test_no_verb_shows_what_a_token_service_repeats(
     servers: tuple[ScriptedServer, ScriptedServer],
@@ -360,6 +362,7 @@ def _without_token(echo: Echo, seen: ReceivedRequest, status: int) -> ScriptedRe
     return echo.refuse(seen, status)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("session", "trouble"), SESSIONS_AND_TROUBLES)
 def test_no_verb_shows_a_session_or_a_signed_url(
     servers: tuple[ScriptedServer, ScriptedServer],

@@ -67,8 +67,13 @@ class Raw(RawClient):
         self._file = self.sock.makefile("rb")
 
 
-def open_descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+def open_descriptors() -> set[tuple[str, str]]:
+    """Return number and target of each; what an earlier test left may be closed at any time."""
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            found.add((path.name, str(path.readlink())))
+    return found
 
 
 def work(registry: EmbeddedRegistry, number: int, rounds: int) -> list[int]:
@@ -115,7 +120,7 @@ def test_close_ends_a_thousand_half_open_connections(directory: Path) -> None:
         left = {thread.name for thread in set(threading.enumerate()) - threads}
         assert len(left) == 1  # that of the crowd
         assert "registry" not in "".join(left)
-    assert open_descriptors() == descriptors
+    assert open_descriptors() <= descriptors
 
 
 @pytest.mark.usefixtures("few")
