@@ -23,8 +23,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
     common.add_registry(parser, sides=("src", "dest"))
     parser.add_argument(
         "--all",
-        action="store_true",
+        dest="command",
+        action="store_const",
+        const="concil.cli.commands.copy_all:run",
         help="copy every named image of a layout or archive to repositories below DST, or every "
         "tag of a repository to another repository; prints the address of each copy",
     )
-    parser.set_defaults(command="concil.cli.commands.copy_all:run")
+    parser.set_defaults(command="concil.cli.commands.copy:run")
