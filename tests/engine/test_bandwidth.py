@@ -23,6 +23,8 @@ from tests.support.relay import Relay
 from tests.support.request_log import RequestLog
 from tests.transfer.transfer_setup import run_concurrently
 
+pytestmark = pytest.mark.slow
+
 RATE = 400 * KIB
 SIZE = 240 * KIB  # bytes: more than half a second
 LEAST = 0.45  # seconds; a piece of 50 ms goes before its time

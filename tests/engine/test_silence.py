@@ -16,6 +16,8 @@ from tests.support.faults import Direction, Fault
 from tests.support.images import get_blob, put_blob
 from tests.support.relay import Relay
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_push_to_a_stalled_server_resumes(

@@ -28,7 +28,7 @@ from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call, Endpoint
 from concil.registry.upload_session import UploadSession
 from tests.support.clock import Clock
-from tests.support.quick_retries import FAST
+from tests.support.quick_retries import FAST, drop_backoff
 from tests.support.scripted_server import (
     NO_RESPONSE,
     ReceivedRequest,
@@ -240,8 +240,12 @@ def test_a_refusal_that_breaks_off_is_answered_all_the_same(
     ],
 )
 def test_small_requests_are_repeated(
-    server: ScriptedServer, endpoint: Endpoint, trouble: ScriptedResponse
+    server: ScriptedServer,
+    endpoint: Endpoint,
+    trouble: ScriptedResponse,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    drop_backoff(monkeypatch)
     server.respond("GET", "/v2/", *[trouble] * 5, reply(200, b"at last"))
 
     with endpoint.send_with_retry(ROOT, FAST) as response:

@@ -15,3 +15,5 @@ UNTIMED = settings(deadline=None, database=None)
 def drop_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every retry follow at once, also where no `RetryPolicy` can be given."""
     monkeypatch.setattr("concil.retry.retry_delay", lambda *_: 0.0)
+    # Of the whole host after a 429 without Retry-After; doubled with each.
+    monkeypatch.setattr("concil.http.throttle.host_limiter.INITIAL_PAUSE", 0.0)

@@ -29,6 +29,8 @@ from tests.support.referrers import (
     put_referrer,
 )
 
+pytestmark = pytest.mark.slow
+
 BASE = make_layer(1, 50_000)
 
 

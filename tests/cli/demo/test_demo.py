@@ -44,6 +44,7 @@ def processes_naming(place: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_small_demo_in_this_process(
     cli: Cli, temporary: Path, jobs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_an_interrupted_demo_leaves_nothing(
     assert processes_naming(temporary) == []
 
 
+@pytest.mark.slow
 def test_changed_content_is_an_error(
     cli: Cli, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
