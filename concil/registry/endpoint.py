@@ -27,7 +27,7 @@ from concil.http.transport import (
     read_error,
     read_limited,
 )
-from concil.http.urls import origin, redact_url
+from concil.http.urls import host_of, origin, redact_url
 from concil.oci.manifest import Body
 
 logger = logging.getLogger(__name__)
@@ -99,6 +99,12 @@ class Endpoint:
     def lost_response_count(self) -> int:
         """Number of lost responses and 5xx of the registry since the run began."""
         return self.transport.lost_response_count(self._base_url)
+
+    @property
+    def has_pull_quota(self) -> bool:
+        """Whether the registry has announced a quota against which GETs of manifests count."""
+        limiters = self.transport.host_limiters
+        return limiters.limiter_for(host_of(self._base_url)).has_pull_quota
 
     def send_with_retry(self, call: Call, policy: RetryPolicy) -> requests.Response:
         """Send a small call, with retries after transient errors. Raises as `send`."""

@@ -162,6 +162,12 @@ class HostLimiter:
                 self._consecutive_refusals = 0
                 self._adaptive_rate.record_success(now)
 
+    @property
+    def has_pull_quota(self) -> bool:
+        """Whether the host has announced a quota against which GETs of manifests count."""
+        with self._lock:
+            return self._quota_tracker.is_counted(is_pull=True)
+
     def pause(self, seconds: float) -> None:
         """Send no request for ``seconds``; a pause that ends later stays in force."""
         with self._lock:

@@ -178,15 +178,19 @@ MOUNT = rf"/v2/team/app/blobs/uploads/\?mount={DIGEST}&from=team/base"
 def test_a_mount_that_worked(server: ScriptedServer, store: RepositoryStore) -> None:
     server.respond("POST", MOUNT, reply(201))
 
-    assert store.mount(DESCRIBED, "team/base")
+    assert store.mount(DESCRIBED, "team/base").is_mounted
 
 
-def test_the_session_of_a_mount_that_did_not_work_is_cancelled(
+def test_the_session_of_a_mount_that_did_not_work_is_offered(
     server: ScriptedServer, store: RepositoryStore
 ) -> None:
     server.respond("POST", MOUNT, reply(202, Location="/session/1"))
 
-    assert not store.mount(DESCRIBED, "team/base")
+    result = store.mount(DESCRIBED, "team/base")
+
+    assert not result.is_mounted
+    assert result.writer is not None
+    result.writer.abort()
     assert [repr(seen) for seen in server.requests][1:] == ["DELETE /session/1"]
 
 
@@ -198,7 +202,7 @@ def test_trouble_with_a_mount_only_means_no(
 ) -> None:
     server.respond("POST", MOUNT, answer)
 
-    assert not store.mount(DESCRIBED, "team/base")
+    assert not store.mount(DESCRIBED, "team/base").is_mounted
 
 
 def test_a_mount_whose_token_is_refused_only_means_no(
@@ -208,7 +212,7 @@ def test_a_mount_whose_token_is_refused_only_means_no(
     server.respond("POST", MOUNT, reply(401, WWW_Authenticate=f'Bearer realm="{server.url}/token"'))
     server.respond("GET", "/token.*", reply(400))
 
-    assert not store.mount(DESCRIBED, "team/base")
+    assert not store.mount(DESCRIBED, "team/base").is_mounted
 
 
 def test_manifests_go_and_come(server: ScriptedServer, store: RepositoryStore) -> None:
