@@ -100,11 +100,10 @@ class Endpoint:
         """Number of lost responses and 5xx of the registry since the run began."""
         return self.transport.lost_response_count(self._base_url)
 
-    @property
-    def has_pull_quota(self) -> bool:
-        """Whether the registry has announced a quota against which GETs of manifests count."""
-        limiters = self.transport.host_limiters
-        return limiters.limiter_for(host_of(self._base_url)).has_pull_quota
+    def may_pull_unannounced(self, *, is_single: bool) -> bool:
+        """Return whether a GET of a manifest needs no HEAD before. See `HostLimiter`."""
+        limiter = self.transport.host_limiters.limiter_for(host_of(self._base_url))
+        return limiter.may_pull_unannounced(is_single=is_single)
 
     def send_with_retry(self, call: Call, policy: RetryPolicy) -> requests.Response:
         """Send a small call, with retries after transient errors. Raises as `send`."""

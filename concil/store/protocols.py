@@ -146,9 +146,14 @@ class Store(Protocol):
 class Source(Store, Protocol):
     """A store that content is read from. Any thread may call any method."""
 
-    @property
-    def has_pull_quota(self) -> bool:
-        """Whether `get_manifest` counts against a quota, and `find_manifest` does not."""
+    def may_read_unannounced(self, *, is_single: bool) -> bool:
+        """Return whether `get_manifest` may be called for a tag without `find_manifest` before.
+
+        False where it counts against a quota: several tags may have one manifest.
+
+        Args:
+            is_single: only one image is copied.
+        """
         ...
 
     def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BlobReader:
@@ -259,9 +264,8 @@ class BaseStore:
     repository = ""
     lists_referrers = False
 
-    @property
-    def has_pull_quota(self) -> bool:
-        """False: there is no quota."""
+    def may_read_unannounced(self, *, is_single: bool) -> bool:  # noqa: ARG002 - by name
+        """Return False: a lookup costs little."""
         return False
 
     @property

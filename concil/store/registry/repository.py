@@ -298,11 +298,10 @@ class RepositoryStore(BaseStore):
         large = size > quirks.chunk_size(self._chunk_size or MIN_ADAPTIVE_CHUNK)
         return large and quirks.strategy is Strategy.CHUNKS
 
-    @property
-    def has_pull_quota(self) -> bool:
-        """Whether GETs of manifests count against a quota. See `store.protocols.Source`."""
-        endpoint = self.client.endpoint
-        return self._host_profiles.quirks_for(self.host).has_pull_quota or endpoint.has_pull_quota
+    def may_read_unannounced(self, *, is_single: bool) -> bool:
+        """Return whether a manifest may be read without a lookup. See `store.protocols.Source`."""
+        has_quota = self._host_profiles.quirks_for(self.host).has_pull_quota
+        return not has_quota and self.client.endpoint.may_pull_unannounced(is_single=is_single)
 
     @property
     def looks_up_by_mount(self) -> bool:
