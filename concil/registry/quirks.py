@@ -78,7 +78,7 @@ class Quirks:
         """Parse the output of `to_json`; None if it is too old or invalid."""
         try:
             largest, smallest = document["max_chunk_size"], int(document["min_chunk_size"])
-            lookup = document.get("lookup_by_mount")  # profiles of earlier versions lack it
+            lookup = document["lookup_by_mount"]
             quirks = cls(
                 Strategy(document["strategy"]),
                 None if largest is None else int(largest),

@@ -263,3 +263,50 @@ def test_a_repository_that_is_denied(server: ScriptedServer, store: RepositorySt
 
     with pytest.raises(RegistryDenied):
         store.has_blob(DESCRIBED)
+
+
+OWN_MOUNT = rf"/v2/team/app/blobs/uploads/\?mount={DIGEST}&from=team/app"
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_mounted", "lookup"),
+    [(reply(200, BLOB), True, True), (reply(404), False, False), (reply(500), False, None)],
+    ids=["confirmed", "a lie", "unknown"],
+)
+def test_a_head_confirms_a_blob_that_a_mount_has_found(
+    server: ScriptedServer,
+    store: RepositoryStore,
+    stored: ScriptedResponse,
+    is_mounted: bool,
+    lookup: bool | None,
+) -> None:
+    server.respond("POST", OWN_MOUNT, reply(201))
+    server.respond("HEAD", PATH, *[stored] * 10)
+
+    assert store.mount(DESCRIBED, "team/app").is_mounted is is_mounted
+    assert store.looks_up_by_mount is (lookup is not False)
+
+
+def test_a_blob_of_another_size_is_sent_and_checked(
+    server: ScriptedServer, store: RepositoryStore
+) -> None:
+    server.respond("POST", OWN_MOUNT, reply(201))
+    server.respond("HEAD", PATH, reply(200, BLOB + b"x"))
+
+    result = store.mount(DESCRIBED, "team/app")
+
+    assert (result.is_mounted, result.writer) == (False, None)
+    assert store.looks_up_by_mount
+
+
+def test_a_session_in_the_query_of_a_mount_is_not_used(
+    server: ScriptedServer, store: RepositoryStore
+) -> None:
+    """Early versions of zot join the session's name to the whole URL of the request."""
+    server.respond("POST", OWN_MOUNT, reply(202, Location="?mount=a&from=b/1"))
+    server.respond("POST", "/v2/team/app/blobs/uploads/", reply(202, Location="/session/1"))
+
+    assert store.mount(DESCRIBED, "team/app").writer is None
+    store.begin_blob(len(BLOB), DIGEST)
+
+    assert not store.looks_up_by_mount
