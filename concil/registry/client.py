@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -126,29 +125,6 @@ class RegistryClient:
             StatusError: many registries do not support it (405).
         """
         self._send_delete(self.path(f"blobs/{digest}"))
-
-    def mount_blob(self, digest: Digest, source: str) -> str | None:
-        """Mount a blob from the repository ``source`` of the same registry.
-
-        Returns:
-            None if it was mounted; otherwise the URL of the upload session opened instead.
-        Source: distribution-spec, "Mounting a blob from another repository".
-        """
-        query = urllib.parse.urlencode({"mount": str(digest), "from": source}, safe=":/")
-        scopes = (*self.push_scopes, repository_scope(source, "pull"))
-        call = Call(
-            "POST",
-            self.path(f"blobs/uploads/?{query}"),
-            scopes,
-            {"Content-Length": "0"},
-            expected_statuses=frozenset({201, 202}),
-        )
-        response = self.endpoint.send_with_retry(call, self.policy)
-        location = response.headers.get("Location")
-        drain_response(response)
-        if response.status_code == requests.codes.created or location is None:
-            return None
-        return self.session_url(response, location)
 
     def session_url(self, response: requests.Response, location: str) -> str:
         """Resolve the Location of an upload session and register it as secret.

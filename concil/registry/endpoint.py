@@ -27,7 +27,7 @@ from concil.http.transport import (
     read_error,
     read_limited,
 )
-from concil.http.urls import origin, redact_url
+from concil.http.urls import host_of, origin, redact_url
 from concil.oci.manifest import Body
 
 logger = logging.getLogger(__name__)
@@ -99,6 +99,11 @@ class Endpoint:
     def lost_response_count(self) -> int:
         """Number of lost responses and 5xx of the registry since the run began."""
         return self.transport.lost_response_count(self._base_url)
+
+    def may_pull_unannounced(self, *, is_single: bool) -> bool:
+        """Return whether a GET of a manifest needs no HEAD before. See `HostLimiter`."""
+        limiter = self.transport.host_limiters.limiter_for(host_of(self._base_url))
+        return limiter.may_pull_unannounced(is_single=is_single)
 
     def send_with_retry(self, call: Call, policy: RetryPolicy) -> requests.Response:
         """Send a small call, with retries after transient errors. Raises as `send`."""

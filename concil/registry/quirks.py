@@ -44,7 +44,11 @@ class Quirks:
     max_chunk_size: int | None = None  # bytes
     min_chunk_size: int = 0  # bytes, for every chunk but the last
     ignore_range_header: bool = False  # its Range does not advance; count accepted bytes instead
+    # Whether a mount of a blob from the repository itself answers 201 if the blob is there, and
+    # opens an upload session otherwise. None: not known yet.
+    lookup_by_mount: bool | None = None
     max_uploads: int | None = None  # concurrent uploads; declared only, never learned
+    has_pull_quota: bool = False  # GETs of manifests count against a quota; declared only
 
     def chunk_size(self, requested: int, size: int = 0) -> int:
         """Return the allowed chunk size nearest to the requested one, in bytes.
@@ -66,7 +70,7 @@ class Quirks:
     def to_json(self) -> dict[str, Any]:
         """Return the learned fields as JSON, for other processes."""
         learned = asdict(self)
-        del learned["max_uploads"]
+        del learned["max_uploads"], learned["has_pull_quota"]
         return {**learned, "learned_at": time.time()}
 
     @classmethod
@@ -74,11 +78,13 @@ class Quirks:
         """Parse the output of `to_json`; None if it is too old or invalid."""
         try:
             largest, smallest = document["max_chunk_size"], int(document["min_chunk_size"])
+            lookup = document["lookup_by_mount"]
             quirks = cls(
                 Strategy(document["strategy"]),
                 None if largest is None else int(largest),
                 smallest,
                 ignore_range_header=document["ignore_range_header"] is True,
+                lookup_by_mount=lookup if isinstance(lookup, bool) else None,
             )
             age = time.time() - float(document["learned_at"])
         except (KeyError, TypeError, ValueError, OverflowError):
@@ -88,24 +94,37 @@ class Quirks:
         return quirks if is_valid and 0 <= age < PROFILE_LIFETIME else None
 
 
-# Sources: REGISTRIES.md 2.4 (GHCR), 2.8 (ECR), 2.10 (GAR, GCR), 2.11 (ACR).
+# Sources: REGISTRIES.md 2.3 (Docker Hub), 2.4 (GHCR), 2.8 (ECR), 2.10 (GAR, GCR), 2.11 (ACR).
+# Where it is not documented how a mount from the repository itself is answered, none is sent.
 _DECLARED: tuple[tuple[re.Pattern[str], Quirks], ...] = (
+    (
+        re.compile(r"((registry-1|index)\.)?docker\.io"),
+        Quirks(lookup_by_mount=False, has_pull_quota=True),
+    ),
     # GHCR answers 416 to a chunk of more than 4 MiB, and sometimes 500 to many concurrent uploads.
-    (re.compile(r"ghcr\.io"), Quirks(max_chunk_size=4 * MIB, max_uploads=4)),
+    (re.compile(r"ghcr\.io"), Quirks(max_chunk_size=4 * MIB, lookup_by_mount=False, max_uploads=4)),
     # ECR's Range stays at the first chunk, it rejects an empty closing PUT, and parallel
     # uploads overload it.
     (
         re.compile(r"[0-9]+\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?|public\.ecr\.aws"),
         Quirks(
-            Strategy.CHUNKS_LAST_IN_PUT, 10 * MIB, 5 * MIB, ignore_range_header=True, max_uploads=1
+            Strategy.CHUNKS_LAST_IN_PUT,
+            10 * MIB,
+            5 * MIB,
+            ignore_range_header=True,
+            lookup_by_mount=False,
+            max_uploads=1,
         ),
     ),
     # Google's registries do not support chunked uploads.
     (
         re.compile(r"([a-z0-9-]+-docker\.pkg\.dev)|(([a-z]+\.)?gcr\.io)"),
-        Quirks(Strategy.MONOLITHIC),
+        Quirks(Strategy.MONOLITHIC, lookup_by_mount=False),
     ),
-    (re.compile(r"[a-z0-9-]+\.azurecr\.(io|cn|us)"), Quirks(max_chunk_size=20 * MIB)),
+    (
+        re.compile(r"[a-z0-9-]+\.azurecr\.(io|cn|us)"),
+        Quirks(max_chunk_size=20 * MIB, lookup_by_mount=False),
+    ),
 )
 
 
@@ -139,7 +158,11 @@ class _HostProfile:
         quirks, declared = Quirks.from_json(document), declared_quirks(host)
         if quirks is None:
             return cls(declared, 0.0, throughput)
-        quirks = replace(quirks, max_uploads=declared.max_uploads)
+        quirks = replace(
+            quirks, max_uploads=declared.max_uploads, has_pull_quota=declared.has_pull_quota
+        )
+        if quirks.lookup_by_mount is None:
+            quirks = replace(quirks, lookup_by_mount=declared.lookup_by_mount)
         return cls(quirks, float(document["learned_at"]), throughput)
 
 
@@ -229,6 +252,10 @@ class HostProfiles:
     def distrust_range(self, host: str) -> None:
         """Ignore the host's Range header from now on."""
         self._update_quirks(host, replace(self.quirks_for(host), ignore_range_header=True))
+
+    def set_lookup_by_mount(self, host: str, *, works: bool) -> None:
+        """Record whether a mount from the repository itself finds blobs that are there."""
+        self._update_quirks(host, replace(self.quirks_for(host), lookup_by_mount=works))
 
     def _get_profile(self, host: str) -> _HostProfile:
         with self._lock:

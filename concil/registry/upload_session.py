@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import urllib.parse
 from dataclasses import replace
+from typing import Self
 
 import requests
 
+from concil.auth.scope import Scopes, repository_scope
 from concil.errors import (
     ConcilError,
     ConnectionLost,
@@ -84,21 +87,47 @@ class UploadSession:
         self.is_range_stuck = False  # its Range stays behind the bytes accepted
 
     @classmethod
-    def start(cls, client: RegistryClient) -> UploadSession:
+    def start(cls, client: RegistryClient) -> Self:
         """Open a new session.
 
         Source: distribution-spec, end-4a.
         """
-        call = Call(
-            "POST",
-            client.path("blobs/uploads/"),
-            client.push_scopes,
-            {"Content-Length": "0"},
-            expected_statuses=frozenset({200, 201, 202, 204}),
-        )
+        call = _post_call(client, "", client.push_scopes, _ACCEPTED_STATUSES)
         response = client.endpoint.send_with_retry(call, client.policy)
-        location = response.headers.get("Location")
         drain_response(response)
+        return cls._from_response(client, response)
+
+    @classmethod
+    def start_by_mount(cls, client: RegistryClient, digest: Digest, source: str) -> Self | None:
+        """Mount a blob from the repository ``source`` of the same registry, or the same one.
+
+        Returns:
+            None if it was mounted; otherwise the session that the registry opened instead.
+        Raises:
+            ProtocolViolation: the response names no session.
+        Source: distribution-spec, "Mounting a blob from another repository".
+        """
+        query = urllib.parse.urlencode({"mount": str(digest), "from": source}, safe=":/")
+        scopes, policy = client.push_scopes, client.policy
+        if source != client.repository:
+            scopes = (*scopes, repository_scope(source, "pull"))
+        else:  # the caller can do without
+            policy = replace(policy, max_attempts=min(2, policy.max_attempts))
+        call = _post_call(client, f"?{query}", scopes, frozenset({201, 202}))
+        response = client.endpoint.send_with_retry(call, policy)
+        drain_response(response)
+        if response.status_code == requests.codes.created:
+            return None
+        session = cls._from_response(client, response)
+        # Early versions of zot append the session's name to the query of the request.
+        if "mount=" in urllib.parse.urlsplit(session.location).query:
+            raise ProtocolViolation(f"{client.repository}: a mount named no upload session")
+        return session
+
+    @classmethod
+    def _from_response(cls, client: RegistryClient, response: requests.Response) -> Self:
+        """Return the session that a response to a POST names in its Location."""
+        location = response.headers.get("Location")
         if location is None:
             raise ProtocolViolation(
                 f"{client.repository}: the response to an upload request has no Location header"
@@ -305,6 +334,14 @@ class UploadSession:
 
 _ACCEPTED_STATUSES = frozenset({200, 201, 202, 204})
 _REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
+
+
+def _post_call(
+    client: RegistryClient, query: str, scopes: Scopes, expected_statuses: frozenset[int]
+) -> Call:
+    path = client.path(f"blobs/uploads/{query}")
+    headers = {"Content-Length": "0"}
+    return Call("POST", path, scopes, headers, expected_statuses=expected_statuses)
 
 
 def _parse_chunk_size(response: requests.Response, name: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from concil.errors import NotFound, UsageError
@@ -68,6 +69,14 @@ class BlobWriter(Protocol):
     def abort(self) -> None:
         """Delete the bytes that were written and ignore errors; `resync` then starts again at 0."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class MountResult:
+    """Result of a request to mount a blob."""
+
+    is_mounted: bool
+    writer: BlobWriter | None = None  # of the upload that the destination began instead
 
 
 class Store(Protocol):
@@ -136,6 +145,16 @@ class Store(Protocol):
 
 class Source(Store, Protocol):
     """A store that content is read from. Any thread may call any method."""
+
+    def may_read_unannounced(self, *, is_single: bool) -> bool:
+        """Return whether `get_manifest` may be called for a tag without `find_manifest` before.
+
+        False where it counts against a quota: several tags may have one manifest.
+
+        Args:
+            is_single: only one image is copied.
+        """
+        ...
 
     def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BlobReader:
         """Open the bytes from ``start`` up to ``stop``, half-open; they are not verified.
@@ -207,8 +226,16 @@ class Destination(Store, Protocol):
         """Write a manifest under a tag or under its digest; its bytes are not changed."""
         ...
 
-    def mount(self, blob: Descriptor, source: str) -> bool:
-        """Mount ``blob`` from the repository ``source``; return False if that fails."""
+    @property
+    def looks_up_by_mount(self) -> bool:
+        """Whether `mount` from the destination's own repository replaces `has_blob`."""
+        ...
+
+    def mount(self, blob: Descriptor, source: str) -> MountResult:
+        """Mount ``blob`` from the repository ``source``.
+
+        A registry may begin an upload instead; the caller continues or aborts it.
+        """
         ...
 
     def is_only_in_baseline(self, reference: str) -> bool:
@@ -236,6 +263,15 @@ class BaseStore:
 
     repository = ""
     lists_referrers = False
+
+    def may_read_unannounced(self, *, is_single: bool) -> bool:  # noqa: ARG002 - by name
+        """Return False: a lookup costs little."""
+        return False
+
+    @property
+    def looks_up_by_mount(self) -> bool:
+        """False: blobs are looked up by `has_blob`."""
+        return False
 
     @property
     def max_uploads(self) -> int | None:
@@ -269,9 +305,9 @@ class BaseStore:
     def check(self, manifest: Manifest, /) -> None:
         """Accept every image."""
 
-    def mount(self, _blob: Descriptor, _source: str) -> bool:
-        """Return False: nothing was mounted."""
-        return False
+    def mount(self, _blob: Descriptor, _source: str) -> MountResult:
+        """Return that nothing was mounted."""
+        return MountResult(is_mounted=False)
 
     def is_only_in_baseline(self, _reference: str) -> bool:
         """Return False: there is no baseline."""

@@ -23,6 +23,7 @@ from concil.oci.manifest import Digest
 from concil.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Endpoint
+from concil.registry.upload_session import UploadSession
 from tests.support.images import make_image, make_index
 from tests.support.quick_retries import FAST
 from tests.support.scripted_server import ReceivedRequest, ScriptedResponse, ScriptedServer, reply
@@ -181,7 +182,7 @@ def test_the_right_to_delete_is_asked_for_only_to_delete(
     guarded.content = lambda _: reply(202, Location="/v2/team/app/blobs/uploads/1")
 
     client.delete_blob(DIGEST)
-    client.mount_blob(DIGEST, "team/base")
+    UploadSession.start_by_mount(client, DIGEST, "team/base")
 
     assert [asked.query["scope"] for asked in guarded.token_requests] == [
         ["repository:team/app:pull,delete"],
@@ -195,16 +196,17 @@ MOUNT = rf"/v2/team/app/blobs/uploads/\?mount={DIGEST}&from=team/base"
 def test_a_mount_that_worked(server: ScriptedServer, client: RegistryClient) -> None:
     server.respond("POST", MOUNT, reply(201, Location=BLOB_PATH))
 
-    assert client.mount_blob(DIGEST, "team/base") is None
+    assert UploadSession.start_by_mount(client, DIGEST, "team/base") is None
     assert server.requests[0].headers["content-length"] == "0"
 
 
 def test_a_mount_that_became_an_upload(server: ScriptedServer, client: RegistryClient) -> None:
     server.respond("POST", MOUNT, reply(202, Location="/v2/team/app/blobs/uploads/9?_state=a%2Fb"))
 
-    location = client.mount_blob(DIGEST, "team/base")
+    session = UploadSession.start_by_mount(client, DIGEST, "team/base")
 
-    assert location == f"{server.url}/v2/team/app/blobs/uploads/9?_state=a%2Fb"
+    assert session is not None
+    assert session.location == f"{server.url}/v2/team/app/blobs/uploads/9?_state=a%2Fb"
 
 
 # Manifests ---------------------------------------------------------------------------------
@@ -572,7 +574,7 @@ def test_costs_add_they_never_multiply(server: ScriptedServer, client: RegistryC
     calls: list[Callable[[], object]] = [
         lambda: client.head_blob(DIGEST),
         lambda: client.delete_blob(DIGEST),
-        lambda: client.mount_blob(DIGEST, "team/base"),
+        lambda: UploadSession.start_by_mount(client, DIGEST, "team/base"),
         lambda: client.head_manifest("v1"),
         lambda: client.get_manifest("v1"),
         lambda: client.put_manifest(b"{}", OCI_MANIFEST, "v1"),

@@ -781,9 +781,14 @@ def test_what_a_host_announces_about_chunks_counts(
     assert len(uploads.server.matching_requests("PATCH")) == chunks
 
 
-GHCR = Quirks(max_chunk_size=4 * MIB, max_uploads=4)
+GHCR = Quirks(max_chunk_size=4 * MIB, lookup_by_mount=False, max_uploads=4)
 ECR = Quirks(
-    Strategy.CHUNKS_LAST_IN_PUT, 10 * MIB, 5 * MIB, ignore_range_header=True, max_uploads=1
+    Strategy.CHUNKS_LAST_IN_PUT,
+    10 * MIB,
+    5 * MIB,
+    ignore_range_header=True,
+    lookup_by_mount=False,
+    max_uploads=1,
 )
 
 
@@ -792,10 +797,10 @@ ECR = Quirks(
     [
         ("ghcr.io", GHCR),
         ("ghcr.io:443", GHCR),
-        ("europe-west1-docker.pkg.dev", Quirks(Strategy.MONOLITHIC)),
-        ("gcr.io", Quirks(Strategy.MONOLITHIC)),
-        ("eu.gcr.io", Quirks(Strategy.MONOLITHIC)),
-        ("me.azurecr.io", Quirks(max_chunk_size=20 * MIB)),
+        ("europe-west1-docker.pkg.dev", Quirks(Strategy.MONOLITHIC, lookup_by_mount=False)),
+        ("gcr.io", Quirks(Strategy.MONOLITHIC, lookup_by_mount=False)),
+        ("eu.gcr.io", Quirks(Strategy.MONOLITHIC, lookup_by_mount=False)),
+        ("me.azurecr.io", Quirks(max_chunk_size=20 * MIB, lookup_by_mount=False)),
         ("123456789012.dkr.ecr.eu-west-1.amazonaws.com", ECR),
         ("public.ecr.aws", ECR),
         ("reg.example", Quirks()),

@@ -400,6 +400,6 @@ def test_digest_may_come_last_where_writing_is_in_order(store: Store) -> None:
 
 def test_mount_is_refused_for_a_blob_that_is_not_there(store: Store) -> None:
     if store.repository:
-        assert not store.mount(Descriptor(LAYER, ABSENT, 13), store.repository)
+        assert not store.mount(Descriptor(LAYER, ABSENT, 13), store.repository).is_mounted
 
     assert not store.has_blob(Descriptor(LAYER, ABSENT, 13))

@@ -167,8 +167,8 @@ def test_mount_takes_a_blob_without_its_bytes(host: MemoryHost, store: MemorySto
     received, sibling = host.received, host.repository("b")
     host.faults.append(RefusesRequests("POST mount"))
 
-    assert not sibling.mount(BLOB.descriptor, "a")
-    assert sibling.mount(BLOB.descriptor, "a")
+    assert not sibling.mount(BLOB.descriptor, "a").is_mounted
+    assert sibling.mount(BLOB.descriptor, "a").is_mounted
     assert read(sibling, BLOB.descriptor) == BLOB.content
     assert host.received == received
 

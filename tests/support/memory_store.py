@@ -23,7 +23,7 @@ from concil.errors import (
 from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Body, Digest, Manifest
-from concil.store.protocols import BaseStore
+from concil.store.protocols import BaseStore, MountResult
 from tests.support.store_faults import Fault
 
 
@@ -182,17 +182,17 @@ class MemoryStore(BaseStore):
         session = self.registry.sessions.get(resume.location) if resume else None
         return MemoryWriter(self, session or self.registry.open_session(), size)
 
-    def mount(self, blob: Descriptor, source: str) -> bool:
+    def mount(self, blob: Descriptor, source: str) -> MountResult:
         try:
             self.registry.asked("POST mount")
         except ConcilError:
-            return False
+            return MountResult(is_mounted=False)
         with self.registry.lock:
             sibling = self.registry.repositories.get(source)
             if sibling is None or blob.digest not in sibling.blobs:
-                return False
+                return MountResult(is_mounted=False)
             self.blobs[blob.digest] = sibling.blobs[blob.digest]
-        return True
+        return MountResult(is_mounted=True)
 
     def _resolve(self, reference: str) -> Digest | None:
         return _digest(reference) or self.names.get(reference or "latest")

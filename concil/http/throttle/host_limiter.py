@@ -80,6 +80,7 @@ class HostLimiter:
         self._permit_count = 0  # permits issued
         self._last_quota_permit = 0  # permits issued when a response last reported a quota
         self._bare_503_score = 0.0  # recent 503s without Retry-After
+        self._has_answered_manifest = False  # a quota would have been announced
         self._last_success = -SUCCESS_WINDOW  # monotonic seconds of the last successful response
 
     def acquire(self, cancel: threading.Event, *, is_pull: bool = False) -> Permit:
@@ -144,6 +145,7 @@ class HostLimiter:
         quota, retry_after = throttling.quota, throttling.retry_after
         with self._lock:
             self._quota_tracker.in_flight -= permit.is_counted
+            self._has_answered_manifest |= "/manifests/" in (response.url or "")
             if throttling.is_quota_exhausted:
                 self._quota_tracker.exhaust(quota, now)
                 return
@@ -161,6 +163,17 @@ class HostLimiter:
             elif permit.refusal_count == self._refusal_count and status not in _BUSY_STATUSES:
                 self._consecutive_refusals = 0
                 self._adaptive_rate.record_success(now)
+
+    def may_pull_unannounced(self, *, is_single: bool) -> bool:
+        """Return whether a GET of a manifest needs no HEAD before: it counts against no quota.
+
+        Args:
+            is_single: no other GETs follow. Otherwise the host first has to answer a request
+                for a manifest, in which it can announce a quota.
+        """
+        with self._lock:
+            has_quota = self._quota_tracker.is_counted(is_pull=True)
+            return not has_quota and (is_single or self._has_answered_manifest)
 
     def pause(self, seconds: float) -> None:
         """Send no request for ``seconds``; a pause that ends later stays in force."""

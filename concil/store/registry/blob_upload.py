@@ -222,8 +222,14 @@ class RegistryBlobWriter:
         return strategy
 
     def _open_session(self) -> None:
-        """Open a session; the chunk limits that it announces apply to the host from then on."""
-        session = UploadSession.start(self._client)
+        """Open a session."""
+        self.use_session(UploadSession.start(self._client))
+
+    def use_session(self, session: UploadSession) -> Self:
+        """Send the blob into a new session; return itself.
+
+        The chunk limits that the session announces apply to the host from then on.
+        """
         if session.min_chunk_size is not None or session.max_chunk_size is not None:
             self._host_profiles.set_chunk_size_range(
                 self._host, session.min_chunk_size, session.max_chunk_size
@@ -232,6 +238,7 @@ class RegistryBlobWriter:
         self._error_count = self._largest_accepted_chunk = 0
         self.chunk_size = self._host_chunk_size()
         self._strategy = self._choose_strategy()
+        return self
 
     def _record_accepted_chunk(self, session: UploadSession, length: int) -> None:
         self._error_count = 0

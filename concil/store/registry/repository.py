@@ -18,7 +18,6 @@ from concil.errors import (
     NotFound,
     ProtocolViolation,
     SizeMismatch,
-    StatusError,
 )
 from concil.fs.resume_state import WriterState
 from concil.http import errors, unsafe_fast_path
@@ -31,9 +30,9 @@ from concil.registry import manifest_check
 from concil.registry.client import RegistryClient
 from concil.registry.quirks import MIN_ADAPTIVE_CHUNK, HostProfiles, Strategy
 from concil.registry.referrers import Referrers, SharedReferrers
-from concil.registry.upload_session import UploadSession
-from concil.store.protocols import BaseStore
+from concil.store.protocols import BaseStore, MountResult
 from concil.store.registry.blob_upload import RegistryBlobWriter
+from concil.store.registry.mount import BlobMounter
 
 logger = logging.getLogger(__name__)
 _GATHER_TIME = 0.05  # seconds for collecting received bytes into one buffer
@@ -156,6 +155,7 @@ class RepositoryStore(BaseStore):
         self._host_profiles = host_profiles
         self._chunk_size = chunk_size
         self._wrong_size_blobs: set[Digest] = set()  # blobs with another size
+        self._mounter = BlobMounter(client, host_profiles, self._stored_size, self.create_writer)
         self._referrers = Referrers(client, referrers or SharedReferrers())
 
     @property
@@ -248,10 +248,14 @@ class RepositoryStore(BaseStore):
 
     def has_blob(self, blob: Descriptor) -> bool:
         """Return whether the registry has the blob with the right size."""
+        return self._stored_size(blob) in (-1, blob.size)
+
+    def _stored_size(self, blob: Descriptor) -> int | None:
+        """Return the size of a blob as `head_blob` does, and remember a wrong one."""
         size = self.client.head_blob(blob.digest)
         if size is not None and size not in (-1, blob.size):
             self._wrong_size_blobs.add(blob.digest)
-        return size in (-1, blob.size)
+        return size
 
     def blob_size(self, digest: Digest) -> int | None:
         """Return the size of a blob in bytes, None if it is missing.
@@ -294,22 +298,29 @@ class RepositoryStore(BaseStore):
         large = size > quirks.chunk_size(self._chunk_size or MIN_ADAPTIVE_CHUNK)
         return large and quirks.strategy is Strategy.CHUNKS
 
-    def mount(self, blob: Descriptor, source: str) -> bool:
-        """Mount ``blob`` from the repository ``source``; return False on any error."""
-        try:
-            location = self.client.mount_blob(blob.digest, source)
-        except (StatusError, ConnectionLost) as error:
-            logger.debug("%s: no mount from %s: %s", self.name, source, error)
-            return False
-        if location is not None:
-            UploadSession(self.client, location).cancel()
-        return location is None
+    def may_read_unannounced(self, *, is_single: bool) -> bool:
+        """Return whether a manifest may be read without a lookup. See `store.protocols.Source`."""
+        has_quota = self._host_profiles.quirks_for(self.host).has_pull_quota
+        return not has_quota and self.client.endpoint.may_pull_unannounced(is_single=is_single)
+
+    @property
+    def looks_up_by_mount(self) -> bool:
+        """Whether a mount replaces a lookup. See `store.protocols.Destination`."""
+        quirks = self._host_profiles.quirks_for(self.host)
+        # With a limit no session may be opened for a blob that may be present.
+        return quirks.lookup_by_mount is not False and quirks.max_uploads is None
+
+    def mount(self, blob: Descriptor, source: str) -> MountResult:
+        """Mount a blob, or look it up by a mount from this repository. See `BlobMounter`."""
+        return self._mounter.mount(blob, source)
 
     def begin_blob(
         self, size: int, digest: Digest | None = None, resume: WriterState | None = None
     ) -> RegistryBlobWriter:
         """Begin an upload, or resume one if the registry still has its session."""
-        return self.create_writer(size, digest).start(resume)
+        writer = self.create_writer(size, digest).start(resume)
+        self._mounter.record_upload(digest)
+        return writer
 
     def create_writer(self, size: int, digest: Digest | None = None) -> RegistryBlobWriter:
         """Return the writer of a blob of ``size`` bytes, before its first request."""

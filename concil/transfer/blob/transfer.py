@@ -12,11 +12,13 @@ from typing import TypeAlias
 
 import requests
 
-from concil.errors import Cancelled, StatusError
+from concil.errors import Cancelled, NotFound, StatusError
+from concil.fs.partial_file import PartialFile
+from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest
 from concil.progress.events import Meter, State
-from concil.store.protocols import Destination, Source
+from concil.store.protocols import BlobWriter, Destination, Source
 from concil.transfer.blob.source import BlobSource
 from concil.transfer.blob.transfer_blob import BlobTarget, transfer_blob
 from concil.transfer.worker_pool import Priority, Slot, WorkerPool
@@ -78,6 +80,8 @@ class BlobTransfer:
         self._pool = pool
         self._meter = meter
         self._mount_sources: Iterable[str] = ()
+        self._offered_writer: BlobWriter | None = None  # of an upload begun by a failed mount
+        self._final_state = State.DONE
         self.future: Future[BlobResult] = Future()
 
     def start(self, mount_sources: Iterable[str] = ()) -> Future[BlobResult]:
@@ -123,14 +127,8 @@ class BlobTransfer:
         """Transfer the blob unless the destination has it: the job of a worker."""
         if not has_slot and self._is_completed_or_queued():
             return
-        self._meter.set_state(State.STARTED, position=0)
         blob, destination = self._blob, self._destination
-        target = BlobTarget(
-            destination.name,
-            str(blob.digest),
-            partial(destination.begin_blob, blob.size, blob.digest),
-            destination.host,
-        )
+        target = BlobTarget(destination.name, str(blob.digest), self._begin, destination.host)
         source = BlobSource.in_store(self._source, blob)
         transferred = transfer_blob(
             source, target, self._meter, self._pool.context, self._submit_helper
@@ -146,7 +144,9 @@ class BlobTransfer:
             )
             self._complete(state)
             return True
-        self._source.check_blob(self._blob)
+        if not self._has_source():
+            self._complete(State.PRESENT)
+            return True
         slots = upload_slots(self._destination)
         if slots:
             # A separate job, so that blobs that are present never wait for an upload slot.
@@ -161,17 +161,70 @@ class BlobTransfer:
         return bool(slots)
 
     def _find_or_mount(self) -> State | None:
-        """Return PRESENT or MOUNTED; None if the blob has to be transferred."""
+        """Return PRESENT or MOUNTED; None if the blob has to be transferred or looked up yet."""
         destination = self._destination
         if self._lookup is BlobLookup.BEFORE_MOUNT and self._has_blob():
             return State.PRESENT
         if destination.repository:
             for sibling in self._mount_sources:
-                if sibling != destination.repository and destination.mount(self._blob, sibling):
+                if sibling != destination.repository and self._mount(sibling):
                     return State.MOUNTED
-        if self._lookup is BlobLookup.AFTER_MOUNT and self._has_blob():
+        is_unknown = self._lookup is BlobLookup.AFTER_MOUNT and not self._is_lookup_due
+        if is_unknown and self._has_blob():
+            self._abort_offered_writer()
             return State.PRESENT
         return None
+
+    def _mount(self, repository: str) -> bool:
+        """Mount the blob; keep the upload that the destination may begin instead."""
+        result = self._destination.mount(self._blob, repository)
+        if result.is_mounted or result.writer is not None:
+            self._abort_offered_writer()
+            self._offered_writer = result.writer
+        return result.is_mounted
+
+    def _abort_offered_writer(self) -> None:
+        writer, self._offered_writer = self._offered_writer, None
+        if writer is not None:
+            writer.abort()
+
+    def _has_source(self) -> bool:
+        """Return whether the source has the blob; False: only the destination does.
+
+        Raises:
+            NotFound: neither has it.
+        """
+        try:
+            self._source.check_blob(self._blob)
+        except NotFound:
+            self._abort_offered_writer()
+            if self._is_lookup_due and self._has_blob():
+                return False
+            raise
+        return True
+
+    def _begin(self, resume: WriterState | None) -> BlobWriter | PartialFile | Digest:
+        """Begin the blob, or return its digest if the destination turns out to have it."""
+        destination, blob = self._destination, self._blob
+        is_lookup_due = self._is_lookup_due
+        if resume is not None:
+            self._abort_offered_writer()
+        elif is_lookup_due and self._mount(destination.repository):
+            self._final_state = State.PRESENT
+            return blob.digest
+        writer = self._offered_writer
+        is_unknown = is_lookup_due and writer is None and self._lookup is BlobLookup.AFTER_MOUNT
+        if is_unknown and self._has_blob():
+            self._final_state = State.PRESENT
+            return blob.digest
+        self._meter.set_state(State.STARTED, position=0)
+        return writer or destination.begin_blob(blob.size, blob.digest, resume)
+
+    @property
+    def _is_lookup_due(self) -> bool:
+        """Whether a mount from the destination's own repository is to look the blob up."""
+        is_looked_up = self._lookup is BlobLookup.BEFORE_MOUNT or self._offered_writer is not None
+        return self._destination.looks_up_by_mount and not is_looked_up
 
     def _has_blob(self) -> bool:
         try:
@@ -189,7 +242,7 @@ class BlobTransfer:
     def _on_transferred(self, transferred: Future[Digest]) -> None:
         error = transferred.exception()
         if error is None:
-            self._complete(State.DONE)
+            self._complete(self._final_state)
         else:
             self._meter.set_state(State.FAILED, detail=str(error))
             self.future.set_exception(error)

@@ -28,7 +28,8 @@ class BlobTarget:
 
     name: str  # of the destination in the journal
     subject: str  # of the blob in the journal: its digest, or the identity of a file
-    begin: Callable[[WriterState | None], BlobWriter | PartialFile]  # begins or resumes the blob
+    # Begins or resumes the blob; or returns its digest if the destination turns out to have it.
+    begin: Callable[[WriterState | None], BlobWriter | PartialFile | Digest]
     host: str = ""  # host[:port] to which it is sent; "" for local
     journal: Journal | None = None  # None: that of the context
 
@@ -43,8 +44,8 @@ def transfer_blob(
     """Transfer one blob, resuming what an earlier process began. A worker may call it.
 
     Returns:
-        The digest: done already after an upload; completed by the thread that finishes last
-        for a download.
+        The digest: done already after an upload, or if the destination has the blob; completed
+        by the thread that finishes last for a download.
     Raises:
         ConcilError: the blob could not be begun, or its upload failed.
     """
@@ -56,12 +57,16 @@ def transfer_blob(
     except BaseException:
         entry.release()
         raise
+    result: Future[Digest] = Future()
+    if isinstance(writer, Digest):
+        entry.complete()
+        result.set_result(writer)
+        return result
     if isinstance(writer, PartialFile):
         throttled = source.throttled(context.bandwidth, target.host, context.cancel)
         download = BlobDownload(throttled, writer, meter, context, entry)
         run_with_helpers(download, submit_helper)
         return download.future
     throttled = source.throttled(context.bandwidth, target.host, context.abandon)
-    result: Future[Digest] = Future()
     result.set_result(BlobUpload(throttled, writer, meter, context, entry).run())
     return result

@@ -12,6 +12,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.transfer.image.history import CopiedImage, History
 from concil.transfer.image.job import ImageJob
+from concil.transfer.image.manifest_cache import ManifestCache
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,12 @@ class ComparedImage:
         return self.existing is not None and self.existing.digest == digest
 
 
-def compare_image(job: ImageJob, history: History) -> PresentImage | ComparedImage:
+def compare_image(
+    job: ImageJob, history: History, manifest_cache: ManifestCache
+) -> PresentImage | ComparedImage:
     """Compare an image at the source with its reference at the destination.
+
+    If the destination lacks it, its manifest is needed, and is read without a lookup before.
 
     Raises:
         NotFound: the source has no such image.
@@ -49,11 +54,13 @@ def compare_image(job: ImageJob, history: History) -> PresentImage | ComparedIma
     may_skip = job.immutable and not job.recheck
     if may_skip and recorded is not None and is_still_present(job, recorded):
         return PresentImage(recorded.destination, None)
+    existing = find_at_destination(job)
+    if existing is None and job.source.may_read_unannounced(is_single=job.is_single):
+        return ComparedImage(manifest_cache.find_and_read(job), None, None)
     source = job.source.find_manifest(job.source_reference)
     if source is None:
         # This raises NotFound with a specific message, such as the names in a layout.
         source = job.source.get_manifest(job.source_reference).descriptor
-    existing = find_at_destination(job)
     if existing is None:
         return ComparedImage(source, None, None)
     is_same = existing.digest == source.digest and not job.platforms

@@ -107,14 +107,14 @@ class BlobDeduplicator:
     ) -> BlobLookup:
         """Choose when to check for a blob; NEVER only if the registry probably lacks it."""
         destination, lookup = job.destination, lookups.get(blob.digest, BlobLookup.AFTER_MOUNT)
-        if lookup is not BlobLookup.NEVER:
-            return lookup
-        is_new = (
-            bool(destination.repository)
-            and job.source.host != destination.host
-            and self._history.find_repository(destination.mount_scope, blob.digest) is None
-        )
-        return BlobLookup.NEVER if is_new else BlobLookup.AFTER_MOUNT
+        if not destination.repository:
+            return BlobLookup.AFTER_MOUNT if lookup is BlobLookup.NEVER else lookup
+        recorded = self._history.find_repository(destination.mount_scope, blob.digest)
+        if recorded == destination.repository and destination.looks_up_by_mount:
+            return BlobLookup.BEFORE_MOUNT  # a HEAD, because a mount rewrites the blob's link
+        if lookup is BlobLookup.NEVER and (recorded or job.source.host == destination.host):
+            return BlobLookup.AFTER_MOUNT
+        return lookup
 
     def _forget_after_lost_response(self, destination: Destination) -> None:
         """Forget results of this run after a response was lost."""

@@ -66,6 +66,7 @@ class ImageJob:
     # Repositories at the destination that have a blob which the source lacks.
     mount_candidates: Callable[[Descriptor], Sequence[str]] = lambda _blob: ()
     immutable: bool = False  # once copied, it is never checked again
+    is_single: bool = True  # no other image is copied with it
     recheck: bool = False  # check the content of an image that is up to date, too
     final_event_sink: ProgressSink | None = None  # receives the final event of a copied image
 

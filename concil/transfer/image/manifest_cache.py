@@ -70,6 +70,22 @@ class ManifestCache:
         self._store(host, manifest)
         return manifest
 
+    def find_and_read(self, job: SourceImage) -> Descriptor:
+        """Read the manifest of an image's reference; return its descriptor.
+
+        Raises:
+            NotFound: the source has no such image.
+        """
+        reference = job.source_reference
+        if ":" not in reference:
+            manifest = job.source.get_manifest(reference)
+            self._store(job.source.host, manifest)
+            return manifest.descriptor
+        digest = Digest.parse(reference)
+        manifest = self.get(job.source.host, digest, partial(job.source.get_manifest, reference))
+        # Keep the requested digest, which may have another algorithm than the computed one.
+        return replace(manifest.descriptor, digest=digest)
+
     def get_image_manifest(self, job: SourceImage, descriptor: Descriptor) -> Manifest:
         """Return the manifest of an image's reference, read once per digest."""
         read = partial(job.source.get_manifest, job.source_reference)

@@ -40,7 +40,7 @@ class ImagePlanner:
             NotFound: the source has no such image.
             ReferrersTagError: it is a list of referrers, and referrers are copied.
         """
-        compared = compare_image(job, self.history)
+        compared = compare_image(job, self.history, self.level_reader.manifest_cache)
         if isinstance(compared, ComparedImage) and job.referrers:
             digest = compared.source.digest
             if is_referrers_tag(job.source_reference, digest):

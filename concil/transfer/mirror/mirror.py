@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from concil.errors import Cancelled, ConcilError
@@ -216,7 +216,7 @@ class Mirror:
 def copy_image(copier: SupportsCopy, job: ImageJob) -> ImageResult:
     """Copy one image of a mirror; a list of referrers counts as present. Raises as `copy`."""
     try:
-        return copier.copy(job)
+        return copier.copy(replace(job, is_single=False))
     except ReferrersTagError as error:
         # A plan for all tags includes it: its referrers are copied with their image.
         notes = (str(error),)

@@ -178,15 +178,19 @@ MOUNT = rf"/v2/team/app/blobs/uploads/\?mount={DIGEST}&from=team/base"
 def test_a_mount_that_worked(server: ScriptedServer, store: RepositoryStore) -> None:
     server.respond("POST", MOUNT, reply(201))
 
-    assert store.mount(DESCRIBED, "team/base")
+    assert store.mount(DESCRIBED, "team/base").is_mounted
 
 
-def test_the_session_of_a_mount_that_did_not_work_is_cancelled(
+def test_the_session_of_a_mount_that_did_not_work_is_offered(
     server: ScriptedServer, store: RepositoryStore
 ) -> None:
     server.respond("POST", MOUNT, reply(202, Location="/session/1"))
 
-    assert not store.mount(DESCRIBED, "team/base")
+    result = store.mount(DESCRIBED, "team/base")
+
+    assert not result.is_mounted
+    assert result.writer is not None
+    result.writer.abort()
     assert [repr(seen) for seen in server.requests][1:] == ["DELETE /session/1"]
 
 
@@ -198,7 +202,7 @@ def test_trouble_with_a_mount_only_means_no(
 ) -> None:
     server.respond("POST", MOUNT, answer)
 
-    assert not store.mount(DESCRIBED, "team/base")
+    assert not store.mount(DESCRIBED, "team/base").is_mounted
 
 
 def test_a_mount_whose_token_is_refused_only_means_no(
@@ -208,7 +212,7 @@ def test_a_mount_whose_token_is_refused_only_means_no(
     server.respond("POST", MOUNT, reply(401, WWW_Authenticate=f'Bearer realm="{server.url}/token"'))
     server.respond("GET", "/token.*", reply(400))
 
-    assert not store.mount(DESCRIBED, "team/base")
+    assert not store.mount(DESCRIBED, "team/base").is_mounted
 
 
 def test_manifests_go_and_come(server: ScriptedServer, store: RepositoryStore) -> None:
@@ -259,3 +263,50 @@ def test_a_repository_that_is_denied(server: ScriptedServer, store: RepositorySt
 
     with pytest.raises(RegistryDenied):
         store.has_blob(DESCRIBED)
+
+
+OWN_MOUNT = rf"/v2/team/app/blobs/uploads/\?mount={DIGEST}&from=team/app"
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_mounted", "lookup"),
+    [(reply(200, BLOB), True, True), (reply(404), False, False), (reply(500), False, None)],
+    ids=["confirmed", "a lie", "unknown"],
+)
+def test_a_head_confirms_a_blob_that_a_mount_has_found(
+    server: ScriptedServer,
+    store: RepositoryStore,
+    stored: ScriptedResponse,
+    is_mounted: bool,
+    lookup: bool | None,
+) -> None:
+    server.respond("POST", OWN_MOUNT, reply(201))
+    server.respond("HEAD", PATH, *[stored] * 10)
+
+    assert store.mount(DESCRIBED, "team/app").is_mounted is is_mounted
+    assert store.looks_up_by_mount is (lookup is not False)
+
+
+def test_a_blob_of_another_size_is_sent_and_checked(
+    server: ScriptedServer, store: RepositoryStore
+) -> None:
+    server.respond("POST", OWN_MOUNT, reply(201))
+    server.respond("HEAD", PATH, reply(200, BLOB + b"x"))
+
+    result = store.mount(DESCRIBED, "team/app")
+
+    assert (result.is_mounted, result.writer) == (False, None)
+    assert store.looks_up_by_mount
+
+
+def test_a_session_in_the_query_of_a_mount_is_not_used(
+    server: ScriptedServer, store: RepositoryStore
+) -> None:
+    """Early versions of zot join the session's name to the whole URL of the request."""
+    server.respond("POST", OWN_MOUNT, reply(202, Location="?mount=a&from=b/1"))
+    server.respond("POST", "/v2/team/app/blobs/uploads/", reply(202, Location="/session/1"))
+
+    assert store.mount(DESCRIBED, "team/app").writer is None
+    store.begin_blob(len(BLOB), DIGEST)
+
+    assert not store.looks_up_by_mount

@@ -150,7 +150,7 @@ def test_image_that_is_not_there_is_an_error_of_the_source(harness: TransferHarn
         harness.copier.copy(harness.job(harness.source(), harness.destination()))
 
     assert harness.sink.states("origin/app:v1") == [State.FAILED]
-    assert harness.host.requests == {}
+    assert harness.host.requests == {"HEAD manifest": 1}
 
 
 def test_failed_image_leaves_the_old_tag(harness: TransferHarness) -> None:
