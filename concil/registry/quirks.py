@@ -30,10 +30,15 @@ MIN_LIMITED_CHUNK = 1 * MIB  # bytes; lower bound if there is a bandwidth limit
 class Strategy(enum.StrEnum):
     """How the bytes of a large blob are sent."""
 
-    CHUNKS = "chunks"  # PATCHes of a constant size, then an empty PUT
+    CHUNKS = "chunks"  # PATCHes, then an empty PUT
     CHUNKS_LAST_IN_PUT = "chunks, the last in the PUT"
     STREAM = "stream"  # one PATCH without Content-Range, then an empty PUT
     MONOLITHIC = "monolithic"  # one PUT
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether a large blob is sent in several requests."""
+        return self in (Strategy.CHUNKS, Strategy.CHUNKS_LAST_IN_PUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +214,22 @@ class HostProfiles:
                     requested, max(int(bandwidth_limit * TARGET_CHUNK_TIME), MIN_LIMITED_CHUNK)
                 )
         return profile.quirks.chunk_size(requested, blob_size)
+
+    def next_chunk_size(self, host: str, current: int, remaining: int) -> int:
+        """Return the bytes of the chunk after one of ``current`` bytes: up to twice as many.
+
+        A host that announces a minimum wants chunks of equal sizes.
+
+        Args:
+            remaining: bytes of the blob that are not sent yet.
+        Source: REGISTRIES.md 2.17.
+        """
+        if self.quirks_for(host).min_chunk_size:
+            return current
+        target = self.chunk_size(host, None, remaining)
+        if target > 2 * current:
+            target = self.chunk_size(host, 2 * current, remaining)
+        return max(current, target)
 
     def record_throughput(self, host: str, count: int, seconds: float) -> None:
         """Record that ``count`` bytes took ``seconds``; ignored if a bandwidth limit applies."""

@@ -10,6 +10,7 @@ from concil.config import TransferConfig
 from concil.fs.partial_file import PartialFile
 from concil.oci.digest import Digest
 from concil.transfer.blob.fetch import BlobDownload, run_with_helpers
+from concil.transfer.blob.helper_trial import HelperTrial
 from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
 from concil.transfer.worker_pool import Priority, WorkerPool
@@ -20,6 +21,22 @@ BLOB = Blob.random(7 * RANGE + 123)
 SIZE = len(BLOB.content)
 # One thread asks for ranges too, as long as helpers could come.
 ALONE = replace(CONFIG, helpers=0)
+
+
+class HelpersAtOnce(HelperTrial):
+    """Wants every helper at the first bytes, and fixed ranges, so that tests need no clock."""
+
+    def __init__(self, max_helpers: int) -> None:
+        super().__init__(max_helpers)
+        self.wanted = self.helpers = max_helpers
+
+    def record(self, count: int, now: float, cpu_time: float) -> bool:
+        self.wanted -= 1
+        self.is_settled = self.wanted <= 0
+        return self.wanted >= 0
+
+    def record_helper_start(self) -> None:
+        """Judge no helper."""
 
 
 class DownloadHarness:
@@ -42,7 +59,9 @@ class DownloadHarness:
         """Return the fetch, not begun."""
         meter = meter_of(self.blob.descriptor, self.sink)
         source = BlobSource.in_store(self.store, self.blob.descriptor)
-        return BlobDownload(source, self.writer, meter, run)
+        parts = -(-self.writer.size // run.config.range_size)
+        trial = HelpersAtOnce(max(0, min(run.config.helpers, parts - 1)))
+        return BlobDownload(source, self.writer, meter, run, trial=trial)
 
     def alone(self, config: TransferConfig = CONFIG) -> Future[Digest]:
         """Fetch in this thread; return the outcome."""

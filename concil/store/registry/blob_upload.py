@@ -134,6 +134,10 @@ class RegistryBlobWriter:
                 self._host, len(body), time.monotonic() - start_time
             )
             self._is_throughput_recorded = True
+            if self._requested_chunk_size is None and self._strategy.is_chunked:
+                self.chunk_size = self._host_profiles.next_chunk_size(
+                    self._host, self.chunk_size, self._size - self.offset
+                )
 
     def resync(self) -> int:
         """Ask the session for its offset; open a new session if it is gone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -21,6 +22,7 @@ from concil.oci.digest import Digest, repeated_mismatch
 from concil.progress.events import Meter, State
 from concil.retry import ProgressRetry
 from concil.runtime.limits import limit_error
+from concil.transfer.blob.helper_trial import HelperTrial
 from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
 from concil.transfer.journal import JournalEntry
@@ -31,21 +33,26 @@ logger = logging.getLogger(__name__)
 class BlobDownload:
     """Download of one blob into a partial file, by the thread of `run` and those of `run_helper`.
 
-    The last thread to finish verifies, commits and completes ``future``.
+    One thread receives in order, so that no byte is read back to be hashed. Helpers are used
+    where they make the download faster. The last thread to finish verifies, commits and
+    completes ``future``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - both sides of a blob, and how it is moved
         self,
         source: BlobSource,
         writer: PartialFile,
         meter: Meter,
         context: TransferContext,
         journal_entry: JournalEntry | None = None,
+        *,
+        trial: HelperTrial | None = None,
     ) -> None:
         """Prepare the download, which closes or commits ``writer`` at the end.
 
         Args:
             journal_entry: the entry from whose state ``writer`` was opened.
+            trial: decides when to use helpers; None: when they make the download faster.
         """
         self._source = source
         self._writer = writer
@@ -62,6 +69,9 @@ class BlobDownload:
         # A digest mismatch may be due to the bytes that an earlier process fetched.
         self._is_resumed = writer.bytes_filled > 0
         self._can_read_ranges = True  # the source can serve ranges
+        self._trial = trial or HelperTrial(self.helper_count)
+        self._submit_helper: Callable[[Callable[[], None]], object] | None = None
+        self._solo_size = self._config.range_size  # bytes of the next range of a single thread
         self.future: Future[Digest] = Future()
 
     @property
@@ -70,24 +80,29 @@ class BlobDownload:
         parts = -(-self._writer.size // self._config.range_size)
         return max(0, min(self._config.helpers, parts - 1))
 
-    def run(self) -> None:
-        """Fetch ranges until none is left; the job of the primary thread."""
+    def run(self, submit_helper: Callable[[Callable[[], None]], object] | None = None) -> None:
+        """Fetch ranges until none is left; the job of the primary thread.
+
+        Args:
+            submit_helper: submits the job of a helper without waiting for it; None: no helpers.
+        """
+        self._submit_helper = submit_helper
         self._meter.report_resume(self._writer.bytes_filled)
-        self._run_thread()
+        self._run_thread(is_helper=False)
 
     def run_helper(self) -> None:
         """Fetch ranges unless the download is finished; the job of a helper."""
         if self._can_read_ranges:
-            self._run_thread()
+            self._run_thread(is_helper=True)
 
-    def _run_thread(self) -> None:
+    def _run_thread(self, *, is_helper: bool) -> None:
         with self._lock:
             # Helpers may finish the download before the primary thread begins.
             if self._is_finished:
                 return
             self._active_threads += 1
         try:
-            self._fetch_ranges()
+            self._fetch_ranges(is_helper=is_helper)
         except ConcilError as error:
             self._record_error(error)
         except Exception as error:
@@ -109,31 +124,52 @@ class BlobDownload:
         with self._lock:
             self._error = self._error or error
 
-    def _fetch_ranges(self) -> None:
+    def _fetch_ranges(self, *, is_helper: bool = False) -> None:
         def record_loss(error: ConcilError) -> None:
             self._meter.set_state(State.RETRYING, detail=str(error))
 
         retry = ProgressRetry(self._config.retry, self._cancel, record_loss)
+        has_started = False
         with self._buffer_pool.borrow() as buffer:
             while self._error is None:
-                # A single thread reserves everything, to save a request for each range.
-                max_size = (
-                    self._config.range_size if self._is_shared() else max(1, self._writer.size)
-                )
-                byte_range = self._writer.reserve_range(max_size)
+                byte_range = self._writer.reserve_range(self._next_range_size())
                 if byte_range is None:
                     return
+                if is_helper and not has_started:
+                    has_started = True
+                    with self._lock:
+                        self._trial.record_helper_start()
                 try:
                     self._fetch_range(byte_range[0], byte_range[1], buffer, retry)
                 except _RangesUnsupported:
                     return  # the last thread fetches the range that this one released
+                if is_helper and self._has_to_stop_helper():
+                    return
+
+    def _next_range_size(self) -> int:
+        """Return the bytes to reserve: each request of a single thread doubles, to save requests.
+
+        As long as a helper may be tried, half of the remaining bytes are left for it.
+        """
+        with self._lock:
+            is_shared = self._active_threads > 1 or self._trial.helpers > 0
+            if not self._can_read_ranges or not self.helper_count:
+                return max(1, self._writer.size)
+            if is_shared:
+                return self._config.range_size
+            if self._trial.is_settled:
+                return max(1, self._writer.size)
+            size, self._solo_size = self._solo_size, self._solo_size * 2
+        remaining = self._writer.size - self._writer.bytes_filled
+        return max(self._config.range_size, min(size, remaining // 2))
+
+    def _has_to_stop_helper(self) -> bool:
+        with self._lock:
+            return self._trial.stop_helper()
 
     def _is_only_thread(self) -> bool:
         with self._lock:
             return self._active_threads <= 1
-
-    def _is_shared(self) -> bool:
-        return self._can_read_ranges and self.helper_count > 0
 
     def _fetch_range(self, start: int, stop: int, buffer: memoryview, retry: ProgressRetry) -> None:
         """Fetch one range, retrying after lost connections."""
@@ -183,12 +219,22 @@ class BlobDownload:
                     self._writer.write_at(position, buffer[:count])
                     self._meter.advance(count)
                     self._save_progress(count)
+                    self._record_rate(count)
                 position += count
         except ConcilError as error:
             return max(start, position), error
         finally:
             reader.close()
         return position, None
+
+    def _record_rate(self, count: int) -> None:
+        """Start one more helper if it may make the download faster."""
+        with self._lock:
+            needs_helper = not self._trial.is_settled and self._trial.record(
+                count, time.monotonic(), time.thread_time()
+            )
+        if needs_helper and self._can_read_ranges and self._submit_helper is not None:
+            self._submit_helper(self.run_helper)
 
     def _save_progress(self, count: int) -> None:
         """Save the state in the journal, once per MiB."""
@@ -272,7 +318,5 @@ class _RangesUnsupported(Exception):
 def run_with_helpers(
     download: BlobDownload, submit: Callable[[Callable[[], None]], object]
 ) -> None:
-    """Submit helper jobs without waiting for them, then run the primary job of a blob."""
-    for _ in range(download.helper_count):
-        submit(download.run_helper)
-    download.run()
+    """Run the primary job of a blob; it submits helper jobs without waiting for them."""
+    download.run(submit)

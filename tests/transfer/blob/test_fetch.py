@@ -19,6 +19,7 @@ from tests.support.store_faults import IgnoresRange
 from tests.transfer.downloads import ALONE, BLOB, SIZE, DownloadHarness
 from tests.transfer.transfer_setup import (
     ALWAYS,
+    BLOCK,
     CONFIG,
     RANGE,
     WAIT,
@@ -72,7 +73,9 @@ def test_ranges_are_served_once_however_many_workers_there_are(
 
 def test_ranges_run_at_the_same_time(store: WatchedStore, download: DownloadHarness) -> None:
     together = threading.Barrier(4)  # one primary and three helpers
-    store.on_read = lambda position: position % RANGE or position > 3 * RANGE or together.wait(WAIT)
+    starts = (4 * BLOCK, RANGE, 2 * RANGE, 3 * RANGE)
+    # The primary submits the helpers when it has its first bytes.
+    store.on_read = lambda position: position in starts and together.wait(WAIT)
 
     with create_pool(4) as pool:
         assert download.on(pool).exception() is None
@@ -106,7 +109,8 @@ def test_threads_leave_a_source_without_ranges_to_one_of_them(
         return reader
 
     monkeypatch.setattr(store, "open_blob", opened)
-    store.on_read = lambda _: helped.wait(WAIT)
+    # The primary submits the helpers when it has its first bytes.
+    store.on_read = lambda position: position and helped.wait(WAIT)
     with create_pool(4) as pool:
         assert download.on(pool).exception() is None
 

@@ -296,7 +296,7 @@ def test_error_of_one_thread_ends_the_others_within_a_block(
     failed = AccessDenied("no more")
 
     def read(position: int) -> None:
-        if position in (0, RANGE):
+        if position in (BLOCK, RANGE):  # the primary has submitted the helper
             together.wait(WAIT)
         if position == RANGE:
             raise failed

@@ -72,7 +72,8 @@ def test_blob_goes_into_a_layout_by_ranges(
     assert landed.repository == ""
     assert layout.backend.read_blob(BLOB.descriptor.digest, SIZE) == BLOB.content
     assert store.registry.served == SIZE
-    assert store.registry.requests == {"GET blob": 6}
+    # A single thread asks for more each time, and helpers for one range: 6 are all ranges.
+    assert 1 < store.registry.requests["GET blob"] <= 6
 
 
 @pytest.mark.parametrize("workers", [0, 4])
