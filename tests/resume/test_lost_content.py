@@ -19,6 +19,7 @@ from concil import ConcilError, Engine, MirrorItem, TransferConfig
 from concil.config import RetryPolicy
 from concil.errors import RegistryError
 from concil.progress.events import State
+from concil.store.registry.mount import MAX_UNCHECKED_SIZE
 from tests.resume.child_processes import run
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import Image, assert_same_image, make_image, make_index, write_layout
@@ -198,8 +199,10 @@ def test_new_images_take_no_more_requests_than_their_blobs_and_manifests(lab: La
     for counted, image in ((single, SINGLE), (index, INDEX)):
         manifests, blobs = len(list(image.walk())), len(image.all_blobs())
         assert counted["PUT manifests"] == manifests
-        # One for the tag; HEAD, POST and PUT for a blob: as many as without reading back.
-        assert counted.total() == 1 + manifests + 3 * blobs
+        # One for the tag; PUT and HEAD for a manifest, POST and PUT for a blob. A HEAD confirms
+        # that a large blob is missing, because this registry has not found any by a mount yet.
+        large = sum(len(blob) > MAX_UNCHECKED_SIZE for blob in image.all_blobs().values())
+        assert counted.total() == 1 + 2 * manifests + 2 * blobs + large, counted
 
 
 def test_an_image_that_is_there_takes_one_request_on_each_side(lab: Lab) -> None:
