@@ -83,6 +83,7 @@ def test_an_interrupted_upload_goes_on_when_it_is_run_again(  # noqa: PLR0917  #
     running.send_signal(number)
     code, messages = ended(running)
     link.reset_counters()
+    link.rate = None
     again = program(*words)
 
     assert (code, messages) == (130, [LINE])
