@@ -91,6 +91,7 @@ def test_interrupted_upload_resumes_when_it_is_run_again(  # noqa: PLR0917  # fi
     running.send_signal(number)
     code, messages = ended(running)
     link.reset_counters()
+    link.rate = None
     again = program(*words)
 
     assert (code, messages) == (130, [LINE])

@@ -19,6 +19,7 @@ from concil.runtime.limits import describe_limit, limit_error
 from concil.server import EmbeddedRegistry, listener
 from tests.cli.runner import Outcome, Program
 from tests.support.images import assert_same_image, make_image, put_image
+from tests.support.scale import FULL
 
 pytestmark = pytest.mark.process
 
@@ -69,7 +70,7 @@ def assert_all_there(registry: EmbeddedRegistry) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv")
-@pytest.mark.parametrize("most", [1, 2, 3, 5, 12])
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 12] if FULL else [1, 3, 12])
 def test_mirror_continues_with_the_threads_that_it_has(
     program: Program, full: EmbeddedRegistry, most: int
 ) -> None:
@@ -83,7 +84,9 @@ def test_mirror_continues_with_the_threads_that_it_has(
     assert_all_there(full)
 
 
-@pytest.mark.parametrize("most", [180, 260, 400, 560, 600, 650, 700])  # MiB
+@pytest.mark.parametrize(
+    "most", [180, 260, 400, 560, 600, 650, 700] if FULL else [180, 400, 650]
+)  # MiB
 def test_mirror_leaves_memory_for_the_work_itself(
     program: Program, full: EmbeddedRegistry, most: int
 ) -> None:

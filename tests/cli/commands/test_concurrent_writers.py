@@ -20,10 +20,10 @@ from tests.support.scale import FULL
 
 pytestmark = pytest.mark.process
 
-ROUNDS = 10 if FULL else 2
+ROUNDS = 10 if FULL else 1
 SIZE = 20_000_000 if FULL else 200_000  # bytes
 WHO = "abc"
-MANY = 2000 if FULL else 150  # names in a list
+MANY = 2000 if FULL else 100  # names in a list
 REF_NAME = "org.opencontainers.image.ref.name"
 SLOW = 5_000_000  # bytes of a blob that takes longer, over a slow link, than everything else
 
