@@ -215,20 +215,22 @@ class HostProfiles:
                 )
         return profile.quirks.chunk_size(requested, blob_size)
 
-    def next_chunk_size(self, host: str, current: int, remaining: int) -> int:
-        """Return the bytes of the chunk after one of ``current`` bytes: up to twice as many.
+    def next_chunk_size(self, host: str, current: int, sent: int, remaining: int) -> int:
+        """Return the bytes of the chunk after one of ``current`` bytes.
 
-        A host that announces a minimum wants chunks of equal sizes.
+        It grows up to a quarter of what was sent, so that a lost chunk costs little in
+        comparison. A host that announces a minimum wants chunks of equal sizes.
 
         Args:
+            sent: bytes of the blob that the host has.
             remaining: bytes of the blob that are not sent yet.
         Source: REGISTRIES.md 2.17.
         """
         if self.quirks_for(host).min_chunk_size:
             return current
         target = self.chunk_size(host, None, remaining)
-        if target > 2 * current:
-            target = self.chunk_size(host, 2 * current, remaining)
+        if target > sent // 4:
+            target = self.chunk_size(host, max(current, sent // 4 // MIB * MIB), remaining)
         return max(current, target)
 
     def record_throughput(self, host: str, count: int, seconds: float) -> None:

@@ -131,3 +131,52 @@ def test_a_session_without_checks_does_not_loosen_another(ca: CertificateAuthori
         session.verify = True  # the usual authorities, which do not know this one
         with pytest.raises(TLSFailure, match="not trusted"):
             transport.send(request)
+
+
+def test_further_connections_resume_the_session_of_the_first(ca: CertificateAuthority) -> None:
+    context = ca.issue().server_context()
+    with (
+        ScriptedServer(context=context) as server,
+        create_session(TLSSettings(str(ca.path))) as session,
+    ):
+        server.respond("GET", "/a", reply(200))
+        transport = Transport(session)
+        for _ in range(4):
+            request = requests.Request("GET", f"{server.url}/a", headers={"Connection": "close"})
+            assert transport.send(request).status_code == 200
+
+        statistics = context.session_stats()
+    assert statistics["accept_good"] == 4
+    assert statistics["hits"] == 3
+
+
+def test_a_session_is_not_resumed_with_another_authority(
+    ca: CertificateAuthority, tmp_path: Path
+) -> None:
+    path = tmp_path / "ca.pem"
+    replace(path, ca)
+    with (
+        ScriptedServer(context=ca.issue().server_context()) as server,
+        create_session(TLSSettings(str(path))) as session,
+    ):
+        server.respond("GET", "/a", reply(200))
+        transport = Transport(session)
+        request = requests.Request("GET", f"{server.url}/a", headers={"Connection": "close"})
+        assert transport.send(request).status_code == 200
+        replace(path, CertificateAuthority(tmp_path / "other"))
+        with pytest.raises(TLSFailure, match="not trusted"):
+            transport.send(request)
+
+
+def test_a_session_that_the_server_has_forgotten_is_no_error(ca: CertificateAuthority) -> None:
+    issued = ca.issue()
+    with create_session(TLSSettings(str(ca.path))) as session:
+        transport = Transport(session)
+        with ScriptedServer(context=issued.server_context()) as server:
+            server.respond("GET", "/a", reply(200))
+            request = requests.Request("GET", f"{server.url}/a", headers={"Connection": "close"})
+            assert transport.send(request).status_code == 200
+            server_context = server._context = issued.server_context()  # other ticket keys
+            assert transport.send(request).status_code == 200
+            assert transport.send(request).status_code == 200
+    assert server_context.session_stats()["accept_good"] == 2

@@ -9,6 +9,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 
 from concil.config import KIB, MIB
 from concil.http import unsafe_fast_path
+from concil.http.tls_context import save_session
 
 _JOINED_BODY_SIZE = 64 * KIB  # bytes of a body that is sent together with the headers
 _BLOCK_SIZE = 1 * MIB
@@ -57,6 +58,7 @@ class PooledConnection:
 
     def release(self, *, is_reusable: bool) -> None:
         """Return the connection to its pool, or close it if it cannot be used again."""
+        save_session(self._sock)
         if is_reusable and not self._has_unsent_bytes:
             unsafe_fast_path.return_connection(self.pool, self._connection)
         else:

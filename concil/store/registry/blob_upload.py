@@ -136,7 +136,7 @@ class RegistryBlobWriter:
             self._is_throughput_recorded = True
             if self._requested_chunk_size is None and self._strategy.is_chunked:
                 self.chunk_size = self._host_profiles.next_chunk_size(
-                    self._host, self.chunk_size, self._size - self.offset
+                    self._host, self.chunk_size, self.offset, self._size - self.offset
                 )
 
     def resync(self) -> int:

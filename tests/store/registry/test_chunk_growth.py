@@ -53,13 +53,12 @@ def push(tmp_path: Path, behavior: RegistryBehavior, config: TransferConfig) -> 
     assert (tmp_path / "back").stat().st_size == SIZE
 
 
-def test_each_chunk_is_twice_as_large_and_the_last_has_more_than_one_byte(tmp_path: Path) -> None:
+def test_a_chunk_is_at_most_a_quarter_of_what_was_sent(tmp_path: Path) -> None:
     behavior = CountedChunks()
 
     push(tmp_path, behavior, TransferConfig())
 
-    # The rest after 10 and 20 MiB is 45 MiB and a byte.
-    assert behavior.lengths == [10 * MIB, 20 * MIB, 40 * MIB, 5 * MIB + 1]
+    assert behavior.lengths == [*[10 * MIB] * 5, 12 * MIB, 13 * MIB + 1]
 
 
 @pytest.mark.parametrize(
@@ -78,23 +77,26 @@ def test_chunks_stay_equal(
 
 
 @pytest.mark.parametrize(
-    ("current", "remaining", "chunk"),
+    ("current", "sent", "remaining", "chunk"),
     [
-        (10 * MIB, 500 * MIB, 20 * MIB),
-        (40 * MIB, 500 * MIB, 64 * MIB),
-        (64 * MIB, 500 * MIB, 64 * MIB),
-        (10 * MIB, 20 * MIB + 1, 20 * MIB - 1),  # a last chunk of one byte is avoided
+        (10 * MIB, 10 * MIB, 500 * MIB, 10 * MIB),
+        (10 * MIB, 50 * MIB, 500 * MIB, 12 * MIB),
+        (60 * MIB, 900 * MIB, 500 * MIB, 64 * MIB),
+        (64 * MIB, 64 * MIB, 500 * MIB, 64 * MIB),
+        (10 * MIB, 80 * MIB, 40 * MIB + 1, 20 * MIB - 1),  # not a last chunk of one byte
     ],
 )
-def test_a_chunk_is_at_most_twice_the_one_before(current: int, remaining: int, chunk: int) -> None:
+def test_chunks_grow_with_what_was_sent(
+    current: int, sent: int, remaining: int, chunk: int
+) -> None:
     profiles = HostProfiles()
     profiles.record_throughput("host", 0, 0)
 
-    assert profiles.next_chunk_size("host", current, remaining) == chunk
+    assert profiles.next_chunk_size("host", current, sent, remaining) == chunk
 
 
 def test_chunks_do_not_grow_beyond_what_a_host_accepts() -> None:
     profiles = HostProfiles()
     profiles.record_throughput("ghcr.io", 0, 0)
 
-    assert profiles.next_chunk_size("ghcr.io", 4 * MIB, 500 * MIB) == 4 * MIB
+    assert profiles.next_chunk_size("ghcr.io", 4 * MIB, 500 * MIB, 500 * MIB) == 4 * MIB
