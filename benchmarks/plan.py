@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import requests
 
@@ -50,7 +51,10 @@ def kind_of(request: Request) -> str:
     if "/manifests/" in path:
         return f"{method} manifest"
     if "/blobs/uploads/" in path:
-        return "mount" if "mount=" in path else "upload"
+        # A mount from the repository itself looks the blob up and opens its upload session.
+        repository = path.removeprefix("/v2/").partition("/blobs/")[0]
+        from_other = "mount=" in path and f"from={repository}" not in unquote(path).split("&")
+        return "mount" if from_other else "upload"
     return f"{method} blob" if "/blobs/" in path else "other"
 
 
