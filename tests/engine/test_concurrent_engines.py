@@ -27,6 +27,8 @@ from tests.support.images import (
 )
 from tests.transfer.transfer_setup import run_concurrently
 
+pytestmark = pytest.mark.slow
+
 SHARED = make_layer(1, 3 * CHUNK)
 IMAGES = [
     make_index([make_image(n, [SHARED, 50_000 * n]), make_image(50 + n, [SHARED, 10])])

@@ -27,6 +27,8 @@ from tests.hostile.hostile_registry import (
 )
 from tests.support.scripted_server import ScriptedResponse, reply
 
+pytestmark = pytest.mark.slow
+
 # A title, a cleared screen, colours by C1, right to left, back and over: all at once.
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\x08\x7f\u2028$"
 LATIN = EVIL.encode().decode("latin-1")  # as a header has it

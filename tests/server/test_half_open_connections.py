@@ -23,6 +23,8 @@ from tests.support.images import digest_of, make_blob
 from tests.support.process import ServerProcess
 from tests.support.tls import CertificateAuthority
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 30  # seconds
 HEAD = "GET /v2/ HTTP/1.1\nHost: x\n"
 BLOB = make_blob(7, 200_000)

@@ -15,6 +15,8 @@ from tests.cli.runner import Cli
 from tests.personalities.distribution import Distribution3
 from tests.support.images import make_image, put_image
 
+pytestmark = pytest.mark.slow
+
 IMAGE = make_image(5, (100,))
 PAGE = 4  # names
 TAGS = [f"v{n:02}" for n in range(PAGE * 2 + 1)]

@@ -16,6 +16,8 @@ from tests.cli.runner import Cli, assert_fails, assert_one_line
 from tests.support.images import digest_of, make_image, put_image
 from tests.support.scripted_server import ScriptedResponse, ScriptedServer, reply
 
+pytestmark = pytest.mark.slow
+
 DEPTHS = (201, 490, 950, 100_000)  # beyond our limit; what Python reads and cannot write; beyond it
 LISTS = [pytest.param(depth, id=str(depth)) for depth in DEPTHS]
 TOO_DEEP = "nested too deeply"
