@@ -20,6 +20,10 @@ SIZE = 1024 * MIB if FULL else 75 * MIB + 7
 CHUNK = 10 * MIB  # nothing is known of the destination, so this is the first size
 MAX_CHUNK = 64 * MIB  # chunks grow to it, but no chunk is larger than a quarter of what was sent
 OVERHEAD = 256 * 1024  # bytes of heads of requests and answers
+# A source is read as fast as the destination takes it, so the kernel's receive window is full
+# of bytes that nobody has read; they are lost with the connection. On a busy machine 4 MiB
+# were seen. Beginning again would cost SIZE // 2, which is more than a chunk and a window.
+WINDOW = 16 * MIB
 BREAKS: tuple[Action, ...] = ("fin", "rst")
 
 
@@ -77,7 +81,7 @@ def test_a_cut_costs_a_chunk_at_most_and_on_its_own_side(
     sent, fetched, size = resumable_relay.bytes_up, source.bytes_down, total(image)
     lost = largest_chunk(SIZE // 2 + 3 * CHUNK if "source" in cut else SIZE // 2)
     wire_budget.assert_at_most("sent", sent, size, OVERHEAD + ("target" in cut) * lost)
-    wire_budget.assert_at_most("received", fetched, size, OVERHEAD + len(cut) * lost)
+    wire_budget.assert_at_most("received", fetched, size, OVERHEAD + len(cut) * (lost + WINDOW))
 
 
 @pytest.mark.real
@@ -97,7 +101,8 @@ def test_a_source_that_is_cut_never_begins_the_upload_again(
     assert_same_image(session_losing_relay.url, "cut/target", "1", image)
     wire_budget.assert_at_most("sent", session_losing_relay.bytes_up, total(image), OVERHEAD)
     lost = largest_chunk(SIZE // 2)
-    wire_budget.assert_at_most("received", source.bytes_down, total(image), OVERHEAD + lost)
+    allowed = OVERHEAD + lost + WINDOW
+    wire_budget.assert_at_most("received", source.bytes_down, total(image), allowed)
 
 
 @pytest.mark.real
@@ -110,7 +115,7 @@ def test_a_destination_that_forgets_is_read_for_again_only_once(
 
     assert ended.code == 0, ended.err
     assert_same_image(session_losing_relay.url, "cut/target", "1", image)
-    allowed = SIZE // 2 + OVERHEAD + largest_chunk(SIZE // 2)
+    allowed = SIZE // 2 + OVERHEAD + largest_chunk(SIZE // 2) + WINDOW
     wire_budget.assert_at_most("received", source.bytes_down, total(image), allowed)
 
 
