@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -15,12 +16,13 @@ from typing import Any, Self, TypeAlias
 
 import requests
 
-from tests.support.process import ServerProcess
+from tests.support.process import ServerError, ServerProcess
 from tests.support.system import require_program
 
 TIMEOUT = 60  # seconds of one command
 READY = r"started successfully on port (\d+)"
 Answer: TypeAlias = Any  # what the other side says: any JSON
+_DRIVER_STARTS = 5
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the protocol's name of a reference
 _FLAGS = (
     "--headless=new",
@@ -67,8 +69,7 @@ class Browser:
         self._url = ""
 
     def __enter__(self) -> Self:
-        port = self._driver.start()[1]
-        base = f"http://127.0.0.1:{port}/session"
+        base = f"http://127.0.0.1:{self._start_driver()}/session"
         options = {
             "binary": self._chromium,
             "args": [*_FLAGS, f"--user-data-dir={self._profile}"],
@@ -84,6 +85,16 @@ class Browser:
             raise
         self._url = f"{base}/{answer['sessionId']}"
         return self
+
+    def _start_driver(self) -> str:
+        """Return the port of the driver, which has the same one for both IP versions.
+
+        It takes any free port of IPv6 and ends if another program has that one in IPv4.
+        """
+        for _ in range(_DRIVER_STARTS - 1):
+            with contextlib.suppress(ServerError):
+                return self._driver.start()[1]
+        return self._driver.start()[1]
 
     def __exit__(
         self,
