@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -60,6 +61,27 @@ class SharedSSLContext:
             connection.ssl_context = self._context
         # urllib3 would load them again, into the context that other connections are using.
         connection.ca_certs = connection.ca_cert_dir = connection.ca_cert_data = None
+
+
+def answers_in_plain_http(host: str, port: int, timeout: float) -> bool:
+    """Return whether a server answers a ClientHello with a plain HTTP response.
+
+    False also if there is no answer. It costs a connection and saves loading the CA certificates.
+
+    Args:
+        timeout: seconds to connect, and seconds to wait for the answer.
+    """
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client = context.wrap_bio(incoming, outgoing, server_hostname=host)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    try:
+        with socket.create_connection((host, port), timeout) as connection:
+            connection.sendall(outgoing.read())
+            return connection.recv(1) == b"H"  # of HTTP/; no TLS record begins with it
+    except OSError:
+        return False
 
 
 def save_session(connected: object) -> None:

@@ -20,6 +20,7 @@ from concil.auth.token_cache import AuthAttempt
 from concil.config import RetryPolicy
 from concil.errors import ConnectionLost, RegistryDenied, StatusError, TLSFailure, Unreachable
 from concil.http import status_errors
+from concil.http.tls_context import answers_in_plain_http
 from concil.http.transport import (
     DEFAULT_OPTIONS,
     SendOptions,
@@ -29,6 +30,7 @@ from concil.http.transport import (
 )
 from concil.http.urls import host_of, origin, redact_url
 from concil.oci.manifest import Body
+from concil.oci.reference import is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 _MAX_CHALLENGES = 3
 _CREDENTIALS_STATUSES = frozenset({400, 401, 403})  # those of missing or expired credentials
 _OK = frozenset({200})
+_PROBE_TIMEOUT = 1.0  # seconds; only of hosts on this machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Endpoint:
         self.authenticator = Authenticator(transport, base_url, providers)
         self._base_url = base_url
         self._allow_plain_http = allow_plain_http
+        self._is_probed = False  # whether the host was asked if it speaks TLS
         self._lock = threading.Lock()
 
     @property
@@ -136,6 +140,8 @@ class Endpoint:
             TLSFailure, ProtocolViolation, AccessDenied, StatusError: also from the token service.
         """
         attempt, challenge_count = AuthAttempt(call.scopes), 0
+        if self._allow_plain_http and not self._is_probed:
+            self._probe_tls()
         while True:
             url = self.absolute_url(call.url)
             attempt.sent_header = (
@@ -148,7 +154,6 @@ class Endpoint:
             except (TLSFailure, ConnectionLost) as error:
                 if not self._downgrade_to_http(url, error):
                     raise
-                logger.info("%s does not support TLS; using plain http", self._base_url)
                 continue
             if not self._is_unauthorized(response, attempt) or challenge_count == _MAX_CHALLENGES:
                 return response
@@ -233,6 +238,29 @@ class Endpoint:
         url = self.absolute_url(options.credentials_url)
         return options if url == options.credentials_url else replace(options, credentials_url=url)
 
+    def _probe_tls(self) -> None:
+        """Find a loopback host that speaks plain http, without loading the CA certificates.
+
+        Any other host, and one that does not answer, gets its first request over TLS.
+        """
+        scheme, host, port = origin(self._base_url)
+        with self._lock:
+            is_needed = not self._is_probed and scheme == "https" and is_loopback(self.host)
+            self._is_probed = True
+            if not is_needed or self.transport.session.verify is not True:
+                return
+            transport = self.transport
+            if transport.has_answered(self._base_url) or transport.is_proxied(self._base_url):
+                return
+            if answers_in_plain_http(host, port, min(_PROBE_TIMEOUT, transport.timeouts.connect)):
+                self._use_plain_http()
+
+    def _use_plain_http(self) -> None:
+        """Use plain http from now on. The caller holds the lock."""
+        logger.info("%s does not support TLS; using plain http", self._base_url)
+        self._base_url = "http" + self._base_url.removeprefix("https")
+        self.authenticator.registry_url = self._base_url
+
     def _downgrade_to_http(self, url: str, error: TLSFailure | ConnectionLost) -> bool:
         with self._lock:  # several threads may fail at the same time
             if self.absolute_url(url) != url:
@@ -245,8 +273,7 @@ class Endpoint:
                 return False
             if isinstance(error, ConnectionLost) and self.transport.has_answered(url):
                 return False
-            self._base_url = "http" + self._base_url.removeprefix("https")
-            self.authenticator.registry_url = self._base_url
+            self._use_plain_http()
             return True
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import requests
@@ -27,6 +30,7 @@ from concil.http.transport import Transport
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call, Endpoint
 from concil.registry.upload_session import UploadSession
+from concil.server import EmbeddedRegistry
 from tests.support.clock import Clock
 from tests.support.quick_retries import FAST, drop_backoff
 from tests.support.scripted_server import (
@@ -36,6 +40,7 @@ from tests.support.scripted_server import (
     ScriptedServer,
     reply,
 )
+from tests.support.tcp_peers import TCPServer
 from tests.support.tls import CertificateAuthority
 from tests.support.token_protected_registry import REALM, basic
 
@@ -66,6 +71,37 @@ def test_a_plain_registry_is_asked_over_http_from_then_on(server: ScriptedServer
     assert server.connections == connections  # TLS is not tried again
 
 
+def test_no_ca_certificates_are_loaded_for_a_plain_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would take a fifth of the CPU time of a short command."""
+    loaded: list[object] = []
+    monkeypatch.setattr(
+        ssl.SSLContext, "load_verify_locations", lambda _, *where: loaded.append(where)
+    )
+    with EmbeddedRegistry(tmp_path) as embedded, reached(embedded.host) as endpoint:
+        ask(endpoint)
+
+    assert endpoint.base_url == embedded.url
+    assert loaded == []
+
+
+def test_a_host_that_closes_the_probe_is_still_asked_over_tls() -> None:
+    received: list[bytes] = []
+
+    def close(connection: socket.socket) -> None:
+        received.append(connection.recv(1))
+
+    with (
+        TCPServer(close) as server,
+        reached(server.host) as endpoint,
+        pytest.raises(ConnectionLost),
+    ):
+        ask(endpoint)
+
+    assert received[:2] == [b"\x16", b"\x16"]  # the probe, and the handshake
+
+
 def test_threads_find_out_together(server: ScriptedServer) -> None:
     server.respond("GET", "/v2/", reply(200, b"plain"))
     everybody = threading.Barrier(8)
@@ -79,10 +115,11 @@ def test_threads_find_out_together(server: ScriptedServer) -> None:
 
 
 def test_who_finds_it_out_while_another_does_goes_over_too(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.respond("GET", "/v2/", reply(200, b"plain"))
-    with reached(server.host) as endpoint:
+    # With a CA of its own the host is not probed: its TLS handshake fails.
+    with reached(server.host, TLSSettings(str(ca.path))) as endpoint:
         is_home = endpoint._is_own_url
         asked = 0
 
