@@ -61,4 +61,4 @@ def test_the_longest_header_takes_no_time(header: str) -> None:
 
     parse_next_link(header)
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10  # quadratic time would be hours

@@ -323,9 +323,9 @@ def test_timeout_of_a_close_is_for_all_workers_together() -> None:
         gates = [busy(pool) for _ in range(10)]
         began = time.monotonic()
 
-        assert not pool.close(timeout=0.2)
+        assert not pool.close(timeout=0.5)
 
-        assert time.monotonic() - began < 1.5  # and not ten times 0.2
+        assert time.monotonic() - began < 4.5  # and not ten times 0.5
         for gate in gates:
             gate.opened.set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import pytest
@@ -80,13 +81,14 @@ def test_a_mirror_makes_no_more_requests_than_it_may(
     with RateLimitedFront(registry.host, TokenBucket(10**6, 10**6)) as front:
         names = [f"http://{front.host}/app{number}:v1" for number in range(4)]
         (tmp_path / "list").write_text("\n".join(names))
+        began = time.monotonic()
 
         result = cli(
             "mirror", jobs, "--limit-requests=20/s", tmp_path / "list", f"http://{front.host}/to"
         )
 
     assert result.code == 0
-    times = [asked.time for asked in front.requests]
-    assert len(times) > 20
-    # Two may be late and be caught up; a busy machine only makes it fewer.
-    assert max(sum(0 <= later - first < 0.5 for later in times) for first in times) <= 10 + 4
+    # Only a lower bound: a busy machine makes it longer. A few requests may come at once.
+    count = len(front.requests)
+    assert count > 20
+    assert time.monotonic() - began >= (count - 4) / 20
