@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import requests
 
-from benchmarks.cases import concil
+from benchmarks.bench import concil
 from benchmarks.measure import MIB
 from benchmarks.registry import MemoryRegistry, two_registries
 from benchmarks.table import markdown
