@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks import table, targets
 from benchmarks.bench import Bench, Case
 from benchmarks.cases.mirror import mirror
+from benchmarks.cases.replay import replay_copy, replay_mirror
 from benchmarks.cases.start import start
 from benchmarks.cases.transfer import copy, pull, push
 from benchmarks.measure import MIB
@@ -36,6 +37,8 @@ CASES: Mapping[str, Callable[[Bench], Case]] = {
     "mirror-again-20ms": partial(mirror, delay=20, again=True),
     "copy-1-20ms": partial(copy, delay=20),
     "pull-20ms": partial(pull, delay=20),
+    "replay-copy": replay_copy,
+    "replay-mirror": replay_mirror,
 }
 _UNITS = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB}
 

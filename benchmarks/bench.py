@@ -72,8 +72,9 @@ class Bench:
         self.home = directory / "home"
         self._authority = CertificateAuthority(directory / "ca")
         self._stack = ExitStack()
-        self._started: dict[str, Hosts] = {}
-        self._relays: list[ServerProcess] = []
+        self._tls: Hosts | None = None
+        self._delayed: dict[str, Hosts] = {}
+        self._servers: list[ServerProcess] = []
         self._registries: list[MemoryRegistry] = []
         self.source, self.destination = self._start_pair("plain")
 
@@ -81,6 +82,7 @@ class Bench:
         return self
 
     def __exit__(self, *_raised: object) -> None:
+        self.stop_servers()
         self._stack.close()
 
     def hosts(self, *, tls: bool = False, delay: float = 0) -> Hosts:
@@ -88,17 +90,18 @@ class Bench:
 
         They are started when they are first needed.
         """
-        name = f"{'tls' if tls else 'plain'}-{delay:g}"
-        if name not in self._started:
-            plain = Hosts(self.source.host, self.destination.host)
-            hosts = self._tls_hosts() if tls else plain
-            if delay:
-                source, destination = (
-                    self._relay(host, delay / 2) for host in (hosts.source, hosts.destination)
-                )
-                hosts = Hosts(source, destination, hosts.scheme)
-            self._started[name] = hosts
-        return self._started[name]
+        plain = Hosts(self.source.host, self.destination.host)
+        hosts = (self._tls or self._start_tls()) if tls else plain
+        if not delay:
+            return hosts
+        name = f"{hosts.scheme} {delay:g}"
+        if name not in self._delayed:
+            source, destination = (
+                self.start_server("delay", host, str(delay / 2))
+                for host in (hosts.source, hosts.destination)
+            )
+            self._delayed[name] = Hosts(source, destination, hosts.scheme)
+        return self._delayed[name]
 
     def counting(self, *, tls: bool = False) -> Counting:
         """Return what runs a second pair of registries on the same content, which count."""
@@ -112,10 +115,29 @@ class Bench:
 
         return count
 
+    def start_server(self, module: str, *arguments: str) -> str:
+        """Start a module of this package as a server; return the address that it prints."""
+        server = ServerProcess(
+            [sys.executable, "-m", f"benchmarks.{module}", *arguments],
+            r"\w+ at (\S+)",
+            self.directory / f"{module}.log",
+            self.environment(),
+        )
+        address = server.start()[1]
+        self._servers.append(server)
+        return address
+
+    def stop_servers(self) -> None:
+        """End what `start_server` has started."""
+        for server in self._servers:
+            server.kill()
+        self._servers.clear()
+        self._delayed.clear()
+
     def served(self) -> float:
-        """CPU seconds that registries and relays have used since they started."""
+        """CPU seconds that registries and other servers have used since they started."""
         registries = sum(registry.cpu() for registry in self._registries)
-        return registries + sum(cpu_of(relay.pid) for relay in self._relays)
+        return registries + sum(cpu_of(server.pid) for server in self._servers)
 
     def environment(self) -> dict[str, str]:
         """A home without credentials, proxies and policies of the user's; trust in our own CA."""
@@ -141,9 +163,10 @@ class Bench:
         self.source.empty()
         self.destination.empty()
 
-    def _tls_hosts(self) -> Hosts:
+    def _start_tls(self) -> Hosts:
         source, destination = self._start_pair("tls", tls=True)
-        return Hosts(source.host, destination.host, "https")
+        self._tls = Hosts(source.host, destination.host, "https")
+        return self._tls
 
     def _start_pair(
         self,
@@ -170,19 +193,6 @@ class Bench:
             ending.callback(registry.close)
             pair.append(registry)
         return pair[0], pair[1]
-
-    def _relay(self, server: str, delay: float) -> str:
-        """Start a process that delays what goes to and from a server; return its address."""
-        relay = ServerProcess(
-            [sys.executable, "-m", "benchmarks.delay", server, str(delay)],
-            r"delaying at (\S+)",
-            self.directory / "relay.log",
-            self.environment(),
-        )
-        address = relay.start()[1]
-        self._stack.callback(relay.kill)
-        self._relays.append(relay)
-        return address
 
 
 def concil(*arguments: str) -> Command:

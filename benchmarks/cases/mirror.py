@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.bench import Bench, Case, Command, Hosts, concil
-from benchmarks.content import make_image, put_image
+from benchmarks.content import Image, make_image, put_image
 from benchmarks.measure import MIB, measure
 from benchmarks.registry import MemoryRegistry
 
@@ -34,7 +35,7 @@ def mirror(bench: Bench, *, tls: bool = False, delay: float = 0, again: bool = F
         delay: Milliseconds of a round trip.
         again: Everything is there already.
     """
-    names = list(_put(bench, bench.images))
+    names = list(_put(bench))
     hosts = bench.hosts(tls=tls, delay=delay)
 
     def commands(hosts: Hosts) -> Mapping[str, Command]:
@@ -82,16 +83,21 @@ def mirror_commands(
     }
 
 
-def _put(bench: Bench, count: int) -> Iterator[Name]:
-    """Put the images into the source; yield their repositories and tags."""
+def images(bench: Bench, count: int) -> Iterator[tuple[Name, Image]]:
+    """Make the images one after the other, each in the same layout; yield their names."""
     layout = bench.directory / "small"
     for number in range(count):
         # The same seed is the same layer.
         layers = [(0, SHARED), *((1 + number * 3 + one, LAYER) for one in range(3))]
-        image = make_image(layout, layers)
-        name, tag = f"{FOLDER}/r{number // TAGS}", f"v{number % TAGS}"
-        put_image(bench.source, name, image, tag)
-        yield name, tag
+        yield (f"{FOLDER}/r{number // TAGS}", f"v{number % TAGS}"), make_image(layout, layers)
+    shutil.rmtree(layout)
+
+
+def _put(bench: Bench) -> Iterator[Name]:
+    """Put the images into the source; yield their names."""
+    for name, image in images(bench, bench.images):
+        put_image(bench.source, name[0], image, name[1])
+        yield name
 
 
 def _concil(directory: Path, hosts: Hosts, names: Sequence[Name], target: str) -> Command:

@@ -22,7 +22,7 @@ def copy(bench: Bench, *, layers: int = 1, tls: bool = False, delay: float = 0) 
     def commands(hosts: Hosts) -> Mapping[str, Command]:
         source = Place(f"{hosts.source}/{NAME}", hosts.scheme)
         destination = Place(f"{hosts.destination}/{NAME}", hosts.scheme)
-        return copy_commands(source, destination) | _upload_floors(hosts, image.layers)
+        return copy_commands(source, destination) | upload_floors(hosts, image.layers)
 
     return Case(
         _size(image),
@@ -71,7 +71,7 @@ def push(bench: Bench, *, tls: bool = False) -> Case:
 
     def commands(hosts: Hosts) -> Mapping[str, Command]:
         destination = Place(f"{hosts.destination}/{NAME}", hosts.scheme)
-        floors = _upload_floors(hosts, image.layers)
+        floors = upload_floors(hosts, image.layers)
         return copy_commands(Place(image.layout), destination) | floors
 
     return Case(
@@ -100,7 +100,7 @@ def _clear(bench: Bench, image: Image) -> None:
     shutil.rmtree(image.layout)
 
 
-def _upload_floors(hosts: Hosts, blobs: Sequence[Blob]) -> dict[str, Command]:
+def upload_floors(hosts: Hosts, blobs: Sequence[Blob]) -> dict[str, Command]:
     """Send all blobs at the same time; hash them and do nothing else."""
     url = f"{hosts.scheme}://{hosts.destination}/v2/bench/floor/blobs/uploads/"
     opened = f"curl -sf -X POST -o /dev/null -w '%header{{location}}' '{url}'"
