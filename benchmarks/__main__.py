@@ -6,20 +6,23 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks import table, targets
 from benchmarks.bench import Bench, Case
 from benchmarks.cases.mirror import mirror
 from benchmarks.cases.replay import replay_copy, replay_mirror
 from benchmarks.cases.start import start
 from benchmarks.cases.transfer import copy, pull, push
+from benchmarks.instructions import instructions
 from benchmarks.measure import MIB
 from benchmarks.programs import find_programs
 from benchmarks.registry import memory_directory
+from benchmarks.report import Report
+from benchmarks.results import Result
 from benchmarks.runner import run_case
+from benchmarks.slopes import Point, slopes
 
 CASES: Mapping[str, Callable[[Bench], Case]] = {
     "start": start,
@@ -40,6 +43,8 @@ CASES: Mapping[str, Callable[[Bench], Case]] = {
     "replay-copy": replay_copy,
     "replay-mirror": replay_mirror,
 }
+SPECIAL = ("instructions", "slopes")
+GROUPS = {"replay": ("replay-copy", "replay-mirror")}
 _UNITS = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB}
 
 
@@ -54,13 +59,15 @@ def size_of(written: str) -> int:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)}; all")
+    names = (*CASES, *GROUPS, *SPECIAL)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(names)}; all")
     parser.add_argument("--pairs", type=int, default=3, help="rounds: runs of each program")
     parser.add_argument("--size", type=size_of, default=1024 * MIB, help="of a case: 512M, 1G")
     parser.add_argument("--images", type=int, default=200, help="of a mirror")
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="where all is kept")  # noqa: S108
     parser.add_argument("--json", type=Path, help="write every run to this file")
     parser.add_argument("--chart", type=Path, help="draw the ratios to this PNG; needs matplotlib")
+    parser.add_argument("--full", action="store_true", help="slopes up to 8 GiB")
     parser.add_argument(
         "--targets",
         action=argparse.BooleanOptionalAction,
@@ -68,12 +75,32 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="say which targets are reached",
     )
     options = parser.parse_args(arguments)
-    unknown = set(options.cases) - set(CASES)
+    unknown = set(options.cases) - set(names)
     if unknown:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     if options.pairs < 1 or options.images < 2:
         parser.error("--pairs is 1 or more, --images 2 or more")
     return options
+
+
+def chosen(cases: Sequence[str]) -> list[str]:
+    """The names of the cases to run: all, or those that were named, groups by their members."""
+    every = (*CASES, *SPECIAL)
+    return [name for case in cases or every for name in GROUPS.get(case, (case,))]
+
+
+def run(names: Sequence[str], bench: Bench, options: argparse.Namespace) -> Report:
+    """Run the cases one after the other."""
+    results: list[Result] = []
+    points: list[Point] = []
+    for name in names:
+        if name == "slopes":
+            points += slopes(bench, full=options.full)
+        elif name == "instructions":
+            results.append(instructions(bench))
+        else:
+            results.append(run_case(name, CASES[name](bench), bench, options.pairs))
+    return Report(bench.programs.lines(), results, points)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -84,21 +111,14 @@ def main(arguments: list[str] | None = None) -> int:
         memory_directory(options.memory) as directory,
         Bench(directory, programs, size=options.size, images=options.images) as bench,
     ):
-        results = [
-            run_case(name, CASES[name](bench), bench, options.pairs)
-            for name in options.cases or CASES
-        ]
-    verdicts = list(targets.judge(results))
+        report = run(chosen(options.cases), bench, options)
     if options.json:
-        document = {
-            "programs": programs.lines(),
-            "cases": [result.document() for result in results],
-            "targets": [verdict.document() for verdict in verdicts],
-        }
-        options.json.write_text(json.dumps(document, indent=2) + "\n")
-    print("\n".join(programs.lines()), table.text(results), sep="\n\n")
-    if options.targets and verdicts:
-        print("", targets.text(verdicts), sep="\n")
+        options.json.write_text(json.dumps(report.document(), indent=2) + "\n")
+    if options.chart:
+        from benchmarks.chart import write_chart  # noqa: PLC0415 - matplotlib is an option
+
+        write_chart(report.results, options.chart)
+    print(report.text(with_targets=options.targets))
     return 0
 
 

@@ -39,6 +39,12 @@ def rows(result: Result) -> Iterator[tuple[str, ...]]:
         )
 
 
+def instructions_text(result: Result) -> str:
+    """The instructions of one exchange of each client, and what they are of the first peer's."""
+    rows = [(name, f"{count:,}") for name, count in result.instructions.items()]
+    return markdown(("client", "instructions of an exchange"), rows, left=1)
+
+
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
     """A Markdown table; the first ``left`` columns to the left, the others to the right."""
     rows = [headings, *rows]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from benchmarks.cases.mirror import CRANE, MANY_JOBS, REGSYNC
 from benchmarks.cases.start import DIGEST, IMPORT_REQUESTS, PASS, VERSION
+from benchmarks.instructions import REQUESTS
 from benchmarks.measure import MIB
 from benchmarks.results import Result
 from benchmarks.table import markdown
@@ -75,6 +76,7 @@ TARGETS = (
     Target("pull-20ms", "seconds", 0.8, PEERS),
     *_rss(64, ("copy-1", "pull", "push", "copy-1-tls", "pull-tls", "push-tls")),
     *_rss(128, ("mirror", "mirror-tls"), MANY_JOBS),
+    Target("instructions", "instructions", 0.45, (REQUESTS,)),
 )
 
 

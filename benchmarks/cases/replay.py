@@ -19,7 +19,7 @@ from benchmarks.content import TAG, Image, make_image
 def replay_copy(bench: Bench) -> Case:
     """Copy an image with one large layer: MiB a second."""
     image = make_image(bench.directory / "layout", [(0, bench.size)])
-    directory = _write_content(bench, [((NAME, TAG), image)])
+    directory = write_content(bench, [((NAME, TAG), image)])
     hosts = start_replay(bench, directory)
     (layer,) = image.layers
     layer = type(layer)(directory / "blobs" / layer.path.name, layer.digest, layer.size)
@@ -42,7 +42,7 @@ def replay_mirror(bench: Bench) -> Case:
             names.append(name)
             yield name, image
 
-    directory = _write_content(bench, named())
+    directory = write_content(bench, named())
     hosts = start_replay(bench, directory)
 
     def commands(hosts: Hosts) -> Mapping[str, Command]:
@@ -92,7 +92,7 @@ def _case(
     return Case(size, hosts, commands, check, reset, close, counting)
 
 
-def _write_content(bench: Bench, named: Iterable[tuple[Name, Image]]) -> Path:
+def write_content(bench: Bench, named: Iterable[tuple[Name, Image]]) -> Path:
     """Move the blobs of images into one directory, as the server wants it."""
     directory = bench.directory / "replay"
     blobs = directory / "blobs"
