@@ -29,9 +29,7 @@ def write_chart(results: Sequence[Result], path: Path) -> None:
             seconds = f"{result.seconds(program):.2f} s"
             color = OURS if is_ours(program) else OTHERS[number % len(OTHERS)]
             axes.barh(at, length, color=color)
-            axes.text(
-                min(ratio, 4) + 0.03, at, f"{result.seconds(program):.2f} s", va="center", size=7
-            )
+            axes.text(length + 0.03, at, seconds, va="center", size=7)
             marks.append(at)
             labels.append(f"{result.case}  {program}" if not number else program)
             at += 1
