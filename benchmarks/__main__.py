@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.bench import Bench, Case
+from benchmarks.cases.instructions import instructions
 from benchmarks.cases.mirror import mirror
 from benchmarks.cases.replay import replay_copy, replay_mirror
+from benchmarks.cases.slopes import Point, slopes
 from benchmarks.cases.start import start
 from benchmarks.cases.transfer import copy, pull, push
-from benchmarks.instructions import instructions
 from benchmarks.measure import MIB
 from benchmarks.programs import find_programs
-from benchmarks.registry import memory_directory
 from benchmarks.report import Report
 from benchmarks.results import Result
 from benchmarks.runner import run_case
-from benchmarks.slopes import Point, slopes
+from benchmarks.servers.registry import memory_directory
 
 CASES: Mapping[str, Callable[[Bench], Case]] = {
     "start": start,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.programs import Programs
-from benchmarks.registry import MemoryRegistry, cpu_of
+from benchmarks.servers.registry import MemoryRegistry, cpu_of
 from tests.support.process import ServerProcess
 from tests.support.tls import CertificateAuthority
 
@@ -116,9 +116,9 @@ class Bench:
         return count
 
     def start_server(self, module: str, *arguments: str) -> str:
-        """Start a module of this package as a server; return the address that it prints."""
+        """Start a module of `benchmarks.servers`; return the address that it prints."""
         server = ServerProcess(
-            [sys.executable, "-m", f"benchmarks.{module}", *arguments],
+            [sys.executable, "-m", f"benchmarks.servers.{module}", *arguments],
             r"\w+ at (\S+)",
             self.directory / f"{module}.log",
             self.environment(),

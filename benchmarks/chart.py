@@ -35,6 +35,8 @@ def write_chart(results: Sequence[Result], path: Path) -> None:
             at += 1
         at += 1
     axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xlim(0, LONGEST + 0.4)
+    axes.margins(y=0.01)
     axes.set_yticks(marks, labels, size=7)
     axes.invert_yaxis()
     axes.set_xlabel("time over that of the best peer; shorter is faster")

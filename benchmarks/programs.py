@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.registry import registry_program
+from benchmarks.servers.registry import registry_program
 from tests.support.system import find_program
 
 CONCIL = "concil"

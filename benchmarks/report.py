@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks import slopes, table, targets
+from benchmarks import table, targets
+from benchmarks.cases import slopes
 from benchmarks.results import Result
 
 

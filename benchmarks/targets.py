@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmarks.cases.instructions import REQUESTS
 from benchmarks.cases.mirror import CRANE, MANY_JOBS, REGSYNC
 from benchmarks.cases.start import DIGEST, IMPORT_REQUESTS, PASS, VERSION
-from benchmarks.instructions import REQUESTS
 from benchmarks.measure import MIB
 from benchmarks.results import Result
 from benchmarks.table import markdown

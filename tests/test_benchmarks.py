@@ -16,8 +16,8 @@ from benchmarks.bench import Bench
 from benchmarks.cases.mirror import REGSYNC
 from benchmarks.measure import MIB, ProgramFailedError, measure
 from benchmarks.programs import find_programs
-from benchmarks.registry import memory_directory
 from benchmarks.runner import run_case
+from benchmarks.servers.registry import memory_directory
 from benchmarks.table import HEADINGS
 from benchmarks.targets import TARGETS
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.bench import Bench, Case, Command, Hosts, concil
 from benchmarks.content import Image, make_image, put_image
 from benchmarks.measure import MIB, measure
-from benchmarks.registry import MemoryRegistry
+from benchmarks.servers.registry import MemoryRegistry
 
 TAGS = 10  # of a repository
 LAYER = 64 * 1024  # bytes of each of an image's own three layers

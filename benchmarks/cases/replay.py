@@ -53,8 +53,8 @@ def replay_mirror(bench: Bench) -> Case:
 
 def start_replay(bench: Bench, directory: Path) -> Hosts:
     """Start a source with the content of a directory, and an empty destination."""
-    source = bench.start_server("replay_server", str(directory))
-    return Hosts(source, bench.start_server("replay_server"))
+    source = bench.start_server("replay", str(directory))
+    return Hosts(source, bench.start_server("replay"))
 
 
 def reset_replay(hosts: Hosts) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.bench import Bench, Case, Command, Hosts
 from benchmarks.cases.image_copy import Place, copy_commands
 from benchmarks.content import Blob, Image, hash_of, make_image, put_image
-from benchmarks.registry import MemoryRegistry
+from benchmarks.servers.registry import MemoryRegistry
 
 NAME = "bench/image"
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.replay_server [DIRECTORY]`: a registry of canned answers.
+"""`python -m benchmarks.servers.replay [DIRECTORY]`: a registry of canned answers.
 
 It isolates the clients: it hashes and stores nothing, leaves the bytes of uploads in the kernel
 (MSG_TRUNC), sends layers with sendfile, and answers everything else from memory. DIRECTORY has the
@@ -15,8 +15,8 @@ import socket
 import sys
 from pathlib import Path
 
-from benchmarks.replay_content import Content
-from benchmarks.replay_parser import Parser
+from benchmarks.servers.replay_content import Content
+from benchmarks.servers.replay_parser import Parser
 
 READ_SIZE = 256 * 1024  # bytes
 _DISCARDED = bytearray(4 * 1024 * 1024)  # where the kernel would put them, were they not left out

@@ -21,7 +21,8 @@ WARM_UP = 10  # exchanges that are not counted, with the start of the interprete
 TIMED = 2000  # exchanges of the run that is timed
 NAME = "exchange/image"
 REQUESTS = "python requests.Session.head"
-# What the program is called in a table: what it is called by benchmarks.exchanges.
+EXCHANGES = (sys.executable, "-m", "benchmarks.cases.exchanges")
+# What the program is called in a table: what it is called by benchmarks.cases.exchanges.
 PROGRAMS = {
     "concil": "concil-head",
     "concil get_manifest": "concil-get",
@@ -45,7 +46,14 @@ def instructions(bench: Bench) -> Result:
             url = urls.get(client, f"{base}/blobs/{layer.digest}")
 
             def command(exchanges: int, client: str = client, url: str = url) -> Command:
-                return sys.executable, "-m", "benchmarks.exchanges", client, str(exchanges), url
+                return (
+                    sys.executable,
+                    "-m",
+                    "benchmarks.cases.exchanges",
+                    client,
+                    str(exchanges),
+                    url,
+                )
 
             before = bench.served()
             measured, _ = measure(command(TIMED), bench.environment())

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.exchanges CLIENT COUNT URL`: so many small exchanges, one after the other.
+"""`python -m benchmarks.cases.exchanges CLIENT COUNT URL`: small exchanges, one by one.
 
 CLIENT is one of those in `CLIENTS`, URL that of a blob or manifest.
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.delay HOST:PORT MILLISECONDS`: a relay that delays every byte.
+"""`python -m benchmarks.servers.delay HOST:PORT MILLISECONDS`: a relay that delays every byte.
 
 It prints the address that it listens on. It runs in a process of its own and moves large pieces,
 so that it takes little of the CPU time that the compared programs need.

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from benchmarks.content import MANIFEST
-from benchmarks.replay_parser import Request
+from benchmarks.servers.replay_parser import Request
 
 _IN_MEMORY = 4 * 1024 * 1024  # bytes of a blob that is answered without sendfile
 _RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d*)", re.IGNORECASE)
