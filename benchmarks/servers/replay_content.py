@@ -54,6 +54,7 @@ class Content:
 
     def __init__(self, directory: Path | None) -> None:
         self._blobs: dict[str, tuple[int, int]] = {}  # digest: descriptor, bytes
+        self._whole: dict[str, bytes] = {}  # the answer with a small blob, by digest
         self._tags: dict[str, list[str]] = {}  # of the source, by repository
         self._canned: dict[tuple[str, str], bytes] = {}  # method and target: answer
         self._pushed: dict[tuple[str, str], bytes] = {}  # likewise
@@ -125,10 +126,12 @@ class Content:
         """Send a blob, or a range of it."""
         if digest not in self._blobs or request.method not in ("GET", "HEAD"):
             return Answer(_MISSING_HEAD if request.method == "HEAD" else _MISSING)
+        wanted = _RANGE.search(request.head)
+        if digest in self._whole and not wanted and request.method == "GET":
+            return Answer(self._whole[digest])
         file, size = self._blobs[digest]
         start, stop = 0, size
         headers = {"Docker_Content_Digest": digest}
-        wanted = _RANGE.search(request.head)
         if wanted:
             start = int(wanted[1])
             stop = min(int(wanted[2]) + 1, size) if wanted[2] else size
@@ -140,7 +143,7 @@ class Content:
             return Answer(head, file, start, stop)
         whole = head + os.pread(file, stop - start, start)
         if not wanted:
-            self._canned["GET", request.target] = whole
+            self._whole[digest] = whole
         return Answer(whole)
 
     def _upload(self, request: Request, path: str, query: str) -> bytes:
