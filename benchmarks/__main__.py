@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: compare concil with skopeo and curl on this machine."""
+"""`python -m benchmarks`: compare concil with the programs people use, on this machine."""
 
 from __future__ import annotations
 
@@ -6,28 +6,45 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.cases import Bench, Case, copy_eight, copy_floor, copy_one, pull, push
-from benchmarks.measure import MIB, Measured, measure
-from benchmarks.registry import two_registries
-from benchmarks.sync import sync
-from benchmarks.table import Compared, text
+from benchmarks.bench import Bench, Case
+from benchmarks.cases.instructions import instructions
+from benchmarks.cases.mirror import mirror
+from benchmarks.cases.replay import replay_copy, replay_mirror
+from benchmarks.cases.slopes import Point, slopes
+from benchmarks.cases.start import start
+from benchmarks.cases.transfer import copy, pull, push
+from benchmarks.measure import MIB
+from benchmarks.programs import find_programs
+from benchmarks.report import Report
+from benchmarks.results import Result
+from benchmarks.runner import run_case
+from benchmarks.servers.registry import memory_directory
 
-CASES: dict[str, Callable[[Bench], Case]] = {
-    "copy-1": copy_one,
-    "copy-8": copy_eight,
-    "copy-floor": copy_floor,
+CASES: Mapping[str, Callable[[Bench], Case]] = {
+    "start": start,
+    "copy-1": copy,
+    "copy-8": partial(copy, layers=8),
     "pull": pull,
     "push": push,
-    "sync": sync,
-    "sync-again": partial(sync, again=True),
-    "sync-20ms": partial(sync, delay=20),
-    "sync-20ms-again": partial(sync, delay=20, again=True),
+    "copy-1-tls": partial(copy, tls=True),
+    "pull-tls": partial(pull, tls=True),
+    "push-tls": partial(push, tls=True),
+    "mirror": mirror,
+    "mirror-tls": partial(mirror, tls=True),
+    "mirror-again": partial(mirror, again=True),
+    "mirror-20ms": partial(mirror, delay=20),
+    "mirror-again-20ms": partial(mirror, delay=20, again=True),
+    "copy-1-20ms": partial(copy, delay=20),
+    "pull-20ms": partial(pull, delay=20),
+    "replay-copy": replay_copy,
+    "replay-mirror": replay_mirror,
 }
+SPECIAL = ("instructions", "slopes")
+GROUPS = {"replay": ("replay-copy", "replay-mirror")}
 _UNITS = {"": 1, "K": 1024, "M": MIB, "G": 1024 * MIB}
 
 
@@ -39,47 +56,69 @@ def size_of(written: str) -> int:
     return int(found[1]) * _UNITS[found[2]]
 
 
-def run_case(name: str, bench: Bench, runs: int) -> Compared:
-    """Run both programs in turns, each time to an empty target."""
-    case = CASES[name](bench)
-    taken: tuple[list[Measured], list[Measured]] = ([], [])
-    runs = min(runs, case.most or runs)
-    for number in range(runs):
-        # Who goes first changes: neither always meets the warmer machine.
-        for which in (0, 1) if number % 2 == 0 else (1, 0):
-            case.reset()
-            before = bench.served()
-            measured, output = measure((case.ours, case.theirs)[which], bench.environment())
-            measured = replace(measured, served=bench.served() - before)
-            case.check(output)
-            taken[which].append(measured)
-            said = f"{name} {number + 1}/{runs} {('concil', case.rival)[which]}"
-            print(f"{said}: {measured.seconds:.2f} s", file=sys.stderr)
-    case.close()
-    bench.destination.empty()
-    bench.source.empty()
-    return Compared(name, case.size, case.rival, tuple(taken[0]), tuple(taken[1]))
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    names = (*CASES, *GROUPS, *SPECIAL)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(names)}; all")
+    parser.add_argument("--pairs", type=int, default=3, help="rounds: runs of each program")
+    parser.add_argument("--size", type=size_of, default=1024 * MIB, help="of a case: 512M, 1G")
+    parser.add_argument("--images", type=int, default=200, help="of a mirror")
+    parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="where all is kept")  # noqa: S108
+    parser.add_argument("--json", type=Path, help="write every run to this file")
+    parser.add_argument("--chart", type=Path, help="draw the ratios to this PNG; needs matplotlib")
+    parser.add_argument("--full", action="store_true", help="slopes up to 8 GiB")
+    parser.add_argument(
+        "--targets",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="say which targets are reached",
+    )
+    options = parser.parse_args(arguments)
+    unknown = set(options.cases) - set(names)
+    if unknown:
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    if options.pairs < 1 or options.images < 2:
+        parser.error("--pairs is 1 or more, --images 2 or more")
+    return options
+
+
+def chosen(cases: Sequence[str]) -> list[str]:
+    """The names of the cases to run: all, or those that were named, groups by their members."""
+    every = (*CASES, *SPECIAL)
+    return [name for case in cases or every for name in GROUPS.get(case, (case,))]
+
+
+def run(names: Sequence[str], bench: Bench, options: argparse.Namespace) -> Report:
+    """Run the cases one after the other."""
+    results: list[Result] = []
+    points: list[Point] = []
+    for name in names:
+        if name == "slopes":
+            points += slopes(bench, full=options.full)
+        elif name == "instructions":
+            results.append(instructions(bench))
+        else:
+            results.append(run_case(name, CASES[name](bench), bench, options.pairs))
+    return Report(bench.programs.lines(), results, points)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="pairs of runs of each case")
-    parser.add_argument(
-        "--only", action="extend", nargs="+", choices=list(CASES), help="these cases only"
-    )
-    parser.add_argument("--size", type=size_of, default=1024 * MIB, help="of a case: 512M, 1G")
-    parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="where all is kept")  # noqa: S108
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    options = parser.parse_args(arguments)
-    if options.runs < 1:
-        parser.error("--runs is 1 or more")
-    with two_registries(options.memory) as (directory, source, destination):
-        bench = Bench(directory, source, destination, options.size)
-        compared = [run_case(name, bench, options.runs) for name in options.only or CASES]
+    options = parse(arguments)
+    programs = find_programs()
+    print("\n".join(programs.lines()), file=sys.stderr)
+    with (
+        memory_directory(options.memory) as directory,
+        Bench(directory, programs, size=options.size, images=options.images) as bench,
+    ):
+        report = run(chosen(options.cases), bench, options)
     if options.json:
-        print(json.dumps([one.document() for one in compared], indent=2))
-    else:
-        print(text(compared))
+        options.json.write_text(json.dumps(report.document(), indent=2) + "\n")
+    if options.chart:
+        from benchmarks.chart import write_chart  # noqa: PLC0415 - matplotlib is an option
+
+        write_chart(report.results, options.chart)
+    print(report.text(with_targets=options.targets))
     return 0
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import MIB
-from benchmarks.registry import MemoryRegistry
+from benchmarks.servers.registry import MemoryRegistry
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"

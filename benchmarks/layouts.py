@@ -20,7 +20,7 @@ from urllib.parse import urljoin
 
 import requests
 
-from benchmarks.cases import concil
+from benchmarks.bench import concil
 from benchmarks.measure import MIB, measure
 from benchmarks.table import markdown
 from tests.support.images import Image, make_image, write_layout

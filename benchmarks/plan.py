@@ -20,9 +20,9 @@ from urllib.parse import unquote
 
 import requests
 
-from benchmarks.cases import concil
+from benchmarks.bench import concil
 from benchmarks.measure import MIB
-from benchmarks.registry import MemoryRegistry, two_registries
+from benchmarks.servers.registry import MemoryRegistry, two_registries
 from benchmarks.table import markdown
 from tests.support.images import Layer, make_image, make_layer, put_blob
 from tests.support.relay import Relay

@@ -1,85 +1,48 @@
-"""What the runs of a case come to: medians, ratios, one table for people, JSON for programs."""
+"""Markdown tables of results."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from benchmarks.measure import MIB, Measured
+from benchmarks.measure import MIB
+from benchmarks.results import Result, is_ours
 
 HEADINGS = (
-    *("case", "program", "seconds", "MiB/s", "ratio", "CPU s", "CPU ratio"),
-    *("RSS MiB", "registries CPU s"),
+    *("case", "program", "seconds", "MiB/s", "x best peer", "x floor", "CPU s"),
+    *("RSS MiB", "requests", "requests/s", "servers CPU s"),
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """The runs of one case, pair by pair."""
+def text(results: Sequence[Result]) -> str:
+    """One row for each program of each case."""
+    return markdown(HEADINGS, [row for result in results for row in rows(result)], left=2)
 
-    case: str
-    size: int  # bytes
-    rival: str
-    ours: tuple[Measured, ...]
-    theirs: tuple[Measured, ...]
 
-    @property
-    def ratio(self) -> float:
-        """Our time over theirs: the median of the pairs, which share their disturbances."""
-        return statistics.median(
-            a.seconds / b.seconds for a, b in zip(self.ours, self.theirs, strict=True)
+def rows(result: Result) -> Iterator[tuple[str, ...]]:
+    """The rows of a case; the ratios stand in the rows of concil."""
+    best = result.best_peer()
+    for number, program in enumerate(result.runs):
+        seconds, requests = result.seconds(program), result.requests.get(program)
+        floor = result.floor_ratio(program)
+        yield (
+            "" if number else result.case,
+            program,
+            f"{seconds:.2f}",
+            f"{result.rate(program):.0f}" if result.size else "",
+            f"{result.ratio(program, best):.2f}" if best and is_ours(program) else "",
+            f"{floor:.2f}" if floor and is_ours(program) else "",
+            f"{result.cpu(program):.2f}",
+            f"{result.rss(program) / MIB:.0f}",
+            "" if requests is None else f"{requests}",
+            "" if requests is None else f"{requests / seconds:.0f}",
+            f"{result.served(program):.2f}",
         )
 
-    @property
-    def cpu_ratio(self) -> float:
-        """Our CPU seconds over theirs, as `ratio`."""
-        return statistics.median(
-            a.cpu / max(b.cpu, 0.01) for a, b in zip(self.ours, self.theirs, strict=True)
-        )
 
-    def document(self) -> dict[str, object]:
-        """Everything, for JSON."""
-        return {
-            "case": self.case,
-            "bytes": self.size,
-            "ratio": self.ratio,
-            "cpu_ratio": self.cpu_ratio,
-            "programs": [
-                {
-                    "program": program,
-                    "seconds": [run.seconds for run in runs],
-                    "cpu_seconds": [run.cpu for run in runs],
-                    "peak_rss_bytes": [run.rss for run in runs],
-                    "registries_cpu_seconds": [run.served for run in runs],
-                }
-                for program, runs in (("concil", self.ours), (self.rival, self.theirs))
-            ],
-        }
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """Our row with the ratios, and theirs."""
-        ours = _row(self.case, "concil", self.size, self.ours)
-        theirs = _row("", self.rival, self.size, self.theirs)
-        return [
-            (*ours[:4], f"{self.ratio:.2f}", ours[5], f"{self.cpu_ratio:.2f}", *ours[7:]),
-            theirs,
-        ]
-
-
-def _row(case: str, program: str, size: int, runs: Sequence[Measured]) -> tuple[str, ...]:
-    seconds = statistics.median(run.seconds for run in runs)
-    cpu = statistics.median(run.cpu for run in runs)
-    rss = max(run.rss for run in runs)
-    served = statistics.median(run.served for run in runs)
-    rate = f"{size / MIB / seconds:.0f}"
-    numbers = (f"{seconds:.2f}", rate, "", f"{cpu:.2f}", "", f"{rss / MIB:.0f}", f"{served:.2f}")
-    return case, program, *numbers
-
-
-def text(compared: Sequence[Compared]) -> str:
-    """A Markdown table; the first two columns to the left, numbers to the right."""
-    return markdown(HEADINGS, [row for one in compared for row in one.rows()], left=2)
+def instructions_text(result: Result) -> str:
+    """The instructions of one exchange of each client, and what they are of the first peer's."""
+    rows = [(name, f"{count:,}") for name, count in result.instructions.items()]
+    return markdown(("client", "instructions of an exchange"), rows, left=1)
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import parse_qs, urlsplit
 
-from benchmarks.cases import concil
+from benchmarks.bench import concil
 from benchmarks.measure import MIB, Measured, measure
 from benchmarks.table import markdown
 

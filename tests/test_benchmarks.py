@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -10,68 +11,110 @@ from pathlib import Path
 import pytest
 
 from benchmarks import layouts, plan, tags
-from benchmarks.__main__ import CASES, main, run_case, size_of
-from benchmarks.cases import Bench
-from benchmarks.measure import MIB, Measured, ProgramFailedError, measure
-from benchmarks.registry import two_registries
-from benchmarks.table import Compared, text
+from benchmarks.__main__ import CASES, main, size_of
+from benchmarks.bench import Bench
+from benchmarks.cases.mirror import REGSYNC
+from benchmarks.measure import MIB, ProgramFailedError, measure
+from benchmarks.programs import find_programs
+from benchmarks.runner import run_case
+from benchmarks.servers.registry import memory_directory
+from benchmarks.table import HEADINGS
+from benchmarks.targets import TARGETS
 
 pytestmark = pytest.mark.process
 
 SIZE = 2 * MIB
+IMAGES = 3
+SMALL = ("--pairs", "1", "--size", str(SIZE), "--images", str(IMAGES), "--memory")
 
 
 def _path() -> dict[str, str]:
     return {"PATH": os.environ["PATH"]}
 
 
-@pytest.mark.real
-def test_every_case_runs_both_programs_and_fills_the_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["--runs", "1", "--size", str(SIZE), "--memory", str(tmp_path)]) == 0
+def _bench(directory: Path) -> Bench:
+    return Bench(directory, find_programs(), size=SIZE, images=IMAGES)
 
-    lines = capsys.readouterr().out.splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert [row[0] for row in cells[2::2]] == list(CASES)
-    assert all(all(row) for row in cells[2::2])
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["start", "pull-tls", "mirror-tls", "mirror-again-20ms"])
+def test_a_case_runs_every_program_and_judges_its_targets(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, *SMALL, str(tmp_path)]) == 0
+
+    output = capsys.readouterr().out
+    rows = [line.strip("|").split("|") for line in output.splitlines() if line.startswith("| ")]
+    programs = {row[1].strip() for row in rows if len(row) == len(HEADINGS)}
+    assert any(program.startswith("concil") for program in programs)
+    assert len(programs) > 2
+    if name in {target.case for target in TARGETS if target.of != (REGSYNC,)}:
+        assert " targets reached" in output
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.real
-def test_json_tells_every_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--runs", "2", "--size", "1M", "--memory", str(tmp_path), "--only", "copy-8"]
+def test_json_has_every_run_and_the_requests(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
 
-    assert main([*arguments, "--json"]) == 0
+    assert main(["copy-8", *SMALL, str(tmp_path), "--pairs", "2", "--json", str(file)]) == 0
 
-    (case,) = json.loads(capsys.readouterr().out)
-    assert case["case"] == "copy-8"
-    assert case["bytes"] == MIB
-    assert [len(program["seconds"]) for program in case["programs"]] == [2, 2]
+    document = json.loads(file.read_text())
+    (case,) = document["cases"]
+    programs = {program["program"]: program for program in case["programs"]}
+    assert (case["case"], case["bytes"]) == ("copy-8", SIZE)
+    assert programs.keys() >= {"concil", "skopeo", "curl", "openssl"}
+    assert {len(program["seconds"]) for program in programs.values()} == {2}
+    # 9 blobs and a manifest: each at least once from the source and once to the destination.
+    assert programs["concil"]["requests"] >= 20
+    assert programs["skopeo"]["requests"] >= 20
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["copy-8", "push"])
 def test_wrong_bytes_at_the_destination_stop_the_run(name: str, tmp_path: Path) -> None:
-    with two_registries(tmp_path) as (directory, source, destination):
-        bench = Bench(directory, source, destination, SIZE)
+    with memory_directory(tmp_path) as directory, _bench(directory) as bench:
         case = CASES[name](bench)
-        measure(case.theirs, bench.environment())
-        case.check("")
+        measure(case.commands(case.hosts)["skopeo"], bench.environment())
+        case.check("skopeo", "")
 
         for data in (directory / "destination").rglob("data"):
             data.write_bytes(b"wrong" + data.read_bytes()[5:])
 
         with pytest.raises(AssertionError, match="arrived instead of"):
-            case.check("")
+            case.check("skopeo", "")
 
 
 @pytest.mark.real
 def test_a_case_leaves_both_registries_empty(tmp_path: Path) -> None:
-    with two_registries(tmp_path) as (directory, source, destination):
-        run_case("copy-1", Bench(directory, source, destination, SIZE), 1)
+    with memory_directory(tmp_path) as directory, _bench(directory) as bench:
+        run_case("copy-1", CASES["copy-1"](bench), bench, 1)
 
         assert list(directory.rglob("data")) == []
+
+
+@pytest.mark.real
+def test_a_program_that_is_missing_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = find_programs()
+    versions = {name: version for name, version in found.versions.items() if name != "skopeo"}
+    fewer = dataclasses.replace(found, versions=versions, missing=("skopeo",))
+    monkeypatch.setattr("benchmarks.__main__.find_programs", lambda: fewer)
+
+    assert main(["pull", *SMALL, str(tmp_path)]) == 0
+
+    output = capsys.readouterr().out
+    assert "not on PATH, left out: skopeo" in output
+    assert "| skopeo" not in output
+    assert "| curl" in output
+
+
+def test_an_unknown_case_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["pul"])
+
+    assert "no such case: pul" in capsys.readouterr().err
 
 
 def test_a_measured_program_is_charged_for_its_own_memory_only() -> None:
@@ -88,17 +131,6 @@ def test_a_measured_program_is_charged_for_its_own_memory_only() -> None:
 def test_a_program_that_fails_stops_the_run_with_what_it_said() -> None:
     with pytest.raises(ProgramFailedError, match="exit code 3: no such image"):
         measure(["sh", "-c", "echo no such image >&2; exit 3"], _path())
-
-
-def test_ratios_are_medians_of_pairs() -> None:
-    def runs(*seconds: float) -> tuple[Measured, ...]:
-        return tuple(Measured(taken, taken / 2, MIB) for taken in seconds)
-
-    compared = Compared("copy-1", MIB, "skopeo", runs(1, 10, 3), runs(2, 40, 3))
-
-    assert compared.ratio == 0.5
-    assert compared.cpu_ratio == 0.5
-    assert text([compared]).count("\n") == 3
 
 
 def test_sizes_are_read_as_people_write_them() -> None:

@@ -1,0 +1,1 @@
+"""The servers that the compared programs talk to."""
