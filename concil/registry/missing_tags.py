@@ -15,6 +15,7 @@ from concil.registry.client import RegistryClient
 logger = logging.getLogger(__name__)
 
 MAX_REPOSITORIES = 100  # a mirror writes its repositories one after the other
+_CANCEL_INTERVAL = 0.1  # seconds between checks whether the call was cancelled
 _UNKNOWN_NAME = "NAME_UNKNOWN"  # error code of the specification
 
 
@@ -60,11 +61,16 @@ class MissingTags:
 
         Args:
             look_up: looks the tag up by its name.
+        Raises:
+            Cancelled: while another thread looked up the first tag. Otherwise as ``look_up``.
         """
         known, is_first = self._known_tags(client)
         if is_first:
             return self._find_first(known, tag, look_up)
-        known.is_first_done.wait()
+        cancel = client.endpoint.transport.cancel
+        while not known.is_first_done.wait(_CANCEL_INTERVAL):
+            if cancel.is_set():
+                raise Cancelled(f"{client.repository}: cancelled")
         if known.is_first_missing and self._is_missing(known, client, tag):
             return None
         return look_up(tag)

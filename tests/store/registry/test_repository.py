@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
-from concil.errors import ConnectionLost, NotFound, ProtocolViolation, RegistryDenied, SizeMismatch
+from concil.errors import (
+    Cancelled,
+    ConnectionLost,
+    NotFound,
+    ProtocolViolation,
+    RegistryDenied,
+    SizeMismatch,
+)
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import OCI_MANIFEST
 from concil.registry.client import RegistryClient
+from concil.registry.missing_tags import MissingTags
 from concil.registry.quirks import HostProfiles
 from concil.store.registry.repository import RepositoryStore
 from tests.support.images import make_image
@@ -21,6 +30,7 @@ from tests.support.scripted_server import (
     ScriptedServer,
     reply,
 )
+from tests.support.tcp_peers import TIMEOUT
 
 BLOB = b"0123456789" * 100
 DIGEST = Digest.from_bytes(BLOB)
@@ -392,3 +402,26 @@ def test_without_a_list_every_tag_is_looked_up(
     find_tags(store, "a", "b", "c")
 
     assert [request.method for request in server.requests] == ["HEAD", "GET", "HEAD", "HEAD"]
+
+
+def test_a_cancelled_run_does_not_wait_for_the_first_tag(
+    server: ScriptedServer, store: RepositoryStore
+) -> None:
+    store.client.endpoint.transport.cancel.set()
+    missing_tags = MissingTags()
+    asked, answer = threading.Event(), threading.Event()
+
+    def look_up(_tag: str) -> None:
+        asked.set()
+        assert answer.wait(TIMEOUT)
+
+    first = threading.Thread(target=missing_tags.find, args=(store.client, "a", look_up))
+    first.start()
+    try:
+        assert asked.wait(TIMEOUT)
+        with pytest.raises(Cancelled):
+            missing_tags.find(store.client, "b", look_up)
+    finally:
+        answer.set()
+        first.join()
+    assert server.requests == []
