@@ -216,7 +216,7 @@ class Engine:
         item = MirrorItem(
             source, destination, platform_names, referrers, foreign_choice, recheck=recheck
         )
-        self._components.store_factory.shared_referrers.clear()
+        self._components.store_factory.forget_tags()
         with self._components.archive_call(cancel) as archives:
             result = self._components.copier.copy(self._components.create_job(item, archives))
             archives.commit(strict=True)
@@ -254,7 +254,7 @@ class Engine:
         """
         arguments.check_callable("on_image", on_image)
         items = check_items(items)
-        self._components.store_factory.shared_referrers.clear()
+        self._components.store_factory.forget_tags()
         with self._components.archive_call(cancel) as archives:
             options = MirrorOptions(
                 on_image, keep_outcomes, fail_fast, self._components.denied_hosts, archives

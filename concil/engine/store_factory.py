@@ -24,6 +24,7 @@ from concil.oci.reference import Reference, is_loopback, limits_by_api_host
 from concil.progress.events import ProgressSink
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Endpoint
+from concil.registry.missing_tags import MissingTags
 from concil.registry.quirks import HostProfiles
 from concil.registry.referrers import SharedReferrers
 from concil.runtime import arguments
@@ -82,7 +83,8 @@ class StoreFactory:
         )
         self.warnings = WarningLog()
         self._host_profiles = host_profiles or HostProfiles()
-        self.shared_referrers = SharedReferrers()
+        self._referrers = SharedReferrers()
+        self._missing_tags = MissingTags()
         self._transports: dict[TLSSettings, Transport] = {}
         self._keychains: dict[str | None, Keychain] = {}  # by authfile
         self._endpoints: dict[tuple[str, EndpointOptions, str], Endpoint] = {}
@@ -102,6 +104,11 @@ class StoreFactory:
     ) -> None:
         """Close all sessions and archives."""
         self.close()
+
+    def forget_tags(self) -> None:
+        """Forget what an earlier call has found out about tags and referrers."""
+        self._referrers.clear()
+        self._missing_tags.clear()
 
     def open_source(self, address: Address, options: EndpointOptions | None = None) -> SourceStore:
         """Open a store to read from.
@@ -156,7 +163,8 @@ class StoreFactory:
             name=reference.repository_address,
             host_profiles=self._host_profiles,
             chunk_size=self._config.chunk_size,
-            referrers=self.shared_referrers,
+            referrers=self._referrers,
+            missing_tags=self._missing_tags,
         )
 
     def open_foreign_layer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import requests
 
@@ -253,22 +254,32 @@ class RegistryClient:
             ProtocolViolation: as for `name_lists.iter_names`.
         Source: distribution-spec, "Listing Tags".
         """
-        operation = f"{self.repository}: tags"
-
-        def read(url: str) -> requests.Response:
-            call = Call(
-                "GET",
-                url,
-                self.pull_scopes,
-                max_response_size=name_lists.MAX_PAGE_SIZE,
-                operation=operation,
-            )
-            return self.endpoint.send_with_retry(call, self.policy)
-
-        path = self.path("tags/list")
+        path, read_page = self.path("tags/list"), partial(self._read_tags, self.policy)
         yield from name_lists.iter_names(
-            read, path, lambda: self.endpoint.base_url, self.repository, "tags"
+            read_page, path, lambda: self.endpoint.base_url, self.repository, "tags"
         )
+
+    def list_first_tags(self) -> list[str] | None:
+        """Return the repository's tags by one request, which is not repeated.
+
+        Returns:
+            None if there are further pages.
+        Raises:
+            RegistryNotFound, StatusError, ProtocolViolation: they cannot be listed.
+        """
+        policy = replace(self.policy, max_attempts=1)
+        page = self._read_tags(policy, f"{self.path('tags/list')}?n={name_lists.PAGE_LENGTH}")
+        return name_lists.parse_only_page(page, self.repository, "tags")
+
+    def _read_tags(self, policy: RetryPolicy, url: str) -> requests.Response:
+        call = Call(
+            "GET",
+            url,
+            self.pull_scopes,
+            max_response_size=name_lists.MAX_PAGE_SIZE,
+            operation=f"{self.repository}: tags",
+        )
+        return self.endpoint.send_with_retry(call, policy)
 
     def _send_delete(self, path: str) -> None:
         scopes = (repository_scope(self.repository, "pull", "delete"),)

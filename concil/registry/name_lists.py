@@ -62,6 +62,19 @@ def iter_names(
     )
 
 
+def parse_only_page(page: requests.Response, owner: str, list_name: str) -> list[str] | None:
+    """Return the names of a list that has one page; None if it may have more.
+
+    Args: as for `iter_names`.
+    Raises:
+        ProtocolViolation: the page is malformed.
+    """
+    if page.headers.get("Link", "").strip():
+        return None
+    names = _parse_names(page.content, owner, list_name)
+    return names if len(names) < PAGE_LENGTH else None
+
+
 def _read_first_page(read_page: ReadPage, path: str) -> requests.Response:
     """Read the first page, with the registry's default length if it rejects ours.
 

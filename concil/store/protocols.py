@@ -196,6 +196,14 @@ class Destination(Store, Protocol):
         """
         ...
 
+    def find_existing(self, reference: str, *, is_probably_new: bool) -> Descriptor | None:
+        """Look up what would be replaced by `put_manifest`; otherwise as `find_manifest`.
+
+        Args:
+            is_probably_new: a list of tags may replace the lookup.
+        """
+        ...
+
     def check(self, manifest: Manifest) -> None:
         """Reject an image that cannot be stored, before any of its content is copied.
 
@@ -282,6 +290,15 @@ class BaseStore:
     def lost_response_count(self) -> int:
         """No response is ever lost."""
         return 0
+
+    def find_existing(
+        self: Store,
+        reference: str,
+        *,
+        is_probably_new: bool,  # noqa: ARG002 - by name
+    ) -> Descriptor | None:
+        """Look the reference up."""
+        return self.find_manifest(reference)
 
     def get_manifest(self, reference: str) -> Manifest:
         """Raise NotFound: the store returns no manifests."""

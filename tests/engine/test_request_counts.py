@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,16 @@ import pytest
 from concil.config import TransferConfig
 from concil.engine.engine import Engine
 from concil.server import EmbeddedRegistry, RegistryBehavior, Request, Response
-from tests.engine.engine_setup import Registry
-from tests.support.images import assert_same_image, make_image, make_layer, put_blob, put_image
+from concil.transfer.mirror.report import MirrorItem
+from tests.engine.engine_setup import Registry, engine_of
+from tests.support.images import (
+    Image,
+    assert_same_image,
+    make_image,
+    make_layer,
+    put_blob,
+    put_image,
+)
 from tests.support.relay import Relay
 from tests.support.request_log import RequestLog
 
@@ -23,15 +31,20 @@ SHARED = make_layer(9, 5_000)
 
 @dataclass(frozen=True)
 class Counted:
-    """Relays in front of a source and a destination, which log to one list."""
+    """Relays in front of a source and a destination, which log the requests."""
 
     source: str  # URL
     destination: str  # URL
-    log: RequestLog
+    logs: tuple[RequestLog, RequestLog]
 
     def lines(self) -> list[str]:
-        """Return the requests as method and path."""
-        return [f"{request.method} {request.path}" for request in self.log.requests]
+        """Return the requests as method and path, those to the source first."""
+        return [f"{r.method} {r.path}" for log in self.logs for r in log.requests]
+
+    def clear(self) -> None:
+        """Forget the requests so far."""
+        for log in self.logs:
+            log.clear()
 
 
 @pytest.fixture
@@ -42,12 +55,12 @@ def source(tmp_path: Path) -> Iterator[EmbeddedRegistry]:
 
 @pytest.fixture
 def counted(source: EmbeddedRegistry, registry: Registry) -> Iterator[Counted]:
-    log = RequestLog()
+    logs = RequestLog(), RequestLog()
     with (
-        Relay(source.host, observer=log) as first,
-        Relay(registry.host, observer=log) as second,
+        Relay(source.host, observer=logs[0]) as first,
+        Relay(registry.host, observer=logs[1]) as second,
     ):
-        yield Counted(first.url, second.url, log)
+        yield Counted(first.url, second.url, logs)
 
 
 def test_new_image_of_four_blobs(
@@ -82,12 +95,12 @@ def test_blob_of_another_repository_is_mounted(
     put_image(source.url, "two", "v1", second)
     names = [f"{repository}/one", f"{repository}/two"]
     engine.copy(f"{counted.source}/one:v1", f"{counted.destination}/{names[0]}:v1")
-    before = len(counted.lines())
+    counted.clear()
 
     engine.copy(f"{counted.source}/two:v1", f"{counted.destination}/{names[1]}:v1")
 
     assert_same_image(registry.url, names[1], "v1", second)
-    lines = counted.lines()[before:]
+    lines = counted.lines()
     assert len(lines) <= 17, "\n".join(lines)
 
 
@@ -140,3 +153,179 @@ def test_registry_that_never_mounts_gets_a_large_blob_once(
         assert_same_image(target.url, "app", "v1", image)
 
     assert log.body_bytes("PUT") + log.body_bytes("PATCH") < len(large.blob)
+
+
+# Tags that the destination lacks ----------------------------------------------------------
+
+TAGS = [f"v{number}" for number in range(12)]
+
+
+@pytest.fixture
+def serial_engine(config: TransferConfig) -> Iterator[Engine]:
+    """Run an engine that copies one image after the other, in the order of the items."""
+    with engine_of(replace(config, concurrent_images=1)) as engine:
+        yield engine
+
+
+def put_tags(source: EmbeddedRegistry, tags: list[str] = TAGS) -> dict[str, Image]:
+    """Put one small image for each tag into the source."""
+    images = {tag: make_image(40 + number, []) for number, tag in enumerate(tags)}
+    for tag, image in images.items():
+        put_image(source.url, "app", tag, image)
+    return images
+
+
+def mirror_tags(engine: Engine, source: str, destination: str, tags: list[str] = TAGS) -> None:
+    """Mirror tags of one repository; every image has to arrive."""
+    items = [MirrorItem(f"{source}/app:{tag}", f"{destination}:{tag}") for tag in tags]
+    report = engine.mirror(items)
+    assert [outcome.error for outcome in report.outcomes] == [None] * len(tags)
+
+
+def lookups(lines: list[str], repository: str) -> list[str]:
+    """Return the lookups of tags before they were put, and the requests for the list of tags."""
+    found, put = [], set()
+    for line in lines:
+        method, _, path = line.partition(" ")
+        name = path.removeprefix(f"/v2/{repository}/manifests/")
+        if method == "PUT":
+            put.add(name)
+        is_lookup = method == "HEAD" and name in TAGS and name not in put
+        if is_lookup or f"/{repository}/tags/list" in line:
+            found.append(line)
+    return found
+
+
+def test_tags_of_an_unknown_repository_are_asked_for_once(
+    engine: Engine, counted: Counted, source: EmbeddedRegistry, registry: Registry, repository: str
+) -> None:
+    images = put_tags(source)
+
+    mirror_tags(engine, counted.source, f"{counted.destination}/{repository}")
+
+    for tag, image in images.items():
+        assert_same_image(registry.url, repository, tag, image)
+    asked = lookups(counted.lines(), repository)
+    assert len(asked) == 2, "\n".join(asked)  # one tag, and the list
+
+
+def test_listed_tags_are_looked_up_by_name(
+    serial_engine: Engine,
+    counted: Counted,
+    source: EmbeddedRegistry,
+    registry: Registry,
+    repository: str,
+) -> None:
+    images = put_tags(source)
+    for tag in TAGS[3:5]:
+        put_image(registry.url, repository, tag, images[tag])
+    put_image(registry.url, repository, TAGS[5], images[TAGS[6]])
+
+    mirror_tags(serial_engine, counted.source, f"{counted.destination}/{repository}")
+
+    for tag, image in images.items():
+        assert_same_image(registry.url, repository, tag, image)
+    asked = lookups(counted.lines(), repository)
+    assert sorted(asked[2:]) == [f"HEAD /v2/{repository}/manifests/{tag}" for tag in TAGS[3:6]]
+
+
+def test_no_list_is_read_where_nothing_is_missing(
+    engine: Engine, counted: Counted, source: EmbeddedRegistry, registry: Registry, repository: str
+) -> None:
+    for tag, image in put_tags(source).items():
+        put_image(registry.url, repository, tag, image)
+
+    mirror_tags(engine, counted.source, f"{counted.destination}/{repository}")
+
+    assert len(counted.lines()) == 2 * len(TAGS), "\n".join(counted.lines())
+    assert not [line for line in counted.lines() if "tags/list" in line]
+
+
+def test_one_tag_costs_no_list(
+    engine: Engine, counted: Counted, source: EmbeddedRegistry, repository: str
+) -> None:
+    put_tags(source)
+
+    mirror_tags(engine, counted.source, f"{counted.destination}/{repository}", TAGS[:1])
+
+    assert lookups(counted.lines(), repository) == [f"HEAD /v2/{repository}/manifests/v0"]
+
+
+def test_immutable_tags_are_looked_up_by_name(
+    engine: Engine, counted: Counted, source: EmbeddedRegistry, repository: str
+) -> None:
+    put_tags(source)
+    destination = f"{counted.destination}/{repository}"
+    items = [
+        MirrorItem(f"{counted.source}/app:{tag}", f"{destination}:{tag}", immutable=True)
+        for tag in TAGS
+    ]
+
+    engine.mirror(items)
+
+    assert len(lookups(counted.lines(), repository)) == len(TAGS)
+
+
+def test_the_next_run_asks_again(
+    engine: Engine, counted: Counted, source: EmbeddedRegistry, registry: Registry, repository: str
+) -> None:
+    images = put_tags(source)
+    mirror_tags(engine, counted.source, f"{counted.destination}/{repository}", TAGS[:3])
+    for tag in TAGS:
+        put_image(registry.url, repository, tag, images[tag])
+    counted.clear()
+
+    mirror_tags(engine, counted.source, f"{counted.destination}/{repository}")
+
+    puts = [line for line in counted.lines() if line.startswith("PUT")]
+    assert puts == []
+
+
+class AnswersLists(RegistryBehavior):
+    """A registry that answers requests for lists of tags in its own way."""
+
+    def __init__(self, answer: Response) -> None:
+        self.answer = answer
+        self.lists = 0
+
+    def before_request(self, request: Request) -> Response | None:
+        if request.path.endswith("/tags/list"):
+            self.lists += 1
+            return self.answer
+        return None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Response(401),
+        Response(403),
+        Response(404),
+        Response(404, body=b'{"errors": [{"code": "NAME_UNKNOWN"}]}'),
+        Response(400),
+        Response(429),
+        Response(500),
+        Response(503),
+        Response(204),
+        Response(200, body=b"<html>"),
+        Response(200, body=b'{"name": "app", "tags": null}'),
+        Response(200, body=b'{"name": "app", "tags": ["other", 1, "v3"]}'),
+        Response(200, body=b'{"name": "app", "tags": "v3"}'),
+        Response(200, {"Link": '</v2/app/tags/list?last=a>; rel="next"'}, b'{"tags": ["a"]}'),
+        Response(307, {"Location": "http://registry.invalid/"}),
+    ],
+    ids=lambda answer: f"{answer.status} {answer.body[:40]!r}",
+)
+def test_any_answer_to_a_list_loses_no_image(
+    tmp_path: Path, source: EmbeddedRegistry, serial_engine: Engine, answer: Response
+) -> None:
+    images = put_tags(source)
+    behavior = AnswersLists(answer)
+    with EmbeddedRegistry(tmp_path / "target", behavior=behavior) as target:
+        put_image(target.url, "app", "v3", images["v4"])
+
+        mirror_tags(serial_engine, source.url, f"{target.url}/app")
+
+        for tag, image in images.items():
+            assert_same_image(target.url, "app", tag, image)
+    assert behavior.lists == 1

@@ -11,7 +11,7 @@ from concil.config import KIB, MIB
 from concil.http import unsafe_fast_path
 from concil.http.tls_context import save_session
 
-_JOINED_BODY_SIZE = 64 * KIB  # bytes of a body that is sent together with the headers
+_JOINED_BLOCK_SIZE = 64 * KIB  # bytes of a block that is sent together with the headers
 _BLOCK_SIZE = 1 * MIB
 
 
@@ -48,11 +48,12 @@ class PooledConnection:
         try:
             if not body:
                 self._sock.sendall(head)
-            elif isinstance(body, bytes) and len(body) <= _JOINED_BODY_SIZE:
-                self._sock.sendall(head + body)
+            elif isinstance(body, bytes):
+                self._send_joined(head, body)
             else:
-                self._sock.sendall(head)
-                self._send_body(body)
+                self._send_joined(head, body.read(_BLOCK_SIZE))
+                while block := body.read(_BLOCK_SIZE):
+                    self._sock.sendall(block)
         except (BrokenPipeError, ConnectionResetError):
             self._has_unsent_bytes = True
 
@@ -77,9 +78,10 @@ class PooledConnection:
         connection.sock.settimeout(timeout)
         return connection.sock
 
-    def _send_body(self, body: Any) -> None:  # noqa: ANN401 - bytes, or an object with `read`
-        if isinstance(body, bytes):
-            self._sock.sendall(body)
-            return
-        while block := body.read(_BLOCK_SIZE):
+    def _send_joined(self, head: bytes, block: bytes | memoryview) -> None:
+        """Send a head and the first block of a body, in one call if the block is small."""
+        if len(block) <= _JOINED_BLOCK_SIZE:
+            self._sock.sendall(head + block)
+        else:
+            self._sock.sendall(head)
             self._sock.sendall(block)

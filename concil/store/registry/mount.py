@@ -38,6 +38,7 @@ class BlobMounter:
         host_profiles: HostProfiles,
         stored_size: Callable[[Descriptor], int | None],
         create_writer: Callable[[int, Digest], RegistryBlobWriter],
+        was_repository_empty: Callable[[], bool] = lambda: False,
     ) -> None:
         """Mount into the repository of ``client``.
 
@@ -45,11 +46,13 @@ class BlobMounter:
             host_profiles: records which hosts look blobs up in this way.
             stored_size: returns the size of a stored blob as `RegistryClient.head_blob` does.
             create_writer: returns the writer of a blob, given its size and digest.
+            was_repository_empty: returns whether a list has shown that the repository had no tags.
         """
         self._client = client
         self._host_profiles = host_profiles
         self._stored_size = stored_size
         self._create_writer = create_writer
+        self._was_repository_empty = was_repository_empty
         self._lock = threading.Lock()  # guards the field below
         self._refused: set[Digest | None] = set()  # lookups that the registry refused
 
@@ -87,7 +90,8 @@ class BlobMounter:
         if session is None:
             return MountResult(self._is_confirmed(blob))
         is_known = self._host_profiles.quirks_for(self._host).lookup_by_mount is not None
-        if is_known or blob.size <= MAX_UNCHECKED_SIZE or not self._is_found(blob):
+        is_unlikely = blob.size <= MAX_UNCHECKED_SIZE or self._was_repository_empty()
+        if is_known or is_unlikely or not self._is_found(blob):
             return self._begin(blob, session)
         self._record_lookup(works=False)
         session.cancel()

@@ -28,6 +28,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.registry import manifest_check
 from concil.registry.client import RegistryClient
+from concil.registry.missing_tags import MissingTags
 from concil.registry.quirks import MIN_ADAPTIVE_CHUNK, HostProfiles, Strategy
 from concil.registry.referrers import Referrers, SharedReferrers
 from concil.store.protocols import BaseStore, MountResult
@@ -131,7 +132,7 @@ class RepositoryStore(BaseStore):
 
     lists_referrers = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is shared by all stores of a run
         self,
         client: RegistryClient,
         *,
@@ -139,13 +140,14 @@ class RepositoryStore(BaseStore):
         host_profiles: HostProfiles,
         chunk_size: int | None = None,
         referrers: SharedReferrers | None = None,
+        missing_tags: MissingTags | None = None,
     ) -> None:
         """Create a store that uses ``client``.
 
         Args:
             name: the repository in its usual form.
             host_profiles: what is known about hosts; shared by all stores of a run.
-            referrers: what is known about their referrers; shared in the same way.
+            referrers, missing_tags: what is known about their tags; shared in the same way.
             chunk_size: bytes of one PATCH, unless the host has its own limits;
                 None: what the host transfers in about two seconds, 10 to 64 MiB.
         """
@@ -155,8 +157,12 @@ class RepositoryStore(BaseStore):
         self._host_profiles = host_profiles
         self._chunk_size = chunk_size
         self._wrong_size_blobs: set[Digest] = set()  # blobs with another size
-        self._mounter = BlobMounter(client, host_profiles, self._stored_size, self.create_writer)
         self._referrers = Referrers(client, referrers or SharedReferrers())
+        self._missing_tags = missing_tags or MissingTags()
+        was_empty = partial(self._missing_tags.was_repository_empty, client)
+        self._mounter = BlobMounter(
+            client, host_profiles, self._stored_size, self.create_writer, was_empty
+        )
 
     @property
     def host(self) -> str:
@@ -182,6 +188,12 @@ class RepositoryStore(BaseStore):
         """Look up a tag or digest. See `store.protocols.Source`."""
         return self.client.head_manifest(reference or "latest")
 
+    def find_existing(self, reference: str, *, is_probably_new: bool) -> Descriptor | None:
+        """Look up what a reference names before it is written. See `MissingTags`."""
+        if ":" in reference or not is_probably_new:
+            return self.find_manifest(reference)
+        return self._missing_tags.find(self.client, reference or "latest", self.find_manifest)
+
     def get_manifest(self, reference: str) -> Manifest:
         """Fetch a manifest by tag or digest; a digest is verified."""
         return self.client.get_manifest(reference or "latest")
@@ -200,6 +212,7 @@ class RepositoryStore(BaseStore):
             return self.client.put_manifest(manifest.body, manifest.media_type, reference)
 
         answer = put()
+        self._missing_tags.record_put(self.client, reference)
         manifest_check.confirm_manifest(
             self.client, manifest, reference, put, self._host_profiles.confirmed_manifests
         )

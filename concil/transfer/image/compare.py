@@ -54,7 +54,7 @@ def compare_image(
     may_skip = job.immutable and not job.recheck
     if may_skip and recorded is not None and is_still_present(job, recorded):
         return PresentImage(recorded.destination, None)
-    existing = find_at_destination(job)
+    existing = find_at_destination(job, history)
     if existing is None and job.source.may_read_unannounced(is_single=job.is_single):
         return ComparedImage(manifest_cache.find_and_read(job), None, None)
     source = job.source.find_manifest(job.source_reference)
@@ -71,10 +71,17 @@ def compare_image(
     return PresentImage(existing.digest, source.digest)
 
 
-def find_at_destination(job: ImageJob) -> Descriptor | None:
-    """Find the image's reference at the destination; None: missing or unreadable."""
+def find_at_destination(job: ImageJob, history: History) -> Descriptor | None:
+    """Find the image's reference at the destination; None: missing or unreadable.
+
+    Immutable tags are always looked up by name, because a list of tags may be out of date.
+    """
+    may_be_listed = bool(job.destination.host) and not (job.is_single or job.immutable)
+    is_probably_new = may_be_listed and history.find_image(job.key) is None
     try:
-        return job.destination.find_manifest(job.destination_reference)
+        return job.destination.find_existing(
+            job.destination_reference, is_probably_new=is_probably_new
+        )
     except StatusError as error:
         # Distribution's response for a damaged file or link, which can be rewritten.
         if error.status != requests.codes.server_error:

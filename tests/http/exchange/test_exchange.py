@@ -229,3 +229,74 @@ def test_silence_within_a_body_ends_by_its_timeout() -> None:
     finally:
         done.set()
         server.close()
+
+
+# Requests with a body -------------------------------------------------------------------
+
+
+class StreamBody:
+    """A body that is read block by block, as a chunk of a blob is."""
+
+    def __init__(self, content: bytes, error: ConcilError | None = None) -> None:
+        self._content, self._error = content, error
+        self._position = 0
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def read(self, size: int = -1) -> memoryview:
+        """Return the next block, or raise the error."""
+        if self._error is not None:
+            raise self._error
+        stop = len(self._content) if size < 0 else self._position + size
+        block = memoryview(self._content)[self._position : stop]
+        self._position += len(block)
+        return block
+
+
+def send_stream(body: StreamBody) -> tuple[list[bytes], ConcilError | None]:
+    """Send a PUT; return what the server received, as it came, and the error of the client."""
+    pieces: list[bytes] = []
+    error: ConcilError | None = None
+
+    def serve(connection: socket.socket) -> None:
+        size = None  # bytes of the whole request
+        while size is None or len(b"".join(pieces)) < size:
+            if not (piece := connection.recv(4 * 1024 * 1024)):
+                return
+            pieces.append(piece)
+            head, end, _ = b"".join(pieces).partition(b"\r\n\r\n")
+            size = len(head + end) + len(body) if end else None
+        connection.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+    with TCPServer(serve) as server, create_session() as session:
+        try:
+            Transport(session).send(
+                requests.Request("PUT", f"http://{server.host}/", data=body)
+            ).close()
+        except ConcilError as caught:
+            error = caught
+    return pieces, error
+
+
+@pytest.mark.parametrize("size", [1, 1000, 64 * 1024, 64 * 1024 + 1, 3 * 1024 * 1024 + 5])
+def test_streamed_body_arrives_whole(size: int) -> None:
+    content = (BODY * (size // len(BODY) + 1))[:size]
+
+    pieces, error = send_stream(StreamBody(content))
+
+    assert error is None
+    assert b"".join(pieces).partition(b"\r\n\r\n")[2] == content
+
+
+def test_small_streamed_body_comes_with_the_head() -> None:
+    pieces, _ = send_stream(StreamBody(BODY[:1000]))
+
+    assert len(pieces) == 1
+
+
+def test_nothing_is_sent_if_the_first_block_cannot_be_read() -> None:
+    pieces, error = send_stream(StreamBody(BODY, ConcilError("the source is gone")))
+
+    assert pieces == []
+    assert str(error) == "the source is gone"

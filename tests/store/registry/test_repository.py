@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
-from concil.errors import ConnectionLost, NotFound, ProtocolViolation, RegistryDenied, SizeMismatch
+from concil.errors import (
+    Cancelled,
+    ConnectionLost,
+    NotFound,
+    ProtocolViolation,
+    RegistryDenied,
+    SizeMismatch,
+)
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import OCI_MANIFEST
 from concil.registry.client import RegistryClient
+from concil.registry.missing_tags import MissingTags
 from concil.registry.quirks import HostProfiles
 from concil.store.registry.repository import RepositoryStore
 from tests.support.images import make_image
@@ -21,6 +30,7 @@ from tests.support.scripted_server import (
     ScriptedServer,
     reply,
 )
+from tests.support.tcp_peers import TIMEOUT
 
 BLOB = b"0123456789" * 100
 DIGEST = Digest.from_bytes(BLOB)
@@ -310,3 +320,108 @@ def test_a_session_in_the_query_of_a_mount_is_not_used(
     store.begin_blob(len(BLOB), DIGEST)
 
     assert not store.looks_up_by_mount
+
+
+# Tags that a repository lacks --------------------------------------------------------------
+
+LIST = r"/v2/team/app/tags/list\?n=1000"
+UNKNOWN_NAME = b'{"errors": [{"code": "NAME_UNKNOWN", "message": "repository name not known"}]}'
+
+
+def find_tags(store: RepositoryStore, *tags: str) -> list[bool]:
+    """Return for each tag whether it exists."""
+    return [store.find_existing(tag, is_probably_new=True) is not None for tag in tags]
+
+
+def test_an_unknown_repository_is_asked_for_one_tag_and_for_its_list(
+    server: ScriptedServer, store: RepositoryStore
+) -> None:
+    server.respond("HEAD", "/v2/team/app/manifests/.*", reply(404))
+    server.respond("GET", LIST, reply(404, UNKNOWN_NAME))
+
+    assert find_tags(store, "a", "b", "c", "d") == [False] * 4
+    assert [request.method for request in server.requests] == ["HEAD", "GET"]
+
+
+def test_no_blob_of_an_unknown_repository_is_looked_up_again(
+    server: ScriptedServer, store: RepositoryStore
+) -> None:
+    large = Descriptor("application/octet-stream", DIGEST, 1_000_000)
+    server.respond("HEAD", "/v2/team/app/manifests/.*", reply(404))
+    server.respond("GET", LIST, reply(404, UNKNOWN_NAME))
+    server.respond("POST", OWN_MOUNT, reply(202, Location="/v2/team/app/blobs/uploads/1"))
+    find_tags(store, "a", "b")
+
+    result = store.mount(large, "team/app")
+
+    assert result.writer is not None
+    assert not result.is_mounted
+    assert [request.method for request in server.requests] == ["HEAD", "GET", "POST"]
+
+
+def test_what_was_put_is_looked_up_by_its_name(
+    server: ScriptedServer, store: RepositoryStore
+) -> None:
+    manifest = Manifest.parse(IMAGE.manifest, OCI_MANIFEST)
+    stored = reply(
+        200,
+        IMAGE.manifest,
+        Docker_Content_Digest=str(manifest.digest),
+        Content_Type=OCI_MANIFEST,
+    )
+    server.respond("HEAD", "/v2/team/app/manifests/a", reply(404))
+    server.respond("GET", LIST, reply(200, b'{"tags": []}'))
+    server.respond("PUT", "/v2/team/app/manifests/b", reply(201))
+    server.respond("HEAD", "/v2/team/app/manifests/b", stored)
+    assert find_tags(store, "a", "b") == [False, False]
+
+    store.put_manifest(manifest, "b")
+
+    assert find_tags(store, "b", "c") == [True, False]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(404),
+        reply(404, b'{"errors": [{"code": "UNSUPPORTED"}]}'),
+        reply(403),
+        reply(500),
+        reply(200, b"[]"),
+        reply(200, b'{"tags": ["x"]}', Link='</v2/team/app/tags/list?last=x>; rel="next"'),
+        reply(200, json.dumps({"tags": [f"t{n}" for n in range(1000)]}).encode()),
+    ],
+    ids=["404", "404 with another code", "403", "500", "no object", "two pages", "cut"],
+)
+def test_without_a_list_every_tag_is_looked_up(
+    server: ScriptedServer, store: RepositoryStore, answer: ScriptedResponse
+) -> None:
+    server.respond("HEAD", "/v2/team/app/manifests/.*", reply(404))
+    server.respond("GET", LIST, answer)
+
+    find_tags(store, "a", "b", "c")
+
+    assert [request.method for request in server.requests] == ["HEAD", "GET", "HEAD", "HEAD"]
+
+
+def test_a_cancelled_run_does_not_wait_for_the_first_tag(
+    server: ScriptedServer, store: RepositoryStore
+) -> None:
+    store.client.endpoint.transport.cancel.set()
+    missing_tags = MissingTags()
+    asked, answer = threading.Event(), threading.Event()
+
+    def look_up(_tag: str) -> None:
+        asked.set()
+        assert answer.wait(TIMEOUT)
+
+    first = threading.Thread(target=missing_tags.find, args=(store.client, "a", look_up))
+    first.start()
+    try:
+        assert asked.wait(TIMEOUT)
+        with pytest.raises(Cancelled):
+            missing_tags.find(store.client, "b", look_up)
+    finally:
+        answer.set()
+        first.join()
+    assert server.requests == []
