@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Self
 from concil.config import Timeouts, TransferConfig
 from concil.engine.file_blobs import FileBlobTransfers
 from concil.engine.image_resolver import Endpoints, ImageResolver
-from concil.engine.processes.process_settings import ProcessSettings, divide_config
+from concil.engine.processes.process_settings import (
+    ProcessSettings,
+    check_destination,
+    divide_config,
+)
 from concil.engine.store_factory import StoreFactory
 from concil.errors import Cancelled, ConcilError
 from concil.oci.address import Address, parse_address
@@ -136,6 +140,8 @@ class EngineComponents:
                 iterator = iter(items)
                 first_items = list(itertools.islice(iterator, processes))
                 items = itertools.chain(first_items, iterator)
+                for item in first_items:
+                    check_destination(item)
                 if len(first_items) > 1:
                     return self._create_process_mirror(len(first_items), options).run(items)
         config = self.transfer_context.config

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 GRACE_PERIOD = 9.0  # seconds for the chunks in flight of a process, and its end
 _POLL_INTERVAL = 0.1  # seconds between checks for cancellation
 _END_TIMEOUT = 5.0  # seconds for a process to end that has said that it is done
+_START_TIMEOUT = 2.0  # seconds for which processes that have started wait for the others
 _MAX_DEATHS = 2  # processes that end while they copy an image, until the image fails
 
 
@@ -55,6 +56,9 @@ class ProcessMirror:
         self._items: Iterator[MirrorItem] = iter(())
         self._has_items = True  # the iterator has not ended
         self._is_stopped = False  # no further image is started
+        self._is_ending = False  # all processes are ended
+        self._early: list[Request] = []  # for images, while other processes start
+        self._start_deadline = 0.0  # monotonic seconds
         self._interrupted: deque[Task] = deque()  # images of processes that have died
         self._count = 0  # images that were started
         self._report = MirrorReport()
@@ -71,12 +75,12 @@ class ProcessMirror:
             for settings in self._settings:
                 if not self._start(settings):
                     break
+            self._start_deadline = time.monotonic() + _START_TIMEOUT
             self._serve()
         except BaseException:
             self._options = replace(self._options, on_outcome=None)  # it may be what failed
             raise
         finally:
-            self._is_stopped = self._is_stopped or bool(self._children)
             self._end()
         if self._cancel.is_set():
             raise Cancelled("cancelled; run the mirror again to resume")
@@ -161,18 +165,32 @@ class ProcessMirror:
         while self._children and not self._cancel.is_set():
             with contextlib.suppress(queue.Empty):
                 self._events.get(timeout=_POLL_INTERVAL)()
+            self._answer_early()
 
     @property
     def _may_continue(self) -> bool:
         return self._has_items and not self._is_stopped and not self._cancel.is_set()
 
     def _on_next(self, request: Request) -> None:
+        """Answer with the next image, once all processes are ready for one.
+
+        Otherwise the first process would take as many as it copies at a time.
+        """
+        request.child.is_ready = True
+        self._early.append(request)
+        self._answer_early()
+
+    def _answer_early(self) -> None:
+        is_late = self._is_ending or time.monotonic() > self._start_deadline
+        if is_late or all(child.is_ready for child in self._children):
+            while self._early:
+                self._answer(self._early.pop(0))
+
+    def _answer(self, request: Request) -> None:
         """Answer with the next image; None: there is none, or the run is stopped."""
-        child = request.child
-        child.is_ready = True
-        task = None
+        child, task = request.child, None
         try:
-            if not self._is_stopped and not self._cancel.is_set():
+            if not (self._is_ending or self._is_stopped or self._cancel.is_set()):
                 task = self._next_task()
         finally:
             if task is not None:
@@ -215,9 +233,11 @@ class ProcessMirror:
 
     def _end(self) -> None:
         """Let processes that still run finish their chunks in flight, then kill them."""
+        self._is_ending = True
         try:
             for child in self._children:
                 child.notify("cancel")
+            self._answer_early()
             deadline = time.monotonic() + GRACE_PERIOD
             while self._children and time.monotonic() < deadline:
                 with contextlib.suppress(queue.Empty):
