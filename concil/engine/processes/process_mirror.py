@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 GRACE_PERIOD = 9.0  # seconds for the chunks in flight of a process, and its end
 _POLL_INTERVAL = 0.1  # seconds between checks for cancellation
 _END_TIMEOUT = 5.0  # seconds for a process to end that has said that it is done
-_START_TIMEOUT = 2.0  # seconds for which processes that have started wait for the others
+_START_TIMEOUT = 10.0  # seconds for which processes that have started wait for the others
 _MAX_DEATHS = 2  # processes that end while they copy an image, until the image fails
 
 
