@@ -16,6 +16,7 @@ from concil.auth.credentials.credentials import CredentialProviders, Credentials
 from concil.auth.ping import check_password, ping_challenges
 from concil.auth.realm_policy import check_realm
 from concil.auth.scope import Scopes, join_scopes, push_scopes
+from concil.auth.shared_attempts import SharedAttempts
 from concil.auth.token_cache import AuthAttempt, CachedToken, TokenSlot
 from concil.auth.token_service import TokenRequest, TokenService, registry_token_header
 from concil.errors import (
@@ -39,16 +40,21 @@ class Authenticator:
     """
 
     def __init__(
-        self, transport: Transport, registry_url: str, providers: CredentialProviders | None = None
+        self,
+        transport: Transport,
+        registry_url: str,
+        providers: CredentialProviders | None = None,
+        attempts: SharedAttempts | None = None,
     ) -> None:
         """Use the credentials of ``providers``; anonymous access if None.
 
         Args:
             registry_url: the registry's own URL, which token realms are checked against.
+            attempts: those of other processes of the run; None if there are none.
         """
         self._transport = transport
         self.registry_url = registry_url
-        self._credential_chain = CredentialChain(providers or CredentialProviders())
+        self._credential_chain = CredentialChain(providers or CredentialProviders(), attempts)
         self._token_service = TokenService(transport)
         self._uses_basic = False  # send Basic with every request
         self._ping_challenges: list[Challenge] | None = None  # from GET /v2/

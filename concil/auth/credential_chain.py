@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from concil.auth.credentials.credentials import CredentialProviders, Credentials
 from concil.auth.scope import Scopes
+from concil.auth.shared_attempts import SharedAttempts, Verdict
 from concil.errors import ConcilError, RegistryDenied
 
 _MIN_EXPIRY_AGE = 600.0  # seconds; a helper's credentials are not expired before
@@ -22,8 +23,15 @@ class CredentialChain:
     would lock the user out.
     """
 
-    def __init__(self, providers: CredentialProviders) -> None:
-        """Use the credentials of ``providers``."""
+    def __init__(
+        self, providers: CredentialProviders, attempts: SharedAttempts | None = None
+    ) -> None:
+        """Use the credentials of ``providers``.
+
+        Args:
+            attempts: those of other processes of the run; None if there are none.
+        """
+        self._attempts = attempts
         self._providers = providers
         self._explicit = providers.explicit
         self._provided: Credentials | None = None  # by `stored` or `prompt`
@@ -105,15 +113,44 @@ class CredentialChain:
         with self._attempt_lock:
             self.raise_if_rejected(scopes)
             if self.current != self._valid:
-                yield self.current
+                with self._attempt_of_all_processes(scopes):
+                    yield self.current
                 return
         yield self.current
+
+    @contextmanager
+    def _attempt_of_all_processes(self, scopes: Scopes) -> Iterator[None]:
+        """Wait for attempts of other processes, and adopt their results. Raises as above."""
+        credentials = self.current
+        if self._attempts is None or credentials is None:
+            yield
+            return
+        with self._attempts.exclusive(credentials) as verdicts:
+            for verdict in verdicts:
+                with self._state_lock:
+                    self._adopt(credentials, verdict)
+            self.raise_if_rejected(scopes)
+            yield
+
+    def _adopt(self, credentials: Credentials, verdict: Verdict) -> None:
+        """Store the result of an attempt. The caller holds the state lock."""
+        if verdict.error is None:
+            self._valid = credentials
+        else:
+            self._rejections[verdict.scopes] = (credentials, verdict.error)
 
     def mark_valid(self, credentials: Credentials | None) -> None:
         """Record that the credentials were accepted."""
         if credentials is not None:
-            with self._state_lock:
-                self._valid = credentials
+            self._record(credentials, Verdict())
+
+    def _record(self, credentials: Credentials, verdict: Verdict) -> None:
+        """Store the result of an attempt, for all processes."""
+        with self._state_lock:
+            is_known = verdict.error is None and self._valid == credentials
+            self._adopt(credentials, verdict)
+        if self._attempts is not None and not is_known:
+            self._attempts.record(credentials, verdict)
 
     def is_valid(self, credentials: Credentials) -> bool:
         """Return whether the credentials were accepted before."""
@@ -157,8 +194,7 @@ class CredentialChain:
             error: what `raise_if_rejected` raises from now on.
             scopes: the scopes they were rejected for; None for all.
         """
-        with self._state_lock:
-            self._rejections[scopes] = (rejected, error)
+        self._record(rejected, Verdict(error, scopes))
 
     def _can_refresh(self, rejected: Credentials) -> bool:
         """Return whether to look up the login again. The caller holds the lookup lock."""

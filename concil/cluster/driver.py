@@ -23,7 +23,8 @@ from concil.cluster.worker import CopyTask, EnginePlugin, EngineSettings, copy_i
 from concil.errors import Cancelled, ConcilError, ConnectionLost, Unreachable, UsageError, safe_repr
 from concil.oci.address import LAYOUT, LayoutAddress, parse_address
 from concil.oci.reference import is_loopback
-from concil.progress.events import Event, ProgressSink, State, emit
+from concil.progress.batcher import emit_batch
+from concil.progress.events import ProgressSink
 from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 
 logger = logging.getLogger(__name__)
@@ -155,8 +156,7 @@ class DaskCluster:
 
     def _emit_progress(self, event: tuple[float, list[list[Any]]]) -> None:
         """Emit the progress events of a worker."""
-        for kind, subject, target, state, *details in event[1]:
-            emit(self._progress, Event(kind, subject, target, State(state), *details))
+        emit_batch(self._progress, event[1])
 
     def _check_item(self, item: MirrorItem) -> MirrorItem:
         target = parse_address(item.destination)

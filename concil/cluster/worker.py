@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -21,7 +20,7 @@ from concil.config import MIB, TransferConfig
 from concil.engine.engine import Engine
 from concil.engine.image_resolver import Endpoints
 from concil.errors import Cancelled, ConcilError, UsageError
-from concil.progress.events import Event, State
+from concil.progress.batcher import ProgressBatcher
 from concil.runtime.cancellation import CancelScope, current_scope, run_in_scope
 from concil.runtime.limits import start_thread
 from concil.transfer.blob.transfer import BlobResult, BlobTransfer
@@ -33,7 +32,6 @@ LOCKED_BLOB_SIZE = 8 * MIB  # bytes; two workers may upload the same smaller blo
 GRACE_PERIOD = 10.0  # seconds for chunks in flight when a run ends
 _SCHEDULER_TIMEOUT = 30.0  # seconds
 _LOCK_TIMEOUT = 2.0  # seconds that a worker waits for a lock before it checks for cancellation
-_PROGRESS_INTERVAL = 0.2  # seconds between progress messages
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -90,7 +88,7 @@ class EnginePlugin(WorkerPlugin):
         self._lock = threading.Lock()  # guards _engine and _is_closed
         self._engine: Engine | None = None
         self._is_closed = False
-        self._progress = _ProgressBatcher(
+        self._progress = ProgressBatcher(
             worker.address, lambda events: worker.log_event(progress_topic(self.name), events)
         )
 
@@ -198,42 +196,3 @@ class EnginePlugin(WorkerPlugin):
         except OSError as error:  # distributed's connection errors are subclasses
             logger.warning("the scheduler does not respond: %s", error)
             return None
-
-
-class _ProgressBatcher:
-    """A progress sink that batches events; of each subject it keeps the latest one."""
-
-    def __init__(self, name: str, send: Callable[[list[list[Any]]], object]) -> None:
-        self._name = name
-        self._send = send
-        self._lock = threading.Lock()  # guards the fields below and the order of messages
-        self._pending: dict[tuple[str, str, str, bool], Event] = {}
-        self._last_sent = 0.0  # monotonic seconds
-
-    def __call__(self, event: Event, /) -> None:
-        moving = event.state is State.MOVING
-        event = replace(event, worker=f"{self._name} {threading.current_thread().name}")
-        key = (event.kind, event.subject, event.target, moving)
-        with self._lock:
-            self._pending.pop(key, None)
-            self._pending[key] = event
-            if time.monotonic() - self._last_sent < _PROGRESS_INTERVAL:
-                return
-            self._flush()
-
-    def flush(self) -> None:
-        """Send the pending events."""
-        with self._lock:
-            self._flush()
-
-    def _flush(self) -> None:
-        events, self._pending = list(self._pending.values()), {}
-        self._last_sent = time.monotonic()
-        if not events:
-            return
-        try:
-            self._send(
-                [[*astuple(event)[:3], event.state.value, *astuple(event)[4:]] for event in events]
-            )
-        except Exception:  # whatever distributed raises: progress errors must not end a transfer
-            logger.exception("progress events cannot be sent to the driver")

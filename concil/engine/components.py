@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from concil.config import Timeouts, TransferConfig
 from concil.engine.file_blobs import FileBlobTransfers
 from concil.engine.image_resolver import Endpoints, ImageResolver
+from concil.engine.processes.process_settings import (
+    ProcessSettings,
+    check_destination,
+    divide_config,
+)
 from concil.engine.store_factory import StoreFactory
 from concil.errors import Cancelled, ConcilError
 from concil.oci.address import Address, parse_address
 from concil.progress.events import Event, ProgressSink, State, emit
 from concil.registry.quirks import HostProfiles
 from concil.runtime.cancellation import SupportsIsSet, call_scope
+from concil.runtime.parent_process import ParentProcess
 from concil.store.archive.pool import ArchiveWrites
 from concil.transfer.context import TransferContext
 from concil.transfer.image.copier import ImageCopier
@@ -27,8 +35,11 @@ from concil.transfer.journal import Journal
 from concil.transfer.mirror.denied_hosts import DeniedHosts
 from concil.transfer.mirror.mirror import Mirror, MirrorOptions
 from concil.transfer.mirror.prune import PruneOptions, Pruner, PruneResult
-from concil.transfer.mirror.report import MirrorItem
+from concil.transfer.mirror.report import MirrorItem, MirrorReport
 from concil.transfer.worker_pool import WorkerPool
+
+if TYPE_CHECKING:
+    from concil.engine.processes.process_mirror import ProcessMirror
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +55,25 @@ class EngineComponents:
     denied_hosts: DeniedHosts
     pruner: Pruner
     progress: ProgressSink | None
+    endpoints: Endpoints
+    timeouts: Timeouts | None
 
     @classmethod
-    def create(
+    def create(  # noqa: PLR0913, PLR0917 - the settings of an engine
         cls,
         config: TransferConfig,
         journal: Journal,
         endpoints: Endpoints,
         timeouts: Timeouts | None,
         progress: ProgressSink | None,
+        parent: ParentProcess | None = None,
     ) -> Self:
-        """Create the parts, without starting threads or opening connections."""
-        context = TransferContext(config, journal=journal)
+        """Create the parts, without starting threads or opening connections.
+
+        Args:
+            parent: of a run that is split over several processes.
+        """
+        context = TransferContext(config, journal=journal, parent=parent)
         factory = StoreFactory(
             config,
             timeouts=timeouts,
@@ -63,6 +81,7 @@ class EngineComponents:
             host_profiles=HostProfiles(
                 journal.load_host_profile, journal.save_host_profile, context.bandwidth.limit_for
             ),
+            parent=parent,
         )
         resolver = ImageResolver(factory, endpoints)
         pool = WorkerPool(context)
@@ -73,9 +92,11 @@ class EngineComponents:
             pool,
             FileBlobTransfers(pool, progress),
             ImageCopier(pool, progress),
-            DeniedHosts(),
+            DeniedHosts(parent),
             Pruner(pool, resolver.find_manifest),
             progress,
+            endpoints,
+            timeouts,
         )
 
     @contextlib.contextmanager
@@ -100,7 +121,57 @@ class EngineComponents:
             emit(self.progress, Event("image", *names, State.FAILED, 0, None, str(error)))
             raise
 
-    def create_mirror(
+    def mirror(
+        self,
+        items: Iterable[MirrorItem],
+        options: MirrorOptions,
+        cancel: SupportsIsSet | None,
+        *,
+        dry_run: bool,
+        processes: int,
+    ) -> MirrorReport:
+        """Copy images, or plan the copies for a dry run.
+
+        Args:
+            processes: their number, unless there are fewer images.
+        """
+        if processes > 1:
+            with call_scope(cancel):
+                iterator = iter(items)
+                first_items = list(itertools.islice(iterator, processes))
+                items = itertools.chain(first_items, iterator)
+                for item in first_items:
+                    check_destination(item)
+                if len(first_items) > 1:
+                    return self._create_process_mirror(len(first_items), options).run(items)
+        config = self.transfer_context.config
+        with self.archive_call(cancel) as archives:
+            options = replace(options, pending_destinations=archives)
+            mirror = self._create_mirror(options, archives, dry_run=dry_run)
+            return mirror.run(items, config.concurrent_images if config.workers else 1)
+
+    def _create_process_mirror(self, count: int, options: MirrorOptions) -> ProcessMirror:
+        from concil.engine.processes.process_mirror import ProcessMirror  # noqa: PLC0415  # rare
+        from concil.engine.processes.services import Services  # noqa: PLC0415
+
+        context, factory = self.transfer_context, self.store_factory
+        settings = [
+            ProcessSettings(
+                f"process {index + 1}",
+                divide_config(context.config, count, index),
+                self.endpoints,
+                self.timeouts,
+                context.journal.path if context.journal.is_usable else None,
+                logging.getLogger("concil").getEffectiveLevel(),
+            )
+            for index in range(count)
+        ]
+        services = Services(
+            factory.host_limiters, context.bandwidth, self.denied_hosts, factory.warnings
+        )
+        return ProcessMirror(settings, services, context.cancel, options, self.progress)
+
+    def _create_mirror(
         self, options: MirrorOptions, archives: ArchiveWrites, *, dry_run: bool
     ) -> Mirror:
         """Create a mirror that copies its images, or plans the copies for a dry run."""

@@ -14,6 +14,7 @@ from concil.config import Timeouts, TransferConfig
 from concil.engine import layer
 from concil.engine.components import EngineComponents
 from concil.engine.image_resolver import Endpoints
+from concil.engine.processes.process_settings import ProcessCount, count_processes
 from concil.engine.store_factory import list_images
 from concil.errors import UsageError
 from concil.fs.local_file import LocalFile, check_writable
@@ -235,6 +236,7 @@ class Engine:
         keep_outcomes: bool = True,
         fail_fast: bool = False,
         dry_run: bool = False,
+        processes: ProcessCount = 1,
         cancel: SupportsIsSet | None = None,
     ) -> MirrorReport:
         """Copy many images; a failure is an entry of the report.
@@ -247,21 +249,19 @@ class Engine:
             keep_outcomes: False: only count images that did not fail, to keep the report small.
             fail_fast: start no further images after a failure.
             dry_run: write nothing; images to copy are WAITING, with their missing blobs.
+            processes: new processes that share the work and the limits, or "auto"; not more
+                than there are images, workers or jobs of a host. A dry run uses none.
             cancel: when set, cancels this call only.
         Raises:
             Cancelled: the call was cancelled; run it again to resume.
             ConcilError: an archive could not be written and is unchanged.
         """
         arguments.check_callable("on_image", on_image)
-        items = check_items(items)
-        self._components.store_factory.forget_tags()
-        with self._components.archive_call(cancel) as archives:
-            options = MirrorOptions(
-                on_image, keep_outcomes, fail_fast, self._components.denied_hosts, archives
-            )
-            mirror = self._components.create_mirror(options, archives, dry_run=dry_run)
-            coordinators = self.config.concurrent_images if self.config.workers else 1
-            return mirror.run(items, max(1, coordinators))
+        components, items = self._components, check_items(items)
+        components.store_factory.forget_tags()
+        options = MirrorOptions(on_image, keep_outcomes, fail_fast, components.denied_hosts)
+        count = 1 if dry_run else count_processes(processes, self.config)
+        return components.mirror(items, options, cancel, dry_run=dry_run, processes=count)
 
     def prune(
         self, repository: str, pruning: PruneOptions, *, cancel: SupportsIsSet | None = None

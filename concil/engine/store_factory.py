@@ -15,6 +15,7 @@ from concil.config import Timeouts, TransferConfig
 from concil.errors import UsageError
 from concil.http.requests_session import TLSSettings, create_session
 from concil.http.throttle.host_limiter import HostLimiters
+from concil.http.throttle.shared_limiter import share_limiters
 from concil.http.transport import Transport
 from concil.http.warning_header import WarningLog
 from concil.oci.address import Address, LayoutAddress
@@ -28,6 +29,7 @@ from concil.registry.missing_tags import MissingTags
 from concil.registry.quirks import HostProfiles
 from concil.registry.referrers import SharedReferrers
 from concil.runtime import arguments
+from concil.runtime.parent_process import ParentProcess
 from concil.store.registry.repository import RegistryBlobReader, RepositoryStore
 
 if TYPE_CHECKING:  # archives and layouts are imported when an address is one
@@ -69,21 +71,31 @@ class StoreFactory:
         timeouts: Timeouts | None,
         cancel: threading.Event,
         host_profiles: HostProfiles | None = None,
+        parent: ParentProcess | None = None,
     ) -> None:
         """Create the factory without opening anything; `close` closes every connection.
 
         Args:
             host_profiles: recorded behaviour of hosts; None: the built-in profiles only.
+            parent: of a run that is split over several processes.
         """
+        self._parent = parent
         self._config = config
         self._timeouts = timeouts
         self._cancel = cancel
-        self._host_limiters = HostLimiters(
-            config.requests, limits_by_api_host(config.host_limits), config.retry.max_retry_after
+        self.host_limiters = HostLimiters(
+            config.requests,
+            limits_by_api_host(config.host_limits),
+            config.retry.max_retry_after,
+            create_limiter=None if parent is None else share_limiters(parent),
         )
-        self.warnings = WarningLog()
+        self.warnings = WarningLog(parent)
         self._host_profiles = host_profiles or HostProfiles()
-        self._referrers = SharedReferrers()
+        self._referrers = (
+            SharedReferrers()
+            if parent is None
+            else SharedReferrers(lambda name: parent.slot(name, 1, cancel))
+        )
         self._missing_tags = MissingTags()
         self._transports: dict[TLSSettings, Transport] = {}
         self._keychains: dict[str | None, Keychain] = {}  # by authfile
@@ -243,6 +255,7 @@ class StoreFactory:
                     base_url,
                     providers=providers,
                     allow_plain_http=may_use_http and reference.scheme == "docker",
+                    parent=self._parent,
                 )
                 self._endpoints[base_url, options, scope] = endpoint
             return endpoint
@@ -266,7 +279,7 @@ class StoreFactory:
                 session,
                 timeouts=self._timeouts,
                 cancel=self._cancel,
-                host_limiters=self._host_limiters,
+                host_limiters=self.host_limiters,
                 warnings=self.warnings,
             )
         return transport

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from concil.http.sanitize import clean_text
+from concil.runtime.parent_process import ParentProcess
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +34,13 @@ class RegistryWarning:
 class WarningLog:
     """Collects the warnings of all registries, each once. Any thread may call any method."""
 
-    def __init__(self) -> None:
-        """Create an empty log."""
+    def __init__(self, parent: ParentProcess | None = None) -> None:
+        """Create an empty log.
+
+        Args:
+            parent: logs the warnings of all processes of the run; None: log them here.
+        """
+        self._parent = parent
         self._lock = threading.Lock()  # guards _kept
         self._kept: dict[RegistryWarning, None] = {}
 
@@ -46,13 +52,18 @@ class WarningLog:
     def record(self, host: str, header: str) -> None:
         """Record and log the warnings of a header that are new for the host."""
         for text in parse_warnings(header):
-            warning = RegistryWarning(host, text)
-            with self._lock:
-                is_new = warning not in self._kept and len(self._kept) < _MAX_WARNINGS
-                if is_new:
-                    self._kept[warning] = None
+            self.add(RegistryWarning(host, text))
+
+    def add(self, warning: RegistryWarning) -> None:
+        """Record a warning, and log it if it is new."""
+        with self._lock:
+            is_new = warning not in self._kept and len(self._kept) < _MAX_WARNINGS
             if is_new:
-                logger.warning("%s warns: %s", host, text)
+                self._kept[warning] = None
+        if is_new and self._parent is not None:
+            self._parent.post("add_warning", warning)
+        elif is_new:
+            logger.warning("%s warns: %s", warning.host, warning.text)
 
 
 def parse_warnings(header: str) -> Iterator[str]:

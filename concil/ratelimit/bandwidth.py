@@ -10,6 +10,7 @@ from concil.errors import Cancelled
 from concil.oci.blob_reader import BlobReader, RangeOpener
 from concil.oci.reference import limits_by_api_host
 from concil.ratelimit.schedule import Schedule
+from concil.runtime.parent_process import ParentProcess
 
 BURST_TIME = 0.05  # seconds of the rate that are reserved at once; small, to avoid bursts
 _MIN_BURST_SIZE = 1 * KIB
@@ -34,6 +35,25 @@ class BandwidthLimiter:
         """Release reserved bytes that were not read."""
         with self._lock:
             self._schedule.release(count)
+
+
+class SharedBandwidthLimiter(BandwidthLimiter):
+    """Limiter of one of several processes of a run; the parent has the schedule of all."""
+
+    def __init__(self, rate: int, parent: ParentProcess, host: str) -> None:
+        """Allow ``rate`` bytes per second; ``host`` is "" for the limit of the run."""
+        super().__init__(rate)
+        self._parent = parent
+        self._host = host
+
+    def reserve(self, count: int, now: float) -> float:
+        """Reserve ``count`` bytes. See `BandwidthLimiter.reserve`."""
+        start_time: float = self._parent.call("reserve_bytes", self._host, count, now)
+        return start_time
+
+    def release(self, count: int) -> None:
+        """Release reserved bytes that were not read."""
+        self._parent.post("release_bytes", self._host, count)
 
 
 class ThrottledReader:
@@ -81,16 +101,30 @@ class BandwidthLimits:
     host and the destination's host. Bytes that are read again after a failure count again.
     """
 
-    def __init__(self, config: TransferConfig) -> None:
-        """Create the limiters of ``config``; if there are none, readers are not wrapped."""
+    def __init__(self, config: TransferConfig, parent: ParentProcess | None = None) -> None:
+        """Create the limiters of ``config``; if there are none, readers are not wrapped.
+
+        Args:
+            parent: shares the limits with other processes; None if there are none.
+        """
+        self._parent = parent
         self._total_limiter = (
-            None if config.bandwidth is None else BandwidthLimiter(config.bandwidth)
+            None if config.bandwidth is None else self._create_limiter(config.bandwidth, "")
         )
         self._limiter_by_host = {
-            host: BandwidthLimiter(limits.bandwidth)
+            host: self._create_limiter(limits.bandwidth, host)
             for host, limits in limits_by_api_host(config.host_limits).items()
             if limits.bandwidth is not None
         }
+
+    def _create_limiter(self, rate: int, host: str) -> BandwidthLimiter:
+        if self._parent is None:
+            return BandwidthLimiter(rate)
+        return SharedBandwidthLimiter(rate, self._parent, host)
+
+    def limiter_for(self, host: str) -> BandwidthLimiter | None:
+        """Return the limiter of a host, or of the run for ""; None: no limit."""
+        return self._limiter_by_host.get(host) if host else self._total_limiter
 
     def limit_for(self, host: str) -> int | None:
         """Return the limit for a host in bytes per second; None: no limit."""

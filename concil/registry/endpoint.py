@@ -16,6 +16,7 @@ from concil.auth import challenge
 from concil.auth.authenticator import Authenticator
 from concil.auth.credentials.credentials import CredentialProviders
 from concil.auth.scope import Scopes
+from concil.auth.shared_attempts import SharedAttempts
 from concil.auth.token_cache import AuthAttempt
 from concil.config import RetryPolicy
 from concil.errors import ConnectionLost, RegistryDenied, StatusError, TLSFailure, Unreachable
@@ -31,6 +32,7 @@ from concil.http.transport import (
 from concil.http.urls import host_of, origin, redact_url
 from concil.oci.manifest import Body
 from concil.oci.reference import is_loopback
+from concil.runtime.parent_process import ParentProcess
 
 logger = logging.getLogger(__name__)
 
@@ -70,15 +72,18 @@ class Endpoint:
         *,
         providers: CredentialProviders | None = None,
         allow_plain_http: bool = False,
+        parent: ParentProcess | None = None,
     ) -> None:
         """Use ``base_url``, which consists of scheme and host.
 
         Args:
             providers: sources of the credentials; None for anonymous access.
             allow_plain_http: switch to plain http if the host does not support TLS.
+            parent: of a run that is split over several processes.
         """
         self.transport = transport
-        self.authenticator = Authenticator(transport, base_url, providers)
+        attempts = None if parent is None else SharedAttempts(parent, base_url, transport.cancel)
+        self.authenticator = Authenticator(transport, base_url, providers, attempts)
         self._base_url = base_url
         self._allow_plain_http = allow_plain_http
         self._is_probed = False  # whether the host was asked if it speaks TLS

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import requests
 
@@ -26,6 +26,7 @@ from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call
 
 logger = logging.getLogger(__name__)
+Exclusive: TypeAlias = Callable[[str], contextlib.AbstractContextManager[object]]
 
 MAX_PAGE_SIZE = 4 * 1024 * 1024  # bytes
 MAX_PAGES = 1_000
@@ -49,8 +50,9 @@ class _TagWriters:
 class SharedReferrers:
     """Referrer state shared by all repositories of a run. Any thread may call any method."""
 
-    def __init__(self) -> None:
-        """Start with nothing known."""
+    def __init__(self, exclusive: Exclusive = contextlib.nullcontext) -> None:
+        """Start with nothing known; ``exclusive`` lets one process at a time write a tag."""
+        self.exclusive = exclusive
         self._lock = threading.Lock()  # guards all below
         self._hosts_without_api: set[str] = set()  # hosts without the referrers API
         self._digest_tags: dict[tuple[str, str], dict[str, list[str]] | None] = {}
@@ -169,7 +171,9 @@ class Referrers:
         """
         tag = referrers_tag(subject)
         entry = manifest.referrer_descriptor(digest).to_json()
-        with self._shared.join_writers(self._client, tag, entry) as all_entries:
+        name = f"tag {self._client.endpoint.host}/{self._client.repository}:{tag}"
+        join_writers = self._shared.join_writers(self._client, tag, entry)
+        with self._shared.exclusive(name), join_writers as all_entries:
             for _ in range(MAX_WRITE_ATTEMPTS):
                 document = self._read_tag(subject, for_writing=True)
                 listed_digests = {listed["digest"] for listed in _index_entries(document)}

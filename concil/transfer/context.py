@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from concil.config import TransferConfig
 from concil.ratelimit.bandwidth import BandwidthLimits
 from concil.runtime.cancellation import ScopedEvent
+from concil.runtime.parent_process import ParentProcess
 from concil.transfer.journal import Journal
 
 
@@ -51,10 +52,11 @@ class TransferContext:
     cancel: threading.Event = field(default_factory=ScopedEvent)
     abandon: threading.Event = field(default_factory=lambda: ScopedEvent(on_abandon=True))
     journal: Journal = field(default_factory=lambda: Journal(None))
+    parent: ParentProcess | None = None  # of a run that is split over several processes
     buffer_pool: BufferPool = field(init=False)
     bandwidth: BandwidthLimits = field(init=False)
 
     def __post_init__(self) -> None:
         """Create the members that depend on the settings."""
         object.__setattr__(self, "buffer_pool", BufferPool(self.config.block_size))
-        object.__setattr__(self, "bandwidth", BandwidthLimits(self.config))
+        object.__setattr__(self, "bandwidth", BandwidthLimits(self.config, self.parent))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Generic
 
@@ -30,6 +30,10 @@ class SingleFlight(Generic[Result]):
         # Results, not futures: a future takes 1000 bytes, and a mirror has many.
         self._results: OrderedDict[Hashable, Result] = OrderedDict()
         self._lock = threading.Lock()
+
+    def claim_all(self, keys: Sequence[Hashable]) -> list[tuple[bool, Future[Result]]]:
+        """Claim several keys at once. Returns as `claim` for each."""
+        return [self.claim(key) for key in keys]
 
     def claim(self, key: Hashable) -> tuple[bool, Future[Result]]:
         """Return whether the caller becomes the owner, and the future the owner completes."""
@@ -65,6 +69,10 @@ class SingleFlight(Generic[Result]):
             current = self._in_flight.get(key)
             if current is not None and current.done():
                 del self._in_flight[key]
+
+    def forget_scope(self, scope: str) -> None:
+        """Allow new owners for finished keys that are tuples and begin with ``scope``."""
+        self.forget_results(lambda key: isinstance(key, tuple) and key[0] == scope)
 
     def forget_results(self, is_stale: Callable[[Hashable], bool]) -> None:
         """Allow new owners for finished keys that are stale."""

@@ -37,6 +37,7 @@ from concil.cli.output.summaries import (
     summary,
 )
 from concil.engine.engine import Engine
+from concil.engine.processes.process_settings import check_destination, count_processes
 from concil.errors import UsageError
 from concil.oci.address import DOCKER_ARCHIVE, LayoutAddress, parse_address
 from concil.oci.reference import Reference
@@ -81,7 +82,7 @@ def run(command: CommandContext) -> int:
         reports = Reports(report_paths, timeline, report_title(arguments))
         command.shutdown.add_exit_callback(reports.close_incomplete)
         stack.enter_context(reports)
-        mirror: Callable[..., MirrorReport] = engine.mirror
+        mirror: Callable[..., MirrorReport] = partial(engine.mirror, processes=arguments.processes)
         if arguments.dry_run:
             mirror = partial(engine.mirror, dry_run=True)
         elif arguments.dask is not None:
@@ -119,6 +120,8 @@ def _check_plan(arguments: argparse.Namespace, expansion: PlanExpansion) -> list
         )
     if arguments.since:
         _check_since(arguments.since, probes)
+    if arguments.processes != 1:
+        _check_processes(arguments, probes)
     _check_hosts("--src-creds", arguments.src_creds, [item.source for item in probes])
     _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in probes])
     return probes
@@ -213,6 +216,18 @@ def _restrict_to_failed(expansion: PlanExpansion, report: Path) -> None:
             f"the plan contains none of the images that failed in {single_line(str(report))}",
             remedy="give the report of a run of this plan",
         )
+
+
+def _check_processes(arguments: argparse.Namespace, items: Iterable[MirrorItem]) -> None:
+    """Check that the mirror can be split over several processes."""
+    if arguments.dask is not None:
+        raise UsageError(
+            "--processes splits the mirror on this machine, and --dask on other ones",
+            remedy="omit one of them",
+        )
+    if count_processes(arguments.processes, settings.build_config(arguments)) > 1:
+        for item in items:
+            check_destination(item)
 
 
 def _check_since(runs: Sequence[str], items: Iterable[MirrorItem]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
+
 from concil.cli.options import common, progress, referrers
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
     import argparse
 
+MAX_PROCESSES = 256
 _DESCRIPTION = """\
 Copy every image of a plan. A plan is a list, or a TOML file that selects tags of
 repositories (see docs/plans.md). A line of a list is SOURCE, or SOURCE -> TARGET; TARGET
@@ -52,6 +55,14 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--fail-fast", action="store_true", help="start no more images after the first failure"
     )
     parser.add_argument(
+        "--processes",
+        metavar="N",
+        type=_parse_processes,
+        default=1,
+        help="split the work over N processes of this machine, or with auto over one for each core "
+        "(default: %(default)s); all limits, and --jobs, are for the whole run",
+    )
+    parser.add_argument(
         "--dask", metavar="ADDRESS", help="copy on the workers of the Dask scheduler at tcp://..."
     )
     parser.add_argument(
@@ -65,6 +76,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
     progress.add_options(parser)
     common.add_registry(parser, sides=("src", "dest"))
     parser.set_defaults(command="concil.cli.commands.mirror:run")
+
+
+def _parse_processes(text: str) -> int | str:
+    is_number = text.isascii() and text.isdigit() and len(text) < 5
+    if text != "auto" and not (is_number and 1 <= int(text) <= MAX_PROCESSES):
+        raise ArgumentTypeError(f"{text!a} is neither a number from 1 to {MAX_PROCESSES} nor auto")
+    return int(text) if is_number else text
 
 
 def _add_prune_options(parser: argparse.ArgumentParser) -> None:

@@ -58,6 +58,15 @@ class AdaptiveRate:
         self._success_times.append(now)
         self._trim_window(now)
 
+    def add_successes(self, count: int, now: float) -> None:
+        """Add accepted requests of other processes in the second before ``now``."""
+        self._success_times.extend([now] * count)
+
+    def success_count(self, now: float) -> int:
+        """Return the number of accepted requests in the second before ``now``."""
+        self._trim_window(now)
+        return len(self._success_times)
+
     def record_refusal(self, now: float) -> float:
         """Record a refusal and return the new rate in requests per second."""
         self._trim_window(now)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import requests
 
@@ -14,7 +16,11 @@ from concil.config import HostLimits, RetryPolicy
 from concil.errors import Cancelled
 from concil.http.throttle.adaptive_rate import AdaptiveRate
 from concil.http.throttle.quota_tracker import QuotaTracker
-from concil.http.throttle.ratelimit_headers import parse_throttling
+from concil.http.throttle.ratelimit_headers import (
+    BUSY_STATUSES,
+    ResponseSummary,
+    summarize_response,
+)
 from concil.oci.reference import display_host
 from concil.ratelimit.schedule import Schedule
 
@@ -31,7 +37,6 @@ MAX_DOUBLINGS = 6
 MAX_BARE_503_SCORE = 3
 SUCCESS_WINDOW = 2.0
 _BARE_503_DECAY = 0.05
-_BUSY_STATUSES = frozenset({429, 503})
 _CANCEL_POLL_INTERVAL = 0.2  # seconds between checks of the cancel event
 
 
@@ -42,6 +47,10 @@ class Permit:
     refusal_count: int  # at the time; the refusal of an older request adds no information
     is_counted: bool  # against the host's quota
     sequence_number: int = 0  # in the order of issue
+
+
+# Arguments: host[:port], requests per second, concurrent requests, longest pause in seconds.
+CreateLimiter: TypeAlias = "Callable[[str, float | None, int | None, float], HostLimiter]"
 
 
 class HostLimiter:
@@ -65,7 +74,7 @@ class HostLimiter:
             max_concurrent: maximum number of requests that await a response; None for no limit.
             max_retry_after: seconds; longest pause for a Retry-After header.
         """
-        self._host = host
+        self._host = display_host(host)
         self._max_retry_after = max_retry_after
         self._semaphore = None if max_concurrent is None else threading.Semaphore(max_concurrent)
         self._lock = threading.Lock()  # guards all below
@@ -73,7 +82,7 @@ class HostLimiter:
             None if requests_per_second is None else Schedule(requests_per_second)
         )
         self._adaptive_rate = AdaptiveRate()
-        self._quota_tracker = QuotaTracker(host)
+        self._quota_tracker = QuotaTracker(self._host)
         self._paused_until = 0.0  # monotonic seconds; no request is sent before
         self._refusal_count = 0
         self._consecutive_refusals = 0  # refusals since a request was accepted
@@ -81,6 +90,9 @@ class HostLimiter:
         self._last_quota_permit = 0  # permits issued when a response last reported a quota
         self._bare_503_score = 0.0  # recent 503s without Retry-After
         self._has_answered_manifest = False  # a quota would have been announced
+        self.is_limiting = requests_per_second is not None  # some request had or may have to wait
+        # Called once, when the host starts to limit requests.
+        self.on_limiting: Callable[[], object] | None = None
         self._last_success = -SUCCESS_WINDOW  # monotonic seconds of the last successful response
 
     def acquire(self, cancel: threading.Event, *, is_pull: bool = False) -> Permit:
@@ -107,23 +119,42 @@ class HostLimiter:
         """Wait for a permit. Raises as `acquire`."""
         while True:
             now = time.monotonic()
-            with self._lock:
-                permit, start_time = self._reserve(now, is_pull=is_pull)
+            permit, start_time = self.reserve(now, is_pull=is_pull)
             if permit is not None and start_time <= now:
                 return permit
             is_cancelled = cancel.wait(start_time - now)
-            with self._lock:
-                if permit is not None:
-                    # A permit from before a refusal is void: reserve again, after the pause.
-                    is_current = (
-                        permit.refusal_count == self._refusal_count
-                        and self._paused_until <= time.monotonic()
-                    )
-                    if is_current and not is_cancelled:
-                        return permit
-                    self._quota_tracker.in_flight -= permit.is_counted
+            if permit is not None and self.confirm(permit, is_cancelled=is_cancelled):
+                return permit
             if is_cancelled:
                 raise self._cancelled_error()
+
+    def reserve(self, now: float, *, is_pull: bool) -> tuple[Permit | None, float]:
+        """Reserve the next request.
+
+        Args:
+            now: monotonic seconds.
+            is_pull: whether the request is a GET of a manifest.
+        Returns:
+            A permit, and the time from which it may be used if `confirm` agrees; or None, and
+            the time to reserve again. Monotonic seconds.
+        Raises:
+            QuotaExceeded: the quota is used up for longer than the maximum wait.
+        """
+        with self._lock:
+            return self._reserve(now, is_pull=is_pull)
+
+    def confirm(self, permit: Permit, *, is_cancelled: bool) -> bool:
+        """Return whether a permit may be used after a wait; otherwise it is returned."""
+        with self._lock:
+            # A permit from before a refusal is void: reserve again, after the pause.
+            is_current = (
+                permit.refusal_count == self._refusal_count
+                and self._paused_until <= time.monotonic()
+            )
+            if is_current and not is_cancelled:
+                return True
+            self._quota_tracker.in_flight -= permit.is_counted
+            return False
 
     def record_response(
         self, permit: Permit, response: requests.Response | None, content: bytes = b""
@@ -136,16 +167,23 @@ class HostLimiter:
         """
         if self._semaphore is not None:
             self._semaphore.release()
-        if response is None:
+        self.record(permit, None if response is None else summarize_response(response, content))
+
+    def record(self, permit: Permit, summary: ResponseSummary | None) -> None:
+        """Return a permit and adjust the limits to a response; None: there was none."""
+        if summary is None:
             with self._lock:
                 self._quota_tracker.in_flight -= permit.is_counted
             return
-        status, now = response.status_code, time.monotonic()
-        throttling = parse_throttling(status, response.headers, content)
+        if summary.is_limiting and not self.is_limiting:
+            self.is_limiting = True
+            if self.on_limiting is not None:
+                self.on_limiting()
+        status, throttling, now = summary.status, summary.throttling, time.monotonic()
         quota, retry_after = throttling.quota, throttling.retry_after
         with self._lock:
             self._quota_tracker.in_flight -= permit.is_counted
-            self._has_answered_manifest |= "/manifests/" in (response.url or "")
+            self._has_answered_manifest |= summary.is_manifest
             if throttling.is_quota_exhausted:
                 self._quota_tracker.exhaust(quota, now)
                 return
@@ -157,10 +195,10 @@ class HostLimiter:
             if retry_after is not None:
                 self._extend_pause(min(retry_after, self._max_retry_after), now)
             is_overload = retry_after is None and self._is_overload(status, permit, now)
-            is_asked_for = retry_after is not None and status in _BUSY_STATUSES
+            is_asked_for = retry_after is not None and status in BUSY_STATUSES
             if status == requests.codes.too_many or is_asked_for or is_overload:
                 self._record_refusal(permit, now, needs_pause=retry_after is None)
-            elif permit.refusal_count == self._refusal_count and status not in _BUSY_STATUSES:
+            elif permit.refusal_count == self._refusal_count and status not in BUSY_STATUSES:
                 self._consecutive_refusals = 0
                 self._adaptive_rate.record_success(now)
 
@@ -174,6 +212,11 @@ class HostLimiter:
         with self._lock:
             has_quota = self._quota_tracker.is_counted(is_pull=True)
             return not has_quota and (is_single or self._has_answered_manifest)
+
+    def add_successes(self, count: int) -> None:
+        """Add accepted requests of other processes in the last second."""
+        with self._lock:
+            self._adaptive_rate.add_successes(count, time.monotonic())
 
     def pause(self, seconds: float) -> None:
         """Send no request for ``seconds``; a pause that ends later stays in force."""
@@ -248,6 +291,8 @@ class HostLimiters:
         requests_per_second: float | None = None,
         host_limits: Mapping[str, HostLimits] | None = None,
         max_retry_after: float = MAX_RETRY_AFTER,
+        *,
+        create_limiter: CreateLimiter | None = None,
     ) -> None:
         """Set the limits; a host's limiter is created on first use.
 
@@ -255,11 +300,14 @@ class HostLimiters:
             requests_per_second: for each host; None for no fixed rate.
             host_limits: limits of single hosts, by the host[:port] that serves the API.
             max_retry_after: seconds; longest pause for a Retry-After header.
+            create_limiter: creates the limiters; None for those of a single process.
         """
         self._max_retry_after = max_retry_after
         self._requests_per_second = requests_per_second
         self._host_limits = host_limits or {}
+        self._create_limiter: CreateLimiter = create_limiter or HostLimiter
         self._limiters: dict[str, HostLimiter] = {}
+        self._on_limiting: Callable[[str], object] | None = None
         self._lock = threading.Lock()  # guards _limiters
 
     def limiter_for(self, host: str) -> HostLimiter:
@@ -270,9 +318,25 @@ class HostLimiters:
             requests_per_second = (
                 self._requests_per_second if host_limits.requests is None else host_limits.requests
             )
-            limiter = HostLimiter(
-                display_host(host), requests_per_second, host_limits.jobs, self._max_retry_after
+            limiter = self._create_limiter(
+                host, requests_per_second, host_limits.jobs, self._max_retry_after
             )
+            limiter.on_limiting = partial(self._report_limiting, host)
             with self._lock:
                 limiter = self._limiters.setdefault(host, limiter)
         return limiter
+
+    def watch(self, on_limiting: Callable[[str], object] | None) -> list[str]:
+        """Call ``on_limiting`` with each host that starts to limit requests; None: no longer.
+
+        Returns:
+            The hosts that limit requests so far.
+        """
+        with self._lock:
+            self._on_limiting = on_limiting
+            return [host for host, limiter in self._limiters.items() if limiter.is_limiting]
+
+    def _report_limiting(self, host: str) -> None:
+        on_limiting = self._on_limiting
+        if on_limiting is not None:
+            on_limiting(host)

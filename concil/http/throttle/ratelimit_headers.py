@@ -9,7 +9,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import requests
+
 from concil.errors import TRANSIENT_STATUS
+
+BUSY_STATUSES = frozenset({429, 503})
 
 # Statuses whose Retry-After is obeyed. A 500 may concern one damaged blob only.
 _RETRY_AFTER_STATUSES = TRANSIENT_STATUS - {500}
@@ -91,6 +95,26 @@ def parse_throttling(status: int, headers: Mapping[str, str], content: bytes) ->
     retry_after = parse_retry_after(headers) if status in _RETRY_AFTER_STATUSES else None
     is_exhausted = status == 429 and _is_exhausted(quota, retry_after, content)
     return Throttling(retry_after, quota, is_exhausted)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseSummary:
+    """What the limits of a host depend on in one response."""
+
+    status: int
+    is_manifest: bool  # it answers a request for a manifest
+    throttling: Throttling
+
+    @property
+    def is_limiting(self) -> bool:
+        """Whether the host may restrict later requests."""
+        return self.status in BUSY_STATUSES or self.throttling != Throttling()
+
+
+def summarize_response(response: requests.Response, content: bytes = b"") -> ResponseSummary:
+    """Summarize a response; ``content`` is the body of a 429."""
+    throttling = parse_throttling(response.status_code, response.headers, content)
+    return ResponseSummary(response.status_code, "/manifests/" in (response.url or ""), throttling)
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from typing import TypeAlias
 
 import requests
@@ -123,10 +123,21 @@ class BlobTransfer:
             self._meter.set_state(State.FAILED, detail=str(error))
             self.future.set_exception(error)
 
-    def _run(self, *, has_slot: bool = False) -> None:
+    def _run(self) -> None:
         """Transfer the blob unless the destination has it: the job of a worker."""
-        if not has_slot and self._is_completed_or_queued():
-            return
+        if not self._is_completed_or_queued():
+            self._send()
+
+    def _send_in_slot(self) -> None:
+        """Transfer the blob within the limit of uploads of all processes."""
+        context = self._pool.context
+        with contextlib.ExitStack() as stack:
+            if context.parent is not None:
+                for slot in upload_slots(self._destination):
+                    stack.enter_context(context.parent.slot(slot.name, slot.limit, context.cancel))
+            self._send()
+
+    def _send(self) -> None:
         blob, destination = self._blob, self._destination
         target = BlobTarget(destination.name, str(blob.digest), self._begin, destination.host)
         source = BlobSource.in_store(self._source, blob)
@@ -151,7 +162,7 @@ class BlobTransfer:
         if slots:
             # A separate job, so that blobs that are present never wait for an upload slot.
             queued = self._pool.submit(
-                partial(self._run, has_slot=True),
+                self._send_in_slot,
                 priority=Priority.BLOB,
                 size=self._blob.size,
                 hosts=self._hosts,

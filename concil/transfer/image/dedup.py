@@ -17,6 +17,7 @@ from concil.transfer.blob.transfer import BlobLookup, BlobResult, BlobStarter, B
 from concil.transfer.image.foreign_layers import source_for
 from concil.transfer.image.history import History
 from concil.transfer.image.job import ImageJob
+from concil.transfer.shared_single_flight import SharedSingleFlight
 from concil.transfer.single_flight import SingleFlight
 from concil.transfer.worker_pool import WorkerPool, wait_for
 
@@ -41,7 +42,10 @@ class BlobDeduplicator:
         self._pool = pool
         self._progress = progress
         self._history = history
-        self._single_flight: SingleFlight[BlobResult] = SingleFlight()
+        parent = pool.context.parent
+        self._single_flight: SingleFlight[BlobResult] = (
+            SingleFlight() if parent is None else SharedSingleFlight(parent)
+        )
         self._lock = threading.Lock()  # guards the field below
         # Lost responses per mount scope at the last check.
         self._lost_responses: dict[str, int] = {}
@@ -63,9 +67,10 @@ class BlobDeduplicator:
         lookups = lookups or {}
         owned: list[tuple[Descriptor, Future[BlobResult]]] = []
         others: list[tuple[Descriptor, Future[BlobResult]]] = []
-        for blob in sorted(blobs, key=lambda blob: -blob.size):
-            key = self._flight_key(job, blob)
-            is_owner, future = self._single_flight.claim(key)
+        blobs = sorted(blobs, key=lambda blob: -blob.size)
+        keys = [self._flight_key(job, blob) for blob in blobs]
+        claims = self._single_flight.claim_all(keys)
+        for blob, key, (is_owner, future) in zip(blobs, keys, claims, strict=True):
             if is_owner:
                 flight = _OwnedBlob(job, blob, key, future)
                 transfer = self._create_transfer(flight, self._choose_lookup(job, blob, lookups))
@@ -123,9 +128,7 @@ class BlobDeduplicator:
             has_new_loss = self._lost_responses.get(mount_scope, 0) != lost_responses
             self._lost_responses[mount_scope] = lost_responses
         if has_new_loss:
-            self._single_flight.forget_results(
-                lambda key: isinstance(key, tuple) and key[0] == mount_scope
-            )
+            self._single_flight.forget_scope(mount_scope)
 
     def _flight_key(
         self, job: ImageJob, blob: Descriptor, *, in_repository: bool = False

@@ -5,14 +5,20 @@ from __future__ import annotations
 import threading
 
 from concil.errors import ConcilError, NotTried, RegistryDenied
+from concil.runtime.parent_process import ParentProcess
 from concil.store.protocols import Store
 
 
 class DeniedHosts:
     """Hosts that denied access during one run. Any thread may call any method."""
 
-    def __init__(self) -> None:
-        """Start without any denied host."""
+    def __init__(self, parent: ParentProcess | None = None) -> None:
+        """Start without any denied host.
+
+        Args:
+            parent: knows the hosts that have denied access to other processes of the run.
+        """
+        self._parent = parent
         self._lock = threading.Lock()  # guards the field below
         self._error_by_host: dict[str, NotTried] = {}
 
@@ -32,11 +38,17 @@ class DeniedHosts:
         host = _find_denied_host(*stores) or denied_host
         if not host:
             return error
+        not_tried = NotTried(str(error), remedy=error.remedy)
+        return self.record_host(host, not_tried) or error
+
+    def record_host(self, host: str, error: NotTried) -> NotTried | None:
+        """Record that a host denies access; return the error of an earlier record, if any."""
         with self._lock:
-            if host in self._error_by_host:
-                return self._error_by_host[host]
-            self._error_by_host[host] = NotTried(str(error), remedy=error.remedy)
-        return error
+            known = self._error_by_host.get(host)
+            if known is None and self._parent is not None:
+                known = self._parent.call("record_denied_host", host, error)
+            self._error_by_host[host] = known or error
+            return known
 
 
 def _find_denied_host(*stores: Store) -> str:

@@ -1,0 +1,1 @@
+"""Mirrors that are split over several processes of this machine."""
