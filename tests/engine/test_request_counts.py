@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import requests
 
 from concil.config import TransferConfig
 from concil.engine.engine import Engine
@@ -319,13 +320,48 @@ class AnswersLists(RegistryBehavior):
 def test_any_answer_to_a_list_loses_no_image(
     tmp_path: Path, source: EmbeddedRegistry, serial_engine: Engine, answer: Response
 ) -> None:
-    images = put_tags(source)
+    images = put_tags(source, TAGS[:5])
     behavior = AnswersLists(answer)
     with EmbeddedRegistry(tmp_path / "target", behavior=behavior) as target:
         put_image(target.url, "app", "v3", images["v4"])
 
-        mirror_tags(serial_engine, source.url, f"{target.url}/app")
+        mirror_tags(serial_engine, source.url, f"{target.url}/app", TAGS[:5])
 
         for tag, image in images.items():
             assert_same_image(target.url, "app", tag, image)
     assert behavior.lists == 1
+
+
+class RefusesLists(RegistryBehavior):
+    """A registry with a password whose lists of tags are for other users."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.lists = 0
+
+    def before_request(self, request: Request) -> Response | None:
+        challenge = {"WWW-Authenticate": 'Basic realm="registry"'}
+        if "authorization" not in request.headers:
+            return Response(401, challenge)
+        if request.path.endswith("/tags/list"):
+            self.lists += 1
+            return Response(self.status, challenge)
+        return None
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_user_who_may_not_list_tags_can_mirror(
+    tmp_path: Path, source: EmbeddedRegistry, serial_engine: Engine, status: int
+) -> None:
+    images = put_tags(source, TAGS[:5])
+    behavior = RefusesLists(status)
+    with EmbeddedRegistry(tmp_path / "target", behavior=behavior) as target:
+        address = target.url.replace("http://", "http://user:password@")
+
+        mirror_tags(serial_engine, source.url, f"{address}/app", TAGS[:5])
+
+        with requests.Session() as session:
+            session.auth = ("user", "password")
+            for tag, image in images.items():
+                assert_same_image(target.url, "app", tag, image, session)
+    assert behavior.lists
