@@ -207,7 +207,7 @@ def test_tags_of_an_unknown_repository_are_asked_for_once(
     for tag, image in images.items():
         assert_same_image(registry.url, repository, tag, image)
     asked = lookups(counted.lines(), repository)
-    assert len(asked) == 2, "\n".join(asked)  # one tag, and the list
+    assert len(asked) == 3, "\n".join(asked)  # two tags, and the list
 
 
 def test_listed_tags_are_looked_up_by_name(
@@ -227,7 +227,7 @@ def test_listed_tags_are_looked_up_by_name(
     for tag, image in images.items():
         assert_same_image(registry.url, repository, tag, image)
     asked = lookups(counted.lines(), repository)
-    assert sorted(asked[2:]) == [f"HEAD /v2/{repository}/manifests/{tag}" for tag in TAGS[3:6]]
+    assert sorted(asked[3:]) == [f"HEAD /v2/{repository}/manifests/{tag}" for tag in TAGS[3:6]]
 
 
 def test_no_list_is_read_where_nothing_is_missing(
@@ -242,14 +242,16 @@ def test_no_list_is_read_where_nothing_is_missing(
     assert not [line for line in counted.lines() if "tags/list" in line]
 
 
-def test_one_tag_costs_no_list(
-    engine: Engine, counted: Counted, source: EmbeddedRegistry, repository: str
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_tags_cost_no_list(
+    engine: Engine, counted: Counted, source: EmbeddedRegistry, repository: str, count: int
 ) -> None:
     put_tags(source)
 
-    mirror_tags(engine, counted.source, f"{counted.destination}/{repository}", TAGS[:1])
+    mirror_tags(engine, counted.source, f"{counted.destination}/{repository}", TAGS[:count])
 
-    assert lookups(counted.lines(), repository) == [f"HEAD /v2/{repository}/manifests/v0"]
+    heads = [f"HEAD /v2/{repository}/manifests/{tag}" for tag in TAGS[:count]]
+    assert sorted(lookups(counted.lines(), repository)) == heads
 
 
 def test_immutable_tags_are_looked_up_by_name(
