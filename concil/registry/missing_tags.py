@@ -14,6 +14,7 @@ from concil.registry.client import RegistryClient
 
 logger = logging.getLogger(__name__)
 
+SAMPLES = 2  # tags that have to be missing before the list is requested
 MAX_REPOSITORIES = 100  # a mirror writes its repositories one after the other
 _CANCEL_INTERVAL = 0.1  # seconds between checks whether the call was cancelled
 _UNKNOWN_NAME = "NAME_UNKNOWN"  # error code of the specification
@@ -23,8 +24,10 @@ _UNKNOWN_NAME = "NAME_UNKNOWN"  # error code of the specification
 class _KnownTags:
     """What is known of one repository."""
 
-    is_first_done: threading.Event = field(default_factory=threading.Event)
-    is_first_missing: bool = False  # the first tag that was looked up
+    begun_samples: int = 0  # first lookups by name, at most `SAMPLES`
+    missing_samples: int = 0  # those that found nothing
+    ended_samples: int = 0
+    has_samples: threading.Event = field(default_factory=threading.Event)  # all have ended
     lock: threading.Lock = field(default_factory=threading.Lock)  # held while the list is read
     is_listed: bool = False  # the list was requested
     tags: set[str] | None = None  # None: unknown
@@ -34,10 +37,10 @@ class _KnownTags:
 class MissingTags:
     """Tags that the destinations of a run lack. Any thread may call any method.
 
-    The first tag of a repository is looked up by its name. If it is missing, one request for the
-    list of tags replaces the lookups of all further tags that are not in it. A tag that is in it
-    is looked up nevertheless, so the list costs at most one request more than it saves. If the
-    list cannot be read, or has a second page, every tag is looked up.
+    The first two tags of a repository are looked up by their names. If both are missing, one
+    request for the list of tags replaces the lookups of all further tags that are not in it. A
+    tag that is in it is looked up nevertheless, so the list costs at most one request more than
+    it saves. If the list cannot be read, or has a second page, every tag is looked up.
 
     A registry may omit a tag that was written a moment ago. Such an image is copied again, which
     changes nothing: its content is addressed by digests.
@@ -62,16 +65,16 @@ class MissingTags:
         Args:
             look_up: looks the tag up by its name.
         Raises:
-            Cancelled: while another thread looked up the first tag. Otherwise as ``look_up``.
+            Cancelled: while other threads looked up the first tags. Otherwise as ``look_up``.
         """
-        known, is_first = self._known_tags(client)
-        if is_first:
-            return self._find_first(known, tag, look_up)
+        known, is_sample = self._known_tags(client)
+        if is_sample:
+            return self._find_sample(known, tag, look_up)
         cancel = client.endpoint.transport.cancel
-        while not known.is_first_done.wait(_CANCEL_INTERVAL):
+        while not known.has_samples.wait(_CANCEL_INTERVAL):
             if cancel.is_set():
                 raise Cancelled(f"{client.repository}: cancelled")
-        if known.is_first_missing and self._is_missing(known, client, tag):
+        if known.missing_samples == SAMPLES and self._is_missing(known, client, tag):
             return None
         return look_up(tag)
 
@@ -90,26 +93,30 @@ class MissingTags:
         return known is not None and known.was_empty
 
     def _known_tags(self, client: RegistryClient) -> tuple[_KnownTags, bool]:
-        """Return what is known of a repository, and whether nobody has asked before."""
+        """Return what is known of a repository, and whether this lookup is one of its samples."""
         with self._lock:
-            known = self._repositories.get(_key(client))
-            if known is not None:
-                return known, False
-            known = self._repositories[_key(client)] = _KnownTags()
+            known = self._repositories.setdefault(_key(client), _KnownTags())
             if len(self._repositories) > MAX_REPOSITORIES:
                 self._repositories.popitem(last=False)
-            return known, True
+            is_sample = known.begun_samples < SAMPLES
+            known.begun_samples += is_sample
+            return known, is_sample
 
-    @staticmethod
-    def _find_first(
-        known: _KnownTags, tag: str, look_up: Callable[[str], Descriptor | None]
+    def _find_sample(
+        self, known: _KnownTags, tag: str, look_up: Callable[[str], Descriptor | None]
     ) -> Descriptor | None:
+        """Look a tag up by its name, and count it if it is missing."""
+        is_missing = False
         try:
             descriptor = look_up(tag)
-            known.is_first_missing = descriptor is None
+            is_missing = descriptor is None
             return descriptor
         finally:
-            known.is_first_done.set()
+            with self._lock:
+                known.missing_samples += is_missing
+                known.ended_samples += 1
+                if known.ended_samples == SAMPLES or not is_missing:
+                    known.has_samples.set()
 
     def _is_missing(self, known: _KnownTags, client: RegistryClient, tag: str) -> bool:
         """Return whether the list shows that a tag is missing; the first call requests it."""

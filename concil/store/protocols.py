@@ -235,6 +235,11 @@ class Destination(Store, Protocol):
         ...
 
     @property
+    def was_empty(self) -> bool:
+        """Whether a list has shown that the destination had no images when the run began."""
+        ...
+
+    @property
     def looks_up_by_mount(self) -> bool:
         """Whether `mount` from the destination's own repository replaces `has_blob`."""
         ...
@@ -279,6 +284,11 @@ class BaseStore:
     @property
     def looks_up_by_mount(self) -> bool:
         """False: blobs are looked up by `has_blob`."""
+        return False
+
+    @property
+    def was_empty(self) -> bool:
+        """False: it is not known."""
         return False
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import requests
 
 from concil.config import TransferConfig
 from concil.engine.engine import Engine
@@ -206,7 +207,7 @@ def test_tags_of_an_unknown_repository_are_asked_for_once(
     for tag, image in images.items():
         assert_same_image(registry.url, repository, tag, image)
     asked = lookups(counted.lines(), repository)
-    assert len(asked) == 2, "\n".join(asked)  # one tag, and the list
+    assert len(asked) == 3, "\n".join(asked)  # two tags, and the list
 
 
 def test_listed_tags_are_looked_up_by_name(
@@ -226,7 +227,7 @@ def test_listed_tags_are_looked_up_by_name(
     for tag, image in images.items():
         assert_same_image(registry.url, repository, tag, image)
     asked = lookups(counted.lines(), repository)
-    assert sorted(asked[2:]) == [f"HEAD /v2/{repository}/manifests/{tag}" for tag in TAGS[3:6]]
+    assert sorted(asked[3:]) == [f"HEAD /v2/{repository}/manifests/{tag}" for tag in TAGS[3:6]]
 
 
 def test_no_list_is_read_where_nothing_is_missing(
@@ -241,14 +242,16 @@ def test_no_list_is_read_where_nothing_is_missing(
     assert not [line for line in counted.lines() if "tags/list" in line]
 
 
-def test_one_tag_costs_no_list(
-    engine: Engine, counted: Counted, source: EmbeddedRegistry, repository: str
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_tags_cost_no_list(
+    engine: Engine, counted: Counted, source: EmbeddedRegistry, repository: str, count: int
 ) -> None:
     put_tags(source)
 
-    mirror_tags(engine, counted.source, f"{counted.destination}/{repository}", TAGS[:1])
+    mirror_tags(engine, counted.source, f"{counted.destination}/{repository}", TAGS[:count])
 
-    assert lookups(counted.lines(), repository) == [f"HEAD /v2/{repository}/manifests/v0"]
+    heads = [f"HEAD /v2/{repository}/manifests/{tag}" for tag in TAGS[:count]]
+    assert sorted(lookups(counted.lines(), repository)) == heads
 
 
 def test_immutable_tags_are_looked_up_by_name(
@@ -319,13 +322,48 @@ class AnswersLists(RegistryBehavior):
 def test_any_answer_to_a_list_loses_no_image(
     tmp_path: Path, source: EmbeddedRegistry, serial_engine: Engine, answer: Response
 ) -> None:
-    images = put_tags(source)
+    images = put_tags(source, TAGS[:5])
     behavior = AnswersLists(answer)
     with EmbeddedRegistry(tmp_path / "target", behavior=behavior) as target:
         put_image(target.url, "app", "v3", images["v4"])
 
-        mirror_tags(serial_engine, source.url, f"{target.url}/app")
+        mirror_tags(serial_engine, source.url, f"{target.url}/app", TAGS[:5])
 
         for tag, image in images.items():
             assert_same_image(target.url, "app", tag, image)
     assert behavior.lists == 1
+
+
+class RefusesLists(RegistryBehavior):
+    """A registry with a password whose lists of tags are for other users."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.lists = 0
+
+    def before_request(self, request: Request) -> Response | None:
+        challenge = {"WWW-Authenticate": 'Basic realm="registry"'}
+        if "authorization" not in request.headers:
+            return Response(401, challenge)
+        if request.path.endswith("/tags/list"):
+            self.lists += 1
+            return Response(self.status, challenge)
+        return None
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_user_who_may_not_list_tags_can_mirror(
+    tmp_path: Path, source: EmbeddedRegistry, serial_engine: Engine, status: int
+) -> None:
+    images = put_tags(source, TAGS[:5])
+    behavior = RefusesLists(status)
+    with EmbeddedRegistry(tmp_path / "target", behavior=behavior) as target:
+        address = target.url.replace("http://", "http://user:password@")
+
+        mirror_tags(serial_engine, source.url, f"{address}/app", TAGS[:5])
+
+        with requests.Session() as session:
+            session.auth = ("user", "password")
+            for tag, image in images.items():
+                assert_same_image(target.url, "app", tag, image, session)
+    assert behavior.lists

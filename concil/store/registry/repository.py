@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -35,7 +34,6 @@ from concil.store.protocols import BaseStore, MountResult
 from concil.store.registry.blob_upload import RegistryBlobWriter
 from concil.store.registry.mount import BlobMounter
 
-logger = logging.getLogger(__name__)
 _GATHER_TIME = 0.05  # seconds for collecting received bytes into one buffer
 _CONNECTION_ERRORS = (
     requests.RequestException,
@@ -58,9 +56,8 @@ class RegistryBlobReader:
             self._receive = response.raw.readinto
         elif self._http_response is not None:
             self._receive = partial(unsafe_fast_path.read_body, self._http_response)
-        self._deferred_error: BaseException | None = (
-            None  # to be raised after the bytes received before it
-        )
+        # To be raised after the bytes that were received before it.
+        self._deferred_error: BaseException | None = None
         self.start = start
 
     @classmethod
@@ -159,9 +156,8 @@ class RepositoryStore(BaseStore):
         self._wrong_size_blobs: set[Digest] = set()  # blobs with another size
         self._referrers = Referrers(client, referrers or SharedReferrers())
         self._missing_tags = missing_tags or MissingTags()
-        was_empty = partial(self._missing_tags.was_repository_empty, client)
         self._mounter = BlobMounter(
-            client, host_profiles, self._stored_size, self.create_writer, was_empty
+            client, host_profiles, self._stored_size, self.create_writer, lambda: self.was_empty
         )
 
     @property
@@ -315,6 +311,11 @@ class RepositoryStore(BaseStore):
         """Return whether a manifest may be read without a lookup. See `store.protocols.Source`."""
         has_quota = self._host_profiles.quirks_for(self.host).has_pull_quota
         return not has_quota and self.client.endpoint.may_pull_unannounced(is_single=is_single)
+
+    @property
+    def was_empty(self) -> bool:
+        """Whether the repository was unknown or had no tags. See `MissingTags`."""
+        return self._missing_tags.was_repository_empty(self.client)
 
     @property
     def looks_up_by_mount(self) -> bool:

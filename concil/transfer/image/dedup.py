@@ -117,6 +117,8 @@ class BlobDeduplicator:
         recorded = self._history.find_repository(destination.mount_scope, blob.digest)
         if recorded == destination.repository and destination.looks_up_by_mount:
             return BlobLookup.BEFORE_MOUNT  # a HEAD, because a mount rewrites the blob's link
+        if destination.was_empty and recorded != destination.repository:
+            return BlobLookup.NEVER
         if lookup is BlobLookup.NEVER and (recorded or job.source.host == destination.host):
             return BlobLookup.AFTER_MOUNT
         return lookup

@@ -333,14 +333,14 @@ def find_tags(store: RepositoryStore, *tags: str) -> list[bool]:
     return [store.find_existing(tag, is_probably_new=True) is not None for tag in tags]
 
 
-def test_an_unknown_repository_is_asked_for_one_tag_and_for_its_list(
+def test_an_unknown_repository_is_asked_for_two_tags_and_for_its_list(
     server: ScriptedServer, store: RepositoryStore
 ) -> None:
     server.respond("HEAD", "/v2/team/app/manifests/.*", reply(404))
     server.respond("GET", LIST, reply(404, UNKNOWN_NAME))
 
-    assert find_tags(store, "a", "b", "c", "d") == [False] * 4
-    assert [request.method for request in server.requests] == ["HEAD", "GET"]
+    assert find_tags(store, "a", "b", "c", "d", "e") == [False] * 5
+    assert [request.method for request in server.requests] == ["HEAD", "HEAD", "GET"]
 
 
 def test_no_blob_of_an_unknown_repository_is_looked_up_again(
@@ -350,13 +350,13 @@ def test_no_blob_of_an_unknown_repository_is_looked_up_again(
     server.respond("HEAD", "/v2/team/app/manifests/.*", reply(404))
     server.respond("GET", LIST, reply(404, UNKNOWN_NAME))
     server.respond("POST", OWN_MOUNT, reply(202, Location="/v2/team/app/blobs/uploads/1"))
-    find_tags(store, "a", "b")
+    find_tags(store, "a", "b", "c")
 
     result = store.mount(large, "team/app")
 
     assert result.writer is not None
     assert not result.is_mounted
-    assert [request.method for request in server.requests] == ["HEAD", "GET", "POST"]
+    assert [request.method for request in server.requests] == ["HEAD", "HEAD", "GET", "POST"]
 
 
 def test_what_was_put_is_looked_up_by_its_name(
@@ -369,15 +369,15 @@ def test_what_was_put_is_looked_up_by_its_name(
         Docker_Content_Digest=str(manifest.digest),
         Content_Type=OCI_MANIFEST,
     )
-    server.respond("HEAD", "/v2/team/app/manifests/a", reply(404))
+    server.respond("HEAD", "/v2/team/app/manifests/[ab]", reply(404))
     server.respond("GET", LIST, reply(200, b'{"tags": []}'))
-    server.respond("PUT", "/v2/team/app/manifests/b", reply(201))
-    server.respond("HEAD", "/v2/team/app/manifests/b", stored)
-    assert find_tags(store, "a", "b") == [False, False]
+    server.respond("PUT", "/v2/team/app/manifests/c", reply(201))
+    server.respond("HEAD", "/v2/team/app/manifests/c", stored)
+    assert find_tags(store, "a", "b", "c") == [False, False, False]
 
-    store.put_manifest(manifest, "b")
+    store.put_manifest(manifest, "c")
 
-    assert find_tags(store, "b", "c") == [True, False]
+    assert find_tags(store, "c", "d") == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -399,29 +399,62 @@ def test_without_a_list_every_tag_is_looked_up(
     server.respond("HEAD", "/v2/team/app/manifests/.*", reply(404))
     server.respond("GET", LIST, answer)
 
-    find_tags(store, "a", "b", "c")
+    find_tags(store, "a", "b", "c", "d")
 
-    assert [request.method for request in server.requests] == ["HEAD", "GET", "HEAD", "HEAD"]
+    methods = [request.method for request in server.requests]
+    assert methods == ["HEAD", "HEAD", "GET", "HEAD", "HEAD"]
 
 
-def test_a_cancelled_run_does_not_wait_for_the_first_tag(
+@pytest.mark.parametrize("present", ["a", "b"])
+def test_no_list_is_requested_if_one_of_the_first_tags_exists(
+    server: ScriptedServer, store: RepositoryStore, present: str
+) -> None:
+    digest = str(Digest.from_bytes(IMAGE.manifest))
+    found = reply(200, IMAGE.manifest, Docker_Content_Digest=digest, Content_Type=IMAGE.media_type)
+    server.respond("HEAD", f"/v2/team/app/manifests/{present}", found)
+    server.respond("HEAD", f"/v2/team/app/manifests/[^{present}]", reply(404))
+
+    find_tags(store, "a", "b", "c", "d")
+
+    assert [request.method for request in server.requests] == ["HEAD"] * 4
+
+
+def test_a_failed_lookup_is_raised_and_counts_as_none(
+    server: ScriptedServer, store: RepositoryStore
+) -> None:
+    server.respond("HEAD", "/v2/team/app/manifests/a", reply(403))
+    server.respond("HEAD", "/v2/team/app/manifests/[bcd]", reply(404))
+
+    with pytest.raises(RegistryDenied):
+        find_tags(store, "a")
+
+    assert find_tags(store, "b", "c", "d") == [False] * 3
+
+
+def test_a_cancelled_run_does_not_wait_for_the_first_tags(
     server: ScriptedServer, store: RepositoryStore
 ) -> None:
     store.client.endpoint.transport.cancel.set()
     missing_tags = MissingTags()
-    asked, answer = threading.Event(), threading.Event()
+    asked, answer = threading.Semaphore(0), threading.Event()
 
     def look_up(_tag: str) -> None:
-        asked.set()
+        asked.release()
         assert answer.wait(TIMEOUT)
 
-    first = threading.Thread(target=missing_tags.find, args=(store.client, "a", look_up))
-    first.start()
+    threads = [
+        threading.Thread(target=missing_tags.find, args=(store.client, tag, look_up))
+        for tag in ("a", "b")
+    ]
+    for thread in threads:
+        thread.start()
     try:
-        assert asked.wait(TIMEOUT)
+        for _ in threads:
+            assert asked.acquire(timeout=TIMEOUT)
         with pytest.raises(Cancelled):
-            missing_tags.find(store.client, "b", look_up)
+            missing_tags.find(store.client, "c", look_up)
     finally:
         answer.set()
-        first.join()
+        for thread in threads:
+            thread.join()
     assert server.requests == []

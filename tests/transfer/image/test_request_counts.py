@@ -295,3 +295,38 @@ def test_layout_is_looked_at_even_for_an_immutable_image(runs: Runs, tmp_path: P
 
     assert layout.find_manifest("v1") is not None
     assert lab.origin.requests == {}
+
+
+# Repositories that the destination does not know -----------------------------------------
+
+
+class WasEmpty(MemoryStore):
+    """A repository that is known to have had no images."""
+
+    was_empty = True
+
+
+def test_blobs_of_an_unknown_repository_are_not_looked_up(harness: TransferHarness) -> None:
+    load(harness.source(), FIRST, "v1")
+    destination = WasEmpty(harness.host, "app")
+
+    harness.copier.copy(harness.job(harness.source(), destination))
+
+    assert_same(destination, "v1", FIRST)
+    assert harness.host.requests["HEAD blob"] == 0
+
+
+def test_blobs_that_an_earlier_run_has_sent_are_looked_up_in_any_repository(runs: Runs) -> None:
+    """That run was killed before it put a manifest."""
+    with runs.run() as lab:
+        load(lab.source(), FIRST, "v1")
+    before = copy(runs, "app", "app")
+    destination = WasEmpty(runs.host, "app")
+    destination.blobs = before.destination().blobs
+
+    with runs.run() as lab:
+        lab.copier.copy(lab.job(lab.source(), destination))
+
+    assert_same(destination, "v1", FIRST)
+    assert lab.host.requests["HEAD blob"] == len(FIRST.blobs)
+    assert lab.host.received == before.host.received
