@@ -90,9 +90,10 @@ def chosen(cases: Sequence[str]) -> list[str]:
 
 
 def run(names: Sequence[str], bench: Bench, options: argparse.Namespace) -> Report:
-    """Run the cases one after the other."""
+    """Run the cases one after the other; what is measured so far is kept in the JSON file."""
     results: list[Result] = []
     points: list[Point] = []
+    report = Report(bench.programs.lines(), results, points)
     for name in names:
         if name == "slopes":
             points += slopes(bench, full=options.full)
@@ -100,7 +101,9 @@ def run(names: Sequence[str], bench: Bench, options: argparse.Namespace) -> Repo
             results.append(instructions(bench))
         else:
             results.append(run_case(name, CASES[name](bench), bench, options.pairs))
-    return Report(bench.programs.lines(), results, points)
+        if options.json:
+            options.json.write_text(json.dumps(report.document(), indent=2) + "\n")
+    return report
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -112,8 +115,6 @@ def main(arguments: list[str] | None = None) -> int:
         Bench(directory, programs, size=options.size, images=options.images) as bench,
     ):
         report = run(chosen(options.cases), bench, options)
-    if options.json:
-        options.json.write_text(json.dumps(report.document(), indent=2) + "\n")
     if options.chart:
         from benchmarks.chart import write_chart  # noqa: PLC0415 - matplotlib is an option
 
