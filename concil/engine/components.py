@@ -163,6 +163,7 @@ class EngineComponents:
                 self.timeouts,
                 context.journal.path if context.journal.is_usable else None,
                 logging.getLogger("concil").getEffectiveLevel(),
+                self.progress is not None,
             )
             for index in range(count)
         ]

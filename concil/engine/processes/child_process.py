@@ -104,8 +104,8 @@ class ChildProcess:
         """Call ``handle`` with each call of the process until it ends."""
         with contextlib.suppress(EOFError):
             while True:
-                number, method, arguments = self.channel.receive()
-                handle(Request(self, number, method, arguments))
+                for number, method, arguments in self.channel.receive():
+                    handle(Request(self, number, method, arguments))
 
     def wait(self, timeout: float) -> str:
         """Wait for the end of the process, which is killed after ``timeout`` seconds.

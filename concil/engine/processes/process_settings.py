@@ -30,6 +30,7 @@ class ProcessSettings:
     timeouts: Timeouts | None
     journal: Path | None
     log_level: int
+    has_progress: bool  # somebody receives progress events
 
 
 def count_processes(processes: ProcessCount, config: TransferConfig) -> int:

@@ -69,7 +69,7 @@ class _ProcessEngine(Engine):
         self,
         link: ParentLink,
         settings: ProcessSettings,
-        progress: ProgressBatcher,
+        progress: ProgressBatcher | None,
         journal: Journal,
     ) -> None:
         self._link = link
@@ -126,11 +126,13 @@ class Worker:
                     self._link.post("fail", _to_picklable(error))
             self.is_done = True
             self._link.post("done")
+            self._link.flush()
 
     def _mirror(self, settings: ProcessSettings) -> None:
         progress = ProgressBatcher(settings.name, lambda rows: self._link.post("progress", rows))
         with contextlib.closing(Journal(settings.journal)) as journal:
-            engine = _ProcessEngine(self._link, settings, progress, journal)
+            sink = progress if settings.has_progress else None
+            engine = _ProcessEngine(self._link, settings, sink, journal)
 
             def send(outcome: Outcome) -> None:
                 progress.flush()  # the last event of the image
