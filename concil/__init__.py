@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from concil.config import HostLimits, RetryPolicy, Timeouts, TransferConfig
     from concil.dockerhub import DockerHub, parse_docker_url
     from concil.engine.artifacts.files import ArtifactFile
-    from concil.engine.artifacts.pull import PulledArtifact, PulledFile
-    from concil.engine.artifacts.push import PushedArtifact
+    from concil.engine.artifacts.puller import PulledArtifact, PulledFile
+    from concil.engine.artifacts.pusher import PushedArtifact
     from concil.engine.blobs.blob_file import BlobFile
     from concil.engine.blobs.blob_stream import SupportsWrite
     from concil.engine.engine import Engine
@@ -114,8 +114,8 @@ _EXPORTS = {
     "oci.platform": ("Platform",),
     "dockerhub": ("DockerHub", "parse_docker_url"),
     "engine.artifacts.files": ("ArtifactFile",),
-    "engine.artifacts.pull": ("PulledArtifact", "PulledFile"),
-    "engine.artifacts.push": ("PushedArtifact",),
+    "engine.artifacts.puller": ("PulledArtifact", "PulledFile"),
+    "engine.artifacts.pusher": ("PushedArtifact",),
     "engine.blobs.blob_file": ("BlobFile",),
     "engine.blobs.blob_stream": ("SupportsWrite",),
     "engine.engine": ("Engine",),

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from concil.engine.artifacts.files import FileLike, to_files
-from concil.engine.artifacts.pull import ArtifactPuller, PulledArtifact
-from concil.engine.artifacts.push import (
+from concil.engine.artifacts.puller import ArtifactPuller, PulledArtifact
+from concil.engine.artifacts.pusher import (
     ArtifactOptions,
     ArtifactPusher,
     PushedArtifact,
