@@ -42,6 +42,8 @@ UNPACK = "io.deis.oras.content.unpack"  # "true": the blob is the tar+gzip of a 
 # The config of an artifact that has none. Source: image-spec, "Guidance for an Empty Descriptor".
 EMPTY_BLOB = b"{}"
 EMPTY_CONFIG = Descriptor(OCI_EMPTY, Digest.from_bytes(EMPTY_BLOB), len(EMPTY_BLOB))
+# What Go's encoding/json escapes: equal files give equal digests, whichever tool pushes them.
+_GO_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 _EMPTY_ENTRY = {**EMPTY_CONFIG.to_json(), "data": "e30="}
 
 
@@ -75,8 +77,8 @@ def build_manifest(
         document["subject"] = subject.to_json()
     created = {CREATED: dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
     document["annotations"] = dict(sorted((created | check_annotations(annotations or {})).items()))
-    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-    return Manifest.parse(body, OCI_MANIFEST)
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return Manifest.parse(text.translate(_GO_ESCAPES).encode(), OCI_MANIFEST)
 
 
 def layer_descriptor(

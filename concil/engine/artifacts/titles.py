@@ -78,7 +78,7 @@ def check_distinct(titles: Iterable[str]) -> None:
         while parent:
             if parent in seen:
                 raise UsageError(
-                    f"{safe_repr(title)} is below {safe_repr(parent)}, which is a file of its own",
+                    f"the title {safe_repr(title)} is below {safe_repr(parent)}, which is a file",
                     remedy="give them separate titles",
                 )
             parent = posixpath.dirname(parent)

@@ -47,13 +47,7 @@ def unpack(tree: NoFollowTree, archive: str, file: TitledBlob, cancel: threading
         DigestMismatch: the uncompressed archive has another digest; nothing was written.
         StoreError: the disk has too little free space, or a file cannot be written.
     """
-    size = _check(tree, archive, file, cancel)
-    free = shutil.disk_usage(tree.root).free
-    if size > free:
-        raise StoreError(
-            f"{safe_repr(file.title)} needs {size} bytes, and the disk has room for {free}",
-            remedy=FREE_SPACE_REMEDY,
-        )
+    _check(tree, archive, file, cancel)
     directories: list[tuple[str, int]] = []
     tree.make_directory(file.title)
     with _open_members(tree, archive, file, cancel) as (members, _):
@@ -71,12 +65,17 @@ def unpack(tree: NoFollowTree, archive: str, file: TitledBlob, cancel: threading
             os.utime(descriptor, (mtime, mtime))
 
 
-def _check(tree: NoFollowTree, archive: str, file: TitledBlob, cancel: threading.Event) -> int:
-    """Check all members; return the bytes of all files."""
-    size = 0
+def _check(tree: NoFollowTree, archive: str, file: TitledBlob, cancel: threading.Event) -> None:
+    """Check all members, and that the disk has room for their content."""
+    size, free = 0, shutil.disk_usage(tree.root).free
     with _open_members(tree, archive, file, cancel) as (members, stream):
         for member, _ in members:
             size += member.size
+            if size > free:
+                raise StoreError(
+                    f"{safe_repr(file.title)} needs {size} bytes, and the disk has room for {free}",
+                    remedy=FREE_SPACE_REMEDY,
+                )
         stream.read_rest()
         digest = stream.verifier.digest()
     if file.content_digest is not None and file.content_digest != digest:
@@ -85,7 +84,6 @@ def _check(tree: NoFollowTree, archive: str, file: TitledBlob, cancel: threading
             f"{file.content_digest}",
             remedy=_REMEDY,
         )
-    return size
 
 
 class _HashingReader(io.RawIOBase):
