@@ -32,6 +32,7 @@ def run_push(command: CommandContext) -> int:
         )
     address = parse_address(destination)
     files = _read_files(command, words)
+    _announce_packing(command, files)
     with open_engine(command) as engine:
         pushed = engine.push_files(
             files,
@@ -51,6 +52,7 @@ def run_attach(command: CommandContext) -> int:
     if not arguments.words and not annotations:
         raise UsageError("attach needs files", remedy="write: concil attach FILE... --to REF")
     files = _read_files(command, arguments.words)
+    _announce_packing(command, files)
     with open_engine(command) as engine:
         pushed = engine.attach(
             files,
@@ -116,7 +118,7 @@ def _read_files(command: CommandContext, words: Sequence[str]) -> list[ArtifactF
     title, media_type = command.arguments.title, command.arguments.media_type
     if title and len(words) > 1:
         raise UsageError("--title is for a single file", remedy="push one file, or omit --title")
-    if sum(word.partition(":")[0] == "-" for word in words) > 1:
+    if words.count("-") > 1:
         raise UsageError("standard input is given twice", remedy="write - once")
     files = []
     for word in words:
@@ -148,6 +150,13 @@ def split_media_type(word: str) -> tuple[str, str]:
             remedy="write FILE, or FILE:MEDIA/TYPE as in config.json:application/json",
         )
     return path, media_type
+
+
+def _announce_packing(command: CommandContext, files: Sequence[ArtifactFile]) -> None:
+    """Print which directories are packed, because nothing is sent meanwhile."""
+    for file in files:
+        if file.path is not None and file.path.is_dir():
+            command.print_message(f"packing {file.path}")
 
 
 def _read_annotations(command: CommandContext) -> dict[str, str]:
