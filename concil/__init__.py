@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from concil.auth.credentials.credentials import Credentials
     from concil.config import HostLimits, RetryPolicy, Timeouts, TransferConfig
     from concil.dockerhub import DockerHub, parse_docker_url
+    from concil.engine.artifacts.files import ArtifactFile
+    from concil.engine.artifacts.puller import PulledArtifact, PulledFile
+    from concil.engine.artifacts.pusher import PushedArtifact
+    from concil.engine.blobs.blob_file import BlobFile
+    from concil.engine.blobs.blob_stream import SupportsWrite
     from concil.engine.engine import Engine
     from concil.engine.image_resolver import Endpoints
     from concil.engine.layer import LayerArchive
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from concil.report.timeline import Timeline
     from concil.runtime.cancellation import SupportsIsSet
     from concil.store.airgap.baseline import Baseline
+    from concil.transfer.blob.stream import SupportsRead
     from concil.transfer.blob.transfer import BlobResult
     from concil.transfer.image.job import ForeignLayers
     from concil.transfer.image.result import ImageResult
@@ -36,7 +42,9 @@ if TYPE_CHECKING:
 __version__ = "2.0.0"
 
 __all__ = [
+    "ArtifactFile",
     "Baseline",
+    "BlobFile",
     "BlobResult",
     "ConcilError",
     "Credentials",
@@ -60,11 +68,16 @@ __all__ = [
     "ProgressSink",
     "PruneOptions",
     "PruneResult",
+    "PulledArtifact",
+    "PulledFile",
+    "PushedArtifact",
     "RegistryWarning",
     "Removal",
     "RetryPolicy",
     "State",
     "SupportsIsSet",
+    "SupportsRead",
+    "SupportsWrite",
     "TLSSettings",
     "Timeline",
     "Timeouts",
@@ -100,6 +113,11 @@ _EXPORTS = {
     "oci.manifest": ("Manifest",),
     "oci.platform": ("Platform",),
     "dockerhub": ("DockerHub", "parse_docker_url"),
+    "engine.artifacts.files": ("ArtifactFile",),
+    "engine.artifacts.puller": ("PulledArtifact", "PulledFile"),
+    "engine.artifacts.pusher": ("PushedArtifact",),
+    "engine.blobs.blob_file": ("BlobFile",),
+    "engine.blobs.blob_stream": ("SupportsWrite",),
     "engine.engine": ("Engine",),
     "engine.image_resolver": ("Endpoints",),
     "errors": ("ConcilError",),
@@ -112,6 +130,7 @@ _EXPORTS = {
     "store.airgap.baseline": ("Baseline",),
     "engine.store_factory": ("EndpointOptions",),
     "report.timeline": ("Timeline",),
+    "transfer.blob.stream": ("SupportsRead",),
     "transfer.blob.transfer": ("BlobResult",),
     "transfer.image.job": ("ForeignLayers",),
     "transfer.image.result": ("ImageResult",),

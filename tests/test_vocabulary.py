@@ -29,6 +29,7 @@ _MODULES = """
 RETIRED_MODULES = frozenset(_MODULES.split())
 # The same thing in packages that stand side by side, by intent.
 PAIRS = {
+    "artifacts": {"cli/commands", "cli/parsers"},
     "blob": {"cli/commands", "cli/parsers"},
     "client": {"registry", "dockerhub"},
     "context": {"transfer", "cli"},

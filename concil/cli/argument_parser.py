@@ -95,6 +95,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     # argparse of Python 3.11 drops an optional positional argument that follows an option.
     if len(rest) == 1 and not rest[0].startswith("-") and _is_missing_destination(arguments):
         arguments.destination = rest.pop()
+    # argparse takes only one group of positional arguments: options may stand between several.
+    if hasattr(arguments, "words") and not any(_is_option(word) for word in rest):
+        arguments.words += rest
+        rest = []
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return arguments
@@ -110,6 +114,10 @@ def _terminal_width() -> int:
         with contextlib.suppress(AttributeError, ValueError, OSError):
             columns = os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]
     return columns if columns > 0 else 80
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-"
 
 
 def _option_name(word: str) -> str:

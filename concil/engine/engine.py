@@ -6,21 +6,18 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
 from concil.config import Timeouts, TransferConfig
-from concil.engine import layer
+from concil.engine.artifact_methods import ArtifactMethods
+from concil.engine.blob_methods import BlobMethods
 from concil.engine.components import EngineComponents
 from concil.engine.image_resolver import Endpoints
 from concil.engine.processes.process_settings import ProcessCount, count_processes
 from concil.engine.store_factory import list_images
-from concil.errors import UsageError
-from concil.fs.local_file import LocalFile, check_writable
 from concil.http.warning_header import RegistryWarning
 from concil.oci.address import parse_address
-from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.progress.events import ProgressSink
 from concil.runtime import arguments
@@ -38,7 +35,7 @@ GRACE_PERIOD = 10.0  # seconds for chunks in flight after an error
 ABANDON_GRACE_PERIOD = 2.0  # seconds for threads to notice that they are abandoned
 
 
-class Engine:
+class Engine(BlobMethods, ArtifactMethods):
     """Worker threads, connections and settings of one run. Any thread may call any method.
 
     Use it in a ``with`` block, or call `close`. Do not call the engine from a progress callback
@@ -133,59 +130,6 @@ class Engine:
         if error is not None:
             self.cancel()
         self.close(None if error is None else GRACE_PERIOD)
-
-    def push_blob(
-        self,
-        path: str | os.PathLike[str],
-        repository: str,
-        *,
-        digest: Digest | str | None = None,
-        cancel: SupportsIsSet | None = None,
-    ) -> Descriptor:
-        """Upload a local file as a blob.
-
-        Args:
-            repository: ``[docker://|http://]host[:port]/name``.
-            digest: expected digest, which is always verified; None: compute it. In that case
-                a file that was pushed before and has not changed is not read if the registry
-                has the blob.
-            cancel: when set, cancels this call only.
-        Returns:
-            A descriptor of the blob, of type application/octet-stream.
-        Raises:
-            UsageError: the file does not exist, or the address is not of a registry.
-            DigestMismatch, FileChanged: nothing was committed.
-            Cancelled: the call was cancelled; push again to resume.
-        """
-        name = arguments.check_str("repository", repository)
-        expected_digest = None if digest is None else Digest.from_argument("digest", digest)
-        with call_scope(cancel):
-            return self._components.file_blobs.push(
-                LocalFile(path),
-                self._components.image_resolver.open_repository(name),
-                expected_digest,
-            )
-
-    def pull_blob(
-        self, address: str, path: str | os.PathLike[str], *, cancel: SupportsIsSet | None = None
-    ) -> Descriptor:
-        """Download a blob into a local file by parallel ranges, verified before it appears.
-
-        Args:
-            address: ``[docker://|http://]host[:port]/name@digest``.
-            cancel: when set, cancels this call only.
-        Raises:
-            UsageError: the address has no digest, or the path is a directory.
-            NotFound, DigestMismatch, StoreError: no file was created.
-            Cancelled: the call was cancelled; pull again to resume.
-        """
-        reference = parse_address(address)
-        if reference.digest is None:
-            raise UsageError(f"{address} has no digest", remedy="write REPOSITORY@sha256:...")
-        with call_scope(cancel):
-            store = self._components.image_resolver.open_source(reference)
-            target = check_writable(Path(arguments.to_path("path", path)))
-            return self._components.file_blobs.pull(store, reference, target)
 
     def copy(  # noqa: PLR0913 - each an option of its own
         self,
@@ -295,25 +239,6 @@ class Engine:
         """Yield the repositories of ``[http://]host[:port]``, if the registry lists them."""
         return self._components.image_resolver.list_repositories(
             arguments.check_str("registry", registry), self._components.denied_hosts
-        )
-
-    def open_layer(self, address: str) -> layer.LayerArchive:
-        """Open a layer as a `tarfile.TarFile` in stream mode; closing it verifies all bytes.
-
-        Use it in a ``with`` block, in the calling thread; no worker is used.
-
-        Args:
-            address: ``[docker://|http://]host[:port]/name@digest`` or ``oci:DIR@digest``.
-        Raises:
-            NotFound, UsageError: there is no such blob, or the address has no digest.
-            ContentError: it is not a tar archive.
-        """
-        reference = parse_address(address)
-        return layer.open_layer(
-            self._components.image_resolver.open_source(reference),
-            reference,
-            self._components.transfer_context,
-            self._progress,
         )
 
     @property

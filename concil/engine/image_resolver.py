@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from concil.engine.store_factory import (
+    DestinationStore,
     EndpointOptions,
     SourceStore,
     StoreFactory,
@@ -87,11 +88,7 @@ class ImageResolver:
         if _is_new_layout(destination) and job.source.find_manifest(job.source_reference) is None:
             # Raises NotFound, so that a wrong name does not leave an empty layout behind.
             job.source.get_manifest(job.source_reference)
-        store: Destination = self._store_factory.open_destination(
-            destination,
-            self._endpoints.options_for(self._endpoints.destination, destination),
-            archives,
-        )
+        store: Destination = self.open_destination(destination, archives)
         if self._endpoints.baseline is not None and isinstance(store, LayoutStore):
             store = DeltaLayoutStore(store, self._endpoints.baseline)
         candidates = MountCandidates(job.source, job.source_reference, store)
@@ -116,6 +113,13 @@ class ImageResolver:
             else ""
         )
         return self._create_job(item, ReadOnlyDestination(destination, name, baseline))
+
+    def open_destination(
+        self, address: Address, archives: ArchiveWrites | None = None
+    ) -> DestinationStore:
+        """Open a store to write to. See `StoreFactory.open_destination`."""
+        options = self._endpoints.options_for(self._endpoints.destination, address)
+        return self._store_factory.open_destination(address, options, archives)
 
     def open_existing_destination(
         self, destination: Address

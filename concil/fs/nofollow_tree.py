@@ -67,6 +67,15 @@ class NoFollowTree:
         status = self._stat(name)
         return _stat_signature(status) if status else None
 
+    def mode(self, name: str) -> int | None:
+        """Return type and mode of a name, as in ``st_mode``; None if it is missing.
+
+        Raises:
+            StoreError: a parent directory is a link or a file, or cannot be read.
+        """
+        status = self._stat(name)
+        return status.st_mode if status else None
+
     def open(self, name: str) -> int:
         """Open a regular file for reading; the caller closes the descriptor.
 

@@ -14,9 +14,14 @@ __all__ = [
     "MANIFEST_TYPES",
     "OCI_ARTIFACT",
     "OCI_CONFIG",
+    "OCI_EMPTY",
     "OCI_INDEX",
+    "OCI_LAYER",
+    "OCI_LAYER_GZIP",
     "OCI_MANIFEST",
     "OCTET_STREAM",
+    "UNKNOWN_ARTIFACT",
+    "is_media_type",
 ]
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -29,6 +34,18 @@ OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"  # withdrawn, but
 
 
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+
+
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"  # of oras: any file
+
+
+OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+OCI_EMPTY = "application/vnd.oci.empty.v1+json"  # an empty JSON object
+
+
+UNKNOWN_ARTIFACT = "application/vnd.unknown.artifact.v1"  # of oras: no type was given
 
 
 DOCKER_MANIFEST_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -62,3 +79,8 @@ _MEDIA_TYPE = re.compile(
 
 
 _FOREIGN_LAYER = re.compile(r"\.(nondistributable|foreign)\.")
+
+
+def is_media_type(text: str) -> bool:
+    """Return whether a text is a media type without parameters."""
+    return bool(_MEDIA_TYPE.fullmatch(text))

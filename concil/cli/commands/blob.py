@@ -1,4 +1,4 @@
-"""`concil blob`: pushes, pulls and checks single blobs."""
+"""`concil blob`: pushes, pulls, checks, mounts and deletes single blobs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from concil.cli.open_stores import open_store_factory
 from concil.cli.options import settings
 from concil.cli.output import results
 from concil.cli.output.errors import DONE
+from concil.cli.standard_input import open_standard_input
+from concil.engine.blobs.blob_stream import write_blob
 from concil.engine.store_factory import SourceStore, StoreFactory, blob_size
-from concil.errors import ConcilError, NotFound, UsageError
+from concil.errors import NotFound, UsageError
 from concil.oci.address import LayoutAddress, parse_address
 from concil.oci.descriptor import Descriptor
-from concil.oci.manifest import Digest, Verifier
+from concil.oci.manifest import Digest
 from concil.oci.media_types import OCTET_STREAM
-from concil.progress.events import Meter, State, report_transfer
-from concil.transfer.blob.resuming_reader import ResumingReader
-from concil.transfer.blob.source import BlobSource
+from concil.progress.events import Meter, report_transfer
 from concil.transfer.context import TransferContext
 
 
@@ -26,8 +26,9 @@ def run_push(command: CommandContext) -> int:
     address = parse_address(arguments.repository)
     if not isinstance(address, LayoutAddress) and (address.tag or address.digest):
         raise UsageError(f"{address} is not just a repository", remedy="omit the tag and digest")
+    content = open_standard_input() if arguments.file == "-" else arguments.file
     with open_engine(command) as engine:
-        blob = engine.push_blob(arguments.file, arguments.repository)
+        blob = engine.push_blob(content, arguments.repository)
     command.display.close()
     results.print_json(blob.to_json())
     return DONE
@@ -56,6 +57,26 @@ def run_head(command: CommandContext) -> int:
     return DONE
 
 
+def run_delete(command: CommandContext) -> int:
+    """Delete a blob and print its address."""
+    address = parse_address(command.arguments.address)
+    with open_engine(command) as engine:
+        engine.delete_blob(command.arguments.address)
+    command.display.close()
+    results.print_line(str(address))
+    return DONE
+
+
+def run_mount(command: CommandContext) -> int:
+    """Mount a blob into another repository and print its descriptor."""
+    arguments = command.arguments
+    with open_engine(command) as engine:
+        blob = engine.mount_blob(arguments.address, arguments.repository)
+    command.display.close()
+    results.print_json(blob.to_json())
+    return DONE
+
+
 def _write_to_stdout(command: CommandContext) -> int:
     """Write a blob to standard output; the final block follows the verification."""
     results.check_not_terminal()
@@ -67,34 +88,8 @@ def _write_to_stdout(command: CommandContext) -> int:
         sink = command.display if command.arguments.progress else None
         meter = Meter(sink, kind="blob", subject=str(digest), target="-", total=blob.size)
         with report_transfer(meter, blob.size):
-            _stream_blob(store, blob, context, meter)
+            write_blob(store, blob, results.write_bytes, context, meter)
     return DONE
-
-
-def _stream_blob(
-    store: SourceStore, blob: Descriptor, context: TransferContext, meter: Meter
-) -> None:
-    source = BlobSource.in_store(store, blob).throttled(context.bandwidth, "", context.abandon)
-
-    def lost(error: ConcilError) -> None:
-        meter.set_state(State.RETRYING, detail=str(error))
-
-    reader = ResumingReader(source.open, blob.size, context, source.name, lost)
-    verifier = Verifier(blob.digest.algorithm)
-    # Two alternating buffers: a reader of the pipe never gets the last block of a bad blob.
-    buffer, spare = bytearray(context.config.block_size), bytearray(context.config.block_size)
-    unwritten = memoryview(b"")
-    try:
-        while count := reader.readinto(memoryview(buffer)):
-            results.write_bytes(unwritten)
-            unwritten = memoryview(buffer)[:count]
-            verifier.update(unwritten)
-            meter.set_position(verifier.position)
-            buffer, spare = spare, buffer
-    finally:
-        reader.close()
-    verifier.verify(blob.digest, blob.size, source.name)
-    results.write_bytes(unwritten)
 
 
 def _open_store(command: CommandContext, store_factory: StoreFactory) -> tuple[SourceStore, Digest]:

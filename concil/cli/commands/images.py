@@ -45,8 +45,17 @@ def run_digest(command: CommandContext) -> int:
 
 
 def run_manifest(command: CommandContext) -> int:
-    """Fetch a manifest and print it."""
-    address = parse_address(command.arguments.address)
+    """Fetch a manifest and print it, or push one."""
+    words = command.arguments.words
+    if len(words) == 3 and words[0] == "push":
+        from concil.cli.commands.manifest_push import run_push  # noqa: PLC0415  # needs the engine
+
+        return run_push(command, words[1], words[2])
+    if len(words) != 1:
+        raise UsageError(
+            "manifest needs one image", remedy="write REF, or to push a manifest: push FILE REF"
+        )
+    address = parse_address(words[0])
     platform = single_platform(command)
     with open_store_factory(command) as stores:
         store = stores.open_source(address, settings.build_endpoint_options(command.arguments))

@@ -1,4 +1,4 @@
-"""Declares `concil blob push`, `pull` and `head`."""
+"""Declares `concil blob push`, `pull`, `head`, `mount` and `delete`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
     push = verbs.add_parser(
         "push", help="upload a file", description="Upload a file and print its descriptor as JSON."
     )
-    push.add_argument("file", metavar="FILE")
+    push.add_argument(
+        "file", metavar="FILE", help="- is standard input, which is sent while it is read"
+    )
     push.add_argument("repository", metavar="REPO", help="host/repository")
     progress.add_options(push)
     common.add_registry(push)
@@ -41,5 +43,24 @@ def declare(parser: argparse.ArgumentParser) -> None:
     head.add_argument("address", metavar="REPO@DIGEST")
     common.add_registry(head)
     head.set_defaults(command="concil.cli.commands.blob:run_head")
-    for verb_parser in (push, pull, head):
+    mount = verbs.add_parser(
+        "mount",
+        help="mount a blob into another repository",
+        description="Mount a blob into another repository of the same registry, without moving "
+        "its bytes. Print its descriptor as JSON.",
+    )
+    mount.add_argument("address", metavar="REPO@DIGEST")
+    mount.add_argument("repository", metavar="REPO", help="host/repository")
+    common.add_registry(mount)
+    mount.set_defaults(command="concil.cli.commands.blob:run_mount")
+    delete = verbs.add_parser(
+        "delete",
+        help="delete a blob",
+        description="Delete a blob from a repository and print its address. Images that contain "
+        "it break. Many registries do not support it.",
+    )
+    delete.add_argument("address", metavar="REPO@DIGEST")
+    common.add_registry(delete)
+    delete.set_defaults(command="concil.cli.commands.blob:run_delete")
+    for verb_parser in (push, pull, head, mount, delete):
         common.add_common(verb_parser)

@@ -28,8 +28,22 @@ def declare_digest(parser: argparse.ArgumentParser) -> None:
 
 def declare_manifest(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `manifest`."""
-    parser.description = "Print the manifest or index of an image, byte for byte."
-    _add_image(parser)
+    parser.usage = "concil manifest [options] REF\n       concil manifest push [options] FILE REF"
+    parser.description = (
+        "Print the manifest or index of an image, byte for byte; or push a manifest from a file, "
+        "and print its address by digest. Push its blobs first."
+    )
+    parser.add_argument(
+        "words",
+        metavar="REF | push FILE REF",
+        nargs="*",
+        help=f"{common.REF_HELP}; FILE may be - for standard input",
+    )
+    parser.add_argument(
+        "--media-type", metavar="TYPE", default="", help="of a pushed manifest that states none"
+    )
+    common.add_platform(parser, "choose the image for this platform from an index")
+    common.add_registry(parser)
     parser.set_defaults(command=f"{_COMMANDS}:run_manifest")
 
 

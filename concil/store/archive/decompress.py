@@ -18,6 +18,7 @@ MIN_OUTPUT_LIMIT = 1024 * MIB  # bytes of output that are allowed for any input
 # xz -9 needs 65 MiB. zstd itself rejects windows of more than 128 MiB.
 _XZ_MEMORY_LIMIT = 128 * MIB  # bytes
 _READ_SIZE = 64 * KIB  # compressed bytes per read
+_MAX_END_READS = 100  # of a decompressed stream at its end; no regular reader needs more
 _AGAIN = "fetch or build it again"
 
 
@@ -209,10 +210,10 @@ def open_decompressed(source: io.RawIOBase, subject: str) -> io.RawIOBase:
         start += piece
     compression = detect_compression(start)
     if compression is None:
-        return _IteratorReader(_pieces(source, start))
+        return _IteratorReader(_pieces(source, start), subject)
     remedy = "use Python 3.14 or newer"
     decompressor = BoundedDecompressor(compression, subject, remedy=remedy, ignore_trailing=True)
-    return _IteratorReader(_inflated(decompressor, _pieces(source, start)))
+    return _IteratorReader(_inflated(decompressor, _pieces(source, start)), subject)
 
 
 def _pieces(source: io.RawIOBase, start: bytes) -> Iterator[bytes]:
@@ -230,10 +231,12 @@ def _inflated(inflater: BoundedDecompressor, pieces: Iterator[bytes]) -> Iterato
 class _IteratorReader(io.RawIOBase):
     """The blocks of an iterator as a file-like object."""
 
-    def __init__(self, blocks: Iterator[bytes]) -> None:
+    def __init__(self, blocks: Iterator[bytes], subject: str) -> None:
         super().__init__()
         self._blocks = blocks
+        self._subject = subject
         self._buffered = memoryview(b"")
+        self._end_count = 0  # reads at the end
 
     def readable(self) -> bool:
         return True
@@ -243,6 +246,13 @@ class _IteratorReader(io.RawIOBase):
         while not self._buffered:
             piece = next(self._blocks, None)
             if piece is None:
+                self._end_count += 1
+                # tarfile skips a file whose header says 2**60 bytes by as many reads.
+                if self._end_count > _MAX_END_READS:
+                    raise InvalidManifest(
+                        f"{safe_repr(self._subject)} is truncated: it ends within a file",
+                        remedy=_AGAIN,
+                    )
                 return 0
             self._buffered = memoryview(piece)
         count = min(len(view), len(self._buffered))

@@ -93,6 +93,10 @@ class RegistryBlobWriter:
             return self._size
         return self._session.offset if self._session else 0
 
+    def set_size(self, size: int, /) -> None:
+        """Set the size of a stream, which is known at its end."""
+        self._size = size
+
     def start(self, resume: WriterState | None = None) -> Self:
         """Resume an upload session if it still exists, else open a new one; return itself."""
         if resume is not None:

@@ -34,6 +34,7 @@ from concil.store.protocols import BaseStore, MountResult
 from concil.store.registry.blob_upload import RegistryBlobWriter
 from concil.store.registry.mount import BlobMounter
 
+UNKNOWN_SIZE = 2**62  # bytes; larger than any stream, so that no chunk counts as the last
 _GATHER_TIME = 0.05  # seconds for collecting received bytes into one buffer
 _CONNECTION_ERRORS = (
     requests.RequestException,
@@ -335,6 +336,10 @@ class RepositoryStore(BaseStore):
         writer = self.create_writer(size, digest).start(resume)
         self._mounter.record_upload(digest)
         return writer
+
+    def begin_stream(self) -> RegistryBlobWriter:
+        """Begin an upload whose size and digest become known at its end."""
+        return self.create_writer(UNKNOWN_SIZE).start()
 
     def create_writer(self, size: int, digest: Digest | None = None) -> RegistryBlobWriter:
         """Return the writer of a blob of ``size`` bytes, before its first request."""

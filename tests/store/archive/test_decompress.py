@@ -8,6 +8,7 @@ import io
 import lzma
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -236,3 +237,18 @@ def test_a_python_without_a_compression_says_what_brings_it(
 
     assert has_message(excinfo.value, "compressed with zstd", "cannot decompress")
     assert excinfo.value.remedy == "pip install 'concil[zstd]', or decompress it first"
+
+
+def test_a_tar_archive_that_lacks_most_of_a_huge_file_is_refused_soon(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("huge")
+    header.size = 2**60
+    path = tmp_path / "layer"
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+
+    with path.open("rb", buffering=0) as file:
+        layer = open_decompressed(file, "layer")
+        with (
+            tarfile.open(fileobj=layer, mode="r|") as archive,
+            pytest.raises(ContentError, match="truncated"),
+        ):
+            archive.getnames()

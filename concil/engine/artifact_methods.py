@@ -1,0 +1,240 @@
+"""ArtifactMethods: the methods of Engine for artifacts, that is files with a manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from concil.engine.artifacts.files import FileLike, to_files
+from concil.engine.artifacts.puller import ArtifactPuller, PulledArtifact
+from concil.engine.artifacts.pusher import (
+    ArtifactOptions,
+    ArtifactPusher,
+    PushedArtifact,
+    put_manifest,
+)
+from concil.engine.components import EngineComponents
+from concil.engine.store_factory import SourceStore, reference_in_store
+from concil.errors import ContentError, NotFound, UsageError
+from concil.oci.address import DOCKER_ARCHIVE, Address, LayoutAddress, parse_address
+from concil.oci.descriptor import Descriptor
+from concil.oci.manifest import Manifest
+from concil.oci.platform import Platform
+from concil.runtime import arguments
+from concil.runtime.cancellation import SupportsIsSet, call_scope
+from concil.transfer.image.graph import select_platforms
+
+
+class ArtifactMethods:
+    """Pushes, pulls, attaches and lists artifacts; a base class of `Engine`."""
+
+    _components: EngineComponents
+
+    def push_files(
+        self,
+        files: FileLike | Iterable[FileLike],
+        destination: str,
+        *,
+        artifact_type: str = "",
+        annotations: Mapping[str, str] | None = None,
+        cancel: SupportsIsSet | None = None,
+    ) -> PushedArtifact:
+        """Push files and directories as an artifact, with the manifest that oras writes.
+
+        Files are uploaded in parallel; those that the destination has are not sent. A directory
+        is packed as tar+gzip first, into a temporary file.
+
+        Args:
+            files: paths, or `ArtifactFile` for bytes, streams, titles and media types.
+            destination: a store address; the default tag is ``latest``.
+            artifact_type: media type of the artifact; "": ``application/vnd.unknown.artifact.v1``.
+            annotations: of the manifest. The time of creation is added unless it is among them:
+                set ``org.opencontainers.image.created`` for a digest that does not change.
+            cancel: when set, cancels this call only.
+        Raises:
+            UsageError: a file does not exist, two have the same title, or an option is invalid.
+            FileChanged: a file was written to meanwhile; nothing was tagged.
+            Cancelled: the call was cancelled; push again to resume.
+        """
+        address = parse_address(arguments.check_str("destination", destination))
+        if address.digest is not None:
+            raise UsageError(
+                f"{address} has a digest, which follows from the files", remedy="give a tag"
+            )
+        chosen = ArtifactOptions(artifact_type, dict(annotations or {}))
+        return self._push(files, address, reference_in_store(address), chosen, cancel)
+
+    def attach(  # noqa: PLR0913 - each an option of its own
+        self,
+        files: FileLike | Iterable[FileLike],
+        subject: str,
+        artifact_type: str,
+        *,
+        annotations: Mapping[str, str] | None = None,
+        platform: str | None = None,
+        cancel: SupportsIsSet | None = None,
+    ) -> PushedArtifact:
+        """Push files as an artifact that refers to an image or another artifact.
+
+        It has no tag; `referrers` lists it.
+
+        Args:
+            files: as in `push_files`; may be empty if there are annotations.
+            subject: address of the image.
+            artifact_type: media type of the artifact, such as ``application/spdx+json``.
+            platform: ``os/architecture[/variant]``: attach to this image of an index.
+            annotations, cancel: as in `push_files`.
+        Raises:
+            NotFound: there is no such image or platform.
+            UsageError, FileChanged, Cancelled: as `push_files`.
+        """
+        if not arguments.check_str("artifact_type", artifact_type):
+            raise UsageError(
+                "no artifact type is given", remedy="give one, such as application/spdx+json"
+            )
+        chosen = ArtifactOptions(artifact_type, dict(annotations or {}))
+        address = parse_address(arguments.check_str("subject", subject))
+        with call_scope(cancel):
+            _, descriptor = self._read_manifest(address, platform)
+        options = ArtifactOptions(artifact_type, chosen.annotations, descriptor)
+        return self._push(files, address, "", options, cancel)
+
+    def pull_files(
+        self,
+        address: str,
+        output: str | os.PathLike[str],
+        *,
+        platform: str | None = None,
+        cancel: SupportsIsSet | None = None,
+    ) -> PulledArtifact:
+        """Write the files of an artifact into a directory.
+
+        Each file appears when its content is verified; parallel ranges are used, and interrupted
+        downloads are resumed. All titles are checked before anything is written, and no link
+        below ``output`` is followed. Existing files are replaced. A file with the right content
+        is not downloaded again.
+
+        Args:
+            address: store address of the artifact.
+            output: directory; created if it is missing.
+            platform: ``os/architecture[/variant]``: pull this artifact of an index.
+            cancel: when set, cancels this call only.
+        Raises:
+            NotFound: there is no such artifact or platform.
+            ContentError: it has no files, or a title or an archive is unsafe.
+            UsageError: something else is in the way of a file.
+            Cancelled: the call was cancelled; pull again to resume.
+        """
+        reference = parse_address(arguments.check_str("address", address))
+        directory = Path(arguments.to_path("output", output))
+        components = self._components
+        puller = ArtifactPuller(components.file_blobs, components.transfer_context)
+        with call_scope(cancel):
+            manifest, descriptor = self._read_manifest(reference, platform)
+            if manifest.is_index:
+                raise ContentError(
+                    f"{address} is an index of several artifacts",
+                    remedy="choose one by its platform or its digest",
+                )
+            store = components.image_resolver.open_source(reference)
+            return puller.pull(store, manifest, descriptor, directory, address)
+
+    def referrers(
+        self, address: str, *, artifact_type: str = "", platform: str | None = None
+    ) -> tuple[Descriptor, ...]:
+        """Return the descriptors of what refers to an image: signatures, SBOMs, attached files.
+
+        Args:
+            address: store address of the image.
+            artifact_type: return only those of this type.
+            platform: ``os/architecture[/variant]``: what refers to this image of an index.
+        Raises:
+            NotFound: there is no such image or platform.
+        """
+        reference = parse_address(arguments.check_str("address", address))
+        arguments.check_str("artifact_type", artifact_type)
+        with call_scope(None):
+            _, descriptor = self._read_manifest(reference, platform)
+            store = self._components.image_resolver.open_source(reference)
+            found = store.referrers(descriptor.digest, reference_in_store(reference))
+        return tuple(
+            referrer
+            for referrer in found
+            if not artifact_type or referrer.artifact_type == artifact_type
+        )
+
+    def push_manifest(
+        self,
+        content: bytes,
+        destination: str,
+        *,
+        media_type: str = "",
+        cancel: SupportsIsSet | None = None,
+    ) -> Descriptor:
+        """Write a manifest or index, bytes unchanged.
+
+        Args:
+            destination: a store address; the default tag is ``latest``. If it has a digest and no
+                tag, the manifest is not tagged.
+            media_type: "": that which the manifest states.
+            cancel: when set, cancels this call only.
+        Raises:
+            InvalidManifest: it is not a manifest.
+            UsageError: its digest is not that of the address.
+            StatusError: the registry refuses it; most require its blobs and manifests first.
+        """
+        address = parse_address(arguments.check_str("destination", destination))
+        manifest = Manifest.parse(bytes(content), media_type)
+        if address.digest is not None and address.digest != manifest.digest:
+            raise UsageError(
+                f"the manifest hashes to {manifest.digest}, not to {address.digest}",
+                remedy="give a tag, or the digest of the file",
+            )
+        reference = "" if address.digest is not None else reference_in_store(address)
+        with self._components.archive_call(cancel) as archives:
+            store = self._components.image_resolver.open_destination(address, archives)
+            put_manifest(store, manifest, reference)
+            archives.commit(strict=True)
+        return manifest.descriptor
+
+    def _push(
+        self,
+        files: FileLike | Iterable[FileLike],
+        address: Address,
+        reference: str,
+        options: ArtifactOptions,
+        cancel: SupportsIsSet | None,
+    ) -> PushedArtifact:
+        checked = to_files("files", files)
+        if not checked and not options.annotations:
+            raise UsageError("no files and no annotations are given", remedy="give a file")
+        if isinstance(address, LayoutAddress) and address.scheme == DOCKER_ARCHIVE:
+            raise UsageError(
+                f"{address}: a docker-archive can only contain images",
+                remedy="use oci:DIR or oci-archive:FILE",
+            )
+        components = self._components
+        pusher = ArtifactPusher(components.file_blobs, components.transfer_context)
+        with components.archive_call(cancel) as archives:
+            store = components.image_resolver.open_destination(address, archives)
+            pushed = pusher.push(checked, store, reference, options)
+            archives.commit(strict=True)
+        return pushed
+
+    def _read_manifest(self, address: Address, platform: str | None) -> tuple[Manifest, Descriptor]:
+        """Fetch the manifest at an address, or that of one platform, and its descriptor."""
+        store: SourceStore = self._components.image_resolver.open_source(address)
+        manifest = store.get_manifest(reference_in_store(address))
+        digest = address.digest or manifest.digest
+        if platform is not None:
+            if not manifest.is_index:
+                raise NotFound(f"{address} is a single image, not an index with platforms")
+            selected = select_platforms(manifest, [Platform.parse(platform)], str(address))
+            if not isinstance(selected, Descriptor):
+                raise UsageError(
+                    f"{address} has several images for {platform}",
+                    remedy="choose one by its digest",
+                )
+            manifest, digest = store.get_manifest(str(selected.digest)), selected.digest
+        return manifest, Descriptor(manifest.media_type, digest, len(manifest.body))

@@ -1,0 +1,1 @@
+"""Files as artifacts in registries: the manifests, titles and archives of oras."""

@@ -1,0 +1,163 @@
+"""Packs a directory as tar+gzip, with the same members as oras writes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import stat
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from concil.config import MIB
+from concil.engine.artifacts.tar_header import BLOCK_SIZE, DIRECTORY, LINK, REGULAR, Member
+from concil.engine.blobs.temporary import open_temporary, temporary_source, write_temporary
+from concil.errors import Cancelled, UsageError, safe_repr
+from concil.fs.local_file import LocalFile, disk_error
+from concil.oci.digest import Digest, Verifier
+from concil.transfer.blob.source import BlobSource
+
+_GZIP = 31  # wbits of zlib for the gzip format
+_READ_SIZE = MIB
+_HALF_SECOND = 5 * 10**8  # nanoseconds; times are rounded
+_LAST_TIME = 8**11 - 1  # seconds since the epoch; the largest that a tar header can store
+
+
+@dataclass(frozen=True, slots=True)
+class PackedDirectory:
+    """A directory as tar+gzip in a temporary file."""
+
+    source: BlobSource
+    content_digest: Digest  # of the tar archive
+
+
+@contextlib.contextmanager
+def packed_directory(path: Path, title: str, cancel: threading.Event) -> Iterator[PackedDirectory]:
+    """Pack a directory into a temporary file that ends with the block.
+
+    The same directory always gives the same bytes, so that an interrupted upload can be resumed
+    by another process: members are sorted, owners are left out, times are whole seconds.
+
+    Args:
+        title: first part of the names of all members.
+    Raises:
+        UsageError: it contains a pipe, socket or device, or a link that leads out of it.
+        StoreError: it cannot be read, or the disk is full.
+    """
+    with open_temporary() as file:
+        writer = _GzipWriter(file)
+        for member, content in _members(path, title):
+            if cancel.is_set():
+                raise Cancelled(f"stopped while packing {safe_repr(str(path))}")
+            writer.write(member.to_bytes())
+            if content is not None:
+                _copy_file(content, writer, cancel)
+        writer.write(bytes(2 * BLOCK_SIZE))
+        writer.finish()
+        compressed = writer.compressed
+        yield PackedDirectory(
+            temporary_source(file, compressed.position, compressed.digest(), str(path)),
+            writer.plain.digest(),
+        )
+
+
+class _GzipWriter:
+    """Compresses and hashes what is written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.plain, self.compressed = Verifier(), Verifier()
+        self._file = file
+        self._compressor = zlib.compressobj(wbits=_GZIP)
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.plain.update(data)
+        self._write_compressed(self._compressor.compress(data))
+
+    def finish(self) -> None:
+        self._write_compressed(self._compressor.flush())
+
+    def _write_compressed(self, data: bytes) -> None:
+        self.compressed.update(data)
+        write_temporary(self._file, data)
+
+
+def _members(root: Path, title: str) -> Iterator[tuple[Member, LocalFile | None]]:
+    """Yield the headers in the order of their names, each with its file if it has content."""
+    stack = [(Path(os.path.realpath(root)), title)]
+    while stack:
+        path, name = stack.pop()
+        try:
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                children = sorted(path.iterdir(), key=os.fsencode, reverse=True)
+                stack += [(child, f"{name}/{child.name}") for child in children]
+            target = str(path.readlink()) if stat.S_ISLNK(status.st_mode) else ""
+        except OSError as error:
+            raise disk_error("cannot read", path, error) from error
+        yield _create_member(path, name, title, status, target)
+
+
+def _create_member(
+    path: Path, name: str, title: str, status: os.stat_result, target: str
+) -> tuple[Member, LocalFile | None]:
+    content, kind = None, REGULAR
+    if stat.S_ISDIR(status.st_mode):
+        kind = DIRECTORY
+    elif stat.S_ISLNK(status.st_mode):
+        kind = LINK
+        if not is_link_inside(name, target, title):
+            raise UsageError(
+                f"{safe_repr(str(path))} is a link that leads out of its directory",
+                remedy="replace it with what it points to; oras and concil refuse to unpack it",
+            )
+    elif stat.S_ISREG(status.st_mode):
+        content = LocalFile(path)
+    else:
+        raise UsageError(
+            f"{safe_repr(str(path))} is neither a file nor a directory or link",
+            remedy="remove it: an artifact cannot contain pipes, sockets and devices",
+        )
+    member = Member(
+        os.fsencode(name),
+        kind,
+        stat.S_IMODE(status.st_mode),
+        min(max((status.st_mtime_ns + _HALF_SECOND) // 10**9, 0), _LAST_TIME),
+        0 if content is None else content.size,
+        os.fsencode(target),
+    )
+    return member, content
+
+
+def is_link_inside(name: str, target: str, title: str) -> bool:
+    """Return whether a symbolic link leads to a path inside of its directory.
+
+    A target may go upwards only at its beginning: behind another link the path would be another
+    one than its text says.
+
+    Args:
+        name: of the link in the archive.
+        target: what it points to.
+        title: of the directory, with which all names begin.
+    """
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    while parts and parts[0] == "..":
+        parts.pop(0)
+    if not target or target.startswith("/") or ".." in parts:
+        return False
+    resolved = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+    return resolved == title or resolved.startswith(f"{title}/")
+
+
+def _copy_file(file: LocalFile, writer: _GzipWriter, cancel: threading.Event) -> None:
+    buffer = memoryview(bytearray(min(_READ_SIZE, max(1, file.size))))
+    with file.open() as reader:
+        while count := reader.readinto(buffer):
+            if cancel.is_set():
+                raise Cancelled(f"stopped while packing {safe_repr(str(file.path))}")
+            writer.write(buffer[:count])
+    file.check_unchanged()
+    writer.write(bytes(-file.size % BLOCK_SIZE))
