@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from concil.runtime.cancellation import SupportsIsSet
     from concil.store.airgap.baseline import Baseline
     from concil.transfer.blob.transfer import BlobResult
+    from concil.transfer.findings import Condition, Finding
     from concil.transfer.image.job import ForeignLayers
     from concil.transfer.image.result import ImageResult
     from concil.transfer.journal import Journal
@@ -39,6 +40,7 @@ __all__ = [
     "Baseline",
     "BlobResult",
     "ConcilError",
+    "Condition",
     "Credentials",
     "Descriptor",
     "Digest",
@@ -47,6 +49,7 @@ __all__ = [
     "Endpoints",
     "Engine",
     "Event",
+    "Finding",
     "ForeignLayers",
     "HostLimits",
     "ImageResult",
@@ -113,6 +116,7 @@ _EXPORTS = {
     "engine.store_factory": ("EndpointOptions",),
     "report.timeline": ("Timeline",),
     "transfer.blob.transfer": ("BlobResult",),
+    "transfer.findings": ("Condition", "Finding"),
     "transfer.image.job": ("ForeignLayers",),
     "transfer.image.result": ("ImageResult",),
     "transfer.journal": ("Journal",),

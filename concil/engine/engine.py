@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import NoReturn, Self
 
-from concil.config import Timeouts, TransferConfig
 from concil.engine import layer
-from concil.engine.components import EngineComponents
-from concil.engine.image_resolver import Endpoints
+from concil.engine.check import Check
+from concil.engine.lifecycle import EngineLifecycle
 from concil.engine.store_factory import list_images
 from concil.errors import UsageError
 from concil.fs.local_file import LocalFile, check_writable
@@ -21,23 +16,18 @@ from concil.http.warning_header import RegistryWarning
 from concil.oci.address import parse_address
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
-from concil.progress.events import ProgressSink
 from concil.runtime import arguments
 from concil.runtime.cancellation import SupportsIsSet, call_scope
-from concil.runtime.forking import register_after_fork
 from concil.transfer.blob.transfer import BlobStarter
+from concil.transfer.check.check_run import CheckOptions
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.image.result import ImageResult
-from concil.transfer.journal import Journal
 from concil.transfer.mirror.mirror import MirrorOptions, check_items, copy_image
 from concil.transfer.mirror.prune import PruneOptions, PruneResult
 from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 
-GRACE_PERIOD = 10.0  # seconds for chunks in flight after an error
-ABANDON_GRACE_PERIOD = 2.0  # seconds for threads to notice that they are abandoned
 
-
-class Engine:
+class Engine(EngineLifecycle):
     """Worker threads, connections and settings of one run. Any thread may call any method.
 
     Use it in a ``with`` block, or call `close`. Do not call the engine from a progress callback
@@ -51,87 +41,6 @@ class Engine:
 
     After a fork the child creates its own workers and connections.
     """
-
-    def __init__(
-        self,
-        config: TransferConfig | None = None,
-        *,
-        progress: ProgressSink | None = None,
-        endpoints: Endpoints | None = None,
-        timeouts: Timeouts | None = None,
-        journal: Journal | None = None,
-    ) -> None:
-        """Create the engine without opening connections.
-
-        Args:
-            progress: called with an `Event` for every change, from any thread.
-            endpoints: TLS settings and credentials; those in an address take precedence.
-            journal: makes interrupted transfers resumable in another process; None: the
-                user's default journal. ``Journal(None)`` records nothing. The caller closes
-                a journal that is passed in.
-        """
-        arguments.check_callable("progress", progress)
-        arguments.check_optional(config=(config, TransferConfig), endpoints=(endpoints, Endpoints))
-        arguments.check_optional(timeouts=(timeouts, Timeouts), journal=(journal, Journal))
-        self.config = config or TransferConfig()
-        self._closed = True  # until it is fully created
-        self._progress = progress
-        self._endpoints = endpoints or Endpoints()
-        self._timeouts = timeouts
-        self._owns_journal = journal is None
-        self._journal = journal or Journal(Journal.default_path())
-        self._create_components()
-        self._owner_pid = os.getpid()
-        self._closed = False
-        register_after_fork(self, Engine._after_fork)
-
-    def _create_components(self) -> None:
-        """Create the objects that calls share, without threads or connections."""
-        self._components = EngineComponents.create(
-            self.config, self._journal, self._endpoints, self._timeouts, self._progress
-        )
-
-    def _after_fork(self) -> None:
-        """Create new components in a forked child, which cannot use the parent's."""
-        parent = self._components
-        is_cancelled = parent.transfer_context.cancel.is_set()
-        parent.abandon_after_fork()
-        if self._closed:
-            return
-        self._create_components()
-        self._components.copier.deduplicator.starter = parent.copier.deduplicator.starter
-        if is_cancelled:
-            self.cancel()
-
-    def __reduce__(self) -> NoReturn:
-        """Raise TypeError: threads and connections cannot be pickled."""
-        raise TypeError("an Engine cannot be pickled: create one in the process that uses it")
-
-    def __del__(self) -> None:
-        """Stop the workers of an unclosed engine, with a ResourceWarning."""
-        if getattr(self, "_closed", True):
-            return
-        # Otherwise it may have been created for use in another process.
-        if self._owner_pid == os.getpid():
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        if not sys.is_finalizing():  # else the threads have ended while holding locks
-            self._components.stop_workers()
-            self._components.close_resources(close_journal=self._owns_journal)
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the engine; after an error cancel queued jobs, and wait only briefly."""
-        if error is not None:
-            self.cancel()
-        self.close(None if error is None else GRACE_PERIOD)
 
     def push_blob(
         self,
@@ -263,6 +172,46 @@ class Engine:
             coordinators = self.config.concurrent_images if self.config.workers else 1
             return mirror.run(items, max(1, coordinators))
 
+    def check(  # noqa: PLR0913 - each an option of its own
+        self,
+        items: Iterable[MirrorItem | str],
+        *,
+        deep: bool = False,
+        repair: bool = False,
+        resume: bool = True,
+        on_image: Callable[[Outcome], object] | None = None,
+        keep_outcomes: bool = True,
+        cancel: SupportsIsSet | None = None,
+    ) -> MirrorReport:
+        """Check whether images are complete and whole at their destinations.
+
+        Args:
+            items: images with their sources, or addresses of images without any: then only the
+                content is checked. A layout or archive means every image in it.
+            deep: read and hash every blob; False: read the manifests, and look the blobs up.
+            repair: copy again what is missing, damaged or behind.
+            resume: a deep check does not read again what an interrupted one has verified within
+                the last day.
+            on_image, keep_outcomes, cancel: as for `mirror`.
+        Returns:
+            A report whose results have a ``condition`` and ``findings``.
+        Raises:
+            UsageError: ``repair`` without a source, or in an archive.
+            Cancelled: the call was cancelled; check again to resume.
+        """
+        arguments.check_callable("on_image", on_image)
+        options = CheckOptions(deep, repair, resume)
+        with self._components.archive_call(cancel) as archives:
+            mirror_options = MirrorOptions(
+                on_image,
+                keep_outcomes,
+                denied_hosts=self._components.denied_hosts,
+                pending_destinations=archives,
+            )
+            coordinators = self.config.concurrent_images if self.config.workers else 1
+            check = Check(self._components, options, archives)
+            return check.run(items, mirror_options, max(1, coordinators))
+
     def prune(
         self, repository: str, pruning: PruneOptions, *, cancel: SupportsIsSet | None = None
     ) -> PruneResult:
@@ -328,23 +277,3 @@ class Engine:
     def list_images(self, address: str) -> Iterator[tuple[str, Digest | None]]:
         """Yield image names, "" for unnamed ones, with digests where these need no request."""
         yield from list_images(self._components.image_resolver.open_source(parse_address(address)))
-
-    def cancel(self) -> None:
-        """Cancel all calls, which raise Cancelled; chunks in flight may finish until `close`."""
-        self._components.transfer_context.cancel.set()
-
-    def close(self, timeout: float | None = None) -> bool:
-        """Stop the workers and close the connections, and the journal unless it was passed in.
-
-        Args:
-            timeout: seconds to wait for running jobs to finish; None: without limit.
-        Returns:
-            Whether all workers have ended.
-        """
-        self._closed = True
-        has_ended = self._components.pool.close(timeout)
-        if not has_ended:
-            self._components.transfer_context.abandon.set()
-            has_ended = self._components.pool.close(ABANDON_GRACE_PERIOD)
-        self._components.close_resources(close_journal=self._owns_journal)
-        return has_ended
