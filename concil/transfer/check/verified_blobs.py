@@ -32,6 +32,7 @@ class VerifiedBlobs:
         self._run = secrets.token_hex(8)  # marks the records of this check
         self._lock = threading.Lock()  # guards the fields below
         self._bytes_read = self._bytes_skipped = 0
+        journal.flush()  # the records of an earlier check of this process
         journal.execute("DELETE FROM verified WHERE updated < ?", time.time() - MAX_AGE)
 
     @property
