@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from concil.report.timeline import Timeline
     from concil.runtime.cancellation import SupportsIsSet
     from concil.store.airgap.baseline import Baseline
+    from concil.store.layout.garbage import Garbage, GarbageReport
     from concil.transfer.blob.transfer import BlobResult
     from concil.transfer.findings import Condition, Finding
     from concil.transfer.image.job import ForeignLayers
@@ -51,6 +52,8 @@ __all__ = [
     "Event",
     "Finding",
     "ForeignLayers",
+    "Garbage",
+    "GarbageReport",
     "HostLimits",
     "ImageResult",
     "Journal",
@@ -113,6 +116,7 @@ _EXPORTS = {
     "http.warning_header": ("RegistryWarning",),
     "plan.load_baseline": ("load_baseline",),
     "store.airgap.baseline": ("Baseline",),
+    "store.layout.garbage": ("Garbage", "GarbageReport"),
     "engine.store_factory": ("EndpointOptions",),
     "report.timeline": ("Timeline",),
     "transfer.blob.transfer": ("BlobResult",),

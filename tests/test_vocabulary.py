@@ -30,11 +30,13 @@ RETIRED_MODULES = frozenset(_MODULES.split())
 # The same thing in packages that stand side by side, by intent.
 PAIRS = {
     "blob": {"cli/commands", "cli/parsers"},
+    "check": {"engine", "cli/commands", "cli/parsers"},
     "client": {"registry", "dockerhub"},
     "context": {"transfer", "cli"},
     "copy": {"cli/commands", "cli/parsers"},
     "copy_all": {"plan", "cli/commands"},
     "errors": {"", "http", "server", "cli/output"},
+    "findings": {"transfer", "cli/output"},
     "images": {"cli/commands", "cli/parsers"},
     "login": {"auth/credentials", "cli/commands", "cli/parsers"},
     "manifests": {"server/handlers"},

@@ -18,6 +18,8 @@ _PARSERS = "concil.cli.parsers"
 VERBS = {
     "copy": (f"{_PARSERS}.copy:declare", "copy one image"),
     "mirror": (f"{_PARSERS}.mirror:declare", "copy the images of a list or plan"),
+    "check": (f"{_PARSERS}.check:declare_check", "check that copies are complete and whole"),
+    "gc": (f"{_PARSERS}.check:declare_gc", "remove from a layout what no image needs"),
     "blob": (f"{_PARSERS}.blob:declare", "push, pull or check a single blob"),
     "tags": (f"{_PARSERS}.images:declare_tags", "list the tags of a repository"),
     "digest": (f"{_PARSERS}.images:declare_digest", "print the digest of an image"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from concil.engine.components import EngineComponents
 from concil.engine.store_factory import list_images
@@ -58,29 +58,31 @@ class Check:
         """
         if isinstance(items, str):
             raise arguments.type_error("items", "an iterable of MirrorItem or addresses", items)
-        for item in items:
-            if isinstance(item, str):
-                yield from self._expand_address(item)
-                continue
+        for each in items:
+            item = MirrorItem(each, each) if isinstance(each, str) else each
             arguments.check_instance("items", item, MirrorItem, "MirrorItem objects or addresses")
-            check_destination(item, repair=self.options.repair)
-            yield item
+            if is_alone(item):
+                yield from self._expand_alone(item)
+            else:
+                check_destination(item, repair=self.options.repair)
+                yield item
 
-    def _expand_address(self, text: str) -> Iterator[MirrorItem]:
+    def _expand_alone(self, item: MirrorItem) -> Iterator[MirrorItem]:
+        """Yield the images of an address that has no source."""
+        address = parse_address(item.destination)
         if self.options.repair:
             raise UsageError(
-                f"{parse_address(text)} cannot be repaired without its source",
+                f"{address} cannot be repaired without its source",
                 remedy="check a plan or list, with the destination of its images",
             )
-        address = parse_address(text)
         if not isinstance(address, LayoutAddress) or address.name or address.digest:
-            yield MirrorItem(text, text)
+            yield item
             return
         is_any_listed = False
         for name, digest in list_images(self.components.image_resolver.open_source(address)):
             is_any_listed = True
             found = str(LayoutAddress(address.path, name or None, digest, address.scheme))
-            yield MirrorItem(found, found)
+            yield replace(item, source=found, destination=found)
         if not is_any_listed:
             raise NotFound(f"{address} has no images", remedy="check the path")
 

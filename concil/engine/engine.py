@@ -18,6 +18,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.runtime import arguments
 from concil.runtime.cancellation import SupportsIsSet, call_scope
+from concil.store.layout.garbage import GarbageReport, collect_garbage, open_layout
 from concil.transfer.blob.transfer import BlobStarter
 from concil.transfer.check.check_run import CheckOptions
 from concil.transfer.image.job import ForeignLayers
@@ -229,6 +230,23 @@ class Engine(EngineLifecycle):
         arguments.check_instance("pruning", pruning, PruneOptions)
         with self._components.archive_call(cancel) as archives:
             return self._components.prune(address, pruning, archives)
+
+    def collect_garbage(
+        self, layout: str, *, dry_run: bool = True, min_age: float = 3600.0
+    ) -> GarbageReport:
+        """Remove the files of a layout that no image in its index needs.
+
+        Args:
+            layout: ``oci:DIR``.
+            dry_run: only list them.
+            min_age: seconds; younger files are kept, as another program may be about to name them.
+        Raises:
+            StoreError: something is writing to the layout, or a manifest in it is damaged.
+            UsageError: the address is not that of a layout directory.
+        """
+        return collect_garbage(
+            open_layout(arguments.check_str("layout", layout)), dry_run=dry_run, min_age=min_age
+        )
 
     def tags(self, address: str) -> Iterator[str]:
         """Yield the tags of a repository, or the names in a layout or archive, page by page.

@@ -134,9 +134,8 @@ class ImageResolver:
             )
         reference = reference_in_store(address)
         destination = ReadOnlyDestination(store, store.name)
-        return ImageJob(
-            store, reference, destination, reference, referrers=item.referrers, is_single=True
-        )
+        options = tuple(Platform.parse(text) for text in item.platforms), item.referrers
+        return ImageJob(store, reference, destination, reference, *options, item.foreign_layers)
 
     def open_existing_destination(
         self, destination: Address

@@ -33,11 +33,12 @@ class Finding:
 
     @property
     def subject(self) -> str:
-        """The name of the part in messages, such as "blob sha256:...": no name for the image."""
+        """Name of the part in messages, such as "blob sha256:... (3 bytes)"; "" for an image."""
         if self.kind == "image":
             return ""
-        platform = f" ({self.platform})" if self.platform else ""
-        return f"{self.kind} {self.digest}{platform}"
+        size = f"{self.size} bytes" if self.size is not None else ""
+        notes = ", ".join(filter(None, (self.platform, size)))
+        return f"{self.kind} {self.digest}{f' ({notes})' if notes else ''}"
 
 
 def overall_condition(findings: Iterable[Finding]) -> Condition:

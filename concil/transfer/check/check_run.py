@@ -60,7 +60,9 @@ class CheckRun:
             self._emit(job, State.FAILED, 0, str(error))
             raise
         state = State.FAILED if result.state is State.WAITING else result.state
-        self._emit(job, state, result.bytes_sent, _describe(result))
+        names = job.source_name, job.destination_name
+        event = Event("image", *names, state, result.bytes_sent, None, _describe(result))
+        emit(job.final_event_sink or self._progress, event)
         return result
 
     def _emit(self, job: ImageJob, state: State, position: int, detail: str) -> None:

@@ -68,7 +68,7 @@ class ImageRepairer:
             have a remedy.
         """
         start_time = time.monotonic()
-        job = replace(job, recheck=True)
+        job = replace(job, recheck=True, final_event_sink=None)
         remaining, sent = checked.findings, list[BlobResult]()
         remedies: dict[Digest, str] = {}
         copied: ImageResult | None = None

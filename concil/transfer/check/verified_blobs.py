@@ -75,7 +75,8 @@ class VerifiedBlobs:
         """Record that a blob was read and has its digest."""
         with self._lock:
             self._bytes_read += size
-        self._journal.execute_deferred(
+        # At once: a kill may come while the next blob is read, which can take hours.
+        self._journal.execute(
             "INSERT OR REPLACE INTO verified VALUES (?, ?, ?, ?)",
             store_name,
             str(digest),

@@ -182,7 +182,8 @@ def test_a_missing_platform_is_found_by_its_name(
     result = check(lab, job, options)
 
     assert parts(result.findings) == [(Condition.MISSING, "manifest", child.digest)]
-    assert result.findings[0].subject == f"manifest {child.digest} (linux/arm64)"
+    size = len(child.manifest)
+    assert result.findings[0].subject == f"manifest {child.digest} (linux/arm64, {size} bytes)"
 
 
 @pytest.mark.parametrize("options", [CheckOptions(), DEEP])
