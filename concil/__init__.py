@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from concil.oci.manifest import Digest, Manifest
     from concil.oci.platform import Platform
     from concil.plan.load_baseline import load_baseline
+    from concil.plan.plan import Plan, PlanItems
     from concil.progress.events import Event, ProgressSink, State
     from concil.report.timeline import Timeline
     from concil.runtime.cancellation import SupportsIsSet
@@ -62,6 +63,8 @@ __all__ = [
     "MirrorItem",
     "MirrorReport",
     "Outcome",
+    "Plan",
+    "PlanItems",
     "Platform",
     "ProgressSink",
     "PruneOptions",
@@ -115,6 +118,7 @@ _EXPORTS = {
     "http.requests_session": ("TLSSettings",),
     "http.warning_header": ("RegistryWarning",),
     "plan.load_baseline": ("load_baseline",),
+    "plan.plan": ("Plan", "PlanItems"),
     "store.airgap.baseline": ("Baseline",),
     "store.layout.garbage": ("Garbage", "GarbageReport"),
     "engine.store_factory": ("EndpointOptions",),

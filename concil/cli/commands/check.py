@@ -25,7 +25,7 @@ from concil.oci.address import LOCAL_SCHEMES, parse_address
 from concil.plan import loader
 from concil.plan.expand import PlanExpansion
 from concil.plan.report_schema import CHECK_VERB
-from concil.plan.rule import Plan
+from concil.plan.rule import ParsedPlan
 from concil.report.json_report import image_entry
 from concil.report.timeline import Timeline
 from concil.transfer.image.job import ForeignLayers
@@ -118,7 +118,7 @@ def _check_single(arguments: argparse.Namespace) -> None:
         )
 
 
-def _list_images(arguments: argparse.Namespace, engine: Engine, plan: Plan | None) -> _Images:
+def _list_images(arguments: argparse.Namespace, engine: Engine, plan: ParsedPlan | None) -> _Images:
     """Return the images of the plan, or the one of the address."""
     if plan is None:
         item = MirrorItem(
