@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from concil.oci.manifest import Digest, Manifest
     from concil.oci.platform import Platform
     from concil.plan.load_baseline import load_baseline
+    from concil.plan.plan import Plan, PlanItems
     from concil.progress.events import Event, ProgressSink, State
     from concil.report.timeline import Timeline
     from concil.runtime.cancellation import SupportsIsSet
     from concil.store.airgap.baseline import Baseline
+    from concil.store.layout.garbage import Garbage, GarbageReport
     from concil.transfer.blob.stream import SupportsRead
     from concil.transfer.blob.transfer import BlobResult
+    from concil.transfer.findings import Condition, Finding
     from concil.transfer.image.job import ForeignLayers
     from concil.transfer.image.result import ImageResult
     from concil.transfer.journal import Journal
@@ -47,6 +50,7 @@ __all__ = [
     "BlobFile",
     "BlobResult",
     "ConcilError",
+    "Condition",
     "Credentials",
     "Descriptor",
     "Digest",
@@ -55,7 +59,10 @@ __all__ = [
     "Endpoints",
     "Engine",
     "Event",
+    "Finding",
     "ForeignLayers",
+    "Garbage",
+    "GarbageReport",
     "HostLimits",
     "ImageResult",
     "Journal",
@@ -64,6 +71,8 @@ __all__ = [
     "MirrorItem",
     "MirrorReport",
     "Outcome",
+    "Plan",
+    "PlanItems",
     "Platform",
     "ProgressSink",
     "PruneOptions",
@@ -127,11 +136,14 @@ _EXPORTS = {
     "http.requests_session": ("TLSSettings",),
     "http.warning_header": ("RegistryWarning",),
     "plan.load_baseline": ("load_baseline",),
+    "plan.plan": ("Plan", "PlanItems"),
     "store.airgap.baseline": ("Baseline",),
+    "store.layout.garbage": ("Garbage", "GarbageReport"),
     "engine.store_factory": ("EndpointOptions",),
     "report.timeline": ("Timeline",),
     "transfer.blob.stream": ("SupportsRead",),
     "transfer.blob.transfer": ("BlobResult",),
+    "transfer.findings": ("Condition", "Finding"),
     "transfer.image.job": ("ForeignLayers",),
     "transfer.image.result": ("ImageResult",),
     "transfer.journal": ("Journal",),

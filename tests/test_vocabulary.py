@@ -31,11 +31,13 @@ RETIRED_MODULES = frozenset(_MODULES.split())
 PAIRS = {
     "artifacts": {"cli/commands", "cli/parsers"},
     "blob": {"cli/commands", "cli/parsers"},
+    "check": {"engine", "cli/commands", "cli/parsers"},
     "client": {"registry", "dockerhub"},
     "context": {"transfer", "cli"},
     "copy": {"cli/commands", "cli/parsers"},
     "copy_all": {"plan", "cli/commands"},
     "errors": {"", "http", "server", "cli/output"},
+    "findings": {"transfer", "cli/output"},
     "images": {"cli/commands", "cli/parsers"},
     "login": {"auth/credentials", "cli/commands", "cli/parsers"},
     "manifests": {"server/handlers"},

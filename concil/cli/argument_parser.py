@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _EXIT_CODES_HELP = """\
 exit codes: 0 done, 1 failed, 2 usage, 3 some images failed, 4 not found,
-5 not authorised, 130 interrupted (run the same command again to resume)"""
+5 not authorised, 6 a check found images that are not in order,
+130 interrupted (run the same command again to resume)"""
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -126,5 +127,5 @@ def _option_name(word: str) -> str:
 
 
 def _is_missing_destination(arguments: argparse.Namespace) -> bool:
-    """Return whether it is a mirror without the destination argument."""
-    return arguments.verb == "mirror" and arguments.destination is None
+    """Return whether it is a mirror or check without the destination argument."""
+    return arguments.verb in ("mirror", "check") and arguments.destination is None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from concil.display.display import Display
 
 GRACE_PERIOD = 10.0  # seconds from the first signal until running transfers are abandoned
-_SHORT_GRACE_PERIOD = 1.0  # seconds, for commands without resumable transfers
+SHORT_GRACE_PERIOD = 1.0  # seconds, for commands without resumable transfers
 
 
 class Shutdown:
@@ -20,7 +20,7 @@ class Shutdown:
     def __init__(self) -> None:
         """Create it without a request."""
         self.event = threading.Event()
-        self.grace_period = _SHORT_GRACE_PERIOD  # seconds until the program exits without waiting
+        self.grace_period = SHORT_GRACE_PERIOD  # seconds until the program exits without waiting
         self._lock = threading.Lock()  # guards the lists below
         self._callbacks: list[Callable[[], object]] = []
         self._exit_callbacks: list[Callable[[], object]] = []

@@ -23,6 +23,8 @@ VERBS = {
     "attach": (f"{_PARSERS}.artifacts:declare_attach", "attach files to an image"),
     "referrers": (f"{_PARSERS}.artifacts:declare_referrers", "list what refers to an image"),
     "blob": (f"{_PARSERS}.blob:declare", "push, pull, check, mount or delete a single blob"),
+    "check": (f"{_PARSERS}.check:declare_check", "check that copies are complete and whole"),
+    "gc": (f"{_PARSERS}.check:declare_gc", "remove from a layout what no image needs"),
     "tags": (f"{_PARSERS}.images:declare_tags", "list the tags of a repository"),
     "digest": (f"{_PARSERS}.images:declare_digest", "print the digest of an image"),
     "manifest": (f"{_PARSERS}.images:declare_manifest", "print or push a manifest"),

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import NoReturn, Self
 
-from concil.config import Timeouts, TransferConfig
 from concil.engine.artifact_methods import ArtifactMethods
 from concil.engine.blob_methods import BlobMethods
-from concil.engine.components import EngineComponents
-from concil.engine.image_resolver import Endpoints
+from concil.engine.check import Check
+from concil.engine.lifecycle import EngineLifecycle
 from concil.engine.processes.process_settings import ProcessCount, count_processes
 from concil.engine.store_factory import list_images
 from concil.http.warning_header import RegistryWarning
 from concil.oci.address import parse_address
 from concil.oci.manifest import Digest
-from concil.progress.events import ProgressSink
 from concil.runtime import arguments
 from concil.runtime.cancellation import SupportsIsSet, call_scope
-from concil.runtime.forking import register_after_fork
+from concil.store.layout.garbage import GarbageReport, collect_garbage, open_layout
 from concil.transfer.blob.transfer import BlobStarter
+from concil.transfer.check.check_run import CheckOptions
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.image.result import ImageResult
-from concil.transfer.journal import Journal
 from concil.transfer.mirror.mirror import MirrorOptions, check_items, copy_image
 from concil.transfer.mirror.prune import PruneOptions, PruneResult
 from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 
-GRACE_PERIOD = 10.0  # seconds for chunks in flight after an error
-ABANDON_GRACE_PERIOD = 2.0  # seconds for threads to notice that they are abandoned
 
-
-class Engine(BlobMethods, ArtifactMethods):
+class Engine(EngineLifecycle, BlobMethods, ArtifactMethods):
     """Worker threads, connections and settings of one run. Any thread may call any method.
 
     Use it in a ``with`` block, or call `close`. Do not call the engine from a progress callback
@@ -49,87 +39,6 @@ class Engine(BlobMethods, ArtifactMethods):
 
     After a fork the child creates its own workers and connections.
     """
-
-    def __init__(
-        self,
-        config: TransferConfig | None = None,
-        *,
-        progress: ProgressSink | None = None,
-        endpoints: Endpoints | None = None,
-        timeouts: Timeouts | None = None,
-        journal: Journal | None = None,
-    ) -> None:
-        """Create the engine without opening connections.
-
-        Args:
-            progress: called with an `Event` for every change, from any thread.
-            endpoints: TLS settings and credentials; those in an address take precedence.
-            journal: makes interrupted transfers resumable in another process; None: the
-                user's default journal. ``Journal(None)`` records nothing. The caller closes
-                a journal that is passed in.
-        """
-        arguments.check_callable("progress", progress)
-        arguments.check_optional(config=(config, TransferConfig), endpoints=(endpoints, Endpoints))
-        arguments.check_optional(timeouts=(timeouts, Timeouts), journal=(journal, Journal))
-        self.config = config or TransferConfig()
-        self._closed = True  # until it is fully created
-        self._progress = progress
-        self._endpoints = endpoints or Endpoints()
-        self._timeouts = timeouts
-        self._owns_journal = journal is None
-        self._journal = journal or Journal(Journal.default_path())
-        self._create_components()
-        self._owner_pid = os.getpid()
-        self._closed = False
-        register_after_fork(self, Engine._after_fork)
-
-    def _create_components(self) -> None:
-        """Create the objects that calls share, without threads or connections."""
-        self._components = EngineComponents.create(
-            self.config, self._journal, self._endpoints, self._timeouts, self._progress
-        )
-
-    def _after_fork(self) -> None:
-        """Create new components in a forked child, which cannot use the parent's."""
-        parent = self._components
-        is_cancelled = parent.transfer_context.cancel.is_set()
-        parent.abandon_after_fork()
-        if self._closed:
-            return
-        self._create_components()
-        self._components.copier.deduplicator.starter = parent.copier.deduplicator.starter
-        if is_cancelled:
-            self.cancel()
-
-    def __reduce__(self) -> NoReturn:
-        """Raise TypeError: threads and connections cannot be pickled."""
-        raise TypeError("an Engine cannot be pickled: create one in the process that uses it")
-
-    def __del__(self) -> None:
-        """Stop the workers of an unclosed engine, with a ResourceWarning."""
-        if getattr(self, "_closed", True):
-            return
-        # Otherwise it may have been created for use in another process.
-        if self._owner_pid == os.getpid():
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        if not sys.is_finalizing():  # else the threads have ended while holding locks
-            self._components.stop_workers()
-            self._components.close_resources(close_journal=self._owns_journal)
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the engine; after an error cancel queued jobs, and wait only briefly."""
-        if error is not None:
-            self.cancel()
-        self.close(None if error is None else GRACE_PERIOD)
 
     def copy(  # noqa: PLR0913 - each an option of its own
         self,
@@ -207,6 +116,46 @@ class Engine(BlobMethods, ArtifactMethods):
         count = 1 if dry_run else count_processes(processes, self.config)
         return components.mirror(items, options, cancel, dry_run=dry_run, processes=count)
 
+    def check(  # noqa: PLR0913 - each an option of its own
+        self,
+        items: Iterable[MirrorItem | str],
+        *,
+        deep: bool = False,
+        repair: bool = False,
+        resume: bool = True,
+        on_image: Callable[[Outcome], object] | None = None,
+        keep_outcomes: bool = True,
+        cancel: SupportsIsSet | None = None,
+    ) -> MirrorReport:
+        """Check whether images are complete and whole at their destinations.
+
+        Args:
+            items: images with their sources, or addresses of images without any: then only the
+                content is checked. A layout or archive means every image in it.
+            deep: read and hash every blob; False: read the manifests, and look the blobs up.
+            repair: copy again what is missing, damaged or behind.
+            resume: a deep check does not read again what an interrupted one has verified within
+                the last day.
+            on_image, keep_outcomes, cancel: as for `mirror`.
+        Returns:
+            A report whose results have a ``condition`` and ``findings``.
+        Raises:
+            UsageError: ``repair`` without a source, or in an archive.
+            Cancelled: the call was cancelled; check again to resume.
+        """
+        arguments.check_callable("on_image", on_image)
+        options = CheckOptions(deep, repair, resume)
+        with self._components.archive_call(cancel) as archives:
+            mirror_options = MirrorOptions(
+                on_image,
+                keep_outcomes,
+                denied_hosts=self._components.denied_hosts,
+                pending_destinations=archives,
+            )
+            coordinators = self.config.concurrent_images if self.config.workers else 1
+            check = Check(self._components, options, archives)
+            return check.run(items, mirror_options, max(1, coordinators))
+
     def prune(
         self, repository: str, pruning: PruneOptions, *, cancel: SupportsIsSet | None = None
     ) -> PruneResult:
@@ -224,6 +173,23 @@ class Engine(BlobMethods, ArtifactMethods):
         arguments.check_instance("pruning", pruning, PruneOptions)
         with self._components.archive_call(cancel) as archives:
             return self._components.prune(address, pruning, archives)
+
+    def collect_garbage(
+        self, layout: str, *, dry_run: bool = True, min_age: float = 3600.0
+    ) -> GarbageReport:
+        """Remove the files of a layout that no image in its index needs.
+
+        Args:
+            layout: ``oci:DIR``.
+            dry_run: only list them.
+            min_age: seconds; younger files are kept, as another program may be about to name them.
+        Raises:
+            StoreError: something is writing to the layout, or a manifest in it is damaged.
+            UsageError: the address is not that of a layout directory.
+        """
+        return collect_garbage(
+            open_layout(arguments.check_str("layout", layout)), dry_run=dry_run, min_age=min_age
+        )
 
     def tags(self, address: str) -> Iterator[str]:
         """Yield the tags of a repository, or the names in a layout or archive, page by page.
@@ -253,23 +219,3 @@ class Engine(BlobMethods, ArtifactMethods):
     def list_images(self, address: str) -> Iterator[tuple[str, Digest | None]]:
         """Yield image names, "" for unnamed ones, with digests where these need no request."""
         yield from list_images(self._components.image_resolver.open_source(parse_address(address)))
-
-    def cancel(self) -> None:
-        """Cancel all calls, which raise Cancelled; chunks in flight may finish until `close`."""
-        self._components.transfer_context.cancel.set()
-
-    def close(self, timeout: float | None = None) -> bool:
-        """Stop the workers and close the connections, and the journal unless it was passed in.
-
-        Args:
-            timeout: seconds to wait for running jobs to finish; None: without limit.
-        Returns:
-            Whether all workers have ended.
-        """
-        self._closed = True
-        has_ended = self._components.pool.close(timeout)
-        if not has_ended:
-            self._components.transfer_context.abandon.set()
-            has_ended = self._components.pool.close(ABANDON_GRACE_PERIOD)
-        self._components.close_resources(close_journal=self._owns_journal)
-        return has_ended

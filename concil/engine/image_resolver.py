@@ -121,6 +121,26 @@ class ImageResolver:
         options = self._endpoints.options_for(self._endpoints.destination, address)
         return self._store_factory.open_destination(address, options, archives)
 
+    def resolve_alone(self, item: MirrorItem) -> ImageJob:
+        """Open the store of an image that has no source but itself.
+
+        Raises:
+            UsageError: it is in a docker-archive.
+        """
+        address = parse_address(item.destination)
+        store = self._store_factory.open_source(
+            address, self._endpoints.options_for(self._endpoints.destination, address)
+        )
+        if isinstance(store, DockerArchiveReader):
+            raise UsageError(
+                f"{address} cannot be checked: a docker-archive has no digests of its layers",
+                remedy="check the image that it was made from, or use oci-archive:FILE",
+            )
+        reference = reference_in_store(address)
+        destination = ReadOnlyDestination(store, store.name)
+        options = tuple(Platform.parse(text) for text in item.platforms), item.referrers
+        return ImageJob(store, reference, destination, reference, *options, item.foreign_layers)
+
     def open_existing_destination(
         self, destination: Address
     ) -> RepositoryStore | LayoutStore | None:

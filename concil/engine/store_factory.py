@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # archives and layouts are imported when an address is one
     from concil.store.archive.pool import ArchivePool, ArchiveWrites, LocalDestination, LocalSource
     from concil.store.layout.directory import LayoutDirectory
     from concil.store.layout.store import LayoutStore
+    from concil.store.layout.usage_lock import UsageLock
 
 SourceStore: TypeAlias = "RepositoryStore | LocalSource"
 DestinationStore: TypeAlias = "RepositoryStore | LocalDestination"
@@ -101,6 +103,7 @@ class StoreFactory:
         self._keychains: dict[str | None, Keychain] = {}  # by authfile
         self._endpoints: dict[tuple[str, EndpointOptions, str], Endpoint] = {}
         self._layouts: dict[str, tuple[LayoutDirectory, LayoutStore]] = {}
+        self._usage_locks: dict[str, UsageLock] = {}  # of layouts written to by single images
         self._archives: ArchivePool | None = None
         self._lock = threading.Lock()  # guards the fields above
 
@@ -151,7 +154,10 @@ class StoreFactory:
             return self.open_repository(address, options)
         if not address.is_archive:
             layout, store = self._open_layout(address.path, create=True)
-            return store if archives is None else archives.layout(address.path, layout)
+            if archives is not None:
+                return archives.layout(address.path, layout)
+            self._lock_usage(address.path)
+            return store
         if archives is None:
             raise UsageError(
                 f"{address}: single images cannot be written into an archive",
@@ -196,11 +202,14 @@ class StoreFactory:
         if archives is not None:
             archives.close()
         with self._lock:
-            transports = list(self._transports.values())
+            transports, usage_locks = [*self._transports.values()], [*self._usage_locks.values()]
             self._transports.clear()
+            self._usage_locks.clear()
             self._endpoints.clear()
         for transport in transports:
             transport.session.close()
+        for usage_lock in usage_locks:
+            usage_lock.close()
 
     def _open_layout(self, path: str, *, create: bool) -> tuple[LayoutDirectory, LayoutStore]:
         from concil.store.layout.directory import LayoutDirectory  # noqa: PLC0415  # not for registries
@@ -212,6 +221,14 @@ class StoreFactory:
                 store = LayoutStore(layout, manifest_limit=self._config.max_manifest_size)
                 self._layouts[path] = layout, store
             return self._layouts[path]
+
+    def _lock_usage(self, path: str) -> None:
+        """Keep garbage collection away from a layout until the factory is closed."""
+        from concil.store.layout.usage_lock import UsageLock  # noqa: PLC0415  # not for registries
+
+        with self._lock:
+            if path not in self._usage_locks:
+                self._usage_locks[path] = UsageLock.shared(Path(path))
 
     def open_archive_writes(
         self, progress: ProgressSink | None

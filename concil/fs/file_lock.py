@@ -23,28 +23,32 @@ _MAX_DELAY = 0.05
 _CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def try_lock(fd: int) -> bool:
+def try_lock(fd: int, *, shared: bool = False) -> bool:
     """Lock an open file; return False if another holder has the lock.
 
-    A process forked meanwhile does not share the lock: the lock ends with this process.
+    Several holders may share a lock, if all of them ask for a ``shared`` one. A process forked
+    meanwhile does not share it: the lock ends with this process.
 
     Raises:
         OSError: the file system does not support locks.
     """
     detach_file_in_child(fd)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def lock(fd: int, timeout: float, cancel: threading.Event | None = None) -> bool:
+def lock(
+    fd: int, timeout: float, cancel: threading.Event | None = None, *, shared: bool = False
+) -> bool:
     """Lock an open file; closing it releases the lock.
 
     Args:
         timeout: seconds to wait for another holder.
         cancel: ends the wait early.
+        shared: share the lock with others that do the same.
     Returns:
         False if another holder still has the lock after the wait.
     Raises:
@@ -52,7 +56,7 @@ def lock(fd: int, timeout: float, cancel: threading.Event | None = None) -> bool
     """
     deadline = time.monotonic() + timeout
     delay = _INITIAL_DELAY
-    while not try_lock(fd):
+    while not try_lock(fd, shared=shared):
         if time.monotonic() > deadline or (cancel is not None and cancel.is_set()):
             return False
         time.sleep(delay)

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from concil.config import MIB
@@ -166,6 +166,22 @@ class NoFollowTree:
         except OSError as error:
             raise self._refusal("cannot remove", name, error) from error
         return True
+
+    def remove_all(self, directory: str, names: Iterable[str]) -> None:
+        """Remove files of one directory; those that are missing are skipped.
+
+        Raises:
+            StoreError: one cannot be removed; those before it are gone.
+        """
+        name = ""
+        try:
+            with self._open_directory(directory) as dir_fd:
+                for name in names:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=dir_fd)
+                os.fsync(dir_fd)
+        except OSError as error:
+            raise self._refusal("cannot remove", f"{directory}/{name}", error) from error
 
     def remove_stale(self) -> None:
         """Remove the temporary files of killed processes, but not those still in use."""

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from concil.errors import StoreError, UsageError, safe_repr
 from concil.plan.formats import regsync, skopeo, text_list, toml_plan, yaml_nodes
-from concil.plan.rule import Plan
+from concil.plan.rule import ParsedPlan
 
 _MAX_PLAN_SIZE = 64 * 1024 * 1024  # bytes
 
 
-def load_plan(path: str) -> Plan:
+def load_plan(path: str) -> ParsedPlan:
     """Load a plan: TOML or YAML by its suffix, otherwise a list with one image per line.
 
     YAML is a file of `skopeo sync` or of regsync, distinguished by its content.
@@ -44,7 +44,7 @@ def load_plan(path: str) -> Plan:
             if regsync.is_regsync(document)
             else skopeo.parse_plan(document)
         )
-    return Plan(tuple(text_list.parse_rules(text, shown_name)))
+    return ParsedPlan(tuple(text_list.parse_rules(text, shown_name)))
 
 
 def _read_content(path: str, name: str) -> bytes:

@@ -7,13 +7,15 @@ from typing import Any
 from concil.errors import UsageError
 
 SCHEMA_VERSION = 1
+MIRROR_VERB = "mirror"
+CHECK_VERB = "check"
 
 
 def check_schema_version(document: dict[str, Any], name: str) -> None:
-    """Check that a report has the schema that this version of concil writes.
+    """Check that a report is of a mirror, and has the schema that this version of concil writes.
 
     Raises:
-        UsageError: it has another schema or none; its fields would be misread.
+        UsageError: it is of a check, or has another schema or none; its fields would be misread.
     """
     version = document.get("schema_version")
     # True == 1 in Python, but not in JSON.
@@ -22,4 +24,9 @@ def check_schema_version(document: dict[str, Any], name: str) -> None:
             f"{name} is not a report of this version of concil: its schema_version is not "
             f"{SCHEMA_VERSION}",
             remedy="mirror again to write a new report",
+        )
+    if document.get("verb", MIRROR_VERB) != MIRROR_VERB:
+        raise UsageError(
+            f"{name} is the report of a check, not of a mirror",
+            remedy="give the report of a mirror",
         )

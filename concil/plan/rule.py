@@ -1,4 +1,4 @@
-"""Plan, Rule and NameFilter: a parsed plan."""
+"""ParsedPlan, Rule and NameFilter: a parsed plan."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ParsedPlan:
     """The parsed content of a plan file."""
 
     rules: tuple[Rule, ...]

@@ -16,13 +16,18 @@ from concil.errors import ConcilError, NotTried, StoreError
 from concil.fs.atomic_file import AtomicTextFile
 from concil.oci.address import parse_address
 from concil.plan.registry_rules import display_name
-from concil.plan.report_schema import SCHEMA_VERSION
+from concil.plan.report_schema import CHECK_VERB, MIRROR_VERB, SCHEMA_VERSION
 from concil.progress.events import State
+from concil.transfer.findings import Condition
+from concil.transfer.image.result import ImageResult
 from concil.transfer.mirror.prune import PruneResult
 from concil.transfer.mirror.report import Outcome
 
 _OUTCOME_BY_STATE = {State.DONE: "copied", State.PRESENT: "present", State.WAITING: "would_copy"}
-_ALWAYS_COUNTED = ("copied", "present", "failed", "not_tried")
+_ALWAYS_COUNTED = {
+    MIRROR_VERB: ("copied", "present", "failed", "not_tried"),
+    CHECK_VERB: (*Condition, "failed", "not_tried"),
+}
 
 
 class JSONReport:
@@ -32,13 +37,16 @@ class JSONReport:
     interrupt. Thread-safe. Memory does not grow with the number of images.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, verb: str = MIRROR_VERB) -> None:
         """Start the report.
 
+        Args:
+            verb: that is reported on: `mirror` or `check`.
         Raises:
             StoreError: the path cannot be written to; checked before the mirror starts.
         """
         self._counts: Counter[str] = Counter()
+        self._counted = _ALWAYS_COUNTED[verb]
         self._bytes_sent = 0
         self._is_empty = True
         # A second signal may close the report while an image is added.
@@ -46,6 +54,7 @@ class JSONReport:
         self._file = AtomicTextFile(path)
         self._file.write(
             f'{{"schema_version": {SCHEMA_VERSION}, "concil": {json.dumps(__version__)}, '
+            f'"verb": "{verb}", '
             f'"started": {_timestamp()}, "images": ['
         )
 
@@ -71,7 +80,7 @@ class JSONReport:
         """
         with self._lock:
             self._bytes_sent += outcome.result.bytes_sent if outcome.result is not None else 0
-        self._write_entry(_image_entry(outcome))
+        self._write_entry(image_entry(outcome))
 
     def add_listing_failure(self, source: str, error: ConcilError) -> None:
         """Add a repository or registry that could not be listed completely.
@@ -119,11 +128,9 @@ class JSONReport:
         """
         with self._lock, self._file as file:
             summary = {
-                **{name: self._counts[name] for name in _ALWAYS_COUNTED},
+                **{str(name): self._counts[name] for name in self._counted},
                 **{
-                    name: count
-                    for name, count in self._counts.items()
-                    if name not in _ALWAYS_COUNTED
+                    name: count for name, count in self._counts.items() if name not in self._counted
                 },
                 "bytes_sent": self._bytes_sent,
                 "complete": complete,
@@ -136,7 +143,7 @@ class JSONReport:
             self._file.abort()
 
 
-def _image_entry(outcome: Outcome) -> dict[str, object]:
+def image_entry(outcome: Outcome) -> dict[str, object]:
     """Return the entry of an image, with addresses without credentials."""
     item, result = outcome.item, outcome.result
     entry: dict[str, object] = {
@@ -165,11 +172,32 @@ def _image_entry(outcome: Outcome) -> dict[str, object]:
             "seconds": round(result.seconds, 3),
             "notes": list(result.notes),
         }
+        if result.condition is not None:
+            entry |= _condition_fields(result)
     if outcome.error is not None:
         entry |= _error_fields(outcome.error)
     if isinstance(outcome.error, NotTried):
         entry["outcome"] = "not_tried"
     return entry
+
+
+def _condition_fields(result: ImageResult) -> dict[str, object]:
+    """Return the fields of an image that was checked."""
+    findings = [
+        {
+            "condition": finding.condition,
+            "kind": finding.kind,
+            "digest": str(finding.digest),
+            "size": finding.size,
+            **({"platform": finding.platform} if finding.platform else {}),
+            "detail": finding.detail,
+            "repaired": finding.is_repaired,
+            **({"remedy": finding.remedy} if finding.remedy else {}),
+        }
+        for finding in result.findings
+    ]
+    is_repaired = result.state is State.DONE
+    return {"outcome": str(result.condition), "repaired": is_repaired, "findings": findings}
 
 
 def _error_fields(error: ConcilError) -> dict[str, object]:

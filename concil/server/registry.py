@@ -26,6 +26,7 @@ from concil.server.router import handle_request
 from concil.server.service import Service
 from concil.server.upload_store import UploadStore
 from concil.store.layout.store import LayoutDirectory
+from concil.store.layout.usage_lock import UsageLock
 
 __all__ = ["EmbeddedRegistry"]
 
@@ -68,6 +69,7 @@ class EmbeddedRegistry:
         self._behavior = behavior or RegistryBehavior()
         self._ssl_context = ssl_context
         self._listener: Listener | None = None
+        self._usage_lock: UsageLock | None = None  # while it is writable and serves
         self._lock = threading.Lock()  # guards _exchanges
         self._exchanges: deque[Exchange] = deque(maxlen=_MAX_EXCHANGES)
         register_after_fork(self, EmbeddedRegistry._after_fork)
@@ -84,6 +86,7 @@ class EmbeddedRegistry:
         """
         uploads = UploadStore(self._layout, durable=self.durable)
         if not self._read_only:
+            self._usage_lock = UsageLock.shared(self._layout.path)
             uploads.prepare()
         service = Service(
             self._layout,
@@ -100,6 +103,7 @@ class EmbeddedRegistry:
                 ssl_context=self._ssl_context,
             )
         except OSError as error:
+            self._release_layout()
             raise StoreError(
                 f"cannot listen on {safe_repr(_format_address(self._address))}: "
                 f"{_error_text(error)}",
@@ -116,6 +120,12 @@ class EmbeddedRegistry:
         if self._listener is not None:
             self._listener.close()
         self._layout.index_file.close()
+        self._release_layout()
+
+    def _release_layout(self) -> None:
+        """Let garbage be collected."""
+        if self._usage_lock is not None:
+            self._usage_lock.close()
 
     def __enter__(self) -> Self:
         """Start the server."""

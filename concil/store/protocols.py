@@ -123,6 +123,15 @@ class Store(Protocol):
         """
         ...
 
+    def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BlobReader:
+        """Open the bytes from ``start`` up to ``stop``, half-open; they are not verified.
+
+        Raises:
+            NotFound: the store has no such blob, or returns none.
+            SizeMismatch: its size differs from the descriptor.
+        """
+        ...
+
     def referrers(self, subject: Digest, image_reference: str = "", /) -> Sequence[Descriptor]:
         """Return the listed referrers of ``subject``, each once; some may no longer exist.
 
@@ -153,14 +162,6 @@ class Source(Store, Protocol):
 
         Args:
             is_single: only one image is copied.
-        """
-        ...
-
-    def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BlobReader:
-        """Open the bytes from ``start`` up to ``stop``, half-open; they are not verified.
-
-        Raises:
-            NotFound: the store has no such blob.
         """
         ...
 
@@ -214,6 +215,15 @@ class Destination(Store, Protocol):
 
     def has_blob(self, blob: Descriptor) -> bool:
         """Return whether the destination has the blob, with its size."""
+        ...
+
+    def delete_blob(self, digest: Digest) -> None:
+        """Delete a blob, so that it can be written anew.
+
+        Raises:
+            UsageError: the destination needs no deletion to replace a blob, or cannot replace it.
+            StatusError: the registry does not support it.
+        """
         ...
 
     def begin_blob(
@@ -313,6 +323,19 @@ class BaseStore:
     def get_manifest(self, reference: str) -> Manifest:
         """Raise NotFound: the store returns no manifests."""
         raise NotFound(f"a destination that returns no manifests has no {reference}")
+
+    def open_blob(
+        self,
+        blob: Descriptor,
+        start: int = 0,  # noqa: ARG002 - part of the protocol, as the next
+        stop: int | None = None,  # noqa: ARG002
+    ) -> BlobReader:
+        """Raise NotFound: the store returns no blobs."""
+        raise NotFound(f"a destination that returns no blobs has no {blob.digest}")
+
+    def delete_blob(self, digest: Digest, /) -> None:
+        """Raise UsageError: a blob is replaced by writing it again."""
+        raise UsageError(f"{digest} cannot be deleted alone")
 
     def referrers(self, _subject: Digest, _image_reference: str = "", /) -> Sequence[Descriptor]:
         """Return no referrers."""

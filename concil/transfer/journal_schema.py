@@ -46,6 +46,13 @@ CREATE TABLE IF NOT EXISTS places (
     updated REAL NOT NULL,
     PRIMARY KEY (realm, digest)
 );
+CREATE TABLE IF NOT EXISTS verified (
+    target TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    run TEXT NOT NULL,
+    updated REAL NOT NULL,
+    PRIMARY KEY (target, digest)
+);
 """
 
 

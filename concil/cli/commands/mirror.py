@@ -36,11 +36,11 @@ from concil.cli.output.summaries import (
     mirror_exit_code,
     summary,
 )
+from concil.cli.plan_arguments import check_plan, parse_destination
 from concil.engine.engine import Engine
 from concil.engine.processes.process_settings import check_destination, count_processes
 from concil.errors import UsageError
 from concil.oci.address import DOCKER_ARCHIVE, LayoutAddress, parse_address
-from concil.oci.reference import Reference
 from concil.plan import loader
 from concil.plan.expand import PlanExpansion
 from concil.plan.load_baseline import load_baseline
@@ -59,7 +59,7 @@ def run(command: CommandContext) -> int:
     began = time.monotonic()
     report_paths = [Path(name) for name in arguments.report]
     with contextlib.ExitStack() as stack:
-        destination_prefix = _parse_destination(arguments)
+        destination_prefix = parse_destination(arguments)
         plan = loader.load_plan(arguments.plan)
         arguments.hosts = plan.host_limits
         timeline = Timeline() if any(map(is_html, report_paths)) else None
@@ -112,18 +112,11 @@ def run(command: CommandContext) -> int:
 
 def _check_plan(arguments: argparse.Namespace, expansion: PlanExpansion) -> list[MirrorItem]:
     """Check the plan; return its images, with placeholders for unlisted tags."""
-    probes = expansion.check()
-    if not probes:
-        raise UsageError(
-            f"there are no images in {single_line(arguments.plan)}",
-            remedy="write one image per line",
-        )
+    probes = check_plan(arguments, expansion)
     if arguments.since:
         _check_since(arguments.since, probes)
     if arguments.processes != 1:
         _check_processes(arguments, probes)
-    _check_hosts("--src-creds", arguments.src_creds, [item.source for item in probes])
-    _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in probes])
     return probes
 
 
@@ -160,14 +153,6 @@ def _prune(
         command.print_message("no tags were pruned, because the run ended early")
         return PruneTotals()
     return prune_destinations(command, engine, expansion.ledger, reports)
-
-
-def _parse_destination(arguments: argparse.Namespace) -> DestinationPrefix | None:
-    """Return the destination of ``--dest`` or the argument; None if the plan has all targets."""
-    if arguments.dest is not None and arguments.destination is not None:
-        raise UsageError("two destinations are given", remedy="omit one of them")
-    destination = arguments.dest if arguments.dest is not None else arguments.destination
-    return DestinationPrefix(destination) if destination is not None else None
 
 
 def _create_expansion(
@@ -243,21 +228,3 @@ def _check_since(runs: Sequence[str], items: Iterable[MirrorItem]) -> None:
                 f"{target.store_address} is both the baseline of --since and the destination",
                 remedy="mirror to a new layout or archive",
             )
-
-
-def _check_hosts(option: str, creds: str | None, addresses: Iterable[str]) -> None:
-    """Check that the password of an option is sent to one host only."""
-    if creds is None:
-        return
-    parsed_addresses = [parse_address(text) for text in addresses]
-    hosts = {
-        address.host
-        for address in parsed_addresses
-        if isinstance(address, Reference) and not address.username
-    }
-    if len(hosts) > 1:
-        raise UsageError(
-            f"{option} would go to {len(hosts)} hosts: {', '.join(sorted(hosts)[:4])}",
-            remedy="write user:password@ in front of the host to which they belong, or mirror "
-            "each host separately",
-        )

@@ -11,6 +11,17 @@ FOREIGN_LAYERS = ("skip", "source", "urls")  # the values of `ForeignLayers`; th
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--referrers``, ``--foreign-layers`` and ``--recheck``."""
+    add_content_options(parser)
+    parser.add_argument(
+        "--recheck",
+        action="store_true",
+        help="check that the destination still has every manifest and blob of images that are up "
+        "to date, and copy what is missing; also checks immutable tags",
+    )
+
+
+def add_content_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--referrers`` and ``--foreign-layers``: what an image consists of."""
     parser.add_argument(
         "--referrers",
         action="store_true",
@@ -23,10 +34,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=FOREIGN_LAYERS[0],
         help="what to do with foreign (non-distributable) layers: skip them (default), copy them "
         "from the source, or fetch those that the source lacks from the URLs in the manifest",
-    )
-    parser.add_argument(
-        "--recheck",
-        action="store_true",
-        help="check that the destination still has every manifest and blob of images that are up "
-        "to date, and copy what is missing; also checks immutable tags",
     )

@@ -16,6 +16,7 @@ USAGE = 2
 PARTIAL_FAILURE = 3  # images of a mirror
 NOT_FOUND = 4
 ACCESS_DENIED = 5
+DRIFT = 6  # a check found images that are not in order
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # the exit code that shells report for SIGPIPE
 

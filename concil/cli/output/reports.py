@@ -11,6 +11,7 @@ from typing import Self
 from concil.errors import ConcilError, StoreError, UsageError
 from concil.fs.atomic_file import AtomicTextFile
 from concil.plan.registry_rules import display_name
+from concil.plan.report_schema import MIRROR_VERB
 from concil.report.json_report import JSONReport
 from concil.report.timeline import Timeline
 from concil.transfer.mirror.prune import PruneResult
@@ -31,10 +32,17 @@ class Reports:
     mirror matters more than its report.
     """
 
-    def __init__(self, paths: Sequence[Path], timeline: Timeline | None, title: str) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        timeline: Timeline | None,
+        title: str,
+        verb: str = MIRROR_VERB,
+    ) -> None:
         """Start the reports.
 
         Args:
+            verb: that is reported on: `mirror` or `check`.
             timeline: source of the HTML pages; None if there are none.
             title: title of the pages.
         Raises:
@@ -57,7 +65,7 @@ class Reports:
                 if is_html(path):
                     self._pages.append(AtomicTextFile(path))
                 else:
-                    self._documents.append(JSONReport(path))
+                    self._documents.append(JSONReport(path, verb))
         except ConcilError:
             self._discard_all()
             raise
@@ -127,10 +135,11 @@ class Reports:
 
 def report_title(arguments: argparse.Namespace) -> str:
     """Return the title of the pages, without passwords."""
+    what = "Check" if arguments.verb == "check" else "Mirror"
     plan = "standard input" if arguments.plan == "-" else Path(arguments.plan).name
     destination: str | None = arguments.dest or arguments.destination
     if destination is None:
-        return f"Mirror of {plan}"
+        return f"{what} of {plan}"
     if not destination.startswith("oci:"):
         destination = destination.rpartition("@")[2]
-    return f"Mirror of {plan} to {destination}"
+    return f"{what} of {plan} {'in' if what == 'Check' else 'to'} {destination}"

@@ -72,6 +72,8 @@ def failure_line(outcome: Outcome) -> str:
     """Return the line of one failed image."""
     item = outcome.item
     names = f"{parse_address(item.source)} -> {parse_address(item.destination)}"
+    if item.source == item.destination:  # of a check without a source
+        names = str(parse_address(item.source))
     cause = describe_error(outcome.error) if outcome.error else ""
     return single_line(f"concil: failed: {names}: {cause}")
 

@@ -12,7 +12,7 @@ from concil.errors import ConcilError, UsageError
 from concil.oci.platform import Platform
 from concil.plan.formats.regsync_hosts import Hosts, render_template, warn_ignored
 from concil.plan.formats.yaml_nodes import YAMLValue
-from concil.plan.rule import NameFilter, Plan, Rule
+from concil.plan.rule import NameFilter, ParsedPlan, Rule
 from concil.plan.tag_filter import TagFilter, compile_pattern
 from concil.plan.versions import VersionRange
 
@@ -35,7 +35,7 @@ _TYPES = ("image", "repository", "registry")
 _OPTION_BY_FIELD = {"parallel": "workers=", "skipDockerConfig": "authfile="}
 
 
-def parse_plan(document: YAMLValue) -> Plan:
+def parse_plan(document: YAMLValue) -> ParsedPlan:
     """Parse a regsync file.
 
     Raises:
@@ -55,7 +55,7 @@ def parse_plan(document: YAMLValue) -> Plan:
     default_referrers = _parse_referrers(defaults, "defaults")
     entries = fields["sync"].as_list("sync") if "sync" in fields else []
     rules = tuple(_parse_rule(entry, hosts, referrers=default_referrers) for entry in entries)
-    return Plan(rules, hosts.limits, hosts.tls_by_host)
+    return ParsedPlan(rules, hosts.limits, hosts.tls_by_host)
 
 
 def is_regsync(document: YAMLValue) -> bool:

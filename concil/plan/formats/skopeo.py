@@ -17,7 +17,7 @@ from concil.http.certs_d import read_directory
 from concil.http.requests_session import TLSSettings
 from concil.oci.reference import normalize_docker_host
 from concil.plan.formats.yaml_nodes import YAMLValue
-from concil.plan.rule import Plan, Rule
+from concil.plan.rule import ParsedPlan, Rule
 from concil.plan.tag_filter import TagFilter, compile_pattern
 from concil.plan.versions import VersionRange
 
@@ -30,7 +30,7 @@ _FIELDS = (
 TARGET_TEMPLATE = "{name}"  # the name that skopeo gives images without --scoped
 
 
-def parse_plan(document: YAMLValue) -> Plan:
+def parse_plan(document: YAMLValue) -> ParsedPlan:
     """Parse the registries of a file.
 
     Raises:
@@ -49,7 +49,7 @@ def parse_plan(document: YAMLValue) -> Plan:
         if tls != TLSSettings():
             settings[normalize_docker_host(host.lower())] = tls
         rules += _parse_registry(f"{_userinfo(fields.get('credentials'), host)}{host}", fields)
-    return Plan(tuple(rules), tls_by_host=settings)
+    return ParsedPlan(tuple(rules), tls_by_host=settings)
 
 
 def _parse_tls(host: str, fields: Mapping[str, YAMLValue]) -> TLSSettings:

@@ -11,7 +11,7 @@ from concil.errors import ConcilError, UsageError, safe_repr
 from concil.oci.address import LayoutAddress, parse_address
 from concil.oci.platform import Platform
 from concil.plan.formats.toml_hosts import HOSTS_TABLE, parse_host_limits
-from concil.plan.rule import Plan, Rule
+from concil.plan.rule import ParsedPlan, Rule
 from concil.plan.tag_filter import TagFilter, compile_pattern
 from concil.plan.versions import VersionRange
 
@@ -20,7 +20,7 @@ _DEEP_KEY = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){100}")
 _HEADER = re.compile(r"\s*\[\[\s*mirror\s*\]\]")
 
 
-def parse_plan(text: str, name: str) -> Plan:
+def parse_plan(text: str, name: str) -> ParsedPlan:
     """Parse the tables of a plan.
 
     Args:
@@ -54,7 +54,7 @@ def parse_plan(text: str, name: str) -> Plan:
     entries = (
         _MirrorTable(text, name, starts, number, table) for number, table in enumerate(tables)
     )
-    return Plan(tuple(entry.to_rule() for entry in entries), hosts)
+    return ParsedPlan(tuple(entry.to_rule() for entry in entries), hosts)
 
 
 class _MirrorTable:

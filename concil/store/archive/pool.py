@@ -23,6 +23,7 @@ from concil.store.archive.tar_builder import stat_signature
 from concil.store.layout.directory import LayoutDirectory
 from concil.store.layout.index_file import IndexFile
 from concil.store.layout.store import LayoutStore
+from concil.store.layout.usage_lock import UsageLock
 
 Store = TypeVar("Store")
 LocalSource = LayoutStore | DockerArchiveReader
@@ -153,6 +154,7 @@ class ArchiveWrites:
         # By path; the number is that of the last change before this call.
         self._layouts: dict[str, tuple[LayoutStore, IndexFile, int]] = {}
         self._events: list[tuple[Event, LayoutSaving]] = []
+        self._usage_locks: list[UsageLock] = []  # of the layouts
 
     def open_destination(self, address: LayoutAddress) -> LocalDestination:
         """Return an archive to write to; it is opened at the first call.
@@ -188,6 +190,7 @@ class ArchiveWrites:
                     layout.deferring(), manifest_limit=self._config.max_manifest_size
                 )
                 self._layouts[path] = store, file, file.last
+                self._usage_locks.append(UsageLock.shared(layout.path))
                 file.add_listener(self._tell_saved)
             return self._layouts[path][0]
 
@@ -303,6 +306,8 @@ class ArchiveWrites:
             for _, file, _ in self._layouts.values():
                 file.close()
                 file.forget(self._tell_saved)
+            for usage_lock in self._usage_locks:
+                usage_lock.close()
         with self._lock:
             for _, writer, _ in self._writers.values():
                 writer.close()

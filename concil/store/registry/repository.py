@@ -301,6 +301,10 @@ class RepositoryStore(BaseStore):
             )
         return RegistryBlobReader(response, start if is_partial else 0)
 
+    def delete_blob(self, digest: Digest, /) -> None:
+        """Delete a blob of this repository. See `store.protocols.Destination`."""
+        self.client.delete_blob(digest)
+
     def can_upload_without_digest(self, size: int) -> bool:
         """Return whether a blob of ``size`` bytes may be started before its digest is known."""
         quirks = self._host_profiles.quirks_for(self.host)

@@ -12,7 +12,7 @@ from concil.oci.blob_reader import RangeOpener
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest
 from concil.ratelimit.bandwidth import BandwidthLimits
-from concil.store.protocols import Source
+from concil.store.protocols import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class BlobSource:
     verify_digest: Callable[[], None] | None = None
 
     @classmethod
-    def in_store(cls, store: Source, blob: Descriptor) -> Self:
+    def in_store(cls, store: Store, blob: Descriptor) -> Self:
         """Return the source for a blob of a store."""
         opener = partial(store.open_blob, blob)
         return cls(opener, blob.size, blob.digest, f"{store.name}@{blob.digest}", store.host)

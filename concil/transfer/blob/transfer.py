@@ -32,6 +32,7 @@ class BlobLookup(Enum):
     BEFORE_MOUNT = "before mount"  # for blobs that are likely to be present
     AFTER_MOUNT = "after mount"
     NEVER = "never"  # mount the blob, else send it without a check
+    OVERWRITE = "overwrite"  # send it even if the destination says that it has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +235,9 @@ class BlobTransfer:
     @property
     def _is_lookup_due(self) -> bool:
         """Whether a mount from the destination's own repository is to look the blob up."""
-        is_looked_up = self._lookup is BlobLookup.BEFORE_MOUNT or self._offered_writer is not None
-        return self._destination.looks_up_by_mount and not is_looked_up
+        needs_none = self._lookup in (BlobLookup.BEFORE_MOUNT, BlobLookup.OVERWRITE)
+        is_decided = needs_none or self._offered_writer is not None
+        return self._destination.looks_up_by_mount and not is_decided
 
     def _has_blob(self) -> bool:
         try:

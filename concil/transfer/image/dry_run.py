@@ -9,6 +9,7 @@ from typing import Protocol
 
 from concil.errors import NotFound, UsageError
 from concil.fs.resume_state import WriterState
+from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.progress.events import State
@@ -142,6 +143,12 @@ class ReadOnlyDestination(BaseStore):
         if self._destination is not None:
             return self._destination.get_manifest(reference)
         raise NotFound(f"{self.name} has no {reference}")
+
+    def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BlobReader:
+        """Open a blob. See `store.protocols.Store`."""
+        if self._destination is None:
+            raise NotFound(f"{self.name} has no {blob.digest}")
+        return self._destination.open_blob(blob, start, stop)
 
     def referrers(self, subject: Digest, image_reference: str = "", /) -> Sequence[Descriptor]:
         """Return the referrers of a manifest."""

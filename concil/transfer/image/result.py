@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from concil.oci.manifest import Digest
 from concil.progress.events import State
 from concil.transfer.blob.transfer import BlobResult
+from concil.transfer.findings import Condition, Finding
 from concil.transfer.image.job import (
     ForeignLayers,
     ImageJob,
@@ -25,7 +26,7 @@ class ImageResult:
 
     source: str
     destination: str
-    state: State  # DONE or PRESENT; WAITING: a dry run found something to copy
+    state: State  # DONE or PRESENT; WAITING: a dry run or check found something to copy
     digest: Digest  # of the manifest under the destination's reference
     blobs: tuple[BlobResult, ...] = ()
     manifests: int = 0  # that were put
@@ -33,6 +34,8 @@ class ImageResult:
     notes: tuple[str, ...] = field(default=())  # differences from the source
     referrers: int = 0  # signatures and the like that were copied
     skipped_foreign_layers: int = 0
+    condition: Condition | None = None  # at the destination; None: it was not checked
+    findings: tuple[Finding, ...] = ()  # of a check
 
     @property
     def missing_bytes(self) -> int:

@@ -11,6 +11,7 @@ from concil.progress.events import State
 from concil.runtime import arguments
 from concil.runtime.redaction import without_user
 from concil.transfer.blob.transfer import BlobResult
+from concil.transfer.findings import Condition
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.image.result import ImageResult
 
@@ -88,7 +89,7 @@ class BlobTotals:
 
 @dataclass(slots=True)
 class MirrorReport:
-    """The outcomes of a mirror, in the order in which images finished."""
+    """The outcomes of a mirror or of its check, in the order in which images finished."""
 
     outcomes: list[Outcome] = field(default_factory=list)  # those that are kept
     image_count: int = 0  # finished images
@@ -96,6 +97,9 @@ class MirrorReport:
     copied_count: int = 0  # of the finished ones; in a dry run: that would be copied
     missing_bytes: int = 0  # bytes that a dry run found missing at the destination
     blob_totals: BlobTotals = field(default_factory=BlobTotals)
+    count_by_condition: Counter[Condition] = field(default_factory=Counter)  # of checked images
+    bytes_verified: int = 0  # bytes of blobs that a deep check has read
+    bytes_verified_before: int = 0  # bytes that an interrupted check had read, and this one did not
 
     def add(self, outcome: Outcome, *, keep_outcome: bool) -> None:
         """Count an image, and keep its outcome if it failed.
@@ -111,6 +115,8 @@ class MirrorReport:
             self.copied_count += not is_present
             self.missing_bytes += result.missing_bytes
             self.blob_totals.add(result.blobs)
+            if result.condition is not None:
+                self.count_by_condition[result.condition] += 1
         if keep_outcome or result is None:
             self.outcomes.append(outcome)
 
@@ -124,8 +130,13 @@ class MirrorReport:
         return self.results_in_state(State.DONE)
 
     @property
+    def drift_count(self) -> int:
+        """Number of checked images that are behind, missing or damaged, and were not repaired."""
+        return self.count_by_condition.total() - self.count_by_condition[Condition.OK]
+
+    @property
     def pending(self) -> list[ImageResult]:
-        """Images that a dry run found to be out of date."""
+        """Images that a dry run or check found to be out of date."""
         return self.results_in_state(State.WAITING)
 
     @property

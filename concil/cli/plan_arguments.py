@@ -1,0 +1,57 @@
+"""Reads the arguments of verbs that take a plan and a destination."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+
+from concil.cli.output.errors import single_line
+from concil.errors import UsageError
+from concil.oci.address import parse_address
+from concil.oci.reference import Reference
+from concil.plan.expand import PlanExpansion
+from concil.plan.target_names import DestinationPrefix
+from concil.transfer.mirror.report import MirrorItem
+
+
+def parse_destination(arguments: argparse.Namespace) -> DestinationPrefix | None:
+    """Return the destination of ``--dest`` or the argument; None if the plan has all targets."""
+    if arguments.dest is not None and arguments.destination is not None:
+        raise UsageError("two destinations are given", remedy="omit one of them")
+    destination = arguments.dest if arguments.dest is not None else arguments.destination
+    return DestinationPrefix(destination) if destination is not None else None
+
+
+def check_plan(arguments: argparse.Namespace, expansion: PlanExpansion) -> list[MirrorItem]:
+    """Check the plan; return its images, with placeholders for unlisted tags.
+
+    Raises:
+        UsageError: it has no images, or a password would be sent to several hosts.
+    """
+    probes = expansion.check()
+    if not probes:
+        raise UsageError(
+            f"there are no images in {single_line(arguments.plan)}",
+            remedy="write one image per line",
+        )
+    _check_hosts("--src-creds", arguments.src_creds, [item.source for item in probes])
+    _check_hosts("--dest-creds", arguments.dest_creds, [item.destination for item in probes])
+    return probes
+
+
+def _check_hosts(option: str, creds: str | None, addresses: Iterable[str]) -> None:
+    """Check that the password of an option is sent to one host only."""
+    if creds is None:
+        return
+    parsed_addresses = [parse_address(text) for text in addresses]
+    hosts = {
+        address.host
+        for address in parsed_addresses
+        if isinstance(address, Reference) and not address.username
+    }
+    if len(hosts) > 1:
+        raise UsageError(
+            f"{option} would go to {len(hosts)} hosts: {', '.join(sorted(hosts)[:4])}",
+            remedy="write user:password@ in front of the host to which they belong, or mirror "
+            "each host separately",
+        )

@@ -1,0 +1,1 @@
+"""Checks whether copies of images are complete and whole, and repairs them."""

@@ -1,0 +1,1 @@
+"""Tests of checks and repairs, on stores in memory."""
