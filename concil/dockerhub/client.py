@@ -44,7 +44,7 @@ from concil.registry.endpoint import Call, Endpoint
 from concil.runtime import arguments
 from concil.runtime.cancellation import SupportsIsSet, call_scope
 from concil.runtime.forking import register_after_fork
-from concil.store.registry.repository import RegistryBlobReader
+from concil.store.registry.blob_body import RegistryBlobReader
 from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
 

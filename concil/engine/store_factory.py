@@ -31,7 +31,8 @@ from concil.registry.quirks import HostProfiles
 from concil.registry.referrers import SharedReferrers
 from concil.runtime import arguments
 from concil.runtime.parent_process import ParentProcess
-from concil.store.registry.repository import RegistryBlobReader, RepositoryStore
+from concil.store.registry.blob_body import RegistryBlobReader
+from concil.store.registry.repository import RepositoryStore
 
 if TYPE_CHECKING:  # archives and layouts are imported when an address is one
     from concil.store.archive.pool import ArchivePool, ArchiveWrites, LocalDestination, LocalSource

@@ -12,7 +12,7 @@ from concil.http.transport import content_length
 from concil.oci.blob_reader import BlobReader
 from concil.oci.manifest import Digest
 from concil.progress.events import Meter, ProgressSink
-from concil.store.registry.repository import RegistryBlobReader
+from concil.store.registry.blob_body import RegistryBlobReader
 from concil.transfer.blob.resuming_reader import Opener, ResumingReader
 from concil.transfer.context import TransferContext
 

@@ -35,7 +35,7 @@ SUBLAYERS = {
 APART = frozenset({"dockerhub", "report", "display", "server", "fs", "ratelimit", "progress"})
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The engine is tested on stores in memory: it may not know the real ones.
-TRANSFER_MAY_IMPORT = ("concil.store.protocols",)
+TRANSFER_MAY_IMPORT = ("concil.store.protocols", "concil.store.base_store")
 # Who alone may import a library from outside.
 SOLE_IMPORTERS = {
     "tenacity": "concil.retry",

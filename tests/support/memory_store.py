@@ -23,7 +23,8 @@ from concil.errors import (
 from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Body, Digest, Manifest
-from concil.store.protocols import BaseStore, MountResult
+from concil.store.base_store import BaseStore
+from concil.store.protocols import MountResult
 from tests.support.store_faults import Fault
 
 

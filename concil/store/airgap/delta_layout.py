@@ -11,8 +11,9 @@ from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.store.airgap.baseline import Baseline, with_omitted_blobs
+from concil.store.base_store import BaseStore
 from concil.store.layout.store import LayoutStore
-from concil.store.protocols import BaseStore, BlobWriter
+from concil.store.protocols import BlobWriter
 
 
 class DeltaLayoutStore(BaseStore):

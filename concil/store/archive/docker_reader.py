@@ -37,7 +37,7 @@ from concil.store.archive.docker_manifest import DAMAGED, Image, parse_diff_ids,
 from concil.store.archive.tar_builder import StatSignature
 from concil.store.archive.tar_headers import Member
 from concil.store.archive.tar_reader import TarReader, write_temporary
-from concil.store.protocols import BaseStore
+from concil.store.base_store import BaseStore
 
 MANIFEST_NAME = "manifest.json"
 LAYER_MEDIA_TYPE = "application/vnd.docker.image.rootfs.diff.tar"

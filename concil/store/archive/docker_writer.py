@@ -30,7 +30,7 @@ from concil.store.archive.tar_builder import (
 )
 from concil.store.archive.tar_reader import read_all
 from concil.store.archive.writer_lock import acquire_lock
-from concil.store.protocols import BaseStore
+from concil.store.base_store import BaseStore
 
 _EXISTS_REMEDY = "remove it, choose another file, or use oci-archive:FILE"
 # Seconds to wait for another writer. This one can write the file only if the other fails.

@@ -28,10 +28,11 @@ from concil.oci.media_types import (
     OCI_INDEX,
     OCI_MANIFEST,
 )
+from concil.store.base_store import BaseStore
 from concil.store.layout.backend import LayoutBackend
 from concil.store.layout.directory import LayoutDirectory
 from concil.store.layout.referrers import LayoutReferrers
-from concil.store.protocols import BaseStore, BlobWriter
+from concil.store.protocols import BlobWriter
 
 __all__ = ["LayoutBackend", "LayoutDirectory", "LayoutStore"]
 

@@ -14,7 +14,7 @@ from concil.http.redirects import resolve_location
 from concil.http.transport import SendOptions, Transport, content_length, read_error
 from concil.http.urls import redact_url
 from concil.oci.descriptor import Descriptor
-from concil.store.registry.repository import RegistryBlobReader
+from concil.store.registry.blob_body import RegistryBlobReader
 
 
 def open_foreign_layer(

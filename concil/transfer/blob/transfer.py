@@ -124,21 +124,10 @@ class BlobTransfer:
             self._meter.set_state(State.FAILED, detail=str(error))
             self.future.set_exception(error)
 
-    def _run(self) -> None:
+    def _run(self, *, has_slot: bool = False) -> None:
         """Transfer the blob unless the destination has it: the job of a worker."""
-        if not self._is_completed_or_queued():
-            self._send()
-
-    def _send_in_slot(self) -> None:
-        """Transfer the blob within the limit of uploads of all processes."""
-        context = self._pool.context
-        with contextlib.ExitStack() as stack:
-            if context.parent is not None:
-                for slot in upload_slots(self._destination):
-                    stack.enter_context(context.parent.slot(slot.name, slot.limit, context.cancel))
-            self._send()
-
-    def _send(self) -> None:
+        if not has_slot and self._is_completed_or_queued():
+            return
         blob, destination = self._blob, self._destination
         target = BlobTarget(destination.name, str(blob.digest), self._begin, destination.host)
         source = BlobSource.in_store(self._source, blob)
@@ -146,6 +135,15 @@ class BlobTransfer:
             source, target, self._meter, self._pool.context, self._submit_helper
         )
         transferred.add_done_callback(self._on_transferred)
+
+    def _run_in_slot(self) -> None:
+        """Transfer the blob within the limit of uploads of all processes."""
+        context = self._pool.context
+        with contextlib.ExitStack() as stack:
+            if context.parent is not None:
+                for slot in upload_slots(self._destination):
+                    stack.enter_context(context.parent.slot(slot.name, slot.limit, context.cancel))
+            self._run(has_slot=True)
 
     def _is_completed_or_queued(self) -> bool:
         """Find or mount the blob, or queue its upload; return False if it is to be sent now."""
@@ -163,7 +161,7 @@ class BlobTransfer:
         if slots:
             # A separate job, so that blobs that are present never wait for an upload slot.
             queued = self._pool.submit(
-                self._send_in_slot,
+                self._run_in_slot,
                 priority=Priority.BLOB,
                 size=self._blob.size,
                 hosts=self._hosts,

@@ -13,7 +13,8 @@ from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.progress.events import State
-from concil.store.protocols import BaseStore, BlobWriter, Destination
+from concil.store.base_store import BaseStore
+from concil.store.protocols import BlobWriter, Destination
 from concil.transfer.blob.transfer import BlobResult
 from concil.transfer.image.compare import PresentImage
 from concil.transfer.image.history import History

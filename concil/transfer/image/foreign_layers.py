@@ -6,7 +6,8 @@ from concil.errors import NotFound
 from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Manifest
-from concil.store.protocols import BaseStore, Source
+from concil.store.base_store import BaseStore
+from concil.store.protocols import Source
 from concil.transfer.image.job import ForeignLayerOpener, ForeignLayers, ImageJob
 
 

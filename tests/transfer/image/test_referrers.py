@@ -10,7 +10,7 @@ from concil.errors import AccessDenied, InvalidManifest, UsageError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.progress.events import State
-from concil.store.protocols import BaseStore
+from concil.store.base_store import BaseStore
 from concil.transfer.image.job import ImageJob
 from concil.transfer.mirror.report import MirrorItem
 from tests.support.images import Image, make_image, make_index
