@@ -9,6 +9,7 @@ TYPE_CHECKING = False  # as that of typing, which the command line need not impo
 if TYPE_CHECKING:
     from concil.auth.credentials.credentials import Credentials
     from concil.config import HostLimits, RetryPolicy, Timeouts, TransferConfig
+    from concil.display.display import ProgressDisplay
     from concil.dockerhub import DockerHub, parse_docker_url
     from concil.engine.engine import Engine
     from concil.engine.image_resolver import Endpoints
@@ -57,6 +58,7 @@ __all__ = [
     "MirrorReport",
     "Outcome",
     "Platform",
+    "ProgressDisplay",
     "ProgressSink",
     "PruneOptions",
     "PruneResult",
@@ -99,6 +101,7 @@ _EXPORTS = {
     "oci.digest": ("Digest",),
     "oci.manifest": ("Manifest",),
     "oci.platform": ("Platform",),
+    "display.display": ("ProgressDisplay",),
     "dockerhub": ("DockerHub", "parse_docker_url"),
     "engine.engine": ("Engine",),
     "engine.image_resolver": ("Endpoints",),

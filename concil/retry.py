@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_TOO_MANY_REQUESTS = 429
+
 
 def is_retryable(error: BaseException) -> bool:
     """Return whether the same request may succeed a little later.
@@ -111,7 +113,7 @@ def _create_retrying(
     def log_retry(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         wait = state.next_action.sleep if state.next_action else 0.0
-        logger.warning("%s: %s; retrying in %.1f s", operation, error, wait)
+        logger.log(_log_level(error), "%s: %s; retrying in %.1f s", operation, error, wait)
 
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(policy.max_attempts),
@@ -121,6 +123,13 @@ def _create_retrying(
         before_sleep=log_retry,
         reraise=True,
     )
+
+
+def _log_level(error: BaseException | None) -> int:
+    """Return the level of a retry: the limiter of the host warns about a pause, once for all."""
+    is_pause = getattr(error, "retry_after", None) is not None
+    is_pause |= getattr(error, "status", None) == _TOO_MANY_REQUESTS
+    return logging.INFO if is_pause else logging.WARNING
 
 
 class ProgressRetry:
@@ -162,7 +171,8 @@ class ProgressRetry:
         if self._failure_count >= self._policy.max_attempts:
             raise error
         wait = retry_delay(error, self._policy, self._failure_count)
-        logger.warning("%s: %s; retrying from byte %d in %.1f s", operation, error, position, wait)
+        message = "%s: %s; retrying from byte %d in %.1f s"
+        logger.log(_log_level(error), message, operation, error, position, wait)
         if self._on_retry is not None:
             self._on_retry(error)
         start_time = time.monotonic()

@@ -15,7 +15,7 @@ from concil.engine.image_resolver import Endpoints, ImageResolver
 from concil.engine.store_factory import StoreFactory
 from concil.errors import Cancelled, ConcilError
 from concil.oci.address import Address, parse_address
-from concil.progress.events import Event, ProgressSink, State, emit
+from concil.progress.events import Event, ProgressSink, emit, failure_state
 from concil.registry.quirks import HostProfiles
 from concil.runtime.cancellation import SupportsIsSet, call_scope
 from concil.store.archive.pool import ArchiveWrites
@@ -63,6 +63,7 @@ class EngineComponents:
             host_profiles=HostProfiles(
                 journal.load_host_profile, journal.save_host_profile, context.bandwidth.limit_for
             ),
+            progress=progress,
         )
         resolver = ImageResolver(factory, endpoints)
         pool = WorkerPool(context)
@@ -97,7 +98,7 @@ class EngineComponents:
             )
         except ConcilError as error:
             names = (str(parse_address(item.source)), str(parse_address(item.destination)))
-            emit(self.progress, Event("image", *names, State.FAILED, 0, None, str(error)))
+            emit(self.progress, Event("image", *names, failure_state(error), 0, None, str(error)))
             raise
 
     def create_mirror(

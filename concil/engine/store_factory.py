@@ -68,17 +68,22 @@ class StoreFactory:
         timeouts: Timeouts | None,
         cancel: threading.Event,
         host_profiles: HostProfiles | None = None,
+        progress: ProgressSink | None = None,
     ) -> None:
         """Create the factory without opening anything; `close` closes every connection.
 
         Args:
             host_profiles: recorded behaviour of hosts; None: the built-in profiles only.
+            progress: receives an event for each pause of a host.
         """
         self._config = config
         self._timeouts = timeouts
         self._cancel = cancel
         self._host_limiters = HostLimiters(
-            config.requests, limits_by_api_host(config.host_limits), config.retry.max_retry_after
+            config.requests,
+            limits_by_api_host(config.host_limits),
+            config.retry.max_retry_after,
+            progress=progress,
         )
         self.warnings = WarningLog()
         self._host_profiles = host_profiles or HostProfiles()

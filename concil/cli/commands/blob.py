@@ -15,6 +15,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Verifier
 from concil.oci.media_types import OCTET_STREAM
 from concil.progress.events import Meter, State, report_transfer
+from concil.runtime.quantities import format_size
 from concil.transfer.blob.resuming_reader import ResumingReader
 from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
@@ -43,7 +44,7 @@ def run_pull(command: CommandContext) -> int:
     with open_engine(command) as engine:
         blob = engine.pull_blob(arguments.address, arguments.output)
     command.display.close()
-    command.print_message(f"{arguments.output}: {blob.size} bytes, {blob.digest}")
+    command.print_message(f"{arguments.output}: {format_size(blob.size)}, {blob.digest}")
     return DONE
 
 

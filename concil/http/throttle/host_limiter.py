@@ -16,6 +16,7 @@ from concil.http.throttle.adaptive_rate import AdaptiveRate
 from concil.http.throttle.quota_tracker import QuotaTracker
 from concil.http.throttle.ratelimit_headers import parse_throttling
 from concil.oci.reference import display_host
+from concil.progress.events import Event, ProgressSink, State, emit
 from concil.ratelimit.schedule import Schedule
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ MAX_BARE_503_SCORE = 3
 SUCCESS_WINDOW = 2.0
 _BARE_503_DECAY = 0.05
 _BUSY_STATUSES = frozenset({429, 503})
+_SAME_PAUSE = 0.5  # seconds by which the end of a pause may differ without being another one
+_LONG_PAUSE = 1.0  # seconds of a pause that is worth a warning
 _CANCEL_POLL_INTERVAL = 0.2  # seconds between checks of the cancel event
 
 
@@ -57,6 +60,8 @@ class HostLimiter:
         requests_per_second: float | None = None,
         max_concurrent: int | None = None,
         max_retry_after: float = MAX_RETRY_AFTER,
+        *,
+        progress: ProgressSink | None = None,
     ) -> None:
         """Set the configured limits.
 
@@ -64,8 +69,10 @@ class HostLimiter:
             requests_per_second: None for no fixed rate.
             max_concurrent: maximum number of requests that await a response; None for no limit.
             max_retry_after: seconds; longest pause for a Retry-After header.
+            progress: receives an event for each pause that holds a request back.
         """
         self._host = host
+        self._progress = progress
         self._max_retry_after = max_retry_after
         self._semaphore = None if max_concurrent is None else threading.Semaphore(max_concurrent)
         self._lock = threading.Lock()  # guards all below
@@ -75,6 +82,7 @@ class HostLimiter:
         self._adaptive_rate = AdaptiveRate()
         self._quota_tracker = QuotaTracker(host)
         self._paused_until = 0.0  # monotonic seconds; no request is sent before
+        self._reported_until = 0.0  # monotonic seconds; end of the pause that was reported last
         self._refusal_count = 0
         self._consecutive_refusals = 0  # refusals since a request was accepted
         self._permit_count = 0  # permits issued
@@ -111,6 +119,8 @@ class HostLimiter:
                 permit, start_time = self._reserve(now, is_pull=is_pull)
             if permit is not None and start_time <= now:
                 return permit
+            if permit is None:
+                self._report_pause(start_time, now)
             is_cancelled = cancel.wait(start_time - now)
             with self._lock:
                 if permit is not None:
@@ -180,6 +190,21 @@ class HostLimiter:
         with self._lock:
             self._extend_pause(seconds, time.monotonic())
 
+    def _report_pause(self, end: float, now: float) -> None:
+        """Send an event, once for all threads that wait. ``end`` is in monotonic seconds."""
+        with self._lock:
+            is_new = end > self._reported_until + _SAME_PAUSE
+            self._reported_until = max(self._reported_until, end)
+            rate = self._adaptive_rate.rate
+            is_refused = self._paused_until >= end
+        if is_new:
+            reason = "too many requests" if is_refused else "the quota is used up"
+            detail = reason if rate is None else f"{reason}, then {rate:.1f} requests/s"
+            emit(
+                self._progress,
+                Event("host", self._host, "", State.PAUSED, 0, None, detail, seconds=end - now),
+            )
+
     def _cancelled_error(self) -> Cancelled:
         return Cancelled(f"cancelled during a pause of the requests to {self._host}")
 
@@ -232,7 +257,9 @@ class HostLimiter:
         self._consecutive_refusals += 1
         rate = self._adaptive_rate.record_refusal(now)
         pause = self._paused_until - now
-        logger.info(
+        is_news = pause >= _LONG_PAUSE and self._consecutive_refusals == 1
+        logger.log(
+            logging.WARNING if is_news else logging.INFO,
             "%s: too many requests; resuming in %.1f s with %.1f requests/s",
             self._host,
             pause,
@@ -248,6 +275,8 @@ class HostLimiters:
         requests_per_second: float | None = None,
         host_limits: Mapping[str, HostLimits] | None = None,
         max_retry_after: float = MAX_RETRY_AFTER,
+        *,
+        progress: ProgressSink | None = None,
     ) -> None:
         """Set the limits; a host's limiter is created on first use.
 
@@ -255,7 +284,9 @@ class HostLimiters:
             requests_per_second: for each host; None for no fixed rate.
             host_limits: limits of single hosts, by the host[:port] that serves the API.
             max_retry_after: seconds; longest pause for a Retry-After header.
+            progress: receives an event for each pause of a host.
         """
+        self._progress = progress
         self._max_retry_after = max_retry_after
         self._requests_per_second = requests_per_second
         self._host_limits = host_limits or {}
@@ -271,7 +302,11 @@ class HostLimiters:
                 self._requests_per_second if host_limits.requests is None else host_limits.requests
             )
             limiter = HostLimiter(
-                display_host(host), requests_per_second, host_limits.jobs, self._max_retry_after
+                display_host(host),
+                requests_per_second,
+                host_limits.jobs,
+                self._max_retry_after,
+                progress=self._progress,
             )
             with self._lock:
                 limiter = self._limiters.setdefault(host, limiter)

@@ -124,7 +124,7 @@ def test_a_list_comes_from_standard_input(
     content = f"{registry.host}/team/a:v1\r\n".encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
-    assert cli("mirror", jobs, "-", f"{registry.host}/mirror").out.startswith("1 images: 1 copied")
+    assert cli("mirror", jobs, "-", f"{registry.host}/mirror").out.startswith("1 image: 1 copied")
 
 
 def test_one_failure_is_reported_and_the_other_images_are_copied(

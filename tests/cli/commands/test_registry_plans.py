@@ -155,7 +155,7 @@ def test_what_failed_of_a_registry_is_retried_alone(
     again = cli("mirror", written, "--retry-failed", report)
 
     assert failed.out.startswith("4 images: 3 copied, 0 up to date, 1 failed"), failed.out
-    assert again.out.startswith("1 images: 1 copied"), again.err
+    assert again.out.startswith("1 image: 1 copied"), again.err
 
 
 def test_a_registry_is_not_pruned(
@@ -190,7 +190,7 @@ def assert_trusts(result: Outcome, *, trusted: bool) -> None:
     """Assert that an image came, or that its registry was not trusted."""
     if trusted:
         assert (result.code, result.err) == (0, "")
-        assert result.out.startswith("1 images: 1 copied")
+        assert result.out.startswith("1 image: 1 copied")
     else:
         assert result.code == 1
         assert_one_line(result.err, "certificate is not trusted")
