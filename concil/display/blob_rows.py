@@ -76,11 +76,11 @@ def _compose_row(blob: BlobProgress, columns: _Columns, width: int, style: Style
     speed_width = columns.rate + bool(columns.time) + columns.time
     if notes and (is_problem or (blob.rate is None and not columns.note)):
         room = speed_width + (1 + columns.note if columns.note else 0)
-        cells += fit([Field((*notes, ""), 1, color)], room)
+        cells += fit([Field((*notes, ""), color)], room)
     else:
         cells += [Segment(text) for text in _speed(blob, columns)]
         if columns.note:
-            cells += fit([Field((*notes, ""), 1, color)], columns.note)
+            cells += fit([Field((*notes, ""), color)], columns.note)
     row = [part for cell in cells for part in (Segment(" "), cell)][1:]
     return row if sum(display_width(part.text) for part in row) <= width else cells[:1]
 

@@ -50,7 +50,7 @@ def compose_stopping(
         f"stopping: {what}",
         "stopping",
     )
-    return fit([Field(variants, 1, Color.YELLOW)], width)
+    return fit([Field(variants, Color.YELLOW)], width)
 
 
 def running_count(snapshot: ProgressSnapshot) -> int:
@@ -68,7 +68,7 @@ def compose_pause(pause: PausedHost, width: int) -> list[Segment]:
         f"{host} paused: {seconds}",
         f"paused: {seconds}",
     )
-    return fit([Field(variants, 1, Color.YELLOW)], width)
+    return fit([Field(variants, Color.YELLOW)], width)
 
 
 def compose_image(event: Event, style: Style, width: int) -> list[Segment]:
@@ -88,7 +88,7 @@ def compose_image(event: Event, style: Style, width: int) -> list[Segment]:
     size = f" ({format_size(event.position)})" if event.state is State.DONE else ""
     room = width - len(start.text)
     shortened = style.shorten_name(source, room - len(size)) + size
-    names = Field((f"{source} {style.arrow} {target}{size}", f"{source}{size}", shortened), 1)
+    names = Field((f"{source} {style.arrow} {target}{size}", f"{source}{size}", shortened))
     return [start, *fit([names], room)]
 
 
@@ -100,26 +100,26 @@ def _image_fields(images: ImageCounts) -> list[Field]:
     else:
         done, total = images.done, images.total
         counted = (f"{done}/{count_of(total, 'image')}", f"{done}/{total}")
-    fields = [Field(counted, 9, Color.BOLD)]
+    fields = [Field(counted, Color.BOLD, (4,))]
     if images.up_to_date:
-        fields.append(Field((f"{images.up_to_date} up to date", ""), 1, Color.DIM))
+        fields.append(Field((f"{images.up_to_date} up to date", ""), Color.DIM, (3,)))
     if images.failed:
-        fields.append(Field((f"{images.failed} failed", ""), 8, Color.RED))
+        fields.append(Field((f"{images.failed} failed", ""), Color.RED, (9,)))
     return fields
 
 
 def _byte_fields(snapshot: ProgressSnapshot) -> list[Field]:
     done, total = snapshot.bytes_done, snapshot.bytes_total
     is_known = snapshot.is_total_known and total > 0
-    sizes: tuple[str, ...] = (format_size(done), "")
+    fields = [Field((format_size(done), ""), order=(5,))]
     if is_known:
         sizes = (f"{format_size(done)} of {format_size(total)}", format_size(done), "")
-    fields = [Field(sizes, 3)]
+        fields = [Field(sizes, order=(2, 5))]
     if is_known:
-        fields.append(Field((f"{100 * done // total}%", ""), 6, Color.BOLD))
+        fields.append(Field((f"{100 * done // total}%", ""), Color.BOLD, (8,)))
     if snapshot.rate is not None and done:
-        fields.append(Field((format_rate(snapshot.rate), ""), 5))
+        fields.append(Field((format_rate(snapshot.rate), ""), order=(7,)))
     if is_known and snapshot.rate and done < total:
         left = format_time_left((total - done) / snapshot.rate)
-        fields.append(Field((f"{left} left", left, ""), 4))
+        fields.append(Field((f"{left} left", left, ""), order=(1, 6)))
     return fields

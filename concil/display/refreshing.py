@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from typing import Protocol
@@ -9,11 +10,14 @@ from typing import Protocol
 from concil.display.lines import compose_image
 from concil.display.stopping import Stopping
 from concil.display.style import Style
-from concil.progress.events import Event
+from concil.progress.events import Event, State
 from concil.progress.snapshot import ProgressSnapshot
 from concil.progress.totals import ProgressTotals
 from concil.runtime.forking import register_after_fork
 from concil.runtime.limits import start_thread
+
+_NAMES = re.compile(r"https?://\S+|sha256:\w+|\S+/\S+")  # what differs in messages about images
+_MAX_REASONS = 1000  # reasons that are remembered
 
 
 class View(Protocol):
@@ -49,6 +53,7 @@ class RefreshingDisplay:
         self._lock = threading.Lock()  # held while the view writes, so that lines do not mix
         self._lists_images = False
         self._ended_images: deque[Event] = deque()  # whose lines are not written yet
+        self._reasons: set[str] = set()  # of failed images, without names
         self._stopping: Stopping | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(
@@ -116,6 +121,21 @@ class RefreshingDisplay:
         """Write the lines of images; the caller holds the lock."""
         style, width = self._view.style, self._view.width
         while self._ended_images:
-            line = compose_image(self._ended_images.popleft(), style, width)
-            if line:
+            event = self._ended_images.popleft()
+            line = compose_image(event, style, width)
+            if line and self._is_news(event):
                 self._view.write_above(style.render(line))
+
+    def _is_news(self, event: Event) -> bool:
+        """Return whether an image has not failed for the reason of another one.
+
+        A host that is down fails every image: the header counts them, and the end of the
+        command names them.
+        """
+        if event.state is not State.FAILED:
+            return True
+        reason = _NAMES.sub("", event.detail)
+        is_new = reason not in self._reasons
+        if is_new and len(self._reasons) < _MAX_REASONS:
+            self._reasons.add(reason)
+        return is_new

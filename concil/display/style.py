@@ -35,8 +35,9 @@ class Field:
     """A part of a line that can be shortened, or left out."""
 
     variants: tuple[str, ...]  # from the longest to the shortest; "" leaves it out
-    priority: int  # fields with a low priority are shortened first
     color: Color = Color.NONE
+    # When it is shortened to each further variant: in the order of all fields' numbers.
+    order: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +112,16 @@ def printable(text: str) -> str:
 
 def fit(fields: Sequence[Field], width: int, gap: str = "  ") -> list[Segment]:
     """Return the fields in one line of at most ``width`` columns; no field is cut."""
-    choices = [0] * len(fields)
-    order = sorted(range(len(fields)), key=lambda n: fields[n].priority)
-    while True:
-        texts = [field.variants[choice] for field, choice in zip(fields, choices, strict=True)]
+    steps = [
+        (field.order[step] if field.order else 0, step, number)
+        for number, field in enumerate(fields)
+        for step in range(len(field.variants) - 1)
+    ]
+    texts = [field.variants[0] for field in fields]
+    for _, step, number in sorted(steps):
         if sum(display_width(t) + len(gap) for t in texts if t) - len(gap) <= width:
             break
-        shortenable = [n for n in order if choices[n] + 1 < len(fields[n].variants)]
-        if not shortenable:
-            break
-        choices[shortenable[0]] += 1
+        texts[number] = fields[number].variants[step + 1]
     segments: list[Segment] = []
     for field, text in zip(fields, texts, strict=True):
         if text:

@@ -12,6 +12,7 @@ from concil.progress.snapshot import BlobProgress, ImageCounts, PausedHost, Prog
 from concil.runtime.forking import register_after_fork
 
 _RATE_WINDOW = 5.0  # seconds over which the rate is averaged
+_BEGINNINGS = (State.WAITING, State.STARTED)
 
 
 class ProgressTotals:
@@ -29,6 +30,8 @@ class ProgressTotals:
         self._active_images: dict[tuple[str, str], bool] = {}
         self._counts = ImageCounts()
         self._expected_image_count: int | None = None
+        # A thread may still move bytes of them before it notices.
+        self._cancelled_blobs: set[tuple[str, str]] = set()
         self._resumable: list[BlobProgress] = []  # blobs that were cancelled on the way
         self._pause_ends: dict[str, tuple[float, str]] = {}  # monotonic seconds and reason, by host
         self._samples: deque[tuple[float, int]] = deque([(self._start_time, 0)])
@@ -48,7 +51,7 @@ class ProgressTotals:
                 self._pause_ends[event.subject] = (end, event.detail)
             elif event.state.is_final:
                 self._record_end(event, self._active_blobs.pop(key, None))
-            else:
+            elif event.state in _BEGINNINGS or key not in self._cancelled_blobs:
                 blob = self._active_blobs.get(key)
                 if blob is None:
                     blob = self._active_blobs[key] = ActiveBlob(event, time.monotonic())
@@ -96,8 +99,7 @@ class ProgressTotals:
             self._active_images[image] = state is State.MOVING
             return
         self._active_images.pop(image, None)
-        if image[1]:  # otherwise it is an archive, whose images were counted
-            self._counts = self._counts.plus(state)
+        self._counts = self._counts.plus(state)
 
     def _record_end(self, event: Event, blob: ActiveBlob | None) -> None:
         """Add the bytes of a finished blob, unless it failed."""
@@ -105,6 +107,7 @@ class ProgressTotals:
             return
         size = event.position if event.total is None else event.total
         if event.state is State.CANCELLED:
+            self._cancelled_blobs.add((event.subject, event.target))
             self._bytes_done += event.position
             self._bytes_present += min(event.position, blob.bytes_present if blob else 0)
             self._bytes_missing += size - event.position

@@ -312,7 +312,7 @@ def test_a_plan_takes_full_names_of_containerd(
 
     result = cli("mirror", jobs, plan, f"{registry.host}/in")
 
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.messages) == (0, "")
     assert_same_image(registry.url, "in/library/app", "latest", make_image(1))
     assert_same_image(registry.url, "in/team/tool", "latest", make_image(2))
 
