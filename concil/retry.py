@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from concil.config import RetryPolicy
 from concil.errors import Cancelled, ConcilError, ContentError, SessionLost
+from concil.runtime.quantities import format_size
 
 if TYPE_CHECKING:
     import tenacity
@@ -171,8 +172,8 @@ class ProgressRetry:
         if self._failure_count >= self._policy.max_attempts:
             raise error
         wait = retry_delay(error, self._policy, self._failure_count)
-        message = "%s: %s; retrying from byte %d in %.1f s"
-        logger.log(_log_level(error), message, operation, error, position, wait)
+        message = "%s: %s; retrying at %s in %.1f s"
+        logger.log(_log_level(error), message, operation, error, format_size(position), wait)
         if self._on_retry is not None:
             self._on_retry(error)
         start_time = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
@@ -16,6 +16,7 @@ _DIGEST_WIDTHS = ((100, 12), (60, 8))  # columns of the terminal, characters of 
 _MAX_NAME, _MIN_NAME, _MAX_BAR = 40, 8, 40  # columns
 _AMOUNT, _PERCENT, _RATE, _TIME, _NOTE = 17, 4, 12, 7, 26  # columns: "1023.9/1023.9 MiB" and so on
 _LAYOUTS = ("oci:", "oci-archive:", "docker-archive:")  # addresses of files
+_MIN_AMOUNT = 13  # columns: "12.0/60.0 MiB"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -31,11 +32,19 @@ class _Columns:
     time: int
     note: int
 
+    @property
+    def has_amount(self) -> bool:
+        """Whether there is room for bytes, and not only for a percentage."""
+        return self.amount > _PERCENT
+
 
 def compose_rows(blobs: Sequence[BlobProgress], width: int, style: Style) -> list[list[Segment]]:
     """Return a row for each blob, in at most ``width`` columns each."""
     longest = max((display_width(_name(blob)) for blob in blobs), default=0)
     columns = _fit_columns(longest, width, has_digests=any(_digest(blob) for blob in blobs))
+    if columns.has_amount:  # what it leaves of its column is room for a note at the end
+        amount = max([_MIN_AMOUNT, *(len(_amount(blob)) for blob in blobs)])
+        columns = replace(columns, amount=amount)
     return [_compose_row(blob, columns, width, style) for blob in blobs]
 
 
@@ -69,18 +78,16 @@ def _compose_row(blob: BlobProgress, columns: _Columns, width: int, style: Style
         cells.append(Segment(_digest(blob)[: columns.digest].ljust(columns.digest), Color.DIM))
     if columns.bar:
         cells.append(Segment(_draw_bar(blob, columns.bar, style), Color.GREEN))
-    amount = _amount(blob) if columns.amount == _AMOUNT else _percentage(blob)
+    amount = _amount(blob) if columns.has_amount else _percentage(blob)
     cells.append(Segment(amount.rjust(columns.amount)))
     notes, is_problem = _notes(blob)
     color = Color.YELLOW if is_problem else Color.DIM
-    speed_width = columns.rate + bool(columns.time) + columns.time
-    if notes and (is_problem or (blob.rate is None and not columns.note)):
-        room = speed_width + (1 + columns.note if columns.note else 0)
-        cells += fit([Field((*notes, ""), color)], room)
-    else:
+    # A problem takes the place of the rate, which says nothing now.
+    if not (notes and (is_problem or (blob.rate is None and not columns.note))):
         cells += [Segment(text) for text in _speed(blob, columns)]
-        if columns.note:
-            cells += fit([Field((*notes, ""), color)], columns.note)
+        notes = notes if columns.note else ()
+    room = width - sum(display_width(cell.text) + 1 for cell in cells)
+    cells += fit([Field((*notes, ""), color)], room)
     row = [part for cell in cells for part in (Segment(" "), cell)][1:]
     return row if sum(display_width(part.text) for part in row) <= width else cells[:1]
 
@@ -90,7 +97,7 @@ def _draw_bar(blob: BlobProgress, width: int, style: Style) -> str:
     if not total:
         return " " * width
     bar = tqdm.format_meter(
-        position, total, blob.elapsed, ncols=width, ascii=style.is_ascii, bar_format="{bar}"
+        position, total, blob.elapsed, ncols=width, ascii=style.is_ascii, bar_format="|{bar}|"
     )
     return bar.ljust(width)[:width]
 

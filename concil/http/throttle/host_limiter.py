@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import requests
 
@@ -195,15 +195,11 @@ class HostLimiter:
         with self._lock:
             is_new = end > self._reported_until + _SAME_PAUSE
             self._reported_until = max(self._reported_until, end)
-            rate = self._adaptive_rate.rate
             is_refused = self._paused_until >= end
         if is_new:
             reason = "too many requests" if is_refused else "the quota is used up"
-            detail = reason if rate is None else f"{reason}, then {rate:.1f} requests/s"
-            emit(
-                self._progress,
-                Event("host", self._host, "", State.PAUSED, 0, None, detail, seconds=end - now),
-            )
+            event = Event("host", self._host, "", State.PAUSED, 0, None, reason)
+            emit(self._progress, replace(event, seconds=end - now))
 
     def _cancelled_error(self) -> Cancelled:
         return Cancelled(f"cancelled during a pause of the requests to {self._host}")
