@@ -23,7 +23,7 @@ __all__ = ["_LineDisplay"]
 class _LineDisplay:
     """Writes lines at once: text lines only, or each event as JSON.
 
-    Programs parse the fields, which docs/progress.md documents.
+    Programs parse the fields, which docs/reports.md documents.
     """
 
     def __init__(self, output: Output, *, as_json: bool) -> None:

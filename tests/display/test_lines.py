@@ -80,14 +80,14 @@ def test_columns_are_aligned() -> None:
         (39, "team/app:1.4  20%   24.0 MiB/s   00:02"),
         (
             79,
-            "team/app:1.4 4f2a91bc ███▌                    12.0/60.0 MiB   24.0 MiB/s   00:02",
+            "team/app:1.4 4f2a91bc |███▏            | 12.0/60.0 MiB   24.0 MiB/s   00:02",
         ),
     ],
 )
 def test_a_blob_at_usual_widths(width: int, line: str) -> None:
     [shown] = rows(width, MOVING)
 
-    assert shown.split() == line.split()
+    assert shown == line
     assert len(shown) <= width
 
 
@@ -102,10 +102,12 @@ def test_a_blob_at_usual_widths(width: int, line: str) -> None:
 )
 def test_a_note_takes_the_place_of_the_rate(number: int, note: str) -> None:
     wide, usual, narrow = (rows(width, BLOBS[number])[0] for width in (199, 79, 39))
+    word, _, reason = note.partition(":")
 
-    assert note in wide
-    assert note in usual or usual.endswith(note.split(":", maxsplit=1)[0])
-    assert narrow.endswith((note, note.split(":", maxsplit=1)[0], "resumed"))
+    assert wide.endswith(reason)
+    assert word in wide
+    assert usual.endswith((note, word))
+    assert narrow.endswith((note, word))
     assert "MiB/s" not in usual
 
 
