@@ -114,7 +114,8 @@ def _create_retrying(
     def log_retry(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         wait = state.next_action.sleep if state.next_action else 0.0
-        logger.log(_log_level(error), "%s: %s; retrying in %.1f s", operation, error, wait)
+        level = _log_level(error, state.attempt_number)
+        logger.log(level, "%s: %s; retrying in %.1f s", operation, error, wait)
 
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(policy.max_attempts),
@@ -126,11 +127,14 @@ def _create_retrying(
     )
 
 
-def _log_level(error: BaseException | None) -> int:
-    """Return the level of a retry: the limiter of the host warns about a pause, once for all."""
+def _log_level(error: BaseException | None, failure_count: int) -> int:
+    """Return the level of a retry: only the first one in a row is a warning.
+
+    The limiter of the host warns about a pause, once for all requests.
+    """
     is_pause = getattr(error, "retry_after", None) is not None
     is_pause |= getattr(error, "status", None) == _TOO_MANY_REQUESTS
-    return logging.INFO if is_pause else logging.WARNING
+    return logging.INFO if is_pause or failure_count > 1 else logging.WARNING
 
 
 class ProgressRetry:
@@ -173,7 +177,8 @@ class ProgressRetry:
             raise error
         wait = retry_delay(error, self._policy, self._failure_count)
         message = "%s: %s; retrying at %s in %.1f s"
-        logger.log(_log_level(error), message, operation, error, format_size(position), wait)
+        level = _log_level(error, self._failure_count)
+        logger.log(level, message, operation, error, format_size(position), wait)
         if self._on_retry is not None:
             self._on_retry(error)
         start_time = time.monotonic()

@@ -132,8 +132,8 @@ def _notes(blob: BlobProgress) -> tuple[tuple[str, ...], bool]:
 
 
 def _reasons(word: str, detail: str) -> tuple[str, ...]:
-    """Return a word with its reason; the last clause of a message is the cause."""
-    return f"{word}: {detail}", f"{word}: {detail.rpartition(': ')[2]}", word
+    """Return a word with its reason: the last clause of a message is the cause."""
+    return f"{word}: {detail.rpartition(': ')[2]}", word
 
 
 def _name(blob: BlobProgress) -> str:

@@ -117,9 +117,12 @@ def _byte_fields(snapshot: ProgressSnapshot) -> list[Field]:
         fields = [Field(sizes, order=(2, 5))]
     if is_known:
         fields.append(Field((f"{100 * done // total}%", ""), Color.BOLD, (8,)))
-    if snapshot.rate is not None and done:
+    if snapshot.is_stalled:
+        fields.append(Field(("stalled", ""), Color.YELLOW, (7,)))
+    elif snapshot.rate is not None and done:
         fields.append(Field((format_rate(snapshot.rate), ""), order=(7,)))
-    if is_known and snapshot.rate and done < total:
+    is_moving = not (snapshot.is_stalled or snapshot.paused_hosts)
+    if is_known and is_moving and snapshot.rate and done < total:
         left = format_time_left((total - done) / snapshot.rate)
         fields.append(Field((f"{left} left", left, ""), order=(1, 6)))
     return fields

@@ -26,7 +26,7 @@ class ActiveBlob:
         self.bytes_present = 0  # bytes that were transferred before this run
         self._event = event
         self._resumed_at = 0
-        self._detail = ""
+        self._retry_reason = self._restart_reason = ""
         self._last_gain = now  # time of the last byte
         self._usual_gap: float | None = None  # seconds between two gains; None: nothing moved
         self._samples: deque[tuple[float, int]] = deque([(now, 0)])
@@ -49,11 +49,10 @@ class ActiveBlob:
         elif gained > 0:
             self._record_gain(event.position, now)
         self.bytes_present = min(self.bytes_present, event.position)
-        if event.state in (State.RETRYING, State.RESTARTING):
-            self._detail = event.detail
-            self._resumed_at = 0
-        elif event.state is State.MOVING and gained > 0 and self.state is State.RETRYING:
-            self._detail = ""
+        if event.state is State.RETRYING:
+            self._retry_reason, self._resumed_at = event.detail, 0
+        elif event.state is State.RESTARTING:
+            self._restart_reason, self._resumed_at = event.detail, 0
         self.position, self.total = event.position, event.total
         self.state = event.state
 
@@ -78,11 +77,14 @@ class ActiveBlob:
             self.bytes_present,
             self._resumed_at,
             0.0 if is_paused else self._stalled_seconds(now),
-            self._detail,
+            self._retry_reason if self.state is State.RETRYING else self._restart_reason,
         )
 
     def _record_gain(self, position: int, now: float) -> None:
         gap = now - self._last_gain
+        if self._is_stall(gap):
+            self._restart_rate(position, now)
+            return
         usual = gap if self._usual_gap is None else self._usual_gap
         self._usual_gap = usual + _SMOOTHING * (gap - usual)
         self._last_gain = now
@@ -98,7 +100,13 @@ class ActiveBlob:
     def _stalled_seconds(self, now: float) -> float:
         """Return the seconds without a byte; 0 if that is no stall."""
         is_complete = self.total is not None and self.position >= self.total
-        if self.state is not State.MOVING or self._usual_gap is None or is_complete:
+        if self.state is not State.MOVING or is_complete:
             return 0.0
         idle = now - self._last_gain
-        return idle if idle >= max(_MIN_STALL, _STALL_FACTOR * self._usual_gap) else 0.0
+        return idle if self._is_stall(idle) else 0.0
+
+    def _is_stall(self, seconds: float) -> bool:
+        """Return whether a time without a byte is long for this link."""
+        if self._usual_gap is None:
+            return False
+        return seconds >= max(_MIN_STALL, _STALL_FACTOR * self._usual_gap)

@@ -85,3 +85,9 @@ class ProgressSnapshot:
     active_blobs: tuple[BlobProgress, ...]  # by start time, without waiting ones
     paused_hosts: tuple[PausedHost, ...]
     resumable_blobs: tuple[BlobProgress, ...]  # cancelled with bytes at their destination
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether there are blobs, and none of them moves."""
+        blobs = self.active_blobs
+        return bool(blobs) and all(b.stalled_seconds or b.state is State.RETRYING for b in blobs)

@@ -146,6 +146,16 @@ def test_no_percentage_before_the_total_is_known() -> None:
     )
 
 
+def test_no_rate_and_no_end_while_nothing_moves() -> None:
+    known = replace(SNAPSHOT, is_total_known=True)
+    stalled = text(compose_header(replace(known, active_blobs=BLOBS[4:6]), 99))
+    pause = PausedHost("reg:5000", "too many requests", 9.0)
+    paused = text(compose_header(replace(known, paused_hosts=(pause,)), 99))
+
+    assert stalled.endswith("28%  stalled")
+    assert paused.endswith("28%  24.0 MiB/s")
+
+
 @pytest.mark.parametrize(
     ("width", "line"),
     [

@@ -193,3 +193,50 @@ def test_the_rate_of_a_blob_is_that_of_the_last_seconds(clock: Clock) -> None:
     assert slow.resumed_at == 2 * MIB
     assert (lost.rate, lost.position, lost.resumed_at) == (None, 0, 0)
     assert (lost.state, lost.detail) == (State.RESTARTING, "session lost")
+
+
+def test_a_reason_is_that_of_the_present_trouble() -> None:
+    totals = ProgressTotals()
+    totals.record_event(blob("a", State.STARTED))
+    seen = []
+
+    for event in (
+        blob("a", State.RETRYING, 5, detail="the connection was reset"),
+        blob("a", State.MOVING, 5),
+        blob("a", State.RESTARTING, 0, detail="session lost"),
+        blob("a", State.RETRYING, 3, detail="no data"),
+        blob("a", State.MOVING, 4),
+    ):
+        totals.record_event(event)
+        [active] = totals.snapshot().active_blobs
+        seen.append(active.detail)
+
+    assert seen == ["the connection was reset", "", "session lost", "no data", "session lost"]
+
+
+def test_the_time_of_a_stall_is_no_part_of_the_rate_after_it(clock: Clock) -> None:
+    totals = ProgressTotals()
+    totals.record_event(blob("a", State.STARTED))
+    position = 0
+    for pause in (0.5, 20.0, 0.5):
+        clock.now += pause
+        for _ in range(4):
+            position += 1000
+            totals.record_event(blob("a", position=position))
+            clock.now += 0.5
+    [active] = totals.snapshot().active_blobs
+
+    assert active.rate == pytest.approx(2000, rel=0.5)
+
+
+@pytest.mark.parametrize(("second", "stalled"), [(State.RETRYING, True), (State.STARTED, False)])
+def test_a_run_is_stalled_if_nothing_moves(clock: Clock, second: State, stalled: bool) -> None:
+    totals = ProgressTotals()
+    totals.record_event(blob("a", State.STARTED))
+    clock.now += 0.1
+    totals.record_event(blob("a", position=1000))
+    clock.now += 10
+    totals.record_event(blob("b", second))
+
+    assert totals.snapshot().is_stalled is stalled
+    assert not ProgressTotals().snapshot().is_stalled

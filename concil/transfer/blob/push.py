@@ -206,9 +206,7 @@ class BlobUpload:
             self._count_lost_session(error)
         # The destination may have more, which `resync` finds out.
         self._meter.set_position(self._acknowledged_offset)
-        self._retry.wait_or_raise(
-            error, self._acknowledged_offset, f"{self._source.name} to its destination"
-        )
+        self._retry.wait_or_raise(error, self._acknowledged_offset, self._source.name)
         offset = self._writer.resync()
         self._verification.check_offset(offset, self._max_sent_offset)
         if offset < self._acknowledged_offset and not is_session_lost:
