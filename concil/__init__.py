@@ -9,6 +9,7 @@ TYPE_CHECKING = False  # as that of typing, which the command line need not impo
 if TYPE_CHECKING:
     from concil.auth.credentials.credentials import Credentials
     from concil.config import HostLimits, RetryPolicy, Timeouts, TransferConfig
+    from concil.display.display import ProgressDisplay
     from concil.dockerhub import DockerHub, parse_docker_url
     from concil.engine.artifacts.files import ArtifactFile
     from concil.engine.artifacts.puller import PulledArtifact, PulledFile
@@ -74,6 +75,7 @@ __all__ = [
     "Plan",
     "PlanItems",
     "Platform",
+    "ProgressDisplay",
     "ProgressSink",
     "PruneOptions",
     "PruneResult",
@@ -121,6 +123,7 @@ _EXPORTS = {
     "oci.digest": ("Digest",),
     "oci.manifest": ("Manifest",),
     "oci.platform": ("Platform",),
+    "display.display": ("ProgressDisplay",),
     "dockerhub": ("DockerHub", "parse_docker_url"),
     "engine.artifacts.files": ("ArtifactFile",),
     "engine.artifacts.puller": ("PulledArtifact", "PulledFile"),

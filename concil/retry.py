@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 
 from concil.config import RetryPolicy
 from concil.errors import Cancelled, ConcilError, ContentError, SessionLost
+from concil.runtime.quantities import format_size
 
 if TYPE_CHECKING:
     import tenacity
 
 logger = logging.getLogger(__name__)
+
+_TOO_MANY_REQUESTS = 429
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -111,7 +114,8 @@ def _create_retrying(
     def log_retry(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         wait = state.next_action.sleep if state.next_action else 0.0
-        logger.warning("%s: %s; retrying in %.1f s", operation, error, wait)
+        level = _log_level(error, state.attempt_number)
+        logger.log(level, "%s: %s; retrying in %.1f s", operation, error, wait)
 
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(policy.max_attempts),
@@ -121,6 +125,16 @@ def _create_retrying(
         before_sleep=log_retry,
         reraise=True,
     )
+
+
+def _log_level(error: BaseException | None, failure_count: int) -> int:
+    """Return the level of a retry: only the first one in a row is a warning.
+
+    The limiter of the host warns about a pause, once for all requests.
+    """
+    is_pause = getattr(error, "retry_after", None) is not None
+    is_pause |= getattr(error, "status", None) == _TOO_MANY_REQUESTS
+    return logging.INFO if is_pause or failure_count > 1 else logging.WARNING
 
 
 class ProgressRetry:
@@ -162,7 +176,9 @@ class ProgressRetry:
         if self._failure_count >= self._policy.max_attempts:
             raise error
         wait = retry_delay(error, self._policy, self._failure_count)
-        logger.warning("%s: %s; retrying from byte %d in %.1f s", operation, error, position, wait)
+        message = "%s: %s; retrying at %s in %.1f s"
+        level = _log_level(error, self._failure_count)
+        logger.log(level, message, operation, error, format_size(position), wait)
         if self._on_retry is not None:
             self._on_retry(error)
         start_time = time.monotonic()

@@ -15,13 +15,17 @@ from types import FrameType
 from typing import Self, TypeAlias
 
 from concil.cli.context import CommandContext
-from concil.cli.output.errors import INTERRUPTED, INTERRUPTED_MESSAGE
+from concil.cli.output.errors import INTERRUPTED
+from concil.cli.output.interruption import describe_interruption
+from concil.display.stopping import Stopping
 from concil.runtime.limits import start_thread
 
 __all__ = ["CommandFunction", "run_interruptibly"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
+# Events of the queue: what a second signal does, as the display says after the first one.
+_AGAIN = "Ctrl-C again quits"
+_SECOND_SIGNAL = "a second signal quits"
 
 CommandFunction: TypeAlias = Callable[[CommandContext], int]
 
@@ -45,8 +49,8 @@ def run_interruptibly(function: CommandFunction, command: CommandContext) -> int
             failure[0] = error
         events.put("ended")
 
-    def note(_number: int, _frame: FrameType | None) -> None:
-        events.put("signal")
+    def note(number: int, _frame: FrameType | None) -> None:
+        events.put(_AGAIN if number == signal.SIGINT else _SECOND_SIGNAL)
 
     thread = threading.Thread(target=run, name="concil-command", daemon=True)
     with events, _signal_handlers(note):
@@ -56,12 +60,17 @@ def run_interruptibly(function: CommandFunction, command: CommandContext) -> int
         with _signal_handlers(_raise_interrupt):
             return function(command)
     if is_interrupted or (failure and command.shutdown.event.is_set()):
-        command.display.close()
-        command.display.write(INTERRUPTED_MESSAGE, "error")
+        _print_interruption(command)
         return INTERRUPTED
     if failure:
         raise failure[0]
     return code[0]
+
+
+def _print_interruption(command: CommandContext) -> None:
+    """Print what was done, and what can be resumed."""
+    command.display.close()
+    command.display.write(describe_interruption(command.display.snapshot()), "error")
 
 
 def _raise_interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -132,14 +141,14 @@ def _wait_for_end(events: _EventQueue, command: CommandContext) -> bool:
         if deadline is not None:
             _force_exit(command)
         deadline = time.monotonic() + command.shutdown.grace_period
+        command.display.show_stopping(Stopping(deadline, event))  # before anything that takes time
         command.shutdown.request()
 
 
 def _force_exit(command: CommandContext) -> None:
     """Exit with threads still running; their work is abandoned."""
     command.shutdown.run_exit_callbacks()
-    command.display.close()
-    command.display.write(INTERRUPTED_MESSAGE, "error")
+    _print_interruption(command)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
     os._exit(INTERRUPTED)

@@ -1,24 +1,24 @@
-"""Draws progress bars on a terminal."""
+"""Draws the progress on a terminal: a header, and a line for each large running blob."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
-import time
+from collections.abc import Sequence
 
-from tqdm import tqdm
-
+from concil.display.blob_rows import compose_rows
+from concil.display.lines import compose_header, compose_pause, compose_stopping, is_shown
 from concil.display.output import Output
-from concil.progress.events import State
-from concil.progress.totals import ProgressSnapshot
+from concil.display.stopping import Stopping
+from concil.display.style import Segment, Style, display_width
+from concil.progress.snapshot import ProgressSnapshot
 
-_LABEL_WIDTH = 14  # columns of the label before a bar
-_BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<LEFT, {rate_fmt}]"
+_MAX_PAUSES = 3  # paused hosts that have a line
 
 
 class BarView:
-    """A bar for the total and one for each active blob, as many as fit on the screen.
+    """A header line, and one for each paused host and large blob, as many as fit on the screen.
 
     Each frame overwrites the previous one. A terminal that became narrower has wrapped the
     old lines: they are counted as it shows them.
@@ -28,78 +28,60 @@ class BarView:
 
     def __init__(self, output: Output) -> None:
         self._output = output
+        self.style = Style.of_stream(output.stream)
         self._line_widths: list[int] = []  # columns of each visible line
         self._frame = ""
         self._size = (0, 0)  # columns and rows of the last frame
-        encoding = output.stream.encoding if output.stream else ""
-        self._ascii = not (encoding or "").lower().startswith("utf")
 
-    def show(self, totals: ProgressSnapshot) -> None:
+    @property
+    def width(self) -> int:
+        """Columns of a line above the bars; some terminals wrap a full line."""
+        return self._terminal_size()[0] - 1
+
+    def show(self, snapshot: ProgressSnapshot, stopping: Stopping | None = None) -> None:
         """Draw a frame."""
-        if not totals.active_blobs and not totals.image_count_text:
+        if not (snapshot.active_blobs or snapshot.images.total or snapshot.paused_hosts):
             return
         columns, rows = self._terminal_size()
-        label = totals.image_count_text or "total"
-        width = columns - 1  # some terminals wrap a full line
-        progress = (totals.bytes_done, totals.bytes_total)
-        remaining = "{remaining}" if totals.is_total_known else "?"
-        lines = [self._format_bar(label, progress, totals.elapsed, width, (totals.rate, remaining))]
-        # The last row stays free, so that typed text does not scroll the bars.
-        shown = totals.active_blobs[: max(0, rows - 2)]
-        now = time.monotonic()
-        for blob in shown:
-            label = f"{blob.label} !" if blob.state is State.RETRYING else blob.label
-            rate = (blob.position - blob.bytes_present) / max(now - blob.start_time, 0.01)
-            progress = (blob.position, blob.total)
-            lines.append(
-                self._format_bar(
-                    label, progress, now - blob.start_time, width, (rate, "{remaining}")
-                )
-            )
-        if shown and len(shown) < len(totals.active_blobs):
-            hidden_count = len(totals.active_blobs) - len(shown) + 1
-            lines[-1] = f"and {hidden_count} more"[:width]
+        # Some terminals wrap a full line. The last row stays free, so that typed text does not
+        # scroll the bars.
+        lines = self._compose(snapshot, stopping, max(1, columns - 1), max(1, rows - 1))
         cursor_home = self._cursor_home()
         if (columns, rows) != self._size:
             cursor_home += "\x1b[J"  # clears lines that the terminal has rewrapped
             self._size = (columns, rows)
-        self._line_widths = [len(line) for line in lines]
+        self._line_widths = [sum(display_width(part.text) for part in line) for line in lines]
         # A terminal shows ^C at the cursor: after a long line it would wrap.
-        self._frame = "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J\r"
+        self._frame = "\n".join(f"{self.style.render(line)}\x1b[K" for line in lines) + "\x1b[J\r"
         self._output.write(f"{cursor_home}{self._frame}")
 
     def write_above(self, line: str) -> None:
         """Write the line above the bars."""
         self._output.write(f"{self._cursor_home()}\x1b[J{line}\n{self._frame}")
 
-    def clear(self) -> None:
+    def clear(self, snapshot: ProgressSnapshot) -> None:  # noqa: ARG002  # as the protocol has it
         """Remove everything that was drawn."""
         if self._line_widths:
             self._output.write(f"{self._cursor_home()}\x1b[J")
         self._line_widths, self._frame = [], ""
 
-    def _format_bar(
-        self,
-        label: str,
-        progress: tuple[int, int],
-        elapsed: float,
-        width: int,
-        rate: tuple[float | None, str],
-    ) -> str:
-        """Return one line: label, progress, rate and time."""
-        return tqdm.format_meter(
-            min(progress),
-            progress[1],
-            elapsed,
-            ncols=width,
-            prefix=f"{label:<{_LABEL_WIDTH}}",
-            ascii=self._ascii,
-            unit="B",
-            unit_scale=True,
-            unit_divisor=1024,
-            rate=rate[0],
-            bar_format=_BAR_FORMAT.replace("LEFT", rate[1]),
-        )[:width]
+    def _compose(
+        self, snapshot: ProgressSnapshot, stopping: Stopping | None, width: int, rows: int
+    ) -> list[Sequence[Segment]]:
+        """Return at most ``rows`` lines of at most ``width`` columns."""
+        blobs = [blob for blob in snapshot.active_blobs if is_shown(blob)]
+        lines: list[Sequence[Segment]] = []
+        if stopping is not None:
+            lines.append(compose_stopping(snapshot, stopping.seconds_left, stopping.hint, width))
+        elif snapshot.images.total or len(snapshot.active_blobs) != 1 or not blobs:
+            lines.append(compose_header(snapshot, width))
+        lines += [compose_pause(pause, width) for pause in snapshot.paused_hosts[:_MAX_PAUSES]]
+        room = max(0, rows - len(lines))
+        if len(blobs) > room:
+            more = f"and {len(blobs) - max(0, room - 1)} more"
+            blobs = blobs[: max(0, room - 1)]
+            return [*lines, *compose_rows(blobs, width, self.style), [Segment(more[:width])]][:rows]
+        return [*lines, *compose_rows(blobs, width, self.style)][:rows]
 
     def _cursor_home(self) -> str:
         """Return the sequence that moves the cursor to the start of the first line drawn."""

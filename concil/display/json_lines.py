@@ -8,8 +8,14 @@ import threading
 from datetime import UTC, datetime
 
 from concil.display.output import Output
-from concil.progress.events import Event
 from concil.runtime.forking import register_after_fork
+
+TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
+if TYPE_CHECKING:
+    from concil.display.stopping import Stopping
+    from concil.progress.events import Event
+    from concil.progress.snapshot import ProgressSnapshot
+    from concil.progress.totals import ProgressTotals
 
 __all__ = ["_LineDisplay"]
 
@@ -24,6 +30,7 @@ class _LineDisplay:
         self._output = output
         self._as_json = as_json
         self._lock = threading.Lock()  # held while writing, so that lines do not mix
+        self._totals: ProgressTotals | None = None  # None: there were no events
         register_after_fork(self, _LineDisplay.after_fork)
 
     def after_fork(self) -> None:
@@ -31,7 +38,8 @@ class _LineDisplay:
         self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
-        """Write the event as a JSON object, if the output is JSON."""
+        """Count the event, and write it as a JSON object if the output is JSON."""
+        self._count().record_event(event)
         if self._as_json:
             document = dataclasses.asdict(event)
             if not event.worker:  # empty without a cluster
@@ -45,11 +53,27 @@ class _LineDisplay:
         else:
             self._write_line(line)
 
-    def set_expected_images(self, images: int) -> None:
-        """Do nothing: totals are not shown."""
+    def set_expected_images(self, images: int | None) -> None:
+        """Set the number of images of a mirror, for the end of an interrupted one."""
+        self._count().set_expected_images(images)
+
+    def snapshot(self) -> ProgressSnapshot | None:
+        """Return the totals; None if there were no events."""
+        return None if self._totals is None else self._totals.snapshot()
+
+    def show_stopping(self, stopping: Stopping) -> None:
+        """Write nothing: the end of the command is a line."""
 
     def close(self) -> None:
         """Do nothing: nothing was drawn."""
+
+    def _count(self) -> ProgressTotals:
+        with self._lock:
+            if self._totals is None:
+                from concil.progress.totals import ProgressTotals  # noqa: PLC0415  # for transfers
+
+                self._totals = ProgressTotals()
+            return self._totals
 
     def _write_json(self, document: dict[str, object]) -> None:
         with self._lock:  # so that times increase from line to line

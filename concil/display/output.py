@@ -1,23 +1,16 @@
-"""Output stream that tolerates write errors, and the format of sizes."""
+"""Output stream that tolerates write errors."""
 
 from __future__ import annotations
 
 import contextlib
+
+from concil.runtime.quantities import format_size
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
     from typing import TextIO
 
 __all__ = ["Output", "format_size"]
-
-
-def format_size(count: float) -> str:
-    """Format a number of bytes for users: ``96.0 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1023.95 or unit == "TiB":
-            break
-        count /= 1024
-    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
 
 
 class Output:

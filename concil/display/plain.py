@@ -1,51 +1,77 @@
-"""Prints a progress line every few seconds."""
+"""Prints lines: each image when it ends, resumed blobs, and the totals every few seconds."""
 
 from __future__ import annotations
 
-from concil.display.output import Output, format_size
+import time
+
+from concil.display.lines import compose_header, compose_pause, compose_stopping, is_shown
+from concil.display.output import Output
+from concil.display.stopping import Stopping
+from concil.display.style import Style
 from concil.progress.events import State
-from concil.progress.totals import ProgressSnapshot
+from concil.progress.snapshot import BlobProgress, ProgressSnapshot
+from concil.runtime.quantities import format_size
 
 __all__ = ["PlainView"]
 
+_WIDTH = 100_000  # columns: a log has no width
+
 
 class PlainView:
-    """Prints a progress line every few seconds."""
+    """Prints lines that stay, for logs of CI jobs and services."""
 
-    interval = 5.0
+    interval = 0.5
+    width = _WIDTH
+    summary_interval = 10.0  # seconds between two lines with the totals
 
     def __init__(self, output: Output) -> None:
         self._output = output
+        self.style = Style.of_stream(output.stream)
+        self._last_line = time.monotonic()
+        self._stopping: Stopping | None = None
+        self._resumed: set[tuple[str, str]] = set()  # blobs whose resumption was printed
 
-    def show(self, totals: ProgressSnapshot) -> None:
-        """Print the progress, unless no blob is active."""
-        if not totals.active_blobs:
+    def show(self, snapshot: ProgressSnapshot, stopping: Stopping | None = None) -> None:
+        """Print what has changed, and the totals if nothing was printed for a while."""
+        if stopping is not None:
+            if self._stopping is None:
+                self._stopping = stopping
+                seconds = stopping.seconds_left
+                line = compose_stopping(snapshot, seconds, stopping.hint, _WIDTH)
+                self.write_above("".join(segment.text for segment in line))
             return
-        progress = f"{format_size(totals.bytes_done)} of {format_size(totals.bytes_total)}"
-        if totals.bytes_total:
-            progress += f" ({100 * totals.bytes_done // totals.bytes_total} %)"
-        parts = [totals.image_count_text] if totals.image_count_text else []
-        parts.append(progress)
-        if totals.rate is not None:
-            parts.append(f"{format_size(totals.rate)}/s")
-        if totals.rate and totals.is_total_known and totals.bytes_total > totals.bytes_done:
-            seconds_left = (totals.bytes_total - totals.bytes_done) / totals.rate
-            parts.append(f"{_format_interval(seconds_left)} left")
-        parts.append(f"{len(totals.active_blobs)} running")
-        retrying_count = sum(blob.state is State.RETRYING for blob in totals.active_blobs)
-        parts += [f"{retrying_count} retrying"] if retrying_count else []
-        self._output.write(", ".join(parts) + "\n")
+        for blob in snapshot.active_blobs:
+            if blob.resumed_at and is_shown(blob):
+                self._print_resumption(blob)
+        is_due = time.monotonic() - self._last_line >= self.summary_interval
+        if is_due and (snapshot.active_blobs or snapshot.paused_hosts):
+            self.write_above(", ".join(_describe(snapshot)))
 
     def write_above(self, line: str) -> None:
         """Write the line."""
+        self._last_line = time.monotonic()
         self._output.write(line + "\n")
 
-    def clear(self) -> None:
+    def clear(self, snapshot: ProgressSnapshot) -> None:  # as the protocol has it
         """Do nothing: printed lines stay."""
 
+    def _print_resumption(self, blob: BlobProgress) -> None:
+        key = (blob.subject, blob.target)
+        if key not in self._resumed:
+            self._resumed.add(key)
+            at, size = format_size(blob.resumed_at), format_size(blob.total or 0)
+            self.write_above(f"resuming {blob.subject} at {at} of {size}")
 
-def _format_interval(seconds: float) -> str:
-    """Format a time as the bars do: ``01:15`` or ``1:00:15``."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute:02d}:{second:02d}"
+
+def _describe(snapshot: ProgressSnapshot) -> list[str]:
+    """Return the parts of the line with the totals."""
+    parts = [part.text for part in compose_header(snapshot, _WIDTH) if part.text.strip()]
+    blobs = snapshot.active_blobs
+    parts += [f"{len(blobs)} running"] if blobs else []
+    retrying_count = sum(blob.state is State.RETRYING for blob in blobs)
+    stalled_count = sum(blob.stalled_seconds > 0 for blob in blobs)
+    parts += [f"{retrying_count} retrying"] if retrying_count else []
+    parts += [f"{stalled_count} stalled"] if stalled_count else []
+    for pause in snapshot.paused_hosts:
+        parts += [part.text for part in compose_pause(pause, _WIDTH)]
+    return parts

@@ -1,27 +1,60 @@
-"""Display that shows the progress totals periodically: bars or plain lines."""
+"""Display that shows the progress totals periodically: bars, widgets or plain lines."""
 
 from __future__ import annotations
 
+import re
 import threading
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import Protocol
 
-from concil.display.plain import PlainView
-from concil.progress.events import Event
+from concil.display.lines import compose_image
+from concil.display.stopping import Stopping
+from concil.display.style import Style
+from concil.progress.events import Event, State
+from concil.progress.snapshot import ProgressSnapshot
 from concil.progress.totals import ProgressTotals
 from concil.runtime.forking import register_after_fork
 from concil.runtime.limits import start_thread
 
-if TYPE_CHECKING:
-    from concil.display.bars import BarView
+_NAMES = re.compile(r"https?://\S+|sha256:\w+|\S+/\S+")  # what differs in messages about images
+_MAX_REASONS = 1000  # reasons that are remembered
+
+
+class View(Protocol):
+    """Draws or prints the progress. One thread at a time."""
+
+    interval: float  # seconds between two calls of `show`
+    style: Style
+
+    @property
+    def width(self) -> int:
+        """Columns of a line that stays."""
+        ...
+
+    def show(self, snapshot: ProgressSnapshot, stopping: Stopping | None = None) -> None:
+        """Show the progress."""
+        ...
+
+    def write_above(self, line: str) -> None:
+        """Show a line of text that stays."""
+        ...
+
+    def clear(self, snapshot: ProgressSnapshot) -> None:
+        """Remove what was drawn, or leave the final totals."""
+        ...
 
 
 class RefreshingDisplay:
     """Shows the progress totals periodically, from its own thread."""
 
-    def __init__(self, view: PlainView | BarView) -> None:
+    def __init__(self, view: View) -> None:
         self._view = view
         self._totals = ProgressTotals()
         self._lock = threading.Lock()  # held while the view writes, so that lines do not mix
+        self._lists_images = False
+        self._ended_images: deque[Event] = deque()  # whose lines are not written yet
+        self._reasons: set[str] = set()  # of failed images, without names
+        self._stopping: Stopping | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(
             target=self._refresh_loop, name="concil-display", daemon=True
@@ -34,20 +67,34 @@ class RefreshingDisplay:
     def after_fork(self) -> None:
         """Draw nothing in a forked child: the parent uses the terminal."""
         self._lock = threading.Lock()
+        self._ended_images.clear()
         self._closed = threading.Event()
         self._closed.set()
 
     def __call__(self, event: Event) -> None:
         """Add the event to the totals, which the thread shows."""
         self._totals.record_event(event)
+        if event.kind == "image" and event.state.is_final and self._lists_images:
+            self._ended_images.append(event)
 
-    def set_expected_images(self, images: int) -> None:
-        """Set the expected number of images."""
+    def set_expected_images(self, images: int | None) -> None:
+        """Count the images of a mirror, and write a line for each of them."""
+        self._lists_images = True
         self._totals.set_expected_images(images)
+
+    def snapshot(self) -> ProgressSnapshot:
+        """Return the totals."""
+        return self._totals.snapshot()
+
+    def show_stopping(self, stopping: Stopping) -> None:
+        """Show at once that the command is about to end."""
+        self._stopping = stopping
+        self._refresh()
 
     def write(self, line: str, level: str = "") -> None:  # noqa: ARG002  # as the protocol has it
         """Write the line above the progress."""
         with self._lock:
+            self._write_ended_images()
             self._view.write_above(line)
 
     def close(self) -> None:
@@ -56,10 +103,39 @@ class RefreshingDisplay:
         if self._thread.ident is not None:
             self._thread.join()
         with self._lock:
-            self._view.clear()
+            self._write_ended_images()
+            self._view.clear(self._totals.snapshot())
 
     def _refresh_loop(self) -> None:
         while not self._closed.wait(self._view.interval):
-            snapshot = self._totals.snapshot()
-            with self._lock:
-                self._view.show(snapshot)
+            self._refresh()
+
+    def _refresh(self) -> None:
+        snapshot = self._totals.snapshot()
+        with self._lock:
+            self._write_ended_images()
+            if not self._closed.is_set():
+                self._view.show(snapshot, self._stopping)
+
+    def _write_ended_images(self) -> None:
+        """Write the lines of images; the caller holds the lock."""
+        style, width = self._view.style, self._view.width
+        while self._ended_images:
+            event = self._ended_images.popleft()
+            line = compose_image(event, style, width)
+            if line and self._is_news(event):
+                self._view.write_above(style.render(line))
+
+    def _is_news(self, event: Event) -> bool:
+        """Return whether an image has not failed for the reason of another one.
+
+        A host that is down fails every image: the header counts them, and the end of the
+        command names them.
+        """
+        if event.state is not State.FAILED:
+            return True
+        reason = _NAMES.sub("", event.detail)
+        is_new = reason not in self._reasons
+        if is_new and len(self._reasons) < _MAX_REASONS:
+            self._reasons.add(reason)
+        return is_new

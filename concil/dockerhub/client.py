@@ -32,7 +32,7 @@ from concil.engine.layer import LayerArchive
 from concil.engine.verified_response import VerifiedResponse, wrap_response
 from concil.http.adapter import reset_foreign_adapters
 from concil.http.requests_session import TLSSettings, create_session
-from concil.http.throttle.host_limiter import HostLimiters
+from concil.http.throttle.host_limiters import HostLimiters
 from concil.http.transport import Transport, drain_response
 from concil.oci.blob_reader import BlobReader
 from concil.oci.manifest import Digest

@@ -22,7 +22,7 @@ from concil.engine.processes.process_settings import (
 from concil.engine.store_factory import StoreFactory
 from concil.errors import Cancelled, ConcilError
 from concil.oci.address import Address, parse_address
-from concil.progress.events import Event, ProgressSink, State, emit
+from concil.progress.events import Event, ProgressSink, emit, failure_state
 from concil.registry.quirks import HostProfiles
 from concil.runtime.cancellation import SupportsIsSet, call_scope
 from concil.runtime.parent_process import ParentProcess
@@ -82,6 +82,7 @@ class EngineComponents:
                 journal.load_host_profile, journal.save_host_profile, context.bandwidth.limit_for
             ),
             parent=parent,
+            progress=progress,
         )
         resolver = ImageResolver(factory, endpoints)
         pool = WorkerPool(context)
@@ -118,7 +119,7 @@ class EngineComponents:
             )
         except ConcilError as error:
             names = (str(parse_address(item.source)), str(parse_address(item.destination)))
-            emit(self.progress, Event("image", *names, State.FAILED, 0, None, str(error)))
+            emit(self.progress, Event("image", *names, failure_state(error), 0, None, str(error)))
             raise
 
     def mirror(

@@ -15,7 +15,7 @@ from concil.auth.credentials.keychain import AuthFilePaths, Keychain
 from concil.config import Timeouts, TransferConfig
 from concil.errors import UsageError
 from concil.http.requests_session import TLSSettings, create_session
-from concil.http.throttle.host_limiter import HostLimiters
+from concil.http.throttle.host_limiters import HostLimiters
 from concil.http.throttle.shared_limiter import share_limiters
 from concil.http.transport import Transport
 from concil.http.warning_header import WarningLog
@@ -67,7 +67,7 @@ class StoreFactory:
     that were opened with other settings (CVE-2024-35195).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is shared by all stores of a run
         self,
         config: TransferConfig,
         *,
@@ -75,12 +75,14 @@ class StoreFactory:
         cancel: threading.Event,
         host_profiles: HostProfiles | None = None,
         parent: ParentProcess | None = None,
+        progress: ProgressSink | None = None,
     ) -> None:
         """Create the factory without opening anything; `close` closes every connection.
 
         Args:
             host_profiles: recorded behaviour of hosts; None: the built-in profiles only.
             parent: of a run that is split over several processes.
+            progress: receives an event for each pause of a host.
         """
         self._parent = parent
         self._config = config
@@ -91,6 +93,7 @@ class StoreFactory:
             limits_by_api_host(config.host_limits),
             config.retry.max_retry_after,
             create_limiter=None if parent is None else share_limiters(parent),
+            progress=progress,
         )
         self.warnings = WarningLog(parent)
         self._host_profiles = host_profiles or HostProfiles()

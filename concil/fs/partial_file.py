@@ -15,6 +15,7 @@ from concil.fs.file_lock import remove_unlocked, try_lock
 from concil.fs.local_file import FREE_SPACE_REMEDY, disk_error
 from concil.fs.resume_state import WriterState
 from concil.oci.manifest import Digest, Verifier
+from concil.runtime.quantities import format_size
 
 _MAX_HASH_BATCH = 8 * MIB  # maximum bytes hashed before a thread returns to its socket
 _BLOCK_SIZE = MIB
@@ -182,7 +183,8 @@ class PartialFile:
         else:
             self.abort()
         raise StoreError(
-            f"{self.final_path}: {missing} bytes are missing, and the disk has room for {free}",
+            f"{self.final_path}: {format_size(missing)} are missing, and the disk has room for "
+            f"{format_size(free)}",
             remedy=FREE_SPACE_REMEDY,
         )
 

@@ -27,7 +27,7 @@ from concil.http.redirects import (
     resolve_location,
 )
 from concil.http.sanitize import register_user
-from concil.http.throttle.host_limiter import HostLimiters
+from concil.http.throttle.host_limiters import HostLimiters
 from concil.http.tls_context import environment_ca
 from concil.http.urls import Origin, host_of, origin, redact_url
 from concil.http.warning_header import WarningLog

@@ -41,8 +41,9 @@ class WarningLog:
             parent: logs the warnings of all processes of the run; None: log them here.
         """
         self._parent = parent
-        self._lock = threading.Lock()  # guards _kept
+        self._lock = threading.Lock()  # guards the fields below
         self._kept: dict[RegistryWarning, None] = {}
+        self._plain_hosts: set[str] = set()  # host[:port] without TLS
 
     def list(self) -> tuple[RegistryWarning, ...]:
         """Return the warnings in order of arrival."""
@@ -64,6 +65,13 @@ class WarningLog:
             self._parent.post("add_warning", warning)
         elif is_new:
             logger.warning("%s warns: %s", warning.host, warning.text)
+
+    def is_new_plain_host(self, host: str) -> bool:
+        """Return whether this is the first call for a host[:port] that does not support TLS."""
+        with self._lock:
+            is_new = host not in self._plain_hosts
+            self._plain_hosts.add(host)
+        return is_new
 
 
 def parse_warnings(header: str) -> Iterator[str]:

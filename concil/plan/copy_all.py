@@ -17,6 +17,7 @@ from concil.oci.address import (
 from concil.oci.manifest import Digest
 from concil.oci.reference import Reference
 from concil.plan.target_names import DestinationPrefix, address_key
+from concil.runtime.quantities import count_of
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.mirror.report import MirrorItem
 
@@ -118,9 +119,10 @@ class AllImages:
             yield self._create_item(source, target)
         if nameless:
             logger.warning(
-                "%s: %d images without a name are skipped%s; copy them by digest",
+                "%s: %s without a name %s skipped%s; copy by digest instead",
                 self.source,
-                nameless,
+                count_of(nameless, "image"),
+                "is" if nameless == 1 else "are",
                 ", except referrers of images with a name"
                 if self.referrers
                 else ", and so are signatures without referrers=True",

@@ -11,22 +11,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from concil.errors import Cancelled
 from concil.runtime.cancellation import current_scope
 
 logger = logging.getLogger(__name__)
 
 
 class State(enum.StrEnum):
-    """State of a subject."""
+    """State of a subject, which is a blob, an image or a host."""
 
     WAITING = "waiting"  # known but not started; makes totals complete early
     STARTED = "started"  # sent again with the position if the transfer is resumed
     MOVING = "moving"
     RETRYING = "retrying"
+    RESTARTING = "restarting"  # what was sent is lost: it is sent again from the position
+    PAUSED = "paused"  # a host accepts no requests for the event's ``seconds``
     DONE = "done"
     PRESENT = "present"  # present at the destination before; nothing was sent
     MOUNTED = "mounted"  # mounted from another repository of the registry
     FAILED = "failed"
+    CANCELLED = "cancelled"  # ended early by the user; ``position`` is where it can be resumed
 
     @property
     def is_final(self) -> bool:
@@ -34,7 +38,7 @@ class State(enum.StrEnum):
         return self in _FINAL
 
 
-_FINAL = frozenset({State.DONE, State.PRESENT, State.MOUNTED, State.FAILED})
+_FINAL = frozenset({State.DONE, State.PRESENT, State.MOUNTED, State.FAILED, State.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +47,27 @@ class Event:
 
     ``position`` is absolute, and may be smaller after a lost connection. So a sink that sums
     up the positions of subjects is correct at any time, even if it missed events.
+
+    An image is MOVING once all of its blobs are known, and ``total`` is their size. A blob is
+    STARTED again, with the position, if its transfer is resumed. A host is only ever PAUSED.
     """
 
-    kind: str  # "blob" or "image"
-    subject: str  # a digest, or a reference
-    target: str  # name of the destination
+    kind: str  # "blob", "image" or "host"
+    subject: str  # a digest or file, a reference, or a host[:port]
+    target: str  # name of the destination; "" for a host
     state: State
     position: int  # bytes of the subject that the destination has
     total: int | None  # bytes; None while unknown
-    detail: str = ""  # the reason, for RETRYING and FAILED
+    detail: str = ""  # the reason, for RETRYING, RESTARTING, PAUSED and FAILED
     worker: str = ""  # name of the worker, if it is not the thread that sends the event
+    image: str = ""  # source of the image for which a blob is transferred; "" for a single blob
+    seconds: float | None = None  # of a pause, from the event on
+
+
+def failure_state(error: BaseException) -> State:
+    """Return the final state of a subject that an error has ended."""
+    is_cancelled = isinstance(error, Cancelled | KeyboardInterrupt)
+    return State.CANCELLED if is_cancelled else State.FAILED
 
 
 class ProgressSink(Protocol):
@@ -105,7 +120,7 @@ class Meter:
     Any thread may call any method.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the fields of an event
         self,
         sink: ProgressSink | None,
         *,
@@ -113,13 +128,15 @@ class Meter:
         subject: str,
         target: str,
         total: int | None,
+        image: str = "",
     ) -> None:
-        """Create the meter without sending an event."""
+        """Create the meter without sending an event. The arguments are fields of `Event`."""
         self._sink = sink
         self._kind = kind
         self._subject = subject
         self._target = target
         self._total = total
+        self._image = image
         self._position = 0
         self._last_event_time = 0.0  # monotonic seconds of the last MOVING event
         self._lock = threading.Lock()
@@ -167,10 +184,23 @@ class Meter:
             position = self._position
         self._emit(state, position, detail)
 
+    def report_failure(self, error: BaseException) -> None:
+        """Report the end of the subject by an error."""
+        self.set_state(failure_state(error), detail=str(error))
+
     def _emit(self, state: State, position: int, detail: str) -> None:
         emit(
             self._sink,
-            Event(self._kind, self._subject, self._target, state, position, self._total, detail),
+            Event(
+                self._kind,
+                self._subject,
+                self._target,
+                state,
+                position,
+                self._total,
+                detail,
+                image=self._image,
+            ),
         )
 
 
@@ -181,6 +211,6 @@ def report_transfer(meter: Meter, size: int) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        meter.set_state(State.FAILED, detail=str(error))
+        meter.report_failure(error)
         raise
     meter.set_state(State.DONE, position=size)

@@ -5,37 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, replace
 
+from concil.progress.active_blob import ActiveBlob
 from concil.progress.events import Event, State
+from concil.progress.snapshot import BlobProgress, ImageCounts, PausedHost, ProgressSnapshot
 from concil.runtime.forking import register_after_fork
 
-_RATE_WINDOW = 10.0  # seconds over which the rate is averaged
-
-
-@dataclass(slots=True)
-class ActiveBlob:
-    """A blob that is being transferred, or is waiting for it."""
-
-    label: str
-    start_time: float  # monotonic seconds
-    position: int = 0  # bytes
-    total: int = 0  # bytes
-    state: State = State.STARTED
-    bytes_present: int = 0  # bytes that were transferred before this run
-
-
-@dataclass(frozen=True, slots=True)
-class ProgressSnapshot:
-    """The totals at one moment."""
-
-    bytes_done: int  # bytes
-    bytes_total: int  # bytes
-    rate: float | None  # bytes per second; None: too early to tell
-    elapsed: float  # seconds
-    image_count_text: str  # such as "3/10 images"; "" for a single image
-    is_total_known: bool  # whether every image has started, so that the total is final
-    active_blobs: tuple[ActiveBlob, ...]  # by start time
+_RATE_WINDOW = 5.0  # seconds over which the rate is averaged
+_BEGINNINGS = (State.WAITING, State.STARTED)
 
 
 class ProgressTotals:
@@ -48,9 +25,15 @@ class ProgressTotals:
         self._active_blobs: dict[tuple[str, str], ActiveBlob] = {}
         self._bytes_done = 0  # bytes of finished blobs, except failed ones
         self._bytes_present = 0  # bytes of these that this run did not transfer
-        self._active_images: set[tuple[str, str]] = set()  # started and not finished
-        self._ended_image_count = 0
-        self._expected_image_count = 0
+        self._bytes_missing = 0  # bytes that cancelled blobs lack
+        # Started and not finished; True: its blobs are known.
+        self._active_images: dict[tuple[str, str], bool] = {}
+        self._counts = ImageCounts()
+        self._expected_image_count: int | None = None
+        # A thread may still move bytes of them before it notices.
+        self._cancelled_blobs: set[tuple[str, str]] = set()
+        self._resumable: list[BlobProgress] = []  # blobs that were cancelled on the way
+        self._pause_ends: dict[str, tuple[float, str]] = {}  # monotonic seconds and reason, by host
         self._samples: deque[tuple[float, int]] = deque([(self._start_time, 0)])
 
     def after_fork(self) -> None:
@@ -62,90 +45,102 @@ class ProgressTotals:
         key = (event.subject, event.target)
         with self._lock:
             if event.kind == "image":
-                self._count_image(key, is_final=event.state.is_final)
+                self._count_image(key, event.state)
+            elif event.kind == "host":
+                end = time.monotonic() + (event.seconds or 0.0)
+                self._pause_ends[event.subject] = (end, event.detail)
             elif event.state.is_final:
-                finished = self._active_blobs.pop(key, None)
-                self._record_end(event, finished.bytes_present if finished else 0)
-            else:
+                self._record_end(event, self._active_blobs.pop(key, None))
+            elif event.state in _BEGINNINGS or key not in self._cancelled_blobs:
                 blob = self._active_blobs.get(key)
                 if blob is None:
-                    blob = ActiveBlob(_short_name(event.subject), time.monotonic())
-                    self._active_blobs[key] = blob
-                if blob.state is State.WAITING:
-                    blob.start_time = time.monotonic()
-                if event.state is State.STARTED:
-                    blob.bytes_present = event.position
-                blob.bytes_present = min(blob.bytes_present, event.position)
-                blob.position = event.position
-                blob.total = event.total or 0
-                blob.state = event.state
+                    blob = self._active_blobs[key] = ActiveBlob(event, time.monotonic())
+                blob.record_event(event, time.monotonic())
 
-    def _count_image(self, image: tuple[str, str], *, is_final: bool) -> None:
-        """Count an image; only active ones are stored, to save memory. The lock is held."""
-        if is_final:
-            self._active_images.discard(image)
-            self._ended_image_count += 1
-        else:
-            self._active_images.add(image)
+    def set_expected_images(self, images: int | None) -> None:
+        """Begin to count the images of a mirror, or set their number.
 
-    def set_expected_images(self, images: int) -> None:
-        """Set the expected number of images."""
+        Args:
+            images: None: not known yet.
+        """
         with self._lock:
+            if self._expected_image_count not in (None, images):
+                self._counts = ImageCounts()  # of another mirror
             self._expected_image_count = images
-
-    def _record_end(self, event: Event, bytes_present: int) -> None:
-        """Add the bytes of a finished blob, unless it failed. The caller holds the lock."""
-        if event.state is State.FAILED:
-            return
-        size = event.position if event.total is None else event.total
-        self._bytes_done += size
-        self._bytes_present += bytes_present if event.state is State.DONE else size
 
     def snapshot(self) -> ProgressSnapshot:
         """Return the current totals. Call it at regular intervals: the rate depends on them."""
         now = time.monotonic()
         with self._lock:
-            blobs = [replace(blob) for blob in self._active_blobs.values()]
-            ended_count, started_count = (
-                self._ended_image_count,
-                self._ended_image_count + len(self._active_images),
-            )
-            image_count = max(started_count, self._expected_image_count)
+            blobs = list(self._active_blobs.values())
             bytes_done = self._bytes_done + sum(blob.position for blob in blobs)
-            bytes_total = self._bytes_done + sum(blob.total for blob in blobs)
+            bytes_total = self._bytes_done + self._bytes_missing + sum(b.size for b in blobs)
             bytes_present = self._bytes_present + sum(blob.bytes_present for blob in blobs)
-            self._samples.append((now, bytes_done - bytes_present))
-            while len(self._samples) > 2 and now - self._samples[1][0] > _RATE_WINDOW:
-                self._samples.popleft()
-            (first_time, first_bytes), (last_time, last_bytes) = self._samples[0], self._samples[-1]
-        rate = (
-            max(0, last_bytes - first_bytes) / (last_time - first_time)
-            if last_time - first_time > 0.2
-            else None
-        )
-        image_count_text = f"{ended_count}/{image_count} images" if image_count > 1 else ""
-        started_blobs = sorted(
-            (blob for blob in blobs if blob.state is not State.WAITING), key=_start_time
-        )
-        elapsed = now - self._start_time
-        return ProgressSnapshot(
-            bytes_done,
-            bytes_total,
-            rate,
-            elapsed,
-            image_count_text,
-            started_count == image_count,
-            tuple(started_blobs),
-        )
+            started = [blob for blob in blobs if blob.state is not State.WAITING]
+            started.sort(key=lambda blob: blob.start_time)
+            pauses = self._running_pauses(now)
+            return ProgressSnapshot(
+                bytes_done,
+                bytes_total,
+                self._rate(now, bytes_done - bytes_present),
+                now - self._start_time,
+                self._counts.with_total(len(self._active_images), self._expected_image_count),
+                self._is_total_known(),
+                tuple(blob.progress(now, is_paused=bool(pauses)) for blob in started),
+                pauses,
+                tuple(self._resumable),
+            )
 
+    # The methods below require the lock.
 
-def _start_time(running: ActiveBlob) -> float:
-    return running.start_time
+    def _count_image(self, image: tuple[str, str], state: State) -> None:
+        """Count an image; only active ones are stored, to save memory."""
+        if not state.is_final:
+            self._active_images[image] = state is State.MOVING
+            return
+        self._active_images.pop(image, None)
+        self._counts = self._counts.plus(state)
 
+    def _record_end(self, event: Event, blob: ActiveBlob | None) -> None:
+        """Add the bytes of a finished blob, unless it failed."""
+        if event.state is State.FAILED:
+            return
+        size = event.position if event.total is None else event.total
+        if event.state is State.CANCELLED:
+            self._cancelled_blobs.add((event.subject, event.target))
+            self._bytes_done += event.position
+            self._bytes_present += min(event.position, blob.bytes_present if blob else 0)
+            self._bytes_missing += size - event.position
+            if event.position and blob is not None:
+                blob.record_event(event, time.monotonic())
+                self._resumable.append(blob.progress(time.monotonic(), is_paused=False))
+            return
+        self._bytes_done += size
+        is_sent = event.state is State.DONE
+        self._bytes_present += (blob.bytes_present if blob else 0) if is_sent else size
 
-def _short_name(subject: str) -> str:
-    """Return the first characters of a digest, or the end of a name."""
-    algorithm, colon, value = subject.partition(":")
-    if colon and algorithm in ("sha256", "sha512"):
-        return value[:12]
-    return "".join(c if c.isprintable() else "?" for c in subject)[-12:]
+    def _running_pauses(self, now: float) -> tuple[PausedHost, ...]:
+        """Return the hosts that are paused now, and forget the others."""
+        self._pause_ends = {host: p for host, p in self._pause_ends.items() if p[0] > now}
+        pauses = self._pause_ends.items()
+        return tuple(PausedHost(host, reason, end - now) for host, (end, reason) in pauses)
+
+    def _rate(self, now: float, bytes_moved: int) -> float | None:
+        self._samples.append((now, bytes_moved))
+        while len(self._samples) > 2 and now - self._samples[1][0] > _RATE_WINDOW:
+            self._samples.popleft()
+        (first_time, first_bytes), (last_time, last_bytes) = self._samples[0], self._samples[-1]
+        if last_time - first_time <= 0.2:
+            return None
+        return max(0, last_bytes - first_bytes) / (last_time - first_time)
+
+    def _is_total_known(self) -> bool:
+        """Whether all blobs of all images are known."""
+        if not all(self._active_images.values()):
+            return False
+        if any(blob.total is None for blob in self._active_blobs.values()):
+            return False
+        started = self._counts.ended + len(self._active_images)
+        if self._expected_image_count is None:
+            return started <= 1
+        return started >= self._expected_image_count

@@ -262,7 +262,8 @@ class Endpoint:
 
     def _use_plain_http(self) -> None:
         """Use plain http from now on. The caller holds the lock."""
-        logger.info("%s does not support TLS; using plain http", self._base_url)
+        if self.transport.warnings.is_new_plain_host(self.host):
+            logger.info("%s does not support TLS; using plain http", self._base_url)
         self._base_url = "http" + self._base_url.removeprefix("https")
         self.authenticator.registry_url = self._base_url
 

@@ -67,7 +67,7 @@ class Timeline:
             now = self._elapsed()
             if event.kind == "image":
                 self._record_image(event, now)
-            else:
+            elif event.kind == "blob":
                 self._record_blob(event, now)
 
     def set_expected_images(self, images: int) -> None:
@@ -134,13 +134,18 @@ class Timeline:
             name = "others"
         return self._lanes.setdefault(name, len(self._lanes))
 
+    def _has_stopped(self, event: Event) -> bool:
+        """Return whether a subject is unfinished: it ended because the run was interrupted."""
+        is_failed = self._is_interrupted and event.state is State.FAILED
+        return is_failed or event.state is State.CANCELLED
+
     def _record_image(self, event: Event, now: float) -> None:
         key = (event.subject, event.target)
         span = self._running_images.get(key)
         if span is None:
             span = ImageSpan(truncate(event.subject), truncate(event.target))
             self._running_images[key] = span
-        if self._is_interrupted and event.state is State.FAILED:
+        if self._has_stopped(event):
             span.detail = truncate(event.detail)
             return
         span.state = event.state
@@ -164,7 +169,7 @@ class Timeline:
             transfer.was_queued, transfer.total = True, event.total
             self._queue_depth.add(now, 1)
             return
-        if self._is_interrupted and event.state is State.FAILED:
+        if self._has_stopped(event):
             transfer.detail = truncate(event.detail)
             return
         lane = self._lane_number(event.worker or threading.current_thread().name)
@@ -176,7 +181,7 @@ class Timeline:
         self._advance(transfer, event, now)
         if event.state is State.RETRYING:
             self._record_interruption(transfer, Interruption(lane, now, truncate(event.detail)))
-        elif event.state is State.MOVING:
+        elif event.state in (State.MOVING, State.RESTARTING):
             _record_lane_progress(transfer, lane, now)
         if event.state.is_final:
             del self._running_transfers[key]

@@ -11,6 +11,7 @@ import threading
 from types import TracebackType
 from typing import Self, TextIO
 
+_COLORS = re.compile(r"\x1b\[\d*m")
 _CODES = re.compile(r"\x1b\[(\d*)([A-Z])|(\r)|(\n)|([^\x1b\r\n]+)")
 
 
@@ -23,7 +24,8 @@ class Screen:
         self._row = self._column = 0
 
     def feed(self, text: str) -> None:
-        """Take what was written."""
+        """Take what was written; colours are left out."""
+        text = _COLORS.sub("", text)
         assert _CODES.sub("", text) == "", ascii(text)
         for number, code, back, down, plain in _CODES.findall(text):
             if plain:

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
+import time
 from dataclasses import replace
 from datetime import datetime
 
 import pytest
 
 from concil.cli.main import main
-from concil.display import plain
 from concil.display.display import MODES, open_display
-from concil.display.output import format_size
+from concil.display.stopping import Stopping
 from concil.errors import UsageError
 from concil.progress.events import Event, State
-from concil.progress.totals import ProgressTotals
 from concil.server import EmbeddedRegistry
 from tests.cli.terminal import Terminal
 from tests.support.images import make_image, write_layout
 
 MIB = 1024 * 1024
+CODES = re.compile(r"\x1b\[\d*[A-Za-z]")
 
 
 def blob(
     name: str, state: State = State.MOVING, position: int = 0, total: int | None = 10 * MIB
 ) -> Event:
-    return Event("blob", f"sha256:{name * 64}", "place", state, position, total)
+    digest = f"sha256:{name * 64}"
+    return Event("blob", digest, "place", state, position, total, image=f"quay.io/team/{name}:1")
 
 
-def image(name: str, state: State) -> Event:
-    return Event("image", name, f"copy-of-{name}", state, 0, None)
+def image(name: str, state: State, position: int = 0) -> Event:
+    return Event("image", name, f"copy-of-{name}", state, position, None)
 
 
 def threads() -> set[str]:
@@ -43,45 +45,48 @@ def terminal() -> Terminal:
     return Terminal()
 
 
-def test_bars_show_the_total_and_what_is_running(terminal: Terminal) -> None:
+def test_a_header_and_a_line_for_each_large_blob(terminal: Terminal) -> None:
     with terminal:
         display = open_display("auto", terminal.stream)
         display(blob("a", position=5 * MIB))
         display(blob("b", position=1 * MIB))
         display(blob("c", State.WAITING))
-        terminal.wait_for("b" * 12)
+        display(blob("d", position=563, total=564))
+        terminal.wait_for("b" * 8)
         shown = terminal.screen().text.splitlines()
         display.close()
 
-    assert [line.split()[0] for line in shown] == ["total", "a" * 12, "b" * 12]
-    assert "20%" in shown[0]
-    assert "6.00M/30.0M" in shown[0]
-    assert "50%" in shown[1]
+    assert shown[0].startswith("6.0 MiB of 30.0 MiB  20%")
+    assert [line.split()[:2] for line in shown[1:]] == [
+        ["team/a:1", "a" * 8],
+        ["team/b:1", "b" * 8],
+    ]
+    assert " 5.0/10.0 MiB" in shown[1]
     assert all(len(line) < 80 for line in shown)
 
 
 def test_what_has_ended_vanishes_and_counts(terminal: Terminal) -> None:
     with terminal:
         display = open_display("bar", terminal.stream)
+        display.set_expected_images(2)
         display(blob("a", position=5 * MIB))
         display(blob("b", position=5 * MIB))
-        seen = terminal.wait_for("b" * 12)
+        seen = terminal.wait_for("b" * 8)
         display(blob("a", State.DONE, 10 * MIB))
-        terminal.wait_for("15.0M/20.0M", seen)
-        seen = terminal.wait_for("b" * 12, seen)
-        terminal.wait_for("total", seen)
+        seen = terminal.wait_for("15.0 MiB", seen)
+        terminal.wait_for("b" * 8, seen)
         shown = terminal.screen().text
         display.close()
 
-    assert "a" * 12 not in shown
-    assert "b" * 12 in shown
+    assert "a" * 8 not in shown
+    assert "b" * 8 in shown
 
 
 def test_closing_wipes_everything_and_ends_the_thread(terminal: Terminal) -> None:
     with terminal:
         display = open_display("bar", terminal.stream)
         display(blob("a"))
-        terminal.wait_for("a" * 12)
+        terminal.wait_for("a" * 8)
         display.close()
         display.write("after")
         terminal.wait_for("after")
@@ -95,7 +100,7 @@ def test_what_is_typed_leaves_nothing_behind(terminal: Terminal) -> None:
     with terminal:
         display = open_display("bar", terminal.stream)
         display(blob("a"))
-        terminal.wait_for("a" * 12)
+        terminal.wait_for("a" * 8)
         terminal.type("\x03")
         terminal.wait_for("^C")
         display.close()
@@ -110,16 +115,16 @@ def test_lines_are_written_above_the_bars(terminal: Terminal) -> None:
     with terminal:
         display = open_display("bar", terminal.stream)
         display(blob("a"))
-        terminal.wait_for("a" * 12)
+        terminal.wait_for("a" * 8)
         display.write("first")
         display.write("second")
         seen = terminal.wait_for("second")
-        terminal.wait_for("a" * 12, seen)
+        terminal.wait_for("a" * 8, seen)
         shown = terminal.screen().text.splitlines()
         display.close()
 
     assert shown[:2] == ["first", "second"]
-    assert [line.split()[0] for line in shown[2:]] == ["total", "a" * 12]
+    assert [line.split()[0] for line in shown[2:]] == ["team/a:1"]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5])
@@ -128,8 +133,8 @@ def test_no_more_bars_than_fit(rows: int) -> None:
         display = open_display("bar", terminal.stream)
         for name in "abcdef":
             display(blob(name, position=MIB))
-        seen = terminal.wait_for("6.00M/60.0M")
-        terminal.wait_for("6.00M/60.0M", seen)
+        seen = terminal.wait_for("6.0 MiB")
+        terminal.wait_for("6.0 MiB", seen)
         shown = terminal.screen().text.splitlines()
         display.close()
 
@@ -141,23 +146,27 @@ def test_no_more_bars_than_fit(rows: int) -> None:
 def test_the_bars_follow_the_size_of_the_terminal() -> None:
     with Terminal(100, 24) as terminal:
         display = open_display("bar", terminal.stream)
-        display(blob("a"))
-        seen = terminal.wait_for("a" * 12)
-        terminal.resize(50, 10)
-        # The lines of 99 columns take two rows each there: from the fourth back to the first.
-        seen = terminal.wait_for("\x1b[3A", seen)
-        seen = terminal.wait_for("\x1b[1A", seen)
+        display(blob("a", position=MIB))
+        display(blob("b", position=MIB))
+        seen = terminal.wait_for("b" * 12)
+        terminal.resize(40, 10)
+        # The lines of blobs take three rows each there, the header takes one.
+        seen = terminal.wait_for("\x1b[6A", seen)
+        seen = terminal.wait_for("\x1b[2A", seen)
+        terminal.wait_for("\x1b[2A", seen)
         frame = terminal.written[seen:].partition("\x1b[J")[0]
         display.close()
 
-    assert all(len(line) < 60 for line in frame.replace("\x1b[K", "").split("\n"))
+    lines = CODES.sub("", frame).split("\n")
+    assert len(lines) == 3
+    assert all(len(line) < 40 for line in lines)
 
 
 def test_a_terminal_without_a_size_is_taken_for_a_usual_one() -> None:
     with Terminal(0, 0) as terminal:
         display = open_display("bar", terminal.stream)
         display(blob("a"))
-        terminal.wait_for("a" * 12)
+        terminal.wait_for("a" * 8)
         display.close()
 
 
@@ -170,19 +179,83 @@ def test_images_are_counted_and_no_end_is_promised_before_all_have_begun(
         display(image("x", State.DONE))
         display(image("y", State.STARTED))
         display(blob("a", position=MIB))
-        seen = terminal.wait_for("1/3 images")
-        terminal.wait_for("<?, ", seen)
+        terminal.wait_for("1/3 images")
+        early = terminal.screen().text
+        display(image("y", State.MOVING))
         display(image("z", State.PRESENT))
-        terminal.wait_for("2/3 images", seen)
+        terminal.wait_for("of 10.0 MiB")
+        late = terminal.screen().text
         display.close()
 
+    assert "%" not in early.splitlines()[1]
+    assert "left" not in early
+    assert late.splitlines()[2].startswith("2/3 images  1 up to date  1.0 MiB of 10.0 MiB  10%")
 
-def test_a_blob_that_is_tried_again_is_marked(terminal: Terminal) -> None:
+
+def test_an_image_has_a_line_above_the_bars(terminal: Terminal) -> None:
     with terminal:
         display = open_display("bar", terminal.stream)
-        display(blob("a", State.RETRYING, MIB))
-        terminal.wait_for(f"{'a' * 12} !")
+        display.set_expected_images(4)
+        display(blob("a", position=MIB))
+        display(image("x", State.DONE, 3 * MIB))
+        display(image("y", State.PRESENT))
+        display(replace(image("z", State.FAILED), detail="404 no such tag"))
+        display(image("u", State.CANCELLED))
+        seen = terminal.wait_for("404 no such tag")
+        terminal.wait_for("team/a:1", seen)
+        shown = terminal.screen().text.splitlines()
         display.close()
+
+    assert shown[:3] == [
+        "copied      x → copy-of-x (3.0 MiB)",
+        "up to date  y → copy-of-y",
+        "failed      z: 404 no such tag",
+    ]
+    assert shown[3].startswith("2/4 images  1 up to date  1 failed")
+
+
+def test_a_host_that_is_paused_has_a_line(terminal: Terminal) -> None:
+    with terminal:
+        display = open_display("bar", terminal.stream)
+        display(blob("a", position=MIB))
+        event = Event("host", "reg:5000", "", State.PAUSED, 0, None, "too many requests")
+        display(replace(event, seconds=60.0))
+        terminal.wait_for("reg:5000 paused: too many requests; resuming in 60 s")
+        terminal.wait_for("resuming in 59 s")
+        display.close()
+
+
+def test_an_interrupt_is_answered_at_once(terminal: Terminal) -> None:
+    with terminal:
+        display = open_display("bar", terminal.stream)
+        display.set_expected_images(2)
+        display(blob("a", position=MIB))
+        display(blob("b", State.RETRYING, MIB))
+        terminal.wait_for("0/2 images")
+        display.show_stopping(Stopping(time.monotonic() + 60, "Ctrl-C again quits"))
+        terminal.wait_for("stopping: 1 chunk to finish (60 s at most); Ctrl-C again quits")
+        shown = terminal.screen().text.splitlines()
+        display.close()
+
+    assert shown[0].startswith("stopping: 1 chunk to finish (")
+    assert len(shown) == 3
+
+
+def test_no_color_without_a_terminal_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value, has_color in (
+        ("NO_COLOR", "", True),
+        ("NO_COLOR", "1", False),
+        ("TERM", "dumb", False),
+    ):
+        with monkeypatch.context() as patch, Terminal() as terminal:
+            patch.setenv(name, value)
+            display = open_display("bar", terminal.stream)
+            display.set_expected_images(2)
+            display(image("x", State.DONE))
+            terminal.wait_for("1/2 images")
+            display.close()
+            assert ("\x1b[32m" in terminal.written) is has_color
 
 
 def test_a_stream_that_breaks_ends_nothing() -> None:
@@ -197,33 +270,6 @@ def test_a_stream_that_breaks_ends_nothing() -> None:
         open_display(mode, None).write("line")
 
     assert read.getvalue() == ""
-
-
-def test_without_a_terminal_plain_lines_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain.PlainView, "interval", 0.3)
-    wrote = threading.Event()
-
-    class Stream(io.StringIO):
-        def write(self, text: str) -> int:
-            if "running" in text:
-                wrote.set()
-            return super().write(text)
-
-    stream = Stream()
-    display = open_display("auto", stream)
-    display.set_expected_images(2)
-    display(image("x", State.DONE))
-    display(image("y", State.STARTED))
-    display(blob("a", position=5 * MIB))
-    display(blob("b", State.RETRYING, 0))
-    assert wrote.wait(30)
-    display.write("a line")
-    display.close()
-
-    lines = stream.getvalue().splitlines()
-    assert lines[-1] == "a line"
-    assert lines[0].startswith("1/2 images, 5.0 MiB of 20.0 MiB (25 %), ")
-    assert lines[0].endswith("left, 2 running, 1 retrying")
 
 
 def test_json_is_an_object_a_line() -> None:
@@ -244,6 +290,8 @@ def test_json_is_an_object_a_line() -> None:
         "position": 5,
         "total": 5,
         "detail": "",
+        "image": "quay.io/team/a:1",
+        "seconds": None,
     }
     assert log == {"kind": "log", "level": "warning", "message": "words"}
 
@@ -285,55 +333,6 @@ def test_a_dumb_terminal_gets_no_bars(terminal: Terminal, monkeypatch: pytest.Mo
         terminal.wait_for("words")
 
     assert terminal.written == "words\n"
-
-
-def test_positions_may_decrease_and_failures_do_not_count() -> None:
-    tally = ProgressTotals()
-
-    tally.record_event(blob("a", position=8 * MIB))
-    tally.record_event(blob("a", State.RETRYING, 2 * MIB))
-    tally.record_event(blob("b", State.FAILED, 5 * MIB))
-    tally.record_event(blob("c", State.MOUNTED, 10 * MIB))
-    tally.record_event(blob("d", State.PRESENT, 3, None))
-    found = tally.snapshot()
-
-    assert (found.bytes_done, found.bytes_total) == (12 * MIB + 3, 20 * MIB + 3)
-
-
-def test_what_an_earlier_process_moved_is_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr("concil.progress.totals.time.monotonic", lambda: now)
-    tally = ProgressTotals()
-    tally.record_event(blob("a", State.STARTED))
-    tally.record_event(blob("a", State.STARTED, 8 * MIB))
-    tally.record_event(blob("a", position=9 * MIB))
-    now += 2
-
-    moving = tally.snapshot()
-    tally.record_event(blob("a", State.RETRYING, 5 * MIB))
-    tally.record_event(blob("a", position=7 * MIB))
-    lost = tally.snapshot()
-    tally.record_event(blob("a", State.DONE, 10 * MIB))
-    result = tally.snapshot()
-
-    assert (moving.bytes_done, moving.rate) == (9 * MIB, MIB / 2)
-    assert moving.active_blobs[0].bytes_present == 8 * MIB
-    assert (lost.bytes_done, lost.rate) == (7 * MIB, MIB)
-    assert (result.bytes_done, result.rate) == (10 * MIB, 5 * MIB / 2)
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (96 * MIB, "96.0 MiB"),
-        (2**50, "1024.0 TiB"),
-    ],
-)
-def test_bytes_as_people_read_them(count: int, text: str) -> None:
-    assert format_size(count) == text
 
 
 def test_a_copy_on_a_terminal_leaves_its_message_alone(

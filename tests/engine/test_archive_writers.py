@@ -183,26 +183,26 @@ def test_a_writer_that_does_not_end_is_named_and_nothing_is_lost(
 
 
 def test_whoever_waits_for_another_writer_can_be_cancelled(
-    config: TransferConfig, source: str, out: Path
+    config: TransferConfig, source: str, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holder = PathLock(out)
     assert holder.acquire(0)
     events: list[Event] = []
-    copied = threading.Event()
+    waiting = threading.Event()
+    monkeypatch.setattr(
+        "concil.fs.path_lock.logger.warning", lambda *_args, **_options: waiting.set()
+    )
 
-    def note(event: Event) -> None:
-        events.append(event)
-        if event.kind == "image" and event.state is State.DONE:
-            copied.set()
-
-    with engine_of(config, progress=note) as engine, ThreadPoolExecutor(1) as pool:
+    with engine_of(config, progress=events.append) as engine, ThreadPoolExecutor(1) as pool:
         outcome = pool.submit(engine.copy, f"{source}:v1", f"oci-archive:{out}:v1")
-        assert copied.wait(WAIT)
+        assert waiting.wait(WAIT)
         engine.cancel()
         with pytest.raises(Cancelled):
             outcome.result(WAIT)
     holder.release()
 
+    # The image was copied into an archive that never appeared.
+    assert [e.state for e in events if e.kind == "image"][-1] is State.CANCELLED
     assert left_beside(out) == []
     assert not out.exists()
 

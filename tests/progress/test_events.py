@@ -155,6 +155,6 @@ def test_a_callback_may_ask_the_meter(clock: Clock) -> None:
 
 @pytest.mark.parametrize("state", list(State))
 def test_after_some_states_nothing_follows(state: State) -> None:
-    final = {State.DONE, State.PRESENT, State.MOUNTED, State.FAILED}
+    final = {State.DONE, State.PRESENT, State.MOUNTED, State.FAILED, State.CANCELLED}
 
     assert state.is_final is (state in final)

@@ -25,7 +25,7 @@ from concil.errors import (
     Unreachable,
 )
 from concil.http.requests_session import TLSSettings, create_session
-from concil.http.throttle.host_limiter import HostLimiters
+from concil.http.throttle.host_limiters import HostLimiters
 from concil.http.transport import Transport
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call, Endpoint

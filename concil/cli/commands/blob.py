@@ -17,6 +17,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.oci.media_types import OCTET_STREAM
 from concil.progress.events import Meter, report_transfer
+from concil.runtime.quantities import format_size
 from concil.transfer.context import TransferContext
 
 
@@ -44,7 +45,7 @@ def run_pull(command: CommandContext) -> int:
     with open_engine(command) as engine:
         blob = engine.pull_blob(arguments.address, arguments.output)
     command.display.close()
-    command.print_message(f"{arguments.output}: {blob.size} bytes, {blob.digest}")
+    command.print_message(f"{arguments.output}: {format_size(blob.size)}, {blob.digest}")
     return DONE
 
 

@@ -12,6 +12,7 @@ from concil.cli.output.notes import print_notes
 from concil.cli.output.summaries import describe_blobs
 from concil.oci.address import parse_address
 from concil.progress.events import State
+from concil.runtime.quantities import count_of
 from concil.transfer.mirror.report import BlobTotals
 
 
@@ -33,7 +34,7 @@ def run(command: CommandContext) -> int:
     if result.state is State.PRESENT:
         command.print_message(f"{result.destination} is up to date")
     else:
-        count = f"{result.referrers} referrers, " if result.referrers else ""
+        count = f"{count_of(result.referrers, 'referrer')}, " if result.referrers else ""
         blobs = describe_blobs(BlobTotals(result.blobs))
         command.print_message(
             f"copied {result.destination}: {count}{blobs}, {result.seconds:.1f} s"

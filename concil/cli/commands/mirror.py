@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -75,9 +75,9 @@ def run(command: CommandContext) -> int:
             results.print_line(f"no image failed in {single_line(arguments.retry_failed)}")
             return DONE
         probes = _check_plan(arguments, expansion)
-        if expansion.is_static and not arguments.dry_run:
-            command.display.set_expected_images(len(probes))
-            if timeline is not None:
+        if not arguments.dry_run:
+            command.display.set_expected_images(len(probes) if expansion.is_static else None)
+            if timeline is not None and expansion.is_static:
                 timeline.set_expected_images(len(probes))
         reports = Reports(report_paths, timeline, report_title(arguments))
         command.shutdown.add_exit_callback(reports.close_incomplete)
@@ -136,11 +136,21 @@ def _mirror(
         if outcome.result is not None:
             print_notes(command, outcome.result)
 
-    report = mirror(expansion, on_image=note, keep_outcomes=False, fail_fast=arguments.fail_fast)
+    items = expansion if arguments.dry_run else _counted(expansion, command)
+    report = mirror(items, on_image=note, keep_outcomes=False, fail_fast=arguments.fail_fast)
     reports.has_ended_early = arguments.fail_fast and bool(report.failed)
     for rule, error in expansion.failures:
         reports.add_listing_failure(rule.source, error)
     return report
+
+
+def _counted(items: Iterable[MirrorItem], command: CommandContext) -> Iterator[MirrorItem]:
+    """Yield the items; their number, which the display needs, is known after the last one."""
+    count = 0
+    for item in items:
+        count += 1
+        yield item
+    command.display.set_expected_images(count)
 
 
 def _prune(

@@ -13,12 +13,12 @@ from concil.cli.open_stores import open_store_factory
 from concil.cli.options import settings
 from concil.cli.output import results
 from concil.cli.output.errors import DONE, FAILED
-from concil.display.output import format_size
 from concil.engine.store_factory import StoreFactory
 from concil.errors import ConcilError, NotFound, UsageError
 from concil.fs.local_file import FileIdentity, LocalFile
 from concil.oci.reference import Reference
 from concil.registry.upload_session import UploadSession
+from concil.runtime.quantities import count_of, format_size
 from concil.transfer.journal import Journal, UnfinishedTransfer
 
 _AGE = re.compile(r"([0-9]{1,6})([smhdw])")
@@ -60,7 +60,7 @@ def run_forget(command: CommandContext) -> int:
                 forgotten += 1
         if not journal.is_usable:
             return FAILED
-    command.print_message(f"discarded {forgotten} transfer{'s' * (forgotten != 1)}")
+    command.print_message(f"discarded {count_of(forgotten, 'transfer')}")
     return DONE
 
 

@@ -21,7 +21,6 @@ from concil.cli.options import settings
 from concil.cli.output import results
 from concil.cli.output.errors import DONE
 from concil.config import MIB
-from concil.display.output import format_size
 from concil.engine.image_resolver import Endpoints
 from concil.engine.store_factory import SourceStore, StoreFactory
 from concil.errors import DigestMismatch
@@ -29,6 +28,7 @@ from concil.oci.address import parse_address
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Verifier
 from concil.progress.events import State
+from concil.runtime.quantities import format_size
 from concil.store.layout.store import LayoutDirectory
 from concil.transfer.blob.resuming_reader import ResumingReader
 from concil.transfer.context import TransferContext

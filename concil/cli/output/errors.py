@@ -37,7 +37,8 @@ OPTION_BY_PARAMETER = {
 }
 _PARAMETER = r"\b(?:" + "|".join(map(re.escape, OPTION_BY_PARAMETER)) + r")(?![^\s,;)])"
 
-INTERRUPTED_MESSAGE = "concil: interrupted; run the same command again to resume"
+RESUME_REMEDY = "run the same command again to resume"
+INTERRUPTED_MESSAGE = f"concil: interrupted; {RESUME_REMEDY}"
 
 _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (UsageError, USAGE),

@@ -8,12 +8,12 @@ from concil.cli.context import CommandContext
 from concil.cli.output import results
 from concil.cli.output.errors import describe_error, single_line
 from concil.cli.output.reports import Reports
-from concil.display.output import format_size
 from concil.engine.engine import Engine
 from concil.errors import ConcilError
 from concil.oci.address import parse_address
 from concil.plan.prune_ledger import PruneLedger
 from concil.progress.events import State
+from concil.runtime.quantities import count_of, format_size
 from concil.transfer.mirror.prune import PruneOptions, PruneResult
 from concil.transfer.mirror.report import MirrorReport, Outcome
 
@@ -29,14 +29,14 @@ def print_preview(outcome: Outcome) -> None:
     if result.state is State.PRESENT:
         results.print_line(single_line(f"present {names}"))
         return
-    size = f"{len(result.blobs)} blobs, {format_size(result.missing_bytes)}"
+    size = f"{count_of(len(result.blobs), 'blob')}, {format_size(result.missing_bytes)}"
     results.print_line(single_line(f"copy {names} ({size})"))
 
 
 def preview_summary(report: MirrorReport, pruned: int) -> str:
     """Return the summary line of a dry run."""
     return (
-        f"{report.image_count} images: {report.copied_count} to copy "
+        f"{count_of(report.image_count, 'image')}: {report.copied_count} to copy "
         f"({format_size(report.missing_bytes)} at most), "
         f"{report.up_to_date_count} up to date, {len(report.failed)} failed; {pruned} to prune; "
         "nothing was changed"

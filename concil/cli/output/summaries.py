@@ -13,13 +13,13 @@ from concil.cli.output.errors import (
     exit_code,
     single_line,
 )
-from concil.display.output import format_size
 from concil.errors import ConcilError, NotTried
 from concil.oci.address import (
     parse_address,
 )
 from concil.plan.expand import PlanExpansion
 from concil.progress.events import State
+from concil.runtime.quantities import count_of, format_size
 from concil.transfer.mirror.report import BlobTotals, MirrorItem, MirrorReport, Outcome
 
 __all__ = [
@@ -40,7 +40,7 @@ def failure_lines(report: MirrorReport, probes: Sequence[MirrorItem]) -> Iterato
             yield failure_line(outcome)
     for error, count in Counter(o.error for o in report.skipped if o.error).items():
         yield single_line(
-            f"concil: failed: {count} more images were not tried: {describe_error(error)}"
+            f"concil: failed: {_were(count, 'more image')} not tried: {describe_error(error)}"
         )
 
 
@@ -52,7 +52,7 @@ def listing_failure_lines(expansion: PlanExpansion) -> Iterator[str]:
     untried = Counter(error for _, error in expansion.failures if isinstance(error, NotTried))
     for error, count in untried.items():
         yield single_line(
-            f"concil: failed: {count} more repositories were not tried: {describe_error(error)}"
+            f"concil: failed: {_were(count, 'more repository')} not tried: {describe_error(error)}"
         )
 
 
@@ -60,12 +60,17 @@ def summary(report: MirrorReport, seconds: float, pruned: int = 0) -> str:
     """Return the summary line of a mirror."""
     untried = f", {len(report.skipped)} not tried" if report.skipped else ""
     return (
-        f"{report.image_count} images: {report.copied_count} copied, "
+        f"{count_of(report.image_count, 'image')}: {report.copied_count} copied, "
         f"{report.up_to_date_count} up to date, "
         f"{len(report.failed) - len(report.skipped)} failed{untried}; "
         f"{describe_blobs(report.blob_totals)}; "
         f"{f'{pruned} pruned; ' if pruned else ''}{seconds:.1f} s"
     )
+
+
+def _were(count: int, noun: str) -> str:
+    """Return a count with its noun and verb: ``1 more image was``."""
+    return f"{count_of(count, noun)} {'was' if count == 1 else 'were'}"
 
 
 def failure_line(outcome: Outcome) -> str:
@@ -96,7 +101,7 @@ def mirror_exit_code(report: MirrorReport, listing_errors: Sequence[ConcilError]
 def describe_blobs(totals: BlobTotals) -> str:
     """Return how many blobs were sent, mounted or present, in words."""
     count = totals.count_by_state()
-    parts = [f"{count[State.DONE]} blobs sent ({format_size(totals.bytes_sent)})"]
+    parts = [f"{count_of(count[State.DONE], 'blob')} sent ({format_size(totals.bytes_sent)})"]
     if count[State.MOUNTED]:
         parts.append(f"{count[State.MOUNTED]} mounted")
     if count[State.PRESENT]:

@@ -13,7 +13,8 @@ from concil.auth.shared_attempts import Verdict
 from concil.engine.processes.child_process import ChildProcess, Request
 from concil.engine.processes.shared_claims import SharedClaims
 from concil.engine.processes.shared_slots import SharedSlots
-from concil.http.throttle.host_limiter import HostLimiters, Permit
+from concil.http.throttle.host_limiter import Permit
+from concil.http.throttle.host_limiters import HostLimiters
 from concil.http.throttle.ratelimit_headers import ResponseSummary
 from concil.http.warning_header import WarningLog
 from concil.ratelimit.bandwidth import BandwidthLimiter, BandwidthLimits

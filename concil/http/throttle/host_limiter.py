@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import requests
 
-from concil.config import HostLimits, RetryPolicy
+from concil.config import RetryPolicy
 from concil.errors import Cancelled
 from concil.http.throttle.adaptive_rate import AdaptiveRate
 from concil.http.throttle.quota_tracker import QuotaTracker
@@ -22,6 +20,7 @@ from concil.http.throttle.ratelimit_headers import (
     summarize_response,
 )
 from concil.oci.reference import display_host
+from concil.progress.events import Event, ProgressSink, State, emit
 from concil.ratelimit.schedule import Schedule
 
 logger = logging.getLogger(__name__)
@@ -37,6 +36,8 @@ MAX_DOUBLINGS = 6
 MAX_BARE_503_SCORE = 3
 SUCCESS_WINDOW = 2.0
 _BARE_503_DECAY = 0.05
+_SAME_PAUSE = 0.5  # seconds by which the end of a pause may differ without being another one
+_LONG_PAUSE = 1.0  # seconds of a pause that is worth a warning
 _CANCEL_POLL_INTERVAL = 0.2  # seconds between checks of the cancel event
 
 
@@ -50,7 +51,6 @@ class Permit:
 
 
 # Arguments: host[:port], requests per second, concurrent requests, longest pause in seconds.
-CreateLimiter: TypeAlias = "Callable[[str, float | None, int | None, float], HostLimiter]"
 
 
 class HostLimiter:
@@ -66,6 +66,8 @@ class HostLimiter:
         requests_per_second: float | None = None,
         max_concurrent: int | None = None,
         max_retry_after: float = MAX_RETRY_AFTER,
+        *,
+        progress: ProgressSink | None = None,
     ) -> None:
         """Set the configured limits.
 
@@ -73,8 +75,10 @@ class HostLimiter:
             requests_per_second: None for no fixed rate.
             max_concurrent: maximum number of requests that await a response; None for no limit.
             max_retry_after: seconds; longest pause for a Retry-After header.
+            progress: receives an event for each pause that holds a request back.
         """
         self._host = display_host(host)
+        self._progress = progress
         self._max_retry_after = max_retry_after
         self._semaphore = None if max_concurrent is None else threading.Semaphore(max_concurrent)
         self._lock = threading.Lock()  # guards all below
@@ -84,6 +88,7 @@ class HostLimiter:
         self._adaptive_rate = AdaptiveRate()
         self._quota_tracker = QuotaTracker(self._host)
         self._paused_until = 0.0  # monotonic seconds; no request is sent before
+        self._reported_until = 0.0  # monotonic seconds; end of the pause that was reported last
         self._refusal_count = 0
         self._consecutive_refusals = 0  # refusals since a request was accepted
         self._permit_count = 0  # permits issued
@@ -141,7 +146,10 @@ class HostLimiter:
             QuotaExceeded: the quota is used up for longer than the maximum wait.
         """
         with self._lock:
-            return self._reserve(now, is_pull=is_pull)
+            permit, start_time = self._reserve(now, is_pull=is_pull)
+        if permit is None:
+            self._report_pause(start_time, now)
+        return permit, start_time
 
     def confirm(self, permit: Permit, *, is_cancelled: bool) -> bool:
         """Return whether a permit may be used after a wait; otherwise it is returned."""
@@ -223,6 +231,17 @@ class HostLimiter:
         with self._lock:
             self._extend_pause(seconds, time.monotonic())
 
+    def _report_pause(self, end: float, now: float) -> None:
+        """Send an event, once for all threads that wait. ``end`` is in monotonic seconds."""
+        with self._lock:
+            is_new = end > self._reported_until + _SAME_PAUSE
+            self._reported_until = max(self._reported_until, end)
+            is_refused = self._paused_until >= end
+        if is_new:
+            reason = "too many requests" if is_refused else "the quota is used up"
+            event = Event("host", self._host, "", State.PAUSED, 0, None, reason)
+            emit(self._progress, replace(event, seconds=end - now))
+
     def _cancelled_error(self) -> Cancelled:
         return Cancelled(f"cancelled during a pause of the requests to {self._host}")
 
@@ -275,68 +294,11 @@ class HostLimiter:
         self._consecutive_refusals += 1
         rate = self._adaptive_rate.record_refusal(now)
         pause = self._paused_until - now
-        logger.info(
+        is_news = pause >= _LONG_PAUSE and self._consecutive_refusals == 1
+        logger.log(
+            logging.WARNING if is_news else logging.INFO,
             "%s: too many requests; resuming in %.1f s with %.1f requests/s",
             self._host,
             pause,
             rate,
         )
-
-
-class HostLimiters:
-    """The limiters of all hosts of a run. Any thread may call any method."""
-
-    def __init__(
-        self,
-        requests_per_second: float | None = None,
-        host_limits: Mapping[str, HostLimits] | None = None,
-        max_retry_after: float = MAX_RETRY_AFTER,
-        *,
-        create_limiter: CreateLimiter | None = None,
-    ) -> None:
-        """Set the limits; a host's limiter is created on first use.
-
-        Args:
-            requests_per_second: for each host; None for no fixed rate.
-            host_limits: limits of single hosts, by the host[:port] that serves the API.
-            max_retry_after: seconds; longest pause for a Retry-After header.
-            create_limiter: creates the limiters; None for those of a single process.
-        """
-        self._max_retry_after = max_retry_after
-        self._requests_per_second = requests_per_second
-        self._host_limits = host_limits or {}
-        self._create_limiter: CreateLimiter = create_limiter or HostLimiter
-        self._limiters: dict[str, HostLimiter] = {}
-        self._on_limiting: Callable[[str], object] | None = None
-        self._lock = threading.Lock()  # guards _limiters
-
-    def limiter_for(self, host: str) -> HostLimiter:
-        """Return the limiter of a host[:port]."""
-        limiter = self._limiters.get(host)
-        if limiter is None:
-            host_limits = self._host_limits.get(host, HostLimits())
-            requests_per_second = (
-                self._requests_per_second if host_limits.requests is None else host_limits.requests
-            )
-            limiter = self._create_limiter(
-                host, requests_per_second, host_limits.jobs, self._max_retry_after
-            )
-            limiter.on_limiting = partial(self._report_limiting, host)
-            with self._lock:
-                limiter = self._limiters.setdefault(host, limiter)
-        return limiter
-
-    def watch(self, on_limiting: Callable[[str], object] | None) -> list[str]:
-        """Call ``on_limiting`` with each host that starts to limit requests; None: no longer.
-
-        Returns:
-            The hosts that limit requests so far.
-        """
-        with self._lock:
-            self._on_limiting = on_limiting
-            return [host for host, limiter in self._limiters.items() if limiter.is_limiting]
-
-    def _report_limiting(self, host: str) -> None:
-        on_limiting = self._on_limiting
-        if on_limiting is not None:
-            on_limiting(host)

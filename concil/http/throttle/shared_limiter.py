@@ -6,7 +6,8 @@ import time
 from functools import partial
 from typing import Any
 
-from concil.http.throttle.host_limiter import CreateLimiter, HostLimiter, Permit
+from concil.http.throttle.host_limiter import HostLimiter, Permit
+from concil.http.throttle.host_limiters import CreateLimiter
 from concil.http.throttle.ratelimit_headers import ResponseSummary
 from concil.runtime.parent_process import ParentProcess
 
@@ -18,16 +19,9 @@ class SharedHostLimiter(HostLimiter):
     limit, its requests need no message to the parent.
     """
 
-    def __init__(
-        self,
-        parent: ParentProcess,
-        host: str,
-        requests_per_second: float | None,
-        max_concurrent: int | None,
-        max_retry_after: float,
-    ) -> None:
-        """Use the limits of this process; the parent has those of the run."""
-        super().__init__(host, requests_per_second, max_concurrent, max_retry_after)
+    def __init__(self, parent: ParentProcess, host: str, *args: Any, **options: Any) -> None:  # noqa: ANN401 - of `HostLimiter`
+        """Use the limits of this process; the parent has those of the run, and reports pauses."""
+        super().__init__(host, *args, **options)
         self._name = host
         self._parent = parent
 

@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from concil.store.archive.oci import OCIArchive
 from concil.store.archive.tar_builder import stat_signature
 from concil.store.layout.directory import LayoutDirectory
 from concil.store.layout.index_file import IndexFile
+from concil.store.layout.index_saving import LayoutSaving
 from concil.store.layout.store import LayoutStore
 from concil.store.layout.usage_lock import UsageLock
 
@@ -95,25 +96,6 @@ class ArchivePool:
         return LayoutStore(archive, manifest_limit=self._config.max_manifest_size)
 
 
-@dataclass(frozen=True, slots=True)
-class LayoutSaving:
-    """Pending changes of a layout's index: those with numbers above ``after``, up to ``last``."""
-
-    file: IndexFile
-    after: int
-    last: int
-
-    @property
-    def is_over(self) -> bool:
-        """Return whether all changes were written or have failed."""
-        return self.file.is_written(self.last)
-
-    @property
-    def error(self) -> ConcilError | None:
-        """The reason why one of the changes was not written; None if there was no failure."""
-        return self.file.failure(self.after, self.last)
-
-
 class ArchiveWrites:
     """The archives and layouts that one call writes to. Any thread may call any method.
 
@@ -132,7 +114,7 @@ class ArchiveWrites:
 
         Args:
             cancel: when it is set, no archive is committed.
-            progress: gets an event for each archive that cannot be committed.
+            progress: gets the last event of each image of an archive or layout.
             id_: number of the call within its engine.
         """
         self._progress = progress
@@ -147,6 +129,8 @@ class ArchiveWrites:
         self._writers: dict[str, tuple[str, _Writer, LocalDestination]] = {}
         self._open_errors: dict[str, ConcilError] = {}  # errors on opening, by key
         self._commit_errors: dict[str, ConcilError] = {}  # errors on commit, by key
+        # Last events of images, by key: they are in place only with their archive.
+        self._held_events: dict[str, list[Event]] = {}
         self._saved: Callable[[], object] | None = None
         self._maker = os.getpid()
         self._scope = current_scope()  # of the call that these writes belong to
@@ -223,7 +207,12 @@ class ArchiveWrites:
         self._saved = saved
 
     def emit_when_saved(self, destination: str, start_number: int, event: Event) -> None:
-        """Emit the last event of an image once its layout is saved. Arguments as for `saving`."""
+        """Emit the last event of an image once it is in place. Arguments as for `saving`."""
+        key = self._find_key(destination)
+        if key is not None:
+            with self._lock:
+                self._held_events.setdefault(key, []).append(event)
+            return
         saving = self.saving(destination, start_number)
         if saving is None:
             emit(self._progress, event)
@@ -278,7 +267,7 @@ class ArchiveWrites:
                 error = file.failure(start_number, file.last)
                 if strict and error is not None:
                     raise error
-            for key, (_, writer, target) in self._writers.items():
+            for key, (_, writer, _) in self._writers.items():
                 if self._cancel.is_set():
                     raise Cancelled("cancelled; archives are unchanged")
                 try:
@@ -287,9 +276,9 @@ class ArchiveWrites:
                     raise
                 except ConcilError as error:
                     self._commit_errors[key] = error
-                    # Its images were reported as copied.
-                    event = Event("image", target.name, "", State.FAILED, 0, None, str(error))
-                    emit(self._progress, event)
+                    self._emit_held(key, State.FAILED, str(error))
+                else:
+                    self._emit_held(key)
                 finally:
                     writer.close()
             if strict and self._commit_errors:
@@ -309,9 +298,20 @@ class ArchiveWrites:
             for usage_lock in self._usage_locks:
                 usage_lock.close()
         with self._lock:
-            for _, writer, _ in self._writers.values():
+            for key, (_, writer, _) in self._writers.items():
                 writer.close()
+                self._emit_held(key, State.CANCELLED)
             self._writers = {}
+
+    def _emit_held(self, key: str, state: State | None = None, detail: str = "") -> None:
+        """Emit the last events of the images of an archive; the caller holds the lock.
+
+        Args:
+            state: None: that of each event; any other one means that no image is in place.
+        """
+        for event in self._held_events.pop(key, ()):
+            lost = replace(event, state=state or event.state, position=0, detail=detail)
+            emit(self._progress, event if state is None else lost)
 
     def _find_key(self, destination: str) -> str | None:
         """Return the key of an archive that was opened here."""

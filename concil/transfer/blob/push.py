@@ -95,6 +95,8 @@ class BlobUpload:
             raise
         except BaseException:  # whatever fails, the session stays in the journal
             state = self._writer.state()
+            # What the destination has, not what was sent: the next process resumes there.
+            self._meter.set_position(0 if state is None else state.offset)
             self._writer.close()
             self._journal_entry.release() if state is not None else self._journal_entry.delete()
             raise
@@ -133,6 +135,7 @@ class BlobUpload:
             yield self._body
             self._verification.check_offset(writer.offset, self._max_sent_offset)
             self._acknowledged_offset = writer.offset
+            self._meter.set_position(writer.offset)
             self._save_state()
             is_empty = False
 
@@ -193,6 +196,7 @@ class BlobUpload:
         self._writer.resync()
         self._verification.restart()
         self._acknowledged_offset = self._max_sent_offset = self._writer.offset
+        self._report_restart("wrong bytes")
         return True
 
     def _wait_and_resync(self, error: ConcilError) -> None:
@@ -202,18 +206,19 @@ class BlobUpload:
             self._count_lost_session(error)
         # The destination may have more, which `resync` finds out.
         self._meter.set_position(self._acknowledged_offset)
-        self._retry.wait_or_raise(
-            error, self._acknowledged_offset, f"{self._source.name} to its destination"
-        )
+        self._retry.wait_or_raise(error, self._acknowledged_offset, self._source.name)
         offset = self._writer.resync()
         self._verification.check_offset(offset, self._max_sent_offset)
         if offset < self._acknowledged_offset and not is_session_lost:
             self._count_lost_session(error)
-        if offset < self._acknowledged_offset:
+        is_restart = offset < self._acknowledged_offset
+        self._acknowledged_offset = offset
+        if is_restart:
             # Whatever a new session receives counts as progress again.
             self._retry = self._create_retry()
-        self._acknowledged_offset = offset
-        self._meter.set_state(State.MOVING, position=offset)
+            self._report_restart("session lost")
+        else:
+            self._meter.set_state(State.MOVING, position=offset)
 
     def _create_retry(self) -> ProgressRetry:
         return ProgressRetry(self._context.config.retry, self._context.cancel, self._report_retry)
@@ -221,6 +226,10 @@ class BlobUpload:
     def _report_retry(self, error: ConcilError) -> None:
         """Report an error of either side, before the wait."""
         self._meter.set_state(State.RETRYING, detail=str(error))
+
+    def _report_restart(self, reason: str) -> None:
+        """Report that bytes which the destination had are sent again."""
+        self._meter.set_state(State.RESTARTING, position=self._acknowledged_offset, detail=reason)
 
     def _count_lost_session(self, error: ConcilError) -> None:
         """Raise SessionLost after too many sessions that got no further than the best one."""

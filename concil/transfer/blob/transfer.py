@@ -18,12 +18,15 @@ from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest
 from concil.progress.events import Meter, State
+from concil.runtime.quantities import format_size
 from concil.store.protocols import BlobWriter, Destination, Source
 from concil.transfer.blob.source import BlobSource
 from concil.transfer.blob.transfer_blob import BlobTarget, transfer_blob
 from concil.transfer.worker_pool import Priority, Slot, WorkerPool
 
 logger = logging.getLogger(__name__)
+
+_LOG_WORDS = {State.DONE: "sent", State.MOUNTED: "mounted", State.PRESENT: "already present"}
 
 
 class BlobLookup(Enum):
@@ -117,11 +120,12 @@ class BlobTransfer:
     def _on_job_done(self, job: Future[None]) -> None:
         """Handle a job that was cancelled in the queue or raised an exception."""
         if job.cancelled():
+            self._meter.set_state(State.CANCELLED)
             self.future.set_exception(Cancelled("cancelled before it started"))
             return
         error = job.exception()
         if error is not None and not self.future.done():
-            self._meter.set_state(State.FAILED, detail=str(error))
+            self._meter.report_failure(error)
             self.future.set_exception(error)
 
     def _run(self, *, has_slot: bool = False) -> None:
@@ -255,11 +259,18 @@ class BlobTransfer:
         if error is None:
             self._complete(self._final_state)
         else:
-            self._meter.set_state(State.FAILED, detail=str(error))
+            self._meter.report_failure(error)
             self.future.set_exception(error)
 
     def _complete(self, state: State) -> None:
         self._meter.set_state(state, position=self._blob.size)
+        logger.info(
+            "%s: %s %s (%s)",
+            self._destination.name,
+            self._blob.digest,
+            _LOG_WORDS[state],
+            format_size(self._blob.size),
+        )
         destination = self._destination
         self.future.set_result(
             BlobResult(self._blob, destination.name, destination.repository, state)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from concil.errors import ConcilError, StatusError
 from concil.oci.manifest import Digest
-from concil.progress.events import Event, ProgressSink, State, emit
+from concil.progress.events import Event, ProgressSink, State, emit, failure_state
 from concil.retry import backoff_delay, sleep_or_raise
 from concil.transfer.blob.transfer import BlobResult
 from concil.transfer.image.compare import ComparedImage, PresentImage
@@ -181,7 +181,7 @@ class ImageCopier:
         except ReferrersTagError:
             raise  # a mirror does not count it as a failure
         except ConcilError as error:
-            self._emit_state(job, State.FAILED, 0, str(error))
+            self._emit_state(job, failure_state(error), 0, str(error))
             raise
 
     def _emit_state(self, job: ImageJob, state: State, bytes_sent: int, detail: str) -> None:

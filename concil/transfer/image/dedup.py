@@ -11,7 +11,7 @@ from functools import partial
 from concil.errors import ConcilError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
-from concil.progress.events import Meter, ProgressSink, State
+from concil.progress.events import Event, Meter, ProgressSink, State, emit
 from concil.store.protocols import Destination
 from concil.transfer.blob.transfer import BlobLookup, BlobResult, BlobStarter, BlobTransfer
 from concil.transfer.image.foreign_layers import source_for
@@ -77,6 +77,9 @@ class BlobDeduplicator:
                 started = self.starter(transfer, self._find_mount_sources(flight))
                 started.add_done_callback(partial(self._complete, flight))
             (owned if is_owner else others).append((blob, future))
+        size = sum(blob.size for blob, _ in owned + others)
+        names = job.source_name, job.destination_name
+        emit(self._progress, Event("image", *names, State.MOVING, 0, size))
         results = [wait_for(future, self._pool.cancel) for _, future in owned]
         follow_ups = []
         for blob, future in others:
@@ -190,6 +193,7 @@ class BlobDeduplicator:
             subject=str(blob.digest),
             target=job.destination.name,
             total=blob.size,
+            image=job.source_name,
         )
         return BlobTransfer(
             source_for(job, blob),

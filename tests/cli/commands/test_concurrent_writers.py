@@ -158,7 +158,7 @@ def test_ctrl_c_while_waiting_ends_it_and_the_report_says_that_nothing_is_there(
 
     assert running.returncode == 130
     assert err.decode().splitlines() == [
-        "concil: interrupted; run the same command again to resume"
+        "concil: interrupted: 0 of 3 images done; run the same command again to resume"
     ]
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["images"] == []

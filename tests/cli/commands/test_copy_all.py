@@ -161,9 +161,9 @@ def test_images_without_a_name_print_a_warning(
     some = cli("copy", "--all", jobs, f"oci:{tmp_path}/more", f"{registry.host}/prefix")
 
     assert nothing.code == 4
-    assert "1 images without a name" in nothing.err
+    assert "1 image without a name" in nothing.err
     assert some.code == 0
-    assert "1 images without a name" in some.err
+    assert "1 image without a name" in some.err
     assert len(some.lines) == 1
 
 
@@ -312,7 +312,7 @@ def test_a_plan_takes_full_names_of_containerd(
 
     result = cli("mirror", jobs, plan, f"{registry.host}/in")
 
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.messages) == (0, "")
     assert_same_image(registry.url, "in/library/app", "latest", make_image(1))
     assert_same_image(registry.url, "in/team/tool", "latest", make_image(2))
 

@@ -188,6 +188,6 @@ def test_dry_run_predicts_what_a_docker_archive_refuses(
     assert not (tmp_path / "a.tar").exists()
     result = cli(*command)
     assert shown.code == result.code == 3
-    assert shown.err == result.err
+    assert shown.err == result.messages
     assert "choose one with --platform" in result.err
     assert shown.lines[0].startswith(f"copy {source.host}/team/app:v1 -> ")

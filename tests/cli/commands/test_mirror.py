@@ -124,7 +124,7 @@ def test_a_list_comes_from_standard_input(
     content = f"{registry.host}/team/a:v1\r\n".encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
-    assert cli("mirror", jobs, "-", f"{registry.host}/mirror").out.startswith("1 images: 1 copied")
+    assert cli("mirror", jobs, "-", f"{registry.host}/mirror").out.startswith("1 image: 1 copied")
 
 
 def test_one_failure_is_reported_and_the_other_images_are_copied(
@@ -136,8 +136,8 @@ def test_one_failure_is_reported_and_the_other_images_are_copied(
 
     assert result.code == 3
     assert result.out.startswith("2 images: 1 copied, 0 up to date, 1 failed;")
-    assert result.err.count("\n") == 1
-    assert result.err.startswith(
+    assert result.messages.count("\n") == 1
+    assert result.messages.startswith(
         f"concil: failed: {registry.host}/team/none:v1 -> {registry.host}/mirror/team/none:v1: "
     )
     assert_same_image(registry.url, "mirror/team/a", "v1", images["a"])
@@ -292,7 +292,7 @@ def test_json_progress_has_an_event_a_line(
     events = [json.loads(line) for line in result.err.splitlines()]
     ended = [e for e in events if e["kind"] == "blob" and e["state"] in ("done", "mounted")]
     assert {e["subject"] for e in ended} == set(images["a"].blobs)
-    assert [e["state"] for e in events if e["kind"] == "image"] == ["started", "done"]
+    assert [e["state"] for e in events if e["kind"] == "image"] == ["started", "moving", "done"]
 
 
 @pytest.mark.real

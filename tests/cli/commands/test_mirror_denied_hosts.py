@@ -47,7 +47,7 @@ def test_repositories_that_cannot_be_listed_are_one_failure(
     result = cli("mirror", written, f"{registry.url}/copy")
 
     assert result.code == 3
-    first, rest = result.err.splitlines()
+    first, rest = result.messages.splitlines()
     assert first.startswith(f"concil: failed: {written}:1: 401 ")
     assert rest.startswith(f"concil: failed: {COUNT - 1} more repositories were not tried: 401 ")
     assert "wrong" not in result.err
@@ -70,7 +70,7 @@ def test_images_of_a_closed_host_are_one_failure(  # noqa: PLR0917 - fixtures
     assert result.out.startswith(
         f"{COUNT} images: 0 copied, 0 up to date, 1 failed, {COUNT - 1} not"
     )
-    assert len(result.err.splitlines()) == 2
+    assert len(result.messages.splitlines()) == 2
     document = json.loads(report.read_text())
     assert document["summary"]["failed"] == 1
     assert document["summary"]["not_tried"] == COUNT - 1

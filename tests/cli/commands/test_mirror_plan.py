@@ -139,7 +139,7 @@ def test_after_a_failure_nothing_is_begun_if_so_wished(
     result = cli("mirror", "-j0", "--fail-fast", written, f"{source.host}/copy")
 
     assert result.code == 4
-    assert result.out.startswith("1 images: 0 copied")
+    assert result.out.startswith("1 image: 0 copied")
     assert tags_of(source.url, "copy/team/app") == []
 
 

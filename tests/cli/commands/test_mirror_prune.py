@@ -278,7 +278,7 @@ def test_a_registry_that_deletes_nothing_is_one_error_and_the_copies_are_done(
 
         assert result.code == 3
         assert result.out.startswith("2 images: 2 copied, 0 up to date, 0 failed;")
-        [line] = result.err.splitlines()
+        [line] = result.messages.splitlines()
         assert line.startswith(
             f"concil: prune failed: {closed.host} does not support deletion: 405 "
         )

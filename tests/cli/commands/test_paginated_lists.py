@@ -78,7 +78,7 @@ def test_more_tags_than_a_page_can_have(cli: Cli, tmp_path: Path) -> None:
         result = cli("tags", f"{registry.host}/app")
 
         assert len([e for e in registry.requests if "/tags/list" in e.path]) == 2
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.messages) == (0, "")
     assert tuple(result.lines) == ManyTags.tags
 
 
@@ -111,7 +111,7 @@ def plan(request: pytest.FixtureRequest, tmp_path: Path, source: EmbeddedRegistr
 def test_plans_take_all_pages(cli: Cli, jobs: str, plan: Path, registry: EmbeddedRegistry) -> None:
     result = cli("mirror", jobs, plan, f"{registry.host}/to")
 
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.messages) == (0, "")
     assert result.out.startswith(f"{len(TAGS)} images: {len(TAGS)} copied")
     assert tags_of(registry, "to/app") == TAGS
 
@@ -121,7 +121,7 @@ def test_a_plan_for_a_whole_registry_takes_all_pages(
 ) -> None:
     result = cli("mirror", jobs, _regsync(tmp_path, source.host, registry.host))
 
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.messages) == (0, "")
     catalog = requests.get(f"{registry.url}/v2/_catalog", timeout=60).json()
     assert catalog["repositories"] == REPOSITORIES
     assert tags_of(registry, "app") == TAGS

@@ -71,7 +71,7 @@ def test_a_whole_registry(
     first = cli("mirror", jobs, written)
     second = cli("mirror", jobs, written)
 
-    assert (first.code, first.err) == (0, "")
+    assert (first.code, first.messages) == (0, "")
     assert first.out.startswith("4 images: 4 copied")
     assert second.out.startswith("4 images: 0 copied, 4 up to date")
     assert catalog(to) == ["old", "team/app", "team/tool"]
@@ -120,7 +120,9 @@ def test_two_entries_for_one_target_are_found(
 
     assert result.code == 3
     assert result.out.startswith("4 images: 4 copied")
-    assert_one_line(result.err, "two images would be written to", "/team/app:v1", "another target")
+    assert_one_line(
+        result.messages, "two images would be written to", "/team/app:v1", "another target"
+    )
 
 
 def test_a_list_that_cannot_be_had_is_retried(
@@ -155,7 +157,7 @@ def test_what_failed_of_a_registry_is_retried_alone(
     again = cli("mirror", written, "--retry-failed", report)
 
     assert failed.out.startswith("4 images: 3 copied, 0 up to date, 1 failed"), failed.out
-    assert again.out.startswith("1 images: 1 copied"), again.err
+    assert again.out.startswith("1 image: 1 copied"), again.err
 
 
 def test_a_registry_is_not_pruned(
@@ -189,11 +191,11 @@ def closed(tmp_path: Path, ca: CertificateAuthority) -> Iterator[DockerRegistry]
 def assert_trusts(result: Outcome, *, trusted: bool) -> None:
     """Assert that an image came, or that its registry was not trusted."""
     if trusted:
-        assert (result.code, result.err) == (0, "")
-        assert result.out.startswith("1 images: 1 copied")
+        assert (result.code, result.messages) == (0, "")
+        assert result.out.startswith("1 image: 1 copied")
     else:
         assert result.code == 1
-        assert_one_line(result.err, "certificate is not trusted")
+        assert_one_line(result.messages, "certificate is not trusted")
 
 
 @pytest.mark.parametrize("how", ["", "tls-verify: false", "cert-dir: {directory}"])

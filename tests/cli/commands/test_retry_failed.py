@@ -62,7 +62,7 @@ def test_a_repository_that_could_not_be_listed_is_listed_again(
 
     result = cli("mirror", jobs, written, f"{source.host}/copy", f"--retry-failed={report}")
 
-    assert result.out.startswith("1 images: 1 copied, 0 up to date, 0 failed;"), result.err
+    assert result.out.startswith("1 image: 1 copied, 0 up to date, 0 failed;"), result.err
     again = cli("mirror", written, f"{source.host}/copy", f"--report={report}")
     result = cli("mirror", written, f"{source.host}/copy", f"--retry-failed={report}")
     assert again.code == result.code == 0

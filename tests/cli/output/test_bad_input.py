@@ -391,8 +391,8 @@ def test_a_full_disk(cli: Cli, registry: EmbeddedRegistry, small_disk: Path, job
     pulled = cli("blob", "pull", jobs, f"{registry.host}/app@{blob}", "-o", small_disk / "out")
     copied = cli("copy", jobs, f"{registry.host}/app:v1", f"oci:{small_disk}/layout:v1")
 
-    assert_fails(pulled, 1, "4000000 bytes are missing", "free some space", "try again")
-    assert_fails(copied, 1, "bytes are missing", "free some space", "try again")
+    assert_fails(pulled, 1, "3.8 MiB are missing", "free some space", "try again")
+    assert_fails(copied, 1, "MiB are missing", "free some space", "try again")
     assert not (small_disk / "out").exists()
     assert cli("tags", f"oci:{small_disk}/layout").lines == []
 

@@ -68,8 +68,10 @@ def test_a_copy(cli_here: Cli, registry: EmbeddedRegistry, image: Image, jobs: s
 
     events = events_of(lines_of(result.err))
     assert last_of(events) == dict.fromkeys(image.blobs, "done")
-    [started, ended] = [e for e in events if e["kind"] == "image"]
-    assert (started["state"], ended["state"]) == ("started", "done")
+    [started, planned, ended] = [e for e in events if e["kind"] == "image"]
+    assert (started["state"], planned["state"], ended["state"]) == ("started", "moving", "done")
+    assert planned["total"] == ended["position"]
+    assert {e["image"] for e in events if e["kind"] == "blob"} == {f"{registry.host}/app:v1"}
     assert (ended["subject"], ended["target"]) == (f"{registry.host}/app:v1", "oci:out:app")
     assert ended["position"] == sum(map(len, image.blobs.values()))
 

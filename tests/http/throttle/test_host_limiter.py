@@ -16,8 +16,8 @@ from concil.http.throttle.host_limiter import (
     MAX_BARE_503_SCORE,
     MAX_DOUBLINGS,
     HostLimiter,
-    HostLimiters,
 )
+from concil.http.throttle.host_limiters import HostLimiters
 from tests.support.clock import Clock
 from tests.support.rate_limited_front import FixedWindow, Limit, TokenBucket
 from tests.transfer.transfer_setup import run_concurrently

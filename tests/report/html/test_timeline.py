@@ -180,7 +180,13 @@ def test_images_have_their_outcome(recorded_run: RecordedRun) -> None:
         "2": "404 not there",
         "3": "no list",
     }
-    assert data["totals"]["images"] == {"done": 1, "present": 1, "mounted": 0, "failed": 2}
+    assert data["totals"]["images"] == {
+        "done": 1,
+        "present": 1,
+        "mounted": 0,
+        "failed": 2,
+        "cancelled": 0,
+    }
     assert (data["totals"]["expectedImages"], data["title"]) == (9, "of a test")
 
 
