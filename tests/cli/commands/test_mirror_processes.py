@@ -92,7 +92,9 @@ def test_quiet_is_quiet(
 def test_unverified_tls_is_not_warned_of(
     program: Program, registry: EmbeddedRegistry, images: dict[str, Image]
 ) -> None:
-    result = program("mirror", "list", registry.url, "--processes=auto", "--insecure")
+    result = program(
+        "mirror", "list", registry.url, "--processes=auto", "--insecure", "--progress=none"
+    )
 
     assert (result.code, result.err) == (0, "")
 
