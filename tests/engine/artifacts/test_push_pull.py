@@ -242,6 +242,16 @@ def test_archive_that_need_not_be_unpacked_is_a_file(
     assert pulled.untitled_count == 1
 
 
+def test_one_blob_may_have_several_titles(engine: Engine, address: str, tmp_path: Path) -> None:
+    put_artifact(engine, address, *(layer(title) for title in ("a", "b", "c/d")))
+
+    engine.pull_files(address, tmp_path / "out")
+
+    for title in ("a", "b", "c/d"):
+        assert (tmp_path / "out" / title).read_bytes() == BLOB
+    assert set(tree_of(tmp_path / "out")) == {"a", "b", "c", "c/d"}
+
+
 def in_the_way(out: Path, kind: str) -> None:
     out.mkdir()
     outside = out.with_name("outside")
