@@ -117,6 +117,7 @@ class CancelScope:
 
 class _ThreadState(threading.local):
     scope: CancelScope | None = None
+    is_shielded = False
 
 
 _thread_state = _ThreadState()
@@ -129,12 +130,12 @@ def current_scope() -> CancelScope | None:
 
 @contextlib.contextmanager
 def shield_from_cancel() -> Iterator[None]:
-    """Run the block even if the call of this thread is cancelled."""
-    previous, _thread_state.scope = _thread_state.scope, None
+    """Run the block even if the call of this thread, or the whole run, is cancelled."""
+    previous, _thread_state.is_shielded = _thread_state.is_shielded, True
     try:
         yield
     finally:
-        _thread_state.scope = previous
+        _thread_state.is_shielded = previous
 
 
 @contextlib.contextmanager
@@ -185,6 +186,8 @@ class ScopedEvent(threading.Event):
 
     def is_set(self) -> bool:
         """Return whether this thread must stop."""
+        if _thread_state.is_shielded:
+            return False
         if super().is_set():
             return True
         scope = current_scope()
@@ -194,12 +197,13 @@ class ScopedEvent(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until this thread must stop; return False on timeout."""
-        if current_scope() is None:
+        if current_scope() is None and not _thread_state.is_shielded:
             return super().wait(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.is_set():
             remaining = _CANCEL_POLL_INTERVAL if deadline is None else deadline - time.monotonic()
             if remaining <= 0:
                 return False
-            super().wait(min(remaining, _CANCEL_POLL_INTERVAL))
+            pause = min(remaining, _CANCEL_POLL_INTERVAL)
+            time.sleep(pause) if _thread_state.is_shielded else super().wait(pause)
         return True

@@ -30,6 +30,11 @@ def run_push(command: CommandContext) -> int:
         raise UsageError(
             "push needs files and a destination", remedy="write: concil push FILE... REF"
         )
+    if os.path.lexists(destination) and not os.path.lexists(words[0]):
+        raise UsageError(
+            f"{safe_repr(destination)} is a file, and the destination comes last",
+            remedy="write: concil push FILE... REF",
+        )
     address = parse_address(destination)
     files = _read_files(command, words)
     _announce_packing(command, files)

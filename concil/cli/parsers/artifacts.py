@@ -22,12 +22,6 @@ def declare_push(parser: argparse.ArgumentParser) -> None:
         "Push files and directories as an artifact, with the manifest that oras writes. Prints "
         "the address of the artifact by its digest."
     )
-    parser.epilog = (
-        "examples: concil push model.safetensors localhost:5000/models/a:1; "
-        "concil push --artifact-type application/x.model config.json:application/json weights/ "
-        "localhost:5000/models/a:2; "
-        "pg_dump db | concil push - localhost:5000/backup/db:1 --title db.sql"
-    )
     _add_words(parser, "FILE|DIR... REF", f"{_FILES_HELP}; the last one is the destination")
     parser.add_argument(
         "--artifact-type", metavar="TYPE", default="", help="media type of the artifact"
@@ -42,10 +36,6 @@ def declare_attach(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Push files as an artifact that refers to an image, such as an SBOM or a signature. "
         "Prints the address of the artifact by its digest; `concil referrers` lists it."
-    )
-    parser.epilog = (
-        "example: concil attach sbom.json:application/spdx+json --to localhost:5000/app:1 "
-        "--artifact-type application/spdx+json"
     )
     _add_words(parser, "FILE", _FILES_HELP)
     parser.add_argument(
@@ -65,7 +55,6 @@ def declare_pull(parser: argparse.ArgumentParser) -> None:
         "Write the files of an artifact into a directory, and print their paths. Each file "
         "appears once its content has been verified."
     )
-    parser.epilog = "example: concil pull localhost:5000/models/a:1 -o models"
     parser.add_argument("address", metavar="REF", help="host/repository:tag or oci:DIR:NAME")
     parser.add_argument(
         "-o", "--output", metavar="DIR", default=".", help="directory (default: the current one)"
@@ -82,7 +71,6 @@ def declare_referrers(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "List what refers to an image: signatures, attestations, SBOMs and attached files."
     )
-    parser.epilog = "example: concil referrers localhost:5000/app:1 --format json"
     parser.add_argument("address", metavar="REF", help=common.REF_HELP)
     parser.add_argument(
         "--artifact-type", metavar="TYPE", default="", help="list only those of this type"

@@ -7,21 +7,19 @@ import os
 import posixpath
 import stat
 import threading
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from concil.config import MIB
+from concil.engine.artifacts.gzip_writer import GzipWriter
 from concil.engine.artifacts.tar_header import BLOCK_SIZE, DIRECTORY, LINK, REGULAR, Member
-from concil.engine.blobs.temporary import open_temporary, temporary_source, write_temporary
+from concil.engine.blobs.temporary import open_temporary, temporary_source
 from concil.errors import Cancelled, UsageError, safe_repr
 from concil.fs.local_file import LocalFile, disk_error
-from concil.oci.digest import Digest, Verifier
+from concil.oci.digest import Digest
 from concil.transfer.blob.source import BlobSource
 
-_GZIP = 31  # wbits of zlib for the gzip format
 _READ_SIZE = MIB
 _HALF_SECOND = 5 * 10**8  # nanoseconds; times are rounded
 _LAST_TIME = 8**11 - 1  # seconds since the epoch; the largest that a tar header can store
@@ -49,7 +47,7 @@ def packed_directory(path: Path, title: str, cancel: threading.Event) -> Iterato
         StoreError: it cannot be read, or the disk is full.
     """
     with open_temporary() as file:
-        writer = _GzipWriter(file)
+        writer = GzipWriter(file)
         for member, content in _members(path, title):
             if cancel.is_set():
                 raise Cancelled(f"stopped while packing {safe_repr(str(path))}")
@@ -63,26 +61,6 @@ def packed_directory(path: Path, title: str, cancel: threading.Event) -> Iterato
             temporary_source(file, compressed.position, compressed.digest(), str(path)),
             writer.plain.digest(),
         )
-
-
-class _GzipWriter:
-    """Compresses and hashes what is written."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.plain, self.compressed = Verifier(), Verifier()
-        self._file = file
-        self._compressor = zlib.compressobj(wbits=_GZIP)
-
-    def write(self, data: bytes | memoryview) -> None:
-        self.plain.update(data)
-        self._write_compressed(self._compressor.compress(data))
-
-    def finish(self) -> None:
-        self._write_compressed(self._compressor.flush())
-
-    def _write_compressed(self, data: bytes) -> None:
-        self.compressed.update(data)
-        write_temporary(self._file, data)
 
 
 def _members(root: Path, title: str) -> Iterator[tuple[Member, LocalFile | None]]:
@@ -152,7 +130,7 @@ def is_link_inside(name: str, target: str, title: str) -> bool:
     return resolved == title or resolved.startswith(f"{title}/")
 
 
-def _copy_file(file: LocalFile, writer: _GzipWriter, cancel: threading.Event) -> None:
+def _copy_file(file: LocalFile, writer: GzipWriter, cancel: threading.Event) -> None:
     buffer = memoryview(bytearray(min(_READ_SIZE, max(1, file.size))))
     with file.open() as reader:
         while count := reader.readinto(buffer):

@@ -109,6 +109,7 @@ class ArtifactPuller:
             known = self.context.journal.find_digest(file.identity.path, file.identity.to_text)
             if known is None or known.algorithm != blob.digest.algorithm:
                 known = file.compute_digest(blob.digest.algorithm, cancel=self.context.cancel)
+                self.context.journal.save_digest(file.identity.path, file.identity.to_text, known)
         except ConcilError:
             if self.context.cancel.is_set():
                 raise

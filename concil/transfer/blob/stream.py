@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import stat
-from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 from concil.errors import Cancelled, ConcilError, ProtocolViolation, SessionLost, StoreError
@@ -140,8 +139,7 @@ class StreamUpload:
         if expected_digest is not None:
             self._verifier = Verifier(expected_digest.algorithm)
         try:
-            for base, chunk in self._chunks(first):
-                self._send(memoryview(chunk), base)
+            self._send_all([first])
             digest, size = self._verifier.digest(), self._verifier.position
             self._verifier.verify(expected_digest, None, self._reader.name)
             self._writer.set_size(size)
@@ -161,14 +159,16 @@ class StreamUpload:
             else:
                 return
 
-    def _chunks(self, first: bytearray) -> Iterator[tuple[int, bytearray]]:
-        """Yield chunks with their positions, hashed."""
-        chunk = first
-        while chunk:
+    def _send_all(self, pending: list[bytearray]) -> None:
+        """Send the chunk in ``pending`` and the rest of the stream, hashed.
+
+        The list is the only reference to a chunk: it is freed before the next one is read.
+        """
+        while pending[0]:
             base = self._verifier.position
-            self._verifier.update(chunk)
-            yield base, chunk
-            chunk = self._reader.read_block(self._writer.chunk_size)
+            self._verifier.update(pending[0])
+            self._send(memoryview(pending.pop()), base)
+            pending.append(self._reader.read_block(self._writer.chunk_size))
 
     def _send(self, chunk: memoryview, base: int) -> None:
         """Send the bytes from ``base`` on until the destination has acknowledged all of them."""

@@ -180,6 +180,7 @@ def test_blob_is_mounted_and_deleted(cli: Cli, registry: EmbeddedRegistry) -> No
 BAD = [
     (["push"], "write: concil push"),
     (["push", "HOST/a:1"], "write: concil push"),
+    (["push", "HOST/a:1", "config.json"], "the destination comes last"),
     (["push", "missing", "HOST/a:1"], "no such file: 'missing'"),
     (["push", "config.json:nothing", "HOST/a:1"], "not a media type"),
     (["push", ":text/plain", "HOST/a:1"], "has no path"),

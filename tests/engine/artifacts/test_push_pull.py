@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from concil.errors import Cancelled, ConcilError, ContentError, NotFound, UsageE
 from concil.oci.artifact import CREATED, EMPTY_BLOB, EMPTY_CONFIG, TITLE, UNPACK
 from concil.oci.digest import Digest
 from tests.engine.artifacts.oras_model import BLOB, CONTENT_DIGEST, make_model, tree_of
+from tests.engine.artifacts.oras_model import TIME as TIME_OF_FILES
 from tests.engine.artifacts.test_titles import UNSAFE
 from tests.engine.engine_setup import CHUNK, Registry, engine_of
 from tests.engine.relayed_registries import SIZE, RelayedRegistry
@@ -38,6 +40,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_model(directory / "model")
     (directory / "large.bin").write_bytes(make_blob(1, SIZE))
     (directory / "empty").write_bytes(b"")
+    (directory / "directory").mkdir()
+    (directory / "directory" / "large").write_bytes(make_blob(2, SIZE))
+    for name in ("directory/large", "directory"):
+        os.utime(directory / name, (TIME_OF_FILES, TIME_OF_FILES))
     monkeypatch.chdir(directory)
     return directory
 
@@ -236,6 +242,16 @@ def test_archive_that_need_not_be_unpacked_is_a_file(
     assert pulled.untitled_count == 1
 
 
+def test_one_blob_may_have_several_titles(engine: Engine, address: str, tmp_path: Path) -> None:
+    put_artifact(engine, address, *(layer(title) for title in ("a", "b", "c/d")))
+
+    engine.pull_files(address, tmp_path / "out")
+
+    for title in ("a", "b", "c/d"):
+        assert (tmp_path / "out" / title).read_bytes() == BLOB
+    assert set(tree_of(tmp_path / "out")) == {"a", "b", "c", "c/d"}
+
+
 def in_the_way(out: Path, kind: str) -> None:
     out.mkdir()
     outside = out.with_name("outside")
@@ -363,8 +379,6 @@ class StopAt:
 def test_interrupted_push_is_resumed(
     registry: Registry, repository: str, here: Path, journal: Journal, content: str
 ) -> None:
-    (here / "directory").mkdir()
-    (here / "directory" / "large").write_bytes(make_blob(2, SIZE))
     address = f"{registry.url}/{repository}:1"
     first, second = StopAt(2 * CHUNK), StopAt(2**62)
     with Relay(registry.host, rate=RATE) as relay:
@@ -388,8 +402,6 @@ def test_interrupted_push_is_resumed(
 def test_interrupted_pull_is_resumed(
     registry: Registry, repository: str, here: Path, journal: Journal, content: str
 ) -> None:
-    (here / "directory").mkdir()
-    (here / "directory" / "large").write_bytes(make_blob(2, SIZE))
     address = f"{registry.url}/{repository}:1"
     first, second = StopAt(2 * CHUNK), StopAt(2**62)
     with engine_of() as engine:

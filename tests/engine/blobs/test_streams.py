@@ -247,6 +247,29 @@ def test_wait_for_a_silent_pipe_can_be_cancelled(registry: Registry, repository:
         os.close(writer)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_cancelled_stream_leaves_no_session(
+    registry: Registry, session_count: Callable[[], int], repository: str, *, whole: bool
+) -> None:
+    stop = threading.Event()
+    with engine_of() as engine:
+
+        class Cancelling(io.BytesIO):
+            """A stream during whose fourth chunk its call, or the whole engine, is cancelled."""
+
+            def read(self, size: int | None = -1, /) -> bytes:
+                if self.tell() > MIDDLE:
+                    engine.cancel() if whole else stop.set()
+                return super().read(size)
+
+        with pytest.raises(Cancelled):
+            engine.push_blob(
+                Cancelling(make_blob(8, SIZE)), f"{registry.url}/{repository}", cancel=stop
+            )
+
+    assert session_count() == 0
+
+
 def test_no_more_than_a_chunk_is_read_ahead() -> None:
     stream = io.BytesIO(bytes(100))
     reader = StreamReader(stream, TransferContext(replace(QUICK)), "stream")
