@@ -30,6 +30,8 @@ VERBS = {
     "serve": (f"{_PARSERS}.serve:declare", "serve an OCI layout directory as a registry"),
     "demo": (f"{_PARSERS}.demo:declare", "demonstrate a mirror between two local registries"),
 }
+# Names that other tools have for a verb.
+ALIASES = {"cp": "copy", "ls": "tags", "sync": "mirror"}
 
 
 def load_function(path: str) -> Callable[..., Any]:
