@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from concil.cli.context import CommandContext
 from concil.cli.open_stores import open_store_factory
 from concil.cli.options import settings
@@ -14,6 +16,9 @@ from concil.oci.address import Address, LayoutAddress, parse_address
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.platform import Platform
+
+if TYPE_CHECKING:
+    from concil.transfer.context import TransferContext
 
 
 def run_tags(command: CommandContext) -> int:
@@ -39,7 +44,7 @@ def run_digest(command: CommandContext) -> int:
         if platform is None:
             digest = find_image(store, address).digest
         else:
-            digest, _ = fetch_manifest(store, address, platform)
+            digest, _ = fetch_manifest(command, store, address, platform)
     results.print_line(str(digest))
     return DONE
 
@@ -50,7 +55,7 @@ def run_manifest(command: CommandContext) -> int:
     platform = single_platform(command)
     with open_store_factory(command) as stores:
         store = stores.open_source(address, settings.build_endpoint_options(command.arguments))
-        _, manifest = fetch_manifest(store, address, platform)
+        _, manifest = fetch_manifest(command, store, address, platform)
     results.print_text(manifest.body)
     return DONE
 
@@ -99,18 +104,38 @@ def find_image(store: SourceStore, address: Address) -> Descriptor:
     )
 
 
+def create_context(command: CommandContext) -> TransferContext:
+    """Return the context in which a command reads blobs."""
+    from concil.transfer.context import TransferContext  # noqa: PLC0415  # not for a digest
+
+    return TransferContext(settings.build_config(command.arguments), command.shutdown.event)
+
+
 def fetch_manifest(
-    store: SourceStore, address: Address, platform: Platform | None
+    command: CommandContext, store: SourceStore, address: Address, platform: Platform | None
 ) -> tuple[Digest, Manifest]:
     """Fetch the manifest at an address; for a platform, that of the platform's image.
 
     Raises:
         NotFound: there is no such image, or none for the platform.
     """
-    from concil.transfer.image.graph import select_platforms  # noqa: PLC0415  # not for a digest
+    from concil.transfer.blob.image_config import (  # noqa: PLC0415  # not for a digest
+        is_other_platform,
+        platform_of,
+        read_config,
+    )
+    from concil.transfer.image.graph import (  # noqa: PLC0415  # as above
+        missing_platform_error,
+        select_platforms,
+    )
 
     manifest = store.get_manifest(reference_in_store(address))
     selected = select_platforms(manifest, [platform] if platform else [], str(address))
     if isinstance(selected, Descriptor):
         return selected.digest, store.get_manifest(str(selected.digest))
+    if platform is not None:
+        config = read_config(store, manifest, create_context(command), str(address))
+        existing = platform_of(config)
+        if is_other_platform(existing, [platform]):
+            raise missing_platform_error(str(address), [platform], [str(existing)])
     return address.digest or manifest.digest, manifest

@@ -119,7 +119,8 @@ def add_platform(parser: argparse.ArgumentParser, help_text: str) -> None:
         action="append",
         default=[],
         metavar="OS/ARCH[/VARIANT]",
-        help=f"{help_text}, for example linux/amd64,linux/arm/v7; may be repeated",
+        help=f"{help_text}, for example linux/amd64,linux/arm/v7, or local for this machine; may "
+        "be repeated",
     )
 
 

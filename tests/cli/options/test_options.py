@@ -137,7 +137,10 @@ def test_verbosity_counts_before_and_behind_the_verb() -> None:
         (("copy", "a", "b", "--plaform=x/y"), "did you mean --platform? see: concil copy --help"),
         (("blob",), "blob needs a verb: push, pull or head; see: concil blob --help"),
         (("blob", "psuh"), "blob has no verb 'psuh'; did you mean push? see: concil blob --help"),
-        (("blob", "push", "a", "b", "--job"), "blob push has no option --job; did you mean --jobs?"),
+        (
+            ("blob", "push", "a", "b", "--job"),
+            "blob push has no option --job; did you mean --jobs?",
+        ),
         (("blob", "push", "a", "b", "c"), "see: concil blob push --help"),
         (("transfers", "forgte"), "did you mean forget?"),
         (("copy", "--jobs"), "-j/--jobs needs a value; see: concil copy --help"),
