@@ -103,6 +103,13 @@ class ConcilError(RuntimeError):
     """Base class of all exceptions of concil."""
 
     remedy: str = ""
+    host: str = ""  # host[:port] that failed; "" if it is not about a host
+    reason: str = ""  # the cause without the object, equal for equal causes; "" if unknown
+
+    @property
+    def summary(self) -> str:
+        """The message for people: what failed, then why."""
+        return str(self)
 
     @property
     def transient(self) -> bool:

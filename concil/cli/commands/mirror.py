@@ -22,6 +22,7 @@ from concil.cli.output.errors import (
     describe_error,
     single_line,
 )
+from concil.cli.output.failed_images import failure_lines, listing_failure_lines, retry_hint
 from concil.cli.output.notes import print_notes
 from concil.cli.output.preview import (
     PruneTotals,
@@ -30,12 +31,7 @@ from concil.cli.output.preview import (
     prune_destinations,
 )
 from concil.cli.output.reports import Reports, is_html, report_title
-from concil.cli.output.summaries import (
-    failure_lines,
-    listing_failure_lines,
-    mirror_exit_code,
-    summary,
-)
+from concil.cli.output.summaries import mirror_exit_code, summary
 from concil.engine.engine import Engine
 from concil.errors import UsageError
 from concil.oci.address import DOCKER_ARCHIVE, LayoutAddress, parse_address
@@ -91,7 +87,7 @@ def run(command: CommandContext) -> int:
     command.display.close()
     report_errors = [f"concil: {describe_error(error)}" for error in reports.errors]
     for line in [
-        *failure_lines(report, probes),
+        *failure_lines(report, probes, retry_hint(arguments)),
         *listing_failure_lines(expansion),
         *pruned.failure_lines(),
         *report_errors,

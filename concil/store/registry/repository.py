@@ -23,7 +23,7 @@ from concil.fs.resume_state import WriterState
 from concil.http import errors, unsafe_fast_path
 from concil.http.exchange.response_body import ResponseBody
 from concil.http.transport import content_length
-from concil.http.urls import redact_url
+from concil.http.urls import describe_request, redact_url
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.registry import manifest_check
@@ -78,7 +78,7 @@ class RegistryBlobReader:
                 return self._fill_buffer(self._receive, buffer)
             piece = self._raw.read1(len(buffer), decode_content=False)
         except _CONNECTION_ERRORS as error:
-            what = f"GET {redact_url(self._url)}"
+            what = describe_request("GET", self._url)
             raise errors.translate(error, what, has_answered=True) from error
         buffer[: len(piece)] = piece
         return len(piece)

@@ -35,7 +35,7 @@ class DeniedHosts:
         with self._lock:
             if host in self._error_by_host:
                 return self._error_by_host[host]
-            self._error_by_host[host] = NotTried(str(error), remedy=error.remedy)
+            self._error_by_host[host] = NotTried(error.summary, remedy=error.remedy)
         return error
 
 
