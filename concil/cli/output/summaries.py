@@ -10,6 +10,7 @@ from concil.cli.output.errors import (
     PARTIAL_FAILURE,
     exit_code,
 )
+from concil.cli.output.failed_images import failure_lines, listing_failure_lines
 from concil.display.output import format_size
 from concil.errors import ConcilError
 from concil.progress.events import State
@@ -17,6 +18,8 @@ from concil.transfer.mirror.report import BlobTotals, MirrorReport
 
 __all__ = [
     "describe_blobs",
+    "failure_lines",
+    "listing_failure_lines",
     "mirror_exit_code",
     "summary",
 ]
