@@ -17,15 +17,9 @@ class StatusError(RegistryError, requests.HTTPError):
         self.status: int = response.status_code
         self.retry_after: float | None = None  # seconds, from the Retry-After header
         self.is_permanent = False  # a retry would fail again, whatever the status
-        self.operation = ""  # what failed: "cannot read HOST/REPOSITORY:TAG"
         self.codes: tuple[str, ...] = ()  # the registry's error codes
         if remedy:
             self.remedy = remedy
-
-    @property
-    def summary(self) -> str:
-        """The message for people: what failed, then the status."""
-        return f"{self.operation}: {self.reason}" if self.operation and self.reason else str(self)
 
     @property
     def transient(self) -> bool:

@@ -13,6 +13,7 @@ from typing import NoReturn, Self
 from concil.config import Timeouts, TransferConfig
 from concil.engine import layer
 from concil.engine.components import EngineComponents
+from concil.engine.image_methods import ImageMethods
 from concil.engine.image_resolver import Endpoints
 from concil.engine.store_factory import list_images
 from concil.errors import UsageError
@@ -37,7 +38,7 @@ GRACE_PERIOD = 10.0  # seconds for chunks in flight after an error
 ABANDON_GRACE_PERIOD = 2.0  # seconds for threads to notice that they are abandoned
 
 
-class Engine:
+class Engine(ImageMethods):
     """Worker threads, connections and settings of one run. Any thread may call any method.
 
     Use it in a ``with`` block, or call `close`. Do not call the engine from a progress callback
@@ -280,22 +281,6 @@ class Engine:
         arguments.check_instance("pruning", pruning, PruneOptions)
         with self._components.archive_call(cancel) as archives:
             return self._components.prune(address, pruning, archives)
-
-    def tags(self, address: str) -> Iterator[str]:
-        """Yield the tags of a repository, or the names in a layout or archive, page by page.
-
-        Raises:
-            NotFound: there is no such repository, layout or archive.
-        """
-        yield from self._components.image_resolver.list_tags(
-            parse_address(address), self._components.denied_hosts
-        )
-
-    def repositories(self, registry: str) -> Iterator[str]:
-        """Yield the repositories of ``[http://]host[:port]``, if the registry lists them."""
-        return self._components.image_resolver.list_repositories(
-            arguments.check_str("registry", registry), self._components.denied_hosts
-        )
 
     def open_layer(self, address: str) -> layer.LayerArchive:
         """Open a layer as a `tarfile.TarFile` in stream mode; closing it verifies all bytes.

@@ -17,7 +17,9 @@ from concil.transfer.mirror.report import MirrorItem, MirrorReport
 _MAX_NAMES = 3  # names of images in the line of a group
 
 
-def failure_lines(report: MirrorReport, probes: Sequence[MirrorItem], hint: str) -> Iterator[str]:
+def failure_lines(
+    report: MirrorReport, probes: Sequence[MirrorItem], hint: str = ""
+) -> Iterator[str]:
     """Yield the lines of the failed images of a mirror, in the order of the plan.
 
     Images that failed for the same reason at the same host are one line. Images that do not exist

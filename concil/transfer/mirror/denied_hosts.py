@@ -35,7 +35,10 @@ class DeniedHosts:
         with self._lock:
             if host in self._error_by_host:
                 return self._error_by_host[host]
-            self._error_by_host[host] = NotTried(error.summary, remedy=error.remedy)
+            not_tried = NotTried(str(error), remedy=error.remedy)
+            not_tried.host, not_tried.operation = error.host, error.operation
+            not_tried.reason = error.reason
+            self._error_by_host[host] = not_tried
         return error
 
 
