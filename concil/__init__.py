@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from concil.dockerhub import DockerHub, parse_docker_url
     from concil.engine.engine import Engine
     from concil.engine.image_resolver import Endpoints
+    from concil.engine.images.image_diff import FieldDifference, ImageDiff, PlatformDifference
+    from concil.engine.images.image_tree import TreeNode
+    from concil.engine.images.tags import TagDetails
+    from concil.engine.images.usage import DiskUsage, ImageUsage
     from concil.engine.layer import LayerArchive
     from concil.engine.store_factory import EndpointOptions
     from concil.engine.verified_response import VerifiedResponse
@@ -42,14 +46,18 @@ __all__ = [
     "Credentials",
     "Descriptor",
     "Digest",
+    "DiskUsage",
     "DockerHub",
     "EndpointOptions",
     "Endpoints",
     "Engine",
     "Event",
+    "FieldDifference",
     "ForeignLayers",
     "HostLimits",
+    "ImageDiff",
     "ImageResult",
+    "ImageUsage",
     "Journal",
     "LayerArchive",
     "Manifest",
@@ -57,6 +65,7 @@ __all__ = [
     "MirrorReport",
     "Outcome",
     "Platform",
+    "PlatformDifference",
     "ProgressSink",
     "PruneOptions",
     "PruneResult",
@@ -66,9 +75,11 @@ __all__ = [
     "State",
     "SupportsIsSet",
     "TLSSettings",
+    "TagDetails",
     "Timeline",
     "Timeouts",
     "TransferConfig",
+    "TreeNode",
     "VerifiedResponse",
     "load_baseline",
     "parse_docker_url",
@@ -111,6 +122,10 @@ _EXPORTS = {
     "plan.load_baseline": ("load_baseline",),
     "store.airgap.baseline": ("Baseline",),
     "engine.store_factory": ("EndpointOptions",),
+    "engine.images.image_diff": ("FieldDifference", "ImageDiff", "PlatformDifference"),
+    "engine.images.image_tree": ("TreeNode",),
+    "engine.images.tags": ("TagDetails",),
+    "engine.images.usage": ("DiskUsage", "ImageUsage"),
     "report.timeline": ("Timeline",),
     "transfer.blob.transfer": ("BlobResult",),
     "transfer.image.job": ("ForeignLayers",),

@@ -23,6 +23,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "blob pull": (f"blob pull registry.example/team/model@sha256:{'4' * 64} -o model.bin",),
     "blob head": (f"blob head registry.example/team/model@sha256:{'4' * 64}",),
     "tags": ("tags registry.example/team/app", "tags oci:images"),
+    "ls": ("ls registry.example", "ls registry.example/team/app", "ls -l oci:images"),
+    "tag": ("tag registry.example/team/app:1.4.2 1.4 1 latest",),
+    "tree": ("tree registry.example/team/app:1", "tree --format json oci:images:app"),
+    "config": (
+        "config docker.io/library/alpine:3",
+        "config --platform linux/arm64 --format json docker.io/library/alpine:3",
+    ),
+    "diff": ("diff registry.example/team/app:1 mirror.example/team/app:1",),
+    "du": ("du registry.example/team/app:1 registry.example/team/app:2", "du plan.toml"),
     "digest": (
         "digest docker.io/library/alpine:3",
         "digest --platform linux/arm64 docker.io/library/alpine:3",
@@ -32,7 +41,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "inspect docker.io/library/alpine:3",
         "inspect --platform linux/arm64 docker.io/library/alpine:3",
     ),
-    "delete": ("delete registry.example/team/app:old",),
+    "delete": (
+        "delete registry.example/team/app:old",
+        "delete --tag-only registry.example/team/app:old",
+    ),
     "login": (
         "login registry.example",
         "login -u alice --password-stdin registry.example/team",

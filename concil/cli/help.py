@@ -13,7 +13,7 @@ concil copies images and blobs between OCI registries, layouts, archives and fil
 
   concil copy docker.io/library/alpine:3 registry.example/library/alpine:3
   concil mirror images.txt registry.example/mirror
-  concil inspect docker.io/library/alpine:3
+  concil ls registry.example/team/app
   concil login registry.example
 
 All verbs: concil --help. One verb: concil help copy.

@@ -8,10 +8,10 @@ from typing import Any
 from concil.engine.components import EngineComponents
 from concil.engine.images import tags as image_tags
 from concil.engine.images.description import describe_image
-from concil.engine.images.diff import ImageDiff, diff_images
+from concil.engine.images.image_diff import ImageDiff, diff_images
+from concil.engine.images.image_tree import TreeNode, TreeReader
 from concil.engine.images.reader import ImageManifest, ImageReader
 from concil.engine.images.tags import TagDetails
-from concil.engine.images.tree import TreeNode, TreeReader
 from concil.engine.images.usage import DiskUsage, measure_usage
 from concil.engine.store_factory import reference_in_store
 from concil.errors import NotFound, UsageError
@@ -20,6 +20,7 @@ from concil.oci.manifest import Digest
 from concil.oci.platform import Platform
 from concil.runtime import arguments
 from concil.runtime.cancellation import SupportsIsSet, call_scope
+from concil.transfer.mirror.report import MirrorItem
 
 
 class ImageMethods:
@@ -178,14 +179,19 @@ class ImageMethods:
             return diff_images(reader, *images, selected)
 
     def disk_usage(
-        self, addresses: Iterable[str], *, cancel: SupportsIsSet | None = None
+        self, images: Iterable[str | MirrorItem], *, cancel: SupportsIsSet | None = None
     ) -> DiskUsage:
         """Return how many bytes images have, alone and in common with each other.
 
         Images that cannot be read have an ``error``.
+
+        Args:
+            images: addresses, or items of a mirror, whose sources and platforms count.
+            cancel: when set, cancels this call only.
         """
+        items = (i if isinstance(i, MirrorItem) else MirrorItem(i, i) for i in images)
         with call_scope(cancel):
-            return measure_usage(self._reader, arguments.to_str_tuple("addresses", addresses))
+            return measure_usage(self._reader, items)
 
     def _read(self, address: str, platform: str | None) -> ImageManifest:
         return self._reader.read(address, None if platform is None else Platform.parse(platform))

@@ -55,8 +55,9 @@ def _explain_docker(name: str) -> str:
 
 def _explain_podman(name: str) -> str:
     return (
-        f"read it with: podman save --format oci-archive -o image.tar {_shown(name)}, and then "
-        "oci-archive:image.tar; write oci-archive:image.tar, and then: podman load -i image.tar"
+        f"read it with: podman save -o image.tar {_shown(name)}, and then "
+        "docker-archive:image.tar; write docker-archive:image.tar, and then: podman load -i "
+        "image.tar"
     )
 
 

@@ -40,7 +40,7 @@ def test_oci_with_slashes_and_a_name_is_ambiguous() -> None:
     ("text", "ways"),
     [
         ("docker-daemon:alpine:3", ("docker save -o image.tar alpine:3", "docker load")),
-        ("containers-storage:alpine:3", ("podman save --format oci-archive", "podman load")),
+        ("containers-storage:alpine:3", ("podman save -o image.tar alpine:3", "podman load")),
         ("dir:./x", ("skopeo copy dir:./x oci:./x-oci",)),
         ("ostree:a", ("oci:DIR",)),
         ("sif:a", ("oci:DIR",)),

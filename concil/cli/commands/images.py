@@ -1,4 +1,4 @@
-"""`concil tags`, `digest`, `manifest` and `delete`."""
+"""`concil tags`, `tag`, `digest`, `manifest` and `delete`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concil.cli.context import CommandContext
 from concil.cli.open_stores import open_store_factory
 from concil.cli.options import settings
 from concil.cli.output import results
-from concil.cli.output.addresses import address_by_digest
+from concil.cli.output.addresses import address_by_digest, address_with_name
 from concil.cli.output.errors import DONE
 from concil.engine.store_factory import SourceStore, reference_in_store
 from concil.errors import NotFound, UsageError
@@ -60,16 +60,31 @@ def run_manifest(command: CommandContext) -> int:
     return DONE
 
 
+def run_tag(command: CommandContext) -> int:
+    """Add tags to an image, and print the address of each."""
+    from concil.cli.open_engine import open_engine  # noqa: PLC0415  # imports the engine
+    from concil.engine.images.tags import new_tag  # noqa: PLC0415  # as above
+    from concil.transfer.journal import Journal  # noqa: PLC0415  # as above
+
+    arguments = command.arguments
+    address = parse_address(arguments.address)
+    names = [new_tag(address, text) for text in arguments.new_tags]
+    with open_engine(command, journal=Journal(None)) as engine:
+        digest = engine.tag(arguments.address, arguments.new_tags)
+    for name in names:
+        results.print_line(f"{address_with_name(address, name)}@{digest}")
+    return DONE
+
+
 def run_delete(command: CommandContext) -> int:
     """Delete an image, and print what was deleted."""
-    address = parse_address(command.arguments.address)
-    name = address.name if isinstance(address, LayoutAddress) else address.tag
-    if not name and not address.digest:
-        raise UsageError(f"{address} does not name an image", remedy="give a tag or a digest")
+    from concil.engine.images.tags import delete_image  # noqa: PLC0415  # not for a digest
+
+    arguments = command.arguments
+    address = parse_address(arguments.address)
     with open_store_factory(command) as stores:
-        store = stores.open_source(address, settings.build_endpoint_options(command.arguments))
-        digest = find_image(store, address).digest
-        store.delete_manifest(reference_in_store(address))
+        store = stores.open_source(address, settings.build_endpoint_options(arguments))
+        digest = delete_image(store, address, tag_only=arguments.tag_only)
     results.print_line(address_by_digest(address, digest))
     return DONE
 

@@ -85,9 +85,10 @@ def run(command: CommandContext) -> int:
         report = _mirror(command, mirror, expansion, reports)
         pruned = _prune(command, engine, expansion, reports)
     command.display.close()
+    json_reports = [name for name in arguments.report if not is_html(Path(name))]
     report_errors = [f"concil: {describe_error(error)}" for error in reports.errors]
     for line in [
-        *failure_lines(report, probes, retry_hint(arguments)),
+        *failure_lines(report, probes, "" if arguments.dry_run else retry_hint(json_reports)),
         *listing_failure_lines(expansion),
         *pruned.failure_lines(),
         *report_errors,

@@ -112,6 +112,16 @@ def add_connection(
     return group
 
 
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Add ``--format``."""
+    parser.add_argument(
+        "--format",
+        choices=("table", "json"),
+        default="table",
+        help="print text for people (the default), or one JSON document",
+    )
+
+
 def add_platform(parser: argparse.ArgumentParser, help_text: str) -> None:
     """Add ``--platform``."""
     parser.add_argument(

@@ -31,6 +31,7 @@ OPTION_BY_PARAMETER = {
     "referrers=True": "--referrers",
     "verify=FILE": "--cacert FILE",
     "verify=False": "--insecure",
+    "tag_only=True": "--tag-only",
     "without_limit=True": "--prune-all",
     "workers=": "--jobs",
 }

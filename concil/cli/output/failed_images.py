@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from concil.cli.output.errors import describe_error, replace_parameters, single_line
-from concil.cli.output.reports import is_html
 from concil.errors import ConcilError, NotFound, NotTried, StatusError
 from concil.oci.address import parse_address
 from concil.plan.expand import PlanExpansion
@@ -77,11 +74,12 @@ def group_lines(
             yield single_line(f"{line}; {hint}" if hint else line)
 
 
-def retry_hint(arguments: argparse.Namespace) -> str:
-    """Return how to copy the failed images of a mirror; "" for a dry run."""
-    if arguments.dry_run:
-        return ""
-    reports = [name for name in arguments.report if not is_html(Path(name))]
+def retry_hint(reports: Sequence[str]) -> str:
+    """Return how to copy the failed images of a mirror.
+
+    Args:
+        reports: the JSON reports of the run.
+    """
     by_report = f", or with --retry-failed {reports[0]}" if reports else ""
     return f"then run the same command again{by_report}"
 

@@ -14,7 +14,12 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.platform import Platform
 from concil.runtime import arguments
-from concil.transfer.blob.image_config import is_other_platform, platform_of, read_config
+from concil.transfer.blob.image_config import (
+    CONFIG_TYPES,
+    is_other_platform,
+    platform_of,
+    read_config,
+)
 from concil.transfer.image.graph import (
     MAX_MANIFESTS,
     GraphReader,
@@ -118,6 +123,12 @@ def check_count(count: int, name: str) -> None:
     """Raise InvalidManifest if there are more manifests than any regular image has."""
     if count > MAX_MANIFESTS:
         raise InvalidManifest(f"{name}: there are more than {MAX_MANIFESTS} manifests")
+
+
+def artifact_type_of(manifest: Manifest) -> str:
+    """Return the artifact type of a manifest; "" for an image."""
+    artifact_type = manifest.artifact_type
+    return "" if artifact_type in CONFIG_TYPES else artifact_type
 
 
 def blobs_of(node: Node) -> dict[Digest, int]:

@@ -159,8 +159,8 @@ def delete_image(store: SourceStore, address: Address, *, tag_only: bool) -> Dig
     except StatusError as error:
         if error.status in _UNSUPPORTED_STATUSES:
             error.remedy = (
-                "this registry cannot delete a tag alone; without --tag-only the image is deleted "
-                "with all of its tags"
+                "this registry cannot delete a tag alone; without tag_only=True the image is "
+                "deleted with all of its tags"
             )
         raise
     if store.find_manifest(str(descriptor.digest)) is None:

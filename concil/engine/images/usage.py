@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from concil.engine.images.reader import ImageReader, blobs_of
 from concil.errors import ConcilError
+from concil.oci.address import parse_address
+from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
+from concil.oci.platform import Platform
+from concil.transfer.image.graph import select_platforms
+from concil.transfer.mirror.report import MirrorItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +46,21 @@ class DiskUsage:
         return sum(image.total for image in self.images)
 
 
-def measure_usage(reader: ImageReader, addresses: Iterable[str]) -> DiskUsage:
-    """Return the disk usage of images; those that cannot be read have an error."""
+def measure_usage(reader: ImageReader, items: Iterable[MirrorItem]) -> DiskUsage:
+    """Return the disk usage of the sources of items; one that cannot be read has an error."""
     sizes: dict[Digest, int] = {}
     counts: Counter[Digest] = Counter()
     images: list[tuple[str, dict[Digest, int], ConcilError | None]] = []
-    for address in dict.fromkeys(addresses):
+    for item in dict.fromkeys(items):
+        name = str(parse_address(item.source))
         try:
-            image = reader.read(address)
-            blobs = blobs_of(reader.read_graph(image))
+            blobs = _measure(reader, item)
         except ConcilError as error:
-            images.append((address, {}, error))
+            images.append((name, {}, error))
             continue
         sizes |= blobs
         counts.update(blobs.keys())
-        images.append((image.name, blobs, None))
+        images.append((name, blobs, None))
     return DiskUsage(
         tuple(
             ImageUsage(
@@ -70,3 +75,18 @@ def measure_usage(reader: ImageReader, addresses: Iterable[str]) -> DiskUsage:
         sum(size for digest, size in sizes.items() if counts[digest] > 1),
         tuple(error for _, _, error in images if error is not None),
     )
+
+
+def _measure(reader: ImageReader, item: MirrorItem) -> dict[Digest, int]:
+    """Return the sizes of the blobs and manifests that a copy of an item would need."""
+    image = reader.read(item.source)
+    platforms = [Platform.parse(text) for text in item.platforms]
+    if len(platforms) == 1:
+        image = reader.select(image, platforms[0])
+    elif platforms:
+        selected = select_platforms(image.manifest, platforms, image.name)
+        if isinstance(selected, Descriptor):  # several names of one platform
+            image = reader.select(image, platforms[0])
+        else:
+            image = replace(image, manifest=selected, digest=selected.digest)
+    return blobs_of(reader.read_graph(image))

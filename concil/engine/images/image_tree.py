@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from concil.engine.images.reader import ImageManifest, ImageReader, check_count
+from concil.engine.images.reader import ImageManifest, ImageReader, artifact_type_of, check_count
 from concil.errors import ConcilError, NotFound
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
@@ -83,7 +83,7 @@ class TreeReader:
         return TreeNode(
             str(digest),
             manifest.media_type,
-            manifest.artifact_type if is_artifact else "",
+            artifact_type_of(manifest) if is_artifact else "",
             str(platform) if platform is not None else "",
             len(manifest.body) + sum(blobs.values()),
             entry.relation,

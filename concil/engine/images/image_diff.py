@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from concil.engine.images.reader import ImageManifest, ImageReader, blobs_of
+from concil.engine.images.reader import ImageManifest, ImageReader, artifact_type_of, blobs_of
 from concil.oci.descriptor import Descriptor
 from concil.oci.platform import Platform
 from concil.transfer.image.graph import Node
@@ -103,7 +103,7 @@ def _manifest_fields(image: ImageManifest) -> dict[str, Any]:
     manifest = image.manifest
     fields: dict[str, Any] = {"mediaType": manifest.media_type}
     if not manifest.is_index:
-        fields["artifactType"] = manifest.artifact_type
+        fields["artifactType"] = artifact_type_of(manifest)
     return fields | {"annotations": dict(manifest.annotations)}
 
 
