@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from concil.engine.blobs.blob_stream import SupportsWrite
     from concil.engine.engine import Engine
     from concil.engine.image_resolver import Endpoints
+    from concil.engine.images.image_diff import FieldDifference, ImageDiff, PlatformDifference
+    from concil.engine.images.image_tree import TreeNode
+    from concil.engine.images.tags import TagDetails
+    from concil.engine.images.usage import DiskUsage, ImageUsage
     from concil.engine.layer import LayerArchive
     from concil.engine.store_factory import EndpointOptions
     from concil.engine.verified_response import VerifiedResponse
@@ -55,17 +59,21 @@ __all__ = [
     "Credentials",
     "Descriptor",
     "Digest",
+    "DiskUsage",
     "DockerHub",
     "EndpointOptions",
     "Endpoints",
     "Engine",
     "Event",
+    "FieldDifference",
     "Finding",
     "ForeignLayers",
     "Garbage",
     "GarbageReport",
     "HostLimits",
+    "ImageDiff",
     "ImageResult",
+    "ImageUsage",
     "Journal",
     "LayerArchive",
     "Manifest",
@@ -75,6 +83,7 @@ __all__ = [
     "Plan",
     "PlanItems",
     "Platform",
+    "PlatformDifference",
     "ProgressDisplay",
     "ProgressSink",
     "PruneOptions",
@@ -90,9 +99,11 @@ __all__ = [
     "SupportsRead",
     "SupportsWrite",
     "TLSSettings",
+    "TagDetails",
     "Timeline",
     "Timeouts",
     "TransferConfig",
+    "TreeNode",
     "VerifiedResponse",
     "load_baseline",
     "parse_docker_url",
@@ -143,6 +154,10 @@ _EXPORTS = {
     "store.airgap.baseline": ("Baseline",),
     "store.layout.garbage": ("Garbage", "GarbageReport"),
     "engine.store_factory": ("EndpointOptions",),
+    "engine.images.image_diff": ("FieldDifference", "ImageDiff", "PlatformDifference"),
+    "engine.images.image_tree": ("TreeNode",),
+    "engine.images.tags": ("TagDetails",),
+    "engine.images.usage": ("DiskUsage", "ImageUsage"),
     "report.timeline": ("Timeline",),
     "transfer.blob.stream": ("SupportsRead",),
     "transfer.blob.transfer": ("BlobResult",),

@@ -103,6 +103,14 @@ class ConcilError(RuntimeError):
     """Base class of all exceptions of concil."""
 
     remedy: str = ""
+    host: str = ""  # host[:port] that failed; "" if it is not about a host
+    operation: str = ""  # what failed: "cannot read HOST/REPOSITORY:TAG"; "" if the message says it
+    reason: str = ""  # the cause without the object, equal for equal causes; "" if unknown
+
+    @property
+    def summary(self) -> str:
+        """The message for people: what failed, then why."""
+        return f"{self.operation}: {self.reason}" if self.operation and self.reason else str(self)
 
     @property
     def transient(self) -> bool:

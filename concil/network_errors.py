@@ -17,6 +17,7 @@ class StatusError(RegistryError, requests.HTTPError):
         self.status: int = response.status_code
         self.retry_after: float | None = None  # seconds, from the Retry-After header
         self.is_permanent = False  # a retry would fail again, whatever the status
+        self.codes: tuple[str, ...] = ()  # the registry's error codes
         if remedy:
             self.remedy = remedy
 

@@ -11,6 +11,7 @@ from concil.errors import TRANSIENT_STATUS, RegistryDenied
 from concil.http import status_errors
 from concil.http.sanitize import clean_response
 from concil.http.transport import SendOptions, Transport, drain_response, read_error
+from concil.http.urls import host_of
 
 
 def ping_challenges(transport: Transport, registry_url: str) -> list[Challenge]:
@@ -45,7 +46,8 @@ def check_password(
     """
     response = _ping(transport, registry_url, credentials.basic_header())
     content = read_error(response)
-    error = status_errors.create_status_error(response, content, credentials.description)
+    operation = f"cannot log in to {host_of(registry_url)} with {credentials.description}"
+    error = status_errors.create_status_error(response, content, operation)
     if response.status_code in TRANSIENT_STATUS:
         raise error
     response.close()
@@ -53,11 +55,13 @@ def check_password(
     rejecting_statuses = (400, 401, 403) if was_valid else (401,)
     if response.status_code not in rejecting_statuses:
         return None
-    return RegistryDenied(
+    denied = RegistryDenied(
         str(error),
         response=clean_response(response, content),
         remedy="check the credentials, or log in again",
     )
+    denied.host, denied.operation, denied.reason = error.host, operation, error.reason
+    return denied
 
 
 def _ping(transport: Transport, registry_url: str, authorization: str | None) -> requests.Response:

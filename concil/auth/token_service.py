@@ -27,6 +27,7 @@ from concil.http.redirects import REDIRECT_STATUSES, resolve_location
 from concil.http.sanitize import clean_response
 from concil.http.transport import SendOptions, Transport, read_error
 from concil.http.urls import redact_url
+from concil.http.web_page import describe_web_page, is_web_page
 from concil.runtime.redaction import SECRETS
 
 logger = logging.getLogger(__name__)
@@ -242,24 +243,31 @@ def _password_form(credentials: Credentials | None) -> dict[str, str]:
     }
 
 
-def _describe_request(credentials: Credentials | None) -> str:
+def _describe_request(url: str, credentials: Credentials | None) -> str:
+    action = f"cannot get a token from {redact_url(url)}"
     if credentials is None:
-        return "requested a token without credentials"
+        return f"{action} without credentials"
     if credentials.identity_token is not None and not credentials.password:
-        return f"requested a token with the identity token of {credentials.description}"
-    return f"requested a token as {credentials.description}"
+        return f"{action} with the identity token of {credentials.description}"
+    return f"{action} as {credentials.description}"
 
 
 def _refusal_error(
     response: requests.Response, content: bytes, credentials: Credentials | None
 ) -> ConcilError:
     """Return the error for a refused token request; OAuth2 uses 400 where others use 401."""
-    error = status_errors.create_status_error(response, content, _describe_request(credentials))
+    operation = _describe_request(response.url, credentials)
+    error = status_errors.create_status_error(response, content, operation)
     code = _oauth_error(content)
     if response.status_code == requests.codes.bad_request and code == "invalid_grant":
-        error = RegistryDenied(f"{error}: {code}", response=clean_response(response, content))
-    if credentials is not None and isinstance(error, RegistryDenied):
-        error.remedy = "check the credentials, or log in again"
+        denied = RegistryDenied(f"{error}: {code}", response=clean_response(response, content))
+        denied.host, denied.operation = error.host, operation
+        denied.reason = f"{error.reason}: {code}" if code not in error.reason else error.reason
+        error = denied
+    if isinstance(error, RegistryDenied):
+        error.remedy = "give credentials, log in, or request access"
+        if credentials is not None:
+            error.remedy = "check the credentials, or log in again"
     return error
 
 
@@ -308,7 +316,12 @@ def parse_token(content: bytes, operation: str, request_time: float) -> Token:
         is_json = True
     if not is_json:
         raise AccessDenied(
-            f"{operation}: the response is not JSON",
+            f"{operation}: "
+            + (
+                describe_web_page(content)
+                if is_web_page("", content)
+                else "the response is not JSON"
+            ),
             remedy="the responding server is not a token service",
         )
     token = refresh = None

@@ -8,8 +8,10 @@ import os
 import sys
 
 from concil import __version__
+from concil.cli import parser_errors
+from concil.cli.help import replace_words
 from concil.cli.options import common
-from concil.cli.verbs import VERBS, load_function
+from concil.cli.verbs import ALIASES, VERBS, load_function
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -38,20 +40,25 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **keywords: Any) -> None:  # noqa: ANN401 - those of ArgumentParser
         keywords.setdefault("formatter_class", _HelpFormatter)
+        keywords.setdefault("allow_abbrev", False)
         super().__init__(**keywords)
 
+    def format_help(self) -> str:
+        """Return the help, which begins with examples."""
+        from concil.cli.examples import format_examples  # noqa: PLC0415  # only for the help
+
+        return format_examples(self.prog) + super().format_help()
+
     def error(self, message: str) -> NoReturn:
-        """Raise a UsageError.
+        """Raise a UsageError."""
+        raise parser_errors.usage_error(self, message)
 
-        An unexpected argument may be a password: the message repeats options only.
-        """
-        head, marker, rest = message.partition("unrecognized arguments: ")
-        if marker:
-            options = [_option_name(word) for word in rest.split(" ") if word.startswith("-")]
-            message = f"{head}unrecognized arguments: {' '.join(options)}" if options else ""
-        from concil.errors import UsageError  # noqa: PLC0415  # not for --version and --help
-
-        raise UsageError(message or "too many arguments", remedy=f"see: {self.prog} --help")
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 - of any type
+        """Raise an error of our own if a value is not one of the choices."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(
+                action, parser_errors.describe_wrong_choice(self, action, value)
+            )
 
 
 def create_parser(verb: str | None = None) -> Parser:
@@ -66,14 +73,15 @@ def create_parser(verb: str | None = None) -> Parser:
         description="Transfer images and blobs between OCI registries, layouts and files.",
         epilog=_EXIT_CODES_HELP,
         formatter_class=_RawHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"concil {__version__}")
     common.add_common(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog="concil")
     for name in [verb] if verb else VERBS:
         declare, help_line = VERBS[name]
-        verb_parser = verbs.add_parser(name, help=help_line, allow_abbrev=False)
+        aliases = [alias for alias, target in ALIASES.items() if target == name]
+        alias_text = f" (also: {', '.join(aliases)})" if aliases else ""
+        verb_parser = verbs.add_parser(name, help=help_line + alias_text)
         if verb != "":
             load_function(declare)(verb_parser)
             if verb_parser.get_default("command"):  # otherwise the verbs below it have them
@@ -88,11 +96,16 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         UsageError: they are invalid.
         SystemExit: the help or the version was printed.
     """
+    words = replace_words(argv)
     # No option before the verb takes a value.
-    verb = next((word for word in argv if not word.startswith("-")), "")
-    parser = create_parser(verb if verb in VERBS else "")
+    verb = next((word for word in words if not word.startswith("-")), "")
+    if verb and verb not in VERBS:
+        raise parser_errors.unknown_verb_error(words, verb)
+    parser = create_parser(verb)
+    if not verb:
+        parser_errors.check_options_of_all(parser, words)
     empty = argparse.Namespace(verbose=0, quiet=False)
-    arguments, rest = parser.parse_known_args(common.expand_tls_switches(argv), empty)
+    arguments, rest = parser.parse_known_args(common.expand_tls_switches(words), empty)
     # argparse of Python 3.11 drops an optional positional argument that follows an option.
     if len(rest) == 1 and not rest[0].startswith("-") and _is_missing_destination(arguments):
         arguments.destination = rest.pop()
@@ -101,7 +114,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         arguments.words += rest
         rest = []
     if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        raise parser_errors.unexpected_arguments_error(parser, words, rest)
     return arguments
 
 
@@ -119,11 +132,6 @@ def _terminal_width() -> int:
 
 def _is_option(word: str) -> bool:
     return word.startswith("-") and word != "-"
-
-
-def _option_name(word: str) -> str:
-    """Return the option of an argument, without a value joined by `=`."""
-    return word.partition("=")[0] if word.startswith("--") else word[:2]
 
 
 def _is_missing_destination(arguments: argparse.Namespace) -> bool:

@@ -23,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else argv
     try:
+        if not words:
+            return _print_short_help()
         arguments = parse_arguments(words)
     except SystemExit as exit_request:  # argparse after --help and --version
         return exit_request.code if isinstance(exit_request.code, int) else 0
@@ -31,6 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from concil.cli.execution import execute  # noqa: PLC0415  # the arguments are valid
 
     return execute(load_function(arguments.command), arguments)
+
+
+def _print_short_help() -> int:
+    from concil.cli.help import SHORT_HELP  # noqa: PLC0415  # only without arguments
+
+    print(SHORT_HELP, end="", flush=True)
+    return 0
 
 
 def _report(error: Exception, words: Sequence[str]) -> int:

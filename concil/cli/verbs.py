@@ -26,16 +26,24 @@ VERBS = {
     "check": (f"{_PARSERS}.check:declare_check", "check that copies are complete and whole"),
     "gc": (f"{_PARSERS}.check:declare_gc", "remove from a layout what no image needs"),
     "tags": (f"{_PARSERS}.images:declare_tags", "list the tags of a repository"),
+    "ls": (f"{_PARSERS}.inspection:declare_ls", "list repositories or tags"),
+    "tag": (f"{_PARSERS}.images:declare_tag", "give an image more tags"),
     "digest": (f"{_PARSERS}.images:declare_digest", "print the digest of an image"),
     "manifest": (f"{_PARSERS}.images:declare_manifest", "print or push a manifest"),
     "delete": (f"{_PARSERS}.images:declare_delete", "delete an image"),
     "inspect": (f"{_PARSERS}.images:declare_inspect", "describe an image"),
+    "tree": (f"{_PARSERS}.inspection:declare_tree", "print platforms and referrers of an image"),
+    "config": (f"{_PARSERS}.inspection:declare_config", "print the config of an image"),
+    "diff": (f"{_PARSERS}.inspection:declare_diff", "compare two images"),
+    "du": (f"{_PARSERS}.inspection:declare_du", "print the sizes of images"),
     "login": (f"{_PARSERS}.login:declare_login", "log in to a registry"),
     "logout": (f"{_PARSERS}.login:declare_logout", "remove the login for a registry"),
     "transfers": (f"{_PARSERS}.transfers:declare", "list or discard interrupted transfers"),
     "serve": (f"{_PARSERS}.serve:declare", "serve an OCI layout directory as a registry"),
     "demo": (f"{_PARSERS}.demo:declare", "demonstrate a mirror between two local registries"),
 }
+# Names that other tools have for a verb.
+ALIASES = {"cp": "copy", "sync": "mirror"}
 
 
 def load_function(path: str) -> Callable[..., Any]:

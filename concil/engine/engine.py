@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concil.engine.artifact_methods import ArtifactMethods
 from concil.engine.blob_methods import BlobMethods
 from concil.engine.check import Check
+from concil.engine.image_methods import ImageMethods
 from concil.engine.lifecycle import EngineLifecycle
 from concil.engine.processes.process_settings import ProcessCount, count_processes
 from concil.engine.store_factory import list_images
@@ -25,7 +26,7 @@ from concil.transfer.mirror.prune import PruneOptions, PruneResult
 from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 
 
-class Engine(EngineLifecycle, BlobMethods, ArtifactMethods):
+class Engine(EngineLifecycle, ImageMethods, BlobMethods, ArtifactMethods):
     """Worker threads, connections and settings of one run. Any thread may call any method.
 
     Use it in a ``with`` block, or call `close`. Do not call the engine from a progress callback
@@ -189,22 +190,6 @@ class Engine(EngineLifecycle, BlobMethods, ArtifactMethods):
         """
         return collect_garbage(
             open_layout(arguments.check_str("layout", layout)), dry_run=dry_run, min_age=min_age
-        )
-
-    def tags(self, address: str) -> Iterator[str]:
-        """Yield the tags of a repository, or the names in a layout or archive, page by page.
-
-        Raises:
-            NotFound: there is no such repository, layout or archive.
-        """
-        yield from self._components.image_resolver.list_tags(
-            parse_address(address), self._components.denied_hosts
-        )
-
-    def repositories(self, registry: str) -> Iterator[str]:
-        """Yield the repositories of ``[http://]host[:port]``, if the registry lists them."""
-        return self._components.image_resolver.list_repositories(
-            arguments.check_str("registry", registry), self._components.denied_hosts
         )
 
     @property

@@ -52,6 +52,8 @@ def translate(
         error, _join_messages(error), operation, answered=has_answered, proxy=proxy_setting
     )
     clean_exceptions(error)
+    if str(translated).startswith(f"{operation}: "):
+        translated.reason = str(translated).removeprefix(f"{operation}: ")
     return translated
 
 

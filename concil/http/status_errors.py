@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http
+
 import requests
 
 from concil.errors import (
@@ -18,12 +20,15 @@ from concil.http.sanitize import (
     register_request,
 )
 from concil.http.throttle.ratelimit_headers import parse_throttling
-from concil.http.urls import redact_url
+from concil.http.urls import describe_request, find_repository, host_of
+from concil.http.web_page import WEB_PAGE_REMEDY, describe_web_page, is_web_page
+from concil.oci.reference import display_host
 from concil.oci.strict_json import InvalidJSON, parse_json
+from concil.runtime.redaction import SECRETS
 
 __all__ = ["create_status_error", "error_codes"]
 
-_REASONS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
+_REASONS = {int(status): status.phrase for status in http.HTTPStatus}
 
 
 _PROXY_STATUSES = frozenset({407, 502, 503, 504})  # statuses that a proxy may send itself
@@ -46,26 +51,30 @@ def create_status_error(
 ) -> StatusError:
     """Return the exception for an error response whose body was read already.
 
-    The message begins with the status code, as in ``raise_for_status``, followed by the
-    registry's error codes and messages.
+    The message begins with the status code, followed by the registry's error codes and messages.
+
+    Args:
+        operation: what failed; "": that of the request.
     """
     register_request(response.request)
     status = response.status_code
     throttling = parse_throttling(status, response.headers, content)
-    side = "Client" if status < 500 else "Server"
     reason = clean_text(response.reason or _REASONS.get(status, ""))[:100]
-    message = f"{status} {side} Error: {reason} for url: {redact_url(response.url)}"
-    details = _format_errors(content)
-    if details:
-        message = f"{message}: {details}"
-    if operation:
-        message = f"{message} ({operation})"
+    details = _format_errors(response, content)
+    reason = f"{status} {': '.join(filter(None, [reason, details]))}".rstrip()
+    if not operation:
+        operation = describe_request(getattr(response.request, "method", "GET"), response.url)
     kind: type[StatusError] = StatusError
     remedy = ""
+    codes = tuple(error_codes(content))
     if status == 404:
-        kind, remedy = RegistryNotFound, "check the repository, tag or digest"
+        kind, remedy = RegistryNotFound, _not_found_remedy(response, codes)
     elif status in (401, 403):
-        kind, remedy = RegistryDenied, "give credentials, log in, or request access"
+        kind = RegistryDenied
+        remedy = (
+            f"give credentials, for example with: concil login {_host(response)}; or check the "
+            "name and your rights"
+        )
     elif throttling.is_quota_exhausted:
         kind, remedy = (
             RegistryQuotaExceeded,
@@ -75,11 +84,35 @@ def create_status_error(
         remedy = "a proxy in front of the registry limits the size of request bodies"
     elif status in _PROXY_STATUSES:
         remedy = _proxy_remedy(response)
-    error = kind(message, response=clean_response(response, content), remedy=remedy)
+    if is_web_page(_content_type(response), content):
+        remedy = WEB_PAGE_REMEDY
+    error = kind(
+        f"{reason} ({operation})", response=clean_response(response, content), remedy=remedy
+    )
+    error.operation, error.reason, error.codes = operation, SECRETS.redact(reason), codes
+    error.host = _host(response)
     error.retry_after = throttling.retry_after
     # Distribution 2.8 answers 500 to a manifest whose foreign layers it does not accept.
-    error.is_permanent = status == 500 and "MANIFEST_BLOB_UNKNOWN" in error_codes(content)
+    error.is_permanent = status == 500 and "MANIFEST_BLOB_UNKNOWN" in codes
     return error
+
+
+def _content_type(response: requests.Response) -> str:
+    return response.headers.get("Content-Type", "")
+
+
+def _host(response: requests.Response) -> str:
+    return display_host(host_of(response.url))
+
+
+def _not_found_remedy(response: requests.Response, codes: tuple[str, ...]) -> str:
+    """Say how to find out what there is."""
+    name = find_repository(response.url)
+    if not name:
+        return "check the host and the name"
+    if "NAME_UNKNOWN" in codes:
+        return f"check the name of the repository, with: concil ls {_host(response)}"
+    return f"check the tag or digest, with: concil ls {name}"
 
 
 def error_codes(content: bytes) -> list[str]:
@@ -90,12 +123,14 @@ def error_codes(content: bytes) -> list[str]:
     return [code for code, _ in _parse_errors(content) if code]
 
 
-def _format_errors(content: bytes) -> str:
+def _format_errors(response: requests.Response, content: bytes) -> str:
     entries = _parse_errors(content)
     if entries:
         return "; ".join(clean_text(": ".join(filter(None, entry))) for entry in entries)[:500]
+    if is_web_page(_content_type(response), content):
+        return describe_web_page(content)
     text = content.decode("utf-8", "replace").strip()
-    if not text or text.startswith("<"):  # the HTML page of a proxy
+    if not text or text.startswith("<"):  # XML of a storage service
         return ""
     return clean_text(text)[:200]
 

@@ -29,8 +29,9 @@ from concil.http.redirects import (
 from concil.http.sanitize import register_user
 from concil.http.throttle.host_limiters import HostLimiters
 from concil.http.tls_context import environment_ca
-from concil.http.urls import Origin, host_of, origin, redact_url
+from concil.http.urls import Origin, describe_request, host_of, origin, redact_url
 from concil.http.warning_header import WarningLog
+from concil.oci.reference import display_host
 from concil.runtime.redaction import SECRETS
 
 logger = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ class Transport:
         try:
             return self.session.prepare_request(request)
         except (requests.RequestException, ValueError) as error:
-            operation = f"{request.method} {redact_url(request.url)}"
+            operation = describe_request(request.method or "", request.url or "")
             raise errors.translate(error, operation, has_answered=False) from error
 
     def _send_once(
@@ -186,9 +187,12 @@ class Transport:
         if has_answered:  # otherwise it may not speak TLS or not exist
             self.record_lost_response(prepared.url or "")
         setting = self._proxy_source(prepared.url or "")
-        return errors.translate(
-            error, _describe(prepared), has_answered=has_answered, proxy_setting=setting
+        operation = describe_request(prepared.method or "", prepared.url or "")
+        translated = errors.translate(
+            error, operation, has_answered=has_answered, proxy_setting=setting
         )
+        translated.host = display_host(host)
+        return translated
 
     def _send_arguments(self, url: str, options: SendOptions) -> dict[str, Any]:
         """Return the arguments of `requests.Session.send`: TLS, proxies and timeouts."""

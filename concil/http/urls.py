@@ -8,6 +8,7 @@ import re
 import urllib.parse
 
 from concil.errors import ProtocolViolation
+from concil.oci.reference import display_host
 from concil.runtime.redaction import HIDDEN, SECRETS, SESSION
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -60,6 +61,45 @@ def host_of(url: str) -> str:
         return urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
     except ValueError:
         return ""
+
+
+# Source: distribution-spec, "Endpoints".
+_API_PATH = re.compile(r"/v2/(.+)/(manifests|blobs|tags|referrers)/(.+)")
+
+
+def find_repository(url: str) -> str:
+    """Return host and repository of the URL of a registry's API, as users write them; or ""."""
+    match = _API_PATH.fullmatch(urllib.parse.urlsplit(redact_url(url)).path)
+    return f"{display_host(host_of(redact_url(url)))}/{match[1]}" if match else ""
+
+
+def describe_request(method: str, url: str) -> str:  # noqa: PLR0911 - one for each kind
+    """Return what could not be done, if the request failed: "cannot read HOST/REPOSITORY:TAG".
+
+    It contains nothing secret. Requests for other URLs than those of the distribution
+    specification are described by method and URL.
+    """
+    shown_url = redact_url(url)
+    path = urllib.parse.urlsplit(shown_url).path
+    host = display_host(host_of(shown_url))
+    action = {"GET": "read", "HEAD": "read", "DELETE": "delete"}.get(method.upper(), "write")
+    if path.rstrip("/") == "/v2":
+        return f"cannot reach the registry {host}"
+    if path.startswith("/v2/_catalog"):
+        return f"cannot list the repositories of {host}"
+    match = _API_PATH.fullmatch(path)
+    if match is None:
+        return f"{method} {shown_url}"
+    repository, kind, name = f"{host}/{match[1]}", match[2], match[3]
+    if kind == "tags":
+        return f"cannot list the tags of {repository}"
+    if kind == "referrers":
+        return f"cannot list the referrers of {repository}@{name}"
+    if kind == "blobs" and name.startswith("uploads"):
+        session = name.partition("/")[2]  # redacted
+        return f"cannot upload to {repository} ({method}{f' {session}' if session else ''})"
+    image = f"{'blob ' if kind == 'blobs' else ''}{repository}{'@' if ':' in name else ':'}{name}"
+    return f"cannot {action} {image}"
 
 
 def redact_url(url: str) -> str:

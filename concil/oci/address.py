@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from concil.errors import InvalidDigest, InvalidReference, safe_repr
+from concil.oci.foreign_address import translate_address
 from concil.oci.manifest import Digest
 from concil.oci.reference import _CONTROL, _CONTROL_OR_SPACE, _DIGEST_SUFFIX, Reference
 from concil.runtime import arguments
@@ -76,12 +77,14 @@ Address = Reference | LayoutAddress
 def parse_address(text: str) -> Address:
     """Parse a store address: a reference, or ``oci:PATH[:NAME][@DIGEST]``.
 
-    ``oci-archive:`` and ``docker-archive:`` are supported as well.
+    ``oci-archive:`` and ``docker-archive:`` are supported as well, and addresses of other tools
+    as far as `translate_address` knows them.
 
     Raises:
         InvalidReference: the address is invalid; the message names the wrong part.
     """
-    layout = arguments.check_str("address", text).startswith(LOCAL_SCHEMES)
+    text = translate_address(arguments.check_str("address", text))
+    layout = text.startswith(LOCAL_SCHEMES)
     if not text or (_CONTROL if layout else _CONTROL_OR_SPACE).search(text):
         raise InvalidReference(
             f"not a reference: {safe_repr(without_user(text))}",

@@ -217,10 +217,11 @@ def _split_user(rest: str) -> tuple[str | None, str | None, str]:
 
 def _split_host(rest: str, *, explicit: bool) -> tuple[str, str]:
     first, slash, name = rest.partition("/")
-    if explicit and not slash:
+    if not name and (slash or explicit or _is_host_alone(rest)):
+        host = safe_repr(without_user(first)).strip("'")
         raise InvalidReference(
             f"there is no repository after the host: {safe_repr(without_user(rest))}",
-            remedy="write host/repository:tag",
+            remedy=f"write {host}/REPOSITORY:TAG, or list the repositories: concil ls {host}",
         )
     if not slash or not (explicit or is_host_like(first)):
         return DOCKER_HUB, rest
@@ -235,6 +236,12 @@ def _split_host(rest: str, *, explicit: bool) -> tuple[str, str]:
         except ValueError as error:
             raise InvalidReference(f"not an IPv6 address: {safe_repr(first)}") from error
     return normalize_docker_host(first.lower()), name
+
+
+def _is_host_alone(text: str) -> bool:
+    """Return whether a single component must be a host: no official image has such a name."""
+    name = text.partition("@")[0].partition(":")[0]
+    return "." in name or name.lower() == "localhost" or text.startswith("[")
 
 
 def is_host_like(first: str) -> bool:

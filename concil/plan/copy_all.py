@@ -14,6 +14,7 @@ from concil.oci.address import (
     LayoutAddress,
     parse_address,
 )
+from concil.oci.foreign_address import translate_address
 from concil.oci.manifest import Digest
 from concil.oci.reference import Reference
 from concil.plan.target_names import DestinationPrefix, address_key
@@ -55,7 +56,7 @@ class AllImages:
         source = parse_address(self.source)
         if _is_single_image(source):
             raise UsageError(f"{source} is a single image", remedy="omit the tag and digest")
-        local = self.destination.startswith(LOCAL_SCHEMES)
+        local = translate_address(self.destination).startswith(LOCAL_SCHEMES)
         if local or isinstance(source, LayoutAddress):
             self._destination_prefix = DestinationPrefix(self.destination)
         else:
@@ -145,7 +146,7 @@ class AllImages:
         """
         if digest is None:
             return None
-        local = self.destination.startswith(LOCAL_SCHEMES)
+        local = translate_address(self.destination).startswith(LOCAL_SCHEMES)
         repository, _, pinned = name.partition("@")
         if pinned == str(digest):
             return (

@@ -14,6 +14,7 @@ from concil.oci.address import (
     LayoutAddress,
     parse_address,
 )
+from concil.oci.foreign_address import translate_address
 from concil.oci.reference import Reference, check_repository
 from concil.oci.referrers_tag import split_digest_tag
 from concil.plan.prune_ledger import PruneLedger
@@ -274,14 +275,18 @@ class PlanExpansion:
 
 def _placeholder_tag(source: str) -> str:
     """Return a placeholder for the tags of a repository or the names of a layout."""
-    return "probe.example/probe:probe" if source.startswith(LOCAL_SCHEMES) else "probe"
+    return "probe.example/probe:probe" if _is_local(source) else "probe"
 
 
 def _with_tag(template: str) -> str:
     """Add a tag field to a template without one; layout names get host and repository."""
-    if template.startswith(LOCAL_SCHEMES):
+    if _is_local(template):
         return f"{template}:{{host}}/{{repository}}:{{tag}}"
     return f"{template}:{{tag}}"
+
+
+def _is_local(address: str) -> bool:
+    return translate_address(address).startswith(LOCAL_SCHEMES)
 
 
 def _field_value(name: str, source: Address) -> str:

@@ -17,6 +17,7 @@ from concil.oci.address import (
     LayoutAddress,
     parse_address,
 )
+from concil.oci.foreign_address import translate_address
 from concil.oci.manifest import Digest
 from concil.oci.strict_json import InvalidJSON, parse_json
 from concil.plan.report_schema import check_schema_version
@@ -52,6 +53,7 @@ def load_baseline(runs: Iterable[str]) -> Baseline:
 
 
 def _load_run(run: str) -> Baseline:
+    run = translate_address(run)
     if run.startswith(LOCAL_SCHEMES):
         return _load_layout(parse_address(run))
     if Path(run).is_dir():

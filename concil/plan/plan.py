@@ -23,11 +23,11 @@ from concil.transfer.mirror.report import MirrorItem
 class SupportsListing(Protocol):
     """Lists tags and repositories: an `Engine`."""
 
-    def tags(self, address: str, /) -> Iterator[str]:
+    def list_tags(self, address: str, /) -> Iterator[str]:
         """Yield the tags of a repository."""
         ...
 
-    def repositories(self, registry: str, /) -> Iterator[str]:
+    def list_repositories(self, registry: str, /) -> Iterator[str]:
         """Yield the repositories of a registry."""
         ...
 
@@ -114,13 +114,13 @@ class Plan:
             prefix = DestinationPrefix(arguments.check_str("destination", destination))
         expansion = PlanExpansion(
             self._parsed.rules,
-            engine.tags,
+            engine.list_tags,
             prefix,
             names,
             referrers,
             ForeignLayers.parse("foreign_layers", foreign_layers),
             recheck,
-            list_repositories=engine.repositories,
+            list_repositories=engine.list_repositories,
         )
         expansion.check()
         return PlanItems(expansion)

@@ -13,6 +13,7 @@ from concil.oci.address import (
     LayoutAddress,
     parse_address,
 )
+from concil.oci.foreign_address import translate_address
 from concil.oci.reference import Reference
 
 _SCHEMES = ("docker://", "https://", "http://", *LOCAL_SCHEMES)
@@ -27,6 +28,7 @@ class DestinationPrefix:
         Raises:
             UsageError: it is neither a prefix in a registry nor a layout or archive.
         """
+        destination = translate_address(destination)
         self._destination = destination
         self._is_local = destination.startswith(LOCAL_SCHEMES)
         if self._is_local:
@@ -58,8 +60,10 @@ class DestinationPrefix:
         Raises:
             UsageError: the source has no name.
         """
-        if target is not None and target.startswith(_SCHEMES):
-            return target
+        if target is not None:
+            target = translate_address(target)
+            if target.startswith(_SCHEMES):
+                return target
         name = self._default_name(source) if target is None else target.strip("/")
         if self._is_local:
             return f"{self._destination}:{name}"

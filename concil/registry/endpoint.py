@@ -29,7 +29,7 @@ from concil.http.transport import (
     read_error,
     read_limited,
 )
-from concil.http.urls import host_of, origin, redact_url
+from concil.http.urls import describe_request, host_of, origin, redact_url
 from concil.oci.manifest import Body
 from concil.oci.reference import is_loopback
 from concil.runtime.parent_process import ParentProcess
@@ -167,7 +167,7 @@ class Endpoint:
                 return response
 
     def _describe(self, call: Call) -> str:
-        return call.operation or f"{call.method} {redact_url(self.absolute_url(call.url))}"
+        return call.operation or describe_request(call.method, self.absolute_url(call.url))
 
     def _accept(self, call: Call, response: requests.Response) -> requests.Response:
         """Return an expected response, with its body read if the call says so. Raises as `send`."""

@@ -9,6 +9,7 @@ import requests
 from concil.config import MIB
 from concil.errors import ProtocolViolation, StatusError
 from concil.http.pagination import Paginator
+from concil.http.web_page import WEB_PAGE_REMEDY, describe_web_page, is_web_page
 from concil.oci.strict_json import InvalidJSON, parse_json
 
 PAGE_LENGTH = 1000  # names; ECR rejects a larger n
@@ -92,6 +93,11 @@ def _parse_names(content: bytes, owner: str, list_name: str) -> list[str]:
     try:
         document = parse_json(content, max_parts=MAX_NAMES + 3)
     except InvalidJSON as error:
+        if is_web_page("", content):
+            raise ProtocolViolation(
+                f"{owner}: no list of {list_name}: {describe_web_page(content)}",
+                remedy=WEB_PAGE_REMEDY,
+            ) from error
         raise ProtocolViolation(f"{owner}: the list of {list_name} is {error}") from error
     # Distribution sends null for an empty list.
     names = document.get(list_name) or [] if isinstance(document, dict) else None

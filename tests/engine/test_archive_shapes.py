@@ -181,6 +181,6 @@ def test_a_layout_whose_list_is_null_is_an_empty_one(engine: Engine, tmp_path: P
     source = f"oci-archive:{archive_of(tmp_path / 'source.tar', IMAGE, OCI_MANIFEST)}"
 
     for place in (f"oci:{tmp_path}/in", f"oci-archive:{archive}"):
-        assert list(engine.tags(place)) == []
+        assert list(engine.list_tags(place)) == []
         engine.copy(source, f"{place}:app:1")
-        assert list(engine.tags(place)) == ["app:1"]
+        assert list(engine.list_tags(place)) == ["app:1"]

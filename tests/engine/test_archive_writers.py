@@ -66,7 +66,7 @@ def test_images_that_another_writer_added_are_kept(
 
     copy_while_writing(one, source, "v1", f"oci-archive:{out}", "v2")
 
-    assert sorted(one.tags(f"oci-archive:{out}")) == ["v0", "v1", "v2"]
+    assert sorted(one.list_tags(f"oci-archive:{out}")) == ["v0", "v1", "v2"]
     for name in ("v0", "v1", "v2"):
         assert_holds(out, images[name])
     assert left_beside(out) == []
@@ -106,7 +106,7 @@ def test_archive_removed_or_replaced_during_a_run_still_gets_every_image(
 
         assert [result.state for result in report.present] == [State.PRESENT]
         expected = ["v0", "v1"] if after == "another" else ["v0"]
-        assert sorted(one.tags(f"oci-archive:{out}")) == expected
+        assert sorted(one.list_tags(f"oci-archive:{out}")) == expected
         for name in expected:
             assert_holds(out, images[name])
 
@@ -133,7 +133,7 @@ def test_threads_engines_and_names_of_one_file_lose_nothing(
         with ThreadPoolExecutor(len(images)) as pool:
             list(pool.map(copy, range(len(images))))
 
-        assert sorted(shared.tags(f"oci-archive:{link}")) == sorted(images)
+        assert sorted(shared.list_tags(f"oci-archive:{link}")) == sorted(images)
     for image in images.values():
         assert_holds(out, image)
     assert link.is_symlink()
@@ -154,7 +154,7 @@ def test_a_copy_within_a_mirrors_callback_lands_too(
     ]
     one.mirror(items, on_image=also)
 
-    assert sorted(one.tags(f"oci-archive:{out}")) == ["v0", "v2"]
+    assert sorted(one.list_tags(f"oci-archive:{out}")) == ["v0", "v2"]
     assert_holds(out, images["v0"])
 
 
@@ -275,7 +275,7 @@ def test_an_archive_is_not_written_as_two_kinds_at_once(
     (failed,) = report.failed
     assert failed.error is not None
     assert has_message(failed.error, f"already being written as {kinds[0]}")
-    assert list(one.tags(f"{kinds[0]}:{out}"))
+    assert list(one.list_tags(f"{kinds[0]}:{out}"))
 
 
 def test_a_dry_run_takes_no_lock_and_leaves_nothing(engine: Engine, source: str, out: Path) -> None:

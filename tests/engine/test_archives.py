@@ -139,7 +139,7 @@ def test_an_archive_is_added_to_and_what_is_up_to_date_is_left_alone(
     engine.copy(f"{source}:b", f"oci-archive:{out}:b")
     engine.copy(f"{source}:c", f"oci-archive:{out}:a")
 
-    assert list(engine.tags(f"oci-archive:{out}")) == ["a", "b"]
+    assert list(engine.list_tags(f"oci-archive:{out}")) == ["a", "b"]
     for image in (first, second, later):
         assert_holds(out, image)
     assert left_beside(out) == []
@@ -157,7 +157,7 @@ def test_a_mirror_into_one_archive_holds_all_its_images_and_shared_layers_once(
     )
 
     assert (len(report.copied), len(report.failed)) == (6, 1)
-    assert sorted(engine.tags(f"oci-archive:{out}")) == sorted(images)
+    assert sorted(engine.list_tags(f"oci-archive:{out}")) == sorted(images)
     for image in images.values():
         assert_holds(out, image)
 
@@ -179,7 +179,7 @@ def test_copies_at_the_same_time_land_in_one_archive(
     with ThreadPoolExecutor(len(names)) as pool:
         list(pool.map(copy, range(len(names))))
 
-    assert sorted(engine.tags(f"oci-archive:{out}")) == names
+    assert sorted(engine.list_tags(f"oci-archive:{out}")) == names
     assert left_beside(out) == []
 
 
@@ -199,11 +199,11 @@ def test_an_image_without_a_name_is_found_by_its_digest(
 def test_changed_archive_is_read_again(engine: Engine, tmp_path: Path, out: Path) -> None:
     source = layout_of(tmp_path / "in", v1=make_image(1), v2=make_image(2))
     engine.copy(f"{source}:v1", f"oci-archive:{out}:v1")
-    assert list(engine.tags(f"oci-archive:{out}")) == ["v1"]
+    assert list(engine.list_tags(f"oci-archive:{out}")) == ["v1"]
 
     engine.copy(f"{source}:v2", f"oci-archive:{out}:v2")
 
-    assert list(engine.tags(f"oci-archive:{out}")) == ["v1", "v2"]
+    assert list(engine.list_tags(f"oci-archive:{out}")) == ["v1", "v2"]
 
 
 def test_archive_of_the_other_format_names_the_right_scheme(engine: Engine, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_archive_of_the_other_format_names_the_right_scheme(engine: Engine, tmp_
         ("oci-archive", "saved.tar", "docker-archive:FILE"),
     ):
         with pytest.raises(StoreError) as excinfo:
-            list(engine.tags(f"{scheme}:{tmp_path}/{name}"))
+            list(engine.list_tags(f"{scheme}:{tmp_path}/{name}"))
         assert other in excinfo.value.remedy
 
 
@@ -538,7 +538,7 @@ def test_what_docker_saved_up_to_24_becomes_an_image_with_the_same_id(
     assert [layer["digest"] for layer in manifest["layers"]] == [digest_of(x) for x in layers]
     for layer in layers:
         assert blob_path(tmp_path / "out", digest_of(layer)).read_bytes() == layer
-    assert list(engine.tags(f"docker-archive:{source}")) == ["docker.io/library/busybox:1"]
+    assert list(engine.list_tags(f"docker-archive:{source}")) == ["docker.io/library/busybox:1"]
 
 
 def test_what_docker_saves_from_25_on_is_read_as_either(engine: Engine, tmp_path: Path) -> None:

@@ -341,7 +341,7 @@ def test_archive_has_what_ended_well_beside_what_was_cancelled(
             stop.set()
 
         run_concurrently(large, quick)
-        assert list(engine.tags(f"oci-archive:{archive}")) == ["small"]
+        assert list(engine.list_tags(f"oci-archive:{archive}")) == ["small"]
 
 
 def test_task_that_is_cancelled_ends_its_transfer(

@@ -306,11 +306,12 @@ def test_gunicorn_with_preload(where: Where, kind: str, tmp_path: Path) -> None:
         f"engine = Engine(TransferConfig(workers={where[2]}))\n"
         f"hub = DockerHub('{where[0]}/fork/g:v1')\n"
         "hub.has_blob('sha256:' + '0' * 64)\n"
-        f"tags = list(engine.tags('{where[0]}/fork/g'))\n"
+        f"tags = list(engine.list_tags('{where[0]}/fork/g'))\n"
         "def app(environ, start_response):\n"
         f"    engine.copy('{where[0]}/fork/g:v1', f'{where[0]}/fork/g{{os.getpid()}}:v1')\n"
         "    there = hub.has_blob('sha256:' + '0' * 64)\n"
-        f"    body = f\"{{os.getpid()}} {{there}} {{list(engine.tags('{where[0]}/fork/g'))}}\"\n"
+        f"    tags = list(engine.list_tags('{where[0]}/fork/g'))\n"
+        '    body = f"{os.getpid()} {there} {tags}"\n'
         "    start_response('200 OK', [('Content-Length', str(len(body)))])\n"
         "    return [body.encode()]\n"
     )

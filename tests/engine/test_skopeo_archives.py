@@ -99,4 +99,4 @@ def test_concil_reads_the_docker_archive_that_skopeo_wrote(
         for one in (path, tmp_path / "again.tar")
     )
     assert first == again
-    assert list(engine.tags(f"docker-archive:{path}")) == ["docker.io/library/app:1"]
+    assert list(engine.list_tags(f"docker-archive:{path}")) == ["docker.io/library/app:1"]

@@ -22,7 +22,7 @@ from tests.support.tcp_peers import serve_pieces
 
 def tags(hostile: HostileRegistry, alice: Engine) -> ConcilError:
     """Ask for tags; return the error it must end in."""
-    return failure(lambda: list(alice.tags(f"http://{hostile.registry.host}/app")))
+    return failure(lambda: list(alice.list_tags(f"http://{hostile.registry.host}/app")))
 
 
 # Words that the product looks for in the texts of its own HTTP stack.
@@ -44,7 +44,7 @@ def test_what_a_server_says_is_not_taken_for_our_own_words(
 ) -> None:
     """Or it could tell a person to use --insecure."""
     with serve_pieces(lambda: [form.format(words).encode("latin-1")]) as server:
-        error = failure(lambda: list(authenticated_engine.tags(f"http://{server.host}/app")))
+        error = failure(lambda: list(authenticated_engine.list_tags(f"http://{server.host}/app")))
 
     assert isinstance(error, (ConnectionLost, ProtocolViolation))
     told = f"{error} {error.remedy}"
@@ -59,7 +59,7 @@ def test_no_header_floods_a_message(
     reason = "\x1b[31m" + "very " * 12_000
     answer = f"HTTP/1.1 {status} {reason}\r\n\r\nno JSON".encode()
     with serve_pieces(lambda: [answer]) as server:
-        error = failure(lambda: list(authenticated_engine.tags(f"http://{server.host}/app")))
+        error = failure(lambda: list(authenticated_engine.list_tags(f"http://{server.host}/app")))
 
     assert len(str(error)) < 1000
 
@@ -112,7 +112,7 @@ def test_odd_headers_end_in_an_error_of_ours(
     monkeypatch.setattr("concil.http.throttle.ratelimit_headers.parse_retry_after", lambda _: None)
     answer = ScriptedResponse(status, b"[]", headers).wire(head=False)
     with serve_pieces(lambda: [answer]) as server:
-        failure(lambda: list(authenticated_engine.tags(f"http://{server.host}/app")))
+        failure(lambda: list(authenticated_engine.list_tags(f"http://{server.host}/app")))
 
 
 @pytest.mark.parametrize("names", [["x" * 127] * 50_000, ["%d"] * 60_000])
@@ -224,7 +224,7 @@ def test_a_byte_a_minute_is_not_waited_for(
 
     monkeypatch.setattr(time, "monotonic", clock.monotonic)
     with serve_pieces(dribble) as server:
-        failure(lambda: list(authenticated_engine.tags(f"http://{server.host}/app")))
+        failure(lambda: list(authenticated_engine.list_tags(f"http://{server.host}/app")))
 
     assert sent[0] < len(rest)
 

@@ -316,7 +316,7 @@ def test_nothing_is_unpacked(
     error = (
         copying(hostile, authenticated_engine, destination)
         if what == "manifests/v1"
-        else failure(lambda: list(authenticated_engine.tags(f"http://{host}/app")))
+        else failure(lambda: list(authenticated_engine.list_tags(f"http://{host}/app")))
     )
 
     assert isinstance(error, ProtocolViolation)

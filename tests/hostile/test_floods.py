@@ -43,7 +43,7 @@ def attacks(engine, host):
     hub = DockerHub(f"http://alice:pa55@{host}/app", timeout=5)
     hub._client.policy = config.retry
     yield lambda: engine.copy(f"http://{host}/app:v1", "oci:target:v1")
-    yield lambda: sum(1 for _ in engine.tags(f"http://{host}/app"))
+    yield lambda: sum(1 for _ in engine.list_tags(f"http://{host}/app"))
     yield lambda: engine.pull_blob(f"http://{host}/app@{DIGEST}", "target.blob")
     yield lambda: hub.get_manifest(DIGEST)
     # A status is believed, and so are the bytes of a tag.

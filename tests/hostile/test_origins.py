@@ -351,7 +351,7 @@ def test_a_list_does_not_go_on_elsewhere(
     page = json.dumps({"name": "app", "tags": ["a"]})
     hostile.serve("tags/list", reply(200, page, Link=told))
 
-    error = failure(lambda: list(authenticated_engine.tags(source(hostile, "app"))))
+    error = failure(lambda: list(authenticated_engine.list_tags(source(hostile, "app"))))
 
     assert isinstance(error, ProtocolViolation)
     assert not hostile.bystander.connections
@@ -442,7 +442,7 @@ def test_a_redirect_past_the_proxy_takes_no_password_along(
     elsewhere = reply(307, Location=f"{hostile.storage.url}/list")
     hostile.bystander.respond("GET", "http://registry.example/v2/app/tags/list.*", elsewhere)
 
-    error = failure(lambda: list(anonymous_engine.tags("http://registry.example/app")))
+    error = failure(lambda: list(anonymous_engine.list_tags("http://registry.example/app")))
 
     assert isinstance(error, ProtocolViolation)  # to this machine, from one of the internet
     [seen] = hostile.bystander.requests

@@ -67,7 +67,7 @@ def test_tags_are_no_paths(
 ) -> None:
     honest(hostile)
     hostile.serve("tags/list", reply(200, json.dumps({"tags": ["v1", *ESCAPES]})))
-    found = list(authenticated_engine.tags(f"http://{hostile.registry.host}/app"))
+    found = list(authenticated_engine.list_tags(f"http://{hostile.registry.host}/app"))
 
     for tag in found:
         address = f"http://{hostile.registry.host}/app:{tag}"

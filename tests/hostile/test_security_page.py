@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from concil.auth import token_service
-from concil.cli.commands import inspect
 from concil.config import KIB, MIB, RetryPolicy, TransferConfig
 from concil.http import redirects, transport, unsafe_fast_path
 from concil.oci.strict_json import MAX_PARTS, MOST_NESTING
 from concil.registry import name_lists
 from concil.store.layout import index_file
+from concil.transfer.blob import image_config
 from concil.transfer.image import graph
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,7 +32,7 @@ def kib(size: int) -> str:
 
 LIMITS = {
     "manifest, index": mib(TransferConfig().max_manifest_size),
-    "config that `inspect` reads": mib(inspect._MAX_CONFIG_SIZE),
+    "config that `inspect` reads": mib(image_config.MAX_CONFIG_SIZE),
     "lists, objects and commas of a document": str(MAX_PARTS),
     "lists and objects of a document in one another": str(MOST_NESTING),
     "indexes in indexes": str(graph.MAX_DEPTH),

@@ -106,7 +106,7 @@ def test_an_engine_has_what_its_registries_said(caplog: pytest.LogCaptureFixture
         assert engine.warnings == ()
 
         for _ in range(3):
-            assert list(engine.tags(f"{server.url}/app")) == ["v1"]
+            assert list(engine.list_tags(f"{server.url}/app")) == ["v1"]
 
         said = [RegistryWarning(server.host, "this registry ends in May")]
         assert engine.warnings == (*said, RegistryWarning(server.host, "twice"))

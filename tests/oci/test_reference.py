@@ -144,7 +144,7 @@ def test_another_tag_of_the_same_repository() -> None:
         ("a\x7f", "not a reference"),
         ("ftp://host/a", "unknown scheme 'ftp'"),
         ("ftp://x/y", "unknown scheme"),
-        ("host.example/", "repository name"),
+        ("host.example/", "no repository"),
         ("host.example/Upper", "repository name: 'Upper'"),
         ("host.example/a//b", "repository name"),
         ("host.example/../etc", "repository name"),

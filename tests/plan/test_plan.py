@@ -20,13 +20,13 @@ class Listing:
     def __init__(self, **tags: list[str]) -> None:
         self.tags_by_repository = tags
 
-    def tags(self, address: str, /) -> Iterator[str]:
+    def list_tags(self, address: str, /) -> Iterator[str]:
         name = address.rpartition("/")[2]
         if name not in self.tags_by_repository:
             raise NotFound(f"there is no {name}")
         return iter(self.tags_by_repository[name])
 
-    def repositories(self, registry: str, /) -> Iterator[str]:
+    def list_repositories(self, registry: str, /) -> Iterator[str]:
         del registry
         return iter(self.tags_by_repository)
 

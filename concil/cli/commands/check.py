@@ -15,9 +15,10 @@ from concil.cli.open_engine import build_endpoints, open_engine
 from concil.cli.options import settings
 from concil.cli.output import results
 from concil.cli.output.errors import DONE, DRIFT, FAILED, describe_error, single_line
+from concil.cli.output.failed_images import failure_lines, listing_failure_lines
 from concil.cli.output.findings import check_summary, finding_lines
 from concil.cli.output.reports import Reports, is_html, report_title
-from concil.cli.output.summaries import failure_lines, listing_failure_lines, mirror_exit_code
+from concil.cli.output.summaries import mirror_exit_code
 from concil.cli.plan_arguments import check_plan, parse_destination
 from concil.engine.engine import Engine
 from concil.errors import ConcilError, UsageError
@@ -130,13 +131,13 @@ def _list_images(arguments: argparse.Namespace, engine: Engine, plan: ParsedPlan
         return _Images([item], [item])
     expansion = PlanExpansion(
         plan.rules,
-        engine.tags,
+        engine.list_tags,
         parse_destination(arguments),
         settings.parse_platforms(arguments),
         arguments.referrers,
         ForeignLayers(arguments.foreign_layers),
         recheck=True,
-        list_repositories=engine.repositories,
+        list_repositories=engine.list_repositories,
     )
     return _Images(expansion, check_plan(arguments, expansion), expansion)
 

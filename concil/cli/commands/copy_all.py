@@ -9,6 +9,7 @@ from concil.cli.open_engine import open_engine
 from concil.cli.options import settings
 from concil.cli.output import results
 from concil.cli.output.errors import DONE, PARTIAL_FAILURE, describe_error, exit_code, single_line
+from concil.cli.output.failed_images import group_lines
 from concil.cli.output.notes import print_notes
 from concil.cli.output.summaries import summary
 from concil.errors import ConcilError, NotFound
@@ -42,24 +43,24 @@ def run(command: CommandContext) -> int:
         _copy_address(outcome) for outcome in outcomes if outcome.result is not None
     ):
         results.print_line(address)
-    failed = [
-        (o.item.source, o.error) for o in outcomes if o.error is not None
-    ] + all_images.failures
+    failed_images = [(o.item, o.error) for o in outcomes if o.error is not None]
+    errors = [error for _, error in (*failed_images, *all_images.failures)]
     for outcome in outcomes:
         if outcome.result is not None:
             print_notes(command, outcome.result)
-    for source, error in failed:
-        line = f"concil: failed: {parse_address(source)}: {describe_error(error)}"
-        command.display.write(single_line(line), "error")
-    if not report.image_count and not failed:
+    listing_lines = (
+        single_line(f"concil: failed: {parse_address(source)}: {describe_error(error)}")
+        for source, error in all_images.failures
+    )
+    for line in (*group_lines(failed_images), *listing_lines):
+        command.display.write(line, "error")
+    if not report.image_count and not errors:
         raise NotFound(
             f"{parse_address(arguments.source)} has no named image",
             remedy="copy an image by its digest, without --all",
         )
     command.print_message(summary(report, time.monotonic() - began))
-    return _exit_code(
-        [error for _, error in failed], len(report.outcomes) + len(all_images.failures)
-    )
+    return _exit_code(errors, len(report.outcomes) + len(all_images.failures))
 
 
 def _copy_address(outcome: Outcome) -> str:

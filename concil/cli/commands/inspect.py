@@ -2,119 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from concil.cli.commands import images
+from concil.cli.commands.images import single_platform
 from concil.cli.context import CommandContext
-from concil.cli.open_stores import open_store_factory
-from concil.cli.options import settings
+from concil.cli.open_engine import open_engine
 from concil.cli.output import results
 from concil.cli.output.errors import DONE
-from concil.config import MIB
-from concil.engine.store_factory import SourceStore
-from concil.errors import InvalidManifest
-from concil.oci.address import Address, parse_address
-from concil.oci.descriptor import Descriptor
-from concil.oci.manifest import Digest, Manifest, Verifier
-from concil.oci.media_types import DOCKER_CONFIG, OCI_CONFIG
-from concil.oci.strict_json import InvalidJSON, parse_json
-from concil.transfer.blob.resuming_reader import ResumingReader
-from concil.transfer.context import TransferContext
-
-_MAX_CONFIG_SIZE = 4 * MIB  # bytes
-_CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+from concil.transfer.journal import Journal
 
 
 def run(command: CommandContext) -> int:
     """Print a summary of an image's manifest and config."""
-    address = parse_address(command.arguments.address)
-    platform = images.single_platform(command)
-    with open_store_factory(command) as stores:
-        store = stores.open_source(address, settings.build_endpoint_options(command.arguments))
-        digest, manifest = images.fetch_manifest(store, address, platform)
-        document = _describe_image(address, digest, manifest)
-        if not manifest.is_index:
-            config = next(iter(manifest.blobs()), None)
-            if config is not None and config.media_type in _CONFIG_TYPES:
-                context = TransferContext(
-                    settings.build_config(command.arguments), command.shutdown.event
-                )
-                document |= _describe_config(
-                    _read_blob(store, config, context), f"{address}: config"
-                )
+    platform = single_platform(command)
+    with open_engine(command, journal=Journal(None)) as engine:
+        document = engine.inspect(
+            command.arguments.address, platform=None if platform is None else str(platform)
+        )
     results.print_json(document)
     return DONE
-
-
-def _describe_image(address: Address, digest: Digest, manifest: Manifest) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "name": str(address),
-        "digest": str(digest),
-        "mediaType": manifest.media_type,
-        "size": len(manifest.body),
-    }
-    if manifest.annotations:
-        document["annotations"] = dict(manifest.annotations)
-    if manifest.is_index:
-        document["manifests"] = [_describe_descriptor(child) for child in manifest.children()]
-        return document
-    blobs = manifest.blobs()
-    has_config = json.loads(manifest.body).get("config") is not None
-    if not has_config or blobs[0].media_type not in _CONFIG_TYPES:
-        document["artifactType"] = manifest.artifact_type
-    document["totalSize"] = sum({blob.digest: blob.size for blob in blobs}.values())
-    document["layers"] = [
-        _describe_descriptor(layer) for layer in (blobs[1:] if has_config else blobs)
-    ]
-    return document
-
-
-def _describe_descriptor(descriptor: Descriptor) -> dict[str, Any]:
-    platform = {"platform": str(descriptor.platform)} if descriptor.platform else {}
-    annotations = {"annotations": dict(descriptor.annotations)} if descriptor.annotations else {}
-    return {
-        **platform,
-        "mediaType": descriptor.media_type,
-        "digest": str(descriptor.digest),
-        "size": descriptor.size,
-        **annotations,
-    }
-
-
-def _describe_config(content: bytes, name: str) -> dict[str, Any]:
-    """Return the parts of an image's config that users look for.
-
-    Source: image-spec, config.
-    """
-    try:
-        config = parse_json(content)
-    except InvalidJSON as error:
-        raise InvalidManifest(f"{name} is {error}") from error
-    if not isinstance(config, dict):
-        raise InvalidManifest(f"{name} is not a JSON object")
-    container = config.get("config")
-    labels = container.get("Labels") if isinstance(container, dict) else None
-    names = ("os", "architecture", "variant", "created")
-    parts = {name: config[name] for name in names if config.get(name)}
-    return {**parts, "labels": labels if isinstance(labels, dict) else {}}
-
-
-def _read_blob(store: SourceStore, blob: Descriptor, context: TransferContext) -> bytes:
-    """Read a small blob into memory and verify it."""
-    name = f"{store.name}@{blob.digest}"
-    if blob.size > _MAX_CONFIG_SIZE:
-        raise InvalidManifest(
-            f"{name} is larger than {_MAX_CONFIG_SIZE} bytes, the limit for a config"
-        )
-    reader = ResumingReader(lambda start: store.open_blob(blob, start), blob.size, context, name)
-    content = bytearray(blob.size)
-    try:
-        while count := reader.readinto(memoryview(content)[reader.position :]):
-            del count
-    finally:
-        reader.close()
-    verifier = Verifier(blob.digest.algorithm)
-    verifier.update(content)
-    verifier.verify(blob.digest, blob.size, name)
-    return bytes(content)

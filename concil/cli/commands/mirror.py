@@ -22,6 +22,7 @@ from concil.cli.output.errors import (
     describe_error,
     single_line,
 )
+from concil.cli.output.failed_images import failure_lines, listing_failure_lines, retry_hint
 from concil.cli.output.notes import print_notes
 from concil.cli.output.preview import (
     PruneTotals,
@@ -30,12 +31,7 @@ from concil.cli.output.preview import (
     prune_destinations,
 )
 from concil.cli.output.reports import Reports, is_html, report_title
-from concil.cli.output.summaries import (
-    failure_lines,
-    listing_failure_lines,
-    mirror_exit_code,
-    summary,
-)
+from concil.cli.output.summaries import mirror_exit_code, summary
 from concil.cli.plan_arguments import check_plan, parse_destination
 from concil.engine.engine import Engine
 from concil.engine.processes.process_settings import check_destination, count_processes
@@ -90,9 +86,10 @@ def run(command: CommandContext) -> int:
         report = _mirror(command, mirror, expansion, reports)
         pruned = _prune(command, engine, expansion, reports)
     command.display.close()
+    json_reports = [name for name in arguments.report if not is_html(Path(name))]
     report_errors = [f"concil: {describe_error(error)}" for error in reports.errors]
     for line in [
-        *failure_lines(report, probes),
+        *failure_lines(report, probes, "" if arguments.dry_run else retry_hint(json_reports)),
         *listing_failure_lines(expansion),
         *pruned.failure_lines(),
         *report_errors,
@@ -177,13 +174,13 @@ def _create_expansion(
     platforms = settings.parse_platforms(arguments)
     expansion = PlanExpansion(
         rules,
-        engine.tags,
+        engine.list_tags,
         destination_prefix,
         platforms,
         arguments.referrers,
         ForeignLayers(arguments.foreign_layers),
         arguments.recheck,
-        list_repositories=engine.repositories,
+        list_repositories=engine.list_repositories,
     )
     if arguments.retry_failed is not None:
         if arguments.prune or arguments.prune_all:

@@ -112,6 +112,16 @@ def add_connection(
     return group
 
 
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Add ``--format``."""
+    parser.add_argument(
+        "--format",
+        choices=("table", "json"),
+        default="table",
+        help="print text for people (the default), or one JSON document",
+    )
+
+
 def add_platform(parser: argparse.ArgumentParser, help_text: str) -> None:
     """Add ``--platform``."""
     parser.add_argument(
@@ -119,7 +129,8 @@ def add_platform(parser: argparse.ArgumentParser, help_text: str) -> None:
         action="append",
         default=[],
         metavar="OS/ARCH[/VARIANT]",
-        help=f"{help_text}, for example linux/amd64,linux/arm/v7; may be repeated",
+        help=f"{help_text}, for example linux/amd64,linux/arm/v7, or local for this machine; may "
+        "be repeated",
     )
 
 

@@ -23,12 +23,13 @@ def parse_platforms(arguments: argparse.Namespace) -> tuple[str, ...]:
         UsageError: one of them is not a platform.
     """
     platforms = [part.strip() for platform in arguments.platform for part in platform.split(",")]
-    for platform in platforms:
+    names = []
+    for text in platforms:
         try:
-            Platform.parse(platform)
+            names.append(str(Platform.parse(text)))
         except ConcilError as error:
             raise UsageError(str(error), remedy=error.remedy) from error
-    return tuple(dict.fromkeys(platforms))
+    return tuple(dict.fromkeys(names))
 
 
 def build_config(arguments: argparse.Namespace) -> TransferConfig:

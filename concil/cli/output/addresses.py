@@ -13,3 +13,10 @@ def address_by_digest(address: Address, digest: Digest) -> str:
             return str(address)
         return str(LayoutAddress(address.path, None, digest, address.scheme))
     return str(address.with_reference(digest=digest))
+
+
+def address_with_name(address: Address, name: str) -> str:
+    """Return the address of another tag in the same repository or layout."""
+    if isinstance(address, LayoutAddress):
+        return str(LayoutAddress(address.path, name, None, address.scheme))
+    return str(address.with_reference(tag=name))

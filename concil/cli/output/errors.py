@@ -32,6 +32,7 @@ OPTION_BY_PARAMETER = {
     "referrers=True": "--referrers",
     "verify=FILE": "--cacert FILE",
     "verify=False": "--insecure",
+    "tag_only=True": "--tag-only",
     "without_limit=True": "--prune-all",
     "workers=": "--jobs",
 }
@@ -58,7 +59,9 @@ def exit_code(error: BaseException) -> int:
 def describe_error(error: BaseException) -> str:
     """Return what failed and the remedy, in one line without control characters."""
     if isinstance(error, ConcilError):
-        text = f"{error}; {replace_parameters(error.remedy)}" if error.remedy else str(error)
+        text = error.summary
+        if error.remedy:
+            text = f"{text}; {replace_parameters(error.remedy)}"
         return single_line(text)
     from concil.runtime.limits import describe_limit  # noqa: PLC0415  # not for usage errors
 

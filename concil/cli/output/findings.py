@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from concil.cli.output.errors import single_line
-from concil.display.output import format_size
+from concil.runtime.quantities import format_size
 from concil.transfer.findings import Condition, Finding
 from concil.transfer.mirror.report import MirrorReport
 

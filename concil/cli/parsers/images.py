@@ -1,4 +1,4 @@
-"""Declares `concil tags`, `digest`, `manifest`, `delete` and `inspect`."""
+"""Declares `concil tags`, `tag`, `digest`, `manifest`, `delete` and `inspect`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ def declare_tags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("address", metavar="REPO", help="host/repository, oci:DIR or an archive")
     common.add_registry(parser)
     parser.set_defaults(command=f"{_COMMANDS}:run_tags")
+
+
+def declare_tag(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `tag`."""
+    parser.description = (
+        "Let more tags name an image in its own repository. No blob is moved. Prints the address "
+        "of each tag."
+    )
+    parser.add_argument("address", metavar="REF", help="host/repository:tag or oci:DIR:NAME")
+    parser.add_argument(
+        "new_tags", metavar="NEW", nargs="+", help="a tag, or an address in the same repository"
+    )
+    common.add_registry(parser)
+    parser.set_defaults(command=f"{_COMMANDS}:run_tag")
 
 
 def declare_digest(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +68,11 @@ def declare_delete(parser: argparse.ArgumentParser) -> None:
         "it all tags that point to it; a layout deletes only the name."
     )
     parser.add_argument("address", metavar="REF", help="host/repository:tag or oci:DIR:NAME")
+    parser.add_argument(
+        "--tag-only",
+        action="store_true",
+        help="delete the tag and keep the image, if the registry supports that",
+    )
     common.add_registry(parser)
     parser.set_defaults(command=f"{_COMMANDS}:run_delete")
 

@@ -16,6 +16,7 @@ from concil.errors import UsageError, safe_repr
 from concil.http.certs_d import read_directory
 from concil.http.requests_session import TLSSettings
 from concil.oci.reference import normalize_docker_host
+from concil.plan.formats.unknown_field import unknown_field_remedy
 from concil.plan.formats.yaml_nodes import YAMLValue
 from concil.plan.rule import ParsedPlan, Rule
 from concil.plan.tag_filter import TagFilter, compile_pattern
@@ -43,7 +44,7 @@ def parse_plan(document: YAMLValue) -> ParsedPlan:
         for name, item in fields.items():
             if name not in _FIELDS:
                 raise item.location.error(
-                    f"{host}: unknown field {name!r}", f"known fields: {', '.join(_FIELDS)}"
+                    f"{host}: unknown field {name!r}", unknown_field_remedy(name, _FIELDS)
                 )
         tls = _parse_tls(host, fields)
         if tls != TLSSettings():

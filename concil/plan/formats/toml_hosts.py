@@ -9,6 +9,7 @@ from typing import Any
 from concil.config import HostLimits
 from concil.errors import ConcilError, UsageError, safe_repr
 from concil.oci.reference import Reference
+from concil.plan.formats.unknown_field import unknown_field_remedy
 from concil.ratelimit import units
 
 HOSTS_TABLE = "hosts"
@@ -46,7 +47,7 @@ def _parse_table(table: Mapping[str, Any], text: str, name: str, host: str) -> H
         if key not in _FIELDS:
             raise UsageError(
                 f"{location}: {safe_repr(key)}: unknown field",
-                remedy=f"known fields: {', '.join(_FIELDS)}",
+                remedy=unknown_field_remedy(key, _FIELDS),
             )
         field, reader = _FIELDS[key]
         try:

@@ -11,9 +11,11 @@ from concil.errors import ConcilError, UsageError, safe_repr
 from concil.oci.address import LayoutAddress, parse_address
 from concil.oci.platform import Platform
 from concil.plan.formats.toml_hosts import HOSTS_TABLE, parse_host_limits
+from concil.plan.formats.unknown_field import unknown_field_remedy
 from concil.plan.rule import ParsedPlan, Rule
 from concil.plan.tag_filter import TagFilter, compile_pattern
 from concil.plan.versions import VersionRange
+from concil.runtime.suggestions import did_you_mean
 
 _TABLE = "mirror"
 _DEEP_KEY = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){100}")
@@ -46,7 +48,15 @@ def parse_plan(text: str, name: str) -> ParsedPlan:
     for key in document:
         raise UsageError(
             f"{name}:{_find_line(text, key)}: unknown field {safe_repr(key)}",
-            remedy='a plan has [[mirror]] and [hosts."HOST"] tables: see docs/plans.md',
+            remedy=" ".join(
+                filter(
+                    None,
+                    (
+                        did_you_mean(key, (_TABLE, HOSTS_TABLE)),
+                        'a plan has [[mirror]] and [hosts."HOST"] tables: see docs/plans.md',
+                    ),
+                )
+            ),
         )
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise UsageError(f"{name}: mirror is not a list of tables", remedy="write [[mirror]]")
@@ -75,7 +85,7 @@ class _MirrorTable:
         """Return the rule for this table."""
         for key in self._table:
             if key not in _FIELDS:
-                raise self._field_error(key, "unknown field", f"known fields: {', '.join(_FIELDS)}")
+                raise self._field_error(key, "unknown field", unknown_field_remedy(key, _FIELDS))
         values = {key: self._read_field(key, reader) for key, reader in _FIELDS.items()}
         if values["source"] is None:
             raise UsageError(

@@ -14,7 +14,7 @@ from concil.config import KIB
 from concil.errors import ConcilError, ConnectionLost
 from concil.http import errors, unsafe_fast_path
 from concil.http.exchange.response_body import ResponseBody
-from concil.http.urls import redact_url
+from concil.http.urls import describe_request, redact_url
 
 _GATHER_TIME = 0.05  # seconds for collecting received bytes into one buffer
 _CONNECTION_ERRORS = (
@@ -58,7 +58,7 @@ class RegistryBlobReader:
                 return self._fill_buffer(self._receive, buffer)
             piece = self._raw.read1(len(buffer), decode_content=False)
         except _CONNECTION_ERRORS as error:
-            what = f"GET {redact_url(self._url)}"
+            what = describe_request("GET", self._url)
             raise errors.translate(error, what, has_answered=True) from error
         buffer[: len(piece)] = piece
         return len(piece)

@@ -181,7 +181,7 @@ class ImageCopier:
         except ReferrersTagError:
             raise  # a mirror does not count it as a failure
         except ConcilError as error:
-            self._emit_state(job, failure_state(error), 0, str(error))
+            self._emit_state(job, failure_state(error), 0, error.summary)
             raise
 
     def _emit_state(self, job: ImageJob, state: State, bytes_sent: int, detail: str) -> None:

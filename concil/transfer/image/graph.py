@@ -11,7 +11,7 @@ from concil.errors import InvalidManifest, NotFound, SizeMismatch, safe_repr
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import INDEX_TYPES
-from concil.oci.platform import Platform
+from concil.oci.platform import COMMON_PLATFORMS, Platform, find_similar_platform
 
 MAX_DEPTH = 8  # indexes in indexes
 MAX_MANIFESTS = 10_000  # manifests of one image
@@ -71,11 +71,9 @@ def select_platforms(
     for platform in platforms:
         matching = [c for c in children if c.platform and c.platform.matches(platform)]
         if not matching:
-            existing_platforms = ", ".join(
-                sorted({str(c.platform) for c in children if c.platform})
+            raise missing_platform_error(
+                name, (platform,), sorted({str(c.platform) for c in children if c.platform})
             )
-            available = safe_repr(existing_platforms, 400).strip("'") or "none"
-            raise NotFound(f"{name}: no image for {platform}", remedy=f"it contains {available}")
         selected += [c for c in matching if c not in selected]
     if len(selected) == 1:
         return selected[0]
@@ -84,6 +82,23 @@ def select_platforms(
     if len(selected) == len(children):
         return root
     return root.with_children(tuple(c for c in children if c in selected))
+
+
+def missing_platform_error(
+    name: str, requested: Sequence[Platform], existing: Sequence[str]
+) -> NotFound:
+    """Return the error for an image that is not for any of the requested platforms.
+
+    Args:
+        existing: the platforms of the image, from its index or config.
+    """
+    shown = safe_repr(", ".join(existing), 400).strip("'") or "no platform"
+    similar_name = ""
+    if str(requested[0]) not in COMMON_PLATFORMS:
+        similar_name = safe_repr(find_similar_platform(str(requested[0]), existing)).strip("'")
+    question = f"; did you mean {similar_name}?" if similar_name else ""
+    platforms = " or ".join(map(str, requested))
+    return NotFound(f"{name}: no image for {platforms}", remedy=f"it is for {shown}{question}")
 
 
 def attested_digest(entry: Descriptor) -> str:

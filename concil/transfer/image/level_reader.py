@@ -13,7 +13,13 @@ from concil.errors import ContentError, NotFound, StatusError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.store.protocols import Destination
-from concil.transfer.image.graph import FetchedManifest, PresentManifest, check_descriptor
+from concil.transfer.blob.image_config import is_other_platform, platform_of, read_config
+from concil.transfer.image.graph import (
+    FetchedManifest,
+    PresentManifest,
+    check_descriptor,
+    missing_platform_error,
+)
 from concil.transfer.image.history import History
 from concil.transfer.image.job import ImageJob, RootManifest
 from concil.transfer.image.manifest_cache import ManifestCache
@@ -128,18 +134,35 @@ class RootReader:
                 then read from there, and only for a recheck.
         """
         if destination_digest is None:
-            return self.level_reader.manifest_cache.read_root(job, source)
+            return self._read_from_source(job, source)
         if not job.recheck:
             return RootManifest(source, source_digest=source.digest)
         manifest = self.level_reader.get_present(job, destination_digest)
         if manifest is None:
-            return self.level_reader.manifest_cache.read_root(job, source)
+            return self._read_from_source(job, source)
         entry = Descriptor(manifest.media_type, destination_digest, len(manifest.body))
         is_rewritten = (
             bool(job.platforms) and manifest.is_index and destination_digest != source.digest
         )
         full_index_digest = source.digest if is_rewritten else None
         return RootManifest(entry, manifest, source.digest, full_index_digest, is_present=True)
+
+    def _read_from_source(self, job: ImageJob, source: Descriptor) -> RootManifest:
+        """Read the top manifest at the source, and the config if the image has one platform.
+
+        Raises:
+            NotFound: the image has none of the requested platforms.
+        """
+        root = self.level_reader.manifest_cache.read_root(job, source)
+        manifest = root.manifest
+        is_selected = root.source_digest != root.descriptor.digest  # from an index
+        if job.platforms and manifest is not None and not manifest.is_index and not is_selected:
+            context = self.level_reader.pool.context
+            config = read_config(job.source, manifest, context, job.source_name)
+            platform = platform_of(config)
+            if is_other_platform(platform, job.platforms):
+                raise missing_platform_error(job.source_name, job.platforms, [str(platform)])
+        return root
 
 
 def _get_listed_manifest(job: ImageJob, child: Descriptor) -> Manifest:

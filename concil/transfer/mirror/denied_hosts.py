@@ -39,6 +39,8 @@ class DeniedHosts:
         if not host:
             return error
         not_tried = NotTried(str(error), remedy=error.remedy)
+        not_tried.host, not_tried.operation = error.host, error.operation
+        not_tried.reason = error.reason
         return self.record_host(host, not_tried) or error
 
     def record_host(self, host: str, error: NotTried) -> NotTried | None:

@@ -48,8 +48,10 @@ def test_repositories_that_cannot_be_listed_are_one_failure(
 
     assert result.code == 3
     first, rest = result.messages.splitlines()
-    assert first.startswith(f"concil: failed: {written}:1: 401 ")
-    assert rest.startswith(f"concil: failed: {COUNT - 1} more repositories were not tried: 401 ")
+    assert first.startswith(f"concil: failed: {written}:1: cannot ")
+    assert rest.startswith(f"concil: failed: {COUNT - 1} more repositories were not tried: cannot ")
+    assert ": 401 Unauthorized" in first
+    assert ": 401 Unauthorized" in rest
     assert "wrong" not in result.err
     assert tags_of(registry.url, "copy/team/app") == ["v1"]
 

@@ -170,7 +170,7 @@ def test_the_destination_may_stand_behind_options(
     assert result.code == 0
     assert tags_of(source.url, "copy/team/app") == ["1.0"]
     assert_fails(more, 2, "too many arguments")
-    assert_fails(unknown, 2, "unrecognized arguments: --refers")
+    assert_fails(unknown, 2, "mirror has no option --refers; did you mean --referrers?")
 
 
 def test_invalid_plan_is_an_error_before_the_first_request(

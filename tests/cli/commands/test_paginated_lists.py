@@ -139,4 +139,4 @@ def test_copy_all_takes_all_pages(
 @pytest.mark.parametrize("form", ["{}", "http://{}"])
 def test_an_engine_lists_all_repositories(source: EmbeddedRegistry, form: str) -> None:
     with Engine() as engine:
-        assert list(engine.repositories(form.format(source.host))) == REPOSITORIES
+        assert list(engine.list_repositories(form.format(source.host))) == REPOSITORIES

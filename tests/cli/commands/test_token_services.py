@@ -55,7 +55,7 @@ def address(registry: ScriptedServer) -> str:
         ),
         (reply(401, '{"details": "incorrect username or password"}'), ACCESS_DENIED, "incorrect"),
         (reply(403, "<html>"), ACCESS_DENIED, "403"),
-        (reply(200, "<html>please sign in</html>"), ACCESS_DENIED, "not JSON"),
+        (reply(200, "<html>please sign in</html>"), ACCESS_DENIED, "the answer is a web page"),
         (reply(200, ""), ACCESS_DENIED, "not JSON"),
         (reply(200, "{}"), ACCESS_DENIED, "no token"),
         (reply(200, '{"token": "a\\r\\nX-Evil: b"}'), ACCESS_DENIED, "no token"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 import pytest
 
 from concil.cli.argument_parser import parse_arguments
+from concil.cli.examples import EXAMPLES
 from concil.cli.open_engine import build_endpoints
 from concil.cli.options import settings
+from concil.cli.verbs import VERBS
 from concil.errors import UsageError
 from tests.cli.runner import Cli, Program, assert_fails
 from tests.support.tls import CertificateAuthority
@@ -122,11 +125,27 @@ def test_verbosity_counts_before_and_behind_the_verb() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "VERB"),
-        (("nonsense",), "nonsense"),
-        (("copy",), "SRC, DST"),
-        (("copy", "one"), "DST"),
-        (("blob",), "VERB"),
+        (("-v",), "no verb is given; see: concil --help"),
+        (("-vvq",), "no verb is given"),
+        (("--verison",), "--version"),
+        (("nonsense",), "there is no verb 'nonsense'; all verbs: concil --help"),
+        (("cpoy", "a", "b"), "there is no verb 'cpoy'; did you mean copy?"),
+        (("help", "cpoy"), "did you mean copy?"),
+        (("--platform", "a/b", "copy", "a", "b"), "'--platform' is given before the verb"),
+        (("copy",), "copy needs SRC and DST; see: concil copy --help"),
+        (("copy", "one"), "copy needs DST"),
+        (("copy", "a", "b", "--plaform=x/y"), "did you mean --platform? see: concil copy --help"),
+        (("blob",), "blob needs a verb: push, pull or head; see: concil blob --help"),
+        (("blob", "psuh"), "blob has no verb 'psuh'; did you mean push? see: concil blob --help"),
+        (
+            ("blob", "push", "a", "b", "--job"),
+            "blob push has no option --job; did you mean --jobs?",
+        ),
+        (("blob", "push", "a", "b", "c"), "see: concil blob push --help"),
+        (("transfers", "forgte"), "did you mean forget?"),
+        (("copy", "--jobs"), "-j/--jobs needs a value; see: concil copy --help"),
+        (("copy", "--insecure=yes", "a", "b"), "--insecure takes no value"),
+        (("copy", "--progress=bars", "a", "b"), "did you mean bar?"),
         (("blob", "pull", "x"), "--output"),
         (("copy", "--jobs=-1", "a", "b"), "--jobs"),
         (("copy", "--jobs=many", "a", "b"), "'many'"),
@@ -155,7 +174,46 @@ def test_help_is_a_result(cli: Cli, words: tuple[str, ...]) -> None:
     result = cli(*words)
 
     assert (result.code, result.err) == (0, "")
-    assert result.out.startswith("usage: concil")
+    assert "usage: concil" in result.out
+
+
+@pytest.mark.parametrize(
+    "words", [("copy",), ("blob", "push"), ("transfers", "forget"), ("mirror",)], ids=" ".join
+)
+def test_help_of_a_verb_begins_with_examples(cli: Cli, words: tuple[str, ...]) -> None:
+    by_option, by_word = cli(*words, "--help"), cli("help", *words)
+
+    assert by_option.out.startswith(f"examples:\n  concil {' '.join(words)} ")
+    assert by_word == by_option
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_an_example(verb: str) -> None:
+    assert EXAMPLES[verb]
+
+
+@pytest.mark.parametrize("example", [line for lines in EXAMPLES.values() for line in lines])
+def test_examples_can_be_parsed(example: str) -> None:
+    assert parse(*shlex.split(example)).command
+
+
+def test_concil_alone_prints_four_examples(cli: Cli) -> None:
+    result = cli()
+
+    examples = [line.split()[1:] for line in result.lines if line.startswith("  concil ")]
+    assert (result.code, result.err, len(examples)) == (0, "", 4)
+    assert all(parse(*example).command for example in examples)
+
+
+def test_words_of_other_tools_are_aliases() -> None:
+    for alias, verb in (("cp", "copy"), ("sync", "mirror")):
+        assert parse(alias, "a", "b").verb == verb
+
+
+def test_help_and_version_are_words(cli: Cli) -> None:
+    assert cli("help") == cli("--help")
+    assert cli("version") == cli("--version")
+    assert "(also: cp)" in cli("help").out
 
 
 def test_the_version_is_a_result(program: Program) -> None:

@@ -68,6 +68,7 @@ def test_every_field_is_read() -> None:
     ("line", "words"),
     [
         ("colour = 1", "plan.toml:3: 'colour': unknown field; known fields: source, target"),
+        ("plattforms = 1", "'plattforms': unknown field; did you mean platforms? known fields: "),
         ("latest = 0", "plan.toml:3: 'latest': not a number of 1 or more"),
         ("latest = true", "not a number"),
         ("latest = '3'", "not a number"),

@@ -96,7 +96,7 @@ def test_platform_that_is_not_there_is_told_with_those_that_are() -> None:
     with pytest.raises(NotFound, match="the image: no image for linux/s390x") as raised:
         select_platforms(ROOT, wanted(AMD64, "linux/s390x"), "the image")
 
-    assert raised.value.remedy == "it contains linux/amd64, linux/arm/v7, linux/arm64"
+    assert raised.value.remedy == "it is for linux/amd64, linux/arm/v7, linux/arm64"
 
 
 def test_index_without_platforms_says_so() -> None:
@@ -105,7 +105,7 @@ def test_index_without_platforms_says_so() -> None:
     with pytest.raises(NotFound) as raised:
         select_platforms(manifest_of(index_document(children)), wanted(AMD64), "x")
 
-    assert raised.value.remedy == "it contains none"
+    assert raised.value.remedy == "it is for no platform"
 
 
 def attested() -> Manifest:

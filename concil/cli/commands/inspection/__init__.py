@@ -1,0 +1,1 @@
+"""Verbs that look at registries and images without copying anything."""

@@ -1,0 +1,1 @@
+"""What is in a registry: tags, images, their trees, differences and sizes."""
