@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import contextlib
 
-from concil.runtime.quantities import format_size
-
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
     from typing import TextIO
-
-__all__ = ["Output", "format_size"]
 
 
 class Output:

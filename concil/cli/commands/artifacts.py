@@ -13,7 +13,6 @@ from concil.cli.output import results
 from concil.cli.output.addresses import address_by_digest
 from concil.cli.output.errors import DONE
 from concil.cli.standard_input import open_standard_input
-from concil.display.output import format_size
 from concil.engine.artifacts.files import ArtifactFile
 from concil.engine.artifacts.pusher import PushedArtifact
 from concil.errors import UsageError, safe_repr
@@ -21,6 +20,7 @@ from concil.oci.address import Address, parse_address
 from concil.oci.artifact import CREATED, TITLE
 from concil.oci.descriptor import Descriptor
 from concil.oci.media_types import is_media_type
+from concil.runtime.quantities import format_size
 
 
 def run_push(command: CommandContext) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concil.cli.context import CommandContext
 from concil.cli.output import results
 from concil.cli.output.errors import DONE
-from concil.display.output import format_size
+from concil.runtime.quantities import format_size
 from concil.store.layout.garbage import GarbageReport, collect_garbage, open_layout
 
 

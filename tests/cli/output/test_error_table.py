@@ -231,8 +231,8 @@ def test_the_message_and_exit_code_are_those_of_the_table(cause: str, provoker: 
 
     outcome = PROVOKE[cause](provoker)
 
-    assert outcome.err.startswith("concil: ")
-    assert outcome.err.count("\n") == 1, outcome.err
-    message = outcome.err.removeprefix("concil: ").removesuffix("\n")
+    assert outcome.messages.startswith("concil: ")
+    assert outcome.messages.count("\n") == 1, outcome.messages
+    message = outcome.messages.removeprefix("concil: ").removesuffix("\n")
     assert re.fullmatch(row.pattern, message), f"{message!r} is not {row.message!r}"
     assert outcome.code == row.code
