@@ -78,7 +78,10 @@ class BlobMethods:
                     content, store, stream_name(content), expected_digest
                 )
             else:
-                file = LocalFile(content)
+                expected = "a path, bytes or a binary stream"
+                file = LocalFile(
+                    arguments.check_instance("content", content, (str, os.PathLike), expected)
+                )
                 store = self._components.image_resolver.open_repository(name)
                 upload = blobs.start_push(file, store, expected_digest)
             return wait_for(upload, self._components.transfer_context.cancel)
@@ -109,7 +112,9 @@ class BlobMethods:
         with call_scope(cancel):
             store = components.image_resolver.open_source(reference)
             if not isinstance(target, SupportsWrite):
-                path = check_writable(Path(arguments.to_path("target", target)))
+                expected = "a path or a binary stream"
+                arguments.check_instance("target", target, (str, os.PathLike), expected)
+                path = check_writable(Path(target))
                 return components.file_blobs.pull(store, reference, path)
             blob = find_blob(store, reference)
             meter = Meter(

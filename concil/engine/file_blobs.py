@@ -99,14 +99,16 @@ class FileBlobTransfers:
         blob: Descriptor,
         destination: Path,
         is_present: Callable[[], bool] = lambda: False,
+        name: str = "",
     ) -> Future[Descriptor]:
         """Download a blob into a file.
 
         Args:
+            name: of the file in progress events; "" for its path.
             is_present: returns whether the file has the content of the blob already; called by a
                 worker.
         """
-        meter = self._create_meter(str(blob.digest), str(destination), blob.size)
+        meter = self._create_meter(str(blob.digest), name or str(destination), blob.size)
         finished: Future[Descriptor] = Future()
 
         def finish(download: Future[Digest], state: State = State.DONE) -> None:

@@ -97,7 +97,11 @@ class ArtifactPuller:
             tree.make_directory(parent)
         path = tree.root / name
         return self.blobs.start_pull(
-            store, file.blob, path, lambda: self._has_content(path, file.blob)
+            store,
+            file.blob,
+            path,
+            lambda: self._has_content(path, file.blob),
+            str(tree.root / file.title),
         )
 
     def _has_content(self, path: Path, blob: Descriptor) -> bool:

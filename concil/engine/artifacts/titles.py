@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from concil.oci.digest import Digest
 from concil.oci.manifest import Manifest
 
 _MAX_LENGTH = 4096  # bytes of a path on Linux
+# Another file of the artifact may be downloaded under this name.
+_PARTIAL_FILE = re.compile(r"[0-9a-f]{64,}\.partial")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ def check_title(title: str) -> str:
     path = posixpath.normpath(title)
     if not reason and path.split("/")[0] == PRIVATE_DIRECTORY:
         reason = f"{PRIVATE_DIRECTORY} is used by concil itself"
+    if not reason and _PARTIAL_FILE.match(path.rpartition("/")[2]):
+        reason = "it is the name of a partial file"
     if reason:
         raise UsageError(
             f"{safe_repr(title)} cannot be the title of a file: {reason}",

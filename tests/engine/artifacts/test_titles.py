@@ -27,6 +27,8 @@ UNSAFE = [
     "a" * 5000,
     ".concil/x",
     "./.concil/x",
+    f"a/{64 * 'a'}.partial",
+    f"{64 * 'a'}.partial.7-1",
 ]
 
 

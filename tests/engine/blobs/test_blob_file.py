@@ -16,6 +16,7 @@ from concil import BlobFile, Engine
 from concil.errors import Cancelled, DigestMismatch, NotFound, UsageError
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest
+from concil.server import EmbeddedRegistry, RegistryBehavior
 from tests.engine.engine_setup import CHUNK, Registry, blob_path, engine_of
 from tests.engine.relayed_registries import SIZE, RelayedRegistry
 from tests.support.faults import Fault
@@ -95,6 +96,25 @@ def test_lost_connection_is_no_matter(
 
     with engine.open_blob(f"{relayed_registry.relay.url}/{repository}@{DIGEST}") as file:
         assert file.read() == CONTENT
+
+
+class WithoutRanges(RegistryBehavior):
+    """Answers every request with the whole blob."""
+
+    def blob_range(self, header: str, size: int) -> tuple[int, int] | None:
+        del header, size
+        return None
+
+
+def test_registry_without_ranges_is_read_from_the_start(engine: Engine, tmp_path: Path) -> None:
+    with EmbeddedRegistry(tmp_path / "whole", behavior=WithoutRanges()) as registry:
+        put_blob(registry.url, "files", CONTENT)
+        with engine.open_blob(f"{registry.url}/files@{DIGEST}") as file:
+            file.seek(2 * CHUNK + 1)
+            assert file.read(CHUNK) == CONTENT[2 * CHUNK + 1 :][:CHUNK]
+            file.seek(5)
+            assert file.read(10) == CONTENT[5:15]
+            file.verify()
 
 
 def layout_with(tmp_path: Path, content: bytes) -> str:
