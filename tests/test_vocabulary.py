@@ -34,6 +34,7 @@ PAIRS = {
     "check": {"engine", "cli/commands", "cli/parsers"},
     "client": {"registry", "dockerhub"},
     "context": {"transfer", "cli"},
+    "completion": {"cli", "cli/commands", "cli/parsers"},
     "copy": {"cli/commands", "cli/parsers"},
     "copy_all": {"plan", "cli/commands"},
     "errors": {"", "http", "server", "cli/output"},

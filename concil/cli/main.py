@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 
 from concil.cli.argument_parser import parse_arguments
@@ -21,6 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: arguments without the program's name; None: those of the process.
     """
+    if argv is None and "_ARGCOMPLETE" in os.environ:  # a shell completes the line
+        from concil.cli.completion import complete  # noqa: PLC0415  # as seldom
+
+        return complete()
     words = sys.argv[1:] if argv is None else argv
     try:
         if not words:

@@ -40,6 +40,7 @@ VERBS = {
     "logout": (f"{_PARSERS}.login:declare_logout", "remove the login for a registry"),
     "transfers": (f"{_PARSERS}.transfers:declare", "list or discard interrupted transfers"),
     "serve": (f"{_PARSERS}.serve:declare", "serve an OCI layout directory as a registry"),
+    "completion": (f"{_PARSERS}.completion:declare", "print a completion script for a shell"),
     "demo": (f"{_PARSERS}.demo:declare", "demonstrate a mirror between two local registries"),
 }
 # Names that other tools have for a verb.

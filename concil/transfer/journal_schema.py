@@ -50,6 +50,7 @@ CREATE TABLE IF NOT EXISTS verified (
     target TEXT NOT NULL,
     digest TEXT NOT NULL,
     run TEXT NOT NULL,
+    state TEXT NOT NULL,
     updated REAL NOT NULL,
     PRIMARY KEY (target, digest)
 );

@@ -41,12 +41,22 @@ SOLE_IMPORTERS = {
     "tenacity": "concil.retry",
     "tqdm": "concil.display",
     "yaml": "concil.plan.formats.yaml_nodes",
+    "argcomplete": "concil.cli",
     "dask": "concil.cluster",
     "distributed": "concil.cluster",
     "backports": "concil.store.archive.decompress",
     "compression": "concil.store.archive.decompress",  # of the standard library from Python 3.14 on
 }
-THIRD_PARTY = {"requests", "urllib3", "tenacity", "tqdm", "yaml", "distributed", "dask"} | {
+THIRD_PARTY = {
+    "argcomplete",
+    "requests",
+    "urllib3",
+    "tenacity",
+    "tqdm",
+    "yaml",
+    "distributed",
+    "dask",
+} | {
     "backports",
     "compression",
 }

@@ -15,8 +15,10 @@ PROGRAMS = {
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "docker-registry": "docker-registry",
+    "fish": "fish",
     "nginx": "nginx-light",
     "skopeo": "skopeo",
+    "zsh": "zsh",
 }
 # Where Debian has nginx: not on the PATH of ordinary users.
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"

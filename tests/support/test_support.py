@@ -228,7 +228,9 @@ def test_missing_programs_are_named_with_what_to_type(monkeypatch: pytest.Monkey
         "chromedriver",
         "chromium",
         "docker-registry",
+        "fish",
         "nginx",
         "skopeo",
+        "zsh",
     ]
     assert "nginx-light" in system.install_command(["nginx"])

@@ -25,6 +25,7 @@ from concil.progress.events import Meter, ProgressSink, State
 from concil.store.protocols import Destination, Store
 from concil.transfer.blob.resuming_reader import ResumingReader
 from concil.transfer.blob.source import BlobSource
+from concil.transfer.check.hash_progress import SAVE_INTERVAL, HashProgress
 from concil.transfer.check.verified_blobs import VerifiedBlobs
 from concil.transfer.findings import Condition, Finding
 from concil.transfer.single_flight import SingleFlight
@@ -72,16 +73,21 @@ class BlobInspector:
         """Inspect a blob again when it is next asked for."""
         self._single_flight.forget(_key(store, blob))
 
-    def read(self, store: Store, blob: Descriptor) -> Finding | None:
+    def read(
+        self, store: Store, blob: Descriptor, progress: HashProgress | None = None
+    ) -> Finding | None:
         """Read every byte of a blob; None: the bytes are right. The job of a worker.
 
         Wrong bytes are read once more: the connection may have changed them.
+
+        Args:
+            progress: continues a read that was interrupted; None: start at byte 0.
         """
         meter = self._meter(store, blob)
         meter.set_state(State.STARTED, position=0)
         finding: Finding | None = None
         try:
-            self._hash_twice(store, blob, meter)
+            self._hash_twice(store, blob, meter, progress)
         except DigestMismatch as error:
             detail = f"its bytes hash to {error.actual_digest}"
             finding = Finding(Condition.DAMAGED, "blob", blob.digest, blob.size, detail)
@@ -96,13 +102,17 @@ class BlobInspector:
             meter.set_state(State.FAILED, detail=f"{finding.condition}: {finding.detail}")
         return finding
 
-    def _hash_twice(self, store: Store, blob: Descriptor, meter: Meter) -> None:
+    def _hash_twice(
+        self, store: Store, blob: Descriptor, meter: Meter, progress: HashProgress | None
+    ) -> None:
         """Read and verify a blob; after wrong bytes from a registry read it once more."""
         try:
-            self._hash(store, blob, meter)
+            self._hash(store, blob, meter, progress)
         except DigestMismatch:
-            if not store.host:
+            if not store.host and (progress is None or not progress.start):
                 raise
+            if progress is not None:
+                progress.start = 0
             detail = "the content did not match its digest"
             meter.set_state(State.RETRYING, position=0, detail=detail)
             self._hash(store, blob, meter)
@@ -127,9 +137,17 @@ class BlobInspector:
     def _read_and_record(
         self, store: Destination, blob: Descriptor, verified: VerifiedBlobs
     ) -> Finding | None:
-        finding = self.read(store, blob)
+        key = content_key(store), blob.digest
+        progress = None
+        if blob.size > SAVE_INTERVAL and blob.digest.algorithm == "sha256":
+            hash_state = verified.find_hash_state(*key)
+            progress = HashProgress(hash_state, partial(verified.save_hash_state, *key))
+        finding = self.read(store, blob, progress)
         if finding is None:
-            verified.record(content_key(store), blob.digest, blob.size)
+            start = progress.start if progress is not None else 0
+            verified.record(*key, blob.size, start=start)
+        else:
+            verified.forget(*key)
         return finding
 
     def _complete(
@@ -144,12 +162,21 @@ class BlobInspector:
             self._single_flight.release(key, future)
             future.set_exception(error)
 
-    def _hash(self, store: Store, blob: Descriptor, meter: Meter) -> None:
+    def _hash(
+        self,
+        store: Store,
+        blob: Descriptor,
+        meter: Meter,
+        progress: HashProgress | None = None,
+    ) -> None:
         """Read a blob from its first byte to its last, keeping nothing, and verify it."""
         context = self._pool.context
         source = BlobSource.in_store(store, blob)
         throttled = source.throttled(context.bandwidth, "", context.cancel)
         verifier = Verifier(blob.digest.algorithm)
+        if progress is not None:
+            verifier = progress.begin(blob.size)
+            meter.report_resume(verifier.position)
 
         def report_loss(error: ConcilError) -> None:
             meter.set_state(State.RETRYING, detail=str(error))
@@ -157,15 +184,20 @@ class BlobInspector:
         reader = ResumingReader(throttled.open, blob.size, context, source.name, report_loss)
         if not blob.size:  # nothing would be opened
             store.open_blob(blob).close()
+        reader.seek(verifier.position)
         try:
             with context.buffer_pool.borrow() as buffer:
                 while (count := reader.readinto(buffer)) > 0:
                     verifier.update(buffer[:count])
                     meter.advance(count)
+                    if progress is not None:
+                        progress.update(verifier)
                     if context.cancel.is_set():
                         raise Cancelled(f"{source.name}: cancelled")
         finally:
             reader.close()
+            if progress is not None and verifier.position < blob.size:
+                progress.save(verifier)
         verifier.verify(blob.digest, blob.size, source.name)
 
     def _meter(self, store: Store, blob: Descriptor) -> Meter:

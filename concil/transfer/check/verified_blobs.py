@@ -49,17 +49,7 @@ class VerifiedBlobs:
 
     def claim(self, store_name: str, digest: Digest, size: int) -> bool:
         """Return whether an interrupted check has verified a blob; its record is ours then."""
-        if not self._resume:
-            return False
-        rows = self._journal.query(
-            "SELECT updated FROM verified WHERE target = ? AND digest = ? AND run != ?",
-            store_name,
-            str(digest),
-            self._run,
-        )
-        # A record from the future was made with a wrong clock: its age is unknown.
-        now = time.time()
-        if not any(now - MAX_AGE <= updated <= now for (updated,) in rows):
+        if self._find(store_name, digest) != "":
             return False
         with self._lock:
             self._bytes_skipped += size
@@ -71,16 +61,54 @@ class VerifiedBlobs:
         )
         return True
 
-    def record(self, store_name: str, digest: Digest, size: int) -> None:
-        """Record that a blob was read and has its digest."""
+    def find_hash_state(self, store_name: str, digest: Digest) -> str:
+        """Return the state of the hash with which a blob was interrupted; "": start anew."""
+        return self._find(store_name, digest) or ""
+
+    def save_hash_state(self, store_name: str, digest: Digest, hash_state: str) -> None:
+        """Save the state of the hash of a blob that is being read; "" is not saved."""
+        if hash_state:
+            self._save(store_name, digest, hash_state)
+
+    def record(self, store_name: str, digest: Digest, size: int, *, start: int = 0) -> None:
+        """Record that a blob was read and has its digest.
+
+        Args:
+            start: bytes that an interrupted check had read.
+        """
         with self._lock:
-            self._bytes_read += size
-        # At once: a kill may come while the next blob is read, which can take hours.
+            self._bytes_read += size - start
+            self._bytes_skipped += start
+        self._save(store_name, digest, "")
+
+    def forget(self, store_name: str, digest: Digest) -> None:
+        """Delete the record of a blob that is missing or damaged."""
         self._journal.execute(
-            "INSERT OR REPLACE INTO verified VALUES (?, ?, ?, ?)",
+            "DELETE FROM verified WHERE target = ? AND digest = ?", store_name, str(digest)
+        )
+
+    def _find(self, store_name: str, digest: Digest) -> str | None:
+        """Return the state in the record of an interrupted check; "": verified; None: unknown."""
+        if not self._resume:
+            return None
+        rows = self._journal.query(
+            "SELECT state, updated FROM verified WHERE target = ? AND digest = ? AND run != ?",
             store_name,
             str(digest),
             self._run,
+        )
+        # A record from the future was made with a wrong clock: its age is unknown.
+        now = time.time()
+        return next((state for state, time_ in rows if now - MAX_AGE <= time_ <= now), None)
+
+    def _save(self, store_name: str, digest: Digest, state: str) -> None:
+        # At once: a kill may come while the next blob is read, which can take hours.
+        self._journal.execute(
+            "INSERT OR REPLACE INTO verified VALUES (?, ?, ?, ?, ?)",
+            store_name,
+            str(digest),
+            self._run,
+            state,
             time.time(),
         )
 

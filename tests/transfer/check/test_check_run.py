@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from concil.transfer.journal import Journal
 from concil.transfer.worker_pool import WorkerPool
 from tests.support.images import Image, make_image, make_index
 from tests.support.memory_store import MemoryReader, MemoryStore
-from tests.support.store_faults import RefusesRequests
+from tests.support.store_faults import Fault, RefusesRequests
 from tests.transfer.image_copies import (
     TransferHarness,
     assert_same,
@@ -461,14 +461,21 @@ class Runs:
         self.path = path
         self.config = replace(CONFIG, workers=workers)
         self.lab: TransferHarness
+        self.results: list[ImageResult] = []  # of the last run
 
     def __call__(
-        self, options: CheckOptions = DEEP, *, cancel_after: int | None = None, finish: bool = True
+        self,
+        options: CheckOptions = DEEP,
+        *,
+        cancel_after: int | None = None,
+        cancel_at: int | None = None,
+        finish: bool = True,
     ) -> int:
         """Run a check of all tags; return the bytes that were read.
 
         Args:
             cancel_after: number of verified blobs.
+            cancel_at: position in a blob.
             finish: end the run, as it ends if nothing has failed.
         """
         journal = Journal(self.path)
@@ -477,6 +484,11 @@ class Runs:
         lab.origin, lab.host = self.lab.origin, self.lab.host
         lab.forget_requests()
         verified_count = itertools.count(1)
+        self.results = []
+        fault = CancelsAt(cancel_at) if cancel_at is not None else None
+        lab.host.faults[:] = [fault] if fault is not None else []
+        if fault is not None:
+            fault.cancel = pool.cancel.set
 
         def count(event: Event) -> None:
             is_verified = event.kind == "blob" and event.state is State.DONE
@@ -486,7 +498,7 @@ class Runs:
         run = CheckRun(pool, count, options)
         try:
             for tag in sorted(lab.destination().names):
-                run.copy(lab.job(lab.source(), lab.destination(), tag))
+                self.results.append(run.copy(lab.job(lab.source(), lab.destination(), tag)))
             if finish and run.verified is not None:
                 run.verified.finish()
         finally:
@@ -620,6 +632,92 @@ def test_a_record_counts_for_one_repository_only(runs: Runs, lab: TransferHarnes
         journal.close()
 
     assert lab.host.served > 0
+
+
+class CancelsAt(Fault):
+    """The run is cancelled while a byte is served."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__()
+        self.position = position
+        self.cancel: Callable[[], object] = lambda: None
+
+    def serve(self, position: int, piece: memoryview) -> bool:
+        is_reached = position <= self.position < position + len(piece)
+        if is_reached:
+            self.cancel()
+        return is_reached
+
+
+@pytest.fixture
+def large(runs: Runs, lab: TransferHarness, monkeypatch: pytest.MonkeyPatch) -> Digest:
+    """One image with a blob whose progress is saved."""
+    for module in ("blob_inspector", "hash_progress"):
+        monkeypatch.setattr(f"concil.transfer.check.{module}.SAVE_INTERVAL", 5_000)
+    image = make_image(40, (100_000,))
+    for store in (lab.source(), lab.destination()):
+        store.names.clear()
+        store.blobs.clear()
+        load(store, image, "v1")
+    return Digest.parse(layer_of(image))
+
+
+def test_a_large_blob_is_continued_in_its_middle(
+    runs: Runs, large: Digest, lab: TransferHarness
+) -> None:
+    size = len(lab.destination().blobs[large])
+
+    with pytest.raises(Cancelled):
+        runs(cancel_at=60_000)
+    second = runs()
+
+    assert 0 < second <= size - 55_000
+    assert runs() == size_of(lab.destination())
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_damage_is_found_wherever_a_large_blob_was_interrupted(
+    runs: Runs, large: Digest, lab: TransferHarness, where: str
+) -> None:
+    store = lab.destination()
+    content = bytearray(store.blobs[large])
+    content[10_000 if where == "before" else 90_000] ^= 1
+    store.blobs[large] = bytes(content)
+    with pytest.raises(Cancelled):
+        runs(cancel_at=60_000)
+
+    runs()
+
+    assert [result.condition for result in runs.results] == [Condition.DAMAGED]
+
+
+def test_a_large_blob_that_was_damaged_only_on_its_way_is_ok(
+    runs: Runs, large: Digest, lab: TransferHarness
+) -> None:
+    store = lab.destination()
+    whole = store.blobs[large]
+    store.blobs[large] = b"x" + whole[1:]
+    with pytest.raises(Cancelled):
+        runs(cancel_at=60_000)
+    store.blobs[large] = whole
+
+    runs()
+
+    assert [result.condition for result in runs.results] == [Condition.OK]
+
+
+def test_a_saved_state_that_makes_no_sense_is_ignored(
+    runs: Runs, large: Digest, lab: TransferHarness
+) -> None:
+    with pytest.raises(Cancelled):
+        runs(cancel_at=60_000)
+    journal = Journal(runs.path)
+    journal.execute("UPDATE verified SET state = '12:nonsense' WHERE state != ''")
+    journal.close()
+
+    runs()
+
+    assert [result.condition for result in runs.results] == [Condition.OK]
 
 
 def test_a_cancelled_check_ends(lab: TransferHarness) -> None:
