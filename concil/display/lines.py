@@ -119,7 +119,7 @@ def _byte_fields(snapshot: ProgressSnapshot) -> list[Field]:
         fields.append(Field((f"{100 * done // total}%", ""), Color.BOLD, (8,)))
     if snapshot.is_stalled:
         fields.append(Field(("stalled", ""), Color.YELLOW, (7,)))
-    elif snapshot.rate is not None and done:
+    elif snapshot.rate:
         fields.append(Field((format_rate(snapshot.rate), ""), order=(7,)))
     is_moving = not (snapshot.is_stalled or snapshot.paused_hosts)
     if is_known and is_moving and snapshot.rate and done < total:
