@@ -23,6 +23,19 @@ def is_shown(blob: BlobProgress) -> bool:
     return blob.total is None or blob.total >= LARGE_BLOB
 
 
+def is_resumption(event: Event) -> bool:
+    """Return whether the transfer of a large blob is resumed."""
+    is_large = event.total is None or event.total >= LARGE_BLOB
+    return event.kind == "blob" and event.state is State.STARTED and event.position > 0 and is_large
+
+
+def compose_resumption(event: Event) -> list[Segment]:
+    """Return the line of a blob that is resumed."""
+    name = printable(f"{event.image} {event.subject}".strip())
+    at, size = format_size(event.position), format_size(event.total or event.position)
+    return [Segment("resuming    ", Color.CYAN), Segment(f"{name} at {at} of {size}")]
+
+
 def compose_header(snapshot: ProgressSnapshot, width: int) -> list[Segment]:
     """Return the line of the totals, in at most ``width`` columns.
 
