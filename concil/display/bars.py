@@ -24,6 +24,7 @@ class BarView:
     old lines: they are counted as it shows them.
     """
 
+    lists_resumed = False  # their rows say so
     interval = 0.1
 
     def __init__(self, output: Output) -> None:

@@ -12,12 +12,34 @@ from concil.progress.events import State
 from concil.progress.snapshot import BlobProgress
 from concil.runtime.quantities import format_rate, format_size, format_time_left
 
-_DIGEST_WIDTHS = ((100, 12), (60, 8))  # columns of the terminal, characters of the digest
-_MAX_NAME, _MIN_NAME, _MAX_BAR = 40, 8, 40  # columns
+_NOTE_FROM, _LONG_DIGEST_FROM = 119, 99  # columns of a row
+_MAX_NAME, _MAX_BAR = 40, 40  # columns
 _AMOUNT, _PERCENT, _RATE, _TIME, _NOTE = 17, 4, 12, 7, 26  # columns: "1023.9/1023.9 MiB" and so on
-_LAYOUTS = ("oci:", "oci-archive:", "docker-archive:")  # addresses of files
+_FILES = ("oci:", "oci-archive:", "docker-archive:")  # addresses of layouts and archives
 _MIN_AMOUNT = 13  # columns: "12.0/60.0 MiB"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What a row shows; widths are columns, and 0 leaves a part out."""
+
+    min_bar: int
+    amount: int
+    rate: int
+    time: int
+    min_name: int
+    has_digest: bool = False
+
+
+_ROWS = (  # from the widest one to the narrowest
+    _Row(8, _AMOUNT, _RATE, _TIME, 16, has_digest=True),
+    _Row(8, _AMOUNT, _RATE, _TIME, 16),
+    _Row(8, _PERCENT, _RATE, _TIME, 16),
+    _Row(0, _PERCENT, _RATE, _TIME, 10),
+    _Row(0, _PERCENT, _RATE, 0, 8),
+    _Row(0, _PERCENT, 0, 0, 0),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +79,23 @@ def describe_blob(blob: BlobProgress) -> tuple[str, str]:
 
 
 def _fit_columns(longest_name: int, width: int, *, has_digests: bool) -> _Columns:
-    digest = next((size for limit, size in _DIGEST_WIDTHS if width >= limit - 1), 0)
-    digest = digest if has_digests else 0
-    amount = _AMOUNT if width >= 56 else _PERCENT
-    rate = _RATE if width >= 30 else 0
-    time = _TIME if width >= 38 else 0
-    note = _NOTE if width >= 119 else 0
-    has_bar = width >= 56
-    fixed = sum(size + 1 for size in (digest, amount, rate, time, note) if size) + has_bar
-    free = max(_MIN_NAME, width - fixed)
-    name = min(longest_name, _MAX_NAME, free * 2 // 3 if has_bar else free)
-    bar = min(_MAX_BAR, free - name) if has_bar else 0
-    return _Columns(max(1, name), digest, bar, amount, rate, time, note)
+    """Choose columns: a name that can be recognised is worth more than all others."""
+    note = _NOTE if width >= _NOTE_FROM else 0
+    digest = (12 if width >= _LONG_DIGEST_FROM else 8) if has_digests else 0
+
+    def free_columns(row: _Row) -> int:
+        sizes = (digest * row.has_digest, row.amount, row.rate, row.time, note)
+        return width - sum(size + 1 for size in sizes if size) - bool(row.min_bar)
+
+    fitting = (
+        row for row in _ROWS if free_columns(row) - row.min_bar >= min(longest_name, row.min_name)
+    )
+    row = next(fitting, _ROWS[-1])
+    free = free_columns(row)
+    shared = max(row.min_name, free * 2 // 3) if row.min_bar else free
+    name = max(1, min(longest_name, _MAX_NAME, shared))
+    bar = min(_MAX_BAR, free - name) if row.min_bar else 0
+    return _Columns(name, digest * row.has_digest, bar, row.amount, row.rate, row.time, note)
 
 
 def _compose_row(blob: BlobProgress, columns: _Columns, width: int, style: Style) -> list[Segment]:
@@ -142,7 +169,7 @@ def _name(blob: BlobProgress) -> str:
         is_digest = bool(_digest(blob))
         return printable((blob.target if is_digest else blob.subject).rpartition("/")[2])
     image = printable(blob.image)
-    if image.startswith(_LAYOUTS):
+    if image.startswith(_FILES):
         return image.partition(":")[2].rpartition("/")[2]
     host, slash, path = image.rpartition("://")[2].partition("/")
     is_host = slash and (":" in host or "." in host or host == "localhost")

@@ -23,6 +23,19 @@ def is_shown(blob: BlobProgress) -> bool:
     return blob.total is None or blob.total >= LARGE_BLOB
 
 
+def is_resumption(event: Event) -> bool:
+    """Return whether the transfer of a large blob is resumed."""
+    is_large = event.total is None or event.total >= LARGE_BLOB
+    return event.kind == "blob" and event.state is State.STARTED and event.position > 0 and is_large
+
+
+def compose_resumption(event: Event) -> list[Segment]:
+    """Return the line of a blob that is resumed."""
+    name = printable(f"{event.image} {event.subject}".strip())
+    at, size = format_size(event.position), format_size(event.total or event.position)
+    return [Segment("resuming    ", Color.CYAN), Segment(f"{name} at {at} of {size}")]
+
+
 def compose_header(snapshot: ProgressSnapshot, width: int) -> list[Segment]:
     """Return the line of the totals, in at most ``width`` columns.
 
@@ -119,7 +132,7 @@ def _byte_fields(snapshot: ProgressSnapshot) -> list[Field]:
         fields.append(Field((f"{100 * done // total}%", ""), Color.BOLD, (8,)))
     if snapshot.is_stalled:
         fields.append(Field(("stalled", ""), Color.YELLOW, (7,)))
-    elif snapshot.rate is not None and done:
+    elif snapshot.rate:
         fields.append(Field((format_rate(snapshot.rate), ""), order=(7,)))
     is_moving = not (snapshot.is_stalled or snapshot.paused_hosts)
     if is_known and is_moving and snapshot.rate and done < total:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 
-from concil.display.lines import compose_header, compose_pause, compose_stopping, is_shown
+from concil.display.lines import compose_header, compose_pause, compose_stopping
 from concil.display.output import Output
 from concil.display.stopping import Stopping
 from concil.display.style import Style
 from concil.progress.events import State
-from concil.progress.snapshot import BlobProgress, ProgressSnapshot
-from concil.runtime.quantities import format_size
+from concil.progress.snapshot import ProgressSnapshot
 
 __all__ = ["PlainView"]
 
@@ -22,6 +21,7 @@ class PlainView:
 
     interval = 0.5
     width = _WIDTH
+    lists_resumed = True
     summary_interval = 10.0  # seconds between two lines with the totals
 
     def __init__(self, output: Output) -> None:
@@ -29,10 +29,9 @@ class PlainView:
         self.style = Style.of_stream(output.stream)
         self._last_line = time.monotonic()
         self._stopping: Stopping | None = None
-        self._resumed: set[tuple[str, str]] = set()  # blobs whose resumption was printed
 
     def show(self, snapshot: ProgressSnapshot, stopping: Stopping | None = None) -> None:
-        """Print what has changed, and the totals if nothing was printed for a while."""
+        """Print the answer to an interrupt once, and the totals after a while without a line."""
         if stopping is not None:
             if self._stopping is None:
                 self._stopping = stopping
@@ -40,9 +39,6 @@ class PlainView:
                 line = compose_stopping(snapshot, seconds, stopping.hint, _WIDTH)
                 self.write_above("".join(segment.text for segment in line))
             return
-        for blob in snapshot.active_blobs:
-            if blob.resumed_at and is_shown(blob):
-                self._print_resumption(blob)
         is_due = time.monotonic() - self._last_line >= self.summary_interval
         if is_due and (snapshot.active_blobs or snapshot.paused_hosts):
             self.write_above(", ".join(_describe(snapshot)))
@@ -54,13 +50,6 @@ class PlainView:
 
     def clear(self, snapshot: ProgressSnapshot) -> None:  # as the protocol has it
         """Do nothing: printed lines stay."""
-
-    def _print_resumption(self, blob: BlobProgress) -> None:
-        key = (blob.subject, blob.target)
-        if key not in self._resumed:
-            self._resumed.add(key)
-            at, size = format_size(blob.resumed_at), format_size(blob.total or 0)
-            self.write_above(f"resuming {blob.subject} at {at} of {size}")
 
 
 def _describe(snapshot: ProgressSnapshot) -> list[str]:

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from typing import Protocol
 
-from concil.display.lines import compose_image
+from concil.display.lines import compose_image, compose_resumption, is_resumption
 from concil.display.stopping import Stopping
 from concil.display.style import Style
 from concil.progress.events import Event, State
@@ -25,6 +25,7 @@ class View(Protocol):
 
     interval: float  # seconds between two calls of `show`
     style: Style
+    lists_resumed: bool  # whether a blob that is resumed has a line that stays
 
     @property
     def width(self) -> int:
@@ -52,7 +53,7 @@ class RefreshingDisplay:
         self._totals = ProgressTotals()
         self._lock = threading.Lock()  # held while the view writes, so that lines do not mix
         self._lists_images = False
-        self._ended_images: deque[Event] = deque()  # whose lines are not written yet
+        self._unwritten: deque[Event] = deque()  # whose lines are not written yet
         self._reasons: set[str] = set()  # of failed images, without names
         self._stopping: Stopping | None = None
         self._closed = threading.Event()
@@ -67,15 +68,16 @@ class RefreshingDisplay:
     def after_fork(self) -> None:
         """Draw nothing in a forked child: the parent uses the terminal."""
         self._lock = threading.Lock()
-        self._ended_images.clear()
+        self._unwritten.clear()
         self._closed = threading.Event()
         self._closed.set()
 
     def __call__(self, event: Event) -> None:
         """Add the event to the totals, which the thread shows."""
         self._totals.record_event(event)
-        if event.kind == "image" and event.state.is_final and self._lists_images:
-            self._ended_images.append(event)
+        is_ended_image = event.kind == "image" and event.state.is_final and self._lists_images
+        if is_ended_image or (self._view.lists_resumed and is_resumption(event)):
+            self._unwritten.append(event)
 
     def set_expected_images(self, images: int | None) -> None:
         """Count the images of a mirror, and write a line for each of them."""
@@ -94,7 +96,7 @@ class RefreshingDisplay:
     def write(self, line: str, level: str = "") -> None:  # noqa: ARG002  # as the protocol has it
         """Write the line above the progress."""
         with self._lock:
-            self._write_ended_images()
+            self._write_lines()
             self._view.write_above(line)
 
     def close(self) -> None:
@@ -103,7 +105,7 @@ class RefreshingDisplay:
         if self._thread.ident is not None:
             self._thread.join()
         with self._lock:
-            self._write_ended_images()
+            self._write_lines()
             self._view.clear(self._totals.snapshot())
 
     def _refresh_loop(self) -> None:
@@ -113,16 +115,17 @@ class RefreshingDisplay:
     def _refresh(self) -> None:
         snapshot = self._totals.snapshot()
         with self._lock:
-            self._write_ended_images()
+            self._write_lines()
             if not self._closed.is_set():
                 self._view.show(snapshot, self._stopping)
 
-    def _write_ended_images(self) -> None:
-        """Write the lines of images; the caller holds the lock."""
+    def _write_lines(self) -> None:
+        """Write the lines of images and resumed blobs; the caller holds the lock."""
         style, width = self._view.style, self._view.width
-        while self._ended_images:
-            event = self._ended_images.popleft()
-            line = compose_image(event, style, width)
+        while self._unwritten:
+            event = self._unwritten.popleft()
+            is_image = event.kind == "image"
+            line = compose_image(event, style, width) if is_image else compose_resumption(event)
             if line and self._is_news(event):
                 self._view.write_above(style.render(line))
 

@@ -40,6 +40,7 @@ PUSH = f"concil blob push --limit-rate 40M model.bin {REGISTRY}/models/big"
 
 CELL_WIDTH, CELL_HEIGHT, MARGIN, TITLE_HEIGHT = 8.4, 19, 16, 30  # pixels
 BLOCKS = " ▏▎▍▌▋▊▉█"  # eighths of a cell, as tqdm draws them
+COLORS = re.compile(r"\x1b\[\d*m")
 CODES = re.compile(r"\x1b\[(\d*)([A-Z])|(\r)|(\n)|([^\x1b\r\n]+)")
 
 
@@ -52,7 +53,8 @@ class Screen:
         self._row = self._column = 0
 
     def feed(self, text: str) -> None:
-        """Apply what a program wrote."""
+        """Apply what a program wrote; colours are left out."""
+        text = COLORS.sub("", text)
         for number, code, carriage_return, newline, plain in CODES.findall(text):
             if plain:
                 row = self.rows[self._row].ljust(self._column)
@@ -166,8 +168,8 @@ class Shell:
 
 def percent(rows: list[str]) -> int:
     """How far the last bar on the screen is."""
-    bars = re.findall(r"^model\.bin +(\d+)%", "\n".join(rows), re.MULTILINE)
-    return int(bars[-1]) if bars else 0
+    bars = re.findall(r"^model\.bin .* ([\d.]+)/256\.0 MiB", "\n".join(rows), re.MULTILINE)
+    return int(100 * float(bars[-1]) * MIB / SIZE) if bars else 0
 
 
 def record(directory: Path) -> tuple[list[Frame], float]:

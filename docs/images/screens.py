@@ -4,7 +4,7 @@
     python docs/images/screens.py [PAGE.md]
 
 Run it with an interpreter beside which `concil` is installed; tmux has to be installed too. It
-mirrors twelve images between two embedded registries that pause, stall and lose a session when
+mirrors images between two embedded registries that pause, stall and lose a session when
 told to, and writes what the terminal showed into the blocks of the page that are marked with
 `<!-- screen: NAME -->`. Ports 5001 and 5002 of loopback must be free.
 """
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from concil.server.http import Request, Response
 
 SOURCE, DESTINATION = ("127.0.0.1", 5001), ("127.0.0.1", 5002)
 MIB = 1 << 20
+SHOWN, LOGGED = 12, 30  # images of a mirror on a terminal, and of one with a log
 LARGE_LAYERS = {3: 40 * MIB, 7: 56 * MIB, 11: 24 * MIB}  # bytes, by number of the image
 SMALL_LAYER = 150_000  # bytes
 PAUSE, STALL, OUTAGE = 20, 12, 2  # seconds
@@ -142,10 +143,15 @@ class Stage:
     behavior: UnreliableRegistry
     source: str  # host:port
     destination: str  # host:port
+    images: tuple[str, ...]  # addresses
 
     def command(self, rate: str, more: str = "") -> str:
         """Return a mirror command."""
         return f"concil mirror images.txt {self.destination}/mirror --limit-rate {rate}{more}"
+
+    def write_plan(self, images: Sequence[str]) -> None:
+        """Write the list of images."""
+        (self.directory / "images.txt").write_text("".join(f"{name}\n" for name in images))
 
     def forget(self) -> None:
         """Forget what was mirrored."""
@@ -156,7 +162,7 @@ class Stage:
 def fill(host: str) -> Iterator[str]:
     """Create the images; yield their addresses."""
     generator = random.Random(1)  # not a secret
-    for number in range(12):
+    for number in range(LOGGED):
         with DockerHub(f"http://{host}/team/app-{number}") as hub:
             sizes = [SMALL_LAYER, *filter(None, [LARGE_LAYERS.get(number)])]
             layers = [_push(hub, generator.randbytes(size), LAYER) for size in sizes]
@@ -232,8 +238,7 @@ def capture_resize(stage: Stage) -> Iterator[tuple[str, str]]:
 
 def capture_log(stage: Stage) -> Iterator[tuple[str, str]]:
     """Yield the log of a run without a terminal, in which one image is missing."""
-    plan = stage.directory / "images.txt"
-    plan.write_text(f"{plan.read_text()}{stage.source}/team/gone:1.4\n")
+    stage.write_plan((*stage.images, f"{stage.source}/team/gone:1.4"))
     command = ["concil", *shlex.split(stage.command("20M"))[1:]]
     environment = {**os.environ, "XDG_STATE_HOME": str(stage.directory / "state")}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
@@ -253,13 +258,15 @@ def capture(directory: Path) -> dict[str, str]:
     """Return all screens by name."""
     screens: dict[str, str] = {}
     with EmbeddedRegistry(directory / "source", address=SOURCE) as source:
+        host = source.host.replace("127.0.0.1", "localhost")
         stage = Stage(
             directory,
             UnreliableRegistry(),
-            source.host.replace("127.0.0.1", "localhost"),
+            host,
             f"localhost:{DESTINATION[1]}",
+            tuple(fill(host)),
         )
-        (directory / "images.txt").write_text("".join(f"{name}\n" for name in fill(stage.source)))
+        stage.write_plan(stage.images[:SHOWN])
         runs = [lambda columns=columns: capture_faults(stage, columns) for columns in (80, 40, 200)]
         runs += [lambda: capture_interrupts(stage, 80), lambda: capture_resize(stage)]
         runs.append(lambda: capture_log(stage))

@@ -19,7 +19,12 @@ PATIENCE = 60  # seconds
 _POWERS = "-dac_override,-dac_read_search"
 FORBIDDING = ("setpriv", f"--bounding-set={_POWERS}") if os.geteuid() == 0 else ()
 
-IMAGE_LINES = ("copied      ", "up to date  ", "failed      ")  # how those of a mirror begin
+IMAGE_LINES = (
+    "copied      ",
+    "up to date  ",
+    "failed      ",
+    "resuming    ",
+)  # how those of a mirror begin
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ def test_a_log_says_that_a_transfer_is_resumed(
         again = program(*words)
 
     assert again.code == 0
-    assert re.search(r"resuming model\.bin at \d+\.\d MiB of 22\.9 MiB\n", again.err)
+    assert re.search(r"resuming    model\.bin at \d+\.\d MiB of 22\.9 MiB\n", again.err)
 
 
 def test_a_lost_session_is_said(program: Program, tmp_path: Path) -> None:

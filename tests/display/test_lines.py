@@ -67,11 +67,13 @@ def test_no_line_is_wider_than_the_terminal(style: Style) -> None:
 
 
 def test_columns_are_aligned() -> None:
-    for width in WIDTHS[60:]:
-        shown = rows(width, *BLOBS[:3])
-        ends = {line.index("MiB ") for line in shown}
-        assert len({line.index("4f2a91bc") for line in shown}) == 1
-        assert len(ends) == 1, shown
+    for width in WIDTHS:
+        shown = rows(width, *BLOBS[:2])
+        assert len({len(row) for row in shown}) == 1, shown
+    for width in range(79, 200):
+        shown = rows(width, *BLOBS[:7])
+        assert len({row.index("4f2a91bc") for row in shown}) == 1
+        assert len({row.index("MiB") for row in shown}) == 1, shown
 
 
 @pytest.mark.parametrize(

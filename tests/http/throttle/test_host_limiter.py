@@ -18,6 +18,7 @@ from concil.http.throttle.host_limiter import (
     HostLimiter,
 )
 from concil.http.throttle.host_limiters import HostLimiters
+from concil.progress.events import Event, State
 from tests.support.clock import Clock
 from tests.support.rate_limited_front import FixedWindow, Limit, TokenBucket
 from tests.transfer.transfer_setup import run_concurrently
@@ -54,6 +55,53 @@ def ask(
     """Make one request that is answered at once."""
     given = gate.acquire(cancel, is_pull=pull)
     gate.record_response(given, got if got is not None else answer(), content)
+
+
+# Pauses as events --------------------------------------------------------------------------
+
+
+def test_a_pause_is_one_event_for_all_who_wait(clock: Clock, cancel: threading.Event) -> None:
+    events: list[Event] = []
+    gate = HostLimiter("reg:5000", progress=events.append)
+    permits = [gate.acquire(cancel) for _ in range(3)]
+    for permit in permits:
+        gate.record_response(permit, answer(429, Retry_After="30"))
+
+    for _ in range(3):
+        ask(gate, cancel)
+
+    [event] = events
+    assert event == Event(
+        "host", "reg:5000", "", State.PAUSED, 0, None, "too many requests", seconds=event.seconds
+    )
+    assert event.seconds == pytest.approx(30, abs=1)
+
+
+def test_a_quota_that_is_waited_for_is_a_pause(clock: Clock, cancel: threading.Event) -> None:
+    events: list[Event] = []
+    limiters = HostLimiters(progress=events.append)
+    gate = limiters.limiter_for("reg:5000")
+    ask(gate, cancel, answer(RateLimit_Remaining="0", RateLimit_Limit="5", RateLimit_Reset="20"))
+
+    ask(gate, cancel)
+
+    assert [(e.subject, e.state, e.detail) for e in events] == [
+        ("reg:5000", State.PAUSED, "the quota is used up")
+    ]
+
+
+def test_one_warning_for_a_row_of_pauses(
+    clock: Clock, cancel: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = HostLimiter("reg:5000")
+
+    with caplog.at_level(logging.WARNING):
+        for status in (429, 429, 429, 200, 429):
+            ask(gate, cancel, answer(status, **({"Retry_After": "30"} if status == 429 else {})))
+
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "reg:5000: too many requests"
+    ] * 2
 
 
 # Requests at once --------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from concil.errors import (
 from concil.fs.resume_state import WriterState
 from concil.oci.blob_reader import BlobReader
 from concil.oci.manifest import Body, Digest
+from concil.progress.events import State
 from concil.transfer.blob.push import BlobUpload
 from concil.transfer.blob.resuming_reader import ResumingReader
 from concil.transfer.context import TransferContext
@@ -60,6 +61,8 @@ def test_registry_that_cannot_survive_a_broken_chunk_gets_a_new_session(
 
     upload.assert_committed()
     assert upload.host.received == SIZE + (5 + 2 + 6) * CHUNK
+    restarts = [event for event in upload.sink.events if event.state is State.RESTARTING]
+    assert [(event.position, event.detail) for event in restarts] == [(0, "session lost")] * 3
 
 
 def test_sessions_that_come_no_further_are_counted_also_when_only_a_chunk_broke(

@@ -313,6 +313,8 @@ def test_cancel_ends_a_copy(harness: TransferHarness) -> None:
         harness.copier.copy(harness.job(harness.source(), harness.destination()))
 
     assert harness.destination().names == {}
+    assert harness.sink.states("origin/app:v1")[-1] is State.CANCELLED
+    assert State.FAILED not in {event.state for event in harness.sink.events}
 
 
 def test_events_tell_what_becomes_of_an_image_and_its_blobs(harness: TransferHarness) -> None:
@@ -321,6 +323,9 @@ def test_events_tell_what_becomes_of_an_image_and_its_blobs(harness: TransferHar
     harness.copier.copy(harness.job(harness.source(), harness.destination()))
 
     assert harness.sink.states("origin/app:v1") == [State.STARTED, State.DONE]
+    [planned] = [e for e in harness.sink.events if e.kind == "image" and e.state is State.MOVING]
+    assert planned.total == sum(map(len, make_image(1, (3_000,)).blobs.values()))
+    assert {e.image for e in harness.sink.events if e.kind == "blob"} == {"origin/app:v1"}
     for digest in make_image(1, (3_000,)).blobs:
         states = harness.sink.states(digest)
         assert states[-1] is State.DONE
