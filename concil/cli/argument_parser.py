@@ -108,6 +108,9 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     # argparse of Python 3.11 drops an optional positional argument that follows an option.
     if len(rest) == 1 and not rest[0].startswith("-") and _is_missing_destination(arguments):
         arguments.destination = rest.pop()
+    if arguments.verb == "copy" and not any(word.startswith("-") for word in rest):
+        arguments.destinations += rest  # destinations that follow an option
+        rest = []
     if rest:
         raise parser_errors.unexpected_arguments_error(parser, words, rest)
     return arguments

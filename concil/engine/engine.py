@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -13,6 +13,7 @@ from typing import NoReturn, Self
 from concil.config import Timeouts, TransferConfig
 from concil.engine import layer
 from concil.engine.components import EngineComponents
+from concil.engine.copy_methods import CopyMethods
 from concil.engine.image_methods import ImageMethods
 from concil.engine.image_resolver import Endpoints
 from concil.engine.store_factory import list_images
@@ -27,10 +28,8 @@ from concil.runtime import arguments
 from concil.runtime.cancellation import SupportsIsSet, call_scope
 from concil.runtime.forking import register_after_fork
 from concil.transfer.blob.transfer import BlobStarter
-from concil.transfer.image.job import ForeignLayers
-from concil.transfer.image.result import ImageResult
 from concil.transfer.journal import Journal
-from concil.transfer.mirror.mirror import MirrorOptions, check_items, copy_image
+from concil.transfer.mirror.mirror import MirrorOptions, check_items
 from concil.transfer.mirror.prune import PruneOptions, PruneResult
 from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 
@@ -38,7 +37,7 @@ GRACE_PERIOD = 10.0  # seconds for chunks in flight after an error
 ABANDON_GRACE_PERIOD = 2.0  # seconds for threads to notice that they are abandoned
 
 
-class Engine(ImageMethods):
+class Engine(CopyMethods, ImageMethods):
     """Worker threads, connections and settings of one run. Any thread may call any method.
 
     Use it in a ``with`` block, or call `close`. Do not call the engine from a progress callback
@@ -186,47 +185,6 @@ class Engine(ImageMethods):
             store = self._components.image_resolver.open_source(reference)
             target = check_writable(Path(arguments.to_path("path", path)))
             return self._components.file_blobs.pull(store, reference, target)
-
-    def copy(  # noqa: PLR0913 - each an option of its own
-        self,
-        source: str,
-        destination: str,
-        *,
-        platforms: Sequence[str] = (),
-        referrers: bool = False,
-        foreign_layers: ForeignLayers | str = ForeignLayers.SKIP,
-        recheck: bool = False,
-        cancel: SupportsIsSet | None = None,
-    ) -> ImageResult:
-        """Copy one image with all or some of its platforms; digests are preserved.
-
-        Args:
-            source, destination: store addresses.
-            platforms: ``os/architecture[/variant]`` each; empty: all.
-            referrers: copy its signatures, attestations and SBOMs, and their own referrers.
-            foreign_layers: "skip", "source" or "urls": whether to copy layers that must not
-                be distributed, and from where.
-            recheck: check the content of an image that is up to date, and copy what is missing.
-            cancel: when set, cancels this call only.
-        Raises:
-            NotFound: the source has no such image or platform.
-            Cancelled: the call was cancelled; copy again to resume.
-        """
-        foreign_choice = ForeignLayers.parse("foreign_layers", foreign_layers)
-        platform_names = arguments.to_str_tuple("platforms", platforms)
-        item = MirrorItem(
-            source, destination, platform_names, referrers, foreign_choice, recheck=recheck
-        )
-        self._components.store_factory.shared_referrers.clear()
-        with self._components.archive_call(cancel) as archives:
-            result = self._components.copier.copy(self._components.create_job(item, archives))
-            archives.commit(strict=True)
-            return result
-
-    def copy_item(self, item: MirrorItem, *, cancel: SupportsIsSet | None = None) -> ImageResult:
-        """Copy one item of a mirror whose list the caller manages. Raises as `copy`."""
-        with call_scope(cancel):
-            return copy_image(self._components.copier, self._components.create_job(item))
 
     def mirror(  # noqa: PLR0913 - each an option of its own
         self,
