@@ -110,9 +110,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     if len(rest) == 1 and not rest[0].startswith("-") and _is_missing_destination(arguments):
         arguments.destination = rest.pop()
     # argparse takes only one group of positional arguments: options may stand between several.
-    if hasattr(arguments, "words") and not any(_is_option(word) for word in rest):
-        arguments.words += rest
-        rest = []
+    for several in ("words", "destinations"):
+        if hasattr(arguments, several) and not any(_is_option(word) for word in rest):
+            getattr(arguments, several).extend(rest)
+            rest = []
     if rest:
         raise parser_errors.unexpected_arguments_error(parser, words, rest)
     return arguments

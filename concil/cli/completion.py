@@ -96,7 +96,7 @@ def _list_tags(address: str, prefix: str) -> list[str]:
         contextlib.suppress(Exception),
         Engine(config, timeouts=timeouts, journal=Journal(None)) as engine,
     ):
-        for tag in engine.tags(address):
+        for tag in engine.list_tags(address):
             if tag.startswith(prefix) and tag.isprintable():
                 tags.append(tag)
             if len(tags) >= _MAX_TAGS or time.monotonic() > deadline:

@@ -7,6 +7,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "copy": (
         "copy docker.io/library/alpine:3 registry.example/library/alpine:3",
         "copy --platform linux/arm64 quay.io/team/app:1 oci:images:app",
+        "copy oci:images:app eu.example/team/app:1 us.example/team/app:1",
         "copy --all oci:images registry.example/team",
     ),
     "mirror": (

@@ -106,11 +106,21 @@ class EngineComponents:
         with call_scope(cancel), self.store_factory.open_archive_writes(self.progress) as archives:
             yield archives
 
-    def create_job(self, item: MirrorItem, archives: ArchiveWrites | None = None) -> ImageJob:
-        """Open the stores of an image; a failure is reported as an image event."""
+    def create_job(
+        self,
+        item: MirrorItem,
+        archives: ArchiveWrites | None = None,
+        *,
+        reads_destination: bool = False,
+    ) -> ImageJob:
+        """Open the stores of an image; a failure is reported as an image event.
+
+        Args:
+            reads_destination: the source is the destination of an earlier copy.
+        """
         try:
             start_number = archives.begin(item.destination) if archives is not None else 0
-            job = self.image_resolver.resolve(item, archives)
+            job = self.image_resolver.resolve(item, archives, reads_destination=reads_destination)
             if archives is None:
                 return job
             return replace(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from concil.engine.artifact_methods import ArtifactMethods
 from concil.engine.blob_methods import BlobMethods
 from concil.engine.check import Check
+from concil.engine.copy_methods import CopyMethods
 from concil.engine.image_methods import ImageMethods
 from concil.engine.lifecycle import EngineLifecycle
 from concil.engine.processes.process_settings import ProcessCount, count_processes
@@ -15,18 +16,16 @@ from concil.http.warning_header import RegistryWarning
 from concil.oci.address import parse_address
 from concil.oci.manifest import Digest
 from concil.runtime import arguments
-from concil.runtime.cancellation import SupportsIsSet, call_scope
+from concil.runtime.cancellation import SupportsIsSet
 from concil.store.layout.garbage import GarbageReport, collect_garbage, open_layout
 from concil.transfer.blob.transfer import BlobStarter
 from concil.transfer.check.check_run import CheckOptions
-from concil.transfer.image.job import ForeignLayers
-from concil.transfer.image.result import ImageResult
-from concil.transfer.mirror.mirror import MirrorOptions, check_items, copy_image
+from concil.transfer.mirror.mirror import MirrorOptions, check_items
 from concil.transfer.mirror.prune import PruneOptions, PruneResult
 from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 
 
-class Engine(EngineLifecycle, ImageMethods, BlobMethods, ArtifactMethods):
+class Engine(EngineLifecycle, CopyMethods, ImageMethods, BlobMethods, ArtifactMethods):
     """Worker threads, connections and settings of one run. Any thread may call any method.
 
     Use it in a ``with`` block, or call `close`. Do not call the engine from a progress callback
@@ -40,47 +39,6 @@ class Engine(EngineLifecycle, ImageMethods, BlobMethods, ArtifactMethods):
 
     After a fork the child creates its own workers and connections.
     """
-
-    def copy(  # noqa: PLR0913 - each an option of its own
-        self,
-        source: str,
-        destination: str,
-        *,
-        platforms: Sequence[str] = (),
-        referrers: bool = False,
-        foreign_layers: ForeignLayers | str = ForeignLayers.SKIP,
-        recheck: bool = False,
-        cancel: SupportsIsSet | None = None,
-    ) -> ImageResult:
-        """Copy one image with all or some of its platforms; digests are preserved.
-
-        Args:
-            source, destination: store addresses.
-            platforms: ``os/architecture[/variant]`` each; empty: all.
-            referrers: copy its signatures, attestations and SBOMs, and their own referrers.
-            foreign_layers: "skip", "source" or "urls": whether to copy layers that must not
-                be distributed, and from where.
-            recheck: check the content of an image that is up to date, and copy what is missing.
-            cancel: when set, cancels this call only.
-        Raises:
-            NotFound: the source has no such image or platform.
-            Cancelled: the call was cancelled; copy again to resume.
-        """
-        foreign_choice = ForeignLayers.parse("foreign_layers", foreign_layers)
-        platform_names = arguments.to_str_tuple("platforms", platforms)
-        item = MirrorItem(
-            source, destination, platform_names, referrers, foreign_choice, recheck=recheck
-        )
-        self._components.store_factory.forget_tags()
-        with self._components.archive_call(cancel) as archives:
-            result = self._components.copier.copy(self._components.create_job(item, archives))
-            archives.commit(strict=True)
-            return result
-
-    def copy_item(self, item: MirrorItem, *, cancel: SupportsIsSet | None = None) -> ImageResult:
-        """Copy one item of a mirror whose list the caller manages. Raises as `copy`."""
-        with call_scope(cancel):
-            return copy_image(self._components.copier, self._components.create_job(item))
 
     def mirror(  # noqa: PLR0913 - each an option of its own
         self,

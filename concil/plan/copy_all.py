@@ -44,6 +44,8 @@ class AllImages:
     platforms: tuple[str, ...] = ()
     referrers: bool = False  # copy the referrers of each image
     foreign_layers: ForeignLayers = ForeignLayers.SKIP
+    recheck: bool = False  # check the content of images that are up to date, too
+    overwrite: bool = True  # False: images that exist at the destination stay as they are
     failures: list[tuple[str, ConcilError]] = field(default_factory=list)  # (source address, error)
     _destination_prefix: DestinationPrefix | None = None
 
@@ -136,6 +138,8 @@ class AllImages:
             self.platforms,
             referrers=self.referrers,
             foreign_layers=self.foreign_layers,
+            recheck=self.recheck,
+            overwrite=self.overwrite,
         )
 
     def _digest_reference(self, name: str, digest: Digest | None) -> str | None:

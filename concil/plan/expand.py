@@ -50,6 +50,7 @@ class PlanExpansion:
     ledger: PruneLedger | None = None  # records what prune needs to know
     image_filter: Callable[[MirrorItem], bool] | None = None  # None: copy every image
     list_repositories: ListTags | None = None  # of a registry; None: no rule needs it
+    overwrite: bool = True  # False: images that exist at the destination stay as they are
     failures: list[tuple[Rule, ConcilError]] = field(default_factory=list)
     # Source by destination, for repositories that several rules write to. Hashes, so that
     # a plan of a hundred thousand images is checked in little memory.
@@ -235,6 +236,7 @@ class PlanExpansion:
             self.foreign_layers,
             self._is_immutable(rule, address),
             self.recheck,
+            self.overwrite,
         )
 
     def _has_referrers(self, rule: Rule) -> bool:

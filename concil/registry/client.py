@@ -20,7 +20,7 @@ from concil.errors import (
 from concil.http.content_range import parse_content_range_start
 from concil.http.redirects import resolve_location
 from concil.http.transport import ResponseTooLarge, content_length, drain_response
-from concil.http.urls import redact_url
+from concil.http.urls import describe_request, redact_url
 from concil.http.web_page import WEB_PAGE_REMEDY, describe_web_page, is_web_page
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import repeated_mismatch
@@ -188,8 +188,10 @@ class RegistryClient:
         except InvalidManifest as error:
             operation = f"{self.repository}: manifest {reference}"
             if is_web_page(media_type, body):
+                url = self.endpoint.absolute_url(self.path(f"manifests/{reference}"))
                 raise InvalidManifest(
-                    f"{operation}: {describe_web_page(body)}", remedy=WEB_PAGE_REMEDY
+                    f"{describe_request('GET', url)}: {describe_web_page(body)}",
+                    remedy=WEB_PAGE_REMEDY,
                 ) from error
             raise InvalidManifest(f"{operation}: {error}", remedy=error.remedy) from error
 

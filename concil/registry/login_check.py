@@ -5,9 +5,10 @@ from __future__ import annotations
 from concil import retry
 from concil.auth.credentials.credentials import Credentials
 from concil.auth.ping import check_password
-from concil.config import RetryPolicy
-from concil.errors import RegistryDenied
-from concil.http.transport import drain_response
+from concil.config import MIB, RetryPolicy
+from concil.errors import ProtocolViolation, RegistryDenied
+from concil.http.urls import describe_request
+from concil.http.web_page import WEB_PAGE_REMEDY, describe_web_page, is_web_page
 from concil.registry.endpoint import Call, Endpoint
 
 __all__ = ["verify_login"]
@@ -20,10 +21,17 @@ def verify_login(endpoint: Endpoint, policy: RetryPolicy) -> bool:
         Whether the registry has checked them; it may allow anonymous access.
     Raises:
         RegistryDenied: the credentials were rejected.
+        ProtocolViolation: the answer is a web page.
         ConcilError: they could not be checked.
     """
     credentials = endpoint.authenticator.credentials
-    drain_response(endpoint.send_with_retry(Call("GET", "/v2/"), policy))
+    call = Call("GET", "/v2/", max_response_size=MIB)
+    response = endpoint.send_with_retry(call, policy)
+    if is_web_page(response.headers.get("Content-Type", ""), response.content):
+        operation = describe_request("GET", response.url)
+        raise ProtocolViolation(
+            f"{operation}: {describe_web_page(response.content)}", remedy=WEB_PAGE_REMEDY
+        )
     if (
         endpoint.authenticator.has_accepted_credentials
         or credentials is None

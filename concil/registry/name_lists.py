@@ -9,6 +9,7 @@ import requests
 from concil.config import MIB
 from concil.errors import ProtocolViolation, StatusError
 from concil.http.pagination import Paginator
+from concil.http.urls import describe_request
 from concil.http.web_page import WEB_PAGE_REMEDY, describe_web_page, is_web_page
 from concil.oci.strict_json import InvalidJSON, parse_json
 
@@ -45,6 +46,11 @@ def iter_names(
     for _ in range(MAX_PAGES):
         response = _read_first_page(read_page, path) if url is None else read_page(url)
         content = response.content
+        if is_web_page("", content):
+            operation = describe_request("GET", f"{get_base_url()}{path}")
+            raise ProtocolViolation(
+                f"{operation}: {describe_web_page(content)}", remedy=WEB_PAGE_REMEDY
+            )
         names = _parse_names(content, owner, list_name)
         name_count, total_size = name_count + len(names), total_size + len(content)
         if name_count > MAX_NAMES or total_size > MAX_LIST_SIZE:
@@ -93,11 +99,6 @@ def _parse_names(content: bytes, owner: str, list_name: str) -> list[str]:
     try:
         document = parse_json(content, max_parts=MAX_NAMES + 3)
     except InvalidJSON as error:
-        if is_web_page("", content):
-            raise ProtocolViolation(
-                f"{owner}: no list of {list_name}: {describe_web_page(content)}",
-                remedy=WEB_PAGE_REMEDY,
-            ) from error
         raise ProtocolViolation(f"{owner}: the list of {list_name} is {error}") from error
     # Distribution sends null for an empty list.
     names = document.get(list_name) or [] if isinstance(document, dict) else None

@@ -530,7 +530,7 @@ def test_no_tags(server: ScriptedServer, client: RegistryClient, body: str) -> N
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>", b"", b"[]", b"null", b"[" * 100_000, b'{"tags": "abc"}', b'{"tags": 7}']
+    "body", [b"<not", b"", b"[]", b"null", b"[" * 100_000, b'{"tags": "abc"}', b'{"tags": 7}']
 )
 def test_a_list_that_is_none_is_refused(
     server: ScriptedServer, client: RegistryClient, body: bytes
@@ -538,6 +538,17 @@ def test_a_list_that_is_none_is_refused(
     server.respond("GET", FIRST, ScriptedResponse(200, body))
 
     with pytest.raises(ProtocolViolation, match="list of tags"):
+        list(client.list_tags())
+
+
+def test_a_web_page_in_place_of_a_list_is_called_that(
+    server: ScriptedServer, client: RegistryClient
+) -> None:
+    server.respond("GET", FIRST, ScriptedResponse(200, b"<html><title>Log in</title>"))
+
+    with pytest.raises(
+        ProtocolViolation, match=r"cannot list the tags of .*/team/app: .* web page \('Log in'\)"
+    ):
         list(client.list_tags())
 
 

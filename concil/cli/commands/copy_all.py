@@ -12,7 +12,7 @@ from concil.cli.output.errors import DONE, PARTIAL_FAILURE, describe_error, exit
 from concil.cli.output.failed_images import group_lines
 from concil.cli.output.notes import print_notes
 from concil.cli.output.summaries import summary
-from concil.errors import ConcilError, NotFound
+from concil.errors import ConcilError, NotFound, UsageError
 from concil.oci.address import DOCKER_ARCHIVE, LayoutAddress, parse_address
 from concil.plan.copy_all import AllImages
 from concil.transfer.image.job import ForeignLayers
@@ -26,15 +26,22 @@ def run(command: CommandContext) -> int:
     """Copy all images; print the address of each copy, and why others failed."""
     arguments = command.arguments
     began = time.monotonic()
+    if len(arguments.destinations) > 1:
+        raise UsageError(
+            "--all copies to one destination, and several are given",
+            remedy="run it once for each destination",
+        )
     outcomes: list[Outcome] = []
     with open_engine(command) as engine:
         all_images = AllImages(
             arguments.source,
-            arguments.destination,
+            arguments.destinations[0],
             engine.list_images,
             settings.parse_platforms(arguments),
             arguments.referrers,
             ForeignLayers(arguments.foreign_layers),
+            arguments.recheck,
+            settings.may_overwrite(arguments),
         )
         all_images.check()
         report = engine.mirror(all_images, on_image=outcomes.append)

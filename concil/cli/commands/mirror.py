@@ -54,6 +54,7 @@ def run(command: CommandContext) -> int:
     arguments = command.arguments
     began = time.monotonic()
     report_paths = [Path(name) for name in arguments.report]
+    settings.may_overwrite(arguments)  # refuses contradictions before anything is read
     with contextlib.ExitStack() as stack:
         destination_prefix = parse_destination(arguments)
         plan = loader.load_plan(arguments.plan)
@@ -181,6 +182,7 @@ def _create_expansion(
         ForeignLayers(arguments.foreign_layers),
         arguments.recheck,
         list_repositories=engine.list_repositories,
+        overwrite=settings.may_overwrite(arguments),
     )
     if arguments.retry_failed is not None:
         if arguments.prune or arguments.prune_all:

@@ -9,6 +9,16 @@ if TYPE_CHECKING:
 FOREIGN_LAYERS = ("skip", "source", "urls")  # the values of `ForeignLayers`; the default first
 
 
+def add_no_clobber(parser: argparse.ArgumentParser) -> None:
+    """Add ``--no-clobber``."""
+    parser.add_argument(
+        "-n",
+        "--no-clobber",
+        action="store_true",
+        help="leave images that exist at the destination as they are, whatever they are",
+    )
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--referrers``, ``--foreign-layers`` and ``--recheck``."""
     add_content_options(parser)

@@ -32,6 +32,20 @@ def parse_platforms(arguments: argparse.Namespace) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def may_overwrite(arguments: argparse.Namespace) -> bool:
+    """Return whether images at the destination may be changed.
+
+    Raises:
+        UsageError: they may not, and are to be checked and mended.
+    """
+    if arguments.no_clobber and arguments.recheck:
+        raise UsageError(
+            "--no-clobber leaves images as they are, and --recheck mends them",
+            remedy="omit one of them",
+        )
+    return not arguments.no_clobber
+
+
 def build_config(arguments: argparse.Namespace) -> TransferConfig:
     """Return the transfer settings of the options."""
     defaults = TransferConfig()

@@ -12,13 +12,19 @@ if TYPE_CHECKING:
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.description = (
-        "Copy one image with all its platforms; digests do not change. Prints the "
-        "address of the copy by digest."
+        "Copy one image with all its platforms to one or several destinations; digests do not "
+        "change. Prints the address of each copy by digest."
     )
     parser.add_argument("source", metavar="SRC", help=common.REF_HELP)
-    parser.add_argument("destination", metavar="DST", help="an address of the same form")
+    parser.add_argument(
+        "destinations",
+        metavar="DST",
+        nargs="+",
+        help="an address of the same form; for several the source is read once",
+    )
     common.add_platform(parser, "copy only these platforms of an index")
     referrers.add_options(parser)
+    referrers.add_no_clobber(parser)
     progress.add_options(parser)
     common.add_registry(parser, sides=("src", "dest"))
     parser.add_argument(

@@ -73,6 +73,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     _add_prune_options(parser)
     common.add_platform(parser, "copy only these platforms of each index")
     referrers.add_options(parser)
+    referrers.add_no_clobber(parser)
     progress.add_options(parser)
     common.add_registry(parser, sides=("src", "dest"))
     parser.set_defaults(command="concil.cli.commands.mirror:run")

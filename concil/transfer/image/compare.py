@@ -55,8 +55,17 @@ def compare_image(
     if may_skip and recorded is not None and is_still_present(job, recorded):
         return PresentImage(recorded.destination, None)
     existing = find_at_destination(job, history)
+    if existing is not None and not job.overwrite:
+        return PresentImage(existing.digest, None)
     if existing is None and job.source.may_read_unannounced(is_single=job.is_single):
         return ComparedImage(manifest_cache.find_and_read(job), None, None)
+    return _compare_with_source(job, existing, recorded)
+
+
+def _compare_with_source(
+    job: ImageJob, existing: Descriptor | None, recorded: CopiedImage | None
+) -> PresentImage | ComparedImage:
+    """Look the image up at the source, and compare it with ``existing``."""
     source = job.source.find_manifest(job.source_reference)
     if source is None:
         # This raises NotFound with a specific message, such as the names in a layout.
@@ -74,9 +83,12 @@ def compare_image(
 def find_at_destination(job: ImageJob, history: History) -> Descriptor | None:
     """Find the image's reference at the destination; None: missing or unreadable.
 
-    Immutable tags are always looked up by name, because a list of tags may be out of date.
+    Tags that must not be replaced are always looked up by name, because a list of tags may be
+    out of date.
     """
-    may_be_listed = bool(job.destination.host) and not (job.is_single or job.immutable)
+    may_be_listed = (
+        bool(job.destination.host) and job.overwrite and not (job.is_single or job.immutable)
+    )
     is_probably_new = may_be_listed and history.find_image(job.key) is None
     try:
         return job.destination.find_existing(

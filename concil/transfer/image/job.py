@@ -68,6 +68,7 @@ class ImageJob:
     immutable: bool = False  # once copied, it is never checked again
     is_single: bool = True  # no other image is copied with it
     recheck: bool = False  # check the content of an image that is up to date, too
+    overwrite: bool = True  # False: an image at the destination stays as it is
     final_event_sink: ProgressSink | None = None  # receives the final event of a copied image
 
     @property

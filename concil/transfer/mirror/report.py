@@ -29,6 +29,7 @@ class MirrorItem:
     foreign_layers: ForeignLayers = ForeignLayers.SKIP
     immutable: bool = False  # once copied, it is never checked again
     recheck: bool = False  # check the content of an image that is up to date, too
+    overwrite: bool = True  # False: an image at the destination stays as it is
 
     def __post_init__(self) -> None:
         """Check the types of the fields.

@@ -12,7 +12,7 @@ from concil.cli.commands.login import parse_registry
 from concil.cli.output.errors import ACCESS_DENIED, FAILED, NOT_FOUND
 from concil.errors import UsageError
 from tests.cli.login_harness import AUTH, AuthRegistry, CommandLineHarness, fill
-from tests.cli.runner import assert_fails
+from tests.cli.runner import assert_fails, assert_one_line
 from tests.support.credential_helper import FakeCredentialHelper
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import make_image, write_layout
@@ -231,6 +231,17 @@ def test_registry_with_anonymous_access_prints_a_warning(harness: CommandLineHar
         assert list(harness.logins["auths"]) == [registry.host]
         sent = [request.headers.get("authorization") for request in registry.requests]
         assert sent == [None, f"Basic {AUTH}"]
+
+
+def test_a_website_is_no_registry(harness: CommandLineHarness) -> None:
+    with ScriptedServer() as website:
+        website.respond("GET", "/v2/", reply(200, "<!DOCTYPE html><title>Welcome</title>"))
+
+        result = harness.log_in(website.host)
+
+        assert_one_line(result.err, website.host, "the answer is a web page ('Welcome')")
+        assert result.code == 1
+        assert not harness.config.exists()
 
 
 def test_registry_with_anonymous_access_may_refuse_a_wrong_password(

@@ -162,8 +162,12 @@ def test_a_wrong_command_line_is_one_line(cli: Cli, words: tuple[str, ...], mess
 
 
 def test_what_may_be_a_password_is_not_repeated(cli: Cli) -> None:
-    for words in (("--creds=a:secret",), ("--src-cred", "a:secret"), ("docker://a:secret@h/x",)):
-        result = cli("copy", "a", "b", *words)
+    for words in (
+        ("copy", "a", "b", "--creds=a:secret"),
+        ("copy", "a", "b", "--src-cred", "a:secret"),
+        ("digest", "a", "docker://a:secret@h/x"),
+    ):
+        result = cli(*words)
 
         assert result.code == 2
         assert "secret" not in result.err

@@ -132,7 +132,7 @@ def test_a_loss_is_an_event_and_a_line_of_the_log(
     ("words", "code", "cause"),
     [
         (("copy", JSON, "HOST/none:v1", "oci:out:x"), 4, "404"),
-        (("copy", JSON, "HOST/none:v1", "oci:out:x", "too", "many"), 2, "too many arguments"),
+        (("copy", JSON, "HOST/none:v1"), 2, "copy needs DST"),
         (("copy", "--progress", "json", "--bad", "a", "b"), 2, "--bad"),
         (("mirror", JSON, "missing", "HOST"), 2, "no such file"),
     ],
