@@ -15,6 +15,25 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mirror plan.toml oci:images --dry-run",
         "mirror images.txt registry.example/mirror --retry-failed report.json",
     ),
+    "push": (
+        "push model.bin registry.example/team/model:1 --artifact-type application/vnd.team.model",
+        "push README.md:text/markdown data registry.example/team/data:1",
+        "push - registry.example/team/backup:1",
+    ),
+    "pull": ("pull registry.example/team/model:1 -o models",),
+    "attach": (
+        "attach sbom.json --to registry.example/team/app:1 --artifact-type application/spdx+json",
+    ),
+    "referrers": (
+        "referrers registry.example/team/app:1",
+        "referrers --artifact-type application/spdx+json registry.example/team/app:1",
+    ),
+    "check": (
+        "check images.txt registry.example/mirror",
+        "check images.txt registry.example/mirror --deep --repair",
+        "check oci:images --deep",
+    ),
+    "gc": ("gc oci:images", "gc oci:images --yes"),
     "blob": (
         "blob push model.bin registry.example/team/model",
         f"blob pull registry.example/team/model@sha256:{'4' * 64} -o model.bin",
@@ -23,6 +42,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "blob push": ("blob push model.bin registry.example/team/model",),
     "blob pull": (f"blob pull registry.example/team/model@sha256:{'4' * 64} -o model.bin",),
     "blob head": (f"blob head registry.example/team/model@sha256:{'4' * 64}",),
+    "blob mount": (
+        f"blob mount registry.example/team/model@sha256:{'4' * 64} registry.example/team/copy",
+    ),
+    "blob delete": (f"blob delete registry.example/team/model@sha256:{'4' * 64}",),
     "tags": ("tags registry.example/team/app", "tags oci:images"),
     "ls": ("ls registry.example", "ls registry.example/team/app", "ls -l oci:images"),
     "tag": ("tag registry.example/team/app:1.4.2 1.4 1 latest",),
@@ -37,7 +60,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "digest docker.io/library/alpine:3",
         "digest --platform linux/arm64 docker.io/library/alpine:3",
     ),
-    "manifest": ("manifest --platform linux/arm64 docker.io/library/alpine:3",),
+    "manifest": (
+        "manifest --platform linux/arm64 docker.io/library/alpine:3",
+        "manifest push manifest.json registry.example/team/app:1",
+    ),
     "inspect": (
         "inspect docker.io/library/alpine:3",
         "inspect --platform linux/arm64 docker.io/library/alpine:3",
@@ -55,6 +81,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "transfers list": ("transfers list",),
     "transfers forget": ("transfers forget 3", "transfers forget --older-than 7d"),
     "serve": ("serve images", "serve images --addr 0.0.0.0:5000 --read-only"),
+    "completion": ("completion bash",),
     "demo": ("demo",),
 }
 
