@@ -74,12 +74,7 @@ class HostLimiter:
             max_concurrent: maximum number of requests that await a response; None for no limit.
             max_retry_after: seconds; longest pause for a Retry-After header.
         """
-<<<<<<< HEAD
         self._host = display_host(host)
-        self._progress = progress
-=======
-        self._host = host
->>>>>>> screen
         self._max_retry_after = max_retry_after
         self._semaphore = None if max_concurrent is None else threading.Semaphore(max_concurrent)
         self._lock = threading.Lock()  # guards all below
@@ -305,49 +300,3 @@ class HostLimiter:
             pause,
             rate,
         )
-<<<<<<< HEAD
-=======
-
-
-class HostLimiters:
-    """The limiters of all hosts of a run. Any thread may call any method."""
-
-    def __init__(
-        self,
-        requests_per_second: float | None = None,
-        host_limits: Mapping[str, HostLimits] | None = None,
-        max_retry_after: float = MAX_RETRY_AFTER,
-        *,
-        progress: ProgressSink | None = None,
-    ) -> None:
-        """Set the limits; a host's limiter is created on first use.
-
-        Args:
-            requests_per_second: for each host; None for no fixed rate.
-            host_limits: limits of single hosts, by the host[:port] that serves the API.
-            max_retry_after: seconds; longest pause for a Retry-After header.
-            progress: receives an event for each pause of a host.
-        """
-        self._progress = progress
-        self._max_retry_after = max_retry_after
-        self._requests_per_second = requests_per_second
-        self._host_limits = host_limits or {}
-        self._limiters: dict[str, HostLimiter] = {}
-        self._lock = threading.Lock()  # guards _limiters
-
-    def limiter_for(self, host: str) -> HostLimiter:
-        """Return the limiter of a host[:port]."""
-        limiter = self._limiters.get(host)
-        if limiter is None:
-            host_limits = self._host_limits.get(host, HostLimits())
-            requests_per_second = (
-                self._requests_per_second if host_limits.requests is None else host_limits.requests
-            )
-            limiter = HostLimiter(
-                display_host(host), requests_per_second, host_limits.jobs, self._max_retry_after
-            )
-            limiter.progress = self._progress
-            with self._lock:
-                limiter = self._limiters.setdefault(host, limiter)
-        return limiter
->>>>>>> screen
