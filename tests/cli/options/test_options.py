@@ -135,7 +135,10 @@ def test_verbosity_counts_before_and_behind_the_verb() -> None:
         (("copy",), "copy needs SRC and DST; see: concil copy --help"),
         (("copy", "one"), "copy needs DST"),
         (("copy", "a", "b", "--plaform=x/y"), "did you mean --platform? see: concil copy --help"),
-        (("blob",), "blob needs a verb: push, pull or head; see: concil blob --help"),
+        (
+            ("blob",),
+            "blob needs a verb: push, pull, head, mount or delete; see: ",
+        ),
         (("blob", "psuh"), "blob has no verb 'psuh'; did you mean push? see: concil blob --help"),
         (
             ("blob", "push", "a", "b", "--job"),
