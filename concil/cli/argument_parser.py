@@ -110,7 +110,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     if len(rest) == 1 and not rest[0].startswith("-") and _is_missing_destination(arguments):
         arguments.destination = rest.pop()
     # argparse takes only one group of positional arguments: options may stand between several.
-    for several in ("words", "destinations"):
+    for several in ("words", "destinations", "new_tags", "addresses"):
         if hasattr(arguments, several) and not any(_is_option(word) for word in rest):
             getattr(arguments, several).extend(rest)
             rest = []

@@ -338,6 +338,19 @@ class TestDu:
         assert whole["distinct"] == size_of(INDEX, OTHER)
         assert part["distinct"] == size_of(AMD64, OTHER)
 
+    def test_a_plan_stands_alone(self, cli: Cli, repository: str, tmp_path: Path) -> None:
+        listed = tmp_path / "images.txt"
+        listed.write_text(f"{repository}:v1\n")
+
+        result = cli("du", f"{repository}:v2", listed)
+
+        assert_fails(result, 2, f"{listed} is a plan or list, and there are other arguments")
+
+    def test_options_may_stand_between_images(self, cli: Cli, repository: str) -> None:
+        result = cli("du", f"{repository}:v1", "--format=json", f"{repository}:v2")
+
+        assert json.loads(result.out)["distinct"] == size_of(INDEX, OTHER)
+
     def test_an_image_that_is_missing_is_one_line(self, cli: Cli, repository: str) -> None:
         some = cli("du", f"{repository}:v1", f"{repository}:none")
         none = cli("du", f"{repository}:none")

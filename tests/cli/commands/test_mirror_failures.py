@@ -36,7 +36,7 @@ def images(registry: EmbeddedRegistry, tmp_path: Path) -> Path:
 def test_a_dead_destination_is_one_line(
     cli: Cli, registry: EmbeddedRegistry, images: Path, tmp_path: Path
 ) -> None:
-    result = cli("mirror", "--retry=0", images, f"http://{REFUSED}/m")
+    result = cli("mirror", "--progress=none", "--retry=0", images, f"http://{REFUSED}/m")
 
     source = f"{registry.url}/team/app"
     assert result.code == 1
@@ -54,7 +54,15 @@ def test_the_report_is_named_where_there_is_one(cli: Cli, images: Path, tmp_path
     report = tmp_path / "report.json"
     pages = f"--report={tmp_path}/page.html"
 
-    result = cli("mirror", "--retry=0", images, f"http://{REFUSED}/m", pages, f"--report={report}")
+    result = cli(
+        "mirror",
+        "--progress=none",
+        "--retry=0",
+        images,
+        f"http://{REFUSED}/m",
+        pages,
+        f"--report={report}",
+    )
 
     assert f"; then run the same command again, or with --retry-failed {report}" in result.err
 
@@ -66,7 +74,7 @@ def test_different_reasons_are_lines_of_their_own(
         stream.write("".join(f"{registry.url}/team/none{n}:v1\n" for n in range(2)))
         stream.write(f"http://{REFUSED}/a:v1\nhttp://{REFUSED}/b:v1\n")
 
-    result = cli("mirror", "--retry=0", images, f"{registry.url}/m")
+    result = cli("mirror", "--progress=none", "--retry=0", images, f"{registry.url}/m")
 
     lines = result.messages.splitlines()
     assert result.code == 3

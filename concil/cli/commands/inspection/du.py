@@ -11,10 +11,18 @@ from concil.cli.context import CommandContext
 from concil.cli.open_engine import build_endpoints, open_engine
 from concil.cli.options import settings
 from concil.cli.output import results
-from concil.cli.output.errors import DONE, FAILED, PARTIAL_FAILURE, describe_error, exit_code
+from concil.cli.output.errors import (
+    DONE,
+    FAILED,
+    PARTIAL_FAILURE,
+    describe_error,
+    exit_code,
+    single_line,
+)
 from concil.cli.output.tables import print_table
 from concil.engine.engine import Engine
 from concil.engine.images.usage import DiskUsage
+from concil.errors import UsageError
 from concil.oci.address import LOCAL_SCHEMES, parse_address
 from concil.oci.foreign_address import translate_address
 from concil.plan import loader
@@ -53,8 +61,22 @@ def run(command: CommandContext) -> int:
 
 
 def _is_plan(addresses: list[str]) -> bool:
-    text = addresses[0]
-    if len(addresses) > 1 or translate_address(text).startswith(LOCAL_SCHEMES):
+    """Return whether the only argument is a plan or list.
+
+    Raises:
+        UsageError: a plan is given with other arguments.
+    """
+    plans = [text for text in addresses if _is_plan_file(text)]
+    if plans and len(addresses) > 1:
+        raise UsageError(
+            f"{single_line(plans[0])} is a plan or list, and there are other arguments",
+            remedy="give one plan, or images only",
+        )
+    return bool(plans)
+
+
+def _is_plan_file(text: str) -> bool:
+    if translate_address(text).startswith(LOCAL_SCHEMES):
         return False
     return text.lower().endswith(_PLAN_SUFFIXES) or text == "-" or Path(text).is_file()
 
