@@ -238,6 +238,32 @@ def test_a_missing_tag_without_a_source_is_an_error(mirror: TamperedMirror, engi
 
 
 @pytest.mark.real
+def test_a_registry_that_answers_from_a_cache_is_read(tmp_path: Path, engine: Engine) -> None:
+    write_layout(tmp_path / "source", {"holed": HOLED, "short": SHORT})
+    with DockerRegistry(tmp_path / "registry", has_cache=True) as registry:
+        items = [
+            MirrorItem(f"oci:{tmp_path}/source:{name}", f"{registry.host}/mirror/{name}:v1")
+            for name in ("holed", "short")
+        ]
+        engine.mirror(items)
+        mirror = TamperedMirror(tmp_path, registry)
+        assert engine.check(items, deep=True).drift_count == 0
+        shutil.rmtree(mirror.data(layer_of(HOLED)).parent)
+        cut = mirror.data(layer_of(SHORT))
+        cut.write_bytes(cut.read_bytes()[:-7])
+
+        # Its answers to HEAD do not show the damage; those to GET have the size in the cache.
+        assert conditions(engine.check(items)) == {"holed": "ok", "short": "ok"}
+        assert conditions(engine.check(items, deep=True)) == {
+            "holed": "damaged",
+            "short": "damaged",
+        }
+        repaired = engine.check(items, deep=True, repair=True)
+        assert conditions(repaired) == {"holed": "ok", "short": "damaged"}
+        assert_same_image(registry.url, "mirror/holed", "v1", HOLED)
+
+
+@pytest.mark.real
 def test_deleting_is_not_needed_where_it_is_disabled(tmp_path: Path, engine: Engine) -> None:
     write_layout(tmp_path / "source", {"flipped": FLIPPED})
     with DockerRegistry(tmp_path / "registry", delete=False) as registry:

@@ -34,6 +34,7 @@ class DockerRegistry:
         certificate: Serves https with it.
         foreign_urls: Regular expressions of the URLs that foreign layers may have.
         in_memory: Keeps the storage in memory, for measurements.
+        has_cache: Answers HEAD from a cache in memory, as the configuration of its package does.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class DockerRegistry:
         certificate: Certificate | None = None,
         foreign_urls: Sequence[str] = (),
         in_memory: bool = False,
+        has_cache: bool = False,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -57,6 +59,7 @@ class DockerRegistry:
         )
         self._config = directory / "config.yml"
         self._delete = delete
+        self._has_cache = has_cache
         self._users = dict(users or {})
         self._auth = auth
         self._certificate = certificate
@@ -124,16 +127,19 @@ class DockerRegistry:
                 "certificate": str(self._certificate.certificate),
                 "key": str(self._certificate.key),
             }
+        storage: dict[str, object] = {
+            "filesystem": {"rootdirectory": str(self.storage)},
+            "delete": {"enabled": self._delete},
+            "maintenance": {"uploadpurging": {"enabled": False}},
+        }
         configuration: dict[str, object] = {
             "version": "0.1",
             "log": {"level": "info"},
-            "storage": {
-                "filesystem": {"rootdirectory": str(self.storage)},
-                "delete": {"enabled": self._delete},
-                "maintenance": {"uploadpurging": {"enabled": False}},
-            },
+            "storage": storage,
             "http": http,
         }
+        if self._has_cache:
+            storage["cache"] = {"blobdescriptor": "inmemory"}
         if self._foreign_urls:
             configuration["validation"] = {"manifests": {"urls": {"allow": self._foreign_urls}}}
         if self._auth is not None:

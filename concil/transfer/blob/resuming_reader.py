@@ -15,7 +15,7 @@ from concil.oci.blob_reader import BlobReader
 from concil.retry import ProgressRetry
 from concil.transfer.context import TransferContext
 
-__all__ = ["Opener", "Result", "ResumingReader"]
+__all__ = ["EarlyEnd", "Opener", "Result", "ResumingReader"]
 
 Result = TypeVar("Result")
 
@@ -26,6 +26,10 @@ class Opener(Protocol):
     def __call__(self, start: int, /) -> BlobReader:
         """Open the blob at ``start``; the caller closes the reader."""
         ...
+
+
+class EarlyEnd(ConnectionLost):
+    """A blob ended before its last byte, without an error of the connection."""
 
 
 class ResumingReader:
@@ -118,7 +122,7 @@ class ResumingReader:
         target = buffer[: min(len(buffer), self._bytes_to_skip or self._size - self.position)]
         count = reader.readinto(target)
         if count == 0:
-            raise ConnectionLost(f"{self._name}: ended at byte {self.position} of {self._size}")
+            raise EarlyEnd(f"{self._name}: ended at byte {self.position} of {self._size}")
         if self._bytes_to_skip:
             self._bytes_to_skip -= count
             return 0

@@ -16,6 +16,7 @@ from concil.errors import (
     DigestMismatch,
     LimitReached,
     NotFound,
+    SizeMismatch,
     StatusError,
     StoreError,
 )
@@ -23,7 +24,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest, Verifier
 from concil.progress.events import Meter, ProgressSink, State
 from concil.store.protocols import Destination, Store
-from concil.transfer.blob.resuming_reader import ResumingReader
+from concil.transfer.blob.resuming_reader import EarlyEnd, ResumingReader
 from concil.transfer.blob.source import BlobSource
 from concil.transfer.check.hash_progress import SAVE_INTERVAL, HashProgress
 from concil.transfer.check.verified_blobs import VerifiedBlobs
@@ -194,6 +195,9 @@ class BlobInspector:
                         progress.update(verifier)
                     if context.cancel.is_set():
                         raise Cancelled(f"{source.name}: cancelled")
+        except EarlyEnd as error:
+            # A registry that caches sizes announces the bytes of a file that is gone or shorter.
+            raise SizeMismatch(f"it ends at byte {verifier.position} of {blob.size}") from error
         finally:
             reader.close()
             if progress is not None and verifier.position < blob.size:

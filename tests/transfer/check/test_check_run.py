@@ -292,6 +292,30 @@ def test_the_connection_is_blamed_for_wrong_bytes_only_once(lab: TransferHarness
     assert store.flips == 0
 
 
+@pytest.mark.parametrize("kept", [0, 1_000])
+def test_a_blob_that_always_ends_early_is_damaged(lab: TransferHarness, kept: int) -> None:
+    class CachingStore(MemoryStore):
+        """A registry that announces the size in its cache, and sends what is left of the file."""
+
+        def has_blob(self, blob: Descriptor) -> bool:
+            self.registry.asked("HEAD blob")
+            return True
+
+    store = CachingStore(lab.host, "caching")
+    load(lab.source(), IMAGE, "v1")
+    load(store, IMAGE, "v1")
+    layer = Digest.parse(layer_of(IMAGE))
+    store.blobs[layer] = store.blobs[layer][:kept]
+    job = lab.job(lab.source(), store)
+
+    result, repaired = check(lab, job, DEEP), check(lab, job, DEEP_REPAIR)
+
+    assert parts(result.findings) == [(Condition.DAMAGED, "blob", layer_of(IMAGE))]
+    assert result.findings[0].detail.startswith(f"it ends at byte {kept} of ")
+    assert repaired.condition is Condition.OK
+    assert_same(store, "v1", IMAGE)
+
+
 def test_a_registry_that_cannot_be_reached_is_no_finding(lab: TransferHarness) -> None:
     job = prepared(lab, IMAGE)
     lab.host.faults.append(RefusesRequests("GET blob", ConnectionLost("no answer"), ALWAYS))
