@@ -17,6 +17,7 @@ PROGRAMS = {
     "docker-registry": "docker-registry",
     "nginx": "nginx-light",
     "skopeo": "skopeo",
+    "tmux": "tmux",
 }
 # Where Debian has nginx: not on the PATH of ordinary users.
 SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"

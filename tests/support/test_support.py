@@ -230,5 +230,6 @@ def test_missing_programs_are_named_with_what_to_type(monkeypatch: pytest.Monkey
         "docker-registry",
         "nginx",
         "skopeo",
+        "tmux",
     ]
     assert "nginx-light" in system.install_command(["nginx"])
