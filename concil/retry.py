@@ -134,7 +134,9 @@ def _log_level(error: BaseException | None, failure_count: int) -> int:
     """
     is_pause = getattr(error, "retry_after", None) is not None
     is_pause |= getattr(error, "status", None) == _TOO_MANY_REQUESTS
-    return logging.INFO if is_pause or failure_count > 1 else logging.WARNING
+    if is_pause:
+        return logging.DEBUG
+    return logging.WARNING if failure_count == 1 else logging.INFO
 
 
 class ProgressRetry:

@@ -18,6 +18,7 @@ PROGRAMS = {
     "fish": "fish",
     "nginx": "nginx-light",
     "skopeo": "skopeo",
+    "tmux": "tmux",
     "zsh": "zsh",
 }
 # Where Debian has nginx: not on the PATH of ordinary users.

@@ -231,6 +231,7 @@ def test_missing_programs_are_named_with_what_to_type(monkeypatch: pytest.Monkey
         "fish",
         "nginx",
         "skopeo",
+        "tmux",
         "zsh",
     ]
     assert "nginx-light" in system.install_command(["nginx"])
