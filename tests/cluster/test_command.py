@@ -69,7 +69,7 @@ def test_workers_trust_whom_the_plan_trusts(
 
         result = program("mirror", plan, f"{destination.relay.url}/m", "--dask", dask.address)
 
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.messages) == (0, "")
     assert_same_image(destination.registry.url, "m/app", "v1", image)
 
 

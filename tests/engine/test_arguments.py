@@ -27,7 +27,7 @@ def made(kind: Any, /, **given: Any) -> Callable[[Engine], object]:  # noqa: ANN
 def asked(method: str, /, *given: Any, **more: Any) -> Callable[[Engine], object]:  # noqa: ANN401
     def ask(engine: Engine) -> object:
         found = getattr(engine, method)(*given, **more)
-        return list(found) if method in ("tags", "list_images", "repositories") else found
+        return list(found) if method in ("list_tags", "list_images", "list_repositories") else found
 
     return ask
 
@@ -65,9 +65,9 @@ WRONG: dict[str, tuple[Callable[[Engine], object], str]] = {
     "on_image": (asked("mirror", [], on_image="x"), "on_image"),
     "prune": (asked("prune", None, None), "repository"),
     "pruning": (asked("prune", A, {}), "pruning"),
-    "tags": (asked("tags", None), "address"),
+    "list_tags": (asked("list_tags", None), "address"),
     "listing": (asked("list_images", b"x"), "address"),
-    "repositories": (asked("repositories", None), "registry"),
+    "list_repositories": (asked("list_repositories", None), "registry"),
     "config": (made(Engine, config={}), "config"),
     "progress": (made(Engine, progress=True), "progress"),
     "sides": (made(Engine, endpoints=EndpointOptions()), "endpoints"),

@@ -49,6 +49,7 @@ class Shell:
         with self._monkeypatch.context() as patched:
             patched.setattr("sys.stdout", self.stream)
             patched.setattr("sys.stderr", self.stream)
+            patched.setenv("NO_COLOR", "1")  # else its own colours would hide those of others
             return main([str(word) for word in words])
 
     @property

@@ -66,8 +66,6 @@ class HostLimiter:
         requests_per_second: float | None = None,
         max_concurrent: int | None = None,
         max_retry_after: float = MAX_RETRY_AFTER,
-        *,
-        progress: ProgressSink | None = None,
     ) -> None:
         """Set the configured limits.
 
@@ -75,10 +73,8 @@ class HostLimiter:
             requests_per_second: None for no fixed rate.
             max_concurrent: maximum number of requests that await a response; None for no limit.
             max_retry_after: seconds; longest pause for a Retry-After header.
-            progress: receives an event for each pause that holds a request back.
         """
         self._host = display_host(host)
-        self._progress = progress
         self._max_retry_after = max_retry_after
         self._semaphore = None if max_concurrent is None else threading.Semaphore(max_concurrent)
         self._lock = threading.Lock()  # guards all below
@@ -89,6 +85,8 @@ class HostLimiter:
         self._quota_tracker = QuotaTracker(self._host)
         self._paused_until = 0.0  # monotonic seconds; no request is sent before
         self._reported_until = 0.0  # monotonic seconds; end of the pause that was reported last
+        # Receives an event for each pause that holds a request back.
+        self.progress: ProgressSink | None = None
         self._refusal_count = 0
         self._consecutive_refusals = 0  # refusals since a request was accepted
         self._permit_count = 0  # permits issued
@@ -240,7 +238,7 @@ class HostLimiter:
         if is_new:
             reason = "too many requests" if is_refused else "the quota is used up"
             event = Event("host", self._host, "", State.PAUSED, 0, None, reason)
-            emit(self._progress, replace(event, seconds=end - now))
+            emit(self.progress, replace(event, seconds=end - now))
 
     def _cancelled_error(self) -> Cancelled:
         return Cancelled(f"cancelled during a pause of the requests to {self._host}")

@@ -57,8 +57,8 @@ class HostLimiters:
                 requests_per_second,
                 host_limits.jobs,
                 self._max_retry_after,
-                progress=self._progress,
             )
+            limiter.progress = self._progress
             limiter.on_limiting = partial(self._report_limiting, host)
             with self._lock:
                 limiter = self._limiters.setdefault(host, limiter)

@@ -173,9 +173,9 @@ class ArchiveWrites:
                 store = LayoutStore(
                     layout.deferring(), manifest_limit=self._config.max_manifest_size
                 )
-                self._layouts[path] = store, file, file.last
                 self._usage_locks.append(UsageLock.shared(layout.path))
                 file.add_listener(self._tell_saved)
+                self._layouts[path] = store, file, file.last
             return self._layouts[path][0]
 
     def deferring(self, store: Store) -> Store | LayoutStore:

@@ -64,7 +64,7 @@ def test_a_whole_mirror_ends_with_0(cli_here: Cli, layouts: Path, words: list[st
     done = cli_here("check", *words)
 
     assert done.code == 0
-    assert done.err == ""
+    assert done.messages == ""
     (line,) = done.lines
     assert line.startswith("2 images: 2 ok, 0 behind, 0 missing, 0 damaged, 0 failed; ")
 

@@ -40,7 +40,7 @@ def test_a_dead_destination_is_one_line(
 
     source = f"{registry.url}/team/app"
     assert result.code == 1
-    assert result.err.splitlines() == [
+    assert result.messages.splitlines() == [
         (
             f"concil: failed: {COUNT} images ({source}0:v1, {source}1:v1, {source}2:v1 and "
             f"{COUNT - 3} more): {REFUSED}: the connection was refused; "
@@ -76,7 +76,7 @@ def test_different_reasons_are_lines_of_their_own(
 
     result = cli("mirror", "--progress=none", "--retry=0", images, f"{registry.url}/m")
 
-    lines = result.err.splitlines()
+    lines = result.messages.splitlines()
     assert result.code == 3
     assert len(lines) == 3
     assert "team/none0:v1 -> " in lines[0]

@@ -62,7 +62,8 @@ def ask(
 
 def test_a_pause_is_one_event_for_all_who_wait(clock: Clock, cancel: threading.Event) -> None:
     events: list[Event] = []
-    gate = HostLimiter("reg:5000", progress=events.append)
+    gate = HostLimiter("reg:5000")
+    gate.progress = events.append
     permits = [gate.acquire(cancel) for _ in range(3)]
     for permit in permits:
         gate.record_response(permit, answer(429, Retry_After="30"))
