@@ -15,25 +15,25 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mirror plan.toml oci:images --dry-run",
         "mirror images.txt registry.example/mirror --retry-failed report.json",
     ),
-    "check": (
-        "check images.txt registry.example/mirror",
-        "check --deep --repair plan.toml registry.example/mirror --report report.html",
-        "check --deep oci:images",
-    ),
-    "gc": ("gc oci:images", "gc --yes oci:images"),
     "push": (
-        "push model.bin data registry.example/team/model:1",
-        "push --artifact-type application/x-model model.bin oci:models:1",
-        "push --title dump.sql - registry.example/team/dump:1",
+        "push model.bin registry.example/team/model:1 --artifact-type application/vnd.team.model",
+        "push README.md:text/markdown data registry.example/team/data:1",
+        "push - registry.example/team/backup:1",
     ),
-    "pull": ("pull registry.example/team/model:1 -o model",),
+    "pull": ("pull registry.example/team/model:1 -o models",),
     "attach": (
         "attach sbom.json --to registry.example/team/app:1 --artifact-type application/spdx+json",
     ),
     "referrers": (
         "referrers registry.example/team/app:1",
-        "referrers --artifact-type application/spdx+json --format json oci:images:app",
+        "referrers --artifact-type application/spdx+json registry.example/team/app:1",
     ),
+    "check": (
+        "check images.txt registry.example/mirror",
+        "check images.txt registry.example/mirror --deep --repair",
+        "check oci:images --deep",
+    ),
+    "gc": ("gc oci:images", "gc oci:images --yes"),
     "blob": (
         "blob push model.bin registry.example/team/model",
         f"blob pull registry.example/team/model@sha256:{'4' * 64} -o model.bin",
@@ -41,11 +41,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "blob push": ("blob push model.bin registry.example/team/model",),
     "blob pull": (f"blob pull registry.example/team/model@sha256:{'4' * 64} -o model.bin",),
+    "blob head": (f"blob head registry.example/team/model@sha256:{'4' * 64}",),
     "blob mount": (
-        f"blob mount registry.example/team/model@sha256:{'4' * 64} registry.example/other/model",
+        f"blob mount registry.example/team/model@sha256:{'4' * 64} registry.example/team/copy",
     ),
     "blob delete": (f"blob delete registry.example/team/model@sha256:{'4' * 64}",),
-    "blob head": (f"blob head registry.example/team/model@sha256:{'4' * 64}",),
     "tags": ("tags registry.example/team/app", "tags oci:images"),
     "ls": ("ls registry.example", "ls registry.example/team/app", "ls -l oci:images"),
     "tag": ("tag registry.example/team/app:1.4.2 1.4 1 latest",),
@@ -80,8 +80,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "transfers": ("transfers", "transfers forget --older-than 7d"),
     "transfers list": ("transfers list",),
     "transfers forget": ("transfers forget 3", "transfers forget --older-than 7d"),
-    "completion": ("completion bash", "completion zsh", "completion fish"),
     "serve": ("serve images", "serve images --addr 0.0.0.0:5000 --read-only"),
+    "completion": ("completion bash",),
     "demo": ("demo",),
 }
 

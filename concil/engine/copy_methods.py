@@ -60,7 +60,12 @@ class CopyMethods:
             recheck=recheck,
             overwrite=overwrite,
         )
-        return self._copy(item, cancel)
+        # Not by `_copy`: few functions shall stand between a command and a blob.
+        self._components.store_factory.forget_tags()
+        with self._components.archive_call(cancel) as archives:
+            result = self._components.copier.copy(self._components.create_job(item, archives))
+            archives.commit(strict=True)
+            return result
 
     def copy_to(  # noqa: PLR0913 - each an option of its own
         self,

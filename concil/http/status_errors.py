@@ -72,8 +72,8 @@ def create_status_error(
     elif status in (401, 403):
         kind = RegistryDenied
         remedy = (
-            f"give credentials, for example with: concil login {_host(response)}; or check the "
-            "name and your rights"
+            f"give credentials, or log in with: concil login {_host(response)}; or check the name "
+            "and your rights"
         )
     elif throttling.is_quota_exhausted:
         kind, remedy = (

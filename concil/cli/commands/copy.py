@@ -15,7 +15,7 @@ from concil.oci.address import parse_address
 from concil.progress.events import State
 from concil.runtime.quantities import count_of
 from concil.transfer.image.result import ImageResult
-from concil.transfer.mirror.report import BlobTotals, MirrorItem
+from concil.transfer.mirror.report import BlobTotals, MirrorItem, Outcome
 
 
 def run(command: CommandContext) -> int:
@@ -24,17 +24,30 @@ def run(command: CommandContext) -> int:
     platforms = settings.parse_platforms(arguments)
     overwrite = settings.may_overwrite(arguments)
     with open_engine(command) as engine:
-        outcomes = engine.copy_to(
-            arguments.source,
-            arguments.destinations,
-            platforms=platforms,
-            referrers=arguments.referrers,
-            foreign_layers=arguments.foreign_layers,
-            recheck=arguments.recheck,
-            overwrite=overwrite,
-        )
-        if len(outcomes) == 1 and outcomes[0].error is not None:
-            raise outcomes[0].error  # here, so that no worker delays a failed command
+        if len(arguments.destinations) == 1:
+            [destination] = arguments.destinations
+            result = engine.copy(
+                arguments.source,
+                destination,
+                platforms=platforms,
+                referrers=arguments.referrers,
+                foreign_layers=arguments.foreign_layers,
+                recheck=arguments.recheck,
+                overwrite=overwrite,
+            )
+            outcomes: tuple[Outcome, ...] = (
+                Outcome(MirrorItem(arguments.source, destination), result),
+            )
+        else:
+            outcomes = engine.copy_to(
+                arguments.source,
+                arguments.destinations,
+                platforms=platforms,
+                referrers=arguments.referrers,
+                foreign_layers=arguments.foreign_layers,
+                recheck=arguments.recheck,
+                overwrite=overwrite,
+            )
     command.display.close()
     for outcome in outcomes:
         if outcome.result is not None:

@@ -137,7 +137,7 @@ def test_verbosity_counts_before_and_behind_the_verb() -> None:
         (("copy", "a", "b", "--plaform=x/y"), "did you mean --platform? see: concil copy --help"),
         (
             ("blob",),
-            "blob needs a verb: push, pull, head, mount or delete; see: ",
+            "blob needs a verb: push, pull, head, mount or delete; see: concil blob --help",
         ),
         (("blob", "psuh"), "blob has no verb 'psuh'; did you mean push? see: concil blob --help"),
         (
