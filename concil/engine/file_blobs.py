@@ -120,7 +120,7 @@ class FileBlobTransfers:
                 fail(error)
 
         def fail(error: BaseException) -> None:
-            meter.set_state(State.FAILED, detail=str(error))
+            meter.report_failure(error)
             finished.set_exception(error)
 
         def run() -> None:
@@ -252,7 +252,7 @@ class FileBlobTransfers:
             upload = StreamUpload(reader, store.begin_stream(), meter, self._context, store.host)
             committed_digest, size = upload.run(first, digest)
         except BaseException as error:
-            meter.set_state(State.FAILED, detail=str(error))
+            meter.report_failure(error)
             raise
         meter.set_state(State.DONE, position=size)
         return Descriptor(OCTET_STREAM, committed_digest, size)

@@ -95,7 +95,7 @@ class BlobInspector:
         except ConcilError as error:
             finding = _finding_of_error(blob, error)
             if finding is None:
-                meter.set_state(State.FAILED, detail=str(error))
+                meter.report_failure(error)
                 raise
         if finding is None:
             meter.set_state(State.DONE, position=blob.size)

@@ -216,4 +216,4 @@ def test_without_any_login_the_remedy_is_one(
 ) -> None:
     result = harness("tags", f"{auth_registry.host}/nothing")
 
-    assert_fails(result, ACCESS_DENIED, "401", auth_registry.host, "log in")
+    assert_fails(result, ACCESS_DENIED, "401", auth_registry.host, "concil login")
