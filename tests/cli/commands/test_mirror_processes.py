@@ -21,7 +21,7 @@ from tests.support.relay import Relay
 
 COUNT = 6
 SHARED = make_layer(1, 2 << 20)
-SLOW = 256 << 10  # bytes a second: the shared layer takes eight
+SLOW = 512 << 10  # bytes a second: the shared layer takes four
 BEGUN = 300 << 10  # bytes
 INTERRUPTED = re.compile(
     rf"concil: interrupted: \d+ of {COUNT} images done(; .*)?; run the same command again to resume"

@@ -28,7 +28,7 @@ from tests.support.child_pids import child_pids, is_alive, wait_for_children, wa
 from tests.support.relay import Relay
 
 pytestmark = [pytest.mark.real, pytest.mark.process]
-SLOW = 256 << 10  # bytes a second: the shared layer takes twelve
+SLOW = 512 << 10  # bytes a second: the shared layer takes six
 BEGUN = 300 << 10  # bytes
 
 
