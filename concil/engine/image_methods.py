@@ -42,6 +42,8 @@ class ImageMethods:
             parse_address(address), self._components.denied_hosts
         )
 
+    tags = list_tags  # the earlier name, which programs use
+
     def describe_tags(self, address: str) -> Iterator[TagDetails]:
         """Yield digest, size, time and platforms of each tag, some tags at a time.
 
@@ -54,6 +56,8 @@ class ImageMethods:
         return self._components.image_resolver.list_repositories(
             arguments.check_str("registry", registry), self._components.denied_hosts
         )
+
+    repositories = list_repositories  # the earlier name, which programs use
 
     def tag(
         self, address: str, tags: str | Iterable[str], *, cancel: SupportsIsSet | None = None

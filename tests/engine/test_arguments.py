@@ -17,6 +17,7 @@ from concil.errors import UsageError
 from concil.http.requests_session import TLSSettings
 from concil.transfer.mirror.report import MirrorItem
 
+_LISTS = frozenset({"list_tags", "tags", "list_images", "list_repositories", "repositories"})
 A, B = "http://127.0.0.1:9/a:1", "http://127.0.0.1:9/b:1"
 
 
@@ -27,7 +28,7 @@ def made(kind: Any, /, **given: Any) -> Callable[[Engine], object]:  # noqa: ANN
 def asked(method: str, /, *given: Any, **more: Any) -> Callable[[Engine], object]:  # noqa: ANN401
     def ask(engine: Engine) -> object:
         found = getattr(engine, method)(*given, **more)
-        return list(found) if method in ("list_tags", "list_images", "list_repositories") else found
+        return list(found) if method in _LISTS else found
 
     return ask
 
@@ -65,6 +66,8 @@ WRONG: dict[str, tuple[Callable[[Engine], object], str]] = {
     "on_image": (asked("mirror", [], on_image="x"), "on_image"),
     "prune": (asked("prune", None, None), "repository"),
     "pruning": (asked("prune", A, {}), "pruning"),
+    "tags": (asked("tags", None), "address"),
+    "repositories": (asked("repositories", None), "registry"),
     "list_tags": (asked("list_tags", None), "address"),
     "listing": (asked("list_images", b"x"), "address"),
     "list_repositories": (asked("list_repositories", None), "registry"),
