@@ -12,10 +12,12 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
+from typing import Any
 
+_LINUX: Any = select  # epoll, which the types of other platforms lack
 PIECE = 512 * 1024  # bytes
 QUEUE_LIMIT = 32 * 1024 * 1024  # bytes on their way in one direction of a connection
-_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+_IN, _OUT = _LINUX.EPOLLIN, _LINUX.EPOLLOUT
 
 
 class Direction:
@@ -80,7 +82,7 @@ class Relay:
         self._server = server
         self._delay = delay  # seconds in each direction
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self._poll = select.epoll()
+        self._poll = _LINUX.epoll()
         self._poll.register(self._listener, _IN)
         self._masks: dict[int, int] = {}
         # By file descriptor: what arrives there, and what leaves there.

@@ -14,10 +14,12 @@ import select
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.servers.replay_content import Content
 from benchmarks.servers.replay_parser import Parser
 
+_LINUX: Any = select  # epoll, which the types of other platforms lack
 READ_SIZE = 256 * 1024  # bytes
 _DISCARDED = bytearray(4 * 1024 * 1024)  # where the kernel would put them, were they not left out
 _TLS_HANDSHAKE = b"\x16\x03"
@@ -97,8 +99,8 @@ class Server:
         self._content = content
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         content.url = f"http://{self.address}"
-        self._poll = select.epoll()
-        self._poll.register(self._listener, select.EPOLLIN)
+        self._poll = _LINUX.epoll()
+        self._poll.register(self._listener, _LINUX.EPOLLIN)
         self._connections: dict[int, Connection] = {}
         self._sending: set[int] = set()
 
@@ -114,13 +116,13 @@ class Server:
                 if number == self._listener.fileno():
                     client, _ = self._listener.accept()
                     self._connections[client.fileno()] = Connection(client, self._content)
-                    self._poll.register(client, select.EPOLLIN)
+                    self._poll.register(client, _LINUX.EPOLLIN)
                 else:
                     self._serve(number, mask)
 
     def _serve(self, number: int, mask: int) -> None:
         connection = self._connections[number]
-        goes_on = connection.send() if mask & select.EPOLLOUT else connection.receive()
+        goes_on = connection.send() if mask & _LINUX.EPOLLOUT else connection.receive()
         if not goes_on:
             self._poll.unregister(number)
             self._sending.discard(number)
@@ -128,7 +130,7 @@ class Server:
             connection.client.close()
         elif connection.is_sending != (number in self._sending):
             # While an answer is being sent, the next request can wait.
-            self._poll.modify(number, select.EPOLLOUT if connection.is_sending else select.EPOLLIN)
+            self._poll.modify(number, _LINUX.EPOLLOUT if connection.is_sending else _LINUX.EPOLLIN)
             self._sending ^= {number}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,7 +55,10 @@ def count_processes(processes: ProcessCount, config: TransferConfig) -> int:
 
 def count_cores() -> int:
     """Return the number of cores that this process may use."""
-    count = len(os.sched_getaffinity(0))
+    if sys.platform == "linux":
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
     try:
         quota, period = _CGROUP_LIMIT.read_text(encoding="ascii").split()
         return min(count, max(1, int(quota) // int(period)))
