@@ -21,7 +21,7 @@ from concil.oci.manifest import Digest
 from concil.oci.media_types import OCTET_STREAM
 from concil.progress.events import Meter, ProgressSink, State, report_transfer
 from concil.store.protocols import DigestRequired, Source
-from concil.store.registry.repository import RepositoryStore
+from concil.store.registry.repository import UNKNOWN_SIZE, RepositoryStore
 from concil.transfer.blob.memory import memory_source
 from concil.transfer.blob.source import BlobSource
 from concil.transfer.blob.stream import StreamReader, StreamUpload, SupportsRead
@@ -242,7 +242,9 @@ class FileBlobTransfers:
             check_digest(source.digest, digest, reader.name)
             meter = self._create_meter(reader.name, store.name, source.size)
             return self._push_source(source, store, meter)
-        if not isinstance(store, RepositoryStore) or not _can_upload_without_digest(store, 2**62):
+        if not isinstance(store, RepositoryStore) or not _can_upload_without_digest(
+            store, UNKNOWN_SIZE
+        ):
             return self._push_spooled(reader, first, store, digest)
         meter = Meter(
             self._progress, kind="blob", subject=reader.name, target=store.name, total=None

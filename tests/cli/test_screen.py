@@ -113,16 +113,22 @@ def test_no_percentage_before_all_images_have_begun(
     assert all(abs(float(found[1]) - total) < 0.2 for found in shown if found)
 
 
+def killed_push(program: Program, link: Relay) -> tuple[str, ...]:
+    """Kill the push of ``model.bin`` after its first chunk; return the words that repeat it."""
+    words = ("blob", "push", "model.bin", f"{link.url}/models")
+    running = program.start(*words)
+    link.wait_for(lambda relay: relay.bytes_up > 11_000_000)
+    running.kill()
+    running.communicate(timeout=PATIENCE)
+    return words
+
+
 def test_a_second_push_says_that_it_resumes(
     program: Program, registry: EmbeddedRegistry, tmp_path: Path
 ) -> None:
     (tmp_path / "model.bin").write_bytes(os.urandom(SIZE))
     with Relay(registry.host, rate=6_000_000) as link:
-        words = ("blob", "push", "model.bin", f"{link.url}/models")
-        running = program.start(*words)
-        link.wait_for(lambda relay: relay.bytes_up > 11_000_000)
-        running.kill()
-        running.communicate(timeout=PATIENCE)
+        words = killed_push(program, link)
         with Terminal(140, 24) as terminal:  # wide enough for the note to stay
             running = start(program, terminal, *words)
             terminal.wait_for("resumed at")
@@ -140,11 +146,7 @@ def test_a_log_says_that_a_transfer_is_resumed(
 ) -> None:
     (tmp_path / "model.bin").write_bytes(os.urandom(SIZE))
     with Relay(registry.host, rate=6_000_000) as link:
-        words = ("blob", "push", "model.bin", f"{link.url}/models")
-        running = program.start(*words)
-        link.wait_for(lambda relay: relay.bytes_up > 11_000_000)
-        running.kill()
-        running.communicate(timeout=PATIENCE)
+        words = killed_push(program, link)
         again = program(*words)
 
     assert again.code == 0
