@@ -117,7 +117,7 @@ def run_once(
     return FAILED if code == DONE and reports.errors else code
 
 
-def _print_end(  # noqa: PLR0913 - what a run leaves
+def _print_end(  # noqa: PLR0913, PLR0917 - what a run leaves
     command: CommandContext,
     report: MirrorReport,
     expansion: PlanExpansion,
