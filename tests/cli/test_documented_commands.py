@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
+import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from concil.cli.argument_parser import parse_arguments
 from concil.errors import UsageError
@@ -101,6 +105,14 @@ def test_every_command_is_valid(page: Path) -> None:
     found = [problem(arguments) for arguments in commands(page.read_text())]
 
     assert [text for text in found if text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_on_a_page_can_be_parsed(page: Path) -> None:
+    parsers = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}
+
+    for language, block in FENCED.findall(page.read_text()):
+        parsers.get(language, str)(textwrap.dedent(block))
 
 
 def test_the_pages_have_commands() -> None:
