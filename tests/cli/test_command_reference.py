@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import io
 import json
 import re
@@ -17,6 +16,7 @@ import pytest
 
 from concil.cli.argument_parser import parse_arguments
 from concil.cli.verbs import VERBS
+from tests.support.scripts import import_script
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "docs" / "site" / "command_reference.py"
@@ -24,14 +24,7 @@ SCRIPT = ROOT / "docs" / "site" / "command_reference.py"
 
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
-    """Import the script, which is in no package."""
-    spec = importlib.util.spec_from_file_location("command_reference", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return import_script(SCRIPT)
 
 
 def test_the_man_page_is_the_one_that_the_parser_makes(reference: ModuleType) -> None:

@@ -9,7 +9,7 @@ import re
 import shlex
 import textwrap
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -109,7 +109,11 @@ def test_every_command_is_valid(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_on_a_page_can_be_parsed(page: Path) -> None:
-    parsers = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}
+    parsers: dict[str, Callable[[str], object]] = {
+        "json": json.loads,
+        "toml": tomllib.loads,
+        "yaml": yaml.safe_load,
+    }
 
     for language, block in FENCED.findall(page.read_text()):
         parsers.get(language, str)(textwrap.dedent(block))
