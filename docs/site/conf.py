@@ -15,6 +15,7 @@ from enum import Enum
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 
 import concil.dockerhub
 import concil.errors
@@ -53,6 +54,9 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 
+_FOREIGN_RESOURCE = re.compile(
+    r'<(?:script|img|link|iframe|source|video)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"'
+)
 _FIRST_COLUMN = re.compile(r"^\| \[([^]]+)\]\(([^)#]+)\.md\) \|", re.MULTILINE)
 
 
@@ -101,6 +105,16 @@ def _complete_page(_: Sphinx, name: str, source: list[str]) -> None:
         source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n0*\n```\n"
 
 
+def _check_resources(app: Sphinx, error: Exception | None) -> None:
+    """Fail if a page loads anything from another host: the site is read without a network."""
+    if error is None:
+        for page in Path(app.outdir).rglob("*.html"):
+            found = _FOREIGN_RESOURCE.search(page.read_text(encoding="utf-8"))
+            if found:
+                raise ExtensionError(f"{page} loads {found[0]}")
+
+
 def setup(app: Sphinx) -> None:
-    """Register what is generated while the site is built."""
+    """Register what is generated while the site is built, and what is checked at its end."""
     app.connect("source-read", _complete_page)
+    app.connect("build-finished", _check_resources)
