@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -70,6 +69,8 @@ class Platform:
     @classmethod
     def local(cls) -> Self:
         """Return the platform of containers on this machine: Linux, unless it is Windows."""
+        import platform  # noqa: PLC0415  # compiles many regular expressions
+
         machine = platform.machine().lower()
         if machine.startswith("armv"):
             machine = f"arm/v{machine[4:5]}"

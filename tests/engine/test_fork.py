@@ -15,7 +15,8 @@ from tests.engine.engine_setup import Registry
 from tests.engine.user_programs import run_program
 from tests.support.images import digest_of, make_image, put_blob, put_image
 
-pytestmark = pytest.mark.process
+# A rare fault is what these tests look for: one failure is enough.
+pytestmark = [pytest.mark.process, pytest.mark.flaky(reruns=0)]
 
 BIG = 6_000_000  # bytes
 

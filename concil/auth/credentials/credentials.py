@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import getpass
 import sys
 import threading
 from collections.abc import Callable
@@ -131,6 +130,8 @@ class CredentialPrompt:
     def _prompt(self, known_username: str | None) -> Credentials:
         try:
             username = known_username or input(f"Username for {self._host}: ")
+            import getpass  # noqa: PLC0415  # only at a terminal
+
             return Credentials(username, getpass.getpass(f"Password for {self._host}: "))
         except (EOFError, OSError) as error:
             terminal_note = (
