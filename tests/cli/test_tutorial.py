@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
 KILLED = 137  # the exit code of a program that SIGKILL has ended
 LIMIT = 100  # seconds; less than that of pytest, so that no registry is left
