@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Protocol
 
 from concil.errors import ConcilError, DigestMismatch, InvalidDigest, SizeMismatch, safe_repr
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 
 DAMAGED_SOURCE_REMEDY = "the content of the source is damaged; fetch or build it again"
 _DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")

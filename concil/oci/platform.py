@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Self
 
 from concil.errors import InvalidManifest, safe_repr
+from concil.runtime.dataclass import dataclass
 from concil.runtime.suggestions import find_similar
 
 __all__ = ["COMMON_PLATFORMS", "Platform", "find_similar_platform"]

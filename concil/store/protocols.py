@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from concil.errors import UsageError
+from concil.runtime.dataclass import dataclass
 
 if TYPE_CHECKING:
     from concil.fs.partial_file import PartialFile

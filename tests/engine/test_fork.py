@@ -203,7 +203,7 @@ with EmbeddedRegistry(HERE / "served") as registry:
     descriptor = os.open(HERE / "lock", os.O_CREAT | os.O_RDWR)
     assert try_lock(descriptor)
     journal = Journal(HERE / "journal.sqlite")
-    from concil.store.protocols import WriterState
+    from concil.fs.resume_state import WriterState
     journal.claim_transfer("place", "blob", 20).save(WriterState("there", 10, 1))
     asked, said = os.pipe(), os.pipe()
     pid = os.fork()

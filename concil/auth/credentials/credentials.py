@@ -7,11 +7,12 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from concil.errors import AccessDenied, UsageError
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 from concil.runtime.redaction import SECRETS
 
 TOKEN_USER = "<token>"  # noqa: S105 - the user name that marks an identity token

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from concil.auth.credentials.docker_config import (
     to_file_key,
 )
 from concil.errors import AccessDenied, ConcilError
+from concil.runtime.dataclass import dataclass
 
 if TYPE_CHECKING:
     from concil.auth.credentials.helper import CredentialHelper
