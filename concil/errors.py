@@ -109,7 +109,7 @@ class ConcilError(RuntimeError):
 
     @property
     def summary(self) -> str:
-        """The message for people: what failed, then why."""
+        """What failed and why, as a message for people."""
         return f"{self.operation}: {self.reason}" if self.operation and self.reason else str(self)
 
     @property
@@ -212,7 +212,7 @@ class SessionLost(RegistryError):
 
     @property
     def transient(self) -> bool:
-        """Always True: the next attempt opens a new session."""
+        """Always True, because the next attempt opens a new session."""
         return True
 
 

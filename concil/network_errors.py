@@ -42,7 +42,7 @@ class RegistryQuotaExceeded(StatusError, QuotaExceeded):
 
     @property
     def transient(self) -> bool:
-        """Always False: the quota renews in hours."""
+        """Always False, because the quota renews in hours."""
         return False
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import import_rules
+from tests.support.scripts import import_script
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -128,3 +129,13 @@ def test_only_the_first_column_names_the_folders_of_a_row() -> None:
     table = "| folder | covers |\n|---|---|\n| `a/`, `b/` | `c/` too |\n| `test_d.py` | `e/` |\n"
 
     assert documented_folders(table) == ["a/", "b/"]
+
+
+def test_the_charts_are_those_of_the_table_of_benchmarks() -> None:
+    images = ROOT / "docs" / "images"
+    charts = import_script(images / "charts.py")
+
+    found = dict(charts.charts((ROOT / "docs" / "benchmarks.md").read_text()))
+    assert len(found) == 2
+    for name, content in found.items():
+        assert (images / name).read_text() == content, "run python docs/images/charts.py"

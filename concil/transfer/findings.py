@@ -33,7 +33,7 @@ class Finding:
 
     @property
     def subject(self) -> str:
-        """Name of the part in messages, such as "blob sha256:... (3 bytes)"; "" for an image."""
+        """Name of the part for messages, for example a blob with its digest; "" for an image."""
         if self.kind == "image":
             return ""
         size = f"{self.size} bytes" if self.size is not None else ""

@@ -1,4 +1,4 @@
-"""The examples of docs/api.md run, and print what they say."""
+"""The examples of docs/api.md and of the guides run, and print what they say."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from concil.dockerhub import DockerHub
 from concil.server import EmbeddedRegistry
 from tests.support.docker_registry import DockerRegistry
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
+DOCUMENTS = Path(__file__).parents[2] / "docs"
+DOCUMENT = DOCUMENTS / "api.md"
+GUIDES = [
+    block
+    for page in sorted((DOCUMENTS / "how-to").glob("*.md"))
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+]
 TEXT = DOCUMENT.read_text() if DOCUMENT.exists() else ""
 FIRST, *OTHERS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) or [""]
 MANIFEST = next((block for block in OTHERS if "hub.post_manifest" in block), "")
@@ -64,6 +70,16 @@ def test_an_example_prints_what_it_says(block: str, names: dict[str, Any]) -> No
         run(MANIFEST, dict(names), names["host"])
 
     assert run(block, names, names["host"]) == promised(block)
+    assert promised(block)
+
+
+@pytest.mark.parametrize("block", GUIDES)
+def test_an_example_of_a_guide_prints_what_it_says(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with EmbeddedRegistry(tmp_path / "layout") as registry:
+        assert run(block, {}, registry.host) == promised(block)
     assert promised(block)
 
 
