@@ -75,10 +75,14 @@ class WorkerPool:
     cancelled together with the call in whose scope it was submitted.
     """
 
-    def __init__(self, context: TransferContext) -> None:
-        """Start up to ``context.config.workers`` threads on demand; `close` ends them."""
+    def __init__(self, context: TransferContext, workers: int | None = None) -> None:
+        """Start threads on demand; `close` ends them.
+
+        Args:
+            workers: maximum number of threads; None: ``context.config.workers``.
+        """
         self.context = context
-        self.workers = context.config.workers
+        self.workers = context.config.workers if workers is None else workers
         self.cancel = context.cancel
         self._jobs_per_host = context.config.jobs_per_host
         limits = limits_by_api_host(context.config.host_limits)
