@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from concil.engine.components import EngineComponents
-from concil.engine.copies.several import copy_to_several
 from concil.errors import UsageError
 from concil.oci.address import parse_address
 from concil.plan.target_names import address_key
@@ -107,6 +106,8 @@ class CopyMethods:
         ]
         _check_destinations(items)
         self._components.store_factory.forget_tags()
+        from concil.engine.copies.several import copy_to_several  # noqa: PLC0415  # rare
+
         with call_scope(cancel) as scope:
             return copy_to_several(self._components, items, scope)
 

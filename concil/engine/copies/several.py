@@ -27,8 +27,6 @@ from concil.transfer.mirror.mirror import Mirror, MirrorOptions
 from concil.transfer.mirror.report import MirrorItem, Outcome
 from concil.transfer.worker_pool import WorkerPool
 
-_CLOSE_TIMEOUT = 8.0  # seconds for chunks in flight after a failure
-
 
 def copy_to_several(
     components: EngineComponents, items: Sequence[MirrorItem], scope: CancelScope
@@ -76,7 +74,7 @@ class _SeveralCopies:
         components, items = self._components, self._lanes[lane]
         context = components.transfer_context
         pool = WorkerPool(context, workers=self._count_workers(context, items[0]))
-        timeout: float | None = _CLOSE_TIMEOUT
+        timeout: float | None = 0  # the call has waited for chunks in flight
         try:
             copier = ImageCopier(pool, components.progress)
             with components.archive_call(None) as archives:
