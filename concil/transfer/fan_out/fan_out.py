@@ -129,9 +129,10 @@ class FanOut:
         earliest = time.monotonic() - _STALL_TIME
         return any(
             state is not lane
-            and not state.is_waiting
             and state.last_progress > earliest
             and blob.slots.is_behind(state.position)
+            # One that waits goes on as soon as its thread runs, if its next byte has arrived.
+            and (not state.is_waiting or blob.slots.find(state.position) is not None)
             for blob in self._blobs.values()
             for state in blob.lanes.values()
         )

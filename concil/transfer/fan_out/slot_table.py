@@ -42,12 +42,16 @@ class SlotTable:
         """Use slot ``number`` of the spool for the bytes from a position on."""
         self._slots[position // SLOT_SIZE] = Slot(number, position, position)
 
+    def find(self, position: int) -> Slot | None:
+        """Return the slot that has the byte at a position; None: there is none."""
+        slot = self._slots.get(position // SLOT_SIZE)
+        return slot if slot is not None and slot.start <= position < slot.stop else None
+
     def pin(self, position: int) -> Slot | None:
         """Pin the slot that has the byte at a position; None: there is none."""
-        slot = self._slots.get(position // SLOT_SIZE)
-        if slot is None or not slot.start <= position < slot.stop:
-            return None
-        slot.pin_count += 1
+        slot = self.find(position)
+        if slot is not None:
+            slot.pin_count += 1
         return slot
 
     def pin_end(self, position: int) -> Slot | None:
