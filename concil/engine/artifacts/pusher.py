@@ -115,7 +115,7 @@ class ArtifactPusher:
             digest = Digest.from_bytes(bytes(content))
             source = memory_source(content, file.title, digest=digest)
             return self.blobs.start_push_source(source, store), None
-        return self.blobs.start_push_stream(content, store, file.title), None
+        return self.blobs.start_push_open_file(content, store, file.title), None
 
 
 def put_manifest(store: DestinationStore, manifest: Manifest, reference: str) -> None:
