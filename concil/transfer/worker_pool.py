@@ -58,13 +58,16 @@ class _Job:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Complete the future when the block, which calls the function, ends in any way."""
-        try:
-            with run_in_scope(self.scope):
+        """Complete the future when the block, which calls the function, ends in any way.
+
+        What the future's callbacks do belongs to the call as well: they emit progress events.
+        """
+        with run_in_scope(self.scope):
+            try:
                 yield
-            self.future.set_result(self.result)
-        except BaseException as error:  # noqa: BLE001 - the future's owner gets it
-            self.future.set_exception(error)
+                self.future.set_result(self.result)
+            except BaseException as error:  # noqa: BLE001 - the future's owner gets it
+                self.future.set_exception(error)
 
 
 class WorkerPool:

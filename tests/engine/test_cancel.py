@@ -512,3 +512,25 @@ def test_engine_that_is_closed_says_nothing() -> None:
         engine.close()
         del engine
         gc.collect()
+
+
+def test_callback_that_always_raises_is_not_logged_and_loses_no_worker(
+    registry_pair: RegistryPair, config: TransferConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its exceptions at the last events of blobs belong to the call, too."""
+    [item] = numbered_items(registry_pair, [make_image(1, (3000, 2000, 1000))])
+    raised: list[BaseException] = []
+
+    def broken(event: Event) -> None:
+        if event.kind == "blob" and raised:
+            raise raised[0]
+
+    with engine_of(config, progress=broken) as engine:
+        for kind in (ZeroDivisionError, KeyboardInterrupt):
+            raised[:] = [kind("mine")]
+            with pytest.raises(kind) as excinfo:
+                engine.copy(item.source, item.destination)
+            assert excinfo.value is raised[0]
+        raised.clear()
+        assert engine.copy(item.source, item.destination).state is State.DONE
+    assert caplog.records == []
