@@ -5,9 +5,10 @@ from __future__ import annotations
 import locale
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TextIO
+
+from concil.runtime.dataclass import dataclass
 
 
 class Color(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -30,6 +30,7 @@ from concil.registry.missing_tags import MissingTags
 from concil.registry.quirks import HostProfiles
 from concil.registry.referrers import SharedReferrers
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 from concil.runtime.parent_process import ParentProcess
 from concil.store.registry.blob_body import RegistryBlobReader
 from concil.store.registry.repository import RepositoryStore

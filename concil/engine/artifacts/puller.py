@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,6 +20,7 @@ from concil.fs.nofollow_tree import PRIVATE_DIRECTORY, NoFollowTree
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Manifest
 from concil.progress.events import Meter, ProgressSink, report_transfer
+from concil.runtime.dataclass import dataclass
 from concil.transfer.context import TransferContext
 from concil.transfer.worker_pool import wait_for
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.errors import Cancelled, ContentError
 from concil.oci.blob_reader import BlobReader, RangeOpener
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Verifier
+from concil.runtime.dataclass import dataclass
 from concil.transfer.fan_out.slot_table import Slot, SlotTable
 from concil.transfer.fan_out.spool import SLOT_SIZE, Spool
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from concil.runtime.dataclass import dataclass
 from concil.transfer.fan_out.spool import SLOT_SIZE, Spool
 
 

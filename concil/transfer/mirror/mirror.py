@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
 from concil.errors import CallbackFailed, Cancelled, ConcilError
@@ -18,6 +18,7 @@ from concil.runtime.cancellation import (
     current_scope,
     run_in_scope,
 )
+from concil.runtime.dataclass import dataclass
 from concil.runtime.limits import limit_error, start_thread
 from concil.store.protocols import Store
 from concil.transfer.image.job import ImageJob
