@@ -9,6 +9,7 @@ from typing import TypeAlias
 from concil.engine import layer
 from concil.engine.blobs.blob_file import BlobFile, open_blob_file
 from concil.engine.blobs.blob_stream import SupportsWrite, write_blob, write_function
+from concil.engine.blobs.open_file import start_push_open_file
 from concil.engine.components import EngineComponents
 from concil.engine.file_blobs import check_digest, find_blob
 from concil.errors import NotFound, RegistryError, UsageError
@@ -76,8 +77,8 @@ class BlobMethods:
                 )
             elif isinstance(content, SupportsRead):
                 store = self._components.image_resolver.open_repository(name)
-                upload = blobs.start_push_open_file(
-                    content, store, stream_name(content), expected_digest
+                upload = start_push_open_file(
+                    blobs, content, store, stream_name(content), expected_digest
                 )
             else:
                 expected = "a path, bytes or a binary stream"

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from concil.config import MIB
-from concil.engine.blobs.open_file import find_file
 from concil.engine.blobs.temporary import open_temporary, temporary_source, write_temporary
 from concil.engine.store_factory import DestinationStore, SourceStore, blob_size
 from concil.errors import Cancelled, DigestMismatch, NotFound, UsageError
@@ -61,22 +60,6 @@ class FileBlobTransfers:
         """Upload a blob whose digest is known, unless the store has it."""
         meter = self._create_meter(source.name, store.name, source.size)
         return self._submit(lambda: self._push_source(source, store, meter), store, source.size)
-
-    def start_push_open_file(
-        self,
-        stream: SupportsRead,
-        store: DestinationStore,
-        name: str,
-        digest: Digest | None = None,
-    ) -> Future[Descriptor]:
-        """Upload an open file, or any other stream as `start_push_stream`.
-
-        A regular file of which nothing was read is uploaded by its path, which can be resumed.
-        """
-        file = find_file(stream)
-        if file is None:
-            return self.start_push_stream(stream, store, name, digest)
-        return self.start_push(file, store, digest)
 
     def start_push_stream(
         self,

@@ -1,18 +1,41 @@
-"""The file behind an open binary file, so that its upload can be resumed."""
+"""Uploads open files by their paths where that is possible, so that they can be resumed."""
 
 from __future__ import annotations
 
 import io
 import os
 import stat
+from concurrent.futures import Future
 
+from concil.engine.file_blobs import FileBlobTransfers
+from concil.engine.store_factory import DestinationStore
 from concil.errors import ConcilError
 from concil.fs.local_file import LocalFile
+from concil.oci.descriptor import Descriptor
+from concil.oci.digest import Digest
+from concil.transfer.blob.stream import SupportsRead
 
-__all__ = ["find_file"]
+__all__ = ["start_push_open_file"]
 
 
-def find_file(stream: object) -> LocalFile | None:
+def start_push_open_file(
+    blobs: FileBlobTransfers,
+    stream: SupportsRead,
+    store: DestinationStore,
+    name: str,
+    digest: Digest | None = None,
+) -> Future[Descriptor]:
+    """Upload an open file, or any other stream as `FileBlobTransfers.start_push_stream`.
+
+    A regular file of which nothing was read is uploaded by its path.
+    """
+    file = _find_file(stream)
+    if file is None:
+        return blobs.start_push_stream(stream, store, name, digest)
+    return blobs.start_push(file, store, digest)
+
+
+def _find_file(stream: object) -> LocalFile | None:
     """Return the regular file that an open binary file reads, if nothing was read of it yet.
 
     Returns:
