@@ -44,7 +44,10 @@ def copy_to_several(
         lanes[_lane_of(item)].append(item)
     context = components.transfer_context
     spool = Spool(_spool_directory(context), context.config.spool_size)
-    with contextlib.closing(FanOut(lanes, spool, context.abandon)) as fan_out:
+    with (
+        contextlib.closing(spool),
+        contextlib.closing(FanOut(lanes, spool, context.abandon)) as fan_out,
+    ):
         copy = _SeveralCopies(components, lanes, fan_out)
         runs = [partial(copy.run_lane, lane) for lane in lanes]
         Lanes(scope).run(runs, has_threads=context.config.workers > 0)

@@ -30,6 +30,7 @@ class FanOut:
         """Share blobs among ``lanes``.
 
         Args:
+            spool: may serve other fan-outs as well; the caller closes it.
             cancel: ends waits with Cancelled.
         """
         self._lanes = set(lanes)  # those that have not finished
@@ -76,12 +77,11 @@ class FanOut:
                 self._release(lane, digest)
 
     def close(self) -> None:
-        """Close the connections to the source, and delete the spool."""
+        """Close the connections to the source, and release all slots of the spool."""
         with self._changed:
             for blob in self._blobs.values():
                 blob.close()
             self._blobs.clear()
-            self._spool.close()
 
     def _release(self, lane: str, digest: Digest) -> None:
         """End the reading of a lane, and drop what no lane needs; the lock is held."""

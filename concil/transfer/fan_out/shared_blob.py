@@ -123,6 +123,7 @@ class SharedBlob:
 
     def close(self) -> None:
         """Close the connections and release the slots; the lock is held."""
+        self.lanes.clear()
         self._close_streams()
         self.slots.drop_all()
 
@@ -199,11 +200,13 @@ class SharedBlob:
         except BaseException:
             stream.reader.close()
             raise
-        if count == 0 or stream.position >= stream.stop:
-            stream.reader.close()
-            return count
         with self._changed:
-            self._streams[stream.position] = stream
+            # A call that was cancelled ends its lanes while their threads still run.
+            is_needed = bool(count and self.lanes) and stream.position < stream.stop
+            if is_needed:
+                self._streams[stream.position] = stream
+        if not is_needed:
+            stream.reader.close()
         return count
 
     def _open_stream(self, position: int, stop: int) -> _Stream:

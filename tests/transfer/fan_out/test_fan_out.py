@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from concil.errors import Cancelled, ConnectionLost
+from concil.errors import Cancelled, ConnectionLost, StoreError
 from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest
@@ -84,6 +84,10 @@ class Harness:
         """Read a range of a lane to its end."""
         return read_all(self.open(lane, start, stop))
 
+    def close(self) -> None:
+        self.fan_out.close()
+        self.spool.close()
+
     def release(self, lane: str) -> None:
         self.fan_out.release_blob(lane, BLOB.digest)
 
@@ -100,7 +104,7 @@ def read_all(reader: BlobReader) -> bytes:
 def harness(tmp_path: Path) -> Iterator[Harness]:
     harness = Harness(tmp_path)
     yield harness
-    harness.fan_out.close()
+    harness.close()
     assert harness.source.open_count == 0
 
 
@@ -169,7 +173,7 @@ def test_what_does_not_fit_is_read_again(tmp_path: Path, slots: int) -> None:
     assert harness.read("b") == CONTENT
 
     assert harness.source.served == 2 * len(CONTENT) - slots * SLOT_SIZE
-    harness.fan_out.close()
+    harness.close()
 
 
 def test_a_full_spool_is_used_again_as_the_slowest_lane_moves(tmp_path: Path) -> None:
@@ -185,7 +189,7 @@ def test_a_full_spool_is_used_again_as_the_slowest_lane_moves(tmp_path: Path) ->
         assert fast.result(WAIT) == CONTENT
         assert bytes(first) + rest.result(WAIT) == CONTENT
     assert harness.source.served == len(CONTENT)
-    harness.fan_out.close()
+    harness.close()
 
 
 def test_a_wait_is_cancelled(tmp_path: Path) -> None:
@@ -197,7 +201,7 @@ def test_a_wait_is_cancelled(tmp_path: Path) -> None:
 
         with pytest.raises(Cancelled):
             fast.result(WAIT)
-    harness.fan_out.close()
+    harness.close()
 
 
 def test_a_lane_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
@@ -208,7 +212,7 @@ def test_a_lane_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
         harness.fan_out.finish("b")
 
         assert fast.result(WAIT) == CONTENT
-    harness.fan_out.close()
+    harness.close()
 
 
 def test_wrong_bytes_are_not_given_to_a_lane_that_starts_over(harness: Harness) -> None:
@@ -276,7 +280,7 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     assert harness.read("a") == CONTENT
     assert harness.read("b") == CONTENT
     assert not (tmp_path / "missing").exists()
-    harness.fan_out.close()
+    harness.close()
 
 
 def test_many_lanes_at_once(tmp_path: Path) -> None:
@@ -286,8 +290,40 @@ def test_many_lanes_at_once(tmp_path: Path) -> None:
         futures = [executor.submit(harness.read, lane) for lane in lanes]
 
         assert [future.result(WAIT) for future in futures] == len(lanes) * [CONTENT]
-    harness.fan_out.close()
+    harness.close()
     assert harness.source.open_count == 0
+
+
+def test_threads_that_go_on_after_the_end_touch_no_other_file(
+    harness: Harness, tmp_path: Path
+) -> None:
+    """The descriptor of the spool may be that of another file by then."""
+    reader = harness.open("a")
+    buffer = memoryview(bytearray(BLOCK))
+    reader.readinto(buffer)
+    other_lane = harness.open("b")
+
+    harness.close()
+    with (tmp_path / "other").open("wb+") as other:
+        with pytest.raises(StoreError, match="closed"):
+            harness.spool.read(0, 0, buffer)
+        with pytest.raises(StoreError, match="closed"):
+            harness.spool.write(0, 0, buffer)
+        assert read_all(reader) == CONTENT[BLOCK:]
+        assert read_all(other_lane) == CONTENT
+        assert other.read() == b""
+
+
+def test_a_spool_is_closed_after_its_last_user(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, SLOT_SIZE)
+    slot = spool.acquire()
+    assert slot == 0
+    with spool._use() as descriptor:
+        spool.close()
+        assert os.fstat(descriptor).st_size == 0
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(descriptor)
+    assert spool.acquire() is None
 
 
 @pytest.mark.usefixtures("no_waits")
@@ -323,4 +359,4 @@ class TestAnyOrder:
         free = [harness.spool.acquire() for _ in range(slots + 1)]
         assert set(free[:slots]) == {*range(slots)}
         assert free[slots] is None
-        harness.fan_out.close()
+        harness.close()
