@@ -14,6 +14,8 @@ from concil.transfer.fan_out.shared_blob import LaneState, SharedBlob
 from concil.transfer.fan_out.spool import Spool
 
 _STALL_TIME = 30.0  # seconds without a byte after which no lane waits for another one
+# Seconds that a lane waits for one slot: registries close connections that are silent for longer.
+_MAX_WAIT = 15.0
 
 
 class FanOut:
@@ -94,11 +96,13 @@ class FanOut:
 
     def _find_slot(self, blob: SharedBlob, lane: LaneState) -> int | None:
         """Acquire a slot; None: no other lane needs the bytes, or there is no room."""
+        deadline = time.monotonic() + _MAX_WAIT
         while self._is_needed_by_others(blob, lane):
             slot = self._spool.acquire()
             if slot is None:
                 slot = self._reclaim_slot()
-            if slot is not None or not self._has_moving_lane_behind(lane):
+            is_late = time.monotonic() > deadline
+            if slot is not None or is_late or not self._has_moving_lane_behind(lane):
                 return slot
             blob.wait(lane)
         return None

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from concil.config import MIB, RetryPolicy
+from concil.config import MIB, HostLimits, RetryPolicy
 from concil.engine.engine import Engine
 from concil.errors import AccessDenied, ConcilError, DigestMismatch, UsageError
 from concil.progress.events import Event, State
+from concil.ratelimit.bandwidth import BandwidthLimiter
 from concil.server import EmbeddedRegistry, ErrorResponse, RegistryBehavior
 from concil.server.http import Request
 from concil.transfer.fan_out import fan_out
@@ -333,6 +334,42 @@ def test_wrong_bytes_of_the_source_are_committed_nowhere(engine: Engine, sites: 
         assert isinstance(outcome.error, DigestMismatch)
         assert not blob_path(place.directory, digest).exists()
         assert list(engine.list_tags(f"{place.relay.url}/copy")) == []
+
+
+def test_bandwidth_of_the_source_is_counted_once(sites: Sites) -> None:
+    """And that of each destination for itself."""
+    places = [sites.add(), sites.add()]
+    hosts = [sites.source.relay.host, places[0].relay.host]
+    limits = {host: HostLimits(bandwidth=1024 * MIB) for host in hosts}
+    reserved = dict.fromkeys(hosts, 0)
+
+    with engine_of(replace(QUICK, host_limits=limits)) as engine:
+        bandwidth = engine._components.transfer_context.bandwidth
+        for host in hosts:
+            limiter = bandwidth.limiter_for(host)
+            assert limiter is not None
+            count_reserved(limiter, host, reserved)
+        copy_all(engine, sites, places)
+
+    assert reserved == dict.fromkeys(hosts, BLOB_BYTES)
+
+
+def count_reserved(limiter: BandwidthLimiter, host: str, reserved: dict[str, int]) -> None:
+    """Count the bytes that are reserved, and not released again."""
+    reserve, release = limiter.reserve, limiter.release
+    lock = threading.Lock()
+
+    def counted(count: int, now: float) -> float:
+        with lock:
+            reserved[host] += count
+        return reserve(count, now)
+
+    def released(count: int) -> None:
+        with lock:
+            reserved[host] -= count
+        release(count)
+
+    limiter.reserve, limiter.release = counted, released  # type: ignore[method-assign]
 
 
 def test_cancelling_ends_all_destinations(sites: Sites) -> None:

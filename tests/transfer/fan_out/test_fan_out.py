@@ -192,6 +192,18 @@ def test_a_full_spool_is_used_again_as_the_slowest_lane_moves(tmp_path: Path) ->
     harness.close()
 
 
+def test_a_wait_for_a_very_slow_lane_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fan_out_module, "_MAX_WAIT", 0.1)
+    harness = Harness(tmp_path, slots=1)
+    slow = harness.open("b")  # has just begun: it is waited for
+    with ThreadPoolExecutor(1) as executor:
+        assert executor.submit(harness.read, "a").result(WAIT) == CONTENT
+    assert read_all(slow) == CONTENT
+    harness.close()
+
+
 def test_a_wait_is_cancelled(tmp_path: Path) -> None:
     harness = Harness(tmp_path, slots=1)
     harness.open("b")  # has just begun: it is waited for
