@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
@@ -13,6 +14,7 @@ from concil.defaults import (
     MIB,
     MIN_BANDWIDTH,
     MIN_REQUEST_RATE,
+    SPOOL_SIZE,
     WORKERS,
 )
 from concil.errors import UsageError
@@ -161,19 +163,26 @@ class TransferConfig:
         default_factory=dict
     )  # by host, such as "docker.io"
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    # Of copies to several destinations; None: the directory of the journal.
+    spool_directory: str | os.PathLike[str] | None = None
+    spool_size: int = SPOOL_SIZE  # bytes by which a destination may be ahead of the slowest one
 
     def __post_init__(self) -> None:
         """Check the types and ranges of the fields."""
         integer_fields = (
             "workers concurrent_images chunk_size? block_size helpers range_size "
-            "max_manifest_size jobs_per_host"
+            "max_manifest_size jobs_per_host spool_size"
         )
         arguments.check_numbers(self, integer_fields, int)
         arguments.check_numbers(self, "requests? bandwidth?")
         arguments.check_instance("host_limits", self.host_limits, Mapping)
         arguments.check_instance("retry", self.retry, RetryPolicy)
+        if self.spool_directory is not None:
+            arguments.to_path("spool_directory", self.spool_directory)
         if self.workers < 0 or self.helpers < 0:
             raise UsageError("the numbers of workers and helpers must not be negative")
+        if self.spool_size < 0:
+            raise UsageError("the size of the spool must not be negative")
         smallest = min(self.concurrent_images, self.block_size, self.range_size, self.jobs_per_host)
         if (
             min(smallest, self.max_manifest_size, 1 if self.chunk_size is None else self.chunk_size)

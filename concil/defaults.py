@@ -8,3 +8,4 @@ MIN_BANDWIDTH = 1 * KIB  # bytes per second; below it connections run into timeo
 MIN_REQUEST_RATE = 1 / 60  # requests per second
 WORKERS = 8  # threads that transfer blobs
 MAX_ATTEMPTS = 6  # consecutive, without progress
+SPOOL_SIZE = 8 * 1024 * MIB  # bytes

@@ -25,6 +25,7 @@
     |   `-- SessionLost                 the upload session is gone; a new one may succeed
     |-- StoreError                      a local directory, file or disk
     |   `-- LimitReached                threads, memory or open files of this machine
+    |-- CallbackFailed                  a callback of the caller raised an exception
     `-- Cancelled                       cancelled by the caller
 
 Every message is one line without secrets: the action, its object and the cause. ``remedy``
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TRANSIENT_STATUS",
     "AccessDenied",
+    "CallbackFailed",
     "Cancelled",
     "ConcilError",
     "ConnectionLost",
@@ -222,6 +224,21 @@ class StoreError(ConcilError):
 
 class LimitReached(StoreError):
     """A limit of this machine was reached: threads, memory or open files."""
+
+
+class CallbackFailed(ConcilError):
+    """A callback of the caller raised an exception, the ``__cause__``; its image was not copied."""
+
+    @classmethod
+    def from_exception(cls, cause: Exception) -> CallbackFailed:
+        """Return the error of an image whose progress callback raised ``cause``."""
+        text = f": {safe_repr(str(cause))}" if str(cause) else ""
+        error = cls(
+            f"a callback raised {type(cause).__name__}{text}",
+            remedy="copy the image again to resume",
+        )
+        error.__cause__ = cause
+        return error
 
 
 class Cancelled(ConcilError):

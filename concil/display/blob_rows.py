@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -63,12 +64,16 @@ class _Columns:
 
 def compose_rows(blobs: Sequence[BlobProgress], width: int, style: Style) -> list[list[Segment]]:
     """Return a row for each blob, in at most ``width`` columns each."""
-    longest = max((display_width(_name(blob)) for blob in blobs), default=0)
+    names = _names(blobs, style)
+    longest = max(map(display_width, names), default=0)
     columns = _fit_columns(longest, width, has_digests=any(_digest(blob) for blob in blobs))
     if columns.has_amount:  # what it leaves of its column is room for a note at the end
         amount = max([_MIN_AMOUNT, *(len(_amount(blob)) for blob in blobs)])
         columns = replace(columns, amount=amount)
-    return [_compose_row(blob, columns, width, style) for blob in blobs]
+    return [
+        _compose_row(blob, name, columns, width, style)
+        for blob, name in zip(blobs, names, strict=True)
+    ]
 
 
 def describe_blob(blob: BlobProgress) -> tuple[str, str]:
@@ -99,9 +104,10 @@ def _fit_columns(longest_name: int, width: int, *, has_digests: bool) -> _Column
     return _Columns(name, digest * row.has_digest, bar, row.amount, row.rate, row.time, note)
 
 
-def _compose_row(blob: BlobProgress, columns: _Columns, width: int, style: Style) -> list[Segment]:
-    name = style.shorten_name(_name(blob), columns.name)
-    cells = [Segment(pad(name, columns.name), Color.CYAN)]
+def _compose_row(
+    blob: BlobProgress, name: str, columns: _Columns, width: int, style: Style
+) -> list[Segment]:
+    cells = [Segment(pad(style.shorten_name(name, columns.name), columns.name), Color.CYAN)]
     if columns.digest:
         cells.append(Segment(_digest(blob)[: columns.digest].ljust(columns.digest), Color.DIM))
     if columns.bar:
@@ -162,6 +168,19 @@ def _notes(blob: BlobProgress) -> tuple[tuple[str, ...], bool]:
 def _reasons(word: str, detail: str) -> tuple[str, ...]:
     """Return a word with its reason: the last clause of a message is the cause."""
     return f"{word}: {detail.rpartition(': ')[2]}", word
+
+
+def _names(blobs: Sequence[BlobProgress], style: Style) -> list[str]:
+    """Return the names of blobs; of an image with several destinations with the host of each."""
+    targets: defaultdict[str, set[str]] = defaultdict(set)
+    for blob in blobs:
+        targets[blob.image].add(blob.target)
+    names = []
+    for blob in blobs:
+        host = printable(blob.target).rpartition("://")[2].partition("/")[0]
+        is_ambiguous = bool(blob.image) and len(targets[blob.image]) > 1
+        names.append(f"{_name(blob)} {style.arrow} {host}" if is_ambiguous else _name(blob))
+    return names
 
 
 def _name(blob: BlobProgress) -> str:

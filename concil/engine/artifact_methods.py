@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from concil.engine.artifacts.files import FileLike, to_files
-from concil.engine.artifacts.puller import ArtifactPuller, PulledArtifact
+from concil.engine.artifacts.puller import ArtifactPuller, PulledArtifact, StreamOpener
 from concil.engine.artifacts.pusher import (
     ArtifactOptions,
     ArtifactPusher,
@@ -103,7 +103,7 @@ class ArtifactMethods:
     def pull_files(
         self,
         address: str,
-        output: str | os.PathLike[str],
+        output: str | os.PathLike[str] | StreamOpener,
         *,
         platform: str | None = None,
         cancel: SupportsIsSet | None = None,
@@ -117,7 +117,9 @@ class ArtifactMethods:
 
         Args:
             address: store address of the artifact.
-            output: directory; created if it is missing.
+            output: directory, created if it is missing; or a function that is called with the
+                title of each file, in order, and returns a binary stream to write it to, or None
+                to leave it out. The stream is not closed. A directory is written as its archive.
             platform: ``os/architecture[/variant]``: pull this artifact of an index.
             cancel: when set, cancels this call only.
         Raises:
@@ -127,9 +129,12 @@ class ArtifactMethods:
             Cancelled: the call was cancelled; pull again to resume.
         """
         reference = parse_address(arguments.check_str("address", address))
-        directory = Path(arguments.to_path("output", output))
+        if not callable(output):
+            arguments.to_path("output", output)
         components = self._components
-        puller = ArtifactPuller(components.file_blobs, components.transfer_context)
+        puller = ArtifactPuller(
+            components.file_blobs, components.transfer_context, components.progress
+        )
         with call_scope(cancel):
             manifest, descriptor = self._read_manifest(reference, platform)
             if manifest.is_index:
@@ -138,7 +143,9 @@ class ArtifactMethods:
                     remedy="choose one by its platform or its digest",
                 )
             store = components.image_resolver.open_source(reference)
-            return puller.pull(store, manifest, descriptor, directory, address)
+            if callable(output):
+                return puller.write(store, manifest, descriptor, output, address)
+            return puller.pull(store, manifest, descriptor, Path(output), address)
 
     def referrers(
         self, address: str, *, artifact_type: str = "", platform: str | None = None

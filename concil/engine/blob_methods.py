@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from concil.engine import layer
 from concil.engine.blobs.blob_file import BlobFile, open_blob_file
-from concil.engine.blobs.blob_stream import SupportsWrite, write_blob
+from concil.engine.blobs.blob_stream import SupportsWrite, write_blob, write_function
+from concil.engine.blobs.open_file import start_push_open_file
 from concil.engine.components import EngineComponents
 from concil.engine.file_blobs import check_digest, find_blob
 from concil.errors import NotFound, RegistryError, UsageError
@@ -44,7 +45,8 @@ class BlobMethods:
         Args:
             content: the path of a file; the bytes; or a binary stream, such as a pipe, which is
                 read once from its current position and sent by chunks while it is read. Only the
-                upload of a file can be resumed by another process.
+                upload of a file can be resumed by another process: of a path, or of a file object
+                of which nothing was read.
             repository: ``[docker://|http://]host[:port]/name``.
             digest: expected digest, which is always verified; None: compute it. In that case
                 a file that was pushed before and has not changed is not read if the registry
@@ -57,6 +59,7 @@ class BlobMethods:
                 registry.
             DigestMismatch, FileChanged: nothing was committed.
             SessionLost: the registry lost bytes of a stream, which cannot be read again.
+            StoreError: a stream cannot be read (OSError); nothing was committed.
             Cancelled: the call was cancelled; push a file again to resume.
             Exception: what ``read`` of the stream raised; nothing was committed.
         """
@@ -74,8 +77,8 @@ class BlobMethods:
                 )
             elif isinstance(content, SupportsRead):
                 store = self._components.image_resolver.open_repository(name)
-                upload = blobs.start_push_stream(
-                    content, store, stream_name(content), expected_digest
+                upload = start_push_open_file(
+                    blobs, content, store, stream_name(content), expected_digest
                 )
             else:
                 expected = "a path, bytes or a binary stream"
@@ -98,7 +101,8 @@ class BlobMethods:
         Args:
             address: ``[docker://|http://]host[:port]/name@digest``.
             target: the path of a file; or a binary stream, such as a pipe, which gets the bytes
-                in order. Its last block is written after the whole blob was verified.
+                in order. Its last block is written after the whole blob was verified. What its
+                ``write`` raises is raised by the call.
             cancel: when set, cancels this call only.
         Raises:
             UsageError: the address has no digest, or the path is a directory.
@@ -125,7 +129,8 @@ class BlobMethods:
                 total=blob.size,
             )
             with report_transfer(meter, blob.size):
-                write_blob(store, blob, target.write, components.transfer_context, meter)
+                context = components.transfer_context
+                write_blob(store, blob, write_function(target, context.cancel), context, meter)
             return blob
 
     def open_blob(self, address: str) -> BlobFile:

@@ -111,17 +111,11 @@ class EngineComponents:
         self,
         item: MirrorItem,
         archives: ArchiveWrites | None = None,
-        *,
-        reads_destination: bool = False,
     ) -> ImageJob:
-        """Open the stores of an image; a failure is reported as an image event.
-
-        Args:
-            reads_destination: the source is the destination of an earlier copy.
-        """
+        """Open the stores of an image; a failure is reported as an image event."""
         try:
             start_number = archives.begin(item.destination) if archives is not None else 0
-            job = self.image_resolver.resolve(item, archives, reads_destination=reads_destination)
+            job = self.image_resolver.resolve(item, archives)
             if archives is None:
                 return job
             return replace(

@@ -80,21 +80,16 @@ class ImageResolver:
         self,
         item: MirrorItem,
         archives: ArchiveWrites | None = None,
-        *,
-        reads_destination: bool = False,
     ) -> ImageJob:
         """Open both stores of an image; a destination layout is created if it is missing.
 
         Args:
             archives: the archives that the current call writes.
-            reads_destination: the source is read with the options of the destination.
         Raises:
             NotFound: there is no such image; only checked before a layout is created.
         """
         destination = parse_address(item.destination)
-        job = self._create_job(
-            item, ReadOnlyDestination(None, ""), reads_destination=reads_destination
-        )
+        job = self._create_job(item, ReadOnlyDestination(None, ""))
         if _is_new_layout(destination) and job.source.find_manifest(job.source_reference) is None:
             # Raises NotFound, so that a wrong name does not leave an empty layout behind.
             job.source.get_manifest(job.source_reference)
@@ -206,13 +201,11 @@ class ImageResolver:
             address, self._endpoints.options_for(self._endpoints.source, address)
         )
 
-    def _create_job(
-        self, item: MirrorItem, destination: Destination, *, reads_destination: bool = False
-    ) -> ImageJob:
+    def _create_job(self, item: MirrorItem, destination: Destination) -> ImageJob:
         source = parse_address(item.source)
-        side = self._endpoints.destination if reads_destination else self._endpoints.source
+        options = self._endpoints.options_for(self._endpoints.source, source)
         return ImageJob(
-            self._store_factory.open_source(source, self._endpoints.options_for(side, source)),
+            self._store_factory.open_source(source, options),
             reference_in_store(source),
             destination,
             reference_in_store(parse_address(item.destination)),

@@ -1,4 +1,4 @@
-"""Parses rates as people write them: 20/s, 600/m, 50M, 1.5MiB."""
+"""Parses rates and sizes as people write them: 20/s, 600/m, 50M, 1.5MiB."""
 
 from __future__ import annotations
 
@@ -41,11 +41,27 @@ def parse_bandwidth(text: str) -> int:
     Raises:
         UsageError: it is not a number of bytes, or less than 1 KiB.
     """
-    match = re.fullmatch(_BANDWIDTH, text)
-    rate = int(float(match[1]) * _FACTORS[match[2].lower()]) if match else 0
-    if rate < MIN_BANDWIDTH:
+    rate = _parse_bytes(text)
+    if rate is None or rate < MIN_BANDWIDTH:
         raise UsageError(
             f"{text!a} is not a rate of at least 1k bytes per second",
             remedy="write 500k, 50M or 1G",
         )
     return rate
+
+
+def parse_size(text: str) -> int:
+    """Parse a number of bytes, which may be 0, as `parse_bandwidth` does.
+
+    Raises:
+        UsageError: it is not a number of bytes.
+    """
+    size = _parse_bytes(text)
+    if size is None:
+        raise UsageError(f"{text!a} is not a size", remedy="write 500M or 10G")
+    return size
+
+
+def _parse_bytes(text: str) -> int | None:
+    match = re.fullmatch(_BANDWIDTH, text)
+    return int(float(match[1]) * _FACTORS[match[2].lower()]) if match else None

@@ -18,7 +18,7 @@ from concil.runtime.limits import limit_error
 
 # Seconds for a chunk in flight: a registry may lose the session if a chunk is interrupted.
 GRACE_PERIOD = 7.0
-_ABANDON_GRACE_PERIOD = 1.0  # seconds in which threads should notice that they are abandoned
+ABANDON_GRACE_PERIOD = 1.0  # seconds in which threads should notice that they are abandoned
 _CANCEL_POLL_INTERVAL = 0.1  # seconds between two checks of events that cannot wake a thread up
 
 
@@ -99,15 +99,20 @@ class CancelScope:
     @contextlib.contextmanager
     def run_job(self) -> Iterator[None]:
         """Make the current thread run a job of this call; `wait_for_jobs` waits for it."""
-        with self._jobs_changed:
-            self._running_count += 1
+        self.count_jobs(1)
         try:
             with self.activate():
                 yield
         finally:
-            with self._jobs_changed:
-                self._running_count -= 1
-                self._jobs_changed.notify_all()
+            self.count_jobs(-1)
+
+    def count_jobs(self, change: int) -> None:
+        """Change the number of running jobs of this call, and of the calls around it."""
+        with self._jobs_changed:
+            self._running_count += change
+            self._jobs_changed.notify_all()
+        if self._parent is not None:
+            self._parent.count_jobs(change)
 
     def wait_for_jobs(self, timeout: float) -> bool:
         """Wait until no job of the call is running; return False on timeout."""
@@ -165,7 +170,7 @@ def call_scope(
             yield scope
     except BaseException as error:  # raised again; includes signals during a wait
         scope.cancel()
-        scope.wait_for_jobs(GRACE_PERIOD + _ABANDON_GRACE_PERIOD)
+        scope.wait_for_jobs(GRACE_PERIOD + ABANDON_GRACE_PERIOD)
         if scope.callback_error is not None:
             raise scope.callback_error from None
         limit = limit_error(error)

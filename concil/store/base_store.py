@@ -19,6 +19,7 @@ class BaseStore:
 
     repository = ""
     lists_referrers = False
+    is_shared = False
 
     def may_read_unannounced(self, *, is_single: bool) -> bool:  # noqa: ARG002 - by name
         """Return False: a lookup costs little."""
@@ -84,6 +85,9 @@ class BaseStore:
 
     def check_blob(self, blob: Descriptor, /) -> None:
         """Accept every blob."""
+
+    def release_blob(self, blob: Descriptor, /) -> None:
+        """Do nothing."""
 
     def check(self, manifest: Manifest, /) -> None:
         """Accept every image."""

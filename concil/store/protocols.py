@@ -107,6 +107,11 @@ class Store(Protocol):
         """Whether the store lists the referrers of its manifests."""
         ...
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several transfers share the bytes that are read, which limits the requests."""
+        ...
+
     def find_manifest(self, reference: str) -> Descriptor | None:
         """Look up a tag or digest without fetching the manifest.
 
@@ -175,6 +180,10 @@ class Source(Store, Protocol):
         Raises:
             NotFound: the blob is missing; the message says what to do about it.
         """
+        ...
+
+    def release_blob(self, blob: Descriptor) -> None:
+        """Record that a destination has a blob, or that its transfer has failed."""
         ...
 
 

@@ -58,13 +58,16 @@ class _Job:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Complete the future when the block, which calls the function, ends in any way."""
-        try:
-            with run_in_scope(self.scope):
+        """Complete the future when the block, which calls the function, ends in any way.
+
+        What the future's callbacks do belongs to the call as well: they emit progress events.
+        """
+        with run_in_scope(self.scope):
+            try:
                 yield
-            self.future.set_result(self.result)
-        except BaseException as error:  # noqa: BLE001 - the future's owner gets it
-            self.future.set_exception(error)
+                self.future.set_result(self.result)
+            except BaseException as error:  # noqa: BLE001 - the future's owner gets it
+                self.future.set_exception(error)
 
 
 class WorkerPool:
@@ -75,10 +78,14 @@ class WorkerPool:
     cancelled together with the call in whose scope it was submitted.
     """
 
-    def __init__(self, context: TransferContext) -> None:
-        """Start up to ``context.config.workers`` threads on demand; `close` ends them."""
+    def __init__(self, context: TransferContext, workers: int | None = None) -> None:
+        """Start threads on demand; `close` ends them.
+
+        Args:
+            workers: maximum number of threads; None: ``context.config.workers``.
+        """
         self.context = context
-        self.workers = context.config.workers
+        self.workers = context.config.workers if workers is None else workers
         self.cancel = context.cancel
         self._jobs_per_host = context.config.jobs_per_host
         limits = limits_by_api_host(context.config.host_limits)

@@ -224,3 +224,16 @@ def test_ascii_where_the_locale_is_not_utf_8(
 
     assert style.is_ascii is is_ascii
     assert all(row.isascii() for row in shown) is is_ascii
+
+
+def test_destinations_of_one_image_are_told_apart_at_any_width() -> None:
+    other = replace(MOVING, target="http://127.0.0.1:5000/copy/of/app")
+    single = replace(MOVING, image="quay.io/single:1")
+    for width in range(40, 200):
+        first, second, third = rows(width, MOVING, other, single)
+        assert "example:5000" in first
+        assert "0.1:5000" in second
+        assert "→" not in third
+    assert rows(150, MOVING, other)[0].startswith("team/app:1.4 → registry.example:5000 4f2a91bc")
+    assert rows(150, other, style=ASCII)[0].startswith("team/app:1.4 4f2a91bc")
+    assert rows(150, MOVING, other, style=ASCII)[1].startswith("team/app:1.4 -> 127.0.0.1:5000 ")

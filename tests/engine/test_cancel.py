@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,23 @@ import pytest
 from concil.config import MIB, TransferConfig
 from concil.dockerhub import DockerHub
 from concil.engine.engine import Engine
-from concil.errors import Cancelled
+from concil.errors import CallbackFailed, Cancelled
 from concil.progress.events import Event, ProgressSink, State
 from concil.runtime.cancellation import SupportsIsSet
 from concil.server import EmbeddedRegistry
 from concil.transfer.journal import Journal
-from concil.transfer.mirror.report import MirrorItem, Outcome
+from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 from tests.engine.engine_setup import CHUNK, PATIENT, WAIT, Content, blob_path, engine_of, file_of
 from tests.engine.relayed_registries import HEADS, IMAGE, SIZE, RegistryPair, RelayedRegistry
-from tests.support.images import assert_same_image, get_blob, make_image, put_blob, put_image
+from tests.support.images import (
+    Image,
+    assert_same_image,
+    get_blob,
+    make_image,
+    make_layer,
+    put_blob,
+    put_image,
+)
 from tests.support.relay import Relay
 from tests.transfer.transfer_setup import run_concurrently
 
@@ -44,6 +52,7 @@ class Job:
     call: Callable[[Engine, SupportsIsSet | None], object]
     is_right: Callable[[], bool]
     up: bool  # the bytes go up
+    is_mirror: bool = False
 
     def passed(self, relay: Relay) -> int:
         return relay.bytes_up if self.up else relay.bytes_down
@@ -114,6 +123,7 @@ def job(
         lambda engine, cancel: engine.mirror([item], cancel=cancel),
         is_right,
         up=True,
+        is_mirror=True,
     )
 
 
@@ -209,7 +219,7 @@ def test_interrupt_ends_a_call_which_resumes_when_it_is_repeated(
 def test_callback_that_raises_ends_its_call_which_raises_it(
     job: Job, config: TransferConfig, tmp_path: Path, error: type[BaseException]
 ) -> None:
-    """Of the kinds that would be taken for the network's, too."""
+    """Of the kinds that would be taken for the network's, too; in a mirror its image fails."""
     raised = error("the caller's")
     armed = [True]
 
@@ -220,9 +230,16 @@ def test_callback_that_raises_ends_its_call_which_raises_it(
 
     job.relay.rate = 4 * SLOW
     with remembering(config, tmp_path, broken) as engine:
-        with pytest.raises(error) as excinfo:
-            job.call(engine, None)
-        assert excinfo.value is raised
+        if job.is_mirror and isinstance(raised, Exception):
+            report = job.call(engine, None)
+            assert isinstance(report, MirrorReport)
+            [outcome] = report.failed
+            assert isinstance(outcome.error, CallbackFailed)
+            assert outcome.error.__cause__ is raised
+        else:
+            with pytest.raises(error) as excinfo:
+                job.call(engine, None)
+            assert excinfo.value is raised
         goes_on(job, engine)
 
 
@@ -240,20 +257,71 @@ def test_callback_that_raises_at_the_end_is_raised_as_well(
                 engine.push_blob(content.path, f"{embedded.url}/app")
 
 
+def numbered_items(pair: RegistryPair, images: Sequence[Image]) -> list[MirrorItem]:
+    """Put images at the source, and return what copies them."""
+    items = []
+    for number, image in enumerate(images):
+        put_image(pair.source.registry.url, f"app{number}", "v1", image)
+        name = f"app{number}:v1"
+        items.append(
+            MirrorItem(f"{pair.source.relay.url}/{name}", f"{pair.destination.relay.url}/{name}")
+        )
+    return items
+
+
+def test_progress_callback_that_raises_fails_its_image_only(
+    registry_pair: RegistryPair, config: TransferConfig
+) -> None:
+    """Also if other images wait for a blob that this image was to bring."""
+    base = make_layer(1, 2 * CHUNK)
+    images = [make_image(10 + number, (base, 3000)) for number in range(8)]
+    items = numbered_items(registry_pair, images)
+    raised: list[Exception] = []
+
+    def broken(event: Event) -> None:
+        if event.kind == "blob" and "app3" in event.image and not raised:
+            raised.append(ZeroDivisionError(event.image))
+            raise raised[0]
+
+    with engine_of(config, progress=broken) as engine:
+        report = engine.mirror(items)
+
+    [outcome] = report.failed
+    assert outcome.item == items[3]
+    assert isinstance(outcome.error, CallbackFailed)
+    assert outcome.error.__cause__ is raised[0]
+    assert str(outcome.error).startswith("a callback raised ZeroDivisionError: 'http://")
+    for number, image in enumerate(images):
+        if number != 3:
+            assert_same_image(registry_pair.destination.registry.url, f"app{number}", "v1", image)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_progress_callback_that_exits_ends_the_mirror(
+    registry_pair: RegistryPair, config: TransferConfig, error: type[BaseException]
+) -> None:
+    items = numbered_items(registry_pair, [make_image(n, (3000,)) for n in range(40)])
+    raised = error("stop")
+
+    armed = [raised]
+
+    def broken(event: Event) -> None:
+        if event.kind == "blob" and armed:
+            raise armed.pop()
+
+    with engine_of(config, progress=broken) as engine:
+        with pytest.raises(error) as excinfo:
+            engine.mirror(items)
+        assert excinfo.value is raised
+    assert registry_pair.destination.log.count("PUT", "/manifests/") < len(items)
+
+
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 def test_callback_of_a_mirror_that_raises_ends_it_and_is_called_no_more(
     registry_pair: RegistryPair, config: TransferConfig, error: type[BaseException]
 ) -> None:
     images = [make_image(number, (3000,)) for number in range(12)]
-    for number, image in enumerate(images):
-        put_image(registry_pair.source.registry.url, f"app{number}", "v1", image)
-    items = [
-        MirrorItem(
-            f"{registry_pair.source.relay.url}/app{n}:v1",
-            f"{registry_pair.destination.relay.url}/app{n}:v1",
-        )
-        for n in range(12)
-    ]
+    items = numbered_items(registry_pair, images)
     told: list[Outcome] = []
 
     def broken(outcome: Outcome) -> None:
@@ -444,3 +512,25 @@ def test_engine_that_is_closed_says_nothing() -> None:
         engine.close()
         del engine
         gc.collect()
+
+
+def test_callback_that_always_raises_is_not_logged_and_loses_no_worker(
+    registry_pair: RegistryPair, config: TransferConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its exceptions at the last events of blobs belong to the call, too."""
+    [item] = numbered_items(registry_pair, [make_image(1, (3000, 2000, 1000))])
+    raised: list[BaseException] = []
+
+    def broken(event: Event) -> None:
+        if event.kind == "blob" and raised:
+            raise raised[0]
+
+    with engine_of(config, progress=broken) as engine:
+        for kind in (ZeroDivisionError, KeyboardInterrupt):
+            raised[:] = [kind("mine")]
+            with pytest.raises(kind) as excinfo:
+                engine.copy(item.source, item.destination)
+            assert excinfo.value is raised[0]
+        raised.clear()
+        assert engine.copy(item.source, item.destination).state is State.DONE
+    assert caplog.records == []

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ def peak():
 """
 PUSH = PEAK + "with Engine() as engine: engine.push_blob(sys.argv[1], sys.argv[2])\nprint(peak())"
 PULL = PEAK + "with Engine() as engine: engine.pull_blob(sys.argv[1], sys.argv[2])\nprint(peak())"
+COPY_TO = (
+    PEAK
+    + """
+with Engine(TransferConfig(spool_directory=sys.argv[1])) as engine:
+    outcomes = engine.copy_to(f"{sys.argv[2]}/app:v1", [f"{url}/app:v1" for url in sys.argv[3:]])
+assert all(outcome.error is None for outcome in outcomes), outcomes
+print(peak())
+"""
+)
 COPY = (
     PEAK
     + """
@@ -106,3 +116,18 @@ def test_mirror_with_sixteen_workers_stays_below_128_mib(
 
     record_property("mirror_mib", peak / MIB)
     assert peak < 128 * MIB
+
+
+def test_copies_to_three_registries_stay_below_64_mib(
+    memory: Path, record_property: Callable[[str, object], None]
+) -> None:
+    with ExitStack() as stack:
+        source, *others = [
+            stack.enter_context(EmbeddedRegistry(memory / name)) for name in ("source", *"abc")
+        ]
+        put_image(source.url, "app", "v1", make_image(1, [BLOB // 4]))
+
+        peak = peak_of(COPY_TO, str(memory), source.url, *(other.url for other in others))
+
+    record_property("copy_to_mib", peak / MIB)
+    assert peak < 64 * MIB

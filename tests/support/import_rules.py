@@ -29,7 +29,7 @@ LAYERS = (
 )
 # From below, inside of packages: a sub-package may not import one that stands above it.
 SUBLAYERS = {
-    "transfer": ("blob", "image", "check", "mirror"),
+    "transfer": ("blob", "image", "check", "mirror", "fan_out"),
 }
 # Packages of one row that must not import each other.
 APART = frozenset(

@@ -23,6 +23,8 @@ def run(command: CommandContext) -> int:
     arguments = command.arguments
     platforms = settings.parse_platforms(arguments)
     overwrite = settings.may_overwrite(arguments)
+    if len(arguments.destinations) == 1:
+        settings.refuse_spool(arguments)
     with open_engine(command) as engine:
         if len(arguments.destinations) == 1:
             [destination] = arguments.destinations

@@ -31,6 +31,7 @@ def run(command: CommandContext) -> int:
             "--all copies to one destination, and several are given",
             remedy="run it once for each destination",
         )
+    settings.refuse_spool(arguments)
     outcomes: list[Outcome] = []
     with open_engine(command) as engine:
         all_images = AllImages(

@@ -1,4 +1,4 @@
-"""Options for request rates and bandwidth: 20/s, 50M."""
+"""Options for request rates, bandwidth and sizes: 20/s, 50M."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def parse_request_rate(text: str) -> float:
 def parse_bandwidth(text: str) -> int:
     """Parse the value of ``--limit-rate``; return bytes per second."""
     return _parse(units.parse_bandwidth, text)
+
+
+def parse_size(text: str) -> int:
+    """Parse the value of ``--spool-size``; return bytes."""
+    return _parse(units.parse_size, text)
 
 
 def _parse(parse: Callable[[str], Number], text: str) -> Number:

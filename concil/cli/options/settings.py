@@ -46,10 +46,20 @@ def may_overwrite(arguments: argparse.Namespace) -> bool:
     return not arguments.no_clobber
 
 
+def refuse_spool(arguments: argparse.Namespace) -> None:
+    """Raise UsageError if options of the spool are given for a single destination."""
+    if arguments.spool is not None or arguments.spool_size is not None:
+        raise UsageError(
+            "--spool and --spool-size are for several destinations, and one is given",
+            remedy="omit them",
+        )
+
+
 def build_config(arguments: argparse.Namespace) -> TransferConfig:
     """Return the transfer settings of the options."""
     defaults = TransferConfig()
     jobs: int = getattr(arguments, "jobs", defaults.workers)
+    spool_size: int | None = getattr(arguments, "spool_size", None)
     return TransferConfig(
         workers=jobs,
         concurrent_images=max(defaults.concurrent_images, jobs),
@@ -58,6 +68,8 @@ def build_config(arguments: argparse.Namespace) -> TransferConfig:
         bandwidth=getattr(arguments, "limit_rate", None),
         host_limits=getattr(arguments, "hosts", {}),  # of the plan of a mirror
         retry=RetryPolicy(max_attempts=arguments.retry + 1),
+        spool_directory=getattr(arguments, "spool", None),
+        spool_size=defaults.spool_size if spool_size is None else spool_size,
     )
 
 

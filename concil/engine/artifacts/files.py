@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from concil.engine.artifacts.titles import check_distinct, check_title
 from concil.errors import UsageError, safe_repr
@@ -17,6 +17,7 @@ from concil.transfer.blob.stream import SupportsRead
 
 __all__ = ["ArtifactFile", "FileLike", "to_files"]
 
+_CONTENT_TYPES = (str, os.PathLike, bytes, bytearray, memoryview, SupportsRead)
 Content: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | SupportsRead
 
 
@@ -41,6 +42,9 @@ class ArtifactFile:
         Raises:
             TypeError, UsageError: a field is invalid.
         """
+        arguments.check_instance(
+            "content", self.content, _CONTENT_TYPES, "a path, bytes or a binary stream"
+        )
         arguments.check_str("title", self.title)
         if self.media_type:
             check_media_type("media type", arguments.check_str("media_type", self.media_type))
@@ -71,7 +75,7 @@ class ArtifactFile:
         return normalized.as_posix()
 
 
-FileLike: TypeAlias = ArtifactFile | str | os.PathLike[str]
+FileLike: TypeAlias = ArtifactFile | str | os.PathLike[str] | tuple[str, Content]
 
 
 def to_files(name: str, files: FileLike | Iterable[FileLike]) -> tuple[ArtifactFile, ...]:
@@ -79,17 +83,32 @@ def to_files(name: str, files: FileLike | Iterable[FileLike]) -> tuple[ArtifactF
 
     Args:
         name: of the argument, for messages.
+        files: a pair is a title and a content.
     Raises:
         TypeError: it is neither a file nor a list of files.
         UsageError: two files have the same title.
     """
-    if isinstance(files, ArtifactFile | str | os.PathLike):
+    if isinstance(files, ArtifactFile | str | os.PathLike) or _is_pair(files):
         files = (files,)
-    converted = []
-    for file in arguments.check_instance(name, files, Iterable):
-        if isinstance(file, ArtifactFile):
-            converted.append(file)
-        else:
-            converted.append(ArtifactFile(arguments.to_path(name, file)))
+    items: Iterable[object] = arguments.check_instance(name, files, Iterable)
+    converted = [_to_file(name, item) for item in items]
     check_distinct(file.title for file in converted)
     return tuple(converted)
+
+
+def _is_pair(files: object) -> TypeGuard[tuple[str, Content]]:
+    """Whether an argument is one title with its bytes or stream, and not two paths."""
+    if not isinstance(files, tuple) or len(files) != 2 or not isinstance(files[0], str):
+        return False
+    return isinstance(files[1], bytes | bytearray | memoryview | SupportsRead)
+
+
+def _to_file(name: str, item: object) -> ArtifactFile:
+    if isinstance(item, ArtifactFile):
+        return item
+    if isinstance(item, tuple):
+        if len(item) != 2:
+            raise arguments.type_error(name, "pairs of a title and a content", item)
+        return ArtifactFile(item[1], arguments.check_str(name, item[0]))
+    path: Any = item
+    return ArtifactFile(arguments.to_path(name, path))

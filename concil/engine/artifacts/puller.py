@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import field
 from pathlib import Path
+from typing import TypeAlias
 
 from concil.engine.artifacts.titles import TitledBlob, read_titles
 from concil.engine.artifacts.unpack import remove_archive, unpack
+from concil.engine.blobs.blob_stream import SupportsWrite, write_blob, write_function
 from concil.engine.file_blobs import FileBlobTransfers
 from concil.engine.store_factory import SourceStore
 from concil.errors import ConcilError, ContentError, UsageError, safe_repr
@@ -16,9 +19,13 @@ from concil.fs.local_file import LocalFile, disk_error
 from concil.fs.nofollow_tree import PRIVATE_DIRECTORY, NoFollowTree
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Manifest
+from concil.progress.events import Meter, ProgressSink, report_transfer
 from concil.runtime.dataclass import dataclass
 from concil.transfer.context import TransferContext
 from concil.transfer.worker_pool import wait_for
+
+# Returns the stream to which the file of a title is written; None: it is left out.
+StreamOpener: TypeAlias = Callable[[str], SupportsWrite | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,7 @@ class PulledFile:
     """A file or directory that was written."""
 
     title: str
-    path: Path
+    path: Path  # where it is; its title if it was written to a stream
     descriptor: Descriptor  # of its blob
 
 
@@ -46,6 +53,41 @@ class ArtifactPuller:
 
     blobs: FileBlobTransfers
     context: TransferContext = field(repr=False)
+    progress: ProgressSink | None = None
+
+    def write(
+        self,
+        store: SourceStore,
+        manifest: Manifest,
+        descriptor: Descriptor,
+        open_stream: StreamOpener,
+        name: str,
+    ) -> PulledArtifact:
+        """Write the files to streams, one after the other, each verified before its last block.
+
+        Raises:
+            ContentError: it has no files, or a title cannot become a path.
+            Exception: what ``open_stream`` or the ``write`` of a stream raised.
+        """
+        files, untitled_count = _read_files(manifest, name)
+        pulled = []
+        for file in files:
+            stream = open_stream(file.title)
+            if stream is None:
+                continue
+            blob = file.blob
+            meter = Meter(
+                self.progress,
+                kind="blob",
+                subject=str(blob.digest),
+                target=file.title,
+                total=blob.size,
+            )
+            with report_transfer(meter, blob.size):
+                write = write_function(stream, self.context.cancel)
+                write_blob(store, blob, write, self.context, meter)
+            pulled.append(PulledFile(file.title, Path(file.title), blob))
+        return PulledArtifact(descriptor, manifest.artifact_type, tuple(pulled), untitled_count)
 
     def pull(
         self,
@@ -66,12 +108,7 @@ class ArtifactPuller:
             ContentError: it has no files, or a title cannot become a path.
             UsageError: a file is in the way of a directory, or the reverse.
         """
-        files, untitled_count = read_titles(manifest, name)
-        if not files:
-            raise ContentError(
-                f"{name} contains no files: none of its blobs has a title",
-                remedy="copy an image with `concil copy`, or pull a blob with `concil blob pull`",
-            )
+        files, untitled_count = _read_files(manifest, name)
         tree = NoFollowTree(output)
         try:
             output.mkdir(parents=True, exist_ok=True)
@@ -120,6 +157,17 @@ class ArtifactPuller:
                 raise
             return False
         return known == blob.digest
+
+
+def _read_files(manifest: Manifest, name: str) -> tuple[Sequence[TitledBlob], int]:
+    """Return the files of an artifact, at least one, and the number of its other blobs."""
+    files, untitled_count = read_titles(manifest, name)
+    if not files:
+        raise ContentError(
+            f"{name} contains no files: none of its blobs has a title",
+            remedy="copy an image with `concil copy`, or pull a blob with `concil blob pull`",
+        )
+    return files, untitled_count
 
 
 def _archive_name(file: TitledBlob) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from concil.engine.artifacts.files import ArtifactFile
 from concil.engine.artifacts.pack import packed_directory
+from concil.engine.blobs.open_file import start_push_open_file
 from concil.engine.file_blobs import FileBlobTransfers
 from concil.engine.store_factory import DestinationStore
 from concil.fs.local_file import LocalFile
@@ -116,7 +117,7 @@ class ArtifactPusher:
             digest = Digest.from_bytes(bytes(content))
             source = memory_source(content, file.title, digest=digest)
             return self.blobs.start_push_source(source, store), None
-        return self.blobs.start_push_stream(content, store, file.title), None
+        return start_push_open_file(self.blobs, content, store, file.title), None
 
 
 def put_manifest(store: DestinationStore, manifest: Manifest, reference: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import threading
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from concil.engine.store_factory import SourceStore
-from concil.errors import ConcilError
+from concil.errors import Cancelled, ConcilError
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Verifier
 from concil.progress.events import Meter, State
@@ -14,7 +16,9 @@ from concil.transfer.blob.resuming_reader import ResumingReader
 from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext
 
-__all__ = ["SupportsWrite", "write_blob"]
+__all__ = ["SupportsWrite", "write_blob", "write_function"]
+
+_POLL_INTERVAL = 0.02  # seconds until a stream is tried again that has accepted nothing
 
 
 @runtime_checkable
@@ -36,11 +40,11 @@ def write_blob(
     """Write a blob in order; the last block follows the verification.
 
     Args:
-        write: called with each block; if it returns a number of bytes, the rest is written by
-            further calls.
+        write: called with each block, which it writes as a whole; see `write_function`.
     Raises:
         DigestMismatch, SizeMismatch: the bytes are not the blob's; some were written.
         ConnectionLost, StatusError: reading failed permanently.
+        Exception: what ``write`` raised.
     """
     source = BlobSource.in_store(store, blob).throttled(context.bandwidth, "", context.abandon)
 
@@ -54,7 +58,7 @@ def write_blob(
     unwritten = memoryview(b"")
     try:
         while count := reader.readinto(memoryview(buffer)):
-            _write_all(write, unwritten)
+            write(unwritten)
             unwritten = memoryview(buffer)[:count]
             verifier.update(unwritten)
             meter.set_position(verifier.position)
@@ -62,10 +66,28 @@ def write_blob(
     finally:
         reader.close()
     verifier.verify(blob.digest, blob.size, source.name)
-    _write_all(write, unwritten)
+    write(unwritten)
 
 
-def _write_all(write: Callable[[memoryview], object], data: memoryview) -> None:
-    while data:
-        written = write(data)
-        data = data[written:] if isinstance(written, int) else data[len(data) :]
+def write_function(
+    stream: SupportsWrite, cancel: threading.Event
+) -> Callable[[memoryview], object]:
+    """Return a function that writes a block to a stream as a whole.
+
+    A raw stream may write less: it returns the number of bytes, and None if it would block.
+
+    Args:
+        cancel: ends a wait for a stream that accepts nothing.
+    """
+    is_raw = isinstance(stream, io.RawIOBase)  # None of any other stream means all
+
+    def write_all(data: memoryview) -> None:
+        while data:
+            written = stream.write(data)
+            if written == 0 or (written is None and is_raw):
+                if cancel.wait(_POLL_INTERVAL):
+                    raise Cancelled("cancelled while the stream accepted no bytes")
+                continue
+            data = data[written:] if isinstance(written, int) else data[len(data) :]
+
+    return write_all

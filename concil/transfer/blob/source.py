@@ -34,7 +34,8 @@ class BlobSource:
     def in_store(cls, store: Store, blob: Descriptor) -> Self:
         """Return the source for a blob of a store."""
         opener = partial(store.open_blob, blob)
-        return cls(opener, blob.size, blob.digest, f"{store.name}@{blob.digest}", store.host)
+        host = "" if store.is_shared else store.host
+        return cls(opener, blob.size, blob.digest, f"{store.name}@{blob.digest}", host)
 
     def throttled(self, bandwidth: BandwidthLimits, host: str, cancel: threading.Event) -> Self:
         """Return the source within the bandwidth limits of the run and of both hosts.

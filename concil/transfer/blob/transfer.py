@@ -115,7 +115,9 @@ class BlobTransfer:
 
     @property
     def _hosts(self) -> tuple[str, ...]:
-        return (self._source.host, self._destination.host)
+        # A slow destination of several must not occupy all jobs of the source that they share.
+        source_host = "" if self._source.is_shared else self._source.host
+        return (source_host, self._destination.host)
 
     def _on_job_done(self, job: Future[None]) -> None:
         """Handle a job that was cancelled in the queue or raised an exception."""
@@ -252,7 +254,8 @@ class BlobTransfer:
             return False
 
     def _submit_helper(self, job: Callable[[], None]) -> None:
-        self._pool.submit_helper(job, size=self._blob.size, hosts=self._hosts)
+        if not self._source.is_shared:  # that is read in order, for all destinations
+            self._pool.submit_helper(job, size=self._blob.size, hosts=self._hosts)
 
     def _on_transferred(self, transferred: Future[Digest]) -> None:
         error = transferred.exception()

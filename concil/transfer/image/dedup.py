@@ -146,6 +146,7 @@ class BlobDeduplicator:
     def _complete(self, flight: _OwnedBlob, done: Future[BlobResult]) -> None:
         """Complete the future that other images wait for."""
         error = done.exception()
+        flight.job.source.release_blob(flight.blob)
         if error is None:
             self._record_result(flight, done.result())
             self._single_flight.complete(flight.key, flight.future, done.result())

@@ -8,10 +8,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field, replace
 from typing import Protocol
 
-from concil.errors import Cancelled, ConcilError
+from concil.errors import CallbackFailed, Cancelled, ConcilError
 from concil.progress.events import State
 from concil.runtime import arguments
-from concil.runtime.cancellation import current_scope, run_in_scope
+from concil.runtime.cancellation import (
+    ABANDON_GRACE_PERIOD,
+    GRACE_PERIOD,
+    CancelScope,
+    current_scope,
+    run_in_scope,
+)
 from concil.runtime.dataclass import dataclass
 from concil.runtime.limits import limit_error, start_thread
 from concil.store.protocols import Store
@@ -196,6 +202,19 @@ class Mirror:
             return None if is_ended else next(items, None)
 
     def _process_item(self, item: MirrorItem) -> Outcome:
+        """Copy one image, in a scope of its own that an exception of a callback cancels."""
+        scope = CancelScope()
+        with scope.activate():
+            outcome = self._copy_item(item)
+        error = scope.callback_error
+        if error is None:
+            return outcome
+        scope.wait_for_jobs(GRACE_PERIOD + ABANDON_GRACE_PERIOD)
+        if not isinstance(error, Exception):
+            raise error  # such as KeyboardInterrupt: it ends the mirror
+        return Outcome(item, error=CallbackFailed.from_exception(error))
+
+    def _copy_item(self, item: MirrorItem) -> Outcome:
         denied_hosts = self._options.denied_hosts
         stores: tuple[Store, ...] = ()
         try:

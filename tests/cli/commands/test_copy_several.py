@@ -115,11 +115,26 @@ class TestSeveralDestinations:
         assert result.code == 0, result.err
         assert len(result.lines) == 2
 
+    def test_a_slow_destination_may_use_little_of_a_disk(
+        self, cli: Cli, others: list[EmbeddedRegistry], image: str, tmp_path: Path
+    ) -> None:
+        places = [f"{other.host}/copy:v1" for other in others]
+
+        result = cli("copy", "--spool", tmp_path, "--spool-size=1.5M", image, *places)
+
+        assert result.code == 0, result.err
+        assert [cli("digest", place).lines for place in places] == 2 * [[IMAGE.digest]]
+
     def test_what_makes_no_sense_is_refused(self, cli: Cli, image: str, tmp_path: Path) -> None:
         place = f"oci:{tmp_path}/layout:v1"
 
         assert_fails(cli("copy", image, place, place), 2, "is given twice")
         assert_fails(cli("copy", "--all", image, place, f"{place}2"), 2, "--all copies to one")
+        for words in (("--spool", tmp_path), ("--spool-size=1G", "--all")):
+            assert_fails(cli("copy", *words, image, place), 2, "are for several destinations")
+        assert_fails(cli("copy", "--spool-size=much", image, place, image), 2, "is not a size")
+        missing = cli("copy", "--spool", tmp_path / "missing", image, place, f"{place}2")
+        assert_fails(missing, 2, "the directory of the spool")
         assert not (tmp_path / "layout").exists()
 
     @pytest.mark.real

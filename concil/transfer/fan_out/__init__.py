@@ -1,0 +1,1 @@
+"""Copies one image to several destinations, reading each of its blobs once."""
