@@ -123,7 +123,7 @@ class CronSchedule:
             from cronsim import CronSim, CronSimError  # noqa: PLC0415  # an extra
         except ImportError as error:
             raise UsageError(
-                "--cron needs the package cronsim", remedy="type: pip install 'concil[service]'"
+                "cron lines need the package cronsim", remedy="type: pip install 'concil[service]'"
             ) from error
         try:
             local = datetime.fromtimestamp(moment)  # noqa: DTZ006 - a cron line is in local time

@@ -139,7 +139,7 @@ def test_what_is_no_cron_line_is_refused(line: str) -> None:
 def test_without_cronsim_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cronsim", None)
 
-    with pytest.raises(UsageError, match="needs the package cronsim") as caught:
+    with pytest.raises(UsageError, match="cron lines need the package cronsim") as caught:
         CronSchedule("* * * * *")
 
     assert "concil[service]" in (caught.value.remedy or "")
