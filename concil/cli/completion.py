@@ -18,7 +18,7 @@ from concil.cli.verbs import VERBS
 _TIMEOUT = 2.0  # seconds for a registry to list tags
 _MAX_TAGS = 1000
 # Metavars of arguments that are addresses of images.
-_ADDRESSES = frozenset({"REF", "REPO", "SRC", "DST", "PLAN|REF"})
+_ADDRESSES = frozenset({"REF", "REPO", "SRC", "DST", "PLAN|REF", "REF|show"})
 _PLATFORMS = (
     *(f"linux/{name}" for name in ("386", "amd64", "arm/v6", "arm/v7", "arm64", "ppc64le")),
     *("linux/riscv64", "linux/s390x", "windows/amd64"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,7 @@ class EndpointOptions:
     tls: TLSSettings = field(default_factory=TLSSettings)
     credentials: Credentials | None = None  # used if the address has none
     authfile: str | None = None  # file with logins; None: those of podman and docker
+    tls_by_host: Mapping[str, TLSSettings] = field(default_factory=dict, hash=False)  # for ``tls``
 
     def __post_init__(self) -> None:
         """Check the types of the fields; a path may be an `os.PathLike`."""
@@ -255,9 +256,10 @@ class StoreFactory:
         options = options or EndpointOptions()
         credentials, is_anonymous = options.credentials, reference.username == ""
         if reference.username is not None:
-            explicit = Credentials(reference.username, reference.password or "")
-            credentials = None if is_anonymous else explicit
-        options = EndpointOptions(options.tls, credentials, options.authfile)
+            credentials = Credentials(reference.username, reference.password or "")
+        tls = options.tls_by_host.get(reference.host, options.tls)
+        credentials = None if is_anonymous else credentials
+        options = EndpointOptions(tls, credentials, options.authfile)
         base_url = f"{reference.api_scheme}://{reference.api_host}"
         keychain = self.get_keychain(options.authfile)
         # Repositories of one host may have separate logins, which need separate tokens.
@@ -295,9 +297,8 @@ class StoreFactory:
         transport = self._transports.get(tls)
         if transport is None:
             connections = 2 * (self._config.workers + self._config.concurrent_images) + 2
-            session = create_session(tls, pool_maxsize=connections)
             transport = self._transports[tls] = Transport(
-                session,
+                create_session(tls, pool_maxsize=connections),
                 timeouts=self._timeouts,
                 cancel=self._cancel,
                 host_limiters=self.host_limiters,

@@ -42,13 +42,13 @@ def run(command: CommandContext) -> int:
         plan = loader.load_plan(arguments.plan) if _is_plan(arguments) else None
         if plan is None:
             _check_single(arguments)
-        arguments.hosts = plan.host_limits if plan is not None else {}
         report_paths = [Path(name) for name in arguments.report]
         timeline = Timeline() if any(map(is_html, report_paths)) else None
         if timeline is not None:
             command.shutdown.add_callback(timeline.interrupt)
         endpoints = build_endpoints(arguments)
         if plan is not None:
+            settings.add_host_limits(arguments, plan.host_limits)
             endpoints = replace(endpoints, tls_by_host=plan.tls_by_host)
         engine = stack.enter_context(open_engine(command, endpoints, observer=timeline))
         if not arguments.repair:  # no chunk of an upload has to be finished

@@ -58,7 +58,7 @@ def run(command: CommandContext) -> int:
     with contextlib.ExitStack() as stack:
         destination_prefix = parse_destination(arguments)
         plan = loader.load_plan(arguments.plan)
-        arguments.hosts = plan.host_limits
+        settings.add_host_limits(arguments, plan.host_limits)
         timeline = Timeline() if any(map(is_html, report_paths)) else None
         if timeline is not None:
             # Before the engine: what fails after the interrupt must not be recorded as failed.
