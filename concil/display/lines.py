@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from concil.display.style import Color, Field, Segment, Style, fit, printable
 from concil.progress.events import Event, State
@@ -15,6 +16,7 @@ _IMAGE_WORDS = {
     State.PRESENT: ("up to date", Color.DIM),
     State.FAILED: ("failed", Color.RED),
 }
+_STATUS = r"(?:^|: )[45][0-9]{2} [A-Z][A-Za-z' -]*[a-z]"  # "404 Not Found"
 _WORD_WIDTH = max(len(word) for word, _ in _IMAGE_WORDS.values())
 
 
@@ -95,14 +97,24 @@ def compose_image(event: Event, style: Style, width: int) -> list[Segment]:
     source, target = printable(event.subject), printable(event.target)
     start = Segment(f"{word:<{_WORD_WIDTH}}  ", color)
     if event.state is State.FAILED:
-        # Messages usually begin with the name of the image or its repository.
-        reason = printable(event.detail).removeprefix(f"{source}: ")
-        return [start, Segment(f"{source}: {reason}")]
-    size = f" ({format_size(event.position)})" if event.state is State.DONE else ""
+        return [start, Segment(f"{source}: {_short_reason(source, printable(event.detail))}")]
+    size = (
+        f" ({format_size(event.position)})" if event.state is State.DONE and event.position else ""
+    )
     room = width - len(start.text)
     shortened = style.shorten_name(source, room - len(size)) + size
     names = Field((f"{source} {style.arrow} {target}{size}", f"{source}{size}", shortened))
     return [start, *fit([names], room)]
+
+
+def _short_reason(source: str, message: str) -> str:
+    """Return why an image failed, without its name and what a registry adds to a status.
+
+    The end of the command says the rest, once for all images with the same reason.
+    """
+    reason = message.removeprefix(f"{source}: ").removeprefix(f"cannot read {source}: ")
+    status = re.search(_STATUS, reason)
+    return reason[: status.end()] if status is not None else reason
 
 
 def _image_fields(images: ImageCounts) -> list[Field]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import locale
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TextIO
+
+_COLOR = r"\x1b\[[0-9;]*m"
+_INDENT = "  "  # of further rows of a line
 
 
 class Color(StrEnum):
@@ -108,6 +112,26 @@ def pad(text: str, width: int, align: Callable[[str, int], str] = str.ljust) -> 
 def printable(text: str) -> str:
     """Return one line of printable text: names may hold terminal escapes."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def wrap_words(text: str, columns: int) -> str:
+    """Return text in rows of at most so many columns; no word is cut unless it is longer."""
+    return "\n".join(row for line in text.split("\n") for row in _wrap_line(line, columns))
+
+
+def _wrap_line(line: str, columns: int) -> Iterator[str]:
+    row, used = "", 0
+    for number, word in enumerate(line.split(" ")):
+        width = display_width(re.sub(_COLOR, "", word))
+        if row.strip() and used + 1 + width > columns:
+            yield row.rstrip()
+            row, used = f"{_INDENT}{word}", len(_INDENT) + width
+        else:
+            row += f" {word}" if number else word
+            used += width + bool(number)
+        if used > columns:  # the terminal cuts a long word
+            used = used % columns or columns
+    yield row
 
 
 def fit(fields: Sequence[Field], width: int, gap: str = "  ") -> list[Segment]:

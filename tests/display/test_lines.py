@@ -9,7 +9,7 @@ import pytest
 
 from concil.display.blob_rows import compose_rows
 from concil.display.lines import compose_header, compose_image, compose_pause, compose_stopping
-from concil.display.style import Segment, Style, display_width
+from concil.display.style import Segment, Style, display_width, wrap_words
 from concil.progress.events import Event, State
 from concil.progress.snapshot import BlobProgress, ImageCounts, PausedHost, ProgressSnapshot
 
@@ -224,3 +224,18 @@ def test_ascii_where_the_locale_is_not_utf_8(
 
     assert style.is_ascii is is_ascii
     assert all(row.isascii() for row in shown) is is_ascii
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80, 200])
+def test_words_are_not_cut(columns: int) -> None:
+    line = f"failed      \x1b[31mquay.io/a/b\x1b[0m: {'the registry said no ' * 9}{'x' * 300} why"
+
+    rows = wrap_words(line, columns).split("\n")
+
+    assert " ".join(row.strip() for row in rows).split() == line.split()
+    plain = [row.replace("\x1b[31m", "").replace("\x1b[0m", "") for row in rows]
+    assert all(len(row) <= columns or "x" * 300 in row for row in plain)
+
+
+def test_a_line_that_fits_and_its_spaces_stay() -> None:
+    assert wrap_words("copied      a → b\n  next", 80) == "copied      a → b\n  next"

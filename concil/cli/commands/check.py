@@ -54,9 +54,11 @@ def run(command: CommandContext) -> int:
         if not arguments.repair:  # no chunk of an upload has to be finished
             command.shutdown.grace_period = SHORT_GRACE_PERIOD
         images = _list_images(arguments, engine, plan)
-        for display in (command.display, timeline):
-            if images.is_static and display is not None:
-                display.set_expected_images(len(images.probes))
+        if images.is_static:
+            # The results of a check are on standard output.
+            command.display.set_expected_images(len(images.probes), lists_images=False)
+            if timeline is not None:
+                timeline.set_expected_images(len(images.probes))
         reports = Reports(report_paths, timeline, report_title(arguments), CHECK_VERB)
         command.shutdown.add_exit_callback(reports.close_incomplete)
         stack.enter_context(reports)

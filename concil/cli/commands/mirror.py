@@ -89,8 +89,9 @@ def run(command: CommandContext) -> int:
     command.display.close()
     json_reports = [name for name in arguments.report if not is_html(Path(name))]
     report_errors = [f"concil: {describe_error(error)}" for error in reports.errors]
+    hint = "" if arguments.dry_run else retry_hint(json_reports)
     for line in [
-        *failure_lines(report, probes, "" if arguments.dry_run else retry_hint(json_reports)),
+        *failure_lines(report, probes, hint, are_listed=command.display.lists_images),
         *listing_failure_lines(expansion),
         *pruned.failure_lines(),
         *report_errors,
