@@ -98,9 +98,8 @@ def compose_image(event: Event, style: Style, width: int) -> list[Segment]:
     start = Segment(f"{word:<{_WORD_WIDTH}}  ", color)
     if event.state is State.FAILED:
         return [start, Segment(f"{source}: {_short_reason(source, printable(event.detail))}")]
-    size = (
-        f" ({format_size(event.position)})" if event.state is State.DONE and event.position else ""
-    )
+    has_moved = event.state is State.DONE and event.position > 0
+    size = f" ({format_size(event.position)})" if has_moved else ""
     room = width - len(start.text)
     shortened = style.shorten_name(source, room - len(size)) + size
     names = Field((f"{source} {style.arrow} {target}{size}", f"{source}{size}", shortened))
@@ -112,7 +111,8 @@ def _short_reason(source: str, message: str) -> str:
 
     The end of the command says the rest, once for all images with the same reason.
     """
-    reason = message.removeprefix(f"{source}: ").removeprefix(f"cannot read {source}: ")
+    name = source.rpartition("://")[2]
+    reason = message.removeprefix(f"{source}: ").removeprefix(f"cannot read {name}: ")
     status = re.search(_STATUS, reason)
     return reason[: status.end()] if status is not None else reason
 
