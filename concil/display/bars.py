@@ -24,7 +24,7 @@ class BarView:
     old lines: they are counted as it shows them.
     """
 
-    lists_resumed = False  # their rows say so
+    lists_resumed = True
     shortens_digests = True
     interval = 0.1
 
