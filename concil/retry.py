@@ -178,9 +178,12 @@ class ProgressRetry:
         if self._failure_count >= self._policy.max_attempts:
             raise error
         wait = retry_delay(error, self._policy, self._failure_count)
-        message = "%s: %s; retrying at %s in %.1f s"
         level = _log_level(error, self._failure_count)
-        logger.log(level, message, operation, error, format_size(position), wait)
+        if isinstance(error, SessionLost):  # nothing of it is kept
+            logger.log(level, "%s: %s; sending it again in %.1f s", operation, error, wait)
+        else:
+            message = "%s: %s; retrying at %s in %.1f s"
+            logger.log(level, message, operation, error, format_size(position), wait)
         if self._on_retry is not None:
             self._on_retry(error)
         start_time = time.monotonic()
