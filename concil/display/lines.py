@@ -17,6 +17,7 @@ _IMAGE_WORDS = {
     State.FAILED: ("failed", Color.RED),
 }
 _STATUS = r"(?:^|: )[45][0-9]{2} [A-Z][A-Za-z' -]*[a-z]"  # "404 Not Found"
+_SHORT_DIGEST = 12  # hexadecimal digits
 _WORD_WIDTH = max(len(word) for word, _ in _IMAGE_WORDS.values())
 
 
@@ -31,9 +32,16 @@ def is_resumption(event: Event) -> bool:
     return event.kind == "blob" and event.state is State.STARTED and event.position > 0 and is_large
 
 
-def compose_resumption(event: Event) -> list[Segment]:
-    """Return the line of a blob that is resumed."""
-    name = printable(f"{event.image} {event.subject}".strip())
+def compose_resumption(event: Event, *, is_short: bool = False) -> list[Segment]:
+    """Return the line of a blob that is resumed.
+
+    Args:
+        is_short: with the start of its digest only, as in its row.
+    """
+    subject = event.subject
+    if is_short and event.image:
+        subject = subject.rpartition(":")[2][:_SHORT_DIGEST]
+    name = printable(f"{event.image} {subject}".strip())
     at, size = format_size(event.position), format_size(event.total or event.position)
     return [Segment("resuming    ", Color.CYAN), Segment(f"{name} at {at} of {size}")]
 

@@ -131,6 +131,9 @@ class RefreshingDisplay:
         while self._unwritten:
             event = self._unwritten.popleft()
             is_image = event.kind == "image"
-            line = compose_image(event, style, width) if is_image else compose_resumption(event)
+            if is_image:
+                line = compose_image(event, style, width)
+            else:
+                line = compose_resumption(event, is_short=self._view.shortens_digests)
             if line:
                 self._view.write_above(style.render(line))
