@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from concil.defaults import (
@@ -17,6 +17,7 @@ from concil.defaults import (
 )
 from concil.errors import UsageError
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 
 __all__ = [
     "KIB",

@@ -6,11 +6,12 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 
 from concil.auth.credentials.credentials import Credentials
 from concil.auth.scope import Scopes
 from concil.errors import RegistryDenied
+from concil.runtime.dataclass import dataclass
 from concil.runtime.parent_process import ParentProcess
 
 

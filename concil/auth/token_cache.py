@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.auth.challenge import Challenge
 from concil.auth.credentials.credentials import Credentials
 from concil.auth.scope import Scopes
 from concil.auth.token_service import Token, TokenRequest
+from concil.runtime.dataclass import dataclass
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
 import requests
@@ -28,6 +28,7 @@ from concil.http.sanitize import clean_response
 from concil.http.transport import SendOptions, Transport, read_error
 from concil.http.urls import redact_url
 from concil.http.web_page import describe_web_page, is_web_page
+from concil.runtime.dataclass import dataclass
 from concil.runtime.redaction import SECRETS
 
 logger = logging.getLogger(__name__)

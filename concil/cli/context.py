@@ -6,9 +6,10 @@ import argparse
 import contextlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.display.display import Display
+from concil.runtime.dataclass import dataclass
 
 GRACE_PERIOD = 10.0  # seconds from the first signal until running transfers are abandoned
 SHORT_GRACE_PERIOD = 1.0  # seconds, for commands without resumable transfers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import sys
@@ -40,7 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error, words)
     from concil.cli.execution import execute  # noqa: PLC0415  # the arguments are valid
 
-    return execute(load_function(arguments.command), arguments)
+    function = load_function(arguments.command)
+    if not gc.isenabled():  # since the start of the program
+        gc.freeze()  # modules stay until the end: no collection has to look at them
+        gc.enable()
+    return execute(function, arguments)
 
 
 def _print_short_help() -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
+
+from concil.runtime.dataclass import dataclass
 
 PLUGIN_NAME = "concil-turns"
 

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import chain
 from typing import Any
 
@@ -22,6 +22,7 @@ from concil.engine.image_resolver import Endpoints
 from concil.errors import Cancelled, ConcilError, UsageError
 from concil.progress.batcher import ProgressBatcher
 from concil.runtime.cancellation import CancelScope, current_scope, run_in_scope
+from concil.runtime.dataclass import dataclass
 from concil.runtime.limits import start_thread
 from concil.transfer.blob.transfer import BlobResult, BlobTransfer
 from concil.transfer.mirror.report import MirrorItem, Outcome

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tqdm import tqdm
 
 from concil.display.style import Color, Field, Segment, Style, display_width, fit, pad, printable
 from concil.progress.events import State
 from concil.progress.snapshot import BlobProgress
+from concil.runtime.dataclass import dataclass
 from concil.runtime.quantities import format_rate, format_size, format_time_left
 
 _NOTE_FROM, _LONG_DIGEST_FROM = 119, 99  # columns of a row

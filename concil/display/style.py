@@ -6,9 +6,10 @@ import locale
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TextIO
+
+from concil.runtime.dataclass import dataclass
 
 _COLOR = r"\x1b\[[0-9;]*m"
 _INDENT = "  "  # of further rows of a line

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from concil.engine.components import EngineComponents
 from concil.engine.store_factory import list_images
 from concil.errors import NotFound, UsageError
 from concil.oci.address import DOCKER_ARCHIVE, LayoutAddress, parse_address
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 from concil.store.archive.pool import ArchiveWrites
 from concil.transfer.check.check_run import CheckOptions, CheckRun
 from concil.transfer.image.job import ImageJob

@@ -7,7 +7,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -25,6 +25,7 @@ from concil.oci.address import Address, parse_address
 from concil.progress.events import Event, ProgressSink, emit, failure_state
 from concil.registry.quirks import HostProfiles
 from concil.runtime.cancellation import SupportsIsSet, call_scope
+from concil.runtime.dataclass import dataclass
 from concil.runtime.parent_process import ParentProcess
 from concil.store.archive.pool import ArchiveWrites
 from concil.transfer.context import TransferContext

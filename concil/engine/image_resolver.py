@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from concil.engine.store_factory import (
@@ -27,6 +27,7 @@ from concil.oci.reference import Reference
 from concil.plan.registry_rules import PLACEHOLDER_REPOSITORY
 from concil.registry.catalog import list_repositories
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 from concil.store.airgap.baseline import Baseline
 from concil.store.airgap.delta_layout import DeltaLayoutStore
 from concil.store.airgap.mount_candidates import MountCandidates

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -30,6 +30,7 @@ from concil.registry.missing_tags import MissingTags
 from concil.registry.quirks import HostProfiles
 from concil.registry.referrers import SharedReferrers
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 from concil.runtime.parent_process import ParentProcess
 from concil.store.registry.blob_body import RegistryBlobReader
 from concil.store.registry.repository import RepositoryStore
@@ -317,10 +318,7 @@ def blob_size(store: SourceStore, digest: Digest) -> int | None:
 
 
 def list_images(store: SourceStore) -> Iterator[tuple[str, Digest | None]]:
-    """Yield the name of every image of a store, "" for unnamed ones, and its digest.
-
-    The digest is None where it would need a request.
-    """
+    """Yield name ("" if unnamed) and digest (None if it takes a request) of every image."""
     from concil.store.archive.docker_reader import DockerArchiveReader  # noqa: PLC0415  # seldom called
     from concil.store.layout.store import LayoutStore  # noqa: PLC0415
 

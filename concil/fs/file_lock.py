@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import os
 import re
-import secrets
 import threading
 import time
 from pathlib import Path
@@ -77,7 +76,7 @@ def create_temporary(final_path: Path, suffix: str = "", mode: int = 0o666) -> t
         OSError: the file cannot be created.
     """
     while True:
-        path = final_path.with_name(f".{final_path.name}.{secrets.token_hex(8)}{suffix}")
+        path = final_path.with_name(f".{final_path.name}.{os.urandom(8).hex()}{suffix}")
         descriptor = os.open(path, _CREATE_FLAGS, mode)
         try:
             is_locked = try_lock(descriptor) and is_same_file(descriptor, path)

@@ -7,7 +7,6 @@ import os
 import stat
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,6 +15,7 @@ from concil.config import MIB
 from concil.errors import Cancelled, DigestMismatch, FileChanged, StoreError, UsageError, safe_repr
 from concil.oci.manifest import Digest, Verifier
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 
 FREE_SPACE_REMEDY = "free some space on that disk, then try again"
 _REMEDY_BY_ERRNO = {

@@ -8,11 +8,11 @@ import ssl
 import stat
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from concil.config import MIB
 from concil.errors import UsageError, safe_repr
+from concil.runtime.dataclass import dataclass
 
 _MAX_FILE_SIZE = MIB  # bytes of one file
 # A host that is safe as a directory name: no "..", no slash.

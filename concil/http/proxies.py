@@ -6,11 +6,12 @@ import ipaddress
 import os
 import re
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import requests.utils
 
 from concil.http.urls import origin
+from concil.runtime.dataclass import dataclass
 
 _SEPARATORS = re.compile(r"[\s,]+")  # curl accepts spaces as well
 _HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{1,5}))?")

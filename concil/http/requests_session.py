@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.cookiejar
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from concil.http.adapter import RegistryAdapter
 from concil.http.certs_d import CertificateDirectories, HostCertificates, read_directory
 from concil.http.exchange.direct import can_send, exchange
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import requests
@@ -32,6 +32,7 @@ from concil.http.tls_context import environment_ca
 from concil.http.urls import Origin, describe_request, host_of, origin, redact_url
 from concil.http.warning_header import WarningLog
 from concil.oci.reference import display_host
+from concil.runtime.dataclass import dataclass
 from concil.runtime.redaction import SECRETS
 
 logger = logging.getLogger(__name__)
@@ -115,8 +116,8 @@ class Transport:
             if url is None:
                 return response
             drain_response(response)
-            prepared = prepared.copy()
-            prepared.url, target = url, origin(url)
+            prepared, target = prepared.copy(), origin(url)
+            prepared.url = url
         raise TooManyRedirects(f"{redact_url(request.url)}: more than {MAX_REDIRECTS} redirects")
 
     def has_answered(self, url: str) -> bool:
@@ -124,10 +125,7 @@ class Transport:
         return host_of(url) in self._answered_hosts
 
     def lost_response_count(self, url: str) -> int:
-        """Return the number of lost responses and 5xx of the host of ``url`` so far.
-
-        The host may have restarted since, and lost data that it had confirmed.
-        """
+        """Return how many responses of the host were lost or 5xx: it may have lost data since."""
         return self._lost_responses[host_of(url)]
 
     def record_lost_response(self, url: str) -> None:

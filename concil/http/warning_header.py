@@ -7,9 +7,9 @@ import logging
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from concil.http.sanitize import clean_text
+from concil.runtime.dataclass import dataclass
 from concil.runtime.parent_process import ParentProcess
 
 logger = logging.getLogger(__name__)

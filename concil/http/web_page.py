@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 
 from concil.http.sanitize import clean_text
@@ -25,6 +24,8 @@ def is_web_page(content_type: str, content: bytes) -> bool:
 
 def describe_web_page(content: bytes) -> str:
     """Return the sentence for a message, with the title of the page."""
+    import html  # noqa: PLC0415  # its table of entities takes a while, and pages are rare
+
     title = _TITLE.search(content[:_MAX_HEAD])
     text = clean_text(html.unescape(title[1].decode("utf-8", "replace"))) if title else ""
     name = f" ({text[:_MAX_TITLE]!a})" if text else ""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 
 from concil.errors import InvalidDigest, InvalidReference, safe_repr
 from concil.oci.foreign_address import translate_address
 from concil.oci.manifest import Digest
 from concil.oci.reference import _CONTROL, _CONTROL_OR_SPACE, _DIGEST_SUFFIX, Reference
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 from concil.runtime.redaction import without_user
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from concil.errors import InvalidManifest
@@ -15,6 +15,7 @@ from concil.oci.media_types import (
     MANIFEST_TYPES,
 )
 from concil.oci.platform import Platform, _parse_platform
+from concil.runtime.dataclass import dataclass
 
 __all__ = ["Descriptor"]
 

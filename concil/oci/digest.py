@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Protocol
 
 from concil.errors import ConcilError, DigestMismatch, InvalidDigest, SizeMismatch, safe_repr
-from concil.oci.sha256_state import ResumableSha256
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 
 DAMAGED_SOURCE_REMEDY = "the content of the source is damaged; fetch or build it again"
 _DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
@@ -106,15 +105,16 @@ class Verifier:
         """Return a sha256 verifier with a `hash_state`, if OpenSSL supports that."""
         verifier = cls(hash_state=hash_state)
         if verifier.position == 0:
+            from concil.oci.sha256_state import ResumableSha256  # noqa: PLC0415  # loads OpenSSL
+
             verifier._hash = ResumableSha256.create() or verifier._hash
         return verifier
 
     @property
     def hash_state(self) -> str:
         """State to resume hashing in another process; "" if that is not supported."""
-        if isinstance(self._hash, ResumableSha256):
-            return f"{self._position}:{self._hash.state.hex()}"
-        return ""
+        state: bytes | None = getattr(self._hash, "state", None)  # of ResumableSha256
+        return "" if state is None else f"{self._position}:{state.hex()}"
 
     @property
     def position(self) -> int:
@@ -192,6 +192,8 @@ class _Hash(Protocol):
 
 
 def _restore_hash(hash_state: str) -> tuple[int, _Hash] | None:
+    from concil.oci.sha256_state import ResumableSha256  # noqa: PLC0415  # loads OpenSSL
+
     position, _, state = hash_state.partition(":")
     try:
         restored = ResumableSha256.from_state(bytes.fromhex(state))

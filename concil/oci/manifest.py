@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from concil.errors import InvalidManifest, safe_repr
@@ -18,6 +18,7 @@ from concil.oci.media_types import (
     OCI_MANIFEST,
 )
 from concil.oci.strict_json import InvalidJSON, parse_json
+from concil.runtime.dataclass import dataclass
 
 __all__ = ["Body", "Digest", "Manifest", "Verifier"]
 

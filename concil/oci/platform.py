@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Self
 
 from concil.errors import InvalidManifest, safe_repr
+from concil.runtime.dataclass import dataclass
 from concil.runtime.suggestions import find_similar
 
 __all__ = ["COMMON_PLATFORMS", "Platform", "find_similar_platform"]
@@ -70,6 +69,8 @@ class Platform:
     @classmethod
     def local(cls) -> Self:
         """Return the platform of containers on this machine: Linux, unless it is Windows."""
+        import platform  # noqa: PLC0415  # compiles many regular expressions
+
         machine = platform.machine().lower()
         if machine.startswith("armv"):
             machine = f"arm/v{machine[4:5]}"

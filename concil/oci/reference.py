@@ -6,11 +6,12 @@ import ipaddress
 import re
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from concil.config import HostLimits
 from concil.errors import InvalidDigest, InvalidReference, UsageError, safe_repr
 from concil.oci.manifest import Digest
+from concil.runtime.dataclass import dataclass
 from concil.runtime.redaction import SECRETS, has_slash_in_user, without_user
 
 # The names of Docker Hub: in references, in stored logins of docker, and of its API.

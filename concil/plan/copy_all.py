@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.errors import ConcilError, UsageError, safe_repr
 from concil.oci.address import (
@@ -18,6 +18,7 @@ from concil.oci.foreign_address import translate_address
 from concil.oci.manifest import Digest
 from concil.oci.reference import Reference
 from concil.plan.target_names import DestinationPrefix, address_key
+from concil.runtime.dataclass import dataclass
 from concil.runtime.quantities import count_of
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.mirror.report import MirrorItem

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.errors import ConcilError, InvalidReference, NotFound, UsageError, safe_repr
 from concil.oci.address import (
@@ -21,6 +21,7 @@ from concil.plan.prune_ledger import PruneLedger
 from concil.plan.registry_rules import PLACEHOLDER_REPOSITORY, registry_of, rule_for_repository
 from concil.plan.rule import NameFilter, Rule
 from concil.plan.target_names import DestinationPrefix, address_key, hash_key, repository_key
+from concil.runtime.dataclass import dataclass
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.mirror.report import MirrorItem
 

@@ -7,13 +7,14 @@ import re
 import urllib.parse
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.errors import ConcilError, UsageError
 from concil.oci.address import LAYOUT, Address, LayoutAddress, parse_address
 from concil.oci.referrers_tag import split_digest_tag
 from concil.plan.rule import Rule
 from concil.plan.target_names import address_key, hash_key, repository_key
+from concil.runtime.dataclass import dataclass
 
 logger = logging.getLogger(__name__)
 

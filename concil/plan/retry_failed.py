@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from concil.plan.registry_rules import registry_of
 from concil.plan.report_schema import check_schema_version
 from concil.plan.rule import Rule
 from concil.plan.tag_filter import TagFilter
+from concil.runtime.dataclass import dataclass
 from concil.transfer.mirror.report import MirrorItem
 
 logger = logging.getLogger(__name__)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.config import HostLimits
 from concil.http.requests_session import TLSSettings
 from concil.plan.tag_filter import TagFilter
+from concil.runtime.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from concil.plan.versions import Version, VersionRange
+from concil.runtime.dataclass import dataclass
 
 
 def compile_pattern(text: str) -> re.Pattern[str]:

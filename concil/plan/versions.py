@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import total_ordering
 from typing import Self
 
 from concil.errors import UsageError, safe_repr
+from concil.runtime.dataclass import dataclass
 
 _VERSION = re.compile(
     r"[vV]?(\d{1,18})(?:\.(\d{1,18}))?(?:\.(\d{1,18}))?(?:-([0-9A-Za-z.-]+))?", re.ASCII

@@ -8,11 +8,11 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from concil.errors import Cancelled
 from concil.runtime.cancellation import current_scope
+from concil.runtime.dataclass import dataclass
 
 logger = logging.getLogger(__name__)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from concil.progress.events import State
+from concil.runtime.dataclass import dataclass
 
 _FIELD_BY_STATE = {
     State.DONE: "copied",

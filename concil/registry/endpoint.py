@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from concil.http.transport import (
 from concil.http.urls import describe_request, host_of, origin, redact_url
 from concil.oci.manifest import Body
 from concil.oci.reference import is_loopback
+from concil.runtime.dataclass import dataclass
 from concil.runtime.parent_process import ParentProcess
 
 logger = logging.getLogger(__name__)

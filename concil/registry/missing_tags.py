@@ -6,11 +6,12 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.errors import Cancelled, ConcilError, RegistryNotFound
 from concil.oci.descriptor import Descriptor
 from concil.registry.client import RegistryClient
+from concil.runtime.dataclass import dataclass
 
 logger = logging.getLogger(__name__)
 

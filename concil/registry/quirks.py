@@ -8,11 +8,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from concil.config import KIB, MIB
 from concil.registry.confirmed_manifests import ConfirmedManifests
+from concil.runtime.dataclass import dataclass
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeAlias
 
 import requests
@@ -24,6 +24,7 @@ from concil.oci.referrers_tag import referrers_tag, split_digest_tag
 from concil.oci.strict_json import InvalidJSON, parse_json
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Call
+from concil.runtime.dataclass import dataclass
 
 logger = logging.getLogger(__name__)
 Exclusive: TypeAlias = Callable[[str], contextlib.AbstractContextManager[object]]

@@ -6,9 +6,9 @@ import base64
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from concil.runtime.dataclass import dataclass
 from concil.runtime.encodings import decodings
 from concil.runtime.marks import HIDDEN, MIN_LENGTH, SESSION
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from concil.config import MIB
+from concil.runtime.dataclass import dataclass
 from concil.server.errors import ErrorResponse
 from concil.server.http import Request, Response
 from concil.server.ranges import parse_range

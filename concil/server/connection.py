@@ -9,10 +9,11 @@ import select
 import socket
 import ssl
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import BinaryIO
 
 from concil.config import KIB, MIB
+from concil.runtime.dataclass import dataclass
 from concil.server.errors import ErrorResponse, IncompleteBody
 
 BLOCK_SIZE = 1 * MIB  # bytes of one read or write of a body

@@ -9,8 +9,9 @@ import select
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from concil.runtime.dataclass import dataclass
 from concil.server.connection import Activity
 
 MAX_CONNECTIONS = 500  # simultaneous connections; each has a thread

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from dataclasses import dataclass, field
+from dataclasses import field
 from http import HTTPStatus
 
 from concil.config import KIB
 from concil.errors import safe_repr
+from concil.runtime.dataclass import dataclass
 from concil.runtime.redaction import SESSION
 from concil.server.connection import Body, Connection, FileRange
 from concil.server.errors import JSON_MEDIA_TYPE, ErrorResponse

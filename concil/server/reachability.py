@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.errors import ConcilError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
+from concil.runtime.dataclass import dataclass
 from concil.store.layout.multimap import Multimap
 
 logger = logging.getLogger(__name__)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from concil.errors import InvalidDigest
 from concil.oci.manifest import Digest
+from concil.runtime.dataclass import dataclass
 from concil.server.behavior import RegistryBehavior
 from concil.server.errors import ErrorResponse
 from concil.server.http import Request, Response

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from concil.errors import UsageError
-from concil.fs.partial_file import PartialFile
-from concil.fs.resume_state import WriterState
-from concil.oci.blob_reader import BlobReader
-from concil.oci.descriptor import Descriptor
-from concil.oci.manifest import Body, Digest, Manifest
+from concil.runtime.dataclass import dataclass
+
+if TYPE_CHECKING:
+    from concil.fs.partial_file import PartialFile
+    from concil.fs.resume_state import WriterState
+    from concil.oci.blob_reader import BlobReader
+    from concil.oci.descriptor import Descriptor
+    from concil.oci.manifest import Body, Digest, Manifest
 
 
 class DigestRequired(UsageError):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.config import TransferConfig
 from concil.ratelimit.bandwidth import BandwidthLimits
 from concil.runtime.cancellation import ScopedEvent
+from concil.runtime.dataclass import dataclass
 from concil.runtime.parent_process import ParentProcess
 from concil.transfer.journal import Journal
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from concil.oci.digest import Digest
+from concil.runtime.dataclass import dataclass
 
 
 class Condition(StrEnum):

@@ -6,12 +6,12 @@ import contextlib
 import json
 import os
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from concil.fs.file_lock import remove_unlocked
 from concil.fs.resume_state import WriterState
+from concil.runtime.dataclass import dataclass
 
 Key: TypeAlias = tuple[str, str, int]  # target, subject and size
 

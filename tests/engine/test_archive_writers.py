@@ -23,6 +23,9 @@ from tests.engine.test_archives import assert_holds, layout_of, left_beside, lis
 from tests.support.images import Image, make_image
 from tests.support.layouts import has_message
 
+# A rare fault is what these tests look for: one failure is enough.
+pytestmark = pytest.mark.flaky(reruns=0)
+
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:

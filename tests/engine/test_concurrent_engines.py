@@ -27,7 +27,8 @@ from tests.support.images import (
 )
 from tests.transfer.transfer_setup import run_concurrently
 
-pytestmark = pytest.mark.slow
+# A rare fault is what these tests look for: one failure is enough.
+pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=0)]
 
 SHARED = make_layer(1, 3 * CHUNK)
 IMAGES = [

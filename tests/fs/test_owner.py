@@ -29,7 +29,7 @@ HOLD = (
     "import sys\n"
     "from pathlib import Path\n"
     "from concil.transfer.journal import Journal\n"
-    "from concil.store.protocols import WriterState\n"
+    "from concil.fs.resume_state import WriterState\n"
     "journal = Journal(Path(sys.argv[1]))\n"
     "entry = journal.claim_transfer('place', 'blob', 20)\n"
     "entry.save(WriterState('http://registry/secret', 10, 4))\n"

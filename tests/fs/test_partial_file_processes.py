@@ -55,6 +55,9 @@ import pytest
 from concil.errors import StoreError
 from tests.fs.test_partial_file import BLOB, begin
 
+# A rare fault is what these tests look for: one failure is enough.
+pytestmark = pytest.mark.flaky(reruns=0)
+
 file = begin(Path(sys.argv[1]))
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))

@@ -33,6 +33,9 @@ from tests.support.scripted_server import (
 )
 from tests.support.secret_search import forms
 
+# A rare fault is what these tests look for: one failure is enough.
+pytestmark = pytest.mark.flaky(reruns=0)
+
 USER = "alice"
 LAYER = descriptor(BLOB)["digest"]
 _numbers = itertools.count()

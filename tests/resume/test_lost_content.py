@@ -26,7 +26,8 @@ from tests.support.images import Image, assert_same_image, make_image, make_inde
 from tests.support.relay import Relay
 from tests.support.request_log import RequestLog
 
-pytestmark = pytest.mark.real
+# A rare fault is what these tests look for: one failure is enough.
+pytestmark = [pytest.mark.real, pytest.mark.flaky(reruns=0)]
 
 KIB = 1024
 CHILDREN = [

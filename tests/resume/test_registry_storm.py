@@ -25,7 +25,8 @@ from tests.support.images import (
 )
 from tests.support.scale import FULL
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+# A rare fault is what these tests look for: one failure is enough.
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.flaky(reruns=0)]
 
 IMAGES = 40
 SEEDS = range(10) if FULL else range(2)

@@ -25,6 +25,9 @@ from tests.support.images import (
 from tests.support.relay import Relay
 from tests.support.scale import FULL
 
+# A rare fault is what these tests look for: one failure is enough.
+pytestmark = pytest.mark.flaky(reruns=0)
+
 SIZE = (1024 if FULL else 12) * MIB + 7
 OVERHEAD = 512 * 1024  # bytes of heads of requests and answers
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import getpass
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from concil.errors import AccessDenied, UsageError
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 from concil.runtime.redaction import SECRETS
 
 TOKEN_USER = "<token>"  # noqa: S105 - the user name that marks an identity token
@@ -131,6 +131,8 @@ class CredentialPrompt:
     def _prompt(self, known_username: str | None) -> Credentials:
         try:
             username = known_username or input(f"Username for {self._host}: ")
+            import getpass  # noqa: PLC0415  # only at a terminal
+
             return Credentials(username, getpass.getpass(f"Password for {self._host}: "))
         except (EOFError, OSError) as error:
             terminal_note = (

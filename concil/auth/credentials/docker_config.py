@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from concil.auth.credentials.credentials import Credentials
@@ -17,6 +17,7 @@ from concil.auth.credentials.go_json import find_key
 from concil.errors import AccessDenied, safe_repr
 from concil.oci.reference import DOCKER_HUB, DOCKER_HUB_LOGIN, normalize_docker_host
 from concil.oci.strict_json import InvalidJSON, check_nesting
+from concil.runtime.dataclass import dataclass
 
 _REPAIR_REMEDY = "repair it, or remove it and log in again"
 

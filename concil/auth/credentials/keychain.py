@@ -7,8 +7,9 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from concil.auth.credentials import docker_config_io
 from concil.auth.credentials.credentials import Credentials
@@ -19,8 +20,11 @@ from concil.auth.credentials.docker_config import (
     normalize_auth_key,
     to_file_key,
 )
-from concil.auth.credentials.helper import CredentialHelper
 from concil.errors import AccessDenied, ConcilError
+from concil.runtime.dataclass import dataclass
+
+if TYPE_CHECKING:
+    from concil.auth.credentials.helper import CredentialHelper
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +141,8 @@ class Keychain:
         name = file.helper_name(host)
         if name is None:
             return None
+        from concil.auth.credentials.helper import CredentialHelper  # noqa: PLC0415  # subprocess
+
         try:
             return CredentialHelper(name, cancel=self._cancel)
         except AccessDenied as error:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from concil.cli.context import SHORT_GRACE_PERIOD, CommandContext
@@ -29,6 +29,7 @@ from concil.plan.report_schema import CHECK_VERB
 from concil.plan.rule import ParsedPlan
 from concil.report.json_report import image_entry
 from concil.report.timeline import Timeline
+from concil.runtime.dataclass import dataclass
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 

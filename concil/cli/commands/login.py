@@ -7,7 +7,7 @@ import contextlib
 import getpass
 import logging
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from concil.auth.credentials import login
 from concil.auth.credentials.credentials import TOKEN_USER, Credentials
@@ -22,6 +22,7 @@ from concil.engine.store_factory import EndpointOptions
 from concil.errors import Cancelled, ConcilError, NotFound, UsageError, safe_repr
 from concil.oci.reference import Reference
 from concil.registry import login_check
+from concil.runtime.dataclass import dataclass
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from concil.cli.context import CommandContext
@@ -28,6 +27,7 @@ from concil.oci.address import parse_address
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Verifier
 from concil.progress.events import State
+from concil.runtime.dataclass import dataclass
 from concil.runtime.quantities import format_size
 from concil.store.layout.store import LayoutDirectory
 from concil.transfer.blob.resuming_reader import ResumingReader

@@ -7,13 +7,13 @@ import json
 import random
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from concil.config import MIB
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from concil.oci.platform import Platform
+from concil.runtime.dataclass import dataclass
 from concil.store.layout.store import LayoutDirectory
 
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"

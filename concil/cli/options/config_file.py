@@ -6,7 +6,6 @@ import os
 import stat
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +23,7 @@ from concil.plan.formats.toml_hosts import (
     parse_rate,
 )
 from concil.plan.formats.unknown_field import unknown_field_remedy
+from concil.runtime.dataclass import dataclass
 
 LIMITS_TABLE = "limits"
 Parsed = TypeVar("Parsed")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from concil.cli.options import rates
@@ -16,6 +15,7 @@ from concil.cli.options.common import parse_count
 from concil.cli.options.progress import parse_jobs, parse_progress
 from concil.defaults import MAX_ATTEMPTS, WORKERS
 from concil.errors import UsageError
+from concil.runtime.dataclass import dataclass
 
 if TYPE_CHECKING:
     from concil.cli.options.config_file import ConfigFile

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from concil.errors import ConcilError, UsageError, safe_repr
 from concil.fs.local_file import disk_error
 from concil.oci.artifact import check_annotations
 from concil.oci.strict_json import InvalidJSON, parse_json
+from concil.runtime.dataclass import dataclass
 from concil.runtime.suggestions import did_you_mean
 
 _MANIFEST, _CONFIG = "$manifest", "$config"

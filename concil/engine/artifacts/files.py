@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,6 +12,7 @@ from concil.engine.artifacts.titles import check_distinct, check_title
 from concil.errors import UsageError, safe_repr
 from concil.oci.artifact import check_annotations, check_media_type
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 from concil.transfer.blob.stream import SupportsRead
 
 __all__ = ["ArtifactFile", "FileLike", "to_files"]

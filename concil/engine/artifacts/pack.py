@@ -8,7 +8,6 @@ import posixpath
 import stat
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from concil.config import MIB
@@ -18,6 +17,7 @@ from concil.engine.blobs.temporary import open_temporary, temporary_source
 from concil.errors import Cancelled, UsageError, safe_repr
 from concil.fs.local_file import LocalFile, disk_error
 from concil.oci.digest import Digest
+from concil.runtime.dataclass import dataclass
 from concil.transfer.blob.source import BlobSource
 
 _READ_SIZE = MIB

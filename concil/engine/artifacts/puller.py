@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from concil.engine.artifacts.titles import TitledBlob, read_titles
@@ -16,6 +16,7 @@ from concil.fs.local_file import LocalFile, disk_error
 from concil.fs.nofollow_tree import PRIVATE_DIRECTORY, NoFollowTree
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Manifest
+from concil.runtime.dataclass import dataclass
 from concil.transfer.context import TransferContext
 from concil.transfer.worker_pool import wait_for
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from concil.engine.artifacts.files import ArtifactFile
@@ -27,6 +27,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest
 from concil.oci.manifest import Manifest
 from concil.oci.media_types import OCI_EMPTY, UNKNOWN_ARTIFACT
+from concil.runtime.dataclass import dataclass
 from concil.transfer.blob.memory import memory_source
 from concil.transfer.context import TransferContext
 from concil.transfer.worker_pool import wait_for

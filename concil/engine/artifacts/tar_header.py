@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
+
+from concil.runtime.dataclass import dataclass
 
 BLOCK_SIZE = 512  # bytes of a header
 REGULAR, LINK, DIRECTORY = b"0", b"2", b"5"

@@ -6,7 +6,6 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from concil.errors import ContentError, UsageError, safe_repr
 from concil.fs.nofollow_tree import PRIVATE_DIRECTORY
@@ -14,6 +13,7 @@ from concil.oci.artifact import CONTENT_DIGEST, EMPTY_CONFIG, TITLE, UNPACK
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest
 from concil.oci.manifest import Manifest
+from concil.runtime.dataclass import dataclass
 
 _MAX_LENGTH = 4096  # bytes of a path on Linux
 # Another file of the artifact may be downloaded under this name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from concil.config import KIB, MIB
@@ -14,6 +14,7 @@ from concil.errors import Cancelled, ConcilError, DigestMismatch
 from concil.oci.blob_reader import RangeOpener
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import DAMAGED_SOURCE_REMEDY, Digest, Verifier
+from concil.runtime.dataclass import dataclass
 from concil.transfer.blob.resuming_reader import ResumingReader
 from concil.transfer.blob.source import BlobSource
 from concil.transfer.context import TransferContext

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from concil.engine.images.reader import ImageManifest, ImageReader, artifact_type_of, blobs_of
 from concil.oci.descriptor import Descriptor
 from concil.oci.platform import Platform
+from concil.runtime.dataclass import dataclass
 from concil.transfer.image.graph import Node
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 
 from concil.engine.images.reader import ImageManifest, ImageReader, artifact_type_of, check_count
 from concil.errors import ConcilError, NotFound
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
+from concil.runtime.dataclass import dataclass
 from concil.transfer.image.graph import MAX_DEPTH
 
 

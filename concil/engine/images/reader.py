@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from concil.engine.image_resolver import ImageResolver
@@ -14,6 +13,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.platform import Platform
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 from concil.transfer.blob.image_config import (
     CONFIG_TYPES,
     is_other_platform,

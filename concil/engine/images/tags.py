@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -13,6 +13,7 @@ from concil.errors import ConcilError, NotFound, StatusError, UsageError, safe_r
 from concil.oci.address import Address, LayoutAddress, is_layout_name, parse_address
 from concil.oci.manifest import Digest
 from concil.oci.reference import check_tag
+from concil.runtime.dataclass import dataclass
 from concil.store.archive.pool import ArchiveWrites
 from concil.store.layout.store import LayoutStore
 from concil.store.registry.repository import RepositoryStore

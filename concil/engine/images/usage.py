@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from concil.engine.images.reader import ImageReader, blobs_of
 from concil.errors import ConcilError
@@ -12,6 +12,7 @@ from concil.oci.address import parse_address
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.oci.platform import Platform
+from concil.runtime.dataclass import dataclass
 from concil.transfer.image.graph import select_platforms
 from concil.transfer.mirror.report import MirrorItem
 

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from concil.engine.processes.channel import Channel
 from concil.engine.processes.process_settings import ProcessSettings
 from concil.errors import UsageError
+from concil.runtime.dataclass import dataclass
 from concil.runtime.forking import close_socket_in_child
 from concil.transfer.mirror.report import MirrorItem
 

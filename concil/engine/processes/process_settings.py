@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -14,6 +14,7 @@ from concil.engine.image_resolver import Endpoints
 from concil.errors import ConcilError, UsageError
 from concil.oci.address import LAYOUT, LayoutAddress, parse_address
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 from concil.transfer.mirror.report import MirrorItem
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of the container; version 2

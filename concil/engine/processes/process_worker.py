@@ -12,7 +12,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from concil.engine.components import EngineComponents
 from concil.engine.engine import Engine
@@ -22,6 +22,7 @@ from concil.engine.processes.parent_link import ParentLink
 from concil.engine.processes.process_settings import ProcessSettings
 from concil.errors import Cancelled
 from concil.progress.batcher import ProgressBatcher
+from concil.runtime.dataclass import dataclass
 from concil.runtime.redaction import SECRETS
 from concil.transfer.journal import Journal
 from concil.transfer.mirror.report import MirrorItem, Outcome

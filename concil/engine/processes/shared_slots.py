@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
+
+from concil.runtime.dataclass import dataclass
 
 # The process, and the number of its request.
 Holder: TypeAlias = tuple[object, int]

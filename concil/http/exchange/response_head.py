@@ -6,11 +6,11 @@ import http.client
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from concil.config import KIB
 from concil.http import errors
 from concil.http.unsafe_fast_path import HEADER_TIMEOUT, MAX_INTERIM_RESPONSES, MAX_LINE_SIZE
+from concil.runtime.dataclass import dataclass
 
 MAX_LINES = 100
 _RECEIVE_SIZE = 64 * KIB

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import requests
 
@@ -22,6 +22,7 @@ from concil.http.throttle.ratelimit_headers import (
 from concil.oci.reference import display_host
 from concil.progress.events import Event, ProgressSink, State, emit
 from concil.ratelimit.schedule import Schedule
+from concil.runtime.dataclass import dataclass
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import requests
 
 from concil.errors import TRANSIENT_STATUS
+from concil.runtime.dataclass import dataclass
 
 BUSY_STATUSES = frozenset({429, 503})
 

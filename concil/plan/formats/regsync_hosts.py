@@ -6,7 +6,7 @@ import contextlib
 import logging
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.config import HostLimits
 from concil.errors import UsageError
@@ -15,6 +15,7 @@ from concil.http.requests_session import TLSSettings
 from concil.oci.reference import DOCKER_HUB, is_host_like, normalize_docker_host
 from concil.plan.formats import go_template
 from concil.plan.formats.yaml_nodes import YAMLValue
+from concil.runtime.dataclass import dataclass
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from concil.config import HostLimits
@@ -12,6 +11,7 @@ from concil.oci.reference import Reference
 from concil.plan.formats.toml_document import find_line_in_table
 from concil.plan.formats.unknown_field import unknown_field_remedy
 from concil.ratelimit import units
+from concil.runtime.dataclass import dataclass
 from concil.runtime.redaction import without_user
 
 HOSTS_TABLE = "hosts"

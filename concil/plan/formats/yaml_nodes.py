@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from concil.errors import UsageError, safe_repr
+from concil.runtime.dataclass import dataclass
 
 _REMEDY = "a plan in YAML is a file of regsync or skopeo: see docs/plans.md"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from concil import __version__
 from concil.progress.events import State
 from concil.report.html.records import ImageSpan, Transfer
 from concil.report.html.sampling import QueueDepth, Throughput
+from concil.runtime.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.progress.events import State
+from concil.runtime.dataclass import dataclass
 
 MAX_INTERRUPTIONS = 20  # kept for each transfer
 _MAX_TEXT_LENGTH = 600  # characters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.config import MIB
 from concil.errors import ContentError, InvalidDigest, InvalidReference, NotFound, StoreError
@@ -13,6 +13,7 @@ from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import OCI_MANIFEST
 from concil.oci.reference import Reference
 from concil.oci.strict_json import InvalidJSON, parse_json
+from concil.runtime.dataclass import dataclass
 from concil.store.layout.referrers import LayoutReferrers
 from concil.store.layout.store import LayoutBackend
 

@@ -6,11 +6,11 @@ import io
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from concil.config import KIB, MIB
 from concil.errors import ContentError, InvalidManifest, StoreError, safe_repr
+from concil.runtime.dataclass import dataclass
 
 MAGIC_SIZE = 10  # bytes needed to detect a compression
 MAX_RATIO = 200  # output to input; source code in a layer reaches 10, zeros reach 1000

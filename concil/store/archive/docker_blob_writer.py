@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import IO, Protocol
 
 from concil.config import MIB
@@ -13,6 +12,7 @@ from concil.errors import SizeMismatch
 from concil.fs.local_file import disk_error
 from concil.fs.resume_state import WriterState
 from concil.oci.manifest import Body, Digest, Verifier
+from concil.runtime.dataclass import dataclass
 from concil.store.archive.decompress import (
     MAGIC_SIZE,
     BoundedDecompressor,

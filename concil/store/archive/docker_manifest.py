@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from concil.errors import InvalidDigest, InvalidManifest, InvalidReference
 from concil.oci.address import normalize_tag
 from concil.oci.manifest import Digest
 from concil.oci.strict_json import InvalidJSON, parse_json
+from concil.runtime.dataclass import dataclass
 
 DAMAGED = "the archive is damaged; save the image again"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from concil.oci.address import DOCKER_ARCHIVE
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import DOCKER_CONFIG, OCI_CONFIG
+from concil.runtime.dataclass import dataclass
 from concil.store.archive.docker_blob_writer import DockerBlobWriter, StoredBlob
 from concil.store.archive.docker_manifest import parse_diff_ids
 from concil.store.archive.docker_reader import MANIFEST_NAME, MAX_CONFIG_SIZE

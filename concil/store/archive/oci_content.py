@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +14,7 @@ from concil.errors import Cancelled, InvalidDigest, NotFound, StoreError, UsageE
 from concil.oci.address import DOCKER_ARCHIVE
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
+from concil.runtime.dataclass import dataclass
 from concil.store.archive.tar_builder import StatSignature, TarBuilder
 from concil.store.archive.tar_reader import TarReader
 from concil.store.layout.directory import MAX_VERSION_SIZE, check_version, without_version

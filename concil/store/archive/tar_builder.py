@@ -9,7 +9,6 @@ import stat
 import tarfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from concil.config import MIB
@@ -17,6 +16,7 @@ from concil.errors import StoreError, UsageError, safe_repr
 from concil.fs.file_lock import create_temporary, remove_stale
 from concil.fs.local_file import FileBlobReader, disk_error
 from concil.fs.path_lock import PathLock
+from concil.runtime.dataclass import dataclass
 from concil.runtime.forking import detach_file_in_child
 
 StatSignature = tuple[int, int, int]  # inode, size and time

@@ -9,10 +9,10 @@ from __future__ import annotations
 import posixpath
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from concil.config import KIB, MIB
 from concil.errors import NotFound, StoreError, safe_repr
+from concil.runtime.dataclass import dataclass
 
 BLOCK_SIZE = tarfile.BLOCKSIZE
 MAX_MEMBERS = 500_000

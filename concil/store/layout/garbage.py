@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.config import MIB
 from concil.errors import (
@@ -22,6 +22,7 @@ from concil.fs.nofollow_tree import PRIVATE_DIRECTORY, NoFollowTree
 from concil.oci.address import LAYOUT, LayoutAddress, parse_address
 from concil.oci.digest import Digest
 from concil.oci.manifest import Manifest
+from concil.runtime.dataclass import dataclass
 from concil.store.layout.directory import LayoutDirectory
 from concil.store.layout.usage_lock import UsageLock
 

@@ -7,7 +7,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from concil.errors import ConcilError, InvalidManifest, UsageError, safe_repr
@@ -16,6 +16,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from concil.oci.strict_json import InvalidJSON, parse_json
+from concil.runtime.dataclass import dataclass
 from concil.store.layout.multimap import Multimap
 
 REF_NAME = "org.opencontainers.image.ref.name"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from concil.errors import InvalidManifest
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.oci.strict_json import InvalidJSON, parse_json
+from concil.runtime.dataclass import dataclass
 from concil.store.layout.index import Index
 
 

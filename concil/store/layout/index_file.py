@@ -7,12 +7,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from concil.config import MIB
 from concil.errors import ConcilError, NotFound, StoreError, safe_repr
 from concil.fs.nofollow_tree import NoFollowTree, StatSignature
+from concil.runtime.dataclass import dataclass
 from concil.runtime.forking import register_after_fork
 from concil.runtime.limits import start_thread
 from concil.store.layout.index import Index

@@ -9,12 +9,12 @@ import re
 import secrets
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from concil.config import MIB
 from concil.errors import ConcilError
 from concil.fs.nofollow_tree import PRIVATE_DIRECTORY, NoFollowTree
 from concil.fs.temporary_file import create_locked, lock_stale, sync, write_all
+from concil.runtime.dataclass import dataclass
 from concil.store.layout.index_change import IndexChange
 
 _NAME = re.compile(r"[0-9a-f]{16}-[0-9]{8}\.log")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from concil.errors import ConcilError
+from concil.runtime.dataclass import dataclass
 from concil.store.layout.index_file import IndexFile
 
 

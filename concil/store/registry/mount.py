@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from concil.errors import ConnectionLost, ProtocolViolation, QuotaExceeded, StatusError
 from concil.oci.descriptor import Descriptor
@@ -14,7 +15,9 @@ from concil.registry.quirks import HostProfiles
 from concil.registry.upload_session import UploadSession
 from concil.store.protocols import MountResult
 from concil.store.registry.blob_check import repository_name
-from concil.store.registry.blob_upload import RegistryBlobWriter
+
+if TYPE_CHECKING:
+    from concil.store.registry.blob_upload import RegistryBlobWriter
 
 logger = logging.getLogger(__name__)
 # Bytes; sending a larger blob twice costs more than one request to look it up.

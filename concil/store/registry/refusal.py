@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import requests
 
 from concil.errors import StatusError
+from concil.runtime.dataclass import dataclass
 
 MAX_500_AT_OFFSET = 3  # consecutive 500 answers to chunks at one offset; fewer may be an overload
 # The offset of a chunk is not the one that the session expects, as far as the status says.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import requests
 
@@ -23,8 +24,10 @@ from concil.registry.referrers import Referrers, SharedReferrers
 from concil.store.base_store import BaseStore
 from concil.store.protocols import MountResult
 from concil.store.registry.blob_body import RegistryBlobReader
-from concil.store.registry.blob_upload import RegistryBlobWriter
 from concil.store.registry.mount import BlobMounter
+
+if TYPE_CHECKING:
+    from concil.store.registry.blob_upload import RegistryBlobWriter
 
 UNKNOWN_SIZE = 2**62  # bytes; larger than any stream, so that no chunk counts as the last
 
@@ -251,6 +254,8 @@ class RepositoryStore(BaseStore):
 
     def create_writer(self, size: int, digest: Digest | None = None) -> RegistryBlobWriter:
         """Return the writer of a blob of ``size`` bytes, before its first request."""
+        from concil.store.registry.blob_upload import RegistryBlobWriter  # noqa: PLC0415  # to write
+
         return RegistryBlobWriter(
             self.client,
             self._host_profiles,

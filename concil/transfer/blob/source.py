@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Self
 
@@ -12,6 +12,7 @@ from concil.oci.blob_reader import RangeOpener
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest
 from concil.ratelimit.bandwidth import BandwidthLimits
+from concil.runtime.dataclass import dataclass
 from concil.store.protocols import Store
 
 

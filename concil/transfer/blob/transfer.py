@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
@@ -18,6 +17,7 @@ from concil.fs.resume_state import WriterState
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest
 from concil.progress.events import Meter, State
+from concil.runtime.dataclass import dataclass
 from concil.runtime.quantities import format_size
 from concil.store.protocols import BlobWriter, Destination, Source
 from concil.transfer.blob.source import BlobSource

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from concil.fs.partial_file import PartialFile
 from concil.fs.resume_state import WriterState
 from concil.oci.digest import Digest
 from concil.progress.events import Meter
+from concil.runtime.dataclass import dataclass
 from concil.store.protocols import BlobWriter
 from concil.transfer.blob.fetch import BlobDownload, run_with_helpers
 from concil.transfer.blob.push import BlobUpload

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from concil.errors import ConcilError
 from concil.progress.events import Event, ProgressSink, State, emit
+from concil.runtime.dataclass import dataclass
 from concil.transfer.check.blob_inspector import BlobInspector
 from concil.transfer.check.image_checker import ImageChecker
 from concil.transfer.check.image_repairer import ImageRepairer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from concil.errors import ConcilError, ContentError, NotFound
@@ -12,6 +12,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest
 from concil.oci.manifest import Manifest
 from concil.progress.events import State
+from concil.runtime.dataclass import dataclass
 from concil.transfer.check.blob_inspector import BlobInspector, condition_of_error
 from concil.transfer.findings import Condition, Finding, overall_condition
 from concil.transfer.image.compare import ComparedImage, PresentImage

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import requests
 
 from concil.errors import StatusError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
+from concil.runtime.dataclass import dataclass
 from concil.transfer.image.history import CopiedImage, History
 from concil.transfer.image.job import ImageJob
 from concil.transfer.image.manifest_cache import ManifestCache

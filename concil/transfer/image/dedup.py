@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
 from concil.errors import ConcilError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.progress.events import Event, Meter, ProgressSink, State, emit
+from concil.runtime.dataclass import dataclass
 from concil.store.protocols import Destination
 from concil.transfer.blob.transfer import BlobLookup, BlobResult, BlobStarter, BlobTransfer
 from concil.transfer.image.foreign_layers import source_for

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from concil.config import MIB
@@ -12,6 +11,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import INDEX_TYPES
 from concil.oci.platform import COMMON_PLATFORMS, Platform, find_similar_platform
+from concil.runtime.dataclass import dataclass
 
 MAX_DEPTH = 8  # indexes in indexes
 MAX_MANIFESTS = 10_000  # manifests of one image

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
 
 from concil.errors import InvalidDigest
 from concil.oci.digest import Digest
+from concil.runtime.dataclass import dataclass
 from concil.transfer.journal import Journal
 
 _MAX_RECENT = 20_000  # manifests of this run that are remembered without a journal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from concil.config import KIB
@@ -14,6 +14,7 @@ from concil.oci.manifest import Digest, Manifest
 from concil.oci.platform import Platform
 from concil.progress.events import ProgressSink
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 from concil.store.protocols import Destination, Source
 from concil.transfer.blob.transfer import BlobLookup
 from concil.transfer.image.graph import Node

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import requests
@@ -12,6 +11,7 @@ import requests
 from concil.errors import ContentError, NotFound, StatusError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
+from concil.runtime.dataclass import dataclass
 from concil.store.protocols import Destination
 from concil.transfer.blob.image_config import is_other_platform, platform_of, read_config
 from concil.transfer.image.graph import (

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from concil.oci.manifest import Manifest
+from concil.runtime.dataclass import dataclass
 from concil.transfer.image.compare import ComparedImage, PresentImage, compare_image
 from concil.transfer.image.graph import GraphReader, Node
 from concil.transfer.image.history import History

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
 from concil.errors import InvalidManifest, NotFound, UsageError
@@ -11,6 +11,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import INDEX_TYPES
 from concil.oci.referrers_tag import referrers_tag, split_digest_tag, tag_beside_image
+from concil.runtime.dataclass import dataclass
 from concil.transfer.image.graph import (
     MAX_DEPTH,
     MAX_MANIFESTS,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from concil.oci.manifest import Digest
 from concil.progress.events import State
+from concil.runtime.dataclass import dataclass
 from concil.transfer.blob.transfer import BlobResult
 from concil.transfer.findings import Condition, Finding
 from concil.transfer.image.job import (

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
 from concil.errors import Cancelled, ConcilError
 from concil.progress.events import State
 from concil.runtime import arguments
 from concil.runtime.cancellation import current_scope, run_in_scope
+from concil.runtime.dataclass import dataclass
 from concil.runtime.limits import limit_error, start_thread
 from concil.store.protocols import Store
 from concil.transfer.image.job import ImageJob

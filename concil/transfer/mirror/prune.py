@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -13,6 +13,7 @@ from concil.errors import ConcilError, NotFound, StatusError
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.media_types import INDEX_TYPES
+from concil.runtime.dataclass import dataclass
 from concil.transfer.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)

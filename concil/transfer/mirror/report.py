@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 
 from concil.errors import ConcilError, NotTried
 from concil.progress.events import State
 from concil.runtime import arguments
+from concil.runtime.dataclass import dataclass
 from concil.runtime.redaction import without_user
 from concil.transfer.blob.transfer import BlobResult
 from concil.transfer.findings import Condition

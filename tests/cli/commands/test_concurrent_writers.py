@@ -18,7 +18,8 @@ from tests.support.images import Image, make_image, put_image, write_layout
 from tests.support.relay import Relay
 from tests.support.scale import FULL
 
-pytestmark = pytest.mark.process
+# A rare fault is what these tests look for: one failure is enough.
+pytestmark = [pytest.mark.process, pytest.mark.flaky(reruns=0)]
 
 ROUNDS = 10 if FULL else 1
 SIZE = 20_000_000 if FULL else 200_000  # bytes

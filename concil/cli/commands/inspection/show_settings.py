@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from concil.cli.context import CommandContext
@@ -19,6 +18,7 @@ from concil.cli.output import results
 from concil.cli.output.errors import DONE
 from concil.cli.output.tables import print_table
 from concil.errors import UsageError
+from concil.runtime.dataclass import dataclass
 from concil.runtime.suggestions import did_you_mean
 
 ACTION = "show"  # in place of the address of an image
