@@ -12,6 +12,7 @@ from typing import TextIO
 from concil.runtime.dataclass import dataclass
 
 _COLOR = r"\x1b\[[0-9;]*m"
+_UNIT = r"(?<=[0-9]) (?=(?:s|B|[KMGT]iB)\b)"
 _INDENT = "  "  # of further rows of a line
 
 
@@ -116,8 +117,13 @@ def printable(text: str) -> str:
 
 
 def wrap_words(text: str, columns: int) -> str:
-    """Return text in rows of at most so many columns; no word is cut unless it is longer."""
-    return "\n".join(row for line in text.split("\n") for row in _wrap_line(line, columns))
+    """Return text in rows of at most so many columns; no word is cut unless it is longer.
+
+    A number and its unit are one word.
+    """
+    joined = re.sub(_UNIT, "\xa0", text)
+    rows = (row for line in joined.split("\n") for row in _wrap_line(line, columns))
+    return "\n".join(rows).replace("\xa0", " ")
 
 
 def _wrap_line(line: str, columns: int) -> Iterator[str]:

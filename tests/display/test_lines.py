@@ -237,5 +237,11 @@ def test_words_are_not_cut(columns: int) -> None:
     assert all(len(row) <= columns or "x" * 300 in row for row in plain)
 
 
+def test_a_number_stays_with_its_unit() -> None:
+    line = "retrying at 20.0 MiB in 0.3 s"
+
+    assert wrap_words(line, 17) == "retrying at\n  20.0 MiB in\n  0.3 s"
+
+
 def test_a_line_that_fits_and_its_spaces_stay() -> None:
     assert wrap_words("copied      a → b\n  next", 80) == "copied      a → b\n  next"
