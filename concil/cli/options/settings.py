@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,12 +128,14 @@ def _tls_of_config_file(
         values = {name: field.value for name, field in fields.items()}
         if not values.keys() & _TLS_FIELDS:
             continue
-        if "cert" in values:
-            check_client_certificate(values["cert"], values.get("key"))
-        if "cert-dir" in values:
-            read_directory(Path(values["cert-dir"]))
-        ca_path: str | None = values.get("cacert")
-        trusted = True if ca_path is None else _check_ca(ca_path, f"cacert of {host},")
+        with _naming_line(arguments, fields.get("cert")):
+            if "cert" in values:
+                check_client_certificate(values["cert"], values.get("key"))
+        with _naming_line(arguments, fields.get("cert-dir")):
+            if "cert-dir" in values:
+                read_directory(Path(values["cert-dir"]))
+        with _naming_line(arguments, fields.get("cacert")):
+            trusted = _check_ca(values["cacert"], "cacert") if "cacert" in values else True
         own = (values["cert"], values["key"]) if "key" in values else values.get("cert")
         tls_by_host[host] = TLSSettings(
             False if values.get("insecure") else trusted,
@@ -140,6 +143,17 @@ def _tls_of_config_file(
             values.get("cert-dir"),
         )
     return tls_by_host
+
+
+@contextlib.contextmanager
+def _naming_line(arguments: argparse.Namespace, field: HostField | None) -> Iterator[None]:
+    """Let the error of a field name its line of the config file."""
+    try:
+        yield
+    except UsageError as error:
+        line = field.line if field is not None else 1
+        message = f"{arguments.config_path}:{line}: {error}"
+        raise UsageError(message, remedy=error.remedy) from error
 
 
 def add_host_limits(arguments: argparse.Namespace, limits: Mapping[str, HostLimits]) -> None:

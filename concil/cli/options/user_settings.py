@@ -114,7 +114,7 @@ def apply_user_settings(arguments: argparse.Namespace) -> None:
     if settings.file is not None and settings.file.hosts:
         from concil.plan.formats.toml_hosts import to_limits  # noqa: PLC0415  # imports tomllib
 
-        arguments.host_fields = settings.file.hosts
+        arguments.config_path, arguments.host_fields = settings.path, settings.file.hosts
         arguments.hosts = {host: to_limits(all_) for host, all_ in settings.file.hosts.items()}
 
 

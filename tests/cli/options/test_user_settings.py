@@ -158,7 +158,9 @@ def test_the_certificates_of_a_host_are_trusted_for_this_host(
         ("[hosts.'a.example']\ninsecur = 1", (":2: 'insecur'", "did you mean insecure?")),
         ("[hosts.'a.example']\ninsecure = 1", (":2: 'insecure': neither true nor false",)),
         ("[hosts.'a.example']\ncacert = 1", (":2: 'cacert': not a path",)),
-        ("[hosts.'a.example']\ncacert = 'gone.pem'", ("cacert of a.example", "gone.pem")),
+        ("[hosts.'a.example']\ncacert = 'gone.pem'", (":2: cannot use cacert", "/gone.pem'")),
+        ("[hosts.'a.example']\ncert-dir = 'gone'", (":2: ", "/gone'")),
+        ("[hosts.'a.example']\nrate='1/s'\ncert = 'gone.pem'", (":3: ", "/gone.pem'")),
         ("[hosts.'a.example']\nkey = 'k.pem'", (":1:", "key is given without cert")),
         (
             "[hosts.'a.example']\ninsecure = true\ncacert = 'ca.pem'",
