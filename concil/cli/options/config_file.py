@@ -23,6 +23,7 @@ from concil.plan.formats.toml_hosts import (
     parse_rate,
 )
 from concil.plan.formats.unknown_field import unknown_field_remedy
+from concil.runtime.redaction import without_user
 from concil.runtime.dataclass import dataclass
 
 LIMITS_TABLE = "limits"
@@ -81,6 +82,9 @@ def read_config_file(path: str) -> ConfigFile:
 
 
 def _read_text(path: str) -> str:
+    if "://" in path:  # may have a password
+        shown = safe_repr(without_user(path))
+        raise UsageError(f"CONCIL_CONFIG is not a path: {shown}", remedy="name a file")
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116  # a path as the user writes it
         if not (stat.S_ISREG(mode) or path == os.devnull):
@@ -131,7 +135,8 @@ def _host_readers(path: str) -> dict[str, FieldReader]:
     """Return the readers of the fields of a host: as in plans, and as the options for TLS."""
 
     def read_path(value: object) -> str:
-        if not isinstance(value, str) or not value:
+        # A URL is not repeated either: it may have a password.
+        if not isinstance(value, str) or not value or "://" in value:
             raise UsageError("not a path", remedy='write it in quotes: "..."')
         # Relative to the config file: nobody knows from where concil will be started.
         return str(Path(path).absolute().parent / Path(value).expanduser())

@@ -187,12 +187,27 @@ def test_a_broken_file_is_one_line(cli: Cli, file: Path, text: str, words: tuple
         "progress = 'http://u:opensesame@proxy'",
         "jobs = 'http://u:opensesame@proxy'",
         "proxy = 'http://u:opensesame@proxy'",
+        "[hosts.'a.example']\ncacert = 'http://u:opensesame@host/ca.pem'",
     ],
 )
 def test_no_password_in_the_file_is_shown(cli: Cli, file: Path, text: str) -> None:
     file.write_text(text)
 
-    assert "opensesame" not in cli("config", "show").err
+    result = cli("config", "show")
+
+    assert result.code == 2
+    assert "opensesame" not in result.err + result.out
+
+
+def test_no_password_in_the_name_of_the_file_is_shown(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONCIL_CONFIG", "https://u:opensesame@host/config.toml")
+
+    result = cli("config", "show")
+
+    assert_fails(result, 2, "CONCIL_CONFIG is not a path: 'https://<hidden>@host/config.toml'")
+    assert "opensesame" not in result.err
 
 
 @pytest.mark.parametrize("content", [None, b"\xff", b"#" * (2 << 20)])
