@@ -23,8 +23,8 @@ from concil.plan.formats.toml_hosts import (
     parse_rate,
 )
 from concil.plan.formats.unknown_field import unknown_field_remedy
-from concil.runtime.redaction import without_user
 from concil.runtime.dataclass import dataclass
+from concil.runtime.redaction import without_user
 
 LIMITS_TABLE = "limits"
 Parsed = TypeVar("Parsed")
