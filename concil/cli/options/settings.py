@@ -157,8 +157,11 @@ def _naming_line(arguments: argparse.Namespace, field: HostField | None) -> Iter
 
 
 def add_host_limits(arguments: argparse.Namespace, limits: Mapping[str, HostLimits]) -> None:
-    """Add the limits of a plan to those of the config file, which they replace."""
-    merged: dict[str, HostLimits] = dict(getattr(arguments, "hosts", {}))
+    """Use the limits of a plan and those of the config file, which they replace.
+
+    May be called again, with those of another plan.
+    """
+    merged: dict[str, HostLimits] = dict(getattr(arguments, "file_hosts", {}))
     for host, own in limits.items():
         general = merged.get(host, HostLimits())
         merged[host] = HostLimits(

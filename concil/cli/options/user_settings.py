@@ -115,7 +115,8 @@ def apply_user_settings(arguments: argparse.Namespace) -> None:
         from concil.plan.formats.toml_hosts import to_limits  # noqa: PLC0415  # imports tomllib
 
         arguments.config_path, arguments.host_fields = settings.path, settings.file.hosts
-        arguments.hosts = {host: to_limits(all_) for host, all_ in settings.file.hosts.items()}
+        limits = {host: to_limits(fields) for host, fields in settings.file.hosts.items()}
+        arguments.hosts = arguments.file_hosts = limits
 
 
 def _find_value(

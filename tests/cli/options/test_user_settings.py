@@ -109,6 +109,10 @@ def test_a_plan_adds_to_the_limits_of_the_file_and_replaces_them(file: Path) -> 
         "a.example": HostLimits(jobs=2, requests=1),
         "b.example": HostLimits(jobs=3),
     }
+    settings.add_host_limits(arguments, {})  # of the plan as it was edited meanwhile
+    assert settings.build_config(arguments).host_limits == {
+        "a.example": HostLimits(jobs=2, requests=5)
+    }
 
 
 def test_options_of_one_side_win_over_the_hosts_of_the_file_on_that_side(file: Path) -> None:
