@@ -139,6 +139,11 @@ def _log_level(error: BaseException | None, failure_count: int) -> int:
     return logging.WARNING if failure_count == 1 else logging.INFO
 
 
+def _when(seconds: float) -> str:
+    """Return the wait in words; it may round to nothing."""
+    return f"in {seconds:.1f} s" if seconds >= 0.05 else "now"
+
+
 class ProgressRetry:
     """Counts consecutive failures of one body without progress. Not thread-safe."""
 
@@ -178,9 +183,12 @@ class ProgressRetry:
         if self._failure_count >= self._policy.max_attempts:
             raise error
         wait = retry_delay(error, self._policy, self._failure_count)
-        message = "%s: %s; retrying at %s in %.1f s"
         level = _log_level(error, self._failure_count)
-        logger.log(level, message, operation, error, format_size(position), wait)
+        if isinstance(error, SessionLost):  # nothing of it is kept
+            logger.log(level, "%s: %s; sending it again %s", operation, error, _when(wait))
+        else:
+            message, at = "%s: %s; retrying at %s %s", format_size(position)
+            logger.log(level, message, operation, error, at, _when(wait))
         if self._on_retry is not None:
             self._on_retry(error)
         start_time = time.monotonic()

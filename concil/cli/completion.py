@@ -39,7 +39,9 @@ def complete() -> int:
     line = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT", "0") or 0) or None]
     parser = create_parser(_find_verb(line))
     for action in _all_actions(parser):
-        if action.metavar in _ADDRESSES:
+        if action.metavar == "REF|show":
+            action.completer = _complete_config  # type: ignore[attr-defined]
+        elif action.metavar in _ADDRESSES:
             action.completer = _complete_address  # type: ignore[attr-defined]
         elif "--platform" in action.option_strings:
             action.completer = argcomplete.ChoicesCompleter(list(_PLATFORMS))  # type: ignore[arg-type, attr-defined]
@@ -79,6 +81,11 @@ def _complete_address(prefix: str, **_: object) -> Iterable[str]:
         return [f"{scheme}{repository}:{name}" for name in _list_tags(scheme + repository, tag)]
     found = FilesCompleter()(rest)
     return [f"{scheme}{name}" for name in found]
+
+
+def _complete_config(prefix: str, **_: object) -> Iterable[str]:
+    """Return what `concil config` takes: an address of an image, or `show`."""
+    return [*_complete_address(prefix), *(["show"] if "show".startswith(prefix) else [])]
 
 
 def _list_tags(address: str, prefix: str) -> list[str]:

@@ -53,6 +53,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "config": (
         "config docker.io/library/alpine:3",
         "config --platform linux/arm64 --format json docker.io/library/alpine:3",
+        "config show",
     ),
     "diff": ("diff registry.example/team/app:1 mirror.example/team/app:1",),
     "du": ("du registry.example/team/app:1 registry.example/team/app:2", "du plan.toml"),

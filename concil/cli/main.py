@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not words:
             return _print_short_help()
         arguments = parse_arguments(words)
+        from concil.cli.options.user_settings import apply_user_settings  # noqa: PLC0415  # as below
+
+        apply_user_settings(arguments)
     except SystemExit as exit_request:  # argparse after --help and --version
         return exit_request.code if isinstance(exit_request.code, int) else 0
     except Exception as error:  # noqa: BLE001 - printed in one line
@@ -65,7 +68,8 @@ def _report(error: Exception, words: Sequence[str]) -> int:
         results.discard_output()
         return errors.PIPE_CLOSED
     line = f"concil: {errors.describe_error(error)}"
-    if "--progress=json" in words or ("--progress", "json") in itertools.pairwise(words):
+    is_json = "--progress=json" in words or ("--progress", "json") in itertools.pairwise(words)
+    if is_json or os.environ.get("CONCIL_PROGRESS") == "json":
         from concil.display.display import open_display  # noqa: PLC0415  # seldom needed
 
         open_display("json", sys.stderr).write(line, "error")

@@ -11,7 +11,7 @@ from concil.display.blob_rows import compose_rows
 from concil.display.lines import compose_header, compose_pause, compose_stopping, is_shown
 from concil.display.output import Output
 from concil.display.stopping import Stopping
-from concil.display.style import Segment, Style, display_width
+from concil.display.style import Segment, Style, display_width, wrap_words
 from concil.progress.snapshot import ProgressSnapshot
 
 _MAX_PAUSES = 3  # paused hosts that have a line
@@ -24,7 +24,8 @@ class BarView:
     old lines: they are counted as it shows them.
     """
 
-    lists_resumed = False  # their rows say so
+    lists_resumed = True
+    shortens_digests = True
     interval = 0.1
 
     def __init__(self, output: Output) -> None:
@@ -57,7 +58,8 @@ class BarView:
         self._output.write(f"{cursor_home}{self._frame}")
 
     def write_above(self, line: str) -> None:
-        """Write the line above the bars."""
+        """Write the line above the bars, with no word cut at the end of a row."""
+        line = wrap_words(line, self._terminal_size()[0])
         self._output.write(f"{self._cursor_home()}\x1b[J{line}\n{self._frame}")
 
     def clear(self, snapshot: ProgressSnapshot) -> None:  # noqa: ARG002  # as the protocol has it

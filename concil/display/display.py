@@ -27,8 +27,17 @@ class Display(Protocol):
         """Record an event; cheap, never raises."""
         ...
 
-    def set_expected_images(self, images: int | None) -> None:
-        """Begin to count the images of a mirror, or set their number; None: not known yet."""
+    @property
+    def lists_images(self) -> bool:
+        """Whether each image that has ended has a line."""
+        ...
+
+    def set_expected_images(self, images: int | None, *, lists_images: bool = True) -> None:
+        """Begin to count the images of a mirror, or set their number; None: not known yet.
+
+        Args:
+            lists_images: a line is written for each of them, if the display writes text.
+        """
         ...
 
     def snapshot(self) -> ProgressSnapshot | None:

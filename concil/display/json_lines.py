@@ -53,7 +53,9 @@ class _LineDisplay:
         else:
             self._write_line(line)
 
-    def set_expected_images(self, images: int | None) -> None:
+    lists_images = False  # whether each image that has ended has a line of text
+
+    def set_expected_images(self, images: int | None, *, lists_images: bool = True) -> None:  # noqa: ARG002  # as the protocol has it
         """Set the number of images of a mirror, for the end of an interrupted one."""
         self._count().set_expected_images(images)
 

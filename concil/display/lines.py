@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from concil.display.style import Color, Field, Segment, Style, fit, printable
 from concil.progress.events import Event, State
@@ -15,6 +16,8 @@ _IMAGE_WORDS = {
     State.PRESENT: ("up to date", Color.DIM),
     State.FAILED: ("failed", Color.RED),
 }
+_STATUS = r"(?:^|: )[45][0-9]{2} [A-Z][A-Za-z' -]*[a-z]"  # "404 Not Found"
+_SHORT_DIGEST = 12  # hexadecimal digits
 _WORD_WIDTH = max(len(word) for word, _ in _IMAGE_WORDS.values())
 
 
@@ -29,9 +32,16 @@ def is_resumption(event: Event) -> bool:
     return event.kind == "blob" and event.state is State.STARTED and event.position > 0 and is_large
 
 
-def compose_resumption(event: Event) -> list[Segment]:
-    """Return the line of a blob that is resumed."""
-    name = printable(f"{event.image} {event.subject}".strip())
+def compose_resumption(event: Event, *, is_short: bool = False) -> list[Segment]:
+    """Return the line of a blob that is resumed.
+
+    Args:
+        is_short: with the start of its digest only, as in its row.
+    """
+    subject = event.subject
+    if is_short and event.image:
+        subject = subject.rpartition(":")[2][:_SHORT_DIGEST]
+    name = printable(f"{event.image} {subject}".strip())
     at, size = format_size(event.position), format_size(event.total or event.position)
     return [Segment("resuming    ", Color.CYAN), Segment(f"{name} at {at} of {size}")]
 
@@ -95,14 +105,24 @@ def compose_image(event: Event, style: Style, width: int) -> list[Segment]:
     source, target = printable(event.subject), printable(event.target)
     start = Segment(f"{word:<{_WORD_WIDTH}}  ", color)
     if event.state is State.FAILED:
-        # Messages usually begin with the name of the image or its repository.
-        reason = printable(event.detail).removeprefix(f"{source}: ")
-        return [start, Segment(f"{source}: {reason}")]
-    size = f" ({format_size(event.position)})" if event.state is State.DONE else ""
+        return [start, Segment(f"{source}: {_short_reason(source, printable(event.detail))}")]
+    has_moved = event.state is State.DONE and event.position > 0
+    size = f" ({format_size(event.position)})" if has_moved else ""
     room = width - len(start.text)
     shortened = style.shorten_name(source, room - len(size)) + size
     names = Field((f"{source} {style.arrow} {target}{size}", f"{source}{size}", shortened))
     return [start, *fit([names], room)]
+
+
+def _short_reason(source: str, message: str) -> str:
+    """Return why an image failed, without its name and what a registry adds to a status.
+
+    The end of the command says the rest, once for all images with the same reason.
+    """
+    name = source.rpartition("://")[2]
+    reason = message.removeprefix(f"{source}: ").removeprefix(f"cannot read {name}: ")
+    status = re.search(_STATUS, reason)
+    return reason[: status.end()] if status is not None else reason
 
 
 def _image_fields(images: ImageCounts) -> list[Field]:

@@ -29,6 +29,7 @@ class NotebookView:
     Lines of text that stay are written to standard output, below the cell.
     """
 
+    shortens_digests = True
     lists_resumed = False  # their rows say so
     interval = 0.25
     width = _WIDTH

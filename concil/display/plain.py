@@ -22,6 +22,7 @@ class PlainView:
     interval = 0.5
     width = _WIDTH
     lists_resumed = True
+    shortens_digests = False  # a log can be searched for them
     summary_interval = 10.0  # seconds between two lines with the totals
 
     def __init__(self, output: Output) -> None:

@@ -10,14 +10,13 @@ from typing import Protocol
 from concil.display.lines import compose_image, compose_resumption, is_resumption
 from concil.display.stopping import Stopping
 from concil.display.style import Style
-from concil.progress.events import Event, State
+from concil.progress.events import Event
 from concil.progress.snapshot import ProgressSnapshot
 from concil.progress.totals import ProgressTotals
 from concil.runtime.forking import register_after_fork
 from concil.runtime.limits import start_thread
 
-_NAMES = re.compile(r"https?://\S+|sha256:\w+|\S+/\S+")  # what differs in messages about images
-_MAX_REASONS = 1000  # reasons that are remembered
+_DIGEST = re.compile(r"\b(sha(?:256|512):[0-9a-f]{12})[0-9a-f]{20,}")
 
 
 class View(Protocol):
@@ -25,6 +24,7 @@ class View(Protocol):
 
     interval: float  # seconds between two calls of `show`
     style: Style
+    shortens_digests: bool  # in warnings
     lists_resumed: bool  # whether a blob that is resumed has a line that stays
 
     @property
@@ -54,7 +54,6 @@ class RefreshingDisplay:
         self._lock = threading.Lock()  # held while the view writes, so that lines do not mix
         self._lists_images = False
         self._unwritten: deque[Event] = deque()  # whose lines are not written yet
-        self._reasons: set[str] = set()  # of failed images, without names
         self._stopping: Stopping | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(
@@ -79,9 +78,14 @@ class RefreshingDisplay:
         if is_ended_image or (self._view.lists_resumed and is_resumption(event)):
             self._unwritten.append(event)
 
-    def set_expected_images(self, images: int | None) -> None:
+    @property
+    def lists_images(self) -> bool:
+        """Whether each image that has ended has a line."""
+        return self._lists_images
+
+    def set_expected_images(self, images: int | None, *, lists_images: bool = True) -> None:
         """Count the images of a mirror, and write a line for each of them."""
-        self._lists_images = True
+        self._lists_images = lists_images
         self._totals.set_expected_images(images)
 
     def snapshot(self) -> ProgressSnapshot:
@@ -93,8 +97,10 @@ class RefreshingDisplay:
         self._stopping = stopping
         self._refresh()
 
-    def write(self, line: str, level: str = "") -> None:  # noqa: ARG002  # as the protocol has it
-        """Write the line above the progress."""
+    def write(self, line: str, level: str = "") -> None:
+        """Write the line above the progress; on a terminal, digests in a warning are short."""
+        if level == "warning" and self._view.shortens_digests:
+            line = _DIGEST.sub(rf"\1{self._view.style.ellipsis}", line)
         with self._lock:
             self._write_lines()
             self._view.write_above(line)
@@ -125,20 +131,9 @@ class RefreshingDisplay:
         while self._unwritten:
             event = self._unwritten.popleft()
             is_image = event.kind == "image"
-            line = compose_image(event, style, width) if is_image else compose_resumption(event)
-            if line and self._is_news(event):
+            if is_image:
+                line = compose_image(event, style, width)
+            else:
+                line = compose_resumption(event, is_short=self._view.shortens_digests)
+            if line:
                 self._view.write_above(style.render(line))
-
-    def _is_news(self, event: Event) -> bool:
-        """Return whether an image has not failed for the reason of another one.
-
-        A host that is down fails every image: the header counts them, and the end of the
-        command names them.
-        """
-        if event.state is not State.FAILED:
-            return True
-        reason = _NAMES.sub("", event.detail)
-        is_new = reason not in self._reasons
-        if is_new and len(self._reasons) < _MAX_REASONS:
-            self._reasons.add(reason)
-        return is_new

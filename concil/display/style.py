@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import locale
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TextIO
 
 from concil.runtime.dataclass import dataclass
+
+_COLOR = r"\x1b\[[0-9;]*m"
+_UNIT = r"(?<=[0-9]) (?=(?:s|B|[KMGT]iB)\b)"
+_INDENT = "  "  # of further rows of a line
 
 
 class Color(StrEnum):
@@ -109,6 +114,31 @@ def pad(text: str, width: int, align: Callable[[str, int], str] = str.ljust) -> 
 def printable(text: str) -> str:
     """Return one line of printable text: names may hold terminal escapes."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def wrap_words(text: str, columns: int) -> str:
+    """Return text in rows of at most so many columns; no word is cut unless it is longer.
+
+    A number and its unit are one word.
+    """
+    joined = re.sub(_UNIT, "\xa0", text)
+    rows = (row for line in joined.split("\n") for row in _wrap_line(line, columns))
+    return "\n".join(rows).replace("\xa0", " ")
+
+
+def _wrap_line(line: str, columns: int) -> Iterator[str]:
+    row, used = "", 0
+    for number, word in enumerate(line.split(" ")):
+        width = display_width(re.sub(_COLOR, "", word))
+        if row.strip() and used + 1 + width > columns:
+            yield row.rstrip()
+            row, used = f"{_INDENT}{word}", len(_INDENT) + width
+        else:
+            row += f" {word}" if number else word
+            used += width + bool(number)
+        if used > columns:  # the terminal cuts a long word
+            used = used % columns or columns
+    yield row
 
 
 def fit(fields: Sequence[Field], width: int, gap: str = "  ") -> list[Segment]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from concil.engine.artifacts.files import FileLike, to_files
+from concil.engine.artifacts.files import FileLike, to_file, to_files
 from concil.engine.artifacts.puller import ArtifactPuller, PulledArtifact, StreamOpener
 from concil.engine.artifacts.pusher import (
     ArtifactOptions,
@@ -15,15 +15,17 @@ from concil.engine.artifacts.pusher import (
     put_manifest,
 )
 from concil.engine.components import EngineComponents
+from concil.engine.images.reader import ImageManifest, ImageReader
 from concil.engine.store_factory import SourceStore, reference_in_store
-from concil.errors import ContentError, NotFound, UsageError
+from concil.errors import ContentError, UsageError
 from concil.oci.address import DOCKER_ARCHIVE, Address, LayoutAddress, parse_address
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Manifest
 from concil.oci.platform import Platform
 from concil.runtime import arguments
 from concil.runtime.cancellation import SupportsIsSet, call_scope
-from concil.transfer.image.graph import select_platforms
+from concil.runtime.quantities import count_of
+from concil.runtime.redaction import without_user
 
 
 class ArtifactMethods:
@@ -31,13 +33,14 @@ class ArtifactMethods:
 
     _components: EngineComponents
 
-    def push_files(
+    def push_files(  # noqa: PLR0913 - each an option of its own
         self,
         files: FileLike | Iterable[FileLike],
         destination: str,
         *,
         artifact_type: str = "",
         annotations: Mapping[str, str] | None = None,
+        config: FileLike | None = None,
         cancel: SupportsIsSet | None = None,
     ) -> PushedArtifact:
         """Push files and directories as an artifact, with the manifest that oras writes.
@@ -51,6 +54,8 @@ class ArtifactMethods:
             artifact_type: media type of the artifact; "": ``application/vnd.unknown.artifact.v1``.
             annotations: of the manifest. The time of creation is added unless it is among them:
                 set ``org.opencontainers.image.created`` for a digest that does not change.
+            config: file whose blob is the config, with its media type and annotations; None: the
+                empty one. Its media type stands for an artifact type that is not given.
             cancel: when set, cancels this call only.
         Raises:
             UsageError: a file does not exist, two have the same title, or an option is invalid.
@@ -62,7 +67,11 @@ class ArtifactMethods:
             raise UsageError(
                 f"{address} has a digest, which follows from the files", remedy="give a tag"
             )
-        chosen = ArtifactOptions(artifact_type, dict(annotations or {}))
+        chosen = ArtifactOptions(
+            artifact_type,
+            dict(annotations or {}),
+            config=None if config is None else to_file("config", config),
+        )
         return self._push(files, address, reference_in_store(address), chosen, cancel)
 
     def attach(  # noqa: PLR0913 - each an option of its own
@@ -72,6 +81,7 @@ class ArtifactMethods:
         artifact_type: str,
         *,
         annotations: Mapping[str, str] | None = None,
+        config: FileLike | None = None,
         platform: str | None = None,
         cancel: SupportsIsSet | None = None,
     ) -> PushedArtifact:
@@ -84,7 +94,7 @@ class ArtifactMethods:
             subject: address of the image.
             artifact_type: media type of the artifact, such as ``application/spdx+json``.
             platform: ``os/architecture[/variant]``: attach to this image of an index.
-            annotations, cancel: as in `push_files`.
+            annotations, config, cancel: as in `push_files`.
         Raises:
             NotFound: there is no such image or platform.
             UsageError, FileChanged, Cancelled: as `push_files`.
@@ -93,11 +103,11 @@ class ArtifactMethods:
             raise UsageError(
                 "no artifact type is given", remedy="give one, such as application/spdx+json"
             )
-        chosen = ArtifactOptions(artifact_type, dict(annotations or {}))
+        config_file = None if config is None else to_file("config", config)
         address = parse_address(arguments.check_str("subject", subject))
         with call_scope(cancel):
             _, descriptor = self._read_manifest(address, platform)
-        options = ArtifactOptions(artifact_type, chosen.annotations, descriptor)
+        options = ArtifactOptions(artifact_type, dict(annotations or {}), descriptor, config_file)
         return self._push(files, address, "", options, cancel)
 
     def pull_files(
@@ -138,10 +148,7 @@ class ArtifactMethods:
         with call_scope(cancel):
             manifest, descriptor = self._read_manifest(reference, platform)
             if manifest.is_index:
-                raise ContentError(
-                    f"{address} is an index of several artifacts",
-                    remedy="choose one by its platform or its digest",
-                )
+                raise _index_error(address, manifest)
             store = components.image_resolver.open_source(reference)
             if callable(output):
                 return puller.write(store, manifest, descriptor, output, address)
@@ -214,7 +221,7 @@ class ArtifactMethods:
         cancel: SupportsIsSet | None,
     ) -> PushedArtifact:
         checked = to_files("files", files)
-        if not checked and not options.annotations:
+        if not checked and not options.annotations and options.config is None:
             raise UsageError("no files and no annotations are given", remedy="give a file")
         if isinstance(address, LayoutAddress) and address.scheme == DOCKER_ARCHIVE:
             raise UsageError(
@@ -233,15 +240,25 @@ class ArtifactMethods:
         """Fetch the manifest at an address, or that of one platform, and its descriptor."""
         store: SourceStore = self._components.image_resolver.open_source(address)
         manifest = store.get_manifest(reference_in_store(address))
-        digest = address.digest or manifest.digest
+        image = ImageManifest(address, store, address.digest or manifest.digest, manifest)
         if platform is not None:
-            if not manifest.is_index:
-                raise NotFound(f"{address} is a single image, not an index with platforms")
-            selected = select_platforms(manifest, [Platform.parse(platform)], str(address))
-            if not isinstance(selected, Descriptor):
+            reader = ImageReader(self._components.image_resolver, self._components.pool)
+            image = reader.select(image, Platform.parse(platform))
+            if manifest.is_index and image.manifest is manifest:
                 raise UsageError(
                     f"{address} has several images for {platform}",
                     remedy="choose one by its digest",
                 )
-            manifest, digest = store.get_manifest(str(selected.digest)), selected.digest
-        return manifest, Descriptor(manifest.media_type, digest, len(manifest.body))
+        found = image.manifest
+        return found, Descriptor(found.media_type, image.digest, len(found.body))
+
+
+def _index_error(address: str, index: Manifest) -> ContentError:
+    """Return the error for an index in place of an artifact; it names the platforms."""
+    children = index.children()
+    platforms = dict.fromkeys(str(child.platform) for child in children if child.platform)
+    names = f", for {', '.join(platforms)}" if platforms else ""
+    return ContentError(
+        f"{without_user(address)} is an index of {count_of(len(children), 'artifact')}{names}",
+        remedy="choose one with platform=, or by its digest" if platforms else "give its digest",
+    )

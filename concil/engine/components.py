@@ -124,7 +124,9 @@ class EngineComponents:
             )
         except ConcilError as error:
             names = (str(parse_address(item.source)), str(parse_address(item.destination)))
-            emit(self.progress, Event("image", *names, failure_state(error), 0, None, str(error)))
+            emit(
+                self.progress, Event("image", *names, failure_state(error), 0, None, error.summary)
+            )
             raise
 
     def mirror(

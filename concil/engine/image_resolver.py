@@ -65,7 +65,8 @@ class Endpoints:
         tls = self.tls_by_host.get(address.host) if isinstance(address, Reference) else None
         if tls is None:
             return options
-        return replace(options, tls=replace(tls, cert=tls.cert or options.tls.cert))
+        tls = replace(tls, cert=tls.cert or options.tls.cert)
+        return replace(options, tls=tls, tls_by_host={})
 
 
 class ImageResolver:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import field
 from pathlib import Path
@@ -52,6 +52,7 @@ class EndpointOptions:
     tls: TLSSettings = field(default_factory=TLSSettings)
     credentials: Credentials | None = None  # used if the address has none
     authfile: str | None = None  # file with logins; None: those of podman and docker
+    tls_by_host: Mapping[str, TLSSettings] = field(default_factory=dict, hash=False)  # for ``tls``
 
     def __post_init__(self) -> None:
         """Check the types of the fields; a path may be an `os.PathLike`."""
@@ -256,9 +257,10 @@ class StoreFactory:
         options = options or EndpointOptions()
         credentials, is_anonymous = options.credentials, reference.username == ""
         if reference.username is not None:
-            explicit = Credentials(reference.username, reference.password or "")
-            credentials = None if is_anonymous else explicit
-        options = EndpointOptions(options.tls, credentials, options.authfile)
+            credentials = Credentials(reference.username, reference.password or "")
+        tls = options.tls_by_host.get(reference.host, options.tls)
+        credentials = None if is_anonymous else credentials
+        options = EndpointOptions(tls, credentials, options.authfile)
         base_url = f"{reference.api_scheme}://{reference.api_host}"
         keychain = self.get_keychain(options.authfile)
         # Repositories of one host may have separate logins, which need separate tokens.
@@ -296,9 +298,8 @@ class StoreFactory:
         transport = self._transports.get(tls)
         if transport is None:
             connections = 2 * (self._config.workers + self._config.concurrent_images) + 2
-            session = create_session(tls, pool_maxsize=connections)
             transport = self._transports[tls] = Transport(
-                session,
+                create_session(tls, pool_maxsize=connections),
                 timeouts=self._timeouts,
                 cancel=self._cancel,
                 host_limiters=self.host_limiters,
@@ -317,10 +318,7 @@ def blob_size(store: SourceStore, digest: Digest) -> int | None:
 
 
 def list_images(store: SourceStore) -> Iterator[tuple[str, Digest | None]]:
-    """Yield the name of every image of a store, "" for unnamed ones, and its digest.
-
-    The digest is None where it would need a request.
-    """
+    """Yield name ("" if unnamed) and digest (None if it takes a request) of every image."""
     from concil.store.archive.docker_reader import DockerArchiveReader  # noqa: PLC0415  # seldom called
     from concil.store.layout.store import LayoutStore  # noqa: PLC0415
 

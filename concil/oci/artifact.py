@@ -26,6 +26,7 @@ __all__ = [
     "EMPTY_BLOB",
     "EMPTY_CONFIG",
     "TITLE",
+    "UNKNOWN_CONFIG",
     "UNPACK",
     "build_manifest",
     "check_annotations",
@@ -42,9 +43,11 @@ UNPACK = "io.deis.oras.content.unpack"  # "true": the blob is the tar+gzip of a 
 # The config of an artifact that has none. Source: image-spec, "Guidance for an Empty Descriptor".
 EMPTY_BLOB = b"{}"
 EMPTY_CONFIG = Descriptor(OCI_EMPTY, Digest.from_bytes(EMPTY_BLOB), len(EMPTY_BLOB))
+UNKNOWN_CONFIG = "application/vnd.unknown.config.v1+json"  # as oras calls it
 # What Go's encoding/json escapes: equal files give equal digests, whichever tool pushes them.
 _GO_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
-_EMPTY_ENTRY = {**EMPTY_CONFIG.to_json(), "data": "e30="}
+_EMPTY_DATA = {"data": "e30="}  # the empty blob in base64
+_EMPTY_ENTRY = EMPTY_CONFIG.to_json() | _EMPTY_DATA
 
 
 def build_manifest(
@@ -53,26 +56,29 @@ def build_manifest(
     artifact_type: str = "",
     annotations: Mapping[str, str] | None = None,
     subject: Descriptor | None = None,
+    config: Descriptor = EMPTY_CONFIG,
 ) -> Manifest:
     """Return the manifest of an artifact, with the fields that oras writes, in their order.
 
     Args:
-        artifact_type: "": that of an unknown artifact.
+        artifact_type: "": that of an unknown artifact; with a config its media type says it.
         annotations: of the manifest; the time of creation is added unless it is given.
         subject: the manifest to which the artifact is attached.
+        config: its blob, with its annotations.
     Raises:
         UsageError: the artifact type or an annotation is invalid.
     Source: image-spec, manifest, "Guidelines for Artifact Usage".
     """
     check_media_type("artifact type", artifact_type or UNKNOWN_ARTIFACT)
-    document: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "artifactType": artifact_type or UNKNOWN_ARTIFACT,
-        "config": _EMPTY_ENTRY,
+    has_config = config.media_type != OCI_EMPTY
+    document: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_MANIFEST}
+    if artifact_type or not has_config:
+        document["artifactType"] = artifact_type or UNKNOWN_ARTIFACT
+    document["config"] = config.to_json() | ({} if has_config else _EMPTY_DATA)
+    document["layers"] = [layer.to_json() for layer in layers]
+    if not layers and "artifactType" in document:
         # A manifest without layers is refused by some registries.
-        "layers": [layer.to_json() for layer in layers] or [_EMPTY_ENTRY],
-    }
+        document["layers"] = [_EMPTY_ENTRY]
     if subject is not None:
         document["subject"] = subject.to_json()
     created = {CREATED: dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}

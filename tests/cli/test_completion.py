@@ -148,6 +148,10 @@ def test_tags_are_completed(complete: Complete, registry: EmbeddedRegistry) -> N
 
 
 @pytest.mark.real
+def test_config_can_show_the_settings(complete: Complete) -> None:
+    assert complete("concil config sho") == ["show"]
+
+
 def test_files_are_completed(complete: Complete) -> None:
     assert complete("concil check li") == ["list.txt"]
     assert complete("concil check oci:im") == ["oci:images/"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import re
 import signal
@@ -16,9 +17,11 @@ import pytest
 from concil.server import EmbeddedRegistry
 from concil.server.behavior import Chunk, RegistryBehavior
 from concil.server.errors import ErrorResponse
+from concil.server.http import Request, Response
 from tests.cli.runner import PATIENCE, Cli, Program
 from tests.cli.terminal import Terminal
-from tests.support.images import make_image, put_image
+from tests.support.docker_registry import DockerRegistry
+from tests.support.images import digest_of, make_image, put_image
 from tests.support.relay import Relay
 
 pytestmark = pytest.mark.process
@@ -91,7 +94,7 @@ def test_ctrl_c_is_answered_at_once_and_counted_truthfully(
     assert re.search(
         rf"concil: interrupted: {COUNT - 1} of {COUNT} images done; "
         r"1 transfer can be resumed at \d+\.\d MiB of 22\.9 MiB; run the same command again",
-        screen.replace("\n", ""),
+        " ".join(screen.split()),
     )
 
 
@@ -151,6 +154,66 @@ def test_a_log_says_that_a_transfer_is_resumed(
 
     assert again.code == 0
     assert re.search(r"resuming    model\.bin at \d+\.\d MiB of 22\.9 MiB\n", again.err)
+
+
+class ForgetsSessions(RegistryBehavior):
+    """A registry that has dropped every session when it is asked for its status."""
+
+    def before_request(self, request: Request) -> Response | None:
+        if request.method == "GET" and "/uploads/" in request.path:
+            raise ErrorResponse("BLOB_UPLOAD_UNKNOWN", "no such session", status=404)
+        return None
+
+
+def test_a_later_process_says_that_the_registry_dropped_the_session(
+    program: Program, tmp_path: Path
+) -> None:
+    (tmp_path / "model.bin").write_bytes(os.urandom(SIZE))
+    with (
+        EmbeddedRegistry(tmp_path / "forgetful", behavior=ForgetsSessions()) as registry,
+        Relay(registry.host, rate=6_000_000) as link,
+    ):
+        words = killed_push(program, link)
+        plain = program(*words)
+
+    assert plain.code == 0
+    assert plain.err == (
+        "concil: warning: the registry dropped the upload session of model.bin: starting again; "
+        "10.0 MiB had been sent\n"
+    )
+
+
+def test_the_row_of_a_blob_says_that_its_session_is_lost(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(os.urandom(SIZE))
+    with (
+        EmbeddedRegistry(tmp_path / "forgetful", behavior=ForgetsSessions()) as registry,
+        Relay(registry.host, rate=6_000_000) as link,
+    ):
+        words = killed_push(program, link)
+        with Terminal(140, 24) as terminal:
+            running = start(program, terminal, *words)
+            terminal.wait_for("restarted: session lost")
+            link.rate = None
+            running.communicate(timeout=PATIENCE)
+
+    assert running.returncode == 0
+
+
+@pytest.mark.real
+def test_docker_registry_drops_the_session_of_a_broken_chunk(
+    program: Program, fresh_docker_registry: DockerRegistry, tmp_path: Path
+) -> None:
+    (tmp_path / "model.bin").write_bytes(content := os.urandom(SIZE))
+    with Relay(fresh_docker_registry.host, rate=6_000_000) as link:
+        words = killed_push(program, link)
+        again = program(*words)
+
+    # It may notice the broken connection before or after it is asked for the status.
+    assert again.code == 0
+    assert re.search(
+        "dropped the upload session of model.bin: starting again|starting over", again.err
+    )
+    assert json.loads(again.out)["digest"] == digest_of(content)
 
 
 def test_a_lost_session_is_said(program: Program, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from concil.cli.argument_parser import _terminal_width, create_parser
 from concil.cli.options.referrers import FOREIGN_LAYERS
+from concil.cli.options.user_settings import apply_user_settings
 from concil.cli.verbs import VERBS, load_function
 from concil.config import RetryPolicy, TransferConfig
 from concil.server import EmbeddedRegistry
@@ -97,6 +98,34 @@ def test_help_and_usage_errors_import_neither_requests_nor_the_engine(
     assert forbidden(names, SLOW) == set()
 
 
+@pytest.mark.parametrize("words", [("--version",), ("--help",), ("copy", "--help")])
+def test_help_does_not_read_the_config_file(
+    program: Program, home: Path, words: tuple[str, ...]
+) -> None:
+    write_config(home, "not = valid = toml")
+
+    names = imported(program, *words)
+
+    assert forbidden(names, {"tomllib", "concil.cli.options.config_file"}) == set()
+
+
+def test_without_a_config_file_nothing_is_imported_to_read_one(
+    program: Program, home: Path, image: str
+) -> None:
+    readers = {"tomllib", "concil.cli.options.config_file", "concil.plan"}
+
+    assert forbidden(imported(program, "digest", image), readers) == set()
+
+    write_config(home, "jobs = 3")
+    assert forbidden(imported(program, "digest", image), readers) >= {"tomllib"}
+
+
+def write_config(home: Path, text: str) -> None:
+    path = home / "config/concil/config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
 def test_the_parser_of_one_verb_alone_is_imported(program: Program) -> None:
     names = imported(program, "copy", "--help")
 
@@ -145,8 +174,9 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def test_defaults_of_options_are_those_of_the_settings() -> None:
-    parsed = create_parser().parse_args(["copy", "a", "b"])
+    parsed = create_parser().parse_args(["copy", "a", "b"], argparse.Namespace(quiet=False))
 
+    apply_user_settings(parsed)
     assert parsed.jobs == TransferConfig().workers
     assert parsed.retry == RetryPolicy().max_attempts - 1
     assert parsed.foreign_layers == ForeignLayers.SKIP

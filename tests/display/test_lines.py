@@ -9,7 +9,7 @@ import pytest
 
 from concil.display.blob_rows import compose_rows
 from concil.display.lines import compose_header, compose_image, compose_pause, compose_stopping
-from concil.display.style import Segment, Style, display_width
+from concil.display.style import Segment, Style, display_width, wrap_words
 from concil.progress.events import Event, State
 from concil.progress.snapshot import BlobProgress, ImageCounts, PausedHost, ProgressSnapshot
 
@@ -237,3 +237,24 @@ def test_destinations_of_one_image_are_told_apart_at_any_width() -> None:
     assert rows(150, MOVING, other)[0].startswith("team/app:1.4 → registry.example:5000 4f2a91bc")
     assert rows(150, other, style=ASCII)[0].startswith("team/app:1.4 4f2a91bc")
     assert rows(150, MOVING, other, style=ASCII)[1].startswith("team/app:1.4 -> 127.0.0.1:5000 ")
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80, 200])
+def test_words_are_not_cut(columns: int) -> None:
+    line = f"failed      \x1b[31mquay.io/a/b\x1b[0m: {'the registry said no ' * 9}{'x' * 300} why"
+
+    rows = wrap_words(line, columns).split("\n")
+
+    assert " ".join(row.strip() for row in rows).split() == line.split()
+    plain = [row.replace("\x1b[31m", "").replace("\x1b[0m", "") for row in rows]
+    assert all(len(row) <= columns or "x" * 300 in row for row in plain)
+
+
+def test_a_number_stays_with_its_unit() -> None:
+    line = "retrying at 20.0 MiB in 0.3 s"
+
+    assert wrap_words(line, 17) == "retrying at\n  20.0 MiB in\n  0.3 s"
+
+
+def test_a_line_that_fits_and_its_spaces_stay() -> None:
+    assert wrap_words("copied      a → b\n  next", 80) == "copied      a → b\n  next"

@@ -84,19 +84,35 @@ def test_a_large_blob_that_is_resumed_has_a_line() -> None:
     assert stream.getvalue() == (f"resuming    reg:5000/app:1 {DIGEST} at 4.0 MiB of 10.0 MiB\n")
 
 
-def test_a_reason_that_fails_many_images_is_written_once() -> None:
+def test_each_failed_image_has_a_short_line() -> None:
     stream = io.StringIO()
     display = open_display("plain", stream)
     display.set_expected_images(4)
     for name, reason in (
-        ("a", "http://down:1/v2/a/manifests/1: no answer"),
-        ("b", "http://down:1/v2/b/manifests/1: no answer"),
-        ("c", "http://down:1/v2/c/manifests/1: not found"),
+        ("a:1", "cannot read a:1: the connection was refused"),
+        ("b:1", "cannot read b:1: the connection was refused"),
+        ("c:1", "cannot read c:1: 404 Not Found: MANIFEST_UNKNOWN: c has no such manifest"),
+        ("d:1", "cannot write to/d:1: 503 Service Unavailable: a page of text"),
     ):
-        display(Event("image", f"{name}:1", "x", State.FAILED, 0, None, reason))
+        display(Event("image", name, "x", State.FAILED, 0, None, reason))
     display.close()
 
     assert stream.getvalue().splitlines() == [
-        "failed      a:1: http://down:1/v2/a/manifests/1: no answer",
-        "failed      c:1: http://down:1/v2/c/manifests/1: not found",
+        "failed      a:1: the connection was refused",
+        "failed      b:1: the connection was refused",
+        "failed      c:1: 404 Not Found",
+        "failed      d:1: cannot write to/d:1: 503 Service Unavailable",
     ]
+
+
+def test_images_are_counted_without_a_line_where_results_are_written_elsewhere() -> None:
+    stream = io.StringIO()
+    display = open_display("plain", stream)
+    display.set_expected_images(1, lists_images=False)
+    display(Event("image", "a:1", "x", State.PRESENT, 0, None))
+    snapshot = display.snapshot()
+    display.close()
+
+    assert stream.getvalue() == ""
+    assert snapshot is not None
+    assert (snapshot.images.done, snapshot.images.total) == (1, 1)

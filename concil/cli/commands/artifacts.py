@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from concil.cli.commands.images import single_platform
@@ -13,37 +15,43 @@ from concil.cli.output import results
 from concil.cli.output.addresses import address_by_digest
 from concil.cli.output.errors import DONE
 from concil.cli.standard_input import open_standard_input
+from concil.engine.artifacts.annotation_file import AnnotationFile
 from concil.engine.artifacts.files import ArtifactFile
-from concil.engine.artifacts.pusher import PushedArtifact
+from concil.engine.artifacts.pusher import EMPTY_CONFIG_FILE, PushedArtifact
 from concil.errors import UsageError, safe_repr
 from concil.oci.address import Address, parse_address
 from concil.oci.artifact import CREATED, TITLE
 from concil.oci.descriptor import Descriptor
 from concil.oci.media_types import is_media_type
 from concil.runtime.quantities import format_size
+from concil.transfer.blob.stream import SupportsRead
 
 
 def run_push(command: CommandContext) -> int:
     """Push files and print the address of the artifact."""
-    *words, destination = command.arguments.words or [""]
-    if not words:
+    arguments = command.arguments
+    *words, destination = arguments.words or [""]
+    if not words and not (arguments.config and destination):
         raise UsageError(
             "push needs files and a destination", remedy="write: concil push FILE... REF"
         )
-    if os.path.lexists(destination) and not os.path.lexists(words[0]):
+    if words and os.path.lexists(destination) and not os.path.lexists(words[0]):
         raise UsageError(
             f"{safe_repr(destination)} is a file, and the destination comes last",
             remedy="write: concil push FILE... REF",
         )
     address = parse_address(destination)
-    files = _read_files(command, words)
+    annotations = _read_annotations(command)
+    config = _read_config(arguments.config, annotations)
+    files = _read_files(command, words, annotations)
     _announce_packing(command, files)
     with open_engine(command) as engine:
         pushed = engine.push_files(
             files,
             destination,
-            artifact_type=command.arguments.artifact_type,
-            annotations=_read_annotations(command),
+            artifact_type=arguments.artifact_type,
+            annotations=annotations.manifest,
+            config=config,
         )
     _print_pushed(command, address, pushed, f"pushed {address}")
     return DONE
@@ -54,16 +62,17 @@ def run_attach(command: CommandContext) -> int:
     arguments = command.arguments
     address = parse_address(arguments.subject)
     annotations = _read_annotations(command)
-    if not arguments.words and not annotations:
+    if not arguments.words and not annotations.manifest:
         raise UsageError("attach needs files", remedy="write: concil attach FILE... --to REF")
-    files = _read_files(command, arguments.words)
+    files = _read_files(command, arguments.words, annotations)
     _announce_packing(command, files)
     with open_engine(command) as engine:
         pushed = engine.attach(
             files,
             arguments.subject,
             arguments.artifact_type,
-            annotations=annotations,
+            annotations=annotations.manifest,
+            config=_read_config("", annotations),
             platform=_platform(command),
         )
     _print_pushed(command, address, pushed, f"attached to {address}")
@@ -119,20 +128,39 @@ def run_referrers(command: CommandContext) -> int:
     return DONE
 
 
-def _read_files(command: CommandContext, words: Sequence[str]) -> list[ArtifactFile]:
+def _read_config(text: str, annotations: AnnotationFile) -> ArtifactFile | None:
+    """Return the config; None: the empty one, without annotations."""
+    if not text:
+        empty = replace(EMPTY_CONFIG_FILE, annotations=annotations.config)
+        return empty if annotations.config else None
+    path, media_type = split_media_type(text)
+    if path == "-":
+        raise UsageError("the config cannot be standard input", remedy="write --config FILE")
+    return ArtifactFile(path, "config", media_type, annotations.config)
+
+
+def _read_files(
+    command: CommandContext, words: Sequence[str], annotations: AnnotationFile
+) -> list[ArtifactFile]:
     title, media_type = command.arguments.title, command.arguments.media_type
     if title and len(words) > 1:
         raise UsageError("--title is for a single file", remedy="push one file, or omit --title")
     if words.count("-") > 1:
         raise UsageError("standard input is given twice", remedy="write - once")
-    files = []
+    files, names = [], []
     for word in words:
         path, own_type = split_media_type(word)
+        content: str | SupportsRead = path
+        name = title
         if path == "-":
             content, name = open_standard_input(), title or "stdin"
-            files.append(ArtifactFile(content, name, own_type or media_type))
-        else:
-            files.append(ArtifactFile(path, title, own_type or media_type))
+        file = ArtifactFile(content, name, own_type or media_type)
+        names += [path, file.title]
+        own = annotations.files.get(path) or annotations.files.get(file.title) or {}
+        files.append(replace(file, annotations=own))
+    warning = annotations.check_names(names)
+    if warning:
+        command.print_message(f"concil: warning: {warning}")
     return files
 
 
@@ -164,9 +192,18 @@ def _announce_packing(command: CommandContext, files: Sequence[ArtifactFile]) ->
             command.print_message(f"packing {file.path}")
 
 
-def _read_annotations(command: CommandContext) -> dict[str, str]:
+def _read_annotations(command: CommandContext) -> AnnotationFile:
+    """Return the annotations of the options, or those of a file."""
+    arguments = command.arguments
+    if arguments.annotation_file:
+        if arguments.annotation:
+            raise UsageError(
+                "--annotation and --annotation-file exclude each other",
+                remedy='write all annotations into the file, those of the manifest in "$manifest"',
+            )
+        return AnnotationFile.read(Path(arguments.annotation_file))
     annotations: dict[str, str] = {}
-    for text in command.arguments.annotation:
+    for text in arguments.annotation:
         key, separator, value = text.partition("=")
         if not key or not separator:
             raise UsageError(
@@ -177,7 +214,7 @@ def _read_annotations(command: CommandContext) -> dict[str, str]:
                 f"the annotation {safe_repr(key)} is given twice", remedy="give it once"
             )
         annotations[key] = value
-    return annotations
+    return AnnotationFile(annotations, {}, {})
 
 
 def _platform(command: CommandContext) -> str | None:

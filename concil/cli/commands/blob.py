@@ -86,7 +86,7 @@ def _write_to_stdout(command: CommandContext) -> int:
         blob = _find_blob(store, digest)
         context = TransferContext(settings.build_config(command.arguments), command.shutdown.event)
         # Bars would mix with the output of the program that reads the pipe: only on request.
-        sink = command.display if command.arguments.progress else None
+        sink = command.display if command.arguments.is_progress_given else None
         meter = Meter(sink, kind="blob", subject=str(digest), target="-", total=blob.size)
         with report_transfer(meter, blob.size):
             write_blob(store, blob, results.write_bytes, context, meter)

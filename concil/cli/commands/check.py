@@ -43,21 +43,23 @@ def run(command: CommandContext) -> int:
         plan = loader.load_plan(arguments.plan) if _is_plan(arguments) else None
         if plan is None:
             _check_single(arguments)
-        arguments.hosts = plan.host_limits if plan is not None else {}
         report_paths = [Path(name) for name in arguments.report]
         timeline = Timeline() if any(map(is_html, report_paths)) else None
         if timeline is not None:
             command.shutdown.add_callback(timeline.interrupt)
         endpoints = build_endpoints(arguments)
         if plan is not None:
+            settings.add_host_limits(arguments, plan.host_limits)
             endpoints = replace(endpoints, tls_by_host=plan.tls_by_host)
         engine = stack.enter_context(open_engine(command, endpoints, observer=timeline))
         if not arguments.repair:  # no chunk of an upload has to be finished
             command.shutdown.grace_period = SHORT_GRACE_PERIOD
         images = _list_images(arguments, engine, plan)
-        for display in (command.display, timeline):
-            if images.is_static and display is not None:
-                display.set_expected_images(len(images.probes))
+        if images.is_static:
+            # The results of a check are on standard output.
+            command.display.set_expected_images(len(images.probes), lists_images=False)
+            if timeline is not None:
+                timeline.set_expected_images(len(images.probes))
         reports = Reports(report_paths, timeline, report_title(arguments), CHECK_VERB)
         command.shutdown.add_exit_callback(reports.close_incomplete)
         stack.enter_context(reports)

@@ -77,7 +77,7 @@ def run_once(
     began = time.monotonic()
     report_paths = [Path(name) for name in arguments.report]
     with contextlib.ExitStack() as stack:
-        arguments.hosts = plan.host_limits
+        settings.add_host_limits(arguments, plan.host_limits)
         timeline = Timeline() if any(map(is_html, report_paths)) else None
         if timeline is not None:
             # Before the engine: what fails after the interrupt must not be recorded as failed.
@@ -129,8 +129,9 @@ def _print_end(  # noqa: PLR0913, PLR0917 - what a run leaves
     """Print the failures, and the summary."""
     arguments = command.arguments
     json_reports = [name for name in arguments.report if not is_html(Path(name))]
+    hint = "" if arguments.dry_run else retry_hint(json_reports)
     for line in [
-        *failure_lines(report, probes, "" if arguments.dry_run else retry_hint(json_reports)),
+        *failure_lines(report, probes, hint, are_listed=command.display.lists_images),
         *listing_failure_lines(expansion),
         *pruned.failure_lines(),
         *(f"concil: {describe_error(error)}" for error in reports.errors),

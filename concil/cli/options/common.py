@@ -105,9 +105,8 @@ def add_connection(
     group.add_argument(
         "--retry",
         type=parse_count,
-        default=MAX_ATTEMPTS - 1,
         metavar="N",
-        help="number of consecutive retries without progress (default: %(default)s)",
+        help=f"number of consecutive retries without progress (default: {MAX_ATTEMPTS - 1})",
     )
     return group
 

@@ -28,6 +28,7 @@ OPTION_BY_PARAMETER = {
     "dry_run=True": "--dry-run",
     'foreign_layers="source"': "--foreign-layers=source",
     "baseline=": "--since",
+    "platform=": "--platform",
     "platforms=": "--platform",
     "referrers=True": "--referrers",
     "verify=FILE": "--cacert FILE",

@@ -16,15 +16,20 @@ _MAX_NAMES = 3  # names of images in the line of a group
 
 
 def failure_lines(
-    report: MirrorReport, probes: Sequence[MirrorItem], hint: str = ""
+    report: MirrorReport,
+    probes: Sequence[MirrorItem],
+    hint: str = "",
+    *,
+    are_listed: bool = False,
 ) -> Iterator[str]:
     """Yield the lines of the failed images of a mirror, in the order of the plan.
 
     Images that failed for the same reason at the same host are one line. Images that do not exist
-    are one line each.
+    are one line each, unless each image had a line before.
 
     Args:
         hint: how to copy them once the cause is gone.
+        are_listed: each failed image had a line when it failed.
     """
     order = {item: position for position, item in enumerate(probes)}
     failed = sorted(report.failed, key=lambda o: order.get(o.item, len(order)))
@@ -35,6 +40,7 @@ def failure_lines(
             if outcome.error is not None and not isinstance(outcome.error, NotTried)
         ),
         hint,
+        are_listed=are_listed,
     )
     untried = Counter(o.error for o in report.skipped if o.error)
     for error, count in untried.items():
@@ -56,12 +62,16 @@ def listing_failure_lines(expansion: PlanExpansion) -> Iterator[str]:
 
 
 def group_lines(
-    failures: Iterable[tuple[MirrorItem, ConcilError]], hint: str = ""
+    failures: Iterable[tuple[MirrorItem, ConcilError]], hint: str = "", *, are_listed: bool = False
 ) -> Iterator[str]:
-    """Yield a line for each group of equal failures, in the order of the first of each group."""
+    """Yield a line for each group of equal failures, in the order of the first of each group.
+
+    Args:
+        hint, are_listed: as for `failure_lines`.
+    """
     groups: dict[object, list[tuple[MirrorItem, ConcilError]]] = {}
     for item, error in failures:
-        groups.setdefault(_group_key(item, error), []).append((item, error))
+        groups.setdefault(_group_key(item, error, are_listed=are_listed), []).append((item, error))
     for group in groups.values():
         item, error = group[0]
         if len(group) == 1:
@@ -71,7 +81,8 @@ def group_lines(
             yield single_line(f"concil: failed: {names}: {describe_error(error)}")
         else:
             names = _join_names([str(parse_address(item.source)) for item, _ in group])
-            line = f"concil: failed: {len(group)} images ({names}): {_describe_cause(error)}"
+            cause = _describe_cause([error for _, error in group])
+            line = f"concil: failed: {len(group)} images ({names}): {cause}"
             yield single_line(f"{line}; {hint}" if hint else line)
 
 
@@ -85,21 +96,36 @@ def retry_hint(reports: Sequence[str]) -> str:
     return f"then run the same command again{by_report}"
 
 
-def _group_key(item: MirrorItem, error: ConcilError) -> object:
-    """Return a key that is equal for failures with one cause; not found is a cause of its own."""
-    if isinstance(error, NotFound):
+def _group_key(item: MirrorItem, error: ConcilError, *, are_listed: bool) -> object:
+    """Return a key that is equal for failures with one cause.
+
+    An image that does not exist is a cause of its own, unless its name was written before.
+    """
+    if isinstance(error, NotFound) and not are_listed:
         return item
     if isinstance(error, StatusError):
         return type(error), error.host, error.status, error.codes
     return type(error), error.host, error.reason or error.summary
 
 
-def _describe_cause(error: ConcilError) -> str:
+def _describe_cause(errors: Sequence[ConcilError]) -> str:
     """Return what the failures of a group have in common, and what helps."""
+    error = errors[0]
     if not error.host or not error.reason:
         return describe_error(error)
-    remedy = f"; {replace_parameters(error.remedy)}" if error.remedy else ""
-    return f"{error.host}: {error.reason}{remedy}"
+    remedy = replace_parameters(error.remedy)
+    if len({each.remedy for each in errors}) > 1:  # it names the image after "with:"
+        remedy = remedy.partition(", with: ")[0]
+    return f"{error.host}: {_common_reason(errors)}{'; ' if remedy else ''}{remedy}"
+
+
+def _common_reason(errors: Sequence[ConcilError]) -> str:
+    """Return the reason of a group; what a registry says of one missing image is left out."""
+    error = errors[0]
+    is_common = len({each.reason for each in errors}) == 1
+    if is_common or not (isinstance(error, StatusError) and isinstance(error, NotFound)):
+        return error.reason
+    return ": ".join(filter(None, [error.reason.partition(": ")[0], ", ".join(error.codes)]))
 
 
 def _were(count: int, noun: str) -> str:

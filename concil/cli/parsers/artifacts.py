@@ -26,6 +26,13 @@ def declare_push(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--artifact-type", metavar="TYPE", default="", help="media type of the artifact"
     )
+    parser.add_argument(
+        "--config",
+        metavar="FILE[:TYPE]",
+        default="",
+        help="file that becomes the config of the manifest, optionally followed by :MEDIA/TYPE "
+        "(default: the empty config)",
+    )
     _add_content(parser)
     parser.set_defaults(command=f"{_COMMANDS}:run_push")
 
@@ -94,6 +101,12 @@ def _add_content(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="annotation of the manifest; may be repeated",
+    )
+    parser.add_argument(
+        "--annotation-file",
+        metavar="FILE",
+        default="",
+        help='annotations as JSON: {"$manifest": {KEY: VALUE}, "$config": ..., "FILE": ...}',
     )
     parser.add_argument(
         "--media-type",

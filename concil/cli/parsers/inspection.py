@@ -45,9 +45,14 @@ def declare_config(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `config`."""
     parser.description = (
         "Print the config of an image: entrypoint, environment, labels. Of an index, that of this "
-        "machine's platform unless --platform says otherwise; --format json prints all of it."
+        "machine's platform unless --platform says otherwise; --format json prints all of it. "
+        "`concil config show` prints the settings of concil, and where each of them comes from."
     )
-    parser.add_argument("address", metavar="REF", help=common.REF_HELP)
+    parser.add_argument(
+        "address",
+        metavar="REF|show",
+        help=f"{common.REF_HELP}; write show:TAG for an image of that name",
+    )
     common.add_platform(parser, "choose the image for this platform from an index")
     _finish(parser, "show_config")
 

@@ -91,7 +91,7 @@ def to_files(name: str, files: FileLike | Iterable[FileLike]) -> tuple[ArtifactF
     if isinstance(files, ArtifactFile | str | os.PathLike) or _is_pair(files):
         files = (files,)
     items: Iterable[object] = arguments.check_instance(name, files, Iterable)
-    converted = [_to_file(name, item) for item in items]
+    converted = [to_file(name, item) for item in items]
     check_distinct(file.title for file in converted)
     return tuple(converted)
 
@@ -103,7 +103,8 @@ def _is_pair(files: object) -> TypeGuard[tuple[str, Content]]:
     return isinstance(files[1], bytes | bytearray | memoryview | SupportsRead)
 
 
-def _to_file(name: str, item: object) -> ArtifactFile:
+def to_file(name: str, item: object) -> ArtifactFile:
+    """Return an argument that is one file. Raises as `to_files`."""
     if isinstance(item, ArtifactFile):
         return item
     if isinstance(item, tuple):

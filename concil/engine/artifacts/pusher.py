@@ -14,10 +14,11 @@ from concil.engine.artifacts.pack import packed_directory
 from concil.engine.blobs.open_file import start_push_open_file
 from concil.engine.file_blobs import FileBlobTransfers
 from concil.engine.store_factory import DestinationStore
+from concil.errors import UsageError
 from concil.fs.local_file import LocalFile
 from concil.oci.artifact import (
     EMPTY_BLOB,
-    EMPTY_CONFIG,
+    UNKNOWN_CONFIG,
     build_manifest,
     check_annotations,
     check_media_type,
@@ -26,11 +27,13 @@ from concil.oci.artifact import (
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest
 from concil.oci.manifest import Manifest
-from concil.oci.media_types import UNKNOWN_ARTIFACT
+from concil.oci.media_types import OCI_EMPTY, UNKNOWN_ARTIFACT
 from concil.runtime.dataclass import dataclass
 from concil.transfer.blob.memory import memory_source
 from concil.transfer.context import TransferContext
 from concil.transfer.worker_pool import wait_for
+
+EMPTY_CONFIG_FILE = ArtifactFile(EMPTY_BLOB, "config", OCI_EMPTY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class ArtifactOptions:
     artifact_type: str = ""  # "": that of an unknown artifact
     annotations: Mapping[str, str] = field(default_factory=dict)
     subject: Descriptor | None = None  # the manifest to which it is attached
+    config: ArtifactFile | None = None  # None: the empty config
 
     def __post_init__(self) -> None:
         """Check the fields, before anything is uploaded.
@@ -58,6 +62,8 @@ class ArtifactOptions:
         """
         check_media_type("artifact type", self.artifact_type or UNKNOWN_ARTIFACT)
         check_annotations(self.annotations)
+        if self.config is not None and self.config.path is not None and self.config.path.is_dir():
+            raise UsageError(f"the config {self.config.path} is a directory", remedy="give a file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +87,8 @@ class ArtifactPusher:
         """
         with contextlib.ExitStack() as stack:
             uploads = [self._start(file, store, stack) for file in files]
-            empty = memory_source(EMPTY_BLOB, "config", digest=EMPTY_CONFIG.digest)
-            config = self.blobs.start_push_source(empty, store)
+            chosen = options.config or EMPTY_CONFIG_FILE
+            config, _ = self._start(chosen, store, stack)
             layers = []
             for file, (upload, content_digest) in zip(files, uploads, strict=True):
                 blob = wait_for(upload, self.context.cancel)
@@ -91,12 +97,17 @@ class ArtifactPusher:
                 )
                 annotations = {**layer.annotations, **file.annotations}
                 layers.append(replace(layer, annotations=dict(sorted(annotations.items()))))
-            wait_for(config, self.context.cancel)
+            config_blob = wait_for(config, self.context.cancel)
         manifest = build_manifest(
             layers,
             artifact_type=options.artifact_type,
             annotations=options.annotations,
             subject=options.subject,
+            config=replace(
+                config_blob,
+                media_type=chosen.media_type or UNKNOWN_CONFIG,
+                annotations=dict(sorted(chosen.annotations.items())),
+            ),
         )
         put_manifest(store, manifest, reference)
         return PushedArtifact(manifest.descriptor, manifest.artifact_type, tuple(layers))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from concil.errors import ConcilError, UsageError, safe_repr
 from concil.oci.address import LayoutAddress, parse_address
 from concil.oci.platform import Platform
+from concil.plan.formats.toml_document import find_line, parse_document
 from concil.plan.formats.toml_hosts import HOSTS_TABLE, parse_host_limits
 from concil.plan.formats.unknown_field import unknown_field_remedy
 from concil.plan.rule import ParsedPlan, Rule
@@ -18,7 +18,6 @@ from concil.plan.versions import VersionRange
 from concil.runtime.suggestions import did_you_mean
 
 _TABLE = "mirror"
-_DEEP_KEY = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){100}")
 _HEADER = re.compile(r"\s*\[\[\s*mirror\s*\]\]")
 
 
@@ -31,23 +30,12 @@ def parse_plan(text: str, name: str) -> ParsedPlan:
         UsageError: it is not TOML, or a field is unknown, missing or of the wrong type; the
             message names file, line and field.
     """
-    remedy = "a plan is TOML: see docs/plans.md"
-    # tomllib needs minutes for a key of a hundred thousand parts.
-    deep_key = _DEEP_KEY.search(text)
-    if deep_key is not None:
-        line = text.count("\n", 0, deep_key.start()) + 1
-        raise UsageError(f"{name}:{line}: a key is nested too deeply", remedy=remedy)
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{name}: {error}", remedy=remedy) from error
-    except RecursionError as error:
-        raise UsageError(f"{name}: it is nested too deeply", remedy=remedy) from error
+    document = parse_document(text, name, "a plan is TOML: see docs/plans.md")
     tables = document.pop(_TABLE, [])
     hosts = parse_host_limits(document.pop(HOSTS_TABLE, {}), text, name)
     for key in document:
         raise UsageError(
-            f"{name}:{_find_line(text, key)}: unknown field {safe_repr(key)}",
+            f"{name}:{find_line(text, key)}: unknown field {safe_repr(key)}",
             remedy=" ".join(
                 filter(
                     None,
@@ -144,11 +132,6 @@ class _MirrorTable:
         lines = (n for n, line in enumerate(self._lines, self._first_line) if pattern.match(line))
         location = f"{self._file_name}:{next(lines, self._first_line)}"
         return UsageError(f"{location}: {safe_repr(key)}: {message}", remedy=remedy)
-
-
-def _find_line(text: str, key: str) -> int:
-    pattern = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}\b")
-    return next((n for n, line in enumerate(text.splitlines(), 1) if pattern.match(line)), 1)
 
 
 def _parse_string(value: Any) -> str:  # noqa: ANN401 - whatever TOML gives

@@ -311,7 +311,7 @@ class RegistryBlobWriter:
         if isinstance(decision, Monolithic) or not decision.is_session_gone:
             session.cancel()  # it is not used again, and some registries limit open sessions
         self._session = None
-        raise SessionLost(f"{self._name}: starting over: {error}") from error
+        raise SessionLost(f"{self._name}: starting over: {error.reason or error}") from error
 
     def _offset_after_refusal(self, error: StatusError, session: UploadSession) -> int | None:
         """Request the offset of the session after a 416; None: another status, or it is gone."""

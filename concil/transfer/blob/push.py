@@ -18,6 +18,7 @@ from concil.oci.digest import repeated_mismatch
 from concil.oci.manifest import Digest
 from concil.progress.events import Meter, State
 from concil.retry import ProgressRetry
+from concil.runtime.quantities import format_size
 from concil.store.protocols import BlobWriter, DigestRequired
 from concil.transfer.blob.request_body import ChunkBody
 from concil.transfer.blob.resuming_reader import ResumingReader
@@ -107,9 +108,18 @@ class BlobUpload:
 
     def _resume(self) -> None:
         """Continue the hash of an earlier process, or verify the source, if it sent some bytes."""
-        offset = self._writer.offset
-        self._meter.report_resume(offset)
-        saved_state = self._journal_entry.state if offset else None
+        offset, saved_state = self._writer.offset, self._journal_entry.state
+        if offset:
+            self._meter.report_resume(offset)
+        elif saved_state is not None and saved_state.offset:
+            name = self._source.digest or self._source.name
+            logger.warning(
+                "the registry dropped the upload session of %s: starting again; %s had been sent",
+                name,
+                format_size(saved_state.offset),
+            )
+            self._report_restart("session lost")
+        saved_state = saved_state if offset else None
         hash_state = saved_state.hash_state if saved_state else ""
         self._verification.resume(self._reader, offset, hash_state)
         self._verify_unread_bytes()

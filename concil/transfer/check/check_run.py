@@ -56,7 +56,7 @@ class CheckRun:
             if self._repairer is not None and result.condition is not Condition.OK:
                 result = self._repairer.repair(job, result)
         except ConcilError as error:
-            self._emit(job, State.FAILED, 0, str(error))
+            self._emit(job, State.FAILED, 0, error.summary)
             raise
         state = State.FAILED if result.state is State.WAITING else result.state
         names = job.source_name, job.destination_name

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import oras.client
 import pytest
+import requests
 
 from concil.server import EmbeddedRegistry
 from tests.cli.runner import PATIENCE, Cli, Program, assert_fails
@@ -275,3 +276,131 @@ def test_oras_pulls_what_concil_pushes_and_the_reverse(
         assert {path: entry[:3] for path, entry in found.items()} == {
             path: entry[:3] for path, entry in made.items()
         }
+
+
+ANNOTATIONS = {
+    "$config": {"c": "of the config"},
+    "$manifest": {"org.opencontainers.image.created": "2026-01-31T12:00:00Z", "m": "a <b>"},
+    "config.json": {"f": "of the file"},
+}
+
+
+def test_config_and_annotation_file_are_in_the_manifest(
+    cli_here: Cli, registry: EmbeddedRegistry, here: Path
+) -> None:
+    (here / "annotations.json").write_text(json.dumps(ANNOTATIONS))
+    (here / "c.json").write_bytes(b"[1]")
+    words = ("--config=c.json:application/vnd.c+json", "--annotation-file=annotations.json")
+
+    result = cli_here("push", *words, "config.json", "with:colon", f"{registry.host}/a:1")
+
+    assert result.code == 0, result.err
+    document = json.loads(get_manifest(registry.url, "a", "1"))
+    assert "artifactType" not in document
+    assert document["config"] == {
+        "mediaType": "application/vnd.c+json",
+        "digest": digest_of(b"[1]"),
+        "size": 3,
+        "annotations": ANNOTATIONS["$config"],
+    }
+    assert get_blob(registry.url, "a", digest_of(b"[1]")) == b"[1]"
+    assert document["annotations"] == ANNOTATIONS["$manifest"]
+    titles = "org.opencontainers.image.title"
+    assert [layer["annotations"] for layer in document["layers"]] == [
+        {"f": "of the file", titles: "config.json"},
+        {titles: "with:colon"},
+    ]
+
+
+def test_a_config_needs_no_files(cli_here: Cli, registry: EmbeddedRegistry, here: Path) -> None:
+    del here
+    result = cli_here("push", "--config=config.json", f"{registry.host}/a:1")
+
+    assert result.code == 0, result.err
+    document = json.loads(get_manifest(registry.url, "a", "1"))
+    assert document["config"]["mediaType"] == "application/vnd.unknown.config.v1+json"
+    assert document["layers"] == []
+
+
+def test_annotations_of_no_file_are_pointed_out(
+    cli_here: Cli, registry: EmbeddedRegistry, here: Path
+) -> None:
+    (here / "annotations.json").write_text('{"confog.json": {"a": "b"}}')
+    words = ("--annotation-file=annotations.json", "config.json", f"{registry.host}/a:1")
+
+    result = cli_here("push", *words)
+
+    assert result.code == 0
+    assert "not used: 'confog.json'; did you mean config.json?" in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--annotation-file=gone.json",), 1, "gone.json"),
+        (("--annotation-file=with:colon",), 2, "with:colon: not JSON"),
+        (("--annotation-file=list.json",), 2, "list.json is not an annotation file"),
+        (("--annotation-file=number.json",), 2, "'$manifest': not an object"),
+        (("--annotation-file=value.json",), 2, "'$manifest': not an annotation: 'a'"),
+        (("--annotation-file=twice.json",), 2, "twice.json"),
+        (("--annotation-file=ok.json", "--annotation=a=b"), 2, "exclude each other"),
+        (("--config=gone.json",), 2, "gone.json"),
+        (("--config=model",), 2, "is a directory"),
+        (("--config=-",), 2, "cannot be standard input"),
+        (("--config=config.json:nonsense",), 2, "not a media type"),
+    ],
+)
+def test_configs_and_annotations_that_make_no_sense(  # noqa: PLR0917  # fixtures
+    cli_here: Cli,
+    registry: EmbeddedRegistry,
+    here: Path,
+    words: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    for name, text in (
+        ("list", "[]"),
+        ("number", '{"$manifest": 3}'),
+        ("value", '{"$manifest": {"a": 3}}'),
+        ("twice", '{"a": {}, "a": {}}'),
+        ("ok", "{}"),
+    ):
+        (here / f"{name}.json").write_text(text)
+
+    assert_fails(cli_here("push", *words, "config.json", f"{registry.host}/a:1"), code, message)
+    assert requests.get(f"{registry.url}/v2/a/tags/list", timeout=PATIENCE).status_code == 404
+
+
+def test_an_index_of_artifacts_names_its_platforms(
+    cli_here: Cli, registry: EmbeddedRegistry, here: Path
+) -> None:
+    config_type = "application/vnd.oci.image.config.v1+json"
+    entries = []
+    for name in ("amd64", "arm64"):
+        platform = {"architecture": name, "os": "linux"}
+        (here / "platform.json").write_text(json.dumps(platform))
+        words = (f"--config=platform.json:{config_type}", "config.json")
+        pushed = cli_here("push", *words, f"{registry.host}/a:{name}", "--format=json")
+        document = json.loads(pushed.out)
+        entries.append({k: document[k] for k in ("mediaType", "digest", "size")})
+        entries[-1]["platform"] = platform
+    index = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": entries,
+    }
+    (here / "index.json").write_text(json.dumps(index))
+    assert cli_here("manifest", "push", "index.json", f"{registry.host}/a:all").code == 0
+    address = f"{registry.host}/a:all"
+
+    refused = cli_here("pull", address, "-o", "none")
+    pulled = cli_here("pull", "--platform=linux/arm64", address, "-o", "out")
+    single = cli_here("pull", "--platform=linux/amd64", f"{registry.host}/a:amd64", "-o", "one")
+    other = cli_here("pull", "--platform=linux/arm64", f"{registry.host}/a:amd64", "-o", "none")
+
+    platforms = "an index of 2 artifacts, for linux/amd64, linux/arm64; "
+    assert_fails(refused, 1, platforms, "--platform")
+    assert pulled.code == single.code == 0
+    assert pulled.lines == ["out/config.json"]
+    assert_fails(other, 4, "linux/arm64")
+    assert not (here / "none").exists()

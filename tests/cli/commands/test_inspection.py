@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,41 @@ def size_of(*images: object) -> int:
             sizes[below.digest] = len(below.manifest)
             sizes |= {digest: len(blob) for digest, blob in below.blobs.items()}
     return sum(sizes.values())
+
+
+class HoldsTags(RegistryBehavior):
+    """Answers requests for some tags only once the test allows it."""
+
+    def __init__(self, first_held: str) -> None:
+        self.first_held = first_held
+        self.is_released = threading.Event()
+
+    def before_request(self, request: Request) -> Response | None:
+        _, found, tag = request.path.rpartition("/manifests/")
+        if found and self.first_held <= tag < "v999":
+            assert self.is_released.wait(PATIENCE)
+        return None
+
+
+def test_a_long_table_is_printed_while_it_is_read(program: Program, tmp_path: Path) -> None:
+    tags = [f"v{number:03}" for number in range(1, 61)]
+    write_layout(tmp_path / "layout", {f"app:{tag}": OTHER for tag in tags})
+    behavior = HoldsTags("v051")
+    with EmbeddedRegistry(tmp_path / "layout", behavior=behavior) as registry:
+        running = program.start("ls", "-l", f"{registry.host}/app")
+        with running:
+            assert running.stdout is not None
+            first = [running.stdout.readline().decode() for _ in range(51)]
+            behavior.is_released.set()
+            rest = running.stdout.read().decode().splitlines()
+            assert running.stderr is not None
+            assert running.stderr.read() == b""
+
+    assert running.returncode == 0
+    assert first[0].split() == ["TAG", "DIGEST", "SIZE", "CREATED", "PLATFORMS"]
+    rows = [*first[1:], *rest]
+    assert [row.split()[0] for row in rows] == tags
+    assert {row.index("sha256:") for row in rows} == {first[0].index("DIGEST")}
 
 
 class TestLs:

@@ -85,6 +85,23 @@ def test_different_reasons_are_lines_of_their_own(
     assert result.out.startswith(f"{COUNT + 4} images: {COUNT} copied, 0 up to date, 4 failed")
 
 
+def test_in_a_log_each_failure_is_a_short_line_and_each_reason_a_long_one_at_the_end(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    names = [f"{registry.url}/team/none{n}:v1" for n in range(COUNT)]
+    (tmp_path / "list").write_text("".join(f"{name}\n" for name in names))
+
+    result = cli("mirror", "--progress=plain", tmp_path / "list", f"{registry.url}/m")
+
+    *lines, last = result.err.splitlines()
+    assert sorted(lines) == sorted(f"failed      {name}: 404 Not Found" for name in names)
+    assert last == (
+        f"concil: failed: {COUNT} images ({', '.join(names[:3])} and {COUNT - 3} more): "
+        f"{registry.host}: 404 Not Found: MANIFEST_UNKNOWN; check the tag or digest; "
+        "then run the same command again"
+    )
+
+
 def test_equal_statuses_are_one_line_whatever_the_registry_adds(
     cli: Cli, images: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import requests
 
 from concil import Engine
 from concil.server import EmbeddedRegistry, Request, Response
-from tests.cli.runner import Cli
+from tests.cli.runner import PATIENCE, Cli, Program
 from tests.personalities.distribution import Distribution3
-from tests.support.images import make_image, put_image
+from tests.support.images import make_image, put_image, write_layout
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +55,39 @@ def test_all_pages_of_tags_are_listed(
     result = cli("tags", *options, form.format(source.host))
 
     assert (result.code, result.lines, result.err) == (0, TAGS, "")
+
+
+class HoldsPages(ShortPages):
+    """Answers for a further page only once the test allows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_released = threading.Event()
+
+    def before_request(self, request: Request) -> Response | None:
+        if request.query_value("last"):
+            assert self.is_released.wait(PATIENCE)
+        return super().before_request(request)
+
+
+@pytest.mark.parametrize("verb", ["tags", "ls"])
+def test_tags_are_printed_while_the_list_is_read(
+    program: Program, tmp_path: Path, verb: str
+) -> None:
+    behavior = HoldsPages()
+    write_layout(tmp_path / "held", {f"app:{tag}": IMAGE for tag in TAGS})
+    with (
+        EmbeddedRegistry(tmp_path / "held", behavior=behavior) as registry,
+        program.start(verb, f"{registry.host}/app") as running,
+    ):
+        assert running.stdout is not None
+        first = [running.stdout.readline().decode().strip() for _ in range(PAGE)]
+        behavior.is_released.set()
+        rest = running.stdout.read().decode().split()
+        assert running.stderr is not None
+        assert running.stderr.read() == b""
+
+    assert first + rest == TAGS
 
 
 class ManyTags(Distribution3):

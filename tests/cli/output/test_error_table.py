@@ -166,6 +166,16 @@ def wrong_field(p: Provoker) -> Outcome:
     return p.cli("mirror", plan, "b.example/y")
 
 
+def wrong_key(p: Provoker) -> Outcome:
+    p.monkeypatch.setenv("CONCIL_CONFIG", str(p.file("config.toml", "retry = 1\njobz = 3\n")))
+    return p.cli("digest", "a.example/x:1")
+
+
+def wrong_variable(p: Provoker) -> Outcome:
+    p.monkeypatch.setenv("CONCIL_JOBS", "many")
+    return p.cli("digest", "a.example/x:1")
+
+
 def equal_targets(p: Provoker) -> Outcome:
     images = p.file("list", "a.example/x:1 -> z:1\na.example/y:1 -> z:1\n")
     return p.cli("mirror", images, "b.example/y")
@@ -186,6 +196,8 @@ PROVOKE: dict[str, Callable[[Provoker], Outcome]] = {
     "directory of skopeo": simply("copy", "a", "dir:x"),
     "architecture in place of a platform": simply("digest", "--platform=amd64", "a"),
     "misspelt field of a plan": wrong_field,
+    "misspelt key of the config file": wrong_key,
+    "wrong value of a variable": wrong_variable,
     "two lines with one target": equal_targets,
     "tag does not exist": simply("manifest", "{host}/app:none"),
     "repository does not exist": simply("tags", "{host}/none"),

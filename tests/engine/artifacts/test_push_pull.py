@@ -335,8 +335,8 @@ def test_image_is_no_artifact(
 
     with pytest.raises(ContentError, match="no files"):
         engine.pull_files(address, tmp_path / "out")
-    with pytest.raises(NotFound):
-        engine.pull_files(address, tmp_path / "out", platform="linux/amd64")
+    with pytest.raises(NotFound, match="no image for linux/s390x"):
+        engine.pull_files(address, tmp_path / "out", platform="linux/s390x")
 
 
 def test_attached_files_are_listed_and_pulled(

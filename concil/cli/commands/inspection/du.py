@@ -43,7 +43,7 @@ def run(command: CommandContext) -> int:
     plan = loader.load_plan(arguments.addresses[0]) if _is_plan(arguments.addresses) else None
     endpoints = build_endpoints(arguments)
     if plan is not None:
-        arguments.hosts = plan.host_limits
+        settings.add_host_limits(arguments, plan.host_limits)
         endpoints = replace(endpoints, tls_by_host=plan.tls_by_host)
     with open_engine(command, endpoints, journal=Journal(None)) as engine:
         usage = engine.disk_usage(_images(arguments, engine, plan))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from concil.cli.context import CommandContext
 from concil.cli.open_engine import open_engine
 from concil.cli.output import results
 from concil.cli.output.errors import DONE, PARTIAL_FAILURE, describe_error
-from concil.cli.output.tables import print_table
+from concil.cli.output.tables import stream_table
 from concil.engine.engine import Engine
 from concil.engine.images.tags import TagDetails
 from concil.errors import UsageError
@@ -71,22 +72,30 @@ def _print_names(output_format: str, kind: str, names: Any, owner: str) -> int: 
 
 
 def _print_details(command: CommandContext, engine: Engine, owner: str) -> int:
-    details = list(engine.describe_tags(command.arguments.address))
+    details = engine.describe_tags(command.arguments.address)
     if command.arguments.format == "json":
-        results.print_json({"name": owner, "tags": [_to_json(tag) for tag in details]})
-    else:
-        rows = [
-            (
-                tag.tag,
-                tag.digest[:19] or "-",
-                "-" if tag.error else format_size(tag.size),
-                tag.created[:19] or "-",
-                describe_error(tag.error) if tag.error else ",".join(tag.platforms) or "-",
-            )
-            for tag in details
-        ]
-        print_table(("TAG", "DIGEST", "SIZE", "CREATED", "PLATFORMS"), rows, "SIZE")
-    return PARTIAL_FAILURE if any(tag.error for tag in details) else DONE
+        tags = list(details)
+        results.print_json({"name": owner, "tags": [_to_json(tag) for tag in tags]})
+        return PARTIAL_FAILURE if any(tag.error for tag in tags) else DONE
+    failed: list[str] = []
+
+    def rows() -> Iterator[Sequence[str]]:
+        for tag in details:
+            failed.extend([tag.tag] if tag.error else [])
+            yield _to_row(tag)
+
+    stream_table(("TAG", "DIGEST", "SIZE", "CREATED", "PLATFORMS"), rows(), "SIZE")
+    return PARTIAL_FAILURE if failed else DONE
+
+
+def _to_row(tag: TagDetails) -> Sequence[str]:
+    return (
+        tag.tag,
+        tag.digest[:19] or "-",
+        "-" if tag.error else format_size(tag.size),
+        tag.created[:19] or "-",
+        describe_error(tag.error) if tag.error else ",".join(tag.platforms) or "-",
+    )
 
 
 def _to_json(tag: TagDetails) -> dict[str, object]:

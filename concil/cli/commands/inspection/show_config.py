@@ -29,8 +29,12 @@ _FIELDS = (
 
 
 def run(command: CommandContext) -> int:
-    """Print the config of an image, or of one platform of an index."""
+    """Print the config of an image, or of one platform of an index; or the settings of concil."""
     arguments = command.arguments
+    if arguments.address == "show":
+        from concil.cli.commands.inspection import show_settings  # noqa: PLC0415  # not an image
+
+        return show_settings.run(command)
     platform = single_platform(command)
     with open_engine(command, journal=Journal(None)) as engine:
         config = engine.read_config(
