@@ -22,6 +22,8 @@ class Shutdown:
         """Create it without a request."""
         self.event = threading.Event()
         self.grace_period = SHORT_GRACE_PERIOD  # seconds until the program exits without waiting
+        # What SIGHUP does in place of ending the command; called by the signal handler.
+        self.on_hangup: Callable[[], object] | None = None
         self._lock = threading.Lock()  # guards the lists below
         self._callbacks: list[Callable[[], object]] = []
         self._exit_callbacks: list[Callable[[], object]] = []

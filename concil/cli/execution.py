@@ -18,7 +18,7 @@ from concil.errors import StoreError
 
 def execute(command: Callable[..., int], arguments: argparse.Namespace) -> int:
     """Run a command and return its exit code; errors are printed in one line."""
-    display = open_display(_progress_mode(arguments), sys.stderr)
+    display = open_display(progress_mode(arguments), sys.stderr)
     try:
         with logs.log_to_display(display, verbose=arguments.verbose, quiet=arguments.quiet):
             code = _run(command, arguments, display)
@@ -46,7 +46,8 @@ def _run(command: Callable[..., int], arguments: argparse.Namespace, display: Di
         return run_interruptibly(command, CommandContext(arguments, display))
 
 
-def _progress_mode(arguments: argparse.Namespace) -> str:
+def progress_mode(arguments: argparse.Namespace) -> str:
+    """Return the mode of the display that the options ask for."""
     mode: str | None = getattr(arguments, "progress", "none")
     return mode or ("none" if arguments.quiet else "auto")
 

@@ -50,6 +50,9 @@ def run_interruptibly(function: CommandFunction, command: CommandContext) -> int
         events.put("ended")
 
     def note(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and command.shutdown.on_hangup is not None:
+            command.shutdown.on_hangup()
+            return
         events.put(_AGAIN if number == signal.SIGINT else _SECOND_SIGNAL)
 
     thread = threading.Thread(target=run, name="concil-command", daemon=True)

@@ -22,7 +22,7 @@ LAYERS = (
     ("transfer",),
     ("plan",),
     ("engine",),
-    ("dockerhub", "report", "display", "server"),
+    ("dockerhub", "report", "display", "server", "service"),
     ("cluster",),
     ("cli",),
     ("__main__",),
@@ -32,7 +32,9 @@ SUBLAYERS = {
     "transfer": ("blob", "image", "check", "mirror", "fan_out"),
 }
 # Packages of one row that must not import each other.
-APART = frozenset({"dockerhub", "report", "display", "server", "fs", "ratelimit", "progress"})
+APART = frozenset(
+    {"dockerhub", "report", "display", "server", "service", "fs", "ratelimit", "progress"}
+)
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The engine is tested on stores in memory: it may not know the real ones.
 TRANSFER_MAY_IMPORT = ("concil.store.protocols", "concil.store.base_store")
@@ -42,6 +44,7 @@ SOLE_IMPORTERS = {
     "tqdm": "concil.display",
     "yaml": "concil.plan.formats.yaml_nodes",
     "argcomplete": "concil.cli",
+    "cronsim": "concil.service.run_times",
     "dask": "concil.cluster",
     "distributed": "concil.cluster",
     "backports": "concil.store.archive.decompress",
@@ -49,6 +52,7 @@ SOLE_IMPORTERS = {
 }
 THIRD_PARTY = {
     "argcomplete",
+    "cronsim",
     "requests",
     "urllib3",
     "tenacity",

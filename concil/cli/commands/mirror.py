@@ -38,26 +38,45 @@ from concil.engine.processes.process_settings import check_destination, count_pr
 from concil.errors import UsageError
 from concil.oci.address import DOCKER_ARCHIVE, LayoutAddress, parse_address
 from concil.plan import loader
-from concil.plan.expand import PlanExpansion
+from concil.plan.expand import ListTags, PlanExpansion
 from concil.plan.load_baseline import load_baseline
 from concil.plan.prune_ledger import PruneLedger
 from concil.plan.retry_failed import FailedImages
-from concil.plan.rule import Rule
-from concil.plan.target_names import DestinationPrefix
+from concil.plan.rule import ParsedPlan, Rule
 from concil.report.timeline import Timeline
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 
 
 def run(command: CommandContext) -> int:
-    """Mirror the images of a plan; failures are printed at the end."""
+    """Mirror the images of a plan once. See `mirror_service` for a schedule."""
+    arguments = command.arguments
+    if arguments.jitter is not None:
+        raise UsageError(
+            "--jitter delays the runs of a schedule, and there is none",
+            remedy="add --every or --cron, or omit --jitter",
+        )
+    settings.may_overwrite(arguments)  # refuses contradictions before anything is read
+    parse_destination(arguments)
+    return run_once(command, loader.load_plan(arguments.plan))
+
+
+def run_once(
+    command: CommandContext,
+    plan: ParsedPlan,
+    failed: FailedImages | None = None,
+    on_outcome: Callable[[Outcome], object] | None = None,
+) -> int:
+    """Mirror the images of a plan; failures are printed at the end.
+
+    Args:
+        failed: only these images of the plan; None: all, or those of ``--retry-failed``.
+        on_outcome: called with each outcome.
+    """
     arguments = command.arguments
     began = time.monotonic()
     report_paths = [Path(name) for name in arguments.report]
-    settings.may_overwrite(arguments)  # refuses contradictions before anything is read
     with contextlib.ExitStack() as stack:
-        destination_prefix = parse_destination(arguments)
-        plan = loader.load_plan(arguments.plan)
         arguments.hosts = plan.host_limits
         timeline = Timeline() if any(map(is_html, report_paths)) else None
         if timeline is not None:
@@ -67,7 +86,11 @@ def run(command: CommandContext) -> int:
         if arguments.since:
             endpoints = replace(endpoints, baseline=load_baseline(arguments.since))
         engine = stack.enter_context(open_engine(command, endpoints, observer=timeline))
-        expansion = _create_expansion(arguments, engine, plan.rules, destination_prefix)
+        expansion = create_expansion(
+            arguments, plan.rules, engine.list_tags, engine.list_repositories
+        )
+        if failed is not None:
+            _restrict_to_failed(expansion, failed)
         if not expansion.rules and arguments.retry_failed is not None:
             results.print_line(f"no image failed in {single_line(arguments.retry_failed)}")
             return DONE
@@ -84,28 +107,40 @@ def run(command: CommandContext) -> int:
             mirror = partial(engine.mirror, dry_run=True)
         elif arguments.dask is not None:
             mirror = stack.enter_context(connect_cluster(command, endpoints, timeline)).mirror
-        report = _mirror(command, mirror, expansion, reports)
+        report = _mirror(command, mirror, expansion, reports, on_outcome)
         pruned = _prune(command, engine, expansion, reports)
     command.display.close()
+    _print_end(command, report, expansion, probes, reports, pruned, time.monotonic() - began)
+    code = mirror_exit_code(report, [error for _, error in expansion.failures])
+    if code == DONE and pruned.errors:
+        return PARTIAL_FAILURE
+    return FAILED if code == DONE and reports.errors else code
+
+
+def _print_end(  # noqa: PLR0913, PLR0917 - what a run leaves
+    command: CommandContext,
+    report: MirrorReport,
+    expansion: PlanExpansion,
+    probes: list[MirrorItem],
+    reports: Reports,
+    pruned: PruneTotals,
+    seconds: float,
+) -> None:
+    """Print the failures, and the summary."""
+    arguments = command.arguments
     json_reports = [name for name in arguments.report if not is_html(Path(name))]
-    report_errors = [f"concil: {describe_error(error)}" for error in reports.errors]
     for line in [
         *failure_lines(report, probes, "" if arguments.dry_run else retry_hint(json_reports)),
         *listing_failure_lines(expansion),
         *pruned.failure_lines(),
-        *report_errors,
+        *(f"concil: {describe_error(error)}" for error in reports.errors),
     ]:
         command.display.write(line, "error")
-    if not arguments.quiet:
-        line = summary(report, time.monotonic() - began, pruned.removed_count)
-        line += "; ended early by --fail-fast" * reports.has_ended_early
-        results.print_line(
-            preview_summary(report, pruned.removed_count) if arguments.dry_run else line
-        )
-    code = mirror_exit_code(report, [error for _, error in expansion.failures])
-    if code == DONE and pruned.errors:
-        return PARTIAL_FAILURE
-    return FAILED if code == DONE and report_errors else code
+    if arguments.quiet:
+        return
+    line = summary(report, seconds, pruned.removed_count)
+    line += "; ended early by --fail-fast" * reports.has_ended_early
+    results.print_line(preview_summary(report, pruned.removed_count) if arguments.dry_run else line)
 
 
 def _check_plan(arguments: argparse.Namespace, expansion: PlanExpansion) -> list[MirrorItem]:
@@ -123,12 +158,15 @@ def _mirror(
     mirror: Callable[..., MirrorReport],
     expansion: PlanExpansion,
     reports: Reports,
+    on_outcome: Callable[[Outcome], object] | None,
 ) -> MirrorReport:
     """Copy the images, or preview them, and report each outcome."""
     arguments = command.arguments
 
     def note(outcome: Outcome) -> None:
         reports.add(outcome)
+        if on_outcome is not None:
+            on_outcome(outcome)
         if arguments.dry_run:
             print_preview(outcome)
         if outcome.result is not None:
@@ -163,11 +201,11 @@ def _prune(
     return prune_destinations(command, engine, expansion.ledger, reports)
 
 
-def _create_expansion(
+def create_expansion(
     arguments: argparse.Namespace,
-    engine: Engine,
     rules: tuple[Rule, ...],
-    destination_prefix: DestinationPrefix | None,
+    list_tags: ListTags,
+    list_repositories: ListTags,
 ) -> PlanExpansion:
     """Return the images of the plan: restricted to failed ones, or with a ledger for pruning."""
     if arguments.prune or arguments.prune_all:
@@ -175,13 +213,13 @@ def _create_expansion(
     platforms = settings.parse_platforms(arguments)
     expansion = PlanExpansion(
         rules,
-        engine.list_tags,
-        destination_prefix,
+        list_tags,
+        parse_destination(arguments),
         platforms,
         arguments.referrers,
         ForeignLayers(arguments.foreign_layers),
         arguments.recheck,
-        list_repositories=engine.list_repositories,
+        list_repositories=list_repositories,
         overwrite=settings.may_overwrite(arguments),
     )
     if arguments.retry_failed is not None:
@@ -190,7 +228,15 @@ def _create_expansion(
                 "--retry-failed skips parts of the plan, and therefore cannot prune",
                 remedy="omit --prune, or mirror the whole plan",
             )
-        _restrict_to_failed(expansion, Path(arguments.retry_failed))
+        expansion.check()  # checks all rules, not only those that failed
+        failures = FailedImages.from_report(Path(arguments.retry_failed))
+        _restrict_to_failed(expansion, failures)
+        if failures and not expansion.rules:
+            raise UsageError(
+                "the plan contains none of the images that failed in "
+                f"{single_line(arguments.retry_failed)}",
+                remedy="give the report of a run of this plan",
+            )
     elif any(rule.prune for rule in rules):
         expansion.check()
         expansion.ledger = PruneLedger(
@@ -199,17 +245,11 @@ def _create_expansion(
     return expansion
 
 
-def _restrict_to_failed(expansion: PlanExpansion, report: Path) -> None:
-    """Restrict the plan to the failures of a report."""
-    expansion.check()  # checks all rules, not only those that failed
-    failures = FailedImages.from_report(report)
+def _restrict_to_failed(expansion: PlanExpansion, failures: FailedImages) -> None:
+    """Restrict the plan to images that failed; nothing is pruned."""
     expansion.rules = tuple(failures.filter_rules(expansion.rules))
     expansion.image_filter = failures.is_failed
-    if failures and not expansion.rules:
-        raise UsageError(
-            f"the plan contains none of the images that failed in {single_line(str(report))}",
-            remedy="give the report of a run of this plan",
-        )
+    expansion.ledger = None
 
 
 def _check_processes(arguments: argparse.Namespace, items: Iterable[MirrorItem]) -> None:

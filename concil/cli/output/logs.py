@@ -39,7 +39,7 @@ class _DisplayHandler(logging.Handler):
 
 @contextlib.contextmanager
 def log_to_display(display: Display, *, verbose: int, quiet: bool) -> Iterator[None]:
-    """Write the package's log records to ``display`` in the ``with`` block.
+    """Write the package's log records to ``display``, and no other one, in the ``with`` block.
 
     Only concil's own: urllib3 logs full URLs, whose queries hold secrets.
     """
@@ -47,6 +47,9 @@ def log_to_display(display: Display, *, verbose: int, quiet: bool) -> Iterator[N
     logger = logging.getLogger("concil")
     previous_level, previous_propagate = logger.level, logger.propagate
     handler = _DisplayHandler(display, tracebacks=level == logging.DEBUG)
+    replaced = [each for each in logger.handlers if isinstance(each, _DisplayHandler)]
+    for each in replaced:
+        logger.removeHandler(each)
     logger.addHandler(handler)
     logger.setLevel(level)
     logger.propagate = False
@@ -54,5 +57,7 @@ def log_to_display(display: Display, *, verbose: int, quiet: bool) -> Iterator[N
         yield
     finally:
         logger.removeHandler(handler)
+        for each in replaced:
+            logger.addHandler(each)
         logger.setLevel(previous_level)
         logger.propagate = previous_propagate

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
+from argparse import Action, ArgumentTypeError
 
 from concil.cli.options import common, progress, referrers
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
+    from typing import Any
 
 MAX_PROCESSES = 256
 _DESCRIPTION = """\
@@ -71,12 +73,52 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="copy only the images that failed, or were not tried, in the run of this report",
     )
     _add_prune_options(parser)
+    _add_schedule_options(parser)
     common.add_platform(parser, "copy only these platforms of each index")
     referrers.add_options(parser)
     referrers.add_no_clobber(parser)
     progress.add_options(parser)
     common.add_registry(parser, sides=("src", "dest"))
     parser.set_defaults(command="concil.cli.commands.mirror:run")
+
+
+def _add_schedule_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a service."""
+    group = parser.add_argument_group("service")
+    times = group.add_mutually_exclusive_group()
+    times.add_argument(
+        "--every",
+        metavar="TIME",
+        action=_Schedule,
+        help="run now, and again at this interval, until SIGTERM or Ctrl-C: 90s, 10m, 1h30m, 1d",
+    )
+    times.add_argument(
+        "--cron",
+        metavar="LINE",
+        action=_Schedule,
+        help='run at the times of a cron line, for example "*/10 * * * *"; needs concil[service]',
+    )
+    group.add_argument(
+        "--jitter",
+        metavar="TIME",
+        help="delay each run by a random time of at most TIME (default: a tenth of the interval, "
+        "at most 1m)",
+    )
+
+
+class _Schedule(Action):
+    """Stores when the mirror runs, and chooses the command that runs it again and again."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - the signature of argparse
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Store the value."""
+        setattr(namespace, self.dest, values)
+        namespace.command = "concil.cli.commands.mirror_service:run"
 
 
 def _parse_processes(text: str) -> int | str:

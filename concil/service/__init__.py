@@ -1,0 +1,1 @@
+"""A mirror that runs again and again: when it runs, what is retried, and what it reads."""
