@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from concil.engine.artifacts.files import FileLike, to_file, to_files
@@ -104,11 +105,11 @@ class ArtifactMethods:
                 "no artifact type is given", remedy="give one, such as application/spdx+json"
             )
         config_file = None if config is None else to_file("config", config)
+        chosen = ArtifactOptions(artifact_type, dict(annotations or {}), config=config_file)
         address = parse_address(arguments.check_str("subject", subject))
         with call_scope(cancel):
             _, descriptor = self._read_manifest(address, platform)
-        options = ArtifactOptions(artifact_type, dict(annotations or {}), descriptor, config_file)
-        return self._push(files, address, "", options, cancel)
+        return self._push(files, address, "", replace(chosen, subject=descriptor), cancel)
 
     def pull_files(
         self,
