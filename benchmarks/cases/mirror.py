@@ -20,6 +20,7 @@ PARALLEL = 4  # of the peers
 FOLDER = "mirror"  # of all repositories
 TARGET = "target"  # where the copies are
 MANY_JOBS, REGSYNC = f"concil -j{JOBS}", f"regsync x{PARALLEL}"
+TWO_PROCESSES = "concil --processes 2"
 CRANE = f"crane -P{PARALLEL}"  # so many processes at the same time, one for each image
 CRANE_ALL = f"{CRANE} -a"  # likewise, one for each repository
 
@@ -76,6 +77,7 @@ def mirror_commands(
     return {
         "concil": ours,
         MANY_JOBS: (*ours, "--jobs", str(JOBS)),
+        TWO_PROCESSES: (*ours, "--jobs", str(JOBS), "--processes", "2"),
         REGSYNC: _regsync(directory, hosts, repositories, target),
         CRANE: _crane(directory, hosts, [f"{name}:{tag}" for name, tag in names], target),
         CRANE_ALL: _crane(directory, hosts, list(repositories), target, "--all-tags"),
