@@ -6,12 +6,15 @@ import copy
 import dataclasses
 import inspect
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import concil
 from concil.runtime.dataclass import dataclass
 
 DECORATORS: tuple[Callable[..., Any], ...] = (dataclass, dataclasses.dataclass)
@@ -202,3 +205,14 @@ def test_an_object_in_itself_has_a_text() -> None:
     counter.tags["self"] = counter  # type: ignore[assignment]
 
     assert repr(counter) == "Value(name='a', note='', tags={'self': ...})"
+
+
+def test_all_classes_of_the_package_are_made_in_this_way() -> None:
+    package = Path(concil.__file__).parent
+    original = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(r"^from dataclasses import .*\bdataclass\b", path.read_text(), re.MULTILINE)
+    }
+
+    assert original <= {"runtime/dataclass.py", "transfer/worker_pool.py"}  # it compares its jobs
