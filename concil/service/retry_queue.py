@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 
 from concil.oci.address import parse_address
 from concil.plan.retry_failed import FailedImages
@@ -20,6 +21,12 @@ _JITTER = 0.1  # of the delay
 class _Failure:
     attempts: int
     due_at: float  # monotonic seconds
+
+
+def _delay(attempts: int) -> float:
+    """Return the seconds until the next attempt, after so many that failed."""
+    delay = min(FIRST_DELAY * 2.0 ** min(attempts - 1, 30), MAX_DELAY)
+    return delay * (1 + random.uniform(0, _JITTER))
 
 
 class FailedImageQueue:
@@ -44,18 +51,27 @@ class FailedImageQueue:
         first = min(failure.due_at for failure in self._failures.values())
         return first - self._clock.monotonic()
 
-    def due_images(self) -> FailedImages:
-        """Return the images whose retry is due."""
+    def take_due(self) -> FailedImages:
+        """Return the images whose retry is due; they are due again after another delay.
+
+        So a retry that cannot even begin is not repeated at once.
+        """
         now = self._clock.monotonic()
-        due = (names for names, failure in self._failures.items() if failure.due_at <= now)
+        due = {names: each for names, each in self._failures.items() if each.due_at <= now}
+        for names, failure in due.items():
+            self._failures[names] = replace(failure, due_at=now + _delay(failure.attempts + 1))
         return FailedImages(frozenset(due), frozenset())
 
-    def record(self, outcomes: Iterable[Outcome], *, is_complete: bool) -> None:
+    def record(
+        self, outcomes: Iterable[Outcome], *, is_complete: bool, tried: FailedImages | None = None
+    ) -> None:
         """Record the outcomes of a run.
 
         Args:
             is_complete: these are all failures of a run of the whole plan: other images are
                 forgotten, because they were copied, or the plan no longer has them.
+            tried: the images of a retry that went through: those without an outcome are
+                forgotten, because the plan no longer has them.
         """
         seen = set()
         for outcome in outcomes:
@@ -67,9 +83,10 @@ class FailedImageQueue:
                 continue
             before = self._failures.get(names)
             attempts = 1 if before is None else before.attempts + 1
-            delay = min(FIRST_DELAY * 2.0 ** min(attempts - 1, 30), MAX_DELAY)
-            delay *= 1 + random.uniform(0, _JITTER)
-            self._failures[names] = _Failure(attempts, self._clock.monotonic() + delay)
+            due_at = self._clock.monotonic() + _delay(attempts)
+            self._failures[names] = _Failure(attempts, due_at)
+        for names in tried.images - seen if tried is not None else ():
+            self._failures.pop(names, None)
         if is_complete:
             self._failures = {
                 names: failure for names, failure in self._failures.items() if names in seen

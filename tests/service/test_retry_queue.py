@@ -24,7 +24,7 @@ def test_nothing_is_due_without_failures(clock: FakeClock) -> None:
     queue = FailedImageQueue(clock)
     queue.record([Outcome(A)], is_complete=True)
 
-    assert (len(queue), queue.seconds_left(), bool(queue.due_images())) == (0, None, False)
+    assert (len(queue), queue.seconds_left(), bool(queue.take_due())) == (0, None, False)
 
 
 def test_the_delay_doubles_up_to_a_maximum(clock: FakeClock) -> None:
@@ -47,7 +47,7 @@ def test_an_image_is_due_after_its_delay(clock: FakeClock) -> None:
     assert len(queue) == 2
 
     clock.advance(FIRST_DELAY * 0.1)
-    due = queue.due_images()
+    due = queue.take_due()
 
     assert due.images == {("r.example/a:1", "oci:out:a")}
     assert due.is_failed(A)
@@ -68,4 +68,27 @@ def test_a_complete_run_forgets_what_did_not_fail_in_it(clock: FakeClock) -> Non
     queue.record([failed(B)], is_complete=True)
     clock.advance(FIRST_DELAY * 2 * 1.1)
 
-    assert queue.due_images().images == {("r.example/b:1", "oci:out:b")}
+    assert queue.take_due().images == {("r.example/b:1", "oci:out:b")}
+
+
+def test_an_image_that_was_taken_is_not_due_at_once(clock: FakeClock) -> None:
+    queue = FailedImageQueue(clock)
+    queue.record([failed(A)], is_complete=True)
+    clock.advance(FIRST_DELAY * 1.1)
+
+    assert queue.take_due()
+    assert not queue.take_due()  # as after a retry that could not even begin
+    assert left(queue) >= FIRST_DELAY * 2
+    queue.record([failed(A)], is_complete=False)
+    assert FIRST_DELAY * 2 <= left(queue) <= FIRST_DELAY * 2.2
+
+
+def test_a_retry_without_an_outcome_forgets_the_image(clock: FakeClock) -> None:
+    queue = FailedImageQueue(clock)
+    queue.record([failed(A), failed(B)], is_complete=True)
+    clock.advance(FIRST_DELAY * 1.1)
+    tried = queue.take_due()
+
+    queue.record([failed(A)], is_complete=False, tried=tried)
+
+    assert len(queue) == 1

@@ -91,6 +91,8 @@ def run_once(
         )
         if failed is not None:
             _restrict_to_failed(expansion, failed)
+            if not expansion.rules:
+                return DONE  # the plan no longer has them
         if not expansion.rules and arguments.retry_failed is not None:
             results.print_line(f"no image failed in {single_line(arguments.retry_failed)}")
             return DONE

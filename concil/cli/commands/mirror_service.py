@@ -76,7 +76,7 @@ class _Service:
                 self._run_plan(None)
                 self._announce_next(time.monotonic() - began)
             else:
-                self._run_plan(self._failures.due_images())
+                self._run_plan(self._failures.take_due())
 
     @property
     def _is_stopping(self) -> bool:
@@ -111,17 +111,12 @@ class _Service:
 
     def _run_plan(self, failed: FailedImages | None) -> None:
         """Mirror the plan, or images of it that failed; an error does not end the service."""
-        arguments = self._command.arguments
-        destination = arguments.dest or arguments.destination or ""
-        lock = plan_lock(Journal.default_path(), arguments.plan, destination)
         with contextlib.ExitStack() as stack:
-            if not lock.acquire(0, self._command.shutdown.event):
-                logger.warning("another process mirrors this plan: this run is left out")
+            if not self._lock_plan(stack):
                 return
-            stack.callback(lock.release)
             round_command = self._create_round(failed, stack)
             outcomes: list[Outcome] = []
-            is_complete = False
+            has_ended = False
 
             def note(outcome: Outcome) -> None:
                 if outcome.error is not None or failed is not None:
@@ -129,15 +124,35 @@ class _Service:
 
             try:
                 mirror.run_once(round_command, self._plan_file.plan, failed, note)
-                is_complete = failed is None
+                has_ended = True
             except Cancelled:
                 if not self._is_stopping:
                     raise
             except ConcilError as error:
                 round_command.display.close()
                 round_command.display.write(f"concil: {describe_error(error)}", "error")
-            self._failures.record(outcomes, is_complete=is_complete)
+            self._failures.record(
+                outcomes,
+                is_complete=has_ended and failed is None,
+                tried=failed if has_ended else None,
+            )
             self.run_count += failed is None
+
+    def _lock_plan(self, stack: contextlib.ExitStack) -> bool:
+        """Lock the plan until ``stack`` ends; return False, and say why, if that fails."""
+        arguments = self._command.arguments
+        destination = arguments.dest or arguments.destination or ""
+        try:
+            lock = plan_lock(Journal.default_path(), arguments.plan, destination)
+            is_locked = lock.acquire(0, self._command.shutdown.event)
+        except (OSError, ConcilError) as error:
+            logger.error("this run is left out: %s", describe_error(error))  # noqa: TRY400
+            return False
+        if is_locked:
+            stack.callback(lock.release)
+        else:
+            logger.warning("another process mirrors this plan: this run is left out")
+        return is_locked
 
     def _create_round(
         self, failed: FailedImages | None, stack: contextlib.ExitStack

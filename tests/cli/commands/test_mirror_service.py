@@ -188,6 +188,23 @@ def test_a_failed_image_is_retried_before_the_next_run(
     assert report.read_bytes() == before
 
 
+def test_a_failed_image_that_left_the_plan_is_not_retried(
+    program: Program, registry: EmbeddedRegistry, plan: Path, target: str
+) -> None:
+    good = plan.read_text()
+    plan.write_text(f"{good}{registry.host}/app:gone\n")
+    with service(program, plan, target, "--every=3s", "--jitter=0s") as running:
+        running.wait_for("1 failed image before")
+        plan.write_text(good)
+        running.wait_for("has changed and was read again")
+        before = len(running.lines)
+        running.wait_for("1 image: 0 copied, 1 up to date")
+        assert running.stop() == 0
+
+    assert "there are no images" not in "".join(running.lines)
+    assert len(running.lines) - before < 10  # no retry after the other
+
+
 def test_two_services_never_run_one_plan_at_once(
     program: Program, registry: EmbeddedRegistry, plan: Path, target: str
 ) -> None:
