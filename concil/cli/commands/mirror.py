@@ -32,7 +32,7 @@ from concil.cli.output.preview import (
 )
 from concil.cli.output.reports import Reports, is_html, report_title
 from concil.cli.output.summaries import mirror_exit_code, summary
-from concil.cli.plan_arguments import check_plan, parse_destination
+from concil.cli.plan_arguments import check_plan, parse_destinations
 from concil.engine.engine import Engine
 from concil.engine.processes.process_settings import check_destination, count_processes
 from concil.errors import UsageError
@@ -57,7 +57,7 @@ def run(command: CommandContext) -> int:
             remedy="add --every or --cron, or omit --jitter",
         )
     settings.may_overwrite(arguments)  # refuses contradictions before anything is read
-    parse_destination(arguments)
+    parse_destinations(arguments)
     return run_once(command, loader.load_plan(arguments.plan))
 
 
@@ -187,7 +187,7 @@ def _counted(items: Iterable[MirrorItem], command: CommandContext) -> Iterator[M
     """Yield the items; their number, which the display needs, is known after the last one."""
     count = 0
     for item in items:
-        count += 1
+        count += 1 + len(item.more_destinations)
         yield item
     command.display.set_expected_images(count)
 
@@ -217,7 +217,7 @@ def create_expansion(
     expansion = PlanExpansion(
         rules,
         list_tags,
-        parse_destination(arguments),
+        parse_destinations(arguments),
         platforms,
         arguments.referrers,
         ForeignLayers(arguments.foreign_layers),
@@ -243,7 +243,7 @@ def create_expansion(
     elif any(rule.prune for rule in rules):
         expansion.check()
         expansion.ledger = PruneLedger(
-            rules, expansion.destination, allow_empty=arguments.prune_all
+            rules, expansion.destinations, allow_empty=arguments.prune_all
         )
     return expansion
 

@@ -255,5 +255,9 @@ def check_items(items: Iterable[MirrorItem]) -> Iterator[MirrorItem]:
     if not isinstance(argument, Iterable) or isinstance(argument, str):
         raise arguments.type_error("items", "an iterable of MirrorItem", items)
     return (
-        arguments.check_instance("items", item, MirrorItem, "MirrorItem objects") for item in items
+        single
+        for item in items
+        for single in arguments.check_instance(
+            "items", item, MirrorItem, "MirrorItem objects"
+        ).split()
     )

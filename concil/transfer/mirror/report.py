@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import field, fields, replace
 
 from concil.errors import ConcilError, NotTried
 from concil.progress.events import State
@@ -16,7 +16,7 @@ from concil.transfer.findings import Condition
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.image.result import ImageResult
 
-__all__ = ["BlobTotals", "MirrorItem", "MirrorReport", "Outcome"]
+__all__ = ["BlobTotals", "MirrorItem", "MirrorReport", "Outcome", "combine"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class MirrorItem:
     immutable: bool = False  # once copied, it is never checked again
     recheck: bool = False  # check the content of an image that is up to date, too
     overwrite: bool = True  # False: an image at the destination stays as it is
+    # It is copied to these as well, and its blobs are read from the source once for all.
+    more_destinations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the types of the fields.
@@ -42,18 +44,40 @@ class MirrorItem:
         arguments.check_str("source", self.source)
         arguments.check_str("destination", self.destination)
         object.__setattr__(self, "platforms", arguments.to_str_tuple("platforms", self.platforms))
+        more = arguments.to_str_tuple("more_destinations", self.more_destinations)
+        object.__setattr__(self, "more_destinations", more)
         foreign = ForeignLayers.parse("foreign_layers", self.foreign_layers)
         object.__setattr__(self, "foreign_layers", foreign)
 
     def __str__(self) -> str:
-        """Return both addresses, without users and passwords."""
-        return f"{without_user(self.source)} -> {without_user(self.destination)}"
+        """Return the addresses, without users and passwords."""
+        destinations = (self.destination, *self.more_destinations)
+        return f"{without_user(self.source)} -> {', '.join(map(without_user, destinations))}"
+
+    def split(self) -> list[MirrorItem]:
+        """Return an item for each destination."""
+        if not self.more_destinations:
+            return [self]
+        return [
+            replace(self, destination=destination, more_destinations=())
+            for destination in (self.destination, *self.more_destinations)
+        ]
 
     def __repr__(self) -> str:
         """Return all fields, with addresses without users and passwords."""
         values = {item_field.name: getattr(self, item_field.name) for item_field in fields(self)}
         values |= {name: without_user(values[name]) for name in ("source", "destination")}
+        values["more_destinations"] = tuple(map(without_user, self.more_destinations))
         return f"MirrorItem({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+def combine(items: Sequence[MirrorItem]) -> MirrorItem:
+    """Return one item for several that differ in their destinations only."""
+    return (
+        items[0]
+        if len(items) == 1
+        else replace(items[0], more_destinations=tuple(item.destination for item in items[1:]))
+    )
 
 
 @dataclass(frozen=True, slots=True)
