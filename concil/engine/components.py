@@ -152,11 +152,27 @@ class EngineComponents:
                     check_destination(item)
                 if len(first_items) > 1:
                     return self._create_process_mirror(len(first_items), options).run(items)
+        if dry_run:
+            return self._plan_mirror(items, options, cancel)
+        from concil.engine.copies.lane_mirror import LaneMirror  # noqa: PLC0415  # not for one image
+
+        with call_scope(cancel) as scope:
+            return LaneMirror(self, options, scope).run(items)
+
+    def _plan_mirror(
+        self, items: Iterable[MirrorItem], options: MirrorOptions, cancel: SupportsIsSet | None
+    ) -> MirrorReport:
+        """Plan the copies of images, for a dry run."""
         config = self.transfer_context.config
         with self.archive_call(cancel) as archives:
-            options = replace(options, pending_destinations=archives)
-            mirror = self._create_mirror(options, archives, dry_run=dry_run)
-            return mirror.run(items, config.concurrent_images if config.workers else 1)
+            mirror = Mirror(
+                DryRun(self.pool),
+                self.image_resolver.resolve_dry_run,
+                self.transfer_context.cancel,
+                replace(options, pending_destinations=archives),
+            )
+            singles = (single for item in items for single in item.split())
+            return mirror.run(singles, config.concurrent_images if config.workers else 1)
 
     def _create_process_mirror(self, count: int, options: MirrorOptions) -> ProcessMirror:
         from concil.engine.processes.process_mirror import ProcessMirror  # noqa: PLC0415  # rare
@@ -179,20 +195,6 @@ class EngineComponents:
             factory.host_limiters, context.bandwidth, self.denied_hosts, factory.warnings
         )
         return ProcessMirror(settings, services, context.cancel, options, self.progress)
-
-    def _create_mirror(
-        self, options: MirrorOptions, archives: ArchiveWrites, *, dry_run: bool
-    ) -> Mirror:
-        """Create a mirror that copies its images, or plans the copies for a dry run."""
-        if dry_run:
-            return Mirror(
-                DryRun(self.pool),
-                self.image_resolver.resolve_dry_run,
-                self.transfer_context.cancel,
-                options,
-            )
-        create_job = partial(self.create_job, archives=archives)
-        return Mirror(self.copier, create_job, self.transfer_context.cancel, options)
 
     def prune(self, address: Address, pruning: PruneOptions, writing: ArchiveWrites) -> PruneResult:
         """Prune a repository or layout; does nothing for a layout that does not exist."""

@@ -56,6 +56,7 @@ class PlanExpansion:
     list_repositories: ListTags | None = None  # of a registry; None: no rule needs it
     overwrite: bool = True  # False: images that exist at the destination stay as they are
     failures: list[tuple[Rule, ConcilError]] = field(default_factory=list)
+    is_fan_out: bool = False  # an image has several destinations; known after `check`
     # Source by destination, for repositories that several rules write to. Hashes, so that
     # a plan of a hundred thousand images is checked in little memory.
     _written_images: dict[bytes, bytes] = field(default_factory=dict)
@@ -93,11 +94,11 @@ class PlanExpansion:
                 else f"{rule.source}:{_placeholder_tag(rule.source)}"
             )
             try:
-                items = [
-                    item
-                    for source in listed or [probe]
-                    for item in self._create_items(rule, source, platforms)
+                copies = [
+                    self._create_items(rule, source, platforms) for source in listed or [probe]
                 ]
+                items = [item for each in copies for item in each]
+                self.is_fan_out = self.is_fan_out or len(items) > len(copies)
                 if rule.tag_filter is None:
                     for item in items:
                         self._check_duplicate(item, rule, seen_destinations)
