@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from concil.config import Timeouts, TransferConfig
 from concil.engine.file_blobs import FileBlobTransfers
 from concil.engine.image_resolver import Endpoints, ImageResolver
-from concil.engine.processes.process_settings import (
-    ProcessSettings,
-    check_destination,
-    divide_config,
-)
 from concil.engine.store_factory import StoreFactory
 from concil.errors import Cancelled, ConcilError
 from concil.oci.address import Address, parse_address
@@ -30,17 +23,12 @@ from concil.runtime.parent_process import ParentProcess
 from concil.store.archive.pool import ArchiveWrites
 from concil.transfer.context import TransferContext
 from concil.transfer.image.copier import ImageCopier
-from concil.transfer.image.dry_run import DryRun
 from concil.transfer.image.job import ImageJob
 from concil.transfer.journal import Journal
 from concil.transfer.mirror.denied_hosts import DeniedHosts
-from concil.transfer.mirror.mirror import Mirror, MirrorOptions
 from concil.transfer.mirror.prune import PruneOptions, Pruner, PruneResult
-from concil.transfer.mirror.report import MirrorItem, MirrorReport
+from concil.transfer.mirror.report import MirrorItem
 from concil.transfer.worker_pool import WorkerPool
-
-if TYPE_CHECKING:
-    from concil.engine.processes.process_mirror import ProcessMirror
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,73 +116,6 @@ class EngineComponents:
                 self.progress, Event("image", *names, failure_state(error), 0, None, error.summary)
             )
             raise
-
-    def mirror(
-        self,
-        items: Iterable[MirrorItem],
-        options: MirrorOptions,
-        cancel: SupportsIsSet | None,
-        *,
-        dry_run: bool,
-        processes: int,
-    ) -> MirrorReport:
-        """Copy images, or plan the copies for a dry run.
-
-        Args:
-            processes: their number, unless there are fewer images.
-        """
-        if processes > 1:
-            with call_scope(cancel):
-                iterator = iter(items)
-                first_items = list(itertools.islice(iterator, processes))
-                items = itertools.chain(first_items, iterator)
-                for item in first_items:
-                    check_destination(item)
-                if len(first_items) > 1:
-                    return self._create_process_mirror(len(first_items), options).run(items)
-        if dry_run:
-            return self._plan_mirror(items, options, cancel)
-        from concil.engine.copies.lane_mirror import LaneMirror  # noqa: PLC0415  # not for one image
-
-        with call_scope(cancel) as scope:
-            return LaneMirror(self, options, scope).run(items)
-
-    def _plan_mirror(
-        self, items: Iterable[MirrorItem], options: MirrorOptions, cancel: SupportsIsSet | None
-    ) -> MirrorReport:
-        """Plan the copies of images, for a dry run."""
-        config = self.transfer_context.config
-        with self.archive_call(cancel) as archives:
-            mirror = Mirror(
-                DryRun(self.pool),
-                self.image_resolver.resolve_dry_run,
-                self.transfer_context.cancel,
-                replace(options, pending_destinations=archives),
-            )
-            singles = (single for item in items for single in item.split())
-            return mirror.run(singles, config.concurrent_images if config.workers else 1)
-
-    def _create_process_mirror(self, count: int, options: MirrorOptions) -> ProcessMirror:
-        from concil.engine.processes.process_mirror import ProcessMirror  # noqa: PLC0415  # rare
-        from concil.engine.processes.services import Services  # noqa: PLC0415
-
-        context, factory = self.transfer_context, self.store_factory
-        settings = [
-            ProcessSettings(
-                f"process {index + 1}",
-                divide_config(context.config, count, index),
-                self.endpoints,
-                self.timeouts,
-                context.journal.path if context.journal.is_usable else None,
-                logging.getLogger("concil").getEffectiveLevel(),
-                self.progress is not None,
-            )
-            for index in range(count)
-        ]
-        services = Services(
-            factory.host_limiters, context.bandwidth, self.denied_hosts, factory.warnings
-        )
-        return ProcessMirror(settings, services, context.cancel, options, self.progress)
 
     def prune(self, address: Address, pruning: PruneOptions, writing: ArchiveWrites) -> PruneResult:
         """Prune a repository or layout; does nothing for a layout that does not exist."""

@@ -31,7 +31,7 @@ from concil.cli.output.preview import (
     prune_destinations,
 )
 from concil.cli.output.reports import Reports, is_html, report_title
-from concil.cli.output.summaries import mirror_exit_code, summary
+from concil.cli.output.summaries import destination_lines, mirror_exit_code, summary
 from concil.cli.plan_arguments import check_plan, parse_destinations
 from concil.engine.engine import Engine
 from concil.engine.processes.process_settings import check_destination, count_processes
@@ -144,6 +144,8 @@ def _print_end(  # noqa: PLR0913, PLR0917 - what a run leaves
     line = summary(report, seconds, pruned.removed_count)
     line += "; ended early by --fail-fast" * reports.has_ended_early
     results.print_line(preview_summary(report, pruned.removed_count) if arguments.dry_run else line)
+    for destination_line in destination_lines(report) if expansion.is_fan_out else ():
+        results.print_line(single_line(destination_line))
 
 
 def _check_plan(arguments: argparse.Namespace, expansion: PlanExpansion) -> list[MirrorItem]:

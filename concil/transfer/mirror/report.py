@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import field, fields, replace
 
 from concil.errors import ConcilError, NotTried
+from concil.progress.destinations import DestinationTotals
 from concil.progress.events import State
 from concil.runtime import arguments
 from concil.runtime.dataclass import dataclass
@@ -15,6 +16,8 @@ from concil.transfer.blob.transfer import BlobResult
 from concil.transfer.findings import Condition
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.image.result import ImageResult
+
+_NAME_BY_STATE = {State.DONE: "copied", State.PRESENT: "present", State.WAITING: "would_copy"}
 
 __all__ = ["BlobTotals", "MirrorItem", "MirrorReport", "Outcome", "combine"]
 
@@ -88,6 +91,17 @@ class Outcome:
     result: ImageResult | None = None
     error: ConcilError | None = None
 
+    @property
+    def name(self) -> str:
+        """The outcome in one word, as in a report."""
+        if isinstance(self.error, NotTried):
+            return "not_tried"
+        if self.error is not None or self.result is None:
+            return "failed"
+        if self.result.condition is not None:
+            return str(self.result.condition)
+        return _NAME_BY_STATE[self.result.state]
+
 
 class BlobTotals:
     """Counts of blobs by state, each blob once per destination, with little memory per blob."""
@@ -124,6 +138,7 @@ class MirrorReport:
     missing_bytes: int = 0  # bytes that a dry run found missing at the destination
     blob_totals: BlobTotals = field(default_factory=BlobTotals)
     count_by_condition: Counter[Condition] = field(default_factory=Counter)  # of checked images
+    destination_totals: DestinationTotals = field(default_factory=DestinationTotals)
     bytes_verified: int = 0  # bytes of blobs that a deep check has read
     bytes_verified_before: int = 0  # bytes that an interrupted check had read, and this one did not
 
@@ -135,6 +150,8 @@ class MirrorReport:
         """
         self.image_count += 1
         result = outcome.result
+        bytes_sent = 0 if result is None else result.bytes_sent
+        self.destination_totals.add(outcome.item.destination, outcome.name, bytes_sent)
         if result is not None:
             is_present = result.state is State.PRESENT
             self.up_to_date_count += is_present
@@ -149,6 +166,11 @@ class MirrorReport:
     def results_in_state(self, state: State) -> list[ImageResult]:
         """Return the kept results in one state."""
         return [o.result for o in self.outcomes if o.result and o.result.state is state]
+
+    @property
+    def destinations(self) -> dict[str, Counter[str]]:
+        """Numbers of images by outcome, and ``bytes_sent``, for each registry or local store."""
+        return self.destination_totals.counts
 
     @property
     def copied(self) -> list[ImageResult]:
