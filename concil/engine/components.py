@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from concil.config import Timeouts, TransferConfig
 from concil.engine.file_blobs import FileBlobTransfers
@@ -21,6 +21,7 @@ from concil.runtime.cancellation import SupportsIsSet, call_scope
 from concil.runtime.dataclass import dataclass
 from concil.runtime.parent_process import ParentProcess
 from concil.store.archive.pool import ArchiveWrites
+from concil.store.cache.cached_source import CachedSource
 from concil.transfer.context import TransferContext
 from concil.transfer.image.copier import ImageCopier
 from concil.transfer.image.job import ImageJob
@@ -29,6 +30,9 @@ from concil.transfer.mirror.denied_hosts import DeniedHosts
 from concil.transfer.mirror.prune import PruneOptions, Pruner, PruneResult
 from concil.transfer.mirror.report import MirrorItem
 from concil.transfer.worker_pool import WorkerPool
+
+if TYPE_CHECKING:
+    from concil.store.cache.blob_cache import BlobCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class EngineComponents:
     progress: ProgressSink | None
     endpoints: Endpoints
     timeouts: Timeouts | None
+    cache: BlobCache | None = None
 
     @classmethod
     def create(  # noqa: PLR0913, PLR0917 - the settings of an engine
@@ -87,6 +92,7 @@ class EngineComponents:
             progress,
             endpoints,
             timeouts,
+            _open_cache(config),
         )
 
     @contextlib.contextmanager
@@ -102,8 +108,12 @@ class EngineComponents:
     ) -> ImageJob:
         """Open the stores of an image; a failure is reported as an image event."""
         try:
+            if self.cache is not None:
+                self.cache.check_destination(parse_address(item.destination))
             start_number = archives.begin(item.destination) if archives is not None else 0
             job = self.image_resolver.resolve(item, archives)
+            if self.cache is not None and job.source.host:
+                job = replace(job, source=CachedSource(job.source, self.cache))
             if archives is None:
                 return job
             return replace(
@@ -139,6 +149,8 @@ class EngineComponents:
             close_journal: close the journal as well.
         """
         self.store_factory.close()
+        if self.cache is not None:
+            self.cache.close()
         self.transfer_context.journal.flush()
         if close_journal:
             self.transfer_context.journal.close()
@@ -157,3 +169,12 @@ class EngineComponents:
             threading.Event.__init__(event)
             event.set()
         self.pool.after_fork()
+
+
+def _open_cache(config: TransferConfig) -> BlobCache | None:
+    """Open the cache of blobs, if there is one. Raises as `BlobCache`."""
+    if config.cache is None:
+        return None
+    from concil.store.cache.blob_cache import BlobCache  # noqa: PLC0415  # rare
+
+    return BlobCache.from_address(config.cache, config.cache_size)

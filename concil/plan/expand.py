@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field, replace
 
 from concil.errors import ConcilError, InvalidReference, NotFound, UsageError
@@ -46,7 +46,7 @@ class PlanExpansion:
 
     rules: tuple[Rule, ...]
     list_tags: ListTags  # the tags of a repository, page by page
-    prefixes: tuple[DestinationPrefix, ...] = ()  # none: every rule names its full targets
+    prefixes: Sequence[DestinationPrefix] = ()  # none: every rule names its full targets
     platforms: tuple[str, ...] = ()  # for rules without platforms of their own
     referrers: bool = False  # for rules that do not set it
     foreign_layers: ForeignLayers = ForeignLayers.SKIP

@@ -22,6 +22,7 @@ class SharedSource(BaseStore):
     """A source whose blobs and manifests are read once for all lanes. Any thread."""
 
     is_shared = True
+    reads_in_order = True
 
     def __init__(  # noqa: PLR0913, PLR0917 - an image, and who shares it
         self,

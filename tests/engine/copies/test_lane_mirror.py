@@ -290,6 +290,45 @@ def test_processes_are_refused(engine: Engine, many: Sites) -> None:
         engine.mirror(items_for(many, [many.add(), many.add()]), processes=2)
 
 
+def test_a_destination_that_comes_later_is_fed_from_the_cache(many: Sites, tmp_path: Path) -> None:
+    early, late = [many.add(), many.add()], many.add()
+    config = replace(QUICK, cache=f"oci:{tmp_path / 'cache'}")
+    with engine_of(config) as engine:
+        assert not engine.mirror(items_for(many, early)).failed
+    assert many.source.relay.bytes_down <= MAX_SOURCE_BYTES
+    many.source.log.clear()
+
+    with engine_of(config) as engine:
+        assert not engine.mirror(items_for(many, [late])).failed
+
+    assert_has_all(late)
+    assert many.source.log.count("GET", "/blobs/") == 0
+
+
+def test_what_a_run_has_read_is_not_read_by_the_next_one(many: Sites, tmp_path: Path) -> None:
+    """The first run ends with a blob half read, and less at the slow destination."""
+    places = [many.add(), many.add(rate=4 * MIB)]
+    config = replace(QUICK, cache=f"oci:{tmp_path / 'cache'}", spool_size=0)
+    cancel = threading.Event()
+    with (
+        engine_of(config, progress=lambda event: stop_at_half(event, cancel)) as engine,
+        pytest.raises(Cancelled),
+    ):
+        engine.mirror(items_for(many, places), cancel=cancel)
+
+    with engine_of(config) as engine:
+        assert not engine.mirror(items_for(many, places)).failed
+
+    for place in places:
+        assert_has_all(place)
+    assert many.source.relay.bytes_down <= MAX_SOURCE_BYTES + MANIFEST_BYTES + COUNT * 3000
+
+
+def stop_at_half(event: Event, cancel: threading.Event) -> None:
+    if event.kind == "blob" and event.position > CHUNK // 2:
+        cancel.set()
+
+
 @pytest.mark.real
 def test_one_is_slow_and_one_is_killed_and_started_again(many: Sites, tmp_path: Path) -> None:
     """Each of the three is right in the end, and the source was read once."""
