@@ -44,8 +44,10 @@ def destination_lines(report: MirrorReport) -> list[str]:
 
 
 def _describe_outcomes(count: Counter[str]) -> str:
-    words = {"copied": "copied", "would_copy": "to copy", "present": "up to date"}
-    parts = [f"{count[name]} {text}" for name, text in words.items() if name in count]
+    parts = [f"{count['copied']} copied"]
+    if count["would_copy"]:
+        parts = [f"{count['would_copy']} to copy"]
+    parts.append(f"{count['present']} up to date")
     parts.append(f"{count['failed']} failed")
     if count["not_tried"]:
         parts.append(f"{count['not_tried']} not tried")
