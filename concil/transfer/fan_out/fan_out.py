@@ -163,24 +163,30 @@ class FanOut:
         return None
 
     def _has_moving_lane_behind(self, lane: LaneState) -> bool:
-        """Whether another lane reads bytes that are in the spool, and makes progress."""
+        """Whether another lane makes progress, and has yet to read bytes that are in the spool."""
+        moving = self._moving_lanes() - {lane.name}
+        return bool(moving) and any(
+            blob.slots.stop and self._is_behind(blob, moving) for blob in self._blobs.values()
+        )
+
+    def _moving_lanes(self) -> set[str]:
+        """Return the lanes that make progress with any blob, or are between two of them."""
         now = time.monotonic()
-        earliest, reading = now - _STALL_TIME, {lane.name}
+        moving, reading = set(), set()
         for blob in self._blobs.values():
             for state in blob.lanes.values():
-                is_behind = (
-                    state is not lane
-                    and state.last_progress > earliest
-                    and blob.slots.is_behind(state.position)
-                )
-                # One that waits goes on as soon as its thread runs, if its next byte has arrived.
-                if is_behind and (
-                    not state.is_waiting or blob.slots.find(state.position) is not None
-                ):
-                    return True
                 reading.add(state.name)
-        earliest = max(earliest, now - _GAP_TIME)
-        return any(
-            seconds > earliest and self._image_counts[name] > 0 and name not in reading
-            for name, seconds in self._last_progress.items()
-        )
+                # One that waits goes on as soon as its thread runs, if its next byte has arrived.
+                is_stuck = state.is_waiting and blob.slots.find(state.position) is None
+                if state.last_progress > now - _STALL_TIME and not is_stuck:
+                    moving.add(state.name)
+        earliest = now - min(_GAP_TIME, _STALL_TIME)
+        for name, seconds in self._last_progress.items():
+            if name not in reading and seconds > earliest and self._image_counts[name] > 0:
+                moving.add(name)
+        return moving
+
+    def _is_behind(self, blob: SharedBlob, lanes: set[str]) -> bool:
+        """Whether one of some lanes has yet to read bytes of a blob that are in the spool."""
+        states = [blob.lanes.get(name) for name in blob.waiting_lanes() & lanes]
+        return any(state is None or blob.slots.is_behind(state.position) for state in states)
