@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field, replace
+from functools import partial
 
 from concil.errors import ConcilError, InvalidReference, NotFound, UsageError
 from concil.oci.address import (
@@ -15,7 +17,13 @@ from concil.oci.address import (
 from concil.oci.reference import check_repository
 from concil.oci.referrers_tag import split_digest_tag
 from concil.plan.prune_ledger import PruneLedger
-from concil.plan.registry_rules import PLACEHOLDER_REPOSITORY, registry_of, rule_for_repository
+from concil.plan.registry_rules import (
+    PLACEHOLDER_REPOSITORY,
+    check_registry_rule,
+    may_merge_repositories,
+    registry_of,
+    rule_for_repository,
+)
 from concil.plan.rule import NameFilter, Rule
 from concil.plan.target_names import (
     DestinationPrefix,
@@ -26,12 +34,15 @@ from concil.plan.target_names import (
     target_addresses,
 )
 from concil.runtime.dataclass import dataclass
+from concil.runtime.quantities import count_of
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.mirror.report import MirrorItem, combine
 
 logger = logging.getLogger(__name__)
 
 ListTags = Callable[[str], Iterator[str]]
+# From a repository, tags and platforms to the seconds since the epoch when the images were created.
+FindCreationTimes = Callable[[str, Sequence[str], Sequence[str]], Sequence[float | None]]
 _ITSELF_REMEDY = "give it another target"
 _TARGET_REMEDY = "give one of them another target"
 
@@ -55,6 +66,7 @@ class PlanExpansion:
     image_filter: Callable[[MirrorItem], bool] | None = None  # None: copy every image
     list_repositories: ListTags | None = None  # of a registry; None: no rule needs it
     overwrite: bool = True  # False: images that exist at the destination stay as they are
+    find_creation_times: FindCreationTimes | None = None  # None: no rule needs it
     failures: list[tuple[Rule, ConcilError]] = field(default_factory=list)
     is_fan_out: bool = False  # an image has several destinations; known after `check`
     # Source by destination, for repositories that several rules write to. Hashes, so that
@@ -84,6 +96,8 @@ class PlanExpansion:
                 raise UsageError(
                     f"{rule.location}: the repositories of a registry cannot be listed here"
                 )
+            if entry.repository_filter is not None:
+                check_registry_rule(entry)
             platforms = rule.platforms or self.platforms
             listed = (
                 [f"{rule.source}:{tag}" for tag in rule.tag_filter.names] if rule.tag_filter else []
@@ -115,14 +129,18 @@ class PlanExpansion:
             key = repository_key(address_key(parse_address(item.destination)))
             (self._shared_repositories if key in seen else seen).add(key)
         # The repositories of a registry are not known yet.
-        has_registry_rule = any(rule.repository_filter is not None for rule in self.rules)
-        self._is_every_repository_shared = has_registry_rule and len(self.rules) > 1
+        registry_rules = [rule for rule in self.rules if rule.repository_filter is not None]
+        self._is_every_repository_shared = bool(registry_rules) and (
+            len(self.rules) > 1 or any(map(may_merge_repositories, registry_rules))
+        )
 
     @property
     def is_static(self) -> bool:
         """Whether the plan expands without listing any repository."""
         return all(
-            rule.tag_filter is None or not rule.tag_filter.needs_listing for rule in self.rules
+            rule.repository_filter is None
+            and (rule.tag_filter is None or not rule.tag_filter.needs_listing)
+            for rule in self.rules
         )
 
     def __iter__(self) -> Iterator[MirrorItem]:
@@ -232,10 +250,27 @@ class PlanExpansion:
         tags = self.list_tags(rule.source) if rule.tag_filter.needs_listing else iter(())
         if self.ledger is not None:
             tags = self.ledger.record_source_tags(rule, tags)
-        for tag in rule.tag_filter.select(tags):
-            if self._is_referrer_tag(rule, tag):
-                continue
+        # Before they are limited to a number.
+        images = (tag for tag in tags if not self._is_referrer_tag(rule, tag))
+        order = rule.tag_filter.order(time.time())
+        find_created = partial(self._find_created, rule, platforms)
+        for tag in rule.tag_filter.select(images, order, find_created):
             yield self._create_items(rule, f"{rule.source}:{tag}", platforms)
+        if order.undated.count:
+            logger.warning(
+                "%s: %s of %s not copied, because their creation dates are unknown: %s",
+                rule.location,
+                count_of(order.undated.count, "tag"),
+                parse_address(rule.source),
+                order.undated,
+            )
+
+    def _find_created(
+        self, rule: Rule, platforms: tuple[str, ...], tags: Sequence[str]
+    ) -> Sequence[float | None]:
+        if self.find_creation_times is None:
+            raise UsageError(f"{rule.location}: the dates of images cannot be found here")
+        return self.find_creation_times(rule.source, tags, platforms)
 
     def _create_items(
         self, rule: Rule, source: str, platforms: tuple[str, ...]

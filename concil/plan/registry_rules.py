@@ -9,19 +9,49 @@ from concil.oci.address import LOCAL_SCHEMES, parse_address
 from concil.oci.reference import Reference
 from concil.plan.rule import Rule
 
+_NAME_FIELDS = ("{repository}", "{name}")
 PLACEHOLDER_REPOSITORY = "concil-probe"  # stands for every repository of a registry
 
 
 def rule_for_repository(rule: Rule, name: str) -> Rule:
-    """Return the rule for one repository; it keeps its name below the target, or its layout."""
+    """Return the rule for one repository.
+
+    It keeps its name below the target, unless that is a layout or a template with a name.
+    """
     target, *others = (
-        each if each is None or each.startswith(LOCAL_SCHEMES) else f"{each.rstrip('/')}/{name}"
+        each if each is None or _is_complete(each) else f"{each.rstrip('/')}/{name}"
         for each in rule.targets
     )
     source, more_targets = f"{rule.source}/{name}", tuple(filter(None, others))
     return replace(
         rule, source=source, target=target, more_targets=more_targets, repository_filter=None
     )
+
+
+def check_registry_rule(rule: Rule) -> None:
+    """Check the targets of a rule for a whole registry.
+
+    Raises:
+        UsageError: one of them is a template that does not name the repository.
+    """
+    for target in rule.targets:
+        if target is not None and "{" in target and not _is_complete(target):
+            raise UsageError(
+                f"{rule.location}: all repositories would be written to one",
+                remedy="write {repository} or {name} in the target, or a target without fields",
+            )
+
+
+def may_merge_repositories(rule: Rule) -> bool:
+    """Return whether the target of a rule for a registry may be the same for two repositories."""
+    return any(
+        "{" in target and "{repository}" not in target for target in filter(None, rule.targets)
+    )
+
+
+def _is_complete(target: str) -> bool:
+    """Return whether a target needs no name of a repository below it."""
+    return target.startswith(LOCAL_SCHEMES) or any(name in target for name in _NAME_FIELDS)
 
 
 def registry_of(text: str) -> str:

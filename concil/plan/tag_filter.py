@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 
+from concil.errors import UsageError
+from concil.plan.selection.order import FindCreated, SortOrder, TagOrder
 from concil.plan.versions import Version, VersionRange
 from concil.runtime.dataclass import dataclass
 
@@ -24,6 +26,10 @@ def compile_pattern(text: str) -> re.Pattern[str]:
         raise re.error(str(error)) from error
 
 
+def _find_no_dates(_tags: Sequence[str]) -> Sequence[float | None]:
+    raise UsageError("the creation dates of images cannot be found here")
+
+
 @dataclass(frozen=True, slots=True)
 class TagFilter:
     """Selects tags; without any condition it selects all of them.
@@ -38,32 +44,59 @@ class TagFilter:
     latest: int | None = None  # only this many of the highest matching versions
     excluded: tuple[re.Pattern[str], ...] = ()  # each matches the whole tag
     immutable: tuple[re.Pattern[str], ...] = ()  # selected tags that never change
+    keep: int | None = None  # only this many of the newest images, or of the first in ``sort``
+    newer_than: float | None = None  # seconds; only images that were created since
+    sort: SortOrder | None = None  # None: by date for ``keep``, by version for ``latest``
 
     @property
     def needs_listing(self) -> bool:
         """Whether the tags of the repository have to be listed."""
-        conditions = (self.pattern, self.version_range, self.latest)
+        conditions = (self.pattern, self.version_range, self.limit, self.newer_than)
         return not self.names or any(condition is not None for condition in conditions)
 
-    def select(self, tags: Iterable[str]) -> Iterator[str]:
+    @property
+    def limit(self) -> int | None:
+        """The number of tags to select among those that match; None: all."""
+        return self.latest if self.keep is None else self.keep
+
+    @property
+    def sort_order(self) -> SortOrder | None:
+        """The order of the tags that match; None: that of the list."""
+        if self.sort is not None or self.limit is None:
+            return self.sort
+        return SortOrder.CREATED if self.latest is None else SortOrder.SEMVER
+
+    def order(self, now: float) -> TagOrder:
+        """Return the order and the limits of the tags that match.
+
+        Args:
+            now: seconds since the epoch.
+        """
+        oldest = None if self.newer_than is None else now - self.newer_than
+        return TagOrder(self.sort_order, self.limit, oldest)
+
+    def select(
+        self,
+        tags: Iterable[str],
+        order: TagOrder | None = None,
+        find_created: FindCreated = _find_no_dates,
+    ) -> Iterator[str]:
         """Yield the selected tags, each once.
 
         Args:
-            tags: the tags of the repository, read lazily; only ``latest`` reads all of them
-                before it yields, and keeps no more than it yields.
+            tags: the tags of the repository, read lazily; all of them are read before the first
+                one is yielded if they have an order.
+            order: that of the method of this name; None: it is not needed afterwards.
+            find_created: finds the dates of images.
+        Raises:
+            As ``find_created``.
         """
         listed = [tag for tag in dict.fromkeys(self.names) if not self._is_excluded(tag)]
         yield from listed
         if not self.needs_listing:
             return
         matching = (tag for tag in tags if tag not in listed and self._matches(tag))
-        if self.latest is None:
-            yield from matching
-            return
-        versions = ((Version.parse(tag), tag) for tag in matching)
-        numbered = ((version, tag) for version, tag in versions if version is not None)
-        for _, tag in heapq.nlargest(self.latest, numbered):
-            yield tag
+        yield from (order or self.order(time.time())).apply(matching, find_created)
 
     def _matches(self, tag: str) -> bool:
         if self._is_excluded(tag) or (self.pattern is not None and not self.pattern.fullmatch(tag)):
@@ -81,8 +114,9 @@ class TagFilter:
         """
         if not self.needs_listing or tag in self.names or self.is_immutable(tag):
             return False
-        numbered = self.latest is None or Version.parse(tag) is not None
-        return numbered and self._matches(tag)
+        # Of a limited number of tags by version, those without version are none.
+        by_version = self.limit is not None and self.sort_order is SortOrder.SEMVER
+        return self._matches(tag) and not (by_version and Version.parse(tag) is None)
 
     def is_immutable(self, tag: str) -> bool:
         """Return whether a tag is declared never to change."""

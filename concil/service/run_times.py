@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from datetime import datetime
 from typing import Protocol
 
 from concil.errors import UsageError, safe_repr
-from concil.runtime.dataclass import dataclass
+from concil.runtime.durations import parse_duration
 
 MIN_INTERVAL = 1.0  # seconds
 MAX_INTERVAL = 366 * 24 * 3600.0  # seconds
 _MAX_JITTER = 60.0  # seconds, unless it is given
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhdw])+")
-_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
 
 
 class Clock:
@@ -136,37 +132,16 @@ class CronSchedule:
             ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Duration:
-    """A length of time as people write it: 90s, 10m, 1h30m, 7d."""
-
-    seconds: float
-
-    @classmethod
-    def parse(cls, text: str) -> Duration:
-        """Parse a duration.
-
-        Raises:
-            UsageError: it is none.
-        """
-        if _DURATION.fullmatch(text) is None:
-            raise UsageError(
-                f"not a duration: {safe_repr(text)}",
-                remedy="write a number and s, m, h, d or w, for example 10m or 1h30m",
-            )
-        return cls(sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
-
-
 def create_schedule(every: str | None, cron: str | None, jitter: str | None) -> Schedule:
     """Return the schedule of the options; exactly one of the first two is given.
 
     Raises:
         UsageError: a value is invalid.
     """
-    seconds = None if jitter is None else Duration.parse(jitter).seconds
+    seconds = None if jitter is None else parse_duration(jitter)
     if cron is not None:
         return CronSchedule(cron, seconds)
-    interval = Duration.parse(every or "").seconds
+    interval = parse_duration(every or "")
     if not MIN_INTERVAL <= interval <= MAX_INTERVAL:
         raise UsageError(
             f"the interval {every} is not between 1 second and 366 days",

@@ -11,6 +11,14 @@ from concil.oci.address import LayoutAddress, parse_address
 from concil.oci.platform import Platform
 from concil.plan.formats.toml_document import find_line, parse_document
 from concil.plan.formats.toml_hosts import HOSTS_TABLE, parse_host_limits
+from concil.plan.formats.toml_selection import (
+    REGISTRY_FIELDS,
+    FieldError,
+    create_repository_filter,
+    create_tag_filter,
+    parse_age,
+    parse_sort,
+)
 from concil.plan.formats.unknown_field import unknown_field_remedy
 from concil.plan.rule import ParsedPlan, Rule
 from concil.plan.tag_filter import TagFilter, compile_pattern
@@ -80,15 +88,12 @@ class _MirrorTable:
                 f"{self._file_name}:{self._first_line}: a [[mirror]] has no source",
                 remedy='write source = "host/repository"',
             )
-        tag_filter = TagFilter(
-            values["tags"] or (),
-            values["match"],
-            values["semver"],
-            values["latest"],
-            values["exclude"] or (),
-            values["immutable"] or (),
-        )
-        is_single_image = self._is_single_image(values["source"])
+        try:
+            tag_filter = create_tag_filter(values)
+            repository_filter = create_repository_filter(values)
+        except FieldError as error:
+            raise self._field_error(error.field_name, str(error), error.remedy) from error
+        is_single_image = repository_filter is None and self._is_single_image(values["source"])
         if is_single_image and tag_filter != TagFilter():
             key = next(key for key in _CONDITIONS if key in self._table)
             raise self._field_error(key, "the source already names a single image", "omit its tag")
@@ -104,6 +109,7 @@ class _MirrorTable:
             values["platforms"] or (),
             referrers=values["referrers"],
             prune=bool(values["prune"]),
+            repository_filter=repository_filter,
             more_targets=targets[1:],
         )
 
@@ -192,5 +198,19 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "referrers": _parse_bool,
     "immutable": _parse_patterns,
     "prune": _parse_bool,
+    "newer_than": parse_age,
+    "keep": _parse_number,
+    "sort": parse_sort,
+    **dict.fromkeys(REGISTRY_FIELDS, _parse_patterns),
 }
-_CONDITIONS = ("tags", "match", "semver", "latest", "exclude", "immutable")
+_CONDITIONS = (
+    "tags",
+    "match",
+    "semver",
+    "latest",
+    "exclude",
+    "immutable",
+    "newer_than",
+    "keep",
+    "sort",
+)

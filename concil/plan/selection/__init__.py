@@ -1,0 +1,1 @@
+"""Which of the tags that match are copied, and in which order."""
