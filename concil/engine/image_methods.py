@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from concil.engine.components import EngineComponents
@@ -50,6 +50,29 @@ class ImageMethods:
         A tag that cannot be read has an ``error``. Raises as `list_tags`.
         """
         yield from image_tags.describe_tags(self._reader, address, self.list_tags(address))
+
+    def find_creation_times(
+        self, address: str, tags: Sequence[str], platforms: Sequence[str] = ()
+    ) -> list[float | None]:
+        """Return when images were created: by their configs, or the annotations of artifacts.
+
+        A digest is read once; the journal remembers its date.
+
+        Args:
+            address: of the repository, layout or archive.
+            tags: the order of the result.
+            platforms: those of an index that count; of several the first one that has a date.
+        Returns:
+            Seconds since the epoch; None: the image has no usable date, or cannot be read.
+        Raises:
+            StatusError, ConnectionLost: a request failed.
+        """
+        # Few plans need it.
+        from concil.engine.images.creation_dates import CreationDates  # noqa: PLC0415
+
+        copier = self._components.copier
+        dates = CreationDates(self._reader, copier.history, copier.manifest_cache)
+        return dates.find(address, tags, [Platform.parse(text) for text in platforms])
 
     def list_repositories(self, registry: str) -> Iterator[str]:
         """Yield the repositories of ``[http://]host[:port]``, if the registry lists them."""

@@ -150,8 +150,11 @@ class PlanExpansion:
             if rule.repository_filter is None:
                 yield from self._expand_rule(rule)
                 continue
+            failure_count = len(self.failures)
             for repository_rule in self._expand_registry(rule, rule.repository_filter):
                 yield from self._expand_rule(repository_rule, in_registry=True)
+            if self.ledger is not None and len(self.failures) == failure_count:
+                self.ledger.mark_complete(rule)
 
     def _expand_rule(self, rule: Rule, *, in_registry: bool = False) -> Iterator[MirrorItem]:
         """Yield the images of a rule for one image or one repository.
@@ -258,7 +261,7 @@ class PlanExpansion:
             yield self._create_items(rule, f"{rule.source}:{tag}", platforms)
         if order.undated.count:
             logger.warning(
-                "%s: %s of %s not copied, because their creation dates are unknown: %s",
+                "%s: %s of %s left out, as nothing says when they were created: %s",
                 rule.location,
                 count_of(order.undated.count, "tag"),
                 parse_address(rule.source),

@@ -31,6 +31,12 @@ class SupportsListing(Protocol):
         """Yield the repositories of a registry."""
         ...
 
+    def find_creation_times(
+        self, address: str, tags: Sequence[str], platforms: Sequence[str], /
+    ) -> Sequence[float | None]:
+        """Return when images were created, in seconds since the epoch; None: unknown."""
+        ...
+
 
 class PlanItems:
     """The images of a plan. They are listed while they are iterated, by one thread at a time."""
@@ -121,6 +127,7 @@ class Plan:
             ForeignLayers.parse("foreign_layers", foreign_layers),
             recheck,
             list_repositories=engine.list_repositories,
+            find_creation_times=engine.find_creation_times,
         )
         expansion.check()
         return PlanItems(expansion)

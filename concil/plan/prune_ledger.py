@@ -12,6 +12,7 @@ from dataclasses import field, replace
 from concil.errors import ConcilError, UsageError
 from concil.oci.address import LAYOUT, Address, LayoutAddress, parse_address
 from concil.oci.referrers_tag import split_digest_tag
+from concil.plan.registry_rules import PLACEHOLDER_REPOSITORY
 from concil.plan.rule import Rule
 from concil.plan.target_names import address_key, hash_key, repository_key
 from concil.runtime.dataclass import dataclass
@@ -86,7 +87,7 @@ class PruneLedger:
         self._allow_empty = allow_empty
         rules = tuple(rules)
         for rule in rules:
-            if rule.repository_filter is not None:
+            if rule.prune and rule.repository_filter is not None:
                 raise UsageError(
                     f"{rule.location}: a whole registry cannot be pruned",
                     remedy="list its repositories, or do not prune",
@@ -103,8 +104,9 @@ class PruneLedger:
 
     def record_source_tags(self, rule: Rule, tags: Iterator[str]) -> Iterator[str]:
         """Record the source tags of a rule while they are iterated."""
-        state = self._states_by_rule[id(rule)][0]  # they share the tags
-        if not state.is_pruned:
+        # They share the tags; there are none for a repository of a registry.
+        state = next(iter(self._states_by_rule.get(id(rule), ())), None)
+        if state is None or not state.is_pruned:
             yield from tags
             return
         for tag in tags:
@@ -122,7 +124,7 @@ class PruneLedger:
 
     def mark_complete(self, rule: Rule) -> None:
         """Record that a rule was expanded completely and without errors."""
-        for state in self._states_by_rule[id(rule)]:
+        for state in self._states_by_rule.get(id(rule), ()):
             state.is_complete = True
 
     @property
@@ -141,16 +143,17 @@ class PruneLedger:
                 _address_with_credentials(pruned_states[0].repository),
                 self._create_source_finder(pruned_states),
                 tuple(self._pinned_digests[key]),
-                self._find_error(states),
+                self._find_error(states, pruned_states[0].repository),
             )
 
-    def _find_error(self, entries: Sequence[_RuleState]) -> ConcilError | None:
+    def _find_error(self, entries: Sequence[_RuleState], repository: Address) -> ConcilError | None:
         """Return why a repository must not be pruned; None if it may be."""
         for entry in entries:
             if not entry.is_complete:
                 return ConcilError(
-                    f"{entry.repository} was not pruned: the source of {entry.rule.location}, "
-                    "which writes to it, could not be listed completely",
+                    f"{repository} was not pruned: the source of {entry.rule.location}, "
+                    f"which {'may write' if entry.repository_key is None else 'writes'} to it, "
+                    "could not be listed completely",
                     remedy="mirror again once that source can be listed",
                 )
             if entry.is_pruned and not entry.source_tags and not self._allow_empty:
@@ -193,6 +196,8 @@ def _create_states(
     rule: Rule, destinations: Callable[[Rule, Address], Sequence[str]]
 ) -> list[_RuleState]:
     """Return a state for each destination of a rule; they share the tags of the source."""
+    if rule.repository_filter is not None:
+        return [_RuleState(rule, None, parse_address(f"{rule.source}/{PLACEHOLDER_REPOSITORY}"))]
     source = parse_address(rule.source)
     if rule.tag_filter is None:
         targets = map(parse_address, destinations(rule, source))

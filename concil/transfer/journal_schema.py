@@ -46,6 +46,23 @@ CREATE TABLE IF NOT EXISTS places (
     updated REAL NOT NULL,
     PRIMARY KEY (realm, digest)
 );
+CREATE TABLE IF NOT EXISTS created (
+    digest TEXT NOT NULL,
+    platforms TEXT NOT NULL,
+    time REAL,
+    updated REAL NOT NULL,
+    PRIMARY KEY (digest, platforms)
+);
+CREATE TABLE IF NOT EXISTS list_pages (
+    url TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    link TEXT NOT NULL,
+    content BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    updated REAL NOT NULL,
+    PRIMARY KEY (url, identity)
+);
 CREATE TABLE IF NOT EXISTS verified (
     target TEXT NOT NULL,
     digest TEXT NOT NULL,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.support.tls import CertificateAuthority
 
 pytestmark = pytest.mark.real
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
-OPEN = ("registry-1.docker.io", "quay.io")
+OPEN = ("registry-1.docker.io", "quay.io", "registry.corp.example")
 CLOSED, DESTINATION = "registry.example.com", "registry.example.org"
 USER, PASSWORD = "john", "not a secret"
 ALPINE = make_index(
@@ -67,6 +68,12 @@ def registries(
         for n, tag in enumerate(("v1.3.0", "v1.4.0", "v1.5.0", "edge")):
             put_image(source.url, "team/app", tag, make_image(20 + n, (900,)), session=session)
         put_image(source.url, "team/tool", "v2", make_image(30, (900,)), session=session)
+        for days in (1, 2, 3, 400):
+            created = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+            nightly = make_image(40 + days, (900,), created=created)
+            put_image(source.url, "team/nightly", f"{days}-days-old", nightly, session=session)
+        for name in ("shop/web", "shop/web/test"):
+            put_image(source.url, name, "1", make_image(50, (900,)), session=session)
         session.auth = USER, PASSWORD
         for name, tag, seed in (
             *(("busybox", tag, 31) for tag in ("1", "2")),
@@ -117,6 +124,9 @@ def test_the_toml_plan(
     assert tags(there, "toml/library/alpine") == ["3.19.0", "3.19.1", "latest"]
     assert tags(there, "toml/apps/app") == ["v1.4.0", "v1.5.0"]
     assert "stable" in tags(there, "tools/tool")
+    assert tags(there, "toml/team/nightly") == ["1-days-old", "2-days-old"]
+    assert tags(there, "toml/corp/shop/web") == ["1"]
+    assert tags(there, "toml/corp/shop/web/test") == []
     image = f"{DESTINATION}:5000/toml/library/alpine:latest"
     shown = cli("inspect", image, f"--cacert={ca.path}")
     assert "arm64" in shown.out

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
 from concil.errors import NotFound, UsageError
 from concil.plan.expand import ListTags, PlanExpansion
-from concil.plan.rule import Rule
+from concil.plan.rule import NameFilter, Rule
 from concil.plan.tag_filter import TagFilter
 from concil.plan.target_names import DestinationPrefix
 from concil.transfer.mirror.report import MirrorItem
@@ -204,3 +206,112 @@ def test_signature_tags_are_not_selected_if_referrers_are_copied() -> None:
         f"q.example/y:{stem}.sig",
         *(f"q.example/z:{tag}" for tag in tags),
     ]
+
+
+CATALOG = {"r.example/team/app": ["1"], "r.example/team/web": ["1"], "r.example/old/app": ["1"]}
+
+
+def whole_registry(target: str | None, *allow: str, tags: tuple[str, ...] = ()) -> Rule:
+    names = NameFilter(tuple(map(re.compile, allow)))
+    return Rule("plan:1", "r.example", target, TagFilter(tags), repository_filter=names)
+
+
+def expand_registry(rule: Rule, to: str | None = "h.example/m") -> PlanExpansion:
+    prefixes = () if to is None else (DestinationPrefix(to),)
+    names = [address.partition("/")[2] for address in CATALOG]
+    return PlanExpansion(
+        (rule,),
+        lambda address: iter(CATALOG[address]),
+        prefixes,
+        list_repositories=lambda _: iter(names),
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (None, ["h.example/m/team/app:1", "h.example/m/team/web:1"]),
+        ("copies", ["h.example/m/copies/team/app:1", "h.example/m/copies/team/web:1"]),
+        ("{host}-{repository}:x{tag}", ["h.example/m/r.example-team/app:x1"]),
+        ("oci:DIR", ["oci:DIR:r.example/team/app:1", "oci:DIR:r.example/team/web:1"]),
+    ],
+)
+def test_repositories_of_a_registry_keep_their_names(
+    target: str | None, expected: list[str]
+) -> None:
+    found = expand_registry(whole_registry(target, "team/.*"))
+
+    assert [item.destination for item in found][: len(expected)] == expected
+    assert not found.is_static
+
+
+def test_repositories_that_become_one_are_found() -> None:
+    found = expand_registry(whole_registry("all/{name}", ".*"))
+
+    assert [item.source for item in found] == ["r.example/team/app:1", "r.example/team/web:1"]
+    ((_, error),) = found.failures
+    assert "two images would be written to h.example/m/all/app:1" in str(error)
+
+
+def test_a_template_without_the_repository_is_refused() -> None:
+    with pytest.raises(UsageError, match="plan:1: all repositories would be written to one"):
+        expand_registry(whole_registry("all:{tag}", ".*")).check()
+
+
+def test_named_tags_of_a_registry_are_not_static() -> None:
+    found = expand_registry(whole_registry(None, "team/.*", tags=("edge",)))
+
+    assert not found.is_static
+    assert [item.source for item in found] == ["r.example/team/app:edge", "r.example/team/web:edge"]
+
+
+def test_dates_are_asked_for_by_repository_and_platforms(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
+
+    def find(address: str, tags: Sequence[str], platforms: Sequence[str]) -> list[float | None]:
+        asked.append((address, tuple(tags), tuple(platforms)))
+        return [time.time() - 100 if tag == "1" else None for tag in tags]
+
+    rule = replace(
+        everything("q.example/a"), tag_filter=TagFilter(newer_than=3600), platforms=("linux/arm64",)
+    )
+    found = PlanExpansion(
+        (rule,), listing, (DestinationPrefix("h.example"),), find_creation_times=find
+    )
+
+    assert pairs(found) == [("q.example/a:1", "h.example/a:1")]
+    assert asked == [("q.example/a", ("1", "2"), ("linux/arm64",))]
+    assert "plan:1: 1 tag of q.example/a left out, as nothing says when" in caplog.text
+
+
+def test_a_repository_whose_dates_cannot_be_read_fails_alone() -> None:
+    def find(address: str, _: Sequence[str], __: Sequence[str]) -> list[float | None]:
+        raise NotFound(f"{address}: out of order")
+
+    dated = replace(everything("q.example/a"), tag_filter=TagFilter(keep=1))
+    found = PlanExpansion(
+        (dated, everything("q.example/team/b")),
+        listing,
+        (DestinationPrefix("h.example"),),
+        find_creation_times=find,
+    )
+
+    assert pairs(found) == [("q.example/team/b:x", "h.example/team/b:x")]
+    assert [(rule, str(error)) for rule, error in found.failures] == [
+        (dated, "q.example/a: out of order")
+    ]
+
+
+def test_signatures_do_not_count_among_the_newest() -> None:
+    signature = f"sha256-{'0' * 64}.sig"
+    rule = replace(everything("q.example/a"), tag_filter=TagFilter(keep=1), referrers=True)
+    found = PlanExpansion(
+        (rule,),
+        lambda _: iter(["1", signature]),
+        (DestinationPrefix("h.example"),),
+        find_creation_times=lambda _, tags, __: [
+            1e9 if tag == "1" else time.time() for tag in tags
+        ],
+    )
+
+    assert pairs(found) == [("q.example/a:1", "h.example/a:1")]

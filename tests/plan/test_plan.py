@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,12 @@ class Listing:
     def list_repositories(self, registry: str, /) -> Iterator[str]:
         del registry
         return iter(self.tags_by_repository)
+
+    def find_creation_times(
+        self, address: str, tags: Sequence[str], platforms: Sequence[str], /
+    ) -> list[float | None]:
+        del address, platforms
+        return [None for _ in tags]
 
 
 def write(directory: Path, text: str, name: str = "plan.toml") -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from concil.errors import ConnectionLost, UsageError
 from concil.plan.expand import ListTags, PlanExpansion
 from concil.plan.prune_ledger import PruneDestination, PruneLedger
-from concil.plan.rule import Rule
+from concil.plan.rule import NameFilter, Rule
 from concil.plan.tag_filter import TagFilter
 from concil.plan.target_names import DestinationPrefix
 
@@ -167,3 +168,62 @@ def test_digests_that_entries_pin_are_known() -> None:
     [target] = targets(ALL, pinned, tags=listing("v1"))
 
     assert target.pinned_digests == (digest,)
+
+
+def test_images_that_are_too_old_or_too_many_are_kept_while_the_source_has_them() -> None:
+    rule = replace(ALL, tag_filter=TagFilter(keep=1, newer_than=3600))
+    expansion = PlanExpansion(
+        (rule,),
+        listing("v1", "v2", "v3"),
+        (DestinationPrefix("h.example/m"),),
+        find_creation_times=lambda _, tags, __: [
+            time.time() if tag != "v1" else 1e9 for tag in tags
+        ],
+    )
+    expansion.ledger = PruneLedger((rule,), expansion.destinations, allow_empty=False)
+
+    assert [item.source for item in expansion] == ["q.example/a:v3"]
+
+    [target] = expansion.ledger.destinations()
+    assert [target.find_sources(tag) for tag in ("v1", "v2", "v3")] == [(), (), ()]
+    assert target.find_sources("v4") == ["q.example/a:v4"]
+
+
+@pytest.mark.parametrize(
+    ("repositories", "is_pruned"), [(["a"], True), (["a", "gone"], False), (None, False)]
+)
+def test_beside_a_whole_registry_tags_are_pruned_if_all_of_it_was_listed(
+    repositories: list[str] | None, is_pruned: bool
+) -> None:
+    """It may write to any repository, so that its tags have to be known."""
+    registry = Rule("plan:9", "r.example", tag_filter=TagFilter(), repository_filter=NameFilter())
+
+    def list_tags(address: str) -> Iterator[str]:
+        if address.endswith("gone"):
+            raise ConnectionLost(address)
+        return iter(["v2"] if address.startswith("r.example") else ["v1"])
+
+    def list_repositories(_: str) -> Iterator[str]:
+        if repositories is None:
+            raise ConnectionLost("the registry has no list")
+        return iter(repositories)
+
+    expansion = PlanExpansion(
+        (ALL, registry),
+        list_tags,
+        (DestinationPrefix("h.example/m"),),
+        list_repositories=list_repositories,
+    )
+    expansion.ledger = PruneLedger((ALL, registry), expansion.destinations, allow_empty=False)
+    list(expansion)
+
+    [target] = expansion.ledger.destinations()
+
+    assert (target.error is None) is is_pruned
+    if target.error is None:
+        assert [target.find_sources(tag) for tag in ("v1", "v2")] == [(), ()]
+        assert target.find_sources("v3") == ["q.example/a:v3"]
+    else:
+        assert "h.example/m/a was not pruned: the source of plan:9, which may write" in str(
+            target.error
+        )

@@ -142,6 +142,7 @@ def make_image(
     platform: str = "linux/amd64",
     types: MediaTypes = OCI,
     subject: Image | None = None,
+    created: str | None = None,
 ) -> Image:
     """Build an image for one platform.
 
@@ -151,6 +152,7 @@ def make_image(
         platform: `os/architecture[/variant]`.
         types: `OCI` or `DOCKER`.
         subject: What it is a referrer of.
+        created: The date in its config.
     """
     made = [
         layer if isinstance(layer, Layer) else make_layer(seed * 1000 + index, layer)
@@ -164,6 +166,7 @@ def make_image(
             "config": {"Labels": {"seed": str(seed)}},
             "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in made]},
             "history": [{"created_by": "concil tests"} for _ in made],
+            **({"created": created} if created is not None else {}),
         }
     )
     manifest: dict[str, object] = {

@@ -141,6 +141,7 @@ def _list_images(arguments: argparse.Namespace, engine: Engine, plan: ParsedPlan
         ForeignLayers(arguments.foreign_layers),
         recheck=True,
         list_repositories=engine.list_repositories,
+        find_creation_times=engine.find_creation_times,
     )
     return _Images(expansion, check_plan(arguments, expansion), expansion)
 

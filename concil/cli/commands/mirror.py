@@ -89,6 +89,7 @@ def run_once(
         expansion = create_expansion(
             arguments, plan.rules, engine.list_tags, engine.list_repositories
         )
+        expansion.find_creation_times = engine.find_creation_times
         if failed is not None:
             _restrict_to_failed(expansion, failed)
             if not expansion.rules:

@@ -49,10 +49,11 @@ class ImageCopier:
         self._pool = pool
         self._progress = progress
         self._single_flight: SingleFlight[None] = SingleFlight()
-        self._history = History(pool.context.journal)
-        self._level_reader = LevelReader(pool, ManifestCache(), self._history)
-        self._planner = ImagePlanner(pool, self._history, self._level_reader)
-        self.deduplicator = BlobDeduplicator(pool, progress, self._history)
+        self.history = History(pool.context.journal)
+        self.manifest_cache = ManifestCache()
+        self._level_reader = LevelReader(pool, self.manifest_cache, self.history)
+        self._planner = ImagePlanner(pool, self.history, self._level_reader)
+        self.deduplicator = BlobDeduplicator(pool, progress, self.history)
 
     def copy(self, job: ImageJob) -> ImageResult:
         """Copy one image; nothing is transferred if both sides have the same digest already.
@@ -96,7 +97,7 @@ class ImageCopier:
         """Return the result for an image that is up to date."""
         if job.immutable and present.source_digest is not None:
             copied = CopiedImage(present.source_digest, present.digest)
-            self._history.record_image(job.key, copied)
+            self.history.record_image(job.key, copied)
         return ImageResult(job.source_name, job.destination_name, State.PRESENT, present.digest)
 
     def _put_tag_only(
@@ -123,7 +124,7 @@ class ImageCopier:
         """Record the digests of a copied image, unless its tag has moved meanwhile."""
         if root.source_digest == compared.source.digest:
             copied = CopiedImage(compared.source.digest, root.descriptor.digest)
-            self._history.record_image(job.key, copied)
+            self.history.record_image(job.key, copied)
 
     def _record_manifests(self, job: ImageJob, plan: ImagePlan, lost_responses: int) -> None:
         """Record the manifests of an image that were put, or found complete.
@@ -134,7 +135,7 @@ class ImageCopier:
         destination = job.destination
         if destination.repository:
             for node in plan.nodes():
-                self._history.record_manifest(
+                self.history.record_manifest(
                     destination.mount_scope, destination.repository, node.digest, lost_responses
                 )
 

@@ -13,6 +13,7 @@ from concil.runtime.lru_dict import LruDict
 from concil.transfer.journal import Journal
 
 _LOCATION_LIFETIME = 180 * 24 * 3600  # seconds until the location of a blob is forgotten
+_CREATED_LIFETIME = 180 * 24 * 3600  # seconds until the unused date of an image is forgotten
 _MAX_FAILED_MOUNTS = 3  # failed mounts after which recorded locations are not tried any more
 _PROVEN = -1_000_000_000  # failed mounts of a registry where one has worked
 
@@ -34,6 +35,13 @@ class CopiedImage:
     destination: Digest
 
 
+@dataclass(frozen=True, slots=True)
+class CreationTime:
+    """When an image was created."""
+
+    time: float | None  # seconds since the epoch; None: it has no usable date
+
+
 class History:
     """Known locations of images and blobs: hints, which cost extra requests if they are wrong.
 
@@ -47,6 +55,7 @@ class History:
         # Manifests that this run has put or seen, and the number of lost responses by then.
         self._confirmed_manifests: LruDict[tuple[str, str, Digest], int] = LruDict()
         self._repository_by_digest: LruDict[tuple[str, Digest], str | None] = LruDict()
+        self._created: LruDict[tuple[Digest, str], CreationTime] = LruDict()
         self._failed_mounts: Counter[str] = Counter()  # by mount scope
         self._has_deleted_expired = False
 
@@ -78,6 +87,45 @@ class History:
                 str(copied.destination),
                 time.time(),
             )
+
+    def find_created(self, digest: Digest, platforms: str) -> CreationTime | None:
+        """Return when an image was created; None: no run has found it out.
+
+        Args:
+            platforms: those of an index that count.
+        """
+        key = digest, platforms
+        with self._lock:
+            known = self._created.use(key)
+        if known is not None:
+            return known
+        rows = self._journal.query(
+            "SELECT time, updated FROM created WHERE digest = ? AND platforms = ?",
+            str(digest),
+            platforms,
+        )
+        if not rows:
+            return None
+        seconds, updated = rows[0]
+        created = CreationTime(None if seconds is None else float(seconds))
+        if time.time() - updated > _CREATED_LIFETIME / 4:
+            self.record_created(digest, platforms, created.time)  # it is still in use
+        with self._lock:
+            self._created.store(key, created)
+        return created
+
+    def record_created(self, digest: Digest, platforms: str, seconds: float | None) -> None:
+        """Record when an image was created; None: it has no usable date."""
+        with self._lock:
+            self._created.store((digest, platforms), CreationTime(seconds))
+        self._delete_expired()
+        self._journal.execute_deferred(
+            "INSERT OR REPLACE INTO created VALUES (?, ?, ?, ?)",
+            str(digest),
+            platforms,
+            seconds,
+            time.time(),
+        )
 
     # Manifests ---------------------------------------------------------------------
 
@@ -172,12 +220,16 @@ class History:
         return repository
 
     def _delete_expired(self) -> None:
-        """Delete old locations, once per run; blobs still present are found by a request."""
+        """Delete old records, once per run; what is needed again costs a request."""
         with self._lock:
             is_done, self._has_deleted_expired = self._has_deleted_expired, True
         if not is_done:
-            oldest_kept = time.time() - _LOCATION_LIFETIME
-            self._journal.execute("DELETE FROM places WHERE updated < ?", oldest_kept)
+            now = time.time()
+            for table, lifetime in (("places", _LOCATION_LIFETIME), ("created", _CREATED_LIFETIME)):
+                self._journal.execute(
+                    f"DELETE FROM {table} WHERE updated < ?",  # noqa: S608 - no other names
+                    now - lifetime,
+                )
 
     def record_mount(self, mount_scope: str, *, mounted: bool) -> None:
         """Record the result of a mount from a recorded location."""

@@ -97,6 +97,7 @@ def _images(
         (DestinationPrefix(_NO_DESTINATION),),
         platforms,
         list_repositories=engine.list_repositories,
+        find_creation_times=engine.find_creation_times,
     )
 
 
