@@ -16,6 +16,7 @@ from concil.engine.store_factory import StoreFactory
 from concil.errors import Cancelled, ConcilError
 from concil.oci.address import Address, parse_address
 from concil.progress.events import Event, ProgressSink, emit, failure_state
+from concil.registry.list_cache import ListCache
 from concil.registry.quirks import HostProfiles
 from concil.runtime.cancellation import SupportsIsSet, call_scope
 from concil.runtime.dataclass import dataclass
@@ -26,6 +27,7 @@ from concil.transfer.context import TransferContext
 from concil.transfer.image.copier import ImageCopier
 from concil.transfer.image.job import ImageJob
 from concil.transfer.journal import Journal
+from concil.transfer.list_pages import ListPages
 from concil.transfer.mirror.denied_hosts import DeniedHosts
 from concil.transfer.mirror.prune import PruneOptions, Pruner, PruneResult
 from concil.transfer.mirror.report import MirrorItem
@@ -77,6 +79,7 @@ class EngineComponents:
             ),
             parent=parent,
             progress=progress,
+            list_cache=ListCache(ListPages(journal)) if journal.is_usable else None,
         )
         resolver = ImageResolver(factory, endpoints)
         pool = WorkerPool(context)

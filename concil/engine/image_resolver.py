@@ -193,7 +193,10 @@ class ImageResolver:
         store = self.open_source(parse_address(f"{registry.rstrip('/')}/{PLACEHOLDER_REPOSITORY}"))
         if not isinstance(store, RepositoryStore):
             raise UsageError(f"{registry} is not a registry", remedy="write host[:port]")
-        repositories = list_repositories(store.client.endpoint, store.client.policy)
+        client = store.client
+        repositories = list_repositories(
+            client.endpoint, client.policy, self._store_factory.list_cache
+        )
         yield from _skip_denied_host(store, repositories, denied_hosts)
 
     def open_source(self, address: Address) -> SourceStore:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from concil.auth.credentials.credentials import CredentialProviders, Credentials
@@ -26,6 +25,7 @@ from concil.oci.reference import Reference, is_loopback, limits_by_api_host
 from concil.progress.events import ProgressSink
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Endpoint
+from concil.registry.list_cache import ListCache
 from concil.registry.missing_tags import MissingTags
 from concil.registry.quirks import HostProfiles
 from concil.registry.referrers import SharedReferrers
@@ -78,6 +78,7 @@ class StoreFactory:
         host_profiles: HostProfiles | None = None,
         parent: ParentProcess | None = None,
         progress: ProgressSink | None = None,
+        list_cache: ListCache | None = None,
     ) -> None:
         """Create the factory without opening anything; `close` closes every connection.
 
@@ -85,7 +86,9 @@ class StoreFactory:
             host_profiles: recorded behaviour of hosts; None: the built-in profiles only.
             parent: of a run that is split over several processes.
             progress: receives an event for each pause of a host.
+            list_cache: of lists of tags and repositories; None: they are always read.
         """
+        self.list_cache = list_cache
         self._parent = parent
         self._config = config
         self._timeouts = timeouts
@@ -117,12 +120,7 @@ class StoreFactory:
         """Return itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close all sessions and archives."""
         self.close()
 
@@ -181,6 +179,7 @@ class StoreFactory:
             reference.repository,
             policy=self._config.retry,
             max_manifest_size=self._config.max_manifest_size,
+            list_cache=self.list_cache,
         )
         return RepositoryStore(
             client,

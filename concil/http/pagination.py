@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
-
-import requests
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from concil.errors import ProtocolViolation
 from concil.http.redirects import resolve_location
@@ -17,6 +16,20 @@ logger = logging.getLogger(__name__)
 MAX_EMPTY_PAGES = 100  # in a row; registries may filter entries after cutting a page
 MAX_HEADER_LENGTH = 8 * 1024  # characters; the rest of a header is ignored
 _PARAMETER = re.compile(r"\s*([A-Za-z*]+)\s*=\s*(?:\"([^\"]*)\"|([^\s\",;]*))\s*")
+
+
+class Page(Protocol):
+    """A page of a list: a response, or what is left of one."""
+
+    @property
+    def url(self) -> str:
+        """That sent it."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Among them Link."""
+        ...
 
 
 class Paginator:
@@ -34,7 +47,7 @@ class Paginator:
         self._seen_urls: set[int] = set()  # hashes: thousands of long URLs take much memory
         self.empty_pages = 0  # consecutive, including the last page read
 
-    def next_url(self, response: requests.Response, *, is_empty: bool) -> str | None:
+    def next_url(self, response: Page, *, is_empty: bool) -> str | None:
         """Return the URL of the next page; None after the last.
 
         A page that was read before ends the list, and so do `MAX_EMPTY_PAGES` empty pages in a
@@ -62,7 +75,7 @@ class Paginator:
         return url
 
 
-def next_page_url(response: requests.Response, base_url: str, list_name: str) -> str | None:
+def next_page_url(response: Page, base_url: str, list_name: str) -> str | None:
     """Return the URL of the next page of a list; None after the last.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 
 import requests
 
@@ -29,6 +28,7 @@ from concil.oci.media_types import ACCEPTED_TYPES
 from concil.oci.reference import check_tag
 from concil.registry import name_lists
 from concil.registry.endpoint import Call, Endpoint
+from concil.registry.list_cache import ListCache, PageReader
 from concil.registry.manifest_headers import find_mismatch, parse_descriptor
 from concil.runtime.redaction import SECRETS
 
@@ -47,12 +47,18 @@ class RegistryClient:
         *,
         policy: RetryPolicy | None = None,
         max_manifest_size: int = 4 * MIB,
+        list_cache: ListCache | None = None,
     ) -> None:
-        """Use ``repository``, a valid name, of the registry at ``endpoint``."""
+        """Use ``repository``, a valid name, of the registry at ``endpoint``.
+
+        Args:
+            list_cache: of lists of tags; None: they are always read.
+        """
         self.endpoint = endpoint
         self.repository = repository
         self.policy = policy or RetryPolicy()
         self._max_manifest_size = max_manifest_size
+        self._list_cache = list_cache
         self.pull_scopes: Scopes = (repository_scope(repository, "pull"),)
         self.push_scopes: Scopes = (repository_scope(repository, "pull", "push"),)
 
@@ -261,10 +267,8 @@ class RegistryClient:
             ProtocolViolation: as for `name_lists.iter_names`.
         Source: distribution-spec, "Listing Tags".
         """
-        path, read_page = self.path("tags/list"), partial(self._read_tags, self.policy)
-        yield from name_lists.iter_names(
-            read_page, path, lambda: self.endpoint.base_url, self.repository, "tags"
-        )
+        reader = self._page_reader(self.policy, self._list_cache)
+        yield from name_lists.iter_names(reader, self.path("tags/list"), self.repository, "tags")
 
     def list_first_tags(self) -> list[str] | None:
         """Return the repository's tags by one request, which is not repeated.
@@ -275,18 +279,13 @@ class RegistryClient:
             RegistryNotFound, StatusError, ProtocolViolation: they cannot be listed.
         """
         policy = replace(self.policy, max_attempts=1)
-        page = self._read_tags(policy, f"{self.path('tags/list')}?n={name_lists.PAGE_LENGTH}")
+        reader = self._page_reader(policy)
+        page = reader.read(f"{self.path('tags/list')}?n={name_lists.PAGE_LENGTH}")
         return name_lists.parse_only_page(page, self.repository, "tags")
 
-    def _read_tags(self, policy: RetryPolicy, url: str) -> requests.Response:
-        call = Call(
-            "GET",
-            url,
-            self.pull_scopes,
-            max_response_size=name_lists.MAX_PAGE_SIZE,
-            operation=f"{self.repository}: tags",
-        )
-        return self.endpoint.send_with_retry(call, policy)
+    def _page_reader(self, policy: RetryPolicy, cache: ListCache | None = None) -> PageReader:
+        operation = f"{self.repository}: tags"
+        return PageReader(self.endpoint, policy, self.pull_scopes, operation, cache)
 
     def _send_delete(self, path: str) -> None:
         scopes = (repository_scope(self.repository, "pull", "delete"),)

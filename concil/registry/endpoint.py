@@ -61,6 +61,8 @@ class Call:
     rewind: Callable[[], None] | None = None  # rewinds a body that was read, to resend it
     max_response_size: int | None = None  # bytes to read of the response; None leaves it unread
     operation: str = ""  # for messages; "" for the method and the URL
+    # More headers of an attempt, by its URL and its Authorization header.
+    attempt_headers: Callable[[str, str | None], Mapping[str, str]] | None = None
 
 
 class Endpoint:
@@ -287,6 +289,8 @@ class Endpoint:
 
 def _create_request(call: Call, url: str, authorization: str | None) -> requests.Request:
     headers = dict(call.headers)
+    if call.attempt_headers is not None:
+        headers |= call.attempt_headers(url, authorization)
     if authorization is not None:
         headers["Authorization"] = authorization
     return requests.Request(

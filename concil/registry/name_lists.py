@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import requests
 
@@ -12,26 +12,21 @@ from concil.http.pagination import Paginator
 from concil.http.urls import describe_request
 from concil.http.web_page import WEB_PAGE_REMEDY, describe_web_page, is_web_page
 from concil.oci.strict_json import InvalidJSON, parse_json
+from concil.registry.list_cache import PAGE_LENGTH, ListPage, PageReader
 
-PAGE_LENGTH = 1000  # names; ECR rejects a larger n
-MAX_PAGE_SIZE = 8 * MIB  # bytes; distribution 2.8 sends all tags in one page
+__all__ = ["PAGE_LENGTH", "iter_names", "parse_only_page"]
+
 MAX_PAGES = 10_000
 MAX_NAMES = 500_000  # protects callers that keep the list in memory
 MAX_LIST_SIZE = 24 * MIB  # bytes of all pages
 
-ReadPage = Callable[[str], requests.Response]  # with its content read
 
-
-def iter_names(
-    read_page: ReadPage, path: str, get_base_url: Callable[[], str], owner: str, list_name: str
-) -> Iterator[str]:
+def iter_names(reader: PageReader, path: str, owner: str, list_name: str) -> Iterator[str]:
     """Yield the names of a list in the registry's order.
 
     Args:
-        read_page: reads the page at a URL.
+        reader: reads the pages.
         path: of the list, without a query.
-        get_base_url: returns the registry's current scheme and host; the first page may
-            downgrade it to http.
         owner: repository or host, for messages.
         list_name: "tags" or "repositories", the member of the JSON document.
     Raises:
@@ -39,19 +34,22 @@ def iter_names(
             exceeds the limits.
     Source: distribution-spec, "Listing Tags"; odd Links in REGISTRIES.md 2.20.
     """
-    paginator = Paginator(get_base_url, list_name)
+    endpoint = reader.endpoint
+    # The first page may downgrade it to http.
+    paginator = Paginator(lambda: endpoint.base_url, list_name)
     seen_pages: set[int] = set()  # hashes of non-empty pages
     url: str | None = None
     name_count = total_size = 0
     for _ in range(MAX_PAGES):
-        response = _read_first_page(read_page, path) if url is None else read_page(url)
-        content = response.content
+        page = _read_first_page(reader, path) if url is None else reader.read(url)
+        content = page.content
         if is_web_page("", content):
-            operation = describe_request("GET", f"{get_base_url()}{path}")
+            operation = describe_request("GET", f"{endpoint.base_url}{path}")
             raise ProtocolViolation(
                 f"{operation}: {describe_web_page(content)}", remedy=WEB_PAGE_REMEDY
             )
         names = _parse_names(content, owner, list_name)
+        reader.accept(page, len(names))
         name_count, total_size = name_count + len(names), total_size + len(content)
         if name_count > MAX_NAMES or total_size > MAX_LIST_SIZE:
             break
@@ -60,7 +58,7 @@ def iter_names(
         if names:
             seen_pages.add(hash(content))
         yield from names
-        url = paginator.next_url(response, is_empty=not names)
+        url = paginator.next_url(page, is_empty=not names)
         if url is None:
             return
     raise ProtocolViolation(
@@ -69,7 +67,7 @@ def iter_names(
     )
 
 
-def parse_only_page(page: requests.Response, owner: str, list_name: str) -> list[str] | None:
+def parse_only_page(page: ListPage, owner: str, list_name: str) -> list[str] | None:
     """Return the names of a list that has one page; None if it may have more.
 
     Args: as for `iter_names`.
@@ -82,17 +80,17 @@ def parse_only_page(page: requests.Response, owner: str, list_name: str) -> list
     return names if len(names) < PAGE_LENGTH else None
 
 
-def _read_first_page(read_page: ReadPage, path: str) -> requests.Response:
+def _read_first_page(reader: PageReader, path: str) -> ListPage:
     """Read the first page, with the registry's default length if it rejects ours.
 
     Distribution 3 answers 400, PAGINATION_NUMBER_INVALID, to more than its `maxentries`.
     """
     try:
-        return read_page(f"{path}?n={PAGE_LENGTH}")
+        return reader.read(f"{path}?n={PAGE_LENGTH}")
     except StatusError as error:
         if error.status != requests.codes.bad_request:
             raise
-    return read_page(path)
+    return reader.read(path)
 
 
 def _parse_names(content: bytes, owner: str, list_name: str) -> list[str]:
