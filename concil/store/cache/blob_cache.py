@@ -143,6 +143,11 @@ class BlobCache:
             with self._lock:
                 self._disable(error)
 
+    def remove_all(self) -> None:
+        """Remove all blobs, except those that another process writes."""
+        with self._lock:
+            self._evict(-1)
+
     def close(self) -> None:
         """Close all files."""
         with self._lock:
