@@ -340,19 +340,23 @@ def stop_at_half(event: Event, cancel: threading.Event) -> None:
 @pytest.mark.real
 def test_one_is_slow_and_one_is_killed_and_started_again(many: Sites, tmp_path: Path) -> None:
     """Each of the three is right in the end, and the source was read once."""
-    is_half = threading.Event()
-    with DockerRegistry(tmp_path / "docker") as docker:
-        killed, slow, fast = many.add(docker), many.add(rate=2 * MIB), many.add(rate=20 * MIB)
-        places = [killed, slow, fast]
+    has_begun = threading.Event()
+    with (
+        DockerRegistry(tmp_path / "killed") as docker,
+        DockerRegistry(tmp_path / "slow") as slow,
+        DockerRegistry(tmp_path / "fast") as fast,
+    ):
+        killed = many.add(docker, rate=20 * MIB)
+        places = [killed, many.add(slow, rate=2 * MIB), many.add(fast, rate=20 * MIB)]
 
         def watch(event: Event) -> None:
             if killed.relay.host in event.target and event.state is State.DONE:
-                is_half.set()
+                has_begun.set()
 
         config = replace(QUICK, retry=RetryPolicy(max_attempts=8))
         with engine_of(config, progress=watch) as engine, ThreadPoolExecutor(1) as executor:
             mirror = executor.submit(engine.mirror, items_for(many, places))
-            assert is_half.wait(WAIT)
+            assert has_begun.wait(WAIT)
             # By this thread: the registry ends with the thread that has started it.
             docker.restart()
             report = mirror.result(WAIT)
