@@ -134,7 +134,7 @@ class LaneMirror:
 
     def _assign(self, item: MirrorItem) -> list[tuple[str, MirrorItem]]:
         """Return the lane of each destination of an image; new lanes are started."""
-        items = item.split()
+        items = list(dict.fromkeys(item.split()))
         names = [_name_of_destination(each) for each in items]
         is_fan_out = len(set(names)) > 1
         if is_fan_out:

@@ -14,6 +14,8 @@ from concil.config import MIB, RetryPolicy
 from concil.engine.engine import Engine
 from concil.errors import AccessDenied, Cancelled, UsageError
 from concil.progress.events import Event, State
+from concil.server import ErrorResponse, RegistryBehavior
+from concil.server.http import Request
 from concil.transfer.fan_out import fan_out
 from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 from tests.engine.copies.sites import Denying, Site, Sites
@@ -129,6 +131,37 @@ def test_a_blocked_destination_occupies_no_job_of_the_others(many: Sites) -> Non
     for place in (blocked, fast):
         assert_has_all(place)
     assert many.source.relay.bytes_down <= MAX_SOURCE_BYTES
+
+
+class Busy(RegistryBehavior):
+    """Answers 429 until it is free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_free = threading.Event()
+
+    def before_request(self, _request: Request) -> None:
+        if not self.is_free.is_set():
+            raise ErrorResponse("TOOMANYREQUESTS", "slow down", status=429)
+
+
+def test_a_destination_that_pauses_holds_up_no_other_one(many: Sites) -> None:
+    behavior = Busy()
+    busy, fast = many.add(behavior=behavior), many.add()
+    count = 0
+
+    def note(outcome: Outcome) -> None:
+        nonlocal count
+        count += fast.relay.host in outcome.item.destination
+        if count == 2:
+            behavior.is_free.set()
+
+    config = replace(FEW, retry=replace(QUICK.retry, max_attempts=1000))
+    with engine_of(config) as engine:
+        report = engine.mirror(items_for(many, [busy, fast])[:2], on_image=note)
+
+    assert not report.failed
+    assert report.copied_count == 4
 
 
 def test_a_small_spool_costs_bytes_and_blocks_nobody(
