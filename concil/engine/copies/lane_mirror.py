@@ -102,6 +102,7 @@ class LaneMirror:
         self._groups: dict[MirrorItem, tuple[_Group, str]] = {}
         self._report = MirrorReport()
         self._late_error: ConcilError | None = None  # of an archive
+        self._is_complete = False  # all images are in place
         # One outcome at a time; never held together with the other lock.
         self._outcome_lock = threading.Lock()
 
@@ -110,8 +111,7 @@ class LaneMirror:
         cancel = self._components.transfer_context.cancel
         self._queues = ItemQueues(iter(items), self._assign, cancel)
         with contextlib.ExitStack() as stack:
-            if self._kept_blobs is not None:
-                stack.callback(self._kept_blobs.close)
+            stack.callback(self._close_kept_blobs)
             stack.callback(self._spool.close)
             stack.callback(self._fan_out.close)
             try:
@@ -124,11 +124,17 @@ class LaneMirror:
                 self._lanes.join()
                 raise
             self._lanes.wait()
-        if self._kept_blobs is not None and not self._report.failed:
-            self._kept_blobs.remove_all()
+            self._is_complete = not self._report.failed
         if self._late_error is not None:
             raise self._late_error
         return self._report
+
+    def _close_kept_blobs(self) -> None:
+        """Keep what was read for the next run, unless all images are in place."""
+        if self._kept_blobs is not None:
+            self._kept_blobs.close()
+            if self._is_complete:
+                self._kept_blobs.remove_all()
 
     # Lanes -------------------------------------------------------------------------
 
@@ -217,12 +223,14 @@ class LaneMirror:
         except ConcilError:
             self._finish(item)
             raise
-        with self._lock:
-            group, name = self._groups.get(item, (None, ""))
-        if group is None or not job.source.host:
-            return job  # it has one destination, or a local file is read
+        if not job.source.host:
+            return job  # a local file is read
         if self._kept_blobs is not None:
             job = replace(job, source=CachedSource(job.source, self._kept_blobs))
+        with self._lock:
+            group, name = self._groups.get(item, (None, ""))
+        if group is None:
+            return job  # it has one destination
         context = self._components.transfer_context
         finish = partial(self._finish, item)
         return share_source(job, name, self._fan_out, group.image, context, finish)

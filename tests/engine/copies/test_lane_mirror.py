@@ -365,6 +365,23 @@ def test_what_a_run_has_read_is_not_read_by_the_next_one(
         assert not [path for path in tmp_path.glob("concil-spool/*/**/*") if path.is_file()]
 
 
+def test_what_a_destination_has_missed_is_kept_with_the_spool(many: Sites, tmp_path: Path) -> None:
+    gone, place = many.add(), many.add()
+    config = replace(QUICK, spool_directory=tmp_path)
+    gone.relay.stop_accepting()
+    with engine_of(config) as engine:
+        report = engine.mirror(items_for(many, [gone, place]))
+    assert failed_hosts(report) == {gone.relay.host}
+    gone.relay.resume_accepting()
+    many.source.log.clear()
+
+    with engine_of(config) as engine:
+        assert not engine.mirror([outcome.item for outcome in report.failed]).failed
+
+    assert_has_all(gone)
+    assert many.source.log.count("GET", "/blobs/") == 0
+
+
 def stop_at_half(event: Event, cancel: threading.Event) -> None:
     if event.kind == "blob" and event.position > CHUNK // 2:
         cancel.set()
