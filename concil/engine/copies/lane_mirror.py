@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from concil.engine.components import EngineComponents
 from concil.engine.copies.item_queues import MAIN_LANE, ItemQueues
@@ -20,6 +21,7 @@ from concil.oci.address import LayoutAddress, parse_address
 from concil.oci.reference import limits_by_api_host
 from concil.runtime.cancellation import CancelScope
 from concil.store.archive.pool import ArchiveWrites
+from concil.store.cache.cached_source import CachedSource
 from concil.transfer.context import TransferContext
 from concil.transfer.fan_out.fan_out import FanOut
 from concil.transfer.fan_out.lanes import Lanes
@@ -33,9 +35,13 @@ from concil.transfer.mirror.mirror import Mirror, MirrorOptions, SupportsCopy
 from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
 from concil.transfer.worker_pool import WorkerPool
 
+if TYPE_CHECKING:
+    from concil.store.cache.blob_cache import BlobCache
+
 logger = logging.getLogger(__name__)
 
 _MAX_LANES = 32  # each has threads of its own
+_KEPT_BLOBS = "concil-spool"  # in a directory that is given for the spool
 
 
 class _Group:
@@ -88,6 +94,7 @@ class LaneMirror:
         context = components.transfer_context
         self._spool = Spool(_spool_directory(context), context.config.spool_size)
         self._fan_out = FanOut(self._spool, context.abandon)
+        self._kept_blobs = None if components.cache is not None else _open_kept_blobs(context)
         self._lanes = Lanes(scope)
         self._lock = threading.Lock()  # guards the fields below
         self._lane_names: dict[str, str] = {}  # lane by destination, for those that are in use
@@ -95,6 +102,7 @@ class LaneMirror:
         self._groups: dict[MirrorItem, tuple[_Group, str]] = {}
         self._report = MirrorReport()
         self._late_error: ConcilError | None = None  # of an archive
+        self._is_complete = False  # all images are in place
         # One outcome at a time; never held together with the other lock.
         self._outcome_lock = threading.Lock()
 
@@ -102,7 +110,10 @@ class LaneMirror:
         """Copy every image; a failure is an entry in the report. Raises as `Mirror.run`."""
         cancel = self._components.transfer_context.cancel
         self._queues = ItemQueues(iter(items), self._assign, cancel)
-        with contextlib.closing(self._spool), contextlib.closing(self._fan_out):
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._close_kept_blobs)
+            stack.callback(self._spool.close)
+            stack.callback(self._fan_out.close)
             try:
                 self._run_lane(MAIN_LANE, self._components.pool, self._components.copier)
             except Cancelled:
@@ -113,15 +124,23 @@ class LaneMirror:
                 self._lanes.join()
                 raise
             self._lanes.wait()
+            self._is_complete = not self._report.failed
         if self._late_error is not None:
             raise self._late_error
         return self._report
+
+    def _close_kept_blobs(self) -> None:
+        """Keep what was read for the next run, unless all images are in place."""
+        if self._kept_blobs is not None:
+            self._kept_blobs.close()
+            if self._is_complete:
+                self._kept_blobs.remove_all()
 
     # Lanes -------------------------------------------------------------------------
 
     def _assign(self, item: MirrorItem) -> list[tuple[str, MirrorItem]]:
         """Return the lane of each destination of an image; new lanes are started."""
-        items = item.split()
+        items = list(dict.fromkeys(item.split()))
         names = [_name_of_destination(each) for each in items]
         is_fan_out = len(set(names)) > 1
         if is_fan_out:
@@ -204,10 +223,14 @@ class LaneMirror:
         except ConcilError:
             self._finish(item)
             raise
+        if not job.source.host:
+            return job  # a local file is read
+        if self._kept_blobs is not None:
+            job = replace(job, source=CachedSource(job.source, self._kept_blobs))
         with self._lock:
             group, name = self._groups.get(item, (None, ""))
-        if group is None or not job.source.host:
-            return job  # it has one destination, or a local file is read
+        if group is None:
+            return job  # it has one destination
         context = self._components.transfer_context
         finish = partial(self._finish, item)
         return share_source(job, name, self._fan_out, group.image, context, finish)
@@ -253,6 +276,15 @@ def _name_of_destination(item: MirrorItem) -> str:
     if isinstance(address, LayoutAddress):
         return f"{address.scheme}:{os.path.realpath(address.path)}"
     return address.api_host
+
+
+def _open_kept_blobs(context: TransferContext) -> BlobCache | None:
+    """Open what remains in a given directory of the spool after the process was killed."""
+    if context.config.spool_directory is None or not context.config.spool_size:
+        return None
+    from concil.store.cache.blob_cache import BlobCache  # noqa: PLC0415  # rare
+
+    return BlobCache(_spool_directory(context) / _KEPT_BLOBS, context.config.spool_size)
 
 
 def _spool_directory(context: TransferContext) -> Path:

@@ -20,6 +20,7 @@ from concil.oci.address import LAYOUT, Address, LayoutAddress, parse_address
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest, Verifier
 from concil.runtime.dataclass import dataclass
+from concil.runtime.lru_dict import LruDict
 from concil.store.cache.cache_file import CacheFile, hash_file, open_file
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _MAX_IDLE_FILES = 64  # partial files that are kept open, to be continued
 _SCAN_INTERVAL = 60.0  # seconds; other processes write to the directory as well
-_MAX_VERIFIED = 16_384  # blobs that are remembered as verified
 _LOCK_COUNT = 64
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -66,7 +66,7 @@ class BlobCache:
         # Guards the fields below. Held over reads of the directory: others need its result.
         self._lock = threading.Lock()
         self._files: OrderedDict[Digest, CacheFile] = OrderedDict()  # being written, or idle
-        self._verified: OrderedDict[Digest, tuple[int, ...]] = OrderedDict()  # signatures of files
+        self._verified: LruDict[Digest, tuple[int, ...]] = LruDict()  # signatures of files
         # A blob is verified by one thread at a time.
         self._verify_locks = [threading.Lock() for _ in range(_LOCK_COUNT)]
         self._total = 0  # bytes at the last scan, and those that were reserved since then
@@ -143,6 +143,11 @@ class BlobCache:
             with self._lock:
                 self._disable(error)
 
+    def remove_all(self) -> None:
+        """Remove all blobs, except those that another process writes."""
+        with self._lock:
+            self._evict(-1)
+
     def close(self) -> None:
         """Close all files."""
         with self._lock:
@@ -183,9 +188,7 @@ class BlobCache:
 
     def _record_verified(self, digest: Digest, status: os.stat_result) -> None:
         with self._lock:
-            self._verified[digest] = _signature(status)
-            if len(self._verified) > _MAX_VERIFIED:
-                self._verified.popitem(last=False)
+            self._verified.store(digest, _signature(status))
 
     def _path_of(self, digest: Digest) -> Path:
         return self.directory / "blobs" / digest.algorithm / digest.hex

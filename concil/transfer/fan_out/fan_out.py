@@ -98,7 +98,7 @@ class FanOut:
         """Record that a lane needs no further blob of an image."""
         with self._changed:
             if lane in image.lanes:
-                image.lanes.remove(lane)
+                image.finish(lane)
                 self._image_counts[lane] -= 1
             for digest in list(image.blobs):
                 blob = self._blobs.get(digest)

@@ -11,7 +11,7 @@ from concil.config import MIB
 from concil.oci.manifest import Digest, Manifest
 
 _Result = TypeVar("_Result")
-_MAX_CACHED_BYTES = 64 * MIB  # bytes of the manifests of all images of a run
+_MAX_CACHED_BYTES = 16 * MIB  # bytes of the manifests of all images of a run
 
 
 class ManifestMemory:
@@ -60,6 +60,7 @@ class SharedAnswers:
                 with self._lock:
                     self._size += size
                     self._answers[key] = answer
+                    self._locks.pop(key, None)  # those who wait for it find the answer
             return answer
 
     def clear(self) -> None:
@@ -85,3 +86,11 @@ class SharedImage:
         self.blobs: set[Digest] = set()  # that a lane has read, and another one may need
         # Lanes that do not need a blob, or not any more.
         self.released: defaultdict[Digest, set[str]] = defaultdict(set)
+
+    def finish(self, lane: str) -> None:
+        """Record that a lane has copied it, or has failed to."""
+        self.lanes.discard(lane)
+        for digest, names in list(self.released.items()):
+            names.discard(lane)
+            if not names:  # thousands of images may wait for a slow lane
+                del self.released[digest]
