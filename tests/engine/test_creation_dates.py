@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import requests
 
 from concil.engine.engine import Engine
 from concil.plan.plan import Plan
@@ -132,6 +133,35 @@ def test_the_platforms_that_are_copied_count(
     found = engine.find_creation_times(f"{source.url}/app", ["v1"], platforms)
 
     assert found == [seconds(expected)]
+
+
+def test_an_index_that_lacks_a_platform_has_the_date_of_the_next(
+    engine: Engine, source: Source
+) -> None:
+    """As after a copy of some platforms of an index, with a registry that allows it."""
+    missing, present = dated(1, "2024-01-01T00:00:00Z"), dated(2, "2024-02-01T00:00:00Z")
+    source.put("v1", make_index([missing, present]))
+    response = requests.delete(
+        f"{source.registry.url}/v2/app/manifests/{missing.digest}", timeout=30
+    )
+    response.raise_for_status()
+
+    found = engine.find_creation_times(f"{source.url}/app", ["v1"])
+
+    assert found == [seconds("2024-02-01")]
+
+
+def test_an_index_of_many_images_without_date_costs_few_requests(
+    engine: Engine, source: Source
+) -> None:
+    source.put("v1", make_index([dated(number, None) for number in range(30)]))
+
+    for _ in range(2):
+        assert engine.find_creation_times(f"{source.url}/app", ["v1"]) == [None]
+
+    requests_made = source.take_requests()
+    assert requests_made.count("GET manifests") <= 8
+    assert requests_made.count("HEAD manifests") == 2
 
 
 def test_a_layout_has_dates_too(engine: Engine, tmp_path: Path) -> None:

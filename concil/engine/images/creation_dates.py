@@ -20,8 +20,7 @@ from concil.transfer.image.graph import attested_digest, check_descriptor, selec
 from concil.transfer.image.history import History
 from concil.transfer.image.manifest_cache import ManifestCache
 
-_MAX_CHILDREN = 8  # manifests of an index that are searched for a date
-_MAX_DEPTH = 2  # of indexes
+_MAX_MANIFESTS = 8  # of an image that are searched for a date
 _MAX_LENGTH = 64  # characters of a date
 _CREATED = "org.opencontainers.image.created"
 # Reproducible builds write the beginning of an epoch instead of a date: that of Unix, of Go
@@ -29,6 +28,14 @@ _CREATED = "org.opencontainers.image.created"
 _FIRST_DATE = datetime(1980, 1, 2, tzinfo=UTC).timestamp()
 # A date further ahead is a mistake: the image would be the newest one until then.
 _MAX_AHEAD = 24 * 3600.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Date:
+    """The date of an image as far as it was found."""
+
+    time: float | None  # seconds since the epoch
+    is_complete: bool = True  # nothing of the image was missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,29 +88,39 @@ class CreationDates:
         """Read the date of an image, and record it."""
         try:
             manifest = self._get_manifest(store, digest)
-            created = self._find_in(store, _select(manifest, platforms, store.name))
+            found = self._find_in(store, _select(manifest, platforms, store.name))
         except (NotFound, ContentError):
             return None  # it may be complete the next time
-        self.history.record_created(digest, key, created)
-        return created
+        if found.time is not None or found.is_complete:
+            self.history.record_created(digest, key, found.time)
+        return found.time
 
-    def _find_in(
-        self, store: SourceStore, manifest: Manifest | Descriptor, depth: int = 0
-    ) -> float | None:
-        """Return the date of a manifest, or that of the first one of an index that has one."""
-        if isinstance(manifest, Descriptor):
-            manifest = self._get_child(store, manifest)
-        if not manifest.is_index:
+    def _find_in(self, store: SourceStore, root: Manifest | Descriptor) -> _Date:
+        """Return the date of a manifest, or that of the first image of an index that has one."""
+        pending = [root]
+        index_date: float | None = None
+        is_complete = True
+        for _ in range(_MAX_MANIFESTS):
+            if not pending:
+                break
+            entry = pending.pop(0)
+            try:
+                manifest = self._get_child(store, entry) if isinstance(entry, Descriptor) else entry
+            except NotFound:
+                is_complete = False  # the source has only some of the platforms
+                continue
+            if manifest.is_index:
+                # BuildKit lists attestations as well, which are no images.
+                children = manifest.children()
+                pending[:0] = [c for c in children if c.is_manifest and not attested_digest(c)]
+                index_date = index_date or _annotated_date(manifest.annotations)
+                continue
             config = read_config(store, manifest, self.reader.pool.context, store.name)
             created = _parse_date((config or {}).get("created"))
-            return _annotated_date(manifest.annotations) if created is None else created
-        # BuildKit lists attestations as well, which are no images.
-        images = [c for c in manifest.children() if c.is_manifest and not attested_digest(c)]
-        for child in images[: _MAX_CHILDREN if depth < _MAX_DEPTH else 0]:
-            created = self._find_in(store, child, depth + 1)
+            created = created or _annotated_date(manifest.annotations)
             if created is not None:
-                return created
-        return _annotated_date(manifest.annotations)
+                return _Date(created)
+        return _Date(index_date, is_complete)
 
     def _get_manifest(self, store: SourceStore, digest: Digest) -> Manifest:
         read = partial(store.get_manifest, str(digest))

@@ -49,11 +49,20 @@ class ImageCopier:
         self._pool = pool
         self._progress = progress
         self._single_flight: SingleFlight[None] = SingleFlight()
-        self.history = History(pool.context.journal)
-        self.manifest_cache = ManifestCache()
-        self._level_reader = LevelReader(pool, self.manifest_cache, self.history)
-        self._planner = ImagePlanner(pool, self.history, self._level_reader)
-        self.deduplicator = BlobDeduplicator(pool, progress, self.history)
+        self._history = History(pool.context.journal)
+        self._level_reader = LevelReader(pool, ManifestCache(), self._history)
+        self._planner = ImagePlanner(pool, self._history, self._level_reader)
+        self.deduplicator = BlobDeduplicator(pool, progress, self._history)
+
+    @property
+    def history(self) -> History:
+        """What earlier runs have recorded."""
+        return self._history
+
+    @property
+    def manifest_cache(self) -> ManifestCache:
+        """Manifests that were read lately."""
+        return self._level_reader.manifest_cache
 
     def copy(self, job: ImageJob) -> ImageResult:
         """Copy one image; nothing is transferred if both sides have the same digest already.
@@ -97,7 +106,7 @@ class ImageCopier:
         """Return the result for an image that is up to date."""
         if job.immutable and present.source_digest is not None:
             copied = CopiedImage(present.source_digest, present.digest)
-            self.history.record_image(job.key, copied)
+            self._history.record_image(job.key, copied)
         return ImageResult(job.source_name, job.destination_name, State.PRESENT, present.digest)
 
     def _put_tag_only(
@@ -124,7 +133,7 @@ class ImageCopier:
         """Record the digests of a copied image, unless its tag has moved meanwhile."""
         if root.source_digest == compared.source.digest:
             copied = CopiedImage(compared.source.digest, root.descriptor.digest)
-            self.history.record_image(job.key, copied)
+            self._history.record_image(job.key, copied)
 
     def _record_manifests(self, job: ImageJob, plan: ImagePlan, lost_responses: int) -> None:
         """Record the manifests of an image that were put, or found complete.
@@ -135,7 +144,7 @@ class ImageCopier:
         destination = job.destination
         if destination.repository:
             for node in plan.nodes():
-                self.history.record_manifest(
+                self._history.record_manifest(
                     destination.mount_scope, destination.repository, node.digest, lost_responses
                 )
 
