@@ -46,8 +46,13 @@ def network_of(address: str) -> str:
 class ConnectionTable:
     """The connections of a listener. Thread-safe."""
 
-    def __init__(self) -> None:
-        """Create an empty table."""
+    def __init__(self, max_connections: int | None = None) -> None:
+        """Create an empty table.
+
+        Args:
+            max_connections: the limit if there are enough descriptors; None: MAX_CONNECTIONS.
+        """
+        self._max_connections = max_connections
         self._changed = threading.Condition()  # its lock guards the fields below
         self._open: dict[OpenConnection, None] = {}  # in order of acceptance
         self._is_closed = False
@@ -102,8 +107,10 @@ class ConnectionTable:
         """
         with self._changed:
             if not network:
-                limit = _max_connections()
-                reason = ", the limit of open files (ulimit -n)" if limit < MAX_CONNECTIONS else ""
+                most = self._max_connections or MAX_CONNECTIONS
+                limit = min(most, _max_connections())
+                is_few = limit < most
+                reason = ", the limit of open files (ulimit -n)" if is_few else ""
                 return f"more than {limit} connections{reason}" if len(self._open) >= limit else ""
             count = sum(connection.network == network for connection in self._open)
             limit = MAX_PER_ADDRESS
