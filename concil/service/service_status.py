@@ -143,7 +143,9 @@ class ServiceStatus:
     def record_schedule(self, gap: float) -> None:
         """Record the seconds between the beginnings of two runs."""
         with self._lock:
+            self._version += 1
             self._max_run_age = max(_MISSED_RUNS * gap, _MIN_RUN_AGE)
+            self._next_run = self._clock.monotonic() + gap
 
     def record_turn(self, run_in: float, retry_in: float | None) -> None:
         """Record that the main loop waits for so many seconds: until a run, and a retry."""

@@ -23,7 +23,6 @@ def service_document(live: LiveMirror, snapshot: ServiceSnapshot) -> Document:
         "now": _ms(snapshot.now),
         "clock": round(snapshot.now_at * 1000),  # since the epoch
         "state": state_of(snapshot),
-        "canRun": live.request_run is not None,
         "nextRun": _ms(snapshot.next_run),
         "nextRetry": _ms(snapshot.next_retry),
         "run": None if snapshot.run is None else _run_document(snapshot.run),

@@ -70,7 +70,7 @@ class LiveServer:
         self._live = live
         self._access = AccessPolicy(token, self._listener.address[1])
         self._endpoints = Endpoints(live, self._access, metrics)
-        self._feed = PageFeed(live)
+        self._feed = PageFeed(live, can_run=bool(token) and live.request_run is not None)
         self._streams = StreamTable()
 
     def start(self) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 
 from concil.report.html.render import embed_json
 from concil.runtime.dataclass import dataclass
+from concil.service.service_status import ServiceSnapshot
 from concil.web.live_documents import (
     Document,
     image_columns,
@@ -50,9 +51,16 @@ class PageFeed:
     and updates from there.
     """
 
-    def __init__(self, live: LiveMirror, interval: float = INTERVAL) -> None:
-        """Create it without messages."""
+    def __init__(
+        self, live: LiveMirror, *, can_run: bool = False, interval: float = INTERVAL
+    ) -> None:
+        """Create it without messages.
+
+        Args:
+            can_run: the page may let a run begin.
+        """
         self._live = live
+        self._can_run = can_run
         self.interval = interval  # seconds between two messages
         self._lock = threading.Lock()  # guards the fields below
         self._last_number = 0
@@ -60,6 +68,7 @@ class PageFeed:
         self._kept_bytes = 0
         self._position: _Position | None = None
         self._state: Message | None = None  # the whole state, as of its number
+        self._state_made = 0.0  # monotonic seconds
         self._last_look = 0.0  # monotonic seconds
 
     def after(self, number: int | None) -> list[Message]:
@@ -98,7 +107,7 @@ class PageFeed:
         name = "state" if "report" in document else "update"
         message = Message(self._last_number, name, _encode(document))
         if name == "state":
-            self._state = message
+            self._set_state(message)
         self._kept.append(message)
         self._kept_bytes += len(message.data)
         while len(self._kept) > _MAX_KEPT or self._kept_bytes > _MAX_KEPT_BYTES:
@@ -115,13 +124,18 @@ class PageFeed:
 
     def _whole_state(self) -> Message:
         """Return the whole state; it is made once for all readers that need it."""
-        if self._state is None:
+        # Times in it are relative to when it was made.
+        if self._state is None or time.monotonic() - self._state_made > self.interval:
             is_first = self._position is None
             document, position = self._build_state()
             if is_first:
                 self._position = position
-            self._state = Message(self._last_number, "state", _encode(document))
+            self._set_state(Message(self._last_number, "state", _encode(document)))
+        assert self._state is not None  # noqa: S101 - for the type checker
         return self._state
+
+    def _set_state(self, message: Message) -> None:
+        self._state, self._state_made = message, time.monotonic()
 
     def _build_state(self) -> tuple[Document, _Position]:
         live = self._live
@@ -131,7 +145,7 @@ class PageFeed:
         report, version = observed.timeline.live_document(live.names.title)
         document: Document = {
             "report": report,
-            "service": service_document(live, snapshot),
+            "service": self._service(snapshot),
             "progress": progress_document(live),
             "ages": image_columns(images),
         }
@@ -143,6 +157,9 @@ class PageFeed:
             snapshot.run is not None,
         )
         return document, position
+
+    def _service(self, snapshot: ServiceSnapshot) -> Document:
+        return {**service_document(self._live, snapshot), "canRun": self._can_run}
 
     def _changes(self, position: _Position) -> Document | None:
         """Return what has changed, and move the position; None: nothing has."""
@@ -161,7 +178,7 @@ class PageFeed:
         )
         if not (has_changed or position.is_running):
             return None
-        service = service_document(live, snapshot)
+        service = self._service(snapshot)
         if snapshot.version == position.service:
             del service["runs"], service["failedListings"]
         self._position = _Position(

@@ -79,7 +79,7 @@ class Stream:
         """Discard what the reader has sent; return False if that is the end."""
         count = len(self._sock.recv(4096))
         self._unwanted += count
-        return 0 < count and self._unwanted <= _MAX_UNWANTED
+        return count > 0 and self._unwanted <= _MAX_UNWANTED
 
 
 class StreamTable:

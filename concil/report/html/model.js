@@ -44,7 +44,7 @@ function readTransfers(columns, strings) {
       took: started === null ? null : end - started,
       retries: columns.retries[n],
       interruptions: (columns.interruptions[n] ?? []).map(([lane, at, until, detail]) => (
-        { lane, at, until: until ?? end, detail: text(detail) }
+        { lane, at, until: until ?? end, isOpen: until === null, detail: text(detail) }
       )),
       helpers: (columns.helpers[n] ?? []).map(([lane, from, to]) => ({ lane, from, to })),
       detail: n in columns.detail ? text(columns.detail[n]) : "",
