@@ -8,7 +8,6 @@ import hmac
 from concil.oci.reference import is_loopback
 from concil.server.http import Request
 
-MIN_TOKEN_LENGTH = 16  # characters; a shorter one could be guessed
 _COOKIE_AGE = 30 * 24 * 3600  # seconds
 _COOKIE_PURPOSE = b"concil: cookie of the live page"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from concil.cli.commands import serve
-from concil.cli.listen_address import parse_listen_address
+from concil.cli.options.listen_address import parse_listen_address
 from concil.cli.parsers.serve import declare
 from concil.errors import ConcilError
 from tests.server.client import Client

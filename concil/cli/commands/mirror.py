@@ -12,7 +12,6 @@ from pathlib import Path
 
 from concil.cli.context import CommandContext
 from concil.cli.dask_cluster import connect_cluster
-from concil.cli.mirror_page import observe_single_run
 from concil.cli.open_engine import build_endpoints, open_engine
 from concil.cli.options import settings
 from concil.cli.output import results
@@ -24,6 +23,7 @@ from concil.cli.output.errors import (
     single_line,
 )
 from concil.cli.output.failed_images import failure_lines, listing_failure_lines, retry_hint
+from concil.cli.output.mirror_page import observe_single_run
 from concil.cli.output.notes import print_notes
 from concil.cli.output.preview import (
     PruneTotals,

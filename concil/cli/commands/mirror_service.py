@@ -15,10 +15,10 @@ from datetime import datetime
 from concil.cli.commands import mirror
 from concil.cli.context import GRACE_PERIOD, CommandContext, Shutdown
 from concil.cli.execution import progress_mode
-from concil.cli.mirror_page import MirrorPage, open_page
 from concil.cli.options import settings
 from concil.cli.output import logs
 from concil.cli.output.errors import DONE, describe_error
+from concil.cli.output.mirror_page import MirrorPage, open_page
 from concil.cli.plan_arguments import check_plan
 from concil.display.display import open_display
 from concil.errors import Cancelled, ConcilError, UsageError

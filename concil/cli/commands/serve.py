@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from concil.cli.listen_address import parse_listen_address
+from concil.cli.options.listen_address import parse_listen_address
 from concil.errors import NotFound, StoreError, safe_repr
 from concil.fs.local_file import disk_error
 from concil.server import EmbeddedRegistry

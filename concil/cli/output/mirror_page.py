@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from concil.cli.context import CommandContext
-from concil.cli.listen_address import parse_listen_address
+from concil.cli.options.http_token import read_token, refuse_token_without_page
+from concil.cli.options.listen_address import parse_listen_address
 from concil.cli.output import logs
 from concil.cli.output.errors import describe_error, replace_parameters, single_line
 from concil.cli.output.reports import report_title
 from concil.display.display import Display
 from concil.errors import Cancelled, ConcilError, UsageError, safe_repr
 from concil.oci.reference import is_loopback
-from concil.runtime.redaction import SECRETS, without_user
+from concil.runtime.redaction import without_user
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
     from concil.service.service_status import RunKind, RunResult
     from concil.transfer.mirror.report import Outcome
     from concil.web.live_mirror import LiveMirror
-
-TOKEN_VARIABLE = "CONCIL_HTTP_TOKEN"  # noqa: S105 - a name
-_MAX_TOKEN_LENGTH = 1000  # characters
-_REMEDY = "make one with: openssl rand -hex 16"
 
 
 class MirrorPage:
@@ -94,11 +89,11 @@ def open_page(
     """
     arguments = command.arguments
     if arguments.http is None:
-        _refuse_token_without_page(arguments)
+        refuse_token_without_page(arguments)
         yield MirrorPage(None)
         return
     address = parse_listen_address(arguments.http)
-    token = _read_token(arguments)
+    token = read_token(arguments)
     if not token and not is_loopback(address[0]):
         raise UsageError(
             f"everybody who can reach {safe_repr(arguments.http)} could read the live page",
@@ -195,54 +190,3 @@ class _ObservedDisplay:
     def close(self) -> None:
         """Stop showing progress."""
         self._display.close()
-
-
-def _refuse_token_without_page(arguments: argparse.Namespace) -> None:
-    for option in ("http_token", "http_token_file"):
-        if getattr(arguments, option) is not None:
-            name = option.replace("_", "-")
-            raise UsageError(
-                f"--{name} is for the live page, and there is none",
-                remedy=f"add --http 127.0.0.1:8080, or omit --{name}",
-            )
-
-
-def _read_token(arguments: argparse.Namespace) -> str:
-    """Return the token of the options or of the environment; empty: there is none.
-
-    Raises:
-        UsageError: it cannot be read, or is too short.
-    """
-    if arguments.http_token_file is not None:
-        token, name = _read_token_file(arguments.http_token_file), "--http-token-file"
-    elif arguments.http_token is not None:
-        token, name = arguments.http_token, "--http-token"
-    else:
-        token, name = os.environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE
-        if not token:
-            return ""
-    from concil.web.access_policy import MIN_TOKEN_LENGTH  # noqa: PLC0415  # only with a page
-
-    if not MIN_TOKEN_LENGTH <= len(token) <= _MAX_TOKEN_LENGTH:
-        raise UsageError(
-            f"the token of {name} has {len(token)} characters, and needs {MIN_TOKEN_LENGTH} to "
-            f"{_MAX_TOKEN_LENGTH}: a shorter one can be guessed",
-            remedy=_REMEDY,
-        )
-    if not all("!" <= character <= "~" for character in token):
-        raise UsageError(
-            f"the token of {name} has blanks, or characters that are not ASCII", remedy=_REMEDY
-        )
-    SECRETS.register(token)
-    return token
-
-
-def _read_token_file(path: str) -> str:
-    """Return the token of a file: everything but blanks around it."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123  # a path as the user writes it
-            return file.read(2 * _MAX_TOKEN_LENGTH).decode("utf-8", "replace").strip()
-    except OSError as error:
-        raise UsageError(
-            f"cannot read the token file {safe_repr(path)}: {error.strerror}", remedy=_REMEDY
-        ) from error
