@@ -145,10 +145,12 @@ class LiveServer:
         """Send events until the reader leaves, or is too slow."""
         logger.debug("%s %s: stream", request.method, request.log_path)
         last = self._last_number(request)
+        # Before the head: a reader gets all events from then on.
+        first_event = self._live.events.last_number if last is None else last
         with self._streams.open(connection) as stream:
             stream.begin(SECURITY_HEADERS)
             if request.path == "/api/events":
-                self._send_events(stream, last)
+                self._send_events(stream, first_event)
             else:
                 self._send_updates(stream, last)
 
@@ -164,9 +166,8 @@ class LiveServer:
         is_known = instance == self._live.instance and number.isascii() and number.isdigit()
         return int(number[:18]) if is_known else 0
 
-    def _send_events(self, stream: Stream, last: int | None) -> None:
+    def _send_events(self, stream: Stream, number: int) -> None:
         log = self._live.events
-        number = log.last_number if last is None else last
         while True:
             missed, events = log.after(number, _MAX_EVENTS)
             parts = [b'event: missed\ndata: {"missed": %d}\n\n' % missed] if missed else []

@@ -52,7 +52,7 @@ class PageFeed:
     """
 
     def __init__(
-        self, live: LiveMirror, *, can_run: bool = False, interval: float = INTERVAL
+        self, live: LiveMirror, *, can_run: bool = False, interval: float | None = None
     ) -> None:
         """Create it without messages.
 
@@ -61,7 +61,7 @@ class PageFeed:
         """
         self._live = live
         self._can_run = can_run
-        self.interval = interval  # seconds between two messages
+        self.interval = INTERVAL if interval is None else interval  # seconds
         self._lock = threading.Lock()  # guards the fields below
         self._last_number = 0
         self._kept: deque[Message] = deque()

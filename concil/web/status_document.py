@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from concil import __version__
-from concil.progress.events import State
 from concil.service.service_status import ImageStatus, Run, ServiceSnapshot
 from concil.web.live_documents import MAX_ACTIVE, state_of
 from concil.web.live_mirror import LiveMirror
@@ -74,7 +73,6 @@ def _running(live: LiveMirror, run: Run, snapshot: ServiceSnapshot) -> Document:
                 "detail": blob.detail,
             }
             for blob in totals.active_blobs[:MAX_ACTIVE]
-            if blob.state is not State.WAITING
         ],
         "paused_hosts": [
             {
