@@ -124,9 +124,7 @@ class EventReader:
 
 
 @contextmanager
-def follow(
-    url: str, path: str, headers: Mapping[str, str] | None = None
-) -> Iterator[EventReader]:
+def follow(url: str, path: str, headers: Mapping[str, str] | None = None) -> Iterator[EventReader]:
     """Open a stream."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
