@@ -208,27 +208,12 @@ class ServiceStatus:
             run = self._run
             if run is None:
                 return
+            _count_outcome(run, outcome)
             image = self._find_image(source, target)
             if image is None:
                 return
-            image.checked = self._clock.monotonic()
             image.run = run.number
-            if failure is None:
-                is_present = outcome.result is not None and outcome.result.state is State.PRESENT
-                run.up_to_date += is_present
-                run.copied += not is_present
-                run.bytes_sent += outcome.result.bytes_sent if outcome.result is not None else 0
-                image.outcome = "present" if is_present else "copied"
-                image.confirmed = image.checked
-                image.failed_since, image.failures = None, 0
-                image.error = image.remedy = ""
-            else:
-                run.failed += 1
-                image.outcome = "not_tried" if isinstance(outcome.error, NotTried) else "failed"
-                image.failures += 1
-                if image.failed_since is None:
-                    image.failed_since = image.checked
-                image.error, image.remedy = (text[:_MAX_TEXT_LENGTH] for text in failure)
+            _update_image(image, outcome, failure, self._clock.monotonic())
             self._changes.touch(image.number, image)
 
     def record_failed_listing(self, source: str, error: ConcilError) -> None:
@@ -308,6 +293,33 @@ class ServiceStatus:
             if image.run < run and not _is_below(key[0], unknown):
                 del self._images[key]
                 self._changes.remove(image.number)
+
+
+def _count_outcome(run: Run, outcome: Outcome) -> None:
+    if outcome.result is None:
+        run.failed += 1
+        return
+    is_present = outcome.result.state is State.PRESENT
+    run.up_to_date += is_present
+    run.copied += not is_present
+    run.bytes_sent += outcome.result.bytes_sent
+
+
+def _update_image(
+    image: ImageStatus, outcome: Outcome, failure: tuple[str, str] | None, now: float
+) -> None:
+    image.checked = now
+    if failure is not None:
+        image.outcome = "not_tried" if isinstance(outcome.error, NotTried) else "failed"
+        image.failures += 1
+        image.failed_since = now if image.failed_since is None else image.failed_since
+        image.error, image.remedy = (text[:_MAX_TEXT_LENGTH] for text in failure)
+        return
+    is_present = outcome.result is not None and outcome.result.state is State.PRESENT
+    image.outcome = "present" if is_present else "copied"
+    image.confirmed = now
+    image.failed_since, image.failures = None, 0
+    image.error = image.remedy = ""
 
 
 def _is_below(source: str, listings: tuple[str, ...]) -> bool:

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from concil.progress.events import State
+from concil.server.connection import Connection
 from concil.web import live_server, page_feed, streams
 from concil.web.event_log import MAX_EVENTS
 from tests.server.half_open_connections import Crowd
@@ -225,3 +226,25 @@ def test_the_end_of_the_server_ends_the_streams(serve: Serve) -> None:
         assert reader.is_at_end()
     with pytest.raises(requests.ConnectionError):
         Client(server.url)("/healthz")
+
+
+def test_a_reader_that_takes_too_long_for_a_message_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "SEND_TIMEOUT", 0.05)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        stream = streams.Stream(Connection(ours))
+
+        with pytest.raises(TimeoutError):
+            stream.send(b"x" * 10_000_000)
+
+
+def test_a_stream_ends_when_its_reader_has_left() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        stream = streams.Stream(Connection(ours))
+        assert stream.wait(0)
+        theirs.close()
+
+        assert not stream.wait(30)
