@@ -122,7 +122,7 @@ class Endpoints:
         if self._live.request_run is None:
             return text_response(409, "this mirror runs once: there is no next run")
         if not self._live.request_run():
-            return text_response(409, "a run goes on")
+            return text_response(409, "a run of the plan goes on, or the mirror ends")
         return text_response(202, "a run begins")
 
 

@@ -29,6 +29,8 @@ function span(ms) {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
+const cut = (text, most) => (text.length > most ? `${text.slice(0, most)}\u2026` : text);
+
 // ---- images of the plan ----
 
 const OUTCOMES = { copied: "done", present: "present", failed: "failed", not_tried: "failed" };
@@ -156,7 +158,7 @@ function showHead() {
     ? `Run ${count(last.number)} (${last.kind === "retry" || last.what === "failed images" ? "failed images" : "whole plan"}), started ${clockTime(new Date(last.started))}, ${duration(report.milliseconds)}`
     : "";
   $("run-now").hidden = !service.canRun;
-  $("run-now").disabled = Boolean(service.run);
+  $("run-now").disabled = service.run?.kind === "plan" || service.state === "stopping";
 }
 
 function showPauses() {
@@ -164,7 +166,7 @@ function showPauses() {
   $("paused").replaceChildren(...progress.pauses.map(([host, reason, left]) => {
     const item = make("li");
     const ends = progress.at + left;
-    item.append(make("span", "mono", plain(host)), make("span", "why", plain(reason)),
+    item.append(make("span", "mono", cut(plain(host), 200)), make("span", "why", cut(plain(reason), 200)),
       make("span", "left", `paused, ${span(ends - serviceNow())} left`));
     return item;
   }));

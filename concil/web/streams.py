@@ -15,6 +15,7 @@ from concil.server.http import begin_stream
 
 MAX_STREAMS = 64  # at a time
 SEND_TIMEOUT = 30.0  # seconds for one message
+RETRY_DELAY = 2000  # milliseconds until a browser connects again
 _PING_INTERVAL = 15.0  # seconds without a message
 _SEND_BUFFER = 128 << 10  # bytes in the kernel: a reader that does not read is soon noticed
 _MAX_UNWANTED = 64 << 10  # bytes that a reader may send
@@ -41,7 +42,7 @@ class Stream:
             OSError: the connection broke.
         """
         begin_stream(self._connection, {**headers, **_HEADERS})
-        self.send(b"retry: 2000\n\n")
+        self.send(b"retry: %d\n\n" % RETRY_DELAY)
 
     def send(self, message: bytes) -> None:
         """Send a message.

@@ -63,6 +63,7 @@ class _Service:
         self._wake = threading.Event()  # set by signals
         self._has_to_reload = False  # SIGHUP was received
         self._has_to_run = False  # a run was requested
+        self._is_running_plan = False
         self._page = MirrorPage(None)
         self._current: Shutdown | None = None  # of the run that is under way
         self.run_count = 0
@@ -85,7 +86,9 @@ class _Service:
                 began = time.monotonic()
                 self._schedule.plan_next()
                 page.record_schedule(self._schedule.seconds_left())
+                self._is_running_plan = True
                 self._run_plan(None)
+                self._is_running_plan = False
                 self._announce_next(time.monotonic() - began)
             else:
                 self._run_plan(self._failures.take_due())
@@ -95,8 +98,12 @@ class _Service:
         return self._command.shutdown.event.is_set()
 
     def request_run(self) -> bool:
-        """Let a run of the whole plan begin now; return False if a run goes on. Thread-safe."""
-        if self._current is not None or self._is_stopping:
+        """Let a run of the whole plan begin now, or after a retry; thread-safe.
+
+        Returns:
+            False if one goes on, or the service ends.
+        """
+        if self._is_running_plan or self._is_stopping:
             return False
         self._has_to_run = True
         self._wake.set()
@@ -198,13 +205,9 @@ class _Service:
             logs.log_to_display(display, verbose=arguments.verbose, quiet=arguments.quiet)
         )
         self._current = Shutdown()
-        stack.callback(self._end_round)
         if self._is_stopping:  # since the last look at it
             self._current.request()
         return CommandContext(arguments, display, self._current)
-
-    def _end_round(self) -> None:
-        self._current = None
 
     def _announce_next(self, seconds: float) -> None:
         """Print when the next run begins."""
