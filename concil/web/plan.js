@@ -106,13 +106,13 @@ function readRun(run) {
 const tookOf = (run) => run.took ?? serviceNow() - run.began;
 const runColumns = [
   { name: "Started", of: (run) => clockTime(new Date(run.started)), by: (run) => run.number, width: "150px", narrow: "142px" },
-  { name: "Result", of: (run) => (run.detail ? `${run.result}: ${run.detail}` : run.result), by: (run) => run.result, state: true, width: "minmax(110px, 1fr)", narrow: "minmax(0, 1fr)" },
-  { name: "What", of: (run) => run.what, by: (run) => run.what, wide: true, width: "104px" },
-  { name: "Took", of: (run) => duration(tookOf(run)), by: tookOf, number: true, width: "92px", narrow: "76px" },
-  { name: "Copied", of: (run) => count(run.copied), by: (run) => run.copied, number: true, wide: true, width: "72px" },
-  { name: "Up to date", of: (run) => count(run.upToDate), by: (run) => run.upToDate, number: true, wide: true, width: "84px" },
-  { name: "Failed", of: (run) => count(run.failed), by: (run) => run.failed, number: true, wide: true, width: "72px" },
-  { name: "Sent", of: (run) => size(run.bytesSent), by: (run) => run.bytesSent, number: true, wide: true, width: "90px" },
+  { name: "Result", of: (run) => (run.detail ? `${run.result}: ${run.detail}` : run.result), by: (run) => run.result, state: true, width: "minmax(90px, 1fr)", narrow: "minmax(0, 1fr)" },
+  { name: "What", of: (run) => run.what, by: (run) => run.what, wide: true, width: "92px" },
+  { name: "Took", of: (run) => duration(tookOf(run)), by: tookOf, number: true, width: "80px", narrow: "76px" },
+  { name: "Copied", of: (run) => count(run.copied), by: (run) => run.copied, number: true, wide: true, width: "64px" },
+  { name: "Up to date", of: (run) => count(run.upToDate), by: (run) => run.upToDate, number: true, wide: true, width: "76px" },
+  { name: "Failed", of: (run) => count(run.failed), by: (run) => run.failed, number: true, wide: true, width: "56px" },
+  { name: "Sent", of: (run) => size(run.bytesSent), by: (run) => run.bytesSent, number: true, wide: true, width: "80px" },
 ];
 const runTable = table($("runs"), {
   label: "Last runs", items: runs, columns: runColumns,
