@@ -18,6 +18,12 @@ METRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 _MAX_FORM_SIZE = 4096  # bytes
 _MAX_IMAGES = 100_000  # in one answer
 _READS = ("GET", "HEAD")
+STREAM_PATHS = ("/api/events", "/api/live")
+_METHODS: dict[str, tuple[str, ...]] = {
+    "/login": (*_READS, "POST"),
+    "/api/run": ("POST",),
+    **dict.fromkeys(STREAM_PATHS, ("GET",)),
+}
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -67,10 +73,11 @@ class Endpoints:
     def answer(self, request: Request) -> Response:
         """Answer a request that is not refused."""
         handler = self._handlers.get(request.path)
-        if handler is None:
-            return text_response(404, "no such page; the pages are: " + " ".join(self._handlers))
-        allowed = {"/login": (*_READS, "POST"), "/api/run": ("POST",)}.get(request.path, _READS)
-        if request.method not in allowed:
+        if handler is None and request.path not in STREAM_PATHS:
+            pages = " ".join((*self._handlers, *STREAM_PATHS))
+            return text_response(404, f"no such page; the pages are: {pages}")
+        allowed = _METHODS.get(request.path, _READS)
+        if handler is None or request.method not in allowed:
             refusal = text_response(405, f"this page is for {', '.join(allowed)}")
             refusal.headers["Allow"] = ", ".join(allowed)
             return refusal
@@ -86,7 +93,7 @@ class Endpoints:
         return _page_response(200, self._page)
 
     def _log_in(self, request: Request) -> Response:
-        if request.method != "POST":
+        if request.method != "POST" and self._access.has_token:
             return _page_response(200, render_login_page())
         form = urllib.parse.parse_qs(
             request.body.read(_MAX_FORM_SIZE).decode("ascii", "replace"), max_num_fields=8
@@ -95,10 +102,12 @@ class Endpoints:
 
     def _redirect(self, *, is_accepted: bool) -> Response:
         """Store the login and show the page, or ask again."""
+        headers = {**SECURITY_HEADERS, "Location": "./"}
+        if not self._access.has_token:
+            return Response(303, headers)
         if not is_accepted:
-            return _page_response(401, render_login_page(is_rejected=self._access.has_token))
-        headers = {"Location": "./", "Set-Cookie": self._access.set_cookie_header()}
-        return Response(303, {**SECURITY_HEADERS, **headers})
+            return _page_response(401, render_login_page(is_rejected=True))
+        return Response(303, {**headers, "Set-Cookie": self._access.set_cookie_header()})
 
     def _get_metrics(self, _request: Request) -> Response:
         if self._metrics is None:

@@ -15,6 +15,7 @@ from concil.server.listener import Listener
 from concil.web.access_policy import AccessPolicy
 from concil.web.endpoints import (
     SECURITY_HEADERS,
+    STREAM_PATHS,
     Endpoints,
     RenderMetrics,
     error_response,
@@ -30,7 +31,6 @@ MAX_CONNECTIONS = 2 * MAX_STREAMS  # so that streams leave room for other reques
 IDLE_TIMEOUT = 10.0  # seconds without data until a connection is closed
 _EVENT_INTERVAL = 0.25  # seconds between two looks for new events
 _MAX_EVENTS = 1000  # in one write
-_STREAMS = ("/api/events", "/api/live")
 
 
 class LiveServer:
@@ -117,7 +117,7 @@ class LiveServer:
     def _handle_request(self, connection: Connection, request: Request) -> bool:
         """Answer one request; return False if the connection must be closed."""
         response = self._endpoints.refuse(request)
-        if response is None and request.method == "GET" and request.path in _STREAMS:
+        if response is None and request.method == "GET" and request.path in STREAM_PATHS:
             self._run_stream(connection, request)
             return False
         if response is None:

@@ -99,6 +99,12 @@ def test_the_form_of_the_page_logs_in(ask_guarded: Client) -> None:
     assert ask_guarded("/api/status", headers=cookie).status_code == 200
 
 
+def test_a_login_without_a_token_leads_to_the_page(ask: Client) -> None:
+    for answer in (ask("/?token=x"), ask("/login"), ask("/login", "POST", data={"token": "x"})):
+        assert (answer.status_code, answer.headers["Location"]) == (303, "./")
+        assert "Set-Cookie" not in answer.headers
+
+
 @pytest.mark.parametrize("token", [WRONG, "", TOKEN[:-1], "\u00e4" * 20, "x" * 3000])
 def test_a_wrong_token_is_no_login(ask_guarded: Client, token: str) -> None:
     answer = ask_guarded("/", params={"token": token})

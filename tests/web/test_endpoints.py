@@ -206,6 +206,8 @@ def test_other_paths_and_methods_are_refused(ask: Client) -> None:
     assert ask("/other").status_code == 404
     assert ask("/api/status", "POST").status_code == 405
     assert ask("/api/run").headers["Allow"] == "POST"
+    assert ask("/api/live", "HEAD").headers["Allow"] == "GET"
+    assert ask("/api/events", "POST").status_code == 405
     head = ask("/", "HEAD")
     assert (head.status_code, head.content) == (200, b"")
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from concil.progress.snapshot import ProgressSnapshot
     from concil.service.service_status import RunKind, RunResult
     from concil.transfer.mirror.report import Outcome
+    from concil.web.endpoints import RenderMetrics
     from concil.web.live_mirror import LiveMirror
 
 
@@ -77,12 +78,15 @@ class MirrorPage:
 
 @contextlib.contextmanager
 def open_page(
-    command: CommandContext, request_run: Callable[[], bool] | None = None
+    command: CommandContext,
+    request_run: Callable[[], bool] | None = None,
+    metrics: RenderMetrics | None = None,
 ) -> Iterator[MirrorPage]:
     """Serve the live page, if there is one, until the end of the ``with`` block.
 
     Args:
         request_run: lets a run begin now; None: the mirror runs once.
+        metrics: returns OpenMetrics text for /metrics; None: there are no metrics.
     Raises:
         UsageError: the address or the token cannot be used.
         StoreError: the address is in use.
@@ -112,7 +116,7 @@ def open_page(
         ServiceStatus(describe_failure),
         request_run,
     )
-    with LiveServer(live, address, token=token) as server:
+    with LiveServer(live, address, token=token, metrics=metrics) as server:
         command.print_message(f"concil: the live page is at {server.url}")
         yield MirrorPage(live)
 
@@ -124,6 +128,11 @@ def observe_single_run(command: CommandContext) -> Iterator[tuple[CommandContext
     Yields:
         The context of the run, and what the page has to learn of it.
     """
+    if command.arguments.http is not None and command.arguments.dry_run:
+        raise UsageError(
+            "--http shows what is copied, and --dry-run copies nothing",
+            remedy="omit one of them",
+        )
     with open_page(command) as page:
         if command.arguments.http is None:
             yield command, page

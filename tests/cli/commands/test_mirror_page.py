@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 from pathlib import Path
@@ -145,7 +144,12 @@ def test_a_short_token_of_the_environment_is_refused_and_not_printed(
 
     assert_fails(outcome, 2, "the token of CONCIL_HTTP_TOKEN has 13 characters")
     assert "too-short-tok" not in outcome.err
-    assert "CONCIL_HTTP_TOKEN" in os.environ
+
+
+def test_a_dry_run_has_no_page(cli: Cli, plan: Path, target: str) -> None:
+    words = ("--http=127.0.0.1:0", "--dry-run")
+
+    assert_fails(cli("mirror", plan, target, *words), 2, "--dry-run copies nothing")
 
 
 def test_a_port_in_use_is_one_line(
