@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 from collections.abc import Callable, Mapping
 
+from concil.server.connection import Body
 from concil.server.errors import ErrorResponse
 from concil.server.http import Request, Response
 from concil.web.access_policy import AccessPolicy
@@ -15,6 +17,7 @@ from concil.web.status_document import IMAGE_LIMIT, status_document
 
 RenderMetrics = Callable[[], bytes]
 METRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+FORM_TIMEOUT = 10.0  # seconds
 _MAX_FORM_SIZE = 4096  # bytes
 _MAX_IMAGES = 100_000  # in one answer
 _READS = ("GET", "HEAD")
@@ -95,9 +98,7 @@ class Endpoints:
     def _log_in(self, request: Request) -> Response:
         if request.method != "POST" and self._access.has_token:
             return _page_response(200, render_login_page())
-        form = urllib.parse.parse_qs(
-            request.body.read(_MAX_FORM_SIZE).decode("ascii", "replace"), max_num_fields=8
-        )
+        form = _read_form(request.body)
         return self._redirect(is_accepted=self._access.is_token(form.get("token", [""])[0].strip()))
 
     def _redirect(self, *, is_accepted: bool) -> Response:
@@ -133,6 +134,26 @@ class Endpoints:
         if not self._live.request_run():
             return text_response(409, "a run of the plan goes on, or the mirror ends")
         return text_response(202, "a run begins")
+
+
+def _read_form(body: Body) -> dict[str, list[str]]:
+    """Read a form.
+
+    Raises:
+        ErrorResponse: it is too large, takes too long, or has too many fields.
+    """
+    content, buffer = bytearray(), memoryview(bytearray(_MAX_FORM_SIZE))
+    end = time.monotonic() + FORM_TIMEOUT
+    while count := body.readinto(buffer):
+        content += buffer[:count]
+        if len(content) > _MAX_FORM_SIZE:
+            raise ErrorResponse("SIZE_INVALID", "the form is too large", status=413)
+        if time.monotonic() > end:
+            raise ErrorResponse("UNSUPPORTED", "the form took too long", status=408)
+    try:
+        return urllib.parse.parse_qs(content.decode("ascii", "replace"), max_num_fields=8)
+    except ValueError as error:
+        raise ErrorResponse("UNSUPPORTED", "too many fields", status=400) from error
 
 
 def text_response(status: int, line: str) -> Response:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import socket
+import time
 from typing import Self
 
 from concil.errors import LimitReached, StoreError, safe_repr
 from concil.runtime.limits import THREADS_REMEDY
-from concil.server.connection import Connection
+from concil.server.connection import Body, Connection
 from concil.server.errors import ErrorResponse, IncompleteBody
 from concil.server.http import Request, Response, read_request, write_response
 from concil.server.listener import Listener
@@ -23,7 +26,7 @@ from concil.web.endpoints import (
 )
 from concil.web.live_mirror import LiveMirror
 from concil.web.page_feed import PageFeed
-from concil.web.streams import MAX_STREAMS, Stream, StreamTable, encode_message
+from concil.web.streams import MAX_STREAMS, SEND_TIMEOUT, Stream, StreamTable, encode_message
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ MAX_CONNECTIONS = 2 * MAX_STREAMS  # so that streams leave room for other reques
 IDLE_TIMEOUT = 10.0  # seconds without data until a connection is closed
 _EVENT_INTERVAL = 0.25  # seconds between two looks for new events
 _MAX_EVENTS = 1000  # in one write
+_DISCARD_TIMEOUT = 2.0  # seconds for the rest of a body
+_MAX_DISCARDED = 64 << 10  # bytes
 
 
 class LiveServer:
@@ -62,7 +67,7 @@ class LiveServer:
                 max_connections=MAX_CONNECTIONS,
             )
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            reason = _reason_of(error)
             raise StoreError(
                 f"cannot serve the live page at {safe_repr(_format_address(address))}: {reason}",
                 remedy="choose another address with --http; port 0 chooses a free port",
@@ -105,6 +110,7 @@ class LiveServer:
 
     def _serve_connection(self, connection: Connection) -> None:
         """Answer requests on a connection until one side closes it."""
+        connection.send_timeout = SEND_TIMEOUT
         while True:
             try:
                 request = read_request(connection)
@@ -126,9 +132,11 @@ class LiveServer:
             except IncompleteBody:
                 return False
         logger.debug("%s %s %d", request.method, request.log_path, response.status)
-        close = not request.keep_alive or not request.body.can_drain
+        close = not request.keep_alive or not request.body.is_complete
         write_response(connection, response, head=request.method == "HEAD", close=close)
-        return request.body.drain() and not close
+        if not request.body.is_complete:
+            _discard_body(connection, request.body)
+        return not close
 
     def _answer(self, request: Request) -> Response:
         try:
@@ -189,6 +197,25 @@ class LiveServer:
                 number = message.number
             if not stream.wait(self._feed.interval):
                 return
+
+
+def _discard_body(connection: Connection, body: Body) -> None:
+    """Read a part of a body that nobody wants: otherwise a reset might overtake the answer."""
+    end = time.monotonic() + _DISCARD_TIMEOUT
+    buffer = memoryview(bytearray(_MAX_DISCARDED))
+    with contextlib.suppress(OSError, IncompleteBody, ErrorResponse):
+        connection.sock.shutdown(socket.SHUT_WR)
+        connection.sock.settimeout(_DISCARD_TIMEOUT)
+        while body.received < _MAX_DISCARDED and time.monotonic() < end:
+            if body.is_continue_pending or not body.readinto(buffer):
+                return
+
+
+def _reason_of(error: OSError) -> str:
+    """Return the system's message, without the address that `create_server` adds."""
+    if error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error.strerror or error).partition(" (while")[0].rpartition("] ")[2]
 
 
 def _format_address(address: tuple[str, int]) -> str:

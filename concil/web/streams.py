@@ -29,6 +29,7 @@ class Stream:
     def __init__(self, connection: Connection) -> None:
         """Begin without a message."""
         self._connection = connection
+        connection.send_timeout = SEND_TIMEOUT
         self._sock = connection.sock
         self._last_sent = time.monotonic()
         self._unwanted = 0  # bytes
@@ -50,14 +51,7 @@ class Stream:
         Raises:
             OSError: the connection broke, or the reader was too slow.
         """
-        view = memoryview(message)
-        deadline = time.monotonic() + SEND_TIMEOUT
-        while view:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("the reader is too slow")
-            self._sock.settimeout(left)
-            view = view[self._sock.send(view) :]
+        self._connection.send(message)
         self._last_sent = time.monotonic()
 
     def wait(self, seconds: float) -> bool:

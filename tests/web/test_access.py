@@ -172,7 +172,7 @@ def test_the_token_lets_a_run_begin(ask_guarded: Client, setup: LiveSetup) -> No
     assert ask_guarded("/api/run", "POST").status_code == 401
     assert ask_guarded("/api/run", headers=bearer).status_code == 405
     assert setup.requested_runs == 0
-    assert ask_guarded("/api/run", "POST", headers=bearer).status_code == 202
+    assert ask_guarded("/api/run", "POST", headers=bearer, data="{}").status_code == 202
     assert setup.requested_runs == 1
     setup.begin()
     assert ask_guarded("/api/run", "POST", headers=bearer).status_code == 409

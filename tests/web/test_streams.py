@@ -12,11 +12,11 @@ import requests
 
 from concil.progress.events import State
 from concil.server.connection import Connection
-from concil.web import live_server, page_feed, streams
+from concil.web import endpoints, live_server, page_feed, streams
 from concil.web.event_log import MAX_EVENTS
 from tests.server.half_open_connections import Crowd
 from tests.web.conftest import Client, Serve
-from tests.web.live_setup import LiveSetup, SentEvent, follow
+from tests.web.live_setup import TOKEN, LiveSetup, SentEvent, follow
 
 
 def number_of(event: SentEvent) -> int:
@@ -238,6 +238,30 @@ def test_a_reader_that_takes_too_long_for_a_message_is_dropped(
 
         with pytest.raises(TimeoutError):
             stream.send(b"x" * 10_000_000)
+
+
+def test_a_body_that_nobody_wants_is_not_waited_for(ask: Client) -> None:
+    address = urlsplit(ask.url)
+    with socket.create_connection((address.hostname, address.port or 0), timeout=30) as sock:
+        sock.sendall(
+            b"POST /api/status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
+        )
+        answer = sock.makefile("rb").read()  # to the end of the answer
+
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert b"Connection: close" in answer
+
+
+def test_a_form_that_takes_too_long_is_refused(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints, "FORM_TIMEOUT", 0.0)
+    address = urlsplit(serve(token=TOKEN).url)
+    with socket.create_connection((address.hostname, address.port or 0), timeout=30) as sock:
+        sock.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nt")
+        answer = sock.makefile("rb").read()
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_stream_ends_when_its_reader_has_left() -> None:
