@@ -1,6 +1,7 @@
 // Follows the mirror: takes what the server sends, and draws it no more often than it can be drawn.
 
 const PAGE_VERSION = report.concil;
+const MAX_DELAY = 60_000; // milliseconds that a message takes
 const RETRY = 5000; // milliseconds until the next connection if the browser has given up
 const byNumber = { transfers: new Map(), images: new Map(), ages: new Map() };
 
@@ -63,7 +64,9 @@ function takeReport(document) {
 
 function takeService(document) {
   service = { ...service, ...document.service };
-  clockOffset = Math.max(clockOffset, service.now - Date.now());
+  const offset = service.now - Date.now();
+  // A message that is late has a smaller one; much smaller: the clock of the browser was set.
+  if (offset > clockOffset || clockOffset - offset > MAX_DELAY) clockOffset = offset;
   progress = { ...document.progress, at: service.now };
   for (const image of readAges(document.ages)) put(byNumber.ages, ages, image);
   runs.length = 0;
@@ -72,20 +75,29 @@ function takeService(document) {
 
 function takeState(document) {
   clockOffset = -Infinity;
+  forget(byNumber.ages, ages);
+  takeService(document);
+  if (service.concil !== PAGE_VERSION) location.reload();
+  takeRun(document.report);
+}
+
+function takeRun(document) {
   forget(byNumber.transfers, transfers);
   forget(byNumber.images, images);
-  forget(byNumber.ages, ages);
   choose(null);
-  takeService(document);
-  takeReport(document.report);
+  takeReport(document);
   timeline.view = { from: 0, to: RUN };
-  if (service.concil !== PAGE_VERSION) location.reload();
+  timeline.update(RUN); // at once: the workers are other ones
   draw(RUN);
 }
 
 function takeUpdate(document) {
   takeService(document);
   remove(byNumber.ages, ages, document.removedAges);
+  if (document.report) {
+    takeRun(document.report);
+    return;
+  }
   remove(byNumber.transfers, transfers, document.removed);
   remove(byNumber.images, images, document.removed);
   draw(takeReport(document.changes));
@@ -158,7 +170,9 @@ function showLink(isLive) {
 function follow() {
   const source = new EventSource("api/live");
   source.addEventListener("state", (event) => takeState(JSON.parse(event.data)));
-  source.addEventListener("update", (event) => takeUpdate(JSON.parse(event.data)));
+  for (const name of ["update", "run"]) {
+    source.addEventListener(name, (event) => takeUpdate(JSON.parse(event.data)));
+  }
   source.onopen = () => showLink(true);
   source.onerror = () => {
     showLink(false);

@@ -80,8 +80,8 @@ class LiveMirror:
         """End the run."""
         if result is RunResult.INTERRUPTED:
             self.observed.timeline.interrupt()
+        self.observed.timeline.stop()  # first: readers look at the status first
         run = self.status.end_run(result, detail)
-        self.observed.timeline.stop()
         self.events.add_run(run)
         return run
 

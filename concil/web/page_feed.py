@@ -29,7 +29,9 @@ class Message:
     """A message of the stream."""
 
     number: int
-    event: str  # "state": all there is; "update": what has changed since the one before
+    # A state is all there is; an update has what has changed since the message before, and so has
+    # a run, but all of its transfers: it is another one.
+    event: str
     data: bytes  # JSON in one line
 
 
@@ -97,16 +99,15 @@ class PageFeed:
         if self._position is None or elapsed > self.interval + _STALE:
             self._forget()  # nobody has read what happened since
             return
-        document = self._changes(self._position)
-        if document is None:
+        changes = self._changes(self._position)
+        if changes is None:
             return
+        event, document = changes
         self._last_number += 1
-        if "report" in document:
-            self._forget_kept()
         self._state = None
-        name = "state" if "report" in document else "update"
-        message = Message(self._last_number, name, _encode(document))
-        if name == "state":
+        message = Message(self._last_number, event, _encode(document))
+        if event == "state":
+            self._forget_kept()
             self._set_state(message)
         self._kept.append(message)
         self._kept_bytes += len(message.data)
@@ -161,18 +162,25 @@ class PageFeed:
     def _service(self, snapshot: ServiceSnapshot) -> Document:
         return {**service_document(self._live, snapshot), "canRun": self._can_run}
 
-    def _changes(self, position: _Position) -> Document | None:
-        """Return what has changed, and move the position; None: nothing has."""
+    def _changes(self, position: _Position) -> tuple[str, Document] | None:
+        """Return what has changed as an event, and move the position; None: nothing has."""
         live = self._live
         observed = live.observed
-        changes = observed.timeline.changes_since(position.timeline, _MAX_RECORDS)
-        images = live.status.images_since(position.images, _MAX_RECORDS)
-        if observed.number != position.run or changes is None or images is None:
-            document, self._position = self._build_state()
-            return document
+        # Before the records: once no run goes on, they do not change any more.
         snapshot = live.status.snapshot()
+        images = live.status.images_since(position.images, _MAX_RECORDS)
+        if images is None:
+            document, self._position = self._build_state()
+            return "state", document
+        is_same_run = observed.number == position.run
+        changes = (
+            observed.timeline.changes_since(position.timeline, _MAX_RECORDS)
+            if is_same_run
+            else None
+        )
         has_changed = (
-            changes.version != position.timeline
+            changes is None
+            or changes.version != position.timeline
             or images.version != position.images
             or snapshot.version != position.service
         )
@@ -181,21 +189,21 @@ class PageFeed:
         service = self._service(snapshot)
         if snapshot.version == position.service:
             del service["runs"], service["failedListings"]
-        self._position = _Position(
-            observed.number,
-            changes.version,
-            images.version,
-            snapshot.version,
-            snapshot.run is not None,
-        )
-        return {
-            "changes": changes.document,
-            "removed": changes.removed,
+        document = {
             "service": service,
             "progress": progress_document(live),
             "ages": image_columns([image for _, image in images.records]),
             "removedAges": images.removed,
         }
+        if changes is None:
+            document["report"], version = observed.timeline.live_document(live.names.title)
+        else:
+            document["changes"], version = changes.document, changes.version
+            document["removed"] = changes.removed
+        self._position = _Position(
+            observed.number, version, images.version, snapshot.version, snapshot.run is not None
+        )
+        return "run" if changes is None else "update", document
 
 
 def _encode(document: Document) -> bytes:

@@ -1,6 +1,7 @@
 // What a service knows of its plan: runs, the age of each image, failures and pauses.
 
 const ages = [];
+lists.push(ages);
 const runs = [];
 let service = null;
 let progress = null;

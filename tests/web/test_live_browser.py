@@ -85,6 +85,13 @@ def test_it_follows_a_run_with_many_transfers_and_stays_small(
     setup.end()
     wait_for(browser, "verdict", "All 400 images are up to date")
     wait_for(browser, "runs", "complete")
+    setup.begin(RunKind.RETRY)
+    setup.fail("app:5")
+    wait_for(browser, "transfer-count", "0")
+    wait_for(browser, "age-count", "0 of 400")  # the search goes on
+    wait_for(browser, "failed", "check the tag")
+    browser.click("#legend [data-kind=failed]")
+    browser.wait("document.querySelectorAll('#legend [aria-pressed=true]').length === 1")
 
     after = browser.run("return document.getElementsByTagName('*').length")
     assert after < 2 * before < 4000

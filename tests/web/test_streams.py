@@ -44,14 +44,14 @@ def test_a_new_page_gets_the_whole_state_and_then_what_changes(
     assert second.data["ages"]["failure"]["0"][:2] == ["404 not there", "check the tag"]
 
 
-def test_the_next_run_is_a_new_state(serve: Serve, setup: LiveSetup) -> None:
+def test_the_next_run_comes_as_a_whole(serve: Serve, setup: LiveSetup) -> None:
     setup.begin()
     setup.blob("a", State.STARTED)
     setup.end()
     with follow(serve().url, "/api/live") as reader:
         reader.next()
         setup.begin()
-        found = reader.next_with("state", '"running"')
+        found = reader.next_with("run", '"running"')
 
     assert found.data["report"]["transfers"]["digest"] == []
     assert [run["result"] for run in found.data["service"]["runs"]] == ["done"]
@@ -134,7 +134,7 @@ def test_images_that_left_the_plan_leave_the_page(serve: Serve, setup: LiveSetup
         [gone, _] = reader.next().data["ages"]["number"]
         setup.begin()
         setup.image("app:2")
-        reader.next_with("state", '"running"')
+        reader.next_with("run", '"running"')
         setup.end()
         while not (removed := reader.next().data["removedAges"]):
             pass

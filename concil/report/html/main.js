@@ -201,9 +201,11 @@ function swatch(kind) {
 
 function legend() {
   const counts = { retried: transfers.filter((record) => record.retries).length };
-  for (const record of [...transfers, ...images]) counts[record.kind] = (counts[record.kind] ?? 0) + 1;
+  for (const record of lists.flat()) counts[record.kind] = (counts[record.kind] ?? 0) + 1;
   const names = { ...Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, KINDS[kind].one])), retried: "retried" };
   const kinds = Object.keys(names).filter((kind) => counts[kind]);
+  // Nobody could release a button that is gone.
+  for (const kind of wanted.kinds) if (!kinds.includes(kind)) wanted.kinds.delete(kind);
   const before = [...$("legend").children].map((button) => button.dataset.kind);
   if (before.join() === kinds.join()) return;
   $("legend").replaceChildren(...kinds.map((kind) => {

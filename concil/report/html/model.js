@@ -73,6 +73,7 @@ function readImages(columns, strings) {
 
 const transfers = readTransfers(report.transfers, report.strings);
 const images = readImages(report.images, report.strings);
+const lists = [transfers, images]; // what the buttons of the legend select from
 
 function rateOf(transfer) {
   const moved = transfer.kind === "done" ? transfer.total - transfer.resumeOffset : transfer.position - transfer.resumeOffset;
