@@ -23,7 +23,7 @@ pytestmark = pytest.mark.real
 
 MANY = 10_000  # transfers
 HOSTILE = "<img src=x onerror=window.owned=1></script><b>\u202egnp\u2028\x1b[2J\x00" + "n" * 900
-IS_LIVE = "document.getElementById('link').className === 'live'"
+IS_LIVE = "document.getElementById('link')?.className === 'live'"
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def text_of(browser: Browser, identifier: str) -> str:
 
 
 def wait_for(browser: Browser, identifier: str, text: str) -> None:
-    script = "document.getElementById(arguments[0]).innerText.includes(arguments[1])"
+    script = "document.getElementById(arguments[0])?.innerText.includes(arguments[1])"
     browser.wait(script, identifier, text)
 
 
@@ -163,7 +163,7 @@ def test_a_login_and_a_click_let_a_run_begin(
     browser.type("#token", TOKEN)
     browser.click("button")
     browser.wait(IS_LIVE)
-    browser.wait("!document.getElementById('run-now').hidden")
+    browser.wait("document.getElementById('run-now')?.hidden === false")
 
     browser.click("#run-now")
 
