@@ -103,6 +103,7 @@ class ServiceSnapshot:
     run: Run | None  # that goes on
     runs: tuple[Run, ...]  # that have ended, the last one first
     failed_listings: tuple[FailedListing, ...]
+    plan_problem: str  # why the plan cannot be used as it is now; the last good one goes on
     is_stopping: bool
 
 
@@ -134,6 +135,7 @@ class ServiceStatus:
         self._changes: ChangeLog[ImageStatus] = ChangeLog()
         self._failed_listings: dict[str, FailedListing] = {}
         self._new_failed_listings: dict[str, FailedListing] = {}  # of the run that goes on
+        self._plan_problem = ""
         self._is_stopping = False
         self._last_turn = self._started  # of the main loop
         self._last_event = self._started
@@ -146,6 +148,13 @@ class ServiceStatus:
             self._version += 1
             self._max_run_age = max(_MISSED_RUNS * gap, _MIN_RUN_AGE)
             self._next_run = self._clock.monotonic() + gap
+
+    def record_plan_problem(self, problem: str) -> None:
+        """Record why the plan cannot be used as it is now; empty: it can."""
+        text = problem[:_MAX_TEXT_LENGTH]
+        with self._lock:
+            self._version += text != self._plan_problem
+            self._plan_problem = text
 
     def record_turn(self, run_in: float, retry_in: float | None) -> None:
         """Record that the main loop waits for so many seconds: until a run, and a retry."""
@@ -239,6 +248,7 @@ class ServiceStatus:
                 None if self._run is None else replace(self._run),
                 tuple(self._runs),
                 tuple({**self._failed_listings, **self._new_failed_listings}.values()),
+                self._plan_problem,
                 self._is_stopping,
             )
 

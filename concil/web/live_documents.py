@@ -23,6 +23,7 @@ def service_document(live: LiveMirror, snapshot: ServiceSnapshot) -> Document:
         "now": _ms(snapshot.now),
         "clock": round(snapshot.now_at * 1000),  # since the epoch
         "state": state_of(snapshot),
+        "planProblem": snapshot.plan_problem,
         "nextRun": _ms(snapshot.next_run),
         "nextRetry": _ms(snapshot.next_retry),
         "run": None if snapshot.run is None else _run_document(snapshot.run),

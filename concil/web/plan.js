@@ -138,6 +138,8 @@ function showState() {
   }
   if (service.nextRetry !== null && !run) left.push(`failed images are retried in ${span(service.nextRetry - serviceNow())}`);
   $("next").textContent = left.join("; ");
+  $("plan-problem").hidden = !service.planProblem;
+  $("plan-problem").textContent = `The plan cannot be used, and the last good one goes on: ${plain(service.planProblem)}`;
   const trouble = failed ? `; ${several(failed, "failure")}` : "";
   const images = expected ? `${count(done)} of ${several(expected, "image")}` : several(done, "image");
   let [text, kind] = ["Waiting for the first run", "waiting"];

@@ -30,6 +30,7 @@ def status_document(live: LiveMirror, image_limit: int = IMAGE_LIMIT) -> Documen
         "time": _timestamp(snapshot.now_at),
         "started": _timestamp(snapshot.started_at),
         "plan": live.names.plan,
+        "plan_error": snapshot.plan_problem or None,
         "destination": live.names.destination,
         "state": state_of(snapshot),
         "next_run": _time_of(snapshot, snapshot.next_run),

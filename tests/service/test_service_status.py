@@ -158,3 +158,16 @@ def test_times_do_not_depend_on_the_clock_that_people_set(
     assert snapshot.now - confirmed == 50
     assert status.describe_stuck() == ""
     assert status.describe_unready() == ""
+
+
+def test_a_state_that_stays_is_no_change(status: ServiceStatus, clock: FakeClock) -> None:
+    status.record_plan_problem("p" * 5000)
+    status.record_turn(60, 30)
+    before = status.snapshot()
+    clock.advance(2)
+    status.record_plan_problem("p" * 5000)
+    status.record_turn(58, 28)
+
+    assert status.snapshot().version == before.version
+    status.record_turn(60, None)
+    assert status.snapshot().version > before.version

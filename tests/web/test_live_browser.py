@@ -113,10 +113,12 @@ def test_names_are_text_whatever_is_in_them(
     hostile.record_event(Event("host", HOSTILE, "", State.PAUSED, 0, None, HOSTILE, seconds=100))
     setup.fail("app:1", error)
     setup.status.record_failed_listing("quay.io/gone", StoreError(HOSTILE, remedy=HOSTILE))
+    setup.status.record_plan_problem(HOSTILE)
     browser.open_url(serve().url)
     wait_for(browser, "failed", "404")
     wait_for(browser, "paused", "\\u{202e}")
     wait_for(browser, "active", "retrying")
+    wait_for(browser, "plan-problem", "the last good one goes on: <img")
 
     for width in (400, 900, 1600):
         browser.resize(width, 900, dark=width == 900)

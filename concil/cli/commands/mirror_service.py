@@ -129,6 +129,7 @@ class _Service:
             self._wake.clear()
             is_forced, self._has_to_reload = self._has_to_reload, False
             self._plan_file.reload(is_forced=is_forced)
+            self._page.record_plan_problem(self._plan_file.problem)
             retry = self._failures.seconds_left()
             left = self._schedule.seconds_left()
             self._page.record_turn(left, retry)

@@ -41,6 +41,11 @@ class MirrorPage:
         if self._live is not None:
             self._live.status.record_schedule(gap)
 
+    def record_plan_problem(self, problem: str) -> None:
+        """Record why the plan cannot be used as it is now; empty: it can."""
+        if self._live is not None:
+            self._live.status.record_plan_problem(single_line(problem))
+
     def record_turn(self, run_in: float, retry_in: float | None) -> None:
         """Record that the service waits for so many seconds: until a run, and a retry."""
         if self._live is not None:
