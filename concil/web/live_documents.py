@@ -44,6 +44,7 @@ def progress_document(live: LiveMirror) -> Document:
     observed = live.observed
     totals = observed.totals.snapshot()
     return {
+        "number": observed.number,
         "active": [_blob_row(blob) for blob in totals.active_blobs[:MAX_ACTIVE]],
         "activeCount": len(totals.active_blobs),
         "waiting": observed.timeline.waiting_count,

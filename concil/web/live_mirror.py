@@ -76,6 +76,11 @@ class LiveMirror:
             self._observed = observed
         self.events.add_run(run)
 
+    def leave_out_run(self, kind: RunKind) -> None:
+        """Record a run that was left out; what is known of the last one stays."""
+        self.status.begin_run(kind)
+        self.events.add_run(self.status.end_run(RunResult.LEFT_OUT))
+
     def end_run(self, result: RunResult, detail: str = "") -> Run:
         """End the run."""
         if result is RunResult.INTERRUPTED:

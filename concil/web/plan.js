@@ -99,7 +99,7 @@ const RESULTS = {
 function readRun(run) {
   const [kind, result] = RESULTS[run.result] ?? ["running", "running"];
   return {
-    ...run, n: run.number, kind, result, what: run.kind === "plan" ? "whole plan" : "failed images",
+    ...run, n: run.number, kind, result, what: run.kind === "plan" ? "whole plan" : "retry",
     source: "", target: "", detail: plain(run.detail), retries: 0,
   };
 }
@@ -154,11 +154,11 @@ function showState() {
 }
 
 function showHead() {
-  const last = service.run ?? runs[0];
+  const last = runs.find((run) => run.n === progress.number);
   $("title").textContent = plain(service.title);
   $("when").textContent = plain(`concil ${service.concil}`);
   $("run-line").textContent = last
-    ? `Run ${count(last.number)} (${last.kind === "retry" || last.what === "failed images" ? "failed images" : "whole plan"}), started ${clockTime(new Date(last.started))}, ${duration(report.milliseconds)}`
+    ? `Run ${count(last.n)} (${last.what}), started ${clockTime(new Date(last.started))}, ${duration(report.milliseconds)}`
     : "";
   $("run-now").hidden = !service.canRun;
   $("run-now").disabled = service.run?.kind === "plan" || service.state === "stopping";

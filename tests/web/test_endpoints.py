@@ -169,7 +169,8 @@ def test_a_service_is_ready_until_it_has_missed_three_runs(
     assert "no run has come to its end for 3001 seconds" in ask("/readyz").text
     setup.begin()
     assert ask("/readyz").status_code == 200
-    setup.end(RunResult.LEFT_OUT)
+    setup.end(RunResult.INTERRUPTED)
+    setup.live.leave_out_run(RunKind.PLAN)
     assert ask("/readyz").status_code == 503
     setup.begin()
     setup.fail("app:1")

@@ -12,6 +12,7 @@ import requests
 
 from concil.progress.events import State
 from concil.server.connection import Connection
+from concil.service.service_status import RunKind
 from concil.web import endpoints, live_server, page_feed, streams
 from concil.web.event_log import MAX_EVENTS
 from tests.server.half_open_connections import Crowd
@@ -55,6 +56,19 @@ def test_the_next_run_comes_as_a_whole(serve: Serve, setup: LiveSetup) -> None:
 
     assert found.data["report"]["transfers"]["digest"] == []
     assert [run["result"] for run in found.data["service"]["runs"]] == ["done"]
+
+
+def test_a_run_that_was_left_out_leaves_what_is_shown(serve: Serve, setup: LiveSetup) -> None:
+    setup.begin()
+    setup.blob("a", State.STARTED)
+    setup.end()
+    with follow(serve().url, "/api/live") as reader:
+        first = reader.next()
+        setup.live.leave_out_run(RunKind.PLAN)
+        found = reader.next_with("update", "left_out")
+
+    assert first.data["progress"]["number"] == found.data["progress"]["number"] == 1
+    assert [run["result"] for run in found.data["service"]["runs"]] == ["left_out", "done"]
 
 
 def test_a_page_that_comes_back_gets_what_it_has_missed(serve: Serve, setup: LiveSetup) -> None:

@@ -143,12 +143,12 @@ class _Service:
         """Mirror the plan, or images of it that failed; an error does not end the service."""
         kind = RunKind.PLAN if failed is None else RunKind.RETRY
         with contextlib.ExitStack() as stack:
+            if not self._lock_plan(stack):
+                self._page.leave_out_run(kind)
+                return
             self._page.begin_run(kind)
             result, detail = RunResult.FAILED, ""
             stack.callback(lambda: self._page.end_run(result, detail))
-            if not self._lock_plan(stack):
-                result = RunResult.LEFT_OUT
-                return
             round_command = self._create_round(failed, stack)
             outcomes: list[Outcome] = []
             has_ended = False

@@ -61,6 +61,11 @@ class MirrorPage:
         if self._live is not None:
             self._live.begin_run(kind)
 
+    def leave_out_run(self, kind: RunKind) -> None:
+        """Record a run that was left out."""
+        if self._live is not None:
+            self._live.leave_out_run(kind)
+
     def end_run(self, result: RunResult, detail: str = "") -> None:
         """Record the end of the run."""
         if self._live is not None:
