@@ -67,7 +67,7 @@ class Endpoints:
             return None
         if not self._access.is_host_accepted(request):
             return text_response(
-                421, "this page is for requests to this machine; other names need --http-token"
+                421, "without a token this page is for names of this machine, for example localhost"
             )
         if request.path in ("/", "/login") or self._access.may_read(request):
             return None
@@ -128,7 +128,7 @@ class Endpoints:
         if not self._access.may_change(request):
             if self._access.has_token:
                 return text_response(403, "this needs the token, or a click on the page itself")
-            return text_response(403, "this needs a token: start the mirror with --http-token-file")
+            return text_response(403, "this needs a token, and the mirror was started without one")
         if self._live.request_run is None:
             return text_response(409, "this mirror runs once: there is no next run")
         if not self._live.request_run():

@@ -70,7 +70,7 @@ class LiveServer:
             reason = _reason_of(error)
             raise StoreError(
                 f"cannot serve the live page at {safe_repr(_format_address(address))}: {reason}",
-                remedy="choose another address with --http; port 0 chooses a free port",
+                remedy="choose another address; port 0 chooses a free port",
             ) from error
         self._live = live
         self._access = AccessPolicy(token, self._listener.address[1])

@@ -247,7 +247,7 @@ def test_an_address_in_use_is_one_line_with_a_remedy(serve: Serve, setup: LiveSe
 
     with pytest.raises(StoreError, match="in use") as caught:
         LiveServer(setup.live, ("127.0.0.1", port))
-    assert "--http" in caught.value.remedy
+    assert "port 0" in caught.value.remedy
 
 
 def test_secrets_of_a_failure_are_not_shown(ask: Client, setup: LiveSetup) -> None:

@@ -160,4 +160,4 @@ def test_a_port_in_use_is_one_line(
 
         outcome = cli("mirror", plan, target, f"--http=127.0.0.1:{port}", "--every=1m")
 
-    assert_fails(outcome, 1, f"127.0.0.1:{port}", "in use", "choose another address with --http")
+    assert_fails(outcome, 1, f"127.0.0.1:{port}", "in use", "choose another address; port 0")
