@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -121,7 +122,7 @@ def open_page(
         MirrorNames(
             report_title(arguments),
             Path(arguments.plan).name,
-            without_user(arguments.dest or arguments.destination or ""),
+            _destination_text(arguments),
         ),
         ServiceStatus(describe_failure),
         request_run,
@@ -164,6 +165,12 @@ def observe_single_run(command: CommandContext) -> Iterator[tuple[CommandContext
                 raise
             finally:
                 page.end_run(result, detail)
+
+
+def _destination_text(arguments: argparse.Namespace) -> str:
+    """Return the destination for display; several are separated by commas."""
+    given = arguments.dest or arguments.destination or ""
+    return ", ".join(map(without_user, [given] if isinstance(given, str) else given))
 
 
 def describe_failure(error: ConcilError) -> tuple[str, str]:
