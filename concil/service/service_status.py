@@ -253,9 +253,13 @@ class ServiceStatus:
             )
 
     def images(self) -> tuple[list[ImageStatus], int]:
-        """Return all images, and the version of that list."""
+        """Return all images, and the version of that list.
+
+        They are not copied, which would hold the mirror up: they go on changing, and each change
+        is in a later version.
+        """
         with self._lock:
-            return [replace(image) for image in self._images.values()], self._changes.version
+            return list(self._images.values()), self._changes.version
 
     def images_since(self, version: int, limit: int) -> Changes[ImageStatus] | None:
         """Return the images that have changed since a version; None: read them all again."""
