@@ -107,9 +107,8 @@ class ConnectionTable:
         """
         with self._changed:
             if not network:
-                most = self._max_connections or MAX_CONNECTIONS
-                limit = min(most, _max_connections())
-                is_few = limit < most
+                limit = connection_limit(self._max_connections)
+                is_few = limit < (self._max_connections or MAX_CONNECTIONS)
                 reason = ", the limit of open files (ulimit -n)" if is_few else ""
                 return f"more than {limit} connections{reason}" if len(self._open) >= limit else ""
             count = sum(connection.network == network for connection in self._open)
@@ -166,6 +165,15 @@ class ConnectionTable:
         # Data that has arrived is read as soon as the thread runs: prefer other connections.
         waiting = (connection for _, connection in ranked if not _has_arrived(connection.sock))
         return next(waiting, ranked[0][1] if ranked else None)
+
+
+def connection_limit(most: int | None = None) -> int:
+    """Return how many connections there may be: `most`, or fewer without descriptors.
+
+    Args:
+        most: None: `MAX_CONNECTIONS`.
+    """
+    return min(most or MAX_CONNECTIONS, _max_connections())
 
 
 def _max_connections() -> int:

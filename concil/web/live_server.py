@@ -12,6 +12,7 @@ from typing import Self
 from concil.errors import LimitReached, StoreError, safe_repr
 from concil.runtime.limits import THREADS_REMEDY
 from concil.server.connection import Body, Connection
+from concil.server.connection_table import connection_limit
 from concil.server.errors import ErrorResponse, IncompleteBody
 from concil.server.http import Request, Response, read_request, write_response
 from concil.server.listener import Listener
@@ -30,7 +31,7 @@ from concil.web.streams import MAX_STREAMS, SEND_TIMEOUT, Stream, StreamTable, e
 
 logger = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 2 * MAX_STREAMS  # so that streams leave room for other requests
+MAX_CONNECTIONS = 2 * MAX_STREAMS
 IDLE_TIMEOUT = 10.0  # seconds without data until a connection is closed
 _EVENT_INTERVAL = 0.25  # seconds between two looks for new events
 _MAX_EVENTS = 1000  # in one write
@@ -76,7 +77,8 @@ class LiveServer:
         self._access = AccessPolicy(token, self._listener.address[1])
         self._endpoints = Endpoints(live, self._access, metrics)
         self._feed = PageFeed(live, can_run=bool(token) and live.request_run is not None)
-        self._streams = StreamTable()
+        # Half of the connections, so that streams leave room for other requests.
+        self._streams = StreamTable(min(MAX_STREAMS, connection_limit(MAX_CONNECTIONS) // 2))
 
     def start(self) -> None:
         """Serve until `close`.

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from concil.progress.events import State
+from concil.server import connection_table
 from concil.server.connection import Connection
 from concil.service.service_status import RunKind
 from concil.web import endpoints, live_server, page_feed, streams
@@ -185,7 +186,7 @@ def test_a_reader_of_events_is_told_how_many_it_has_missed(serve: Serve, setup: 
 def test_the_stream_that_is_open_longest_ends_for_a_new_one(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_server, "StreamTable", lambda: streams.StreamTable(2))
+    monkeypatch.setattr(live_server, "StreamTable", lambda _: streams.StreamTable(2))
     url = serve().url
     with (
         follow(url, "/api/live") as first,
@@ -218,6 +219,21 @@ def test_readers_that_do_not_read_neither_hold_the_mirror_up_nor_keep_others_awa
             assert reader.next_with("message", '"run"').data["state"] == "done"
         assert Client(url)("/healthz").status_code == 200
         assert threading.active_count() - threads <= live_server.MAX_CONNECTIONS + 1
+
+
+def test_streams_leave_room_for_others_if_there_are_few_descriptors(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_table, "_max_connections", lambda: 8)
+    url = serve().url
+    address = urlsplit(url)
+    with ExitStack() as stack:
+        for _ in range(30):
+            sock = socket.create_connection((address.hostname, address.port or 0), timeout=30)
+            stack.enter_context(sock)
+            sock.sendall(b"GET /api/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+        assert Client(url)("/healthz").status_code == 200
 
 
 def test_connections_without_a_request_do_not_keep_others_away(serve: Serve) -> None:
