@@ -302,7 +302,7 @@ class ServiceStatus:
 
         Those of a repository that could not be listed stay: nobody knows whether it has them.
         """
-        unknown = tuple(self._failed_listings)
+        unknown = frozenset(self._failed_listings)
         for key, image in list(self._images.items()):
             if image.run < run and not _is_below(key[0], unknown):
                 del self._images[key]
@@ -336,9 +336,9 @@ def _update_image(
     image.error = image.remedy = ""
 
 
-def _is_below(source: str, listings: tuple[str, ...]) -> bool:
+def _is_below(source: str, listings: frozenset[str]) -> bool:
     """Return whether an image is in one of the repositories or registries."""
-    return any(source.startswith((f"{name}:", f"{name}@", f"{name}/")) for name in listings)
+    return any(source[:n] in listings for n, mark in enumerate(source) if mark in ":@/")
 
 
 def _differ(first: float | None, second: float | None) -> bool:
