@@ -18,6 +18,7 @@ _STALL_TIME = 30.0  # seconds without a byte after which no lane waits for anoth
 _GAP_TIME = 5.0  # seconds that a lane may take from one blob to the next one
 # Seconds that a lane waits for one slot: registries close connections that are silent for longer.
 _MAX_WAIT = 15.0
+_MIN_INTERVAL = 0.01  # seconds between two looks for a slot
 
 
 class FanOut:
@@ -129,15 +130,21 @@ class FanOut:
 
     def _find_slot(self, blob: SharedBlob, lane: LaneState) -> int | None:
         """Acquire a slot; None: no other lane needs the bytes, or there is no room."""
-        deadline = time.monotonic() + _MAX_WAIT
+        now = time.monotonic()
+        deadline, next_look = now + _MAX_WAIT, now
         while self._is_needed_by_others(blob, lane):
-            slot = self._spool.acquire()
-            if slot is None:
-                slot = self._reclaim_slot()
-            is_late = time.monotonic() > deadline
-            if slot is not None or is_late or not self._has_moving_lane_behind(lane):
-                return slot
+            if now >= next_look:
+                slot = self._spool.acquire()
+                if slot is None:
+                    slot = self._reclaim_slot()
+                is_late = now > deadline
+                if slot is not None or is_late or not self._has_moving_lane_behind(lane):
+                    return slot
+                # It takes milliseconds if thousands of blobs wait, and any read ends a wait.
+                now, began = time.monotonic(), now
+                next_look = now + max(_MIN_INTERVAL, 5 * (now - began))
             blob.wait(lane)
+            now = time.monotonic()
         return None
 
     def _is_needed_by_others(self, blob: SharedBlob, lane: LaneState) -> bool:
@@ -166,7 +173,8 @@ class FanOut:
         """Whether another lane makes progress, and has yet to read bytes that are in the spool."""
         moving = self._moving_lanes() - {lane.name}
         return bool(moving) and any(
-            blob.slots.stop and self._is_behind(blob, moving) for blob in self._blobs.values()
+            blob.slots.is_behind(0) and self._is_behind(blob, moving)
+            for blob in self._blobs.values()
         )
 
     def _moving_lanes(self) -> set[str]:
