@@ -115,7 +115,9 @@ def test_destinations_are_shown_if_there_are_several(browser: Browser, tmp_path:
     open_page(browser, run, tmp_path)
 
     assert hostile in text_of(browser, "#destinations")
-    assert "0 copied, 0 up to date, 1 failed, 0 B sent" in text_of(browser, "#destinations .bad")
+    assert "1 copied, 0 up to date, 1 failed, 2.0 KiB sent" in text_of(
+        browser, "#destinations .bad"
+    )
     assert browser.run("return document.title") != "hacked"
 
 
