@@ -104,6 +104,23 @@ def stage(browser: Browser) -> dict[str, Any]:
     return found
 
 
+def test_destinations_are_shown_if_there_are_several(browser: Browser, tmp_path: Path) -> None:
+    run = small_run()
+    open_page(browser, run, tmp_path)
+    assert browser.run("return document.getElementById('destinations').hidden") is True
+
+    hostile = "oci:/srv/<img src=x onerror=document.title='hacked'>"
+    event = Event("image", "quay.io/a:1", f"{hostile}:a", State.FAILED, 0, None, "no space")
+    run.emit(9, "main", event)
+    open_page(browser, run, tmp_path)
+
+    assert hostile in text_of(browser, "#destinations")
+    assert "1 copied, 0 up to date, 1 failed, 2.0 KiB sent" in text_of(
+        browser, "#destinations .bad"
+    )
+    assert browser.run("return document.title") != "hacked"
+
+
 def test_head_shows_the_totals(browser: Browser, tmp_path: Path) -> None:
     open_page(browser, small_run(), tmp_path)
 

@@ -190,6 +190,27 @@ def test_images_have_their_outcome(recorded_run: RecordedRun) -> None:
     assert (data["totals"]["expectedImages"], data["title"]) == (9, "of a test")
 
 
+def test_several_destinations_have_a_line_each(recorded_run: RecordedRun) -> None:
+    for target, state in (
+        (f"{HOST}/a:1", State.DONE),
+        ("oci:/srv/base:a:1", State.FAILED),
+        (f"{HOST}/b:1", State.PRESENT),
+    ):
+        sent = 500 if state is State.DONE else 0
+        recorded_run.emit(1, "main", Event("image", "quay.io/a:1", target, state, sent, None, ""))
+
+    assert recorded_run.data(2)["totals"]["destinations"] == [
+        {"name": "registry.example:5000", "done": 1, "present": 1, "failed": 0, "bytes": 500},
+        {"name": "oci:/srv/base", "done": 0, "present": 0, "failed": 1, "bytes": 0},
+    ]
+
+
+def test_a_single_destination_has_no_line(recorded_run: RecordedRun) -> None:
+    recorded_run.image(0, "a:1", State.DONE)
+
+    assert recorded_run.data(1)["totals"]["destinations"] == []
+
+
 def test_of_too_many_transfers_the_failed_and_slowest_are_kept() -> None:
     recorded_run = RecordedRun(most=4)
     for n in range(100):
