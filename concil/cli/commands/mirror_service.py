@@ -15,6 +15,7 @@ from datetime import datetime
 from concil.cli.commands import mirror
 from concil.cli.context import GRACE_PERIOD, CommandContext, Shutdown
 from concil.cli.execution import progress_mode
+from concil.cli.monitoring import Monitoring, open_monitoring
 from concil.cli.options import settings
 from concil.cli.output import logs
 from concil.cli.output.errors import DONE, describe_error
@@ -43,8 +44,9 @@ def run(command: CommandContext) -> int:
     settings.may_overwrite(arguments)
     schedule = create_schedule(arguments.every, arguments.cron, arguments.jitter)
     plan_file = PlanFile(arguments.plan, functools.partial(_check_rules, arguments))
-    service = _Service(command, schedule, plan_file)
-    service.run()
+    with open_monitoring(command) as monitoring:
+        service = _Service(command, schedule, plan_file, monitoring)
+        service.run()
     command.print_message(f"concil: stopped after {count_of(service.run_count, 'run')}")
     return DONE
 
@@ -52,10 +54,17 @@ def run(command: CommandContext) -> int:
 class _Service:
     """A mirror that runs by a schedule."""
 
-    def __init__(self, command: CommandContext, schedule: Schedule, plan_file: PlanFile) -> None:
+    def __init__(
+        self,
+        command: CommandContext,
+        schedule: Schedule,
+        plan_file: PlanFile,
+        monitoring: Monitoring,
+    ) -> None:
         self._command = command
         self._schedule = schedule
         self._plan_file = plan_file
+        self._monitoring = monitoring
         self._failures = FailedImageQueue()
         self._wake = threading.Event()  # set by signals
         self._has_to_reload = False  # SIGHUP was received
@@ -123,7 +132,11 @@ class _Service:
                     outcomes.append(outcome)
 
             try:
-                mirror.run_once(round_command, self._plan_file.plan, failed, note)
+                plan = self._plan_file.plan
+                run = functools.partial(
+                    mirror.run_once, round_command, plan, self._monitoring, failed, note
+                )
+                self._monitoring.watch(plan, run, is_complete=failed is None)
                 has_ended = True
             except Cancelled:
                 if not self._is_stopping:

@@ -97,6 +97,8 @@ class HostLimiter:
         self.is_limiting = requests_per_second is not None  # some request had or may have to wait
         # Called once, when the host starts to limit requests.
         self.on_limiting: Callable[[], object] | None = None
+        # Called with the host, the requests that are left and their limit.
+        self.on_quota: Callable[[str, int, int | None], object] | None = None
         self._last_success = -SUCCESS_WINDOW  # monotonic seconds of the last successful response
 
     def acquire(self, cancel: threading.Event, *, is_pull: bool = False) -> Permit:
@@ -188,6 +190,10 @@ class HostLimiter:
                 self.on_limiting()
         status, throttling, now = summary.status, summary.throttling, time.monotonic()
         quota, retry_after = throttling.quota, throttling.retry_after
+        if self.on_quota is not None and quota is not None:
+            self.on_quota(self._host, quota.remaining, quota.limit)
+        elif self.on_quota is not None and throttling.is_quota_exhausted:
+            self.on_quota(self._host, 0, None)
         with self._lock:
             self._quota_tracker.in_flight -= permit.is_counted
             self._has_answered_manifest |= summary.is_manifest
