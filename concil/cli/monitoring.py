@@ -1,10 +1,10 @@
-"""What is told of the runs of a mirror while and after they run: metrics."""
+"""What is told of the runs of a mirror while and after they run: metrics and notifications."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,16 +19,20 @@ from concil.transfer.mirror.report import Outcome
 
 if TYPE_CHECKING:  # imported when they are asked for
     from concil.metrics.collector import MetricsCollector
+    from concil.notify.notifier import Notifier
     from concil.service.plan_state import PlanState
+
+_SHUTDOWN_TIMEOUT = 1.0  # seconds for notifications after SIGTERM or Ctrl-C
 
 
 @dataclass(slots=True)
 class Monitoring:
-    """The metrics of all runs of a command; without any, it does nothing."""
+    """The metrics and notifications of all runs of a command; without any, it does nothing."""
 
     collector: MetricsCollector | None = None
+    notifier: Notifier | None = None
     state: PlanState | None = None
-    _observers: list[RequestObserver] = field(default_factory=list)
+    ends_early: bool = False  # a run with a failure has not tried all images
 
     def progress_observer(self, *others: ProgressSink | None) -> ProgressSink | None:
         """Return a sink for the events of an engine, which passes them on to ``others``, too."""
@@ -38,19 +42,26 @@ class Monitoring:
     @property
     def request_observer(self) -> RequestObserver | None:
         """What is told of the requests of an engine."""
-        observers = [self.collector] if self.collector is not None else []
+        observers: list[RequestObserver] = []
+        if self.collector is not None:
+            observers.append(self.collector)
+        if self.notifier is not None and self.notifier.is_active:
+            observers.append(self.notifier)
         return TeeObserver(*observers) if len(observers) > 1 else next(iter(observers), None)
 
     def record_outcome(self, outcome: Outcome) -> None:
         """Record an image of the run."""
-        if self.collector is not None:
-            self.collector.record_outcome(outcome)
+        for observer in (self.collector, self.notifier):
+            if observer is not None:
+                observer.record_outcome(outcome)
 
     def record_listing_failures(self, failures: Iterable[tuple[Rule, ConcilError]]) -> None:
         """Record the entries of the plan that could not be listed."""
-        for rule, _ in failures:
+        for rule, error in failures:
             if self.collector is not None:
                 self.collector.record_listing_failure(rule.source)
+            if self.notifier is not None:
+                self.notifier.record_listing_failure(rule, error)
 
     def watch(self, plan: ParsedPlan, run: Callable[[], int], *, is_complete: bool = True) -> int:
         """Run a mirror, and record its beginning and end; return its exit code.
@@ -60,13 +71,20 @@ class Monitoring:
         """
         if self.collector is not None:
             self.collector.begin_run(plan.rules, is_complete=is_complete)
+        if self.notifier is not None:
+            self.notifier.begin_run(plan.notify)
         result = "failed"
         try:
             code = run()
-            result = "success" if code == DONE else "partial"
+            if code == DONE or not self.ends_early:
+                result = "success" if code == DONE else "partial"
             return code
         except Cancelled:
             result = "cancelled"
+            raise
+        except ConcilError as error:
+            if self.notifier is not None:
+                self.notifier.record_run_error(error)
             raise
         finally:
             self._end_run(result, is_complete=is_complete)
@@ -76,41 +94,106 @@ class Monitoring:
             self.collector.end_run(result, is_complete=is_complete)
             if self.state is not None:
                 self.state.last_success = self.collector.last_success()
+        if self.notifier is not None:
+            has_ended = result in ("success", "partial")
+            self.notifier.end_run(has_ended=has_ended, is_complete=is_complete)
+        is_notified = self.notifier is not None and self.notifier.is_active
+        if self.state is not None and (is_notified or self.collector is not None):
+            self.state.save()
+
+    def record_notification(self, event: str, is_delivered: bool) -> None:  # noqa: FBT001 - a callback
+        """Record that a notification was delivered, or that it was given up."""
+        if self.collector is not None:
+            self.collector.record_notification(event, is_delivered=is_delivered)
         if self.state is not None:
             self.state.save()
 
 
 @contextlib.contextmanager
 def open_monitoring(
-    command: CommandContext, *, needs_metrics: bool = False
+    command: CommandContext, plan: ParsedPlan, *, needs_metrics: bool = False
 ) -> Iterator[Monitoring]:
-    """Provide what the options of the command ask for.
+    """Provide what the options of the command and the plan ask for.
 
     Args:
+        plan: as it is when the command begins.
         needs_metrics: collect them even without ``--metrics``.
     Raises:
-        UsageError: prometheus-client is not installed, or the options contradict each other.
+        UsageError: prometheus-client is not installed, the options contradict each other, or the
+            secret of a webhook is missing.
     """
     arguments = command.arguments
-    if arguments.metrics is None and not needs_metrics:
-        yield Monitoring()
-        return
-    if arguments.dry_run:
+    if arguments.dry_run and arguments.metrics is not None:
         raise UsageError(
             "--dry-run copies nothing, and there is nothing to measure", remedy="omit --metrics"
         )
+    has_metrics = arguments.metrics is not None or needs_metrics
+    # A service may read a plan with [notify] later.
+    has_notifier = plan.notify is not None or bool(arguments.every or arguments.cron)
+    monitoring = Monitoring(ends_early=arguments.fail_fast)
+    with contextlib.ExitStack() as stack:
+        if (has_metrics or has_notifier) and not arguments.dry_run:
+            monitoring.state = _load_state(command)
+        if has_metrics:
+            monitoring.collector = _open_metrics(command, monitoring.state, stack)
+        if has_notifier and not arguments.dry_run:
+            monitoring.notifier = _create_notifier(command, plan, monitoring, stack)
+        yield monitoring
+
+
+def _open_metrics(
+    command: CommandContext, state: PlanState | None, stack: contextlib.ExitStack
+) -> MetricsCollector:
     from concil.metrics.collector import MetricsCollector  # noqa: PLC0415  # seldom asked for
     from concil.metrics.metrics_file import MetricsFile  # noqa: PLC0415
 
-    with contextlib.ExitStack() as stack:
-        collector = MetricsCollector(count_resumable=_resumable_counter(stack))
-        collector.render()  # raises if the library is missing
-        monitoring = Monitoring(collector, _load_state(command))
-        if monitoring.state is not None:
-            collector.restore(monitoring.state.last_success)
-        if arguments.metrics is not None:
-            stack.enter_context(MetricsFile(Path(arguments.metrics), collector))
-        yield monitoring
+    collector = MetricsCollector(count_resumable=_resumable_counter(stack))
+    collector.render()  # raises if the library is missing
+    if state is not None:
+        collector.restore(state.last_success)
+    if command.arguments.metrics is not None:
+        stack.enter_context(MetricsFile(Path(command.arguments.metrics), collector))
+    return collector
+
+
+def _create_notifier(
+    command: CommandContext,
+    plan: ParsedPlan,
+    monitoring: Monitoring,
+    stack: contextlib.ExitStack,
+) -> Notifier:
+    from concil.notify.delivery import Delivery  # noqa: PLC0415  # seldom asked for
+    from concil.notify.notifier import Notifier  # noqa: PLC0415
+
+    arguments = command.arguments
+    check_notify(plan)
+    notifier = Notifier(
+        Delivery(),
+        {} if monitoring.state is None else monitoring.state.notified,
+        plan="standard input" if arguments.plan == "-" else Path(arguments.plan).name,
+        destination=arguments.dest or arguments.destination or "",
+        on_end=monitoring.record_notification,
+    )
+    timeout = 0.0 if plan.notify is None else plan.notify.timeout
+
+    def close() -> None:
+        is_stopping = command.shutdown.event.is_set() or timeout == 0.0
+        notifier.close(_SHUTDOWN_TIMEOUT if is_stopping else timeout)
+
+    stack.callback(close)
+    return notifier
+
+
+def check_notify(plan: ParsedPlan) -> None:
+    """Check the secret of a plan's webhook.
+
+    Raises:
+        UsageError: it is missing, or cannot be read.
+    """
+    if plan.notify is not None:
+        from concil.notify.channels import load_secret  # noqa: PLC0415  # seldom asked for
+
+        load_secret(plan.notify, os.environ)
 
 
 def _load_state(command: CommandContext) -> PlanState | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
@@ -30,6 +31,7 @@ class PlanState:
     path: Path
     last_success: dict[str, float] = field(default_factory=dict)  # seconds since the epoch
     notified: dict[str, str] = field(default_factory=dict)  # reason by cause
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # one write at a time
 
     @classmethod
     def load(cls, path: Path) -> PlanState:
@@ -48,14 +50,14 @@ class PlanState:
         return state
 
     def save(self) -> None:
-        """Replace the file; a failure is logged."""
+        """Replace the file; a failure is logged. Any thread may call it."""
         document = {
             "version": _VERSION,
-            "last_success": self.last_success,
-            "notified": self.notified,
+            "last_success": dict(self.last_success),
+            "notified": dict(self.notified),
         }
         try:
-            with AtomicTextFile(self.path, "state of the plan") as file:
+            with self._lock, AtomicTextFile(self.path, "state of the plan") as file:
                 file.write(json.dumps(document))
         except StoreError as error:
             logger.warning("%s; the mirror goes on", error)

@@ -22,7 +22,7 @@ LAYERS = (
     ("transfer",),
     ("plan",),
     ("engine",),
-    ("dockerhub", "report", "display", "server", "service", "metrics"),
+    ("dockerhub", "report", "display", "server", "service", "metrics", "notify"),
     ("cluster",),
     ("cli",),
     ("__main__",),
@@ -33,7 +33,7 @@ SUBLAYERS = {
 }
 # Packages of one row that must not import each other.
 APART = frozenset(
-    {"dockerhub", "report", "display", "server", "service", "metrics"}
+    {"dockerhub", "report", "display", "server", "service", "metrics", "notify"}
     | {"fs", "ratelimit", "progress"}
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -60,7 +60,7 @@ def run(command: CommandContext) -> int:
     settings.may_overwrite(arguments)  # refuses contradictions before anything is read
     parse_destination(arguments)
     plan = loader.load_plan(arguments.plan)
-    with open_monitoring(command) as monitoring:
+    with open_monitoring(command, plan) as monitoring:
         run_plan = partial(run_once, command, plan, monitoring)
         return monitoring.watch(plan, run_plan, is_complete=arguments.retry_failed is None)
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from concil.cli.commands import mirror
 from concil.cli.context import GRACE_PERIOD, CommandContext, Shutdown
 from concil.cli.execution import progress_mode
-from concil.cli.monitoring import Monitoring, open_monitoring
+from concil.cli.monitoring import Monitoring, check_notify, open_monitoring
 from concil.cli.options import settings
 from concil.cli.output import logs
 from concil.cli.output.errors import DONE, describe_error
@@ -44,7 +44,7 @@ def run(command: CommandContext) -> int:
     settings.may_overwrite(arguments)
     schedule = create_schedule(arguments.every, arguments.cron, arguments.jitter)
     plan_file = PlanFile(arguments.plan, functools.partial(_check_rules, arguments))
-    with open_monitoring(command) as monitoring:
+    with open_monitoring(command, plan_file.plan) as monitoring:
         service = _Service(command, schedule, plan_file, monitoring)
         service.run()
     command.print_message(f"concil: stopped after {count_of(service.run_count, 'run')}")
@@ -208,6 +208,7 @@ def _check_rules(arguments: argparse.Namespace, plan: ParsedPlan) -> None:
     """
     expansion = mirror.create_expansion(arguments, plan.rules, _list_nothing, _list_nothing)
     check_plan(arguments, expansion)
+    check_notify(plan)
 
 
 def _list_nothing(_repository: str) -> Iterator[str]:
