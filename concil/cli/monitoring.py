@@ -1,4 +1,4 @@
-"""What is told of the runs of a mirror while and after they run: metrics and notifications."""
+"""What the runs of a mirror tell others: metrics, notifications and traces."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from concil.cli.context import CommandContext
 from concil.cli.output.errors import DONE
+from concil.cli.traces import open_traces
 from concil.errors import Cancelled, ConcilError, UsageError
 from concil.plan.rule import ParsedPlan, Rule
 from concil.progress.events import ProgressSink, tee
@@ -21,30 +22,31 @@ if TYPE_CHECKING:  # imported when they are asked for
     from concil.metrics.collector import MetricsCollector
     from concil.notify.notifier import Notifier
     from concil.service.plan_state import PlanState
+    from concil.tracing.span_recorder import SpanRecorder
 
 _SHUTDOWN_TIMEOUT = 1.0  # seconds for notifications after SIGTERM or Ctrl-C
 
 
 @dataclass(slots=True)
 class Monitoring:
-    """The metrics and notifications of all runs of a command; without any, it does nothing."""
+    """Metrics, notifications and traces of all runs of a command; without any, it does nothing."""
 
     collector: MetricsCollector | None = None
     notifier: Notifier | None = None
+    traces: SpanRecorder | None = None
     state: PlanState | None = None
     ends_early: bool = False  # a run with a failure has not tried all images
 
     def progress_observer(self, *others: ProgressSink | None) -> ProgressSink | None:
         """Return a sink for the events of an engine, which passes them on to ``others``, too."""
-        sinks = [sink for sink in (*others, self.collector) if sink is not None]
+        sinks = [sink for sink in (*others, self.collector, self.traces) if sink is not None]
         return tee(*sinks) if len(sinks) > 1 else next(iter(sinks), None)
 
     @property
     def request_observer(self) -> RequestObserver | None:
         """What is told of the requests of an engine."""
-        observers: list[RequestObserver] = []
-        if self.collector is not None:
-            observers.append(self.collector)
+        both: tuple[RequestObserver | None, ...] = (self.collector, self.traces)
+        observers = [observer for observer in both if observer is not None]
         if self.notifier is not None and self.notifier.is_active:
             observers.append(self.notifier)
         return TeeObserver(*observers) if len(observers) > 1 else next(iter(observers), None)
@@ -138,6 +140,7 @@ def open_monitoring(
             monitoring.collector = _open_metrics(command, monitoring.state, stack)
         if has_notifier and not arguments.dry_run:
             monitoring.notifier = _create_notifier(command, plan, monitoring, stack)
+        monitoring.traces = stack.enter_context(open_traces(command))
         yield monitoring
 
 

@@ -22,7 +22,7 @@ LAYERS = (
     ("transfer",),
     ("plan",),
     ("engine",),
-    ("dockerhub", "report", "display", "server", "service", "metrics", "notify"),
+    ("dockerhub", "report", "display", "server", "service", "metrics", "notify", "tracing"),
     ("cluster",),
     ("cli",),
     ("__main__",),
@@ -33,7 +33,7 @@ SUBLAYERS = {
 }
 # Packages of one row that must not import each other.
 APART = frozenset(
-    {"dockerhub", "report", "display", "server", "service", "metrics", "notify"}
+    {"dockerhub", "report", "display", "server", "service", "metrics", "notify", "tracing"}
     | {"fs", "ratelimit", "progress"}
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -47,6 +47,7 @@ SOLE_IMPORTERS = {
     "argcomplete": "concil.cli",
     "cronsim": "concil.service.run_times",
     "prometheus_client": "concil.metrics.exposition",
+    "opentelemetry": "concil.tracing",
     "dask": "concil.cluster",
     "distributed": "concil.cluster",
     "backports": "concil.store.archive.decompress",
@@ -56,6 +57,7 @@ THIRD_PARTY = {
     "argcomplete",
     "cronsim",
     "prometheus_client",
+    "opentelemetry",
     "requests",
     "urllib3",
     "tenacity",
