@@ -20,6 +20,7 @@ from concil.transfer.mirror.report import Outcome
 
 if TYPE_CHECKING:  # imported when they are asked for
     from concil.metrics.collector import MetricsCollector
+    from concil.metrics.metrics_file import MetricsFile
     from concil.notify.notifier import Notifier
     from concil.service.plan_state import PlanState
     from concil.tracing.span_recorder import SpanRecorder
@@ -33,6 +34,7 @@ class Monitoring:
 
     collector: MetricsCollector | None = None
     notifier: Notifier | None = None
+    metrics_file: MetricsFile | None = None
     traces: SpanRecorder | None = None
     state: PlanState | None = None
     ends_early: bool = False  # a run with a failure has not tried all images
@@ -96,6 +98,8 @@ class Monitoring:
             self.collector.end_run(result, is_complete=is_complete)
             if self.state is not None:
                 self.state.last_success = self.collector.last_success()
+        if self.metrics_file is not None:
+            self.metrics_file.write_soon()
         if self.notifier is not None:
             has_ended = result in ("success", "partial")
             self.notifier.end_run(has_ended=has_ended, is_complete=is_complete)
@@ -137,7 +141,7 @@ def open_monitoring(
         if (has_metrics or has_notifier) and not arguments.dry_run:
             monitoring.state = _load_state(command)
         if has_metrics:
-            monitoring.collector = _open_metrics(command, monitoring.state, stack)
+            _open_metrics(command, monitoring, stack)
         if has_notifier and not arguments.dry_run:
             monitoring.notifier = _create_notifier(command, plan, monitoring, stack)
         monitoring.traces = stack.enter_context(open_traces(command))
@@ -145,18 +149,19 @@ def open_monitoring(
 
 
 def _open_metrics(
-    command: CommandContext, state: PlanState | None, stack: contextlib.ExitStack
-) -> MetricsCollector:
+    command: CommandContext, monitoring: Monitoring, stack: contextlib.ExitStack
+) -> None:
     from concil.metrics.collector import MetricsCollector  # noqa: PLC0415  # seldom asked for
     from concil.metrics.metrics_file import MetricsFile  # noqa: PLC0415
 
     collector = MetricsCollector(count_resumable=_resumable_counter(stack))
     collector.render()  # raises if the library is missing
-    if state is not None:
-        collector.restore(state.last_success)
+    if monitoring.state is not None:
+        collector.restore(monitoring.state.last_success)
+    monitoring.collector = collector
     if command.arguments.metrics is not None:
-        stack.enter_context(MetricsFile(Path(command.arguments.metrics), collector))
-    return collector
+        file = MetricsFile(Path(command.arguments.metrics), collector)
+        monitoring.metrics_file = stack.enter_context(file)
 
 
 def _create_notifier(

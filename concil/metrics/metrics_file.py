@@ -36,7 +36,8 @@ class MetricsFile:
         self._path = path
         self._render = collector.render_text if path.suffix == TEXT_SUFFIX else collector.render
         self._interval = interval
-        self._end = threading.Event()
+        self._wake = threading.Event()
+        self._is_ending = False
         self._lock = threading.Lock()  # held during a write: one at a time
         self._has_failed = False
         self._thread = threading.Thread(target=self._run, name="concil-metrics", daemon=True)
@@ -54,10 +55,15 @@ class MetricsFile:
         trace: TracebackType | None,
     ) -> None:
         """Write the file for the last time."""
-        self._end.set()
+        self._is_ending = True
+        self._wake.set()
         self._thread.join(_JOIN_TIMEOUT)
         if not self._thread.is_alive():
             self.write()
+
+    def write_soon(self) -> None:
+        """Let the file be written now, without waiting for it."""
+        self._wake.set()
 
     def write(self) -> None:
         """Write the file; a failure is logged."""
@@ -74,5 +80,9 @@ class MetricsFile:
                 self._has_failed = False
 
     def _run(self) -> None:
-        while not self._end.wait(self._interval):
+        while True:
+            self._wake.wait(self._interval)
+            self._wake.clear()
+            if self._is_ending:
+                return
             self.write()

@@ -88,5 +88,7 @@ class Notification:
             verb = {"failure": "failed", "recovery": "recovered", "new": "copied"}[self.event]
             name = first.destination or first.source
             text = f"{where}: {count} {verb}"
+            if name and len(self.subjects) > 1:
+                name += f" and {len(self.subjects) - 1} more"
             text += f": {name}" * bool(name) + f": {first.reason}" * bool(first.reason)
         return SECRETS.redact(text)

@@ -41,6 +41,15 @@ def test_it_is_written_at_the_beginning_at_an_interval_and_at_the_end(tmp_path: 
     assert [entry.name for entry in tmp_path.iterdir()] == ["metrics"]
 
 
+def test_the_end_of_a_run_is_written_at_once(tmp_path: Path) -> None:
+    collector = SignallingCollector()
+
+    with MetricsFile(tmp_path / "metrics", collector, interval=3600) as file:
+        assert collector.renderings.acquire(timeout=PATIENCE)  # at the beginning
+        file.write_soon()
+        assert collector.renderings.acquire(timeout=PATIENCE)
+
+
 def test_a_file_for_node_exporter_has_its_format(tmp_path: Path) -> None:
     path = tmp_path / "concil.prom"
 
