@@ -176,6 +176,7 @@ class EngineComponents:
                 context.journal.path if context.journal.is_usable else None,
                 logging.getLogger("concil").getEffectiveLevel(),
                 self.progress is not None,
+                factory.host_limiters.observer is not None,
             )
             for index in range(count)
         ]

@@ -82,9 +82,9 @@ class Notification:
             limit = "" if first.limit is None else f" of {first.limit}"
             text = f"{where}: {first.host} has {first.remaining}{limit} requests left"
         else:
-            count = count_of(
-                len(self.subjects), {"image": "image", "entry": "entry"}.get(first.kind, "run")
-            )
+            kinds = {subject.kind for subject in self.subjects}
+            noun = first.kind if len(kinds) == 1 else "subject"
+            count = count_of(len(self.subjects), {"entry": "plan entry"}.get(noun, noun))
             verb = {"failure": "failed", "recovery": "recovered", "new": "copied"}[self.event]
             name = first.destination or first.source
             text = f"{where}: {count} {verb}"

@@ -68,7 +68,9 @@ class SpanRecorder:
             self._record_blob(event)
 
     def record_request(self, exchange: Exchange) -> None:
-        """Make the span of a request."""
+        """Make the span of a request; those of other processes have no URL, and are left out."""
+        if not exchange.url:
+            return
         now = time.time_ns() - int((time.monotonic() - exchange.start_time) * 1e9)
         thread = self._thread()
         with self._lock:

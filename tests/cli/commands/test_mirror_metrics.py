@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from concil.server import EmbeddedRegistry
-from tests.cli.runner import Cli, assert_fails
+from tests.cli.runner import Cli, Program, assert_fails
 from tests.support.images import make_image, put_image
 
 SIZES = (3000, 40)
@@ -98,3 +98,19 @@ def test_what_cannot_be_measured_is_said_in_one_line(
     assert_fails(done, 2)
     assert reason in done.err
     assert not Path("copy").exists()
+
+
+@pytest.mark.process
+def test_the_requests_of_all_processes_are_counted(
+    program: Program, registry: EmbeddedRegistry, plan: str
+) -> None:
+    counts = []
+    for processes in (1, 2):
+        target = f"{registry.host}/copy{processes}"
+        words = ("--processes", str(processes), "--metrics", f"{processes}.prom")
+        assert program("mirror", plan, target, *words).code == 3
+        values = samples(program.directory / f"{processes}.prom")
+        counts.append(values["requests_total", registry.host, "201"])
+
+    # Blobs and manifests that were written, which the processes share.
+    assert counts[0] == counts[1] > 0
