@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import requests
@@ -140,9 +140,15 @@ def post_webhook(
     )
 
 
-def run_command(settings: NotifySettings, body: bytes) -> None:
+def run_command(
+    settings: NotifySettings,
+    body: bytes,
+    on_start: Callable[[subprocess.Popen[bytes]], object] = lambda _process: None,
+) -> None:
     """Give a notification to a command on its standard input.
 
+    Args:
+        on_start: called with the process; another thread may end it with `kill_command`.
     Raises:
         NotDelivered: it cannot be started, fails, or takes too long; then it is killed with its
             children.
@@ -160,16 +166,17 @@ def run_command(settings: NotifySettings, body: bytes) -> None:
         raise NotDelivered(
             f"cannot run the command {name}: {error.strerror}", is_transient=False
         ) from None
+    on_start(process)
     with process:
         try:
             process.communicate(body, settings.timeout)
         except subprocess.TimeoutExpired:
-            _kill(process)
+            kill_command(process)
             raise NotDelivered(
                 f"the command {name} takes longer than {settings.timeout:g} s", is_transient=True
             ) from None
         except BaseException:  # whatever it is, the command may not stay
-            _kill(process)
+            kill_command(process)
             raise
     if process.returncode:
         raise NotDelivered(
@@ -177,7 +184,8 @@ def run_command(settings: NotifySettings, body: bytes) -> None:
         )
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def kill_command(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command that has not ended, with its children."""
+    if process.returncode is None:  # otherwise its number may be that of another process
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import queue
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from functools import partial
 from concil import retry
 from concil.config import RetryPolicy
 from concil.errors import Cancelled, ConcilError
-from concil.notify.channels import load_secret, post_webhook, run_command
+from concil.notify.channels import kill_command, load_secret, post_webhook, run_command
 from concil.notify.notification import Notification
 from concil.plan.notify_settings import NotifySettings
 from concil.runtime.dataclass import dataclass
@@ -51,6 +52,7 @@ class Delivery:
         self._queue: queue.Queue[_Task | None] = queue.Queue(MAX_WAITING)
         self._cancel = threading.Event()
         self._thread: threading.Thread | None = None
+        self._process: subprocess.Popen[bytes] | None = None  # the command that was run last
         self._lock = threading.Lock()  # guards _thread
 
     def submit(
@@ -83,6 +85,8 @@ class Delivery:
         self._cancel.set()
         if self._thread.is_alive():
             logger.warning("notifications were not delivered before the end")
+            if self._process is not None:
+                kill_command(self._process)
 
     def _run(self) -> None:
         while not self._cancel.is_set():
@@ -102,9 +106,12 @@ class Delivery:
         except ConcilError as error:
             logger.warning("%s", error)
         if settings.command:
-            channels.append(partial(run_command, settings, body))
+            channels.append(partial(run_command, settings, body, self._set_process))
         accepted = [self._attempt(channel, notification) for channel in channels]
         return any(accepted)
+
+    def _set_process(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
 
     def _attempt(self, send: Callable[[], None], notification: Notification) -> bool:
         """Send a notification, several times if need be; return whether it was accepted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -115,6 +116,25 @@ def test_a_command_that_fails_or_hangs_is_an_error(source: str, reason: str) -> 
 
     with pytest.raises(NotDelivered, match=reason):
         run_command(NotifySettings("plan.toml:1", command=command, timeout=0.5), b"{}" * 100_000)
+
+
+def test_a_command_that_hangs_does_not_outlive_the_end(tmp_path: Path) -> None:
+    marker = tmp_path / "pid"
+    source = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    command = (sys.executable, "-c", source)
+    queue = Delivery({}, FAST)
+
+    queue.submit(NOTE, NotifySettings("plan.toml:1", command=command, timeout=PATIENCE), bool)
+    thread = queue._thread
+    assert thread is not None
+    while not (marker.exists() and marker.read_text()):
+        thread.join(0.01)
+    queue.close(0.01)
+
+    thread.join(PATIENCE)  # the command was killed, and nothing is tried again
+    assert not thread.is_alive()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(marker.read_text()), 0)
 
 
 def test_a_command_that_does_not_exist_is_not_tried_again() -> None:
