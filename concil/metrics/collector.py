@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from concil.metrics.bounded_labels import BoundedLabels, status_label
 from concil.metrics.values import MetricValues
+from concil.oci.reference import display_host
 from concil.plan.rule import Rule
 from concil.progress.events import Event
 from concil.progress.request_observer import Exchange
@@ -74,12 +75,12 @@ class MetricsCollector:
     def record_retry(self, host: str) -> None:
         """Count a retry of a small request. See `RequestObserver`."""
         with self._lock:
-            self._values.request_retries[self._hosts.bound(host)] += 1
+            self._values.request_retries[self._hosts.bound(display_host(host))] += 1
 
     def record_token(self, host: str) -> None:
         """Count a token. See `RequestObserver`."""
         with self._lock:
-            self._values.tokens[self._hosts.bound(host)] += 1
+            self._values.tokens[self._hosts.bound(display_host(host))] += 1
 
     def record_quota(self, host: str, remaining: int, limit: int | None) -> None:
         """Keep the last quota of a host. See `RequestObserver`."""

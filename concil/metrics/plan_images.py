@@ -84,8 +84,9 @@ class PlanImages:
     def begin_run(self, rules: Iterable[Rule], *, is_complete: bool) -> None:
         """Begin a run of the whole plan, or a retry of its failed images."""
         self._failed_before = self._last.failed_entries()
-        if is_complete:
+        if is_complete or not self._entries.names:
             self._entries = EntryNames(rules)
+        if is_complete:
             self._run = _RunImages(self._entries.names)
 
     def record(self, outcome: Outcome) -> tuple[str, str]:

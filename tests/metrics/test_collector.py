@@ -129,6 +129,13 @@ def test_a_run_that_did_not_end_is_no_success(
     assert value(collector, "runs_total", result=result) == 1
 
 
+def test_a_retry_of_another_process_knows_the_entries(collector: MetricsCollector) -> None:
+    run(collector, outcome("r.example/app:v1", State.DONE), result="success", retry=True)
+
+    assert value(collector, "images", entry="r.example/app", state="copied") == 1
+    assert collector.last_success() == {}
+
+
 def test_a_success_of_an_earlier_process_stays(collector: MetricsCollector) -> None:
     collector.restore({"r.example/app": 5.0, "gone": 6.0})
 
