@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,14 +117,11 @@ class Monitoring:
 
 
 @contextlib.contextmanager
-def open_monitoring(
-    command: CommandContext, plan: ParsedPlan, *, needs_metrics: bool = False
-) -> Iterator[Monitoring]:
+def open_monitoring(command: CommandContext, plan: ParsedPlan) -> Iterator[Monitoring]:
     """Provide what the options of the command and the plan ask for.
 
     Args:
         plan: as it is when the command begins.
-        needs_metrics: collect them even without ``--metrics``.
     Raises:
         UsageError: prometheus-client is not installed, the options contradict each other, or the
             secret of a webhook is missing.
@@ -133,7 +131,10 @@ def open_monitoring(
         raise UsageError(
             "--dry-run copies nothing, and there is nothing to measure", remedy="omit --metrics"
         )
-    has_metrics = arguments.metrics is not None or needs_metrics
+    # The live page has metrics if the library is there.
+    has_metrics = arguments.metrics is not None or (
+        getattr(arguments, "http", None) is not None and find_spec("prometheus_client") is not None
+    )
     # A service may read a plan with [notify] later.
     has_notifier = plan.notify is not None or bool(arguments.every or arguments.cron)
     monitoring = Monitoring(ends_early=arguments.fail_fast)
