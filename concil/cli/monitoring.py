@@ -1,4 +1,4 @@
-"""What the runs of a mirror tell others: metrics, notifications and traces."""
+"""The metrics, notifications and traces of the runs of a mirror."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Monitoring:
 
     @property
     def request_observer(self) -> RequestObserver | None:
-        """What is told of the requests of an engine."""
+        """Receives the requests of an engine; None: nobody is interested."""
         both: tuple[RequestObserver | None, ...] = (self.collector, self.traces)
         observers = [observer for observer in both if observer is not None]
         if self.notifier is not None and self.notifier.is_active:

@@ -31,7 +31,7 @@ def open_engine(
         endpoints: options of source and destination; None: from the command's options.
         journal: None: the user's journal.
         observer: receives the progress events in addition to the display.
-        request_observer: is told of each request.
+        request_observer: receives each request.
     """
     engine = Engine(
         settings.build_config(command.arguments),

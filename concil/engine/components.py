@@ -75,7 +75,7 @@ class EngineComponents:
 
         Args:
             parent: of a run that is split over several processes.
-            observer: is told of each request.
+            observer: receives each request.
         """
         context = TransferContext(config, journal=journal, parent=parent)
         factory = StoreFactory(

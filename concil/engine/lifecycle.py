@@ -42,7 +42,7 @@ class EngineLifecycle:
             journal: makes interrupted transfers resumable in another process; None: the
                 user's default journal. ``Journal(None)`` records nothing. The caller closes
                 a journal that is passed in.
-            observer: is told of each request, from any thread, for metrics and traces.
+            observer: receives each request, from any thread, for metrics and traces.
         """
         arguments.check_callable("progress", progress)
         arguments.check_optional(config=(config, TransferConfig), endpoints=(endpoints, Endpoints))

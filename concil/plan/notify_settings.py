@@ -1,4 +1,4 @@
-"""NotifySettings: whom a plan tells of failures, recoveries, new images and low quotas."""
+"""NotifySettings: where a plan sends notifications, and which."""
 
 from __future__ import annotations
 

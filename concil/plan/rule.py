@@ -50,4 +50,4 @@ class ParsedPlan:
     rules: tuple[Rule, ...]
     host_limits: Mapping[str, HostLimits] = field(default_factory=dict)
     tls_by_host: Mapping[str, TLSSettings] = field(default_factory=dict)  # by host
-    notify: NotifySettings | None = None  # None: nobody is told
+    notify: NotifySettings | None = None  # None: there are no notifications

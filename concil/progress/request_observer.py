@@ -1,4 +1,4 @@
-"""What is reported of single requests: to metrics and traces, if anybody asks for them."""
+"""Reports of single requests, for metrics and traces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Exchange:
     """One request that was sent, and what became of it."""
 
     method: str
-    url: str  # as sent: it may hold secrets, and belongs into no message, label or attribute
+    url: str  # as sent: it may contain secrets: never show it
     host: str  # host[:port]
     status: int | None  # None: there was no response
     start_time: float  # monotonic seconds, after the wait for the limits of the host
@@ -20,7 +20,7 @@ class Exchange:
 
 
 class RequestObserver(Protocol):
-    """Is told of requests; called from any thread, possibly concurrently. It must not raise."""
+    """Receives requests; called from any thread, possibly concurrently. It must not raise."""
 
     def record_request(self, exchange: Exchange) -> None:
         """Record a request that was sent, each redirect for itself."""

@@ -1,4 +1,4 @@
-"""A webhook that answers as it is told, or not at all."""
+"""A webhook that answers with a given status, or not at all."""
 
 from __future__ import annotations
 

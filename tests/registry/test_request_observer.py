@@ -1,4 +1,4 @@
-"""What an observer is told: each request, retry, token and quota, and nothing if there is none."""
+"""What an observer receives: each request, retry, token and quota."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANSWER = reply(200, '{"name": "team/app", "tags": ["v1"]}')
 
 
 class Recorder:
-    """Keeps what it is told."""
+    """Keeps what it receives."""
 
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
@@ -46,7 +46,7 @@ def recorder(transport: Transport) -> Recorder:
     return recorder
 
 
-def test_each_request_is_told_with_its_retries(
+def test_each_request_is_reported_with_its_retries(
     server: ScriptedServer, client: RegistryClient, recorder: Recorder
 ) -> None:
     server.respond("GET", TAGS, reply(503), NO_RESPONSE, ANSWER)
@@ -68,11 +68,11 @@ def test_each_redirect_is_a_request_of_its_host(
 
     assert list(client.list_tags()) == ["v1"]
 
-    told = [(exchange.host, exchange.status) for exchange in recorder.exchanges]
-    assert told == [(server.host, 307), (storage.host, 200)]
+    reported = [(exchange.host, exchange.status) for exchange in recorder.exchanges]
+    assert reported == [(server.host, 307), (storage.host, 200)]
 
 
-def test_a_token_is_told_once(
+def test_a_token_is_reported_once(
     server: ScriptedServer, client: RegistryClient, recorder: Recorder
 ) -> None:
     challenge = f'Bearer realm="{server.url}/token",service="r"'
@@ -86,7 +86,7 @@ def test_a_token_is_told_once(
     assert recorder.statuses == [401, 200, 200, 200]
 
 
-def test_a_quota_is_told_with_each_answer_that_has_one(
+def test_a_quota_is_reported_with_each_answer_that_has_one(
     server: ScriptedServer, client: RegistryClient, recorder: Recorder
 ) -> None:
     headers = {"RateLimit_Limit": "100;w=21600", "RateLimit_Remaining": "97;w=21600"}
@@ -98,7 +98,7 @@ def test_a_quota_is_told_with_each_answer_that_has_one(
     assert recorder.quotas == [(server.host, 97, 100)]
 
 
-def test_several_observers_are_told_the_same() -> None:
+def test_several_observers_receive_the_same() -> None:
     both = Recorder(), Recorder()
     tee = TeeObserver(*both)
 

@@ -102,7 +102,7 @@ class _ProcessEngine(Engine):
 
 
 class _ParentObserver:
-    """A `RequestObserver` that tells the parent, without the URLs."""
+    """A `RequestObserver` that passes everything on to the parent, without the URLs."""
 
     def __init__(self, link: ParentLink) -> None:
         self._link = link

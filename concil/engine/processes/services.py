@@ -193,7 +193,7 @@ class Services:
         self._limiter(host).release(count)
 
     def _observe(self, _child: ChildProcess, method: str, *arguments: Any) -> None:  # noqa: ANN401
-        """Pass what a child process has told of its requests on to the observer of the engine."""
+        """Pass what a child process has observed on to the observer of the engine."""
         observer = self._host_limiters.observer
         if observer is not None:
             getattr(observer, method)(*arguments)

@@ -37,7 +37,7 @@ class HostLimiters:
             progress: receives an event for each pause of a host.
         """
         self._progress = progress
-        # Is told of each request, token and quota; set before the first request.
+        # Receives each request, token and quota; set before the first request.
         self.observer: RequestObserver | None = None
         self._max_retry_after = max_retry_after
         self._requests_per_second = requests_per_second
