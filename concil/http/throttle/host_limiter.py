@@ -188,12 +188,14 @@ class HostLimiter:
             self.is_limiting = True
             if self.on_limiting is not None:
                 self.on_limiting()
-        status, throttling, now = summary.status, summary.throttling, time.monotonic()
+        throttling, quota, now = summary.throttling, summary.throttling.quota, time.monotonic()
+        self._record(permit, summary, now)
+        if self.on_quota is not None and (quota is not None or throttling.is_quota_exhausted):
+            self._report_quota(self.on_quota)
+
+    def _record(self, permit: Permit, summary: ResponseSummary, now: float) -> None:
+        status, throttling = summary.status, summary.throttling
         quota, retry_after = throttling.quota, throttling.retry_after
-        if self.on_quota is not None and quota is not None:
-            self.on_quota(self._host, quota.remaining, quota.limit)
-        elif self.on_quota is not None and throttling.is_quota_exhausted:
-            self.on_quota(self._host, 0, None)
         with self._lock:
             self._quota_tracker.in_flight -= permit.is_counted
             self._has_answered_manifest |= summary.is_manifest
@@ -214,6 +216,13 @@ class HostLimiter:
             elif permit.refusal_count == self._refusal_count and status not in BUSY_STATUSES:
                 self._consecutive_refusals = 0
                 self._adaptive_rate.record_success(now)
+
+    def _report_quota(self, report: Callable[[str, int, int | None], object]) -> None:
+        """Report the quota that counts: responses may arrive out of order."""
+        with self._lock:
+            quota = self._quota_tracker.quota
+        if quota is not None:
+            report(self._host, quota.remaining, quota.limit)
 
     def may_pull_unannounced(self, *, is_single: bool) -> bool:
         """Return whether a GET of a manifest needs no HEAD before: it counts against no quota.

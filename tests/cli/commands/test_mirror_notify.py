@@ -12,6 +12,7 @@ from concil.server import EmbeddedRegistry
 from tests.cli.commands.test_mirror_service import service
 from tests.cli.runner import Cli, Program, assert_fails
 from tests.cli.test_schemas import load
+from tests.engine.test_quota import Pulls
 from tests.notify.webhook_server import WebhookServer
 from tests.support.images import make_image, put_image
 
@@ -63,6 +64,26 @@ def test_a_webhook_that_hangs_ends_neither_late_nor_with_another_code(
     assert "2 images: 1 copied" in done.out
     assert "notifications were not delivered before the end" in done.err
     assert "T0KEN" not in done.err
+
+
+def test_a_low_quota_is_notified_and_measured(cli_here: Cli, tmp_path: Path) -> None:
+    with EmbeddedRegistry(tmp_path / "hub", behavior=Pulls(9)) as hub, WebhookServer() as hook:
+        for tag in ("v1", "v2"):
+            put_image(hub.url, "app", tag, IMAGE)
+        notify = f'webhook = "{hook.url}"\non = ["quota"]'
+        plan = write_plan(tmp_path / "plan.toml", hub, notify)
+
+        assert cli_here("mirror", plan, "oci:copy", "--metrics", "m.prom").code == 0
+
+        document = hook.document()
+        assert hook.received.empty()
+    (subject,) = document["subjects"]
+    assert (document["event"], subject["host"], subject["limit"]) == ("quota", hub.host, 100)
+    assert subject["remaining"] < 10
+    metrics = (tmp_path / "m.prom").read_text()
+    assert f'concil_quota_limit{{host="{hub.host}"}} 100.0' in metrics
+    # Both tags are the same image, whose manifest is read once.
+    assert f'concil_quota_remaining{{host="{hub.host}"}} 8.0' in metrics
 
 
 @pytest.mark.process
