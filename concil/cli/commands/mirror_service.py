@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import gc
 import logging
 import sys
 import threading
@@ -150,6 +151,9 @@ class _Service:
                 tried=failed if has_ended else None,
             )
             self.run_count += failed is None
+        # Errors form cycles with the frames that they came from, which would pile up: memory
+        # after hundreds of runs is that after a few.
+        gc.collect()
 
     def _lock_plan(self, stack: contextlib.ExitStack) -> bool:
         """Lock the plan until ``stack`` ends; return False, and say why, if that fails."""
