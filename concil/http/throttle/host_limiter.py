@@ -188,41 +188,37 @@ class HostLimiter:
             self.is_limiting = True
             if self.on_limiting is not None:
                 self.on_limiting()
-        throttling, quota, now = summary.throttling, summary.throttling.quota, time.monotonic()
-        self._record(permit, summary, now)
-        if self.on_quota is not None and (quota is not None or throttling.is_quota_exhausted):
-            self._report_quota(self.on_quota)
-
-    def _record(self, permit: Permit, summary: ResponseSummary, now: float) -> None:
-        status, throttling = summary.status, summary.throttling
+        status, throttling, now = summary.status, summary.throttling, time.monotonic()
         quota, retry_after = throttling.quota, throttling.retry_after
         with self._lock:
             self._quota_tracker.in_flight -= permit.is_counted
             self._has_answered_manifest |= summary.is_manifest
-            if throttling.is_quota_exhausted:
-                self._quota_tracker.exhaust(quota, now)
-                return
-            if quota is not None:
+            if quota is not None and not throttling.is_quota_exhausted:
                 self._quota_tracker.record(
                     quota, now, is_outdated=permit.sequence_number <= self._last_quota_permit
                 )
                 self._last_quota_permit = self._permit_count
-            if retry_after is not None:
-                self._extend_pause(min(retry_after, self._max_retry_after), now)
-            is_overload = retry_after is None and self._is_overload(status, permit, now)
-            is_asked_for = retry_after is not None and status in BUSY_STATUSES
-            if status == requests.codes.too_many or is_asked_for or is_overload:
-                self._record_refusal(permit, now, needs_pause=retry_after is None)
-            elif permit.refusal_count == self._refusal_count and status not in BUSY_STATUSES:
-                self._consecutive_refusals = 0
-                self._adaptive_rate.record_success(now)
+            if throttling.is_quota_exhausted:
+                self._quota_tracker.exhaust(quota, now)
+            else:
+                if retry_after is not None:
+                    self._extend_pause(min(retry_after, self._max_retry_after), now)
+                is_overload = retry_after is None and self._is_overload(status, permit, now)
+                is_asked_for = retry_after is not None and status in BUSY_STATUSES
+                if status == requests.codes.too_many or is_asked_for or is_overload:
+                    self._record_refusal(permit, now, needs_pause=retry_after is None)
+                elif permit.refusal_count == self._refusal_count and status not in BUSY_STATUSES:
+                    self._consecutive_refusals = 0
+                    self._adaptive_rate.record_success(now)
+        if quota is not None or throttling.is_quota_exhausted:
+            self._report_quota()
 
-    def _report_quota(self, report: Callable[[str, int, int | None], object]) -> None:
+    def _report_quota(self) -> None:
         """Report the quota that counts: responses may arrive out of order."""
         with self._lock:
             quota = self._quota_tracker.quota
-        if quota is not None:
-            report(self._host, quota.remaining, quota.limit)
+        if self.on_quota is not None and quota is not None:
+            self.on_quota(self._host, quota.remaining, quota.limit)
 
     def may_pull_unannounced(self, *, is_single: bool) -> bool:
         """Return whether a GET of a manifest needs no HEAD before: it counts against no quota.
