@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from concil.cli.context import CommandContext
 from concil.cli.output.errors import DONE
+from concil.cli.plan_arguments import destination_arguments
 from concil.cli.traces import open_traces
 from concil.errors import Cancelled, ConcilError, UsageError
 from concil.plan.rule import ParsedPlan, Rule
@@ -180,7 +181,7 @@ def _create_notifier(
         Delivery(),
         {} if monitoring.state is None else monitoring.state.notified,
         plan="standard input" if arguments.plan == "-" else Path(arguments.plan).name,
-        destination=arguments.dest or arguments.destination or "",
+        destinations=destination_arguments(arguments),
         on_end=monitoring.record_notification,
     )
     timeout = 0.0 if plan.notify is None else plan.notify.timeout
@@ -214,7 +215,7 @@ def _load_state(command: CommandContext) -> PlanState | None:
     arguments = command.arguments
     if arguments.plan == "-":
         return None
-    name = plan_name(arguments.plan, arguments.dest or arguments.destination or "")
+    name = plan_name(arguments.plan, " ".join(destination_arguments(arguments)))
     path = Journal.default_path().with_name(f"{name}.json")
     with contextlib.suppress(OSError):  # `PlanState.save` says so
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from concil.errors import AccessDenied, Cancelled, ConcilError
@@ -52,18 +52,18 @@ class Notifier:
         notified: dict[str, str],
         *,
         plan: str,
-        destination: str,
+        destinations: Sequence[str],
         on_end: Callable[[str, bool], object] = lambda _event, _is_delivered: None,
     ) -> None:
         """Start without settings: nothing is notified.
 
         Args:
             notified: is changed in place.
-            plan, destination: names for the messages.
+            plan, destinations: names for the messages.
             on_end: called with each event, and whether it was delivered.
         """
         self._delivery = delivery
-        self._plan, self._destination = plan, without_user(destination)
+        self._plan, self._destination = plan, ", ".join(map(without_user, destinations))
         self._on_end = on_end
         # Guards the fields below; a full queue calls back at once, while it is held.
         self._lock = threading.RLock()

@@ -67,7 +67,7 @@ def notified() -> dict[str, str]:
 
 @pytest.fixture
 def notifier(delivery: FakeDelivery, notified: dict[str, str]) -> Notifier:
-    return Notifier(delivery, notified, plan="plan.toml", destination="user:hunter2@d.example")
+    return Notifier(delivery, notified, plan="plan.toml", destinations=["user:hunter2@d.example"])
 
 
 def outcome(name: str, result: State | ConcilError) -> Outcome:
@@ -136,7 +136,7 @@ def test_another_process_knows_what_was_notified(
 ) -> None:
     run(notifier, outcome("a", NotFound("gone")))
     delivery.take()
-    second = Notifier(delivery, dict(notified), plan="plan.toml", destination="d.example")
+    second = Notifier(delivery, dict(notified), plan="plan.toml", destinations=["d.example"])
 
     run(second, outcome("a", NotFound("gone")))
     assert delivery.take() == []

@@ -20,7 +20,7 @@ from concil.cli.monitoring import Monitoring, check_notify, open_monitoring
 from concil.cli.options import settings
 from concil.cli.output import logs
 from concil.cli.output.errors import DONE, describe_error
-from concil.cli.plan_arguments import check_plan
+from concil.cli.plan_arguments import check_plan, destination_arguments
 from concil.display.display import open_display
 from concil.errors import Cancelled, ConcilError, UsageError
 from concil.plan.retry_failed import FailedImages
@@ -158,7 +158,7 @@ class _Service:
     def _lock_plan(self, stack: contextlib.ExitStack) -> bool:
         """Lock the plan until ``stack`` ends; return False, and say why, if that fails."""
         arguments = self._command.arguments
-        destination = arguments.dest or arguments.destination or ""
+        destination = " ".join(destination_arguments(arguments))
         try:
             lock = plan_lock(Journal.default_path(), arguments.plan, destination)
             is_locked = lock.acquire(0, self._command.shutdown.event)
