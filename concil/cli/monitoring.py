@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from concil.cli.context import CommandContext
 from concil.cli.output.errors import DONE
+from concil.cli.output.mirror_page import MirrorPage
 from concil.cli.plan_arguments import destination_arguments
 from concil.cli.traces import open_traces
 from concil.errors import Cancelled, ConcilError, UsageError
@@ -39,6 +41,7 @@ class Monitoring:
     metrics_file: MetricsFile | None = None
     traces: SpanRecorder | None = None
     state: PlanState | None = None
+    page: MirrorPage = field(default_factory=lambda: MirrorPage(None))
     ends_early: bool = False  # a run with a failure has not tried all images
 
     def progress_observer(self, *others: ProgressSink | None) -> ProgressSink | None:
@@ -55,8 +58,14 @@ class Monitoring:
             observers.append(self.notifier)
         return TeeObserver(*observers) if len(observers) > 1 else next(iter(observers), None)
 
+    @property
+    def render_metrics(self) -> Callable[[], bytes] | None:
+        """Renders the metrics; None: there are none."""
+        return None if self.collector is None else self.collector.render
+
     def record_outcome(self, outcome: Outcome) -> None:
         """Record an image of the run."""
+        self.page.record_outcome(outcome)
         for observer in (self.collector, self.notifier):
             if observer is not None:
                 observer.record_outcome(outcome)
@@ -64,6 +73,7 @@ class Monitoring:
     def record_listing_failures(self, failures: Iterable[tuple[Rule, ConcilError]]) -> None:
         """Record the entries of the plan that could not be listed."""
         for rule, error in failures:
+            self.page.record_failed_listing(rule.source, error)
             if self.collector is not None:
                 self.collector.record_listing_failure(rule.source)
             if self.notifier is not None:
@@ -134,7 +144,7 @@ def open_monitoring(command: CommandContext, plan: ParsedPlan) -> Iterator[Monit
         )
     # The live page has metrics if the library is there.
     has_metrics = arguments.metrics is not None or (
-        getattr(arguments, "http", None) is not None and find_spec("prometheus_client") is not None
+        arguments.http is not None and find_spec("prometheus_client") is not None
     )
     # A service may read a plan with [notify] later.
     has_notifier = plan.notify is not None or bool(arguments.every or arguments.cron)

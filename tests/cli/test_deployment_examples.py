@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 import shutil
@@ -16,9 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from concil.cli.argument_parser import create_parser
 from tests.cli.test_documented_commands import problem
-from tests.cli.test_startup import parsers
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -45,15 +42,9 @@ def unit_commands() -> Iterator[str]:
         yield from re.findall(rf"^ExecStart={PROGRAM} (.*)$", unit.read_text(), re.MULTILINE)
 
 
-def actions() -> list[argparse.Action]:
-    return [action for parser in parsers(create_parser()) for action in parser._actions]
-
-
 def test_every_command_is_one_that_the_parser_accepts() -> None:
     commands = [shlex.split(line) for line in unit_commands()]
     commands += [spec["containers"][0]["args"] for spec in pod_specs()]
-    if "--http" not in {option for action in actions() for option in action.option_strings}:
-        commands = [[w for w in words if not w.startswith("--http")] for words in commands]
 
     assert len(commands) == 4
     assert [found for found in map(problem, commands) if found] == []

@@ -23,7 +23,7 @@ LAYERS = (
     ("plan",),
     ("engine",),
     ("dockerhub", "report", "display", "server", "service", "metrics", "notify", "tracing"),
-    ("cluster",),
+    ("cluster", "web"),
     ("cli",),
     ("__main__",),
 )

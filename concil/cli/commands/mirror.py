@@ -24,6 +24,7 @@ from concil.cli.output.errors import (
     single_line,
 )
 from concil.cli.output.failed_images import failure_lines, listing_failure_lines, retry_hint
+from concil.cli.output.mirror_page import observe_single_run
 from concil.cli.output.notes import print_notes
 from concil.cli.output.preview import (
     PruneTotals,
@@ -60,8 +61,11 @@ def run(command: CommandContext) -> int:
     settings.may_overwrite(arguments)  # refuses contradictions before anything is read
     parse_destinations(arguments)
     plan = loader.load_plan(arguments.plan)
-    with open_monitoring(command, plan) as monitoring:
-        run_plan = partial(run_once, command, plan, monitoring)
+    with (
+        open_monitoring(command, plan) as monitoring,
+        observe_single_run(command, monitoring.render_metrics) as (observed, monitoring.page),
+    ):
+        run_plan = partial(run_once, observed, plan, monitoring)
         return monitoring.watch(plan, run_plan, is_complete=arguments.retry_failed is None)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from concil.server import EmbeddedRegistry
-from tests.cli.runner import Cli, Program, assert_fails
+from tests.cli.commands.test_mirror_service import service
+from tests.cli.runner import PATIENCE, Cli, Program, assert_fails
 from tests.support.images import make_image, put_image
 
 SIZES = (3000, 40)
@@ -98,6 +100,23 @@ def test_what_cannot_be_measured_is_said_in_one_line(
     assert_fails(done, 2)
     assert reason in done.err
     assert not Path("copy").exists()
+
+
+@pytest.mark.process
+def test_the_live_page_has_the_metrics(
+    program: Program, registry: EmbeddedRegistry, plan: str
+) -> None:
+    with service(program, plan, "oci:copy", "--every=1h", "--http=127.0.0.1:0") as running:
+        url = running.wait_for("the live page is at ").split()[-1]
+        running.wait_for("next run at ")
+        with urllib.request.urlopen(f"{url}metrics", timeout=PATIENCE) as answer:
+            text = answer.read().decode()
+            assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+        assert running.stop() == 0
+
+    assert 'concil_runs_total{result="partial"} 1.0' in text
+    assert f'concil_images{{entry="{registry.host}/app",state="copied"}} 2.0' in text
+    assert text.endswith("# EOF\n")
 
 
 @pytest.mark.process
