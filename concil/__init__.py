@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from concil.plan.load_baseline import load_baseline
     from concil.plan.plan import Plan, PlanItems
     from concil.progress.events import Event, ProgressSink, State
+    from concil.progress.request_observer import Exchange, RequestObserver
     from concil.report.timeline import Timeline
     from concil.runtime.cancellation import SupportsIsSet
     from concil.store.airgap.baseline import Baseline
@@ -65,6 +66,7 @@ __all__ = [
     "Endpoints",
     "Engine",
     "Event",
+    "Exchange",
     "FieldDifference",
     "Finding",
     "ForeignLayers",
@@ -93,6 +95,7 @@ __all__ = [
     "PushedArtifact",
     "RegistryWarning",
     "Removal",
+    "RequestObserver",
     "RetryPolicy",
     "State",
     "SupportsIsSet",
@@ -146,6 +149,7 @@ _EXPORTS = {
     "errors": ("ConcilError",),
     "engine.layer": ("LayerArchive",),
     "progress.events": ("Event", "ProgressSink", "State"),
+    "progress.request_observer": ("Exchange", "RequestObserver"),
     "auth.credentials.credentials": ("Credentials",),
     "http.requests_session": ("TLSSettings",),
     "http.warning_header": ("RegistryWarning",),

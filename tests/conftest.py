@@ -28,6 +28,8 @@ USER_ENVIRONMENT = (
     *(f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "FTP", "ALL", "NO")),
     *(f"CONCIL_{name}" for name in ("CONFIG", "HTTP_TOKEN", "JOBS", "PROGRESS", "RETRY")),
     *(f"CONCIL_LIMIT_{name}" for name in ("RATE", "REQUESTS")),
+    *(f"OTEL_{name}" for name in ("EXPORTER_OTLP_ENDPOINT", "TRACES_EXPORTER")),
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     "CURL_CA_BUNDLE",
     "DOCKER_AUTH_CONFIG",
     "DOCKER_HOST",

@@ -94,10 +94,9 @@ class Authenticator:
             return credentials.basic_header()
         slot = self._token_cache.slot_for(scopes)
         slot.last_used = time.monotonic()
-        if slot.cached_token is not None and not self._is_valid(slot.cached_token):
-            header = self._get_push_header(scopes)
-            if header is not None:
-                return header
+        is_stale = slot.cached_token is not None and not self._is_valid(slot.cached_token)
+        if is_stale and (header := self._get_push_header(scopes)) is not None:
+            return header
         return self._get_header(slot, scopes)
 
     def _get_header(self, slot: TokenSlot, scopes: Scopes) -> str | None:
@@ -303,6 +302,8 @@ class Authenticator:
                     self._service_error = (time.monotonic(), error)
                     raise
                 self._credential_chain.mark_valid(credentials)
+            if (observer := self._transport.host_limiters.observer) is not None:
+                observer.record_token(host_of(self.registry_url))
             slot.cached_token = CachedToken(
                 token, credentials, slot.token_request.scopes if slot.token_request else ()
             )

@@ -11,6 +11,7 @@ from concil.cli.options import settings
 from concil.engine.engine import Engine
 from concil.engine.image_resolver import Endpoints
 from concil.progress.events import ProgressSink, tee
+from concil.progress.request_observer import RequestObserver
 from concil.transfer.journal import Journal
 
 _CLOSE_TIMEOUT = 7.0  # seconds for chunks in flight after a failure; well below GRACE_PERIOD
@@ -22,6 +23,7 @@ def open_engine(
     endpoints: Endpoints | None = None,
     journal: Journal | None = None,
     observer: ProgressSink | None = None,
+    request_observer: RequestObserver | None = None,
 ) -> Iterator[Engine]:
     """Open an engine with the options of the command; a shutdown cancels it.
 
@@ -29,12 +31,14 @@ def open_engine(
         endpoints: options of source and destination; None: from the command's options.
         journal: None: the user's journal.
         observer: receives the progress events in addition to the display.
+        request_observer: receives each request.
     """
     engine = Engine(
         settings.build_config(command.arguments),
         progress=command.display if observer is None else tee(command.display, observer),
         endpoints=endpoints or build_endpoints(command.arguments),
         journal=journal,
+        observer=request_observer,
     )
     command.shutdown.grace_period = GRACE_PERIOD
     command.shutdown.add_callback(engine.cancel)

@@ -16,6 +16,7 @@ from concil.engine.store_factory import StoreFactory
 from concil.errors import Cancelled, ConcilError
 from concil.oci.address import Address, parse_address
 from concil.progress.events import Event, ProgressSink, emit, failure_state
+from concil.progress.request_observer import RequestObserver
 from concil.registry.list_cache import ListCache
 from concil.registry.quirks import HostProfiles
 from concil.runtime.cancellation import SupportsIsSet, call_scope
@@ -63,11 +64,13 @@ class EngineComponents:
         timeouts: Timeouts | None,
         progress: ProgressSink | None,
         parent: ParentProcess | None = None,
+        observer: RequestObserver | None = None,
     ) -> Self:
         """Create the parts, without starting threads or opening connections.
 
         Args:
             parent: of a run that is split over several processes.
+            observer: receives each request.
         """
         context = TransferContext(config, journal=journal, parent=parent)
         factory = StoreFactory(
@@ -80,6 +83,7 @@ class EngineComponents:
             parent=parent,
             progress=progress,
             list_cache=ListCache(ListPages(journal)) if journal.is_usable else None,
+            observer=observer,
         )
         resolver = ImageResolver(factory, endpoints)
         pool = WorkerPool(context)

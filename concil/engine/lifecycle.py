@@ -12,6 +12,7 @@ from concil.config import Timeouts, TransferConfig
 from concil.engine.components import EngineComponents
 from concil.engine.image_resolver import Endpoints
 from concil.progress.events import ProgressSink
+from concil.progress.request_observer import RequestObserver
 from concil.runtime import arguments
 from concil.runtime.forking import register_after_fork
 from concil.transfer.journal import Journal
@@ -23,7 +24,7 @@ ABANDON_GRACE_PERIOD = 2.0  # seconds for threads to notice that they are abando
 class EngineLifecycle:
     """An engine without operations. Use `Engine`, which has them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each an option of its own
         self,
         config: TransferConfig | None = None,
         *,
@@ -31,6 +32,7 @@ class EngineLifecycle:
         endpoints: Endpoints | None = None,
         timeouts: Timeouts | None = None,
         journal: Journal | None = None,
+        observer: RequestObserver | None = None,
     ) -> None:
         """Create the engine without opening connections.
 
@@ -40,6 +42,7 @@ class EngineLifecycle:
             journal: makes interrupted transfers resumable in another process; None: the
                 user's default journal. ``Journal(None)`` records nothing. The caller closes
                 a journal that is passed in.
+            observer: receives each request, from any thread, for metrics and traces.
         """
         arguments.check_callable("progress", progress)
         arguments.check_optional(config=(config, TransferConfig), endpoints=(endpoints, Endpoints))
@@ -49,6 +52,7 @@ class EngineLifecycle:
         self._progress = progress
         self._endpoints = endpoints or Endpoints()
         self._timeouts = timeouts
+        self._observer = observer
         self._owns_journal = journal is None
         self._journal = journal or Journal(Journal.default_path())
         self._create_components()
@@ -59,7 +63,12 @@ class EngineLifecycle:
     def _create_components(self) -> None:
         """Create the objects that calls share, without threads or connections."""
         self._components = EngineComponents.create(
-            self.config, self._journal, self._endpoints, self._timeouts, self._progress
+            self.config,
+            self._journal,
+            self._endpoints,
+            self._timeouts,
+            self._progress,
+            observer=self._observer,
         )
 
     def _after_fork(self) -> None:

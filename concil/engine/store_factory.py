@@ -23,6 +23,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.oci.reference import Reference, is_loopback, limits_by_api_host
 from concil.progress.events import ProgressSink
+from concil.progress.request_observer import RequestObserver
 from concil.registry.client import RegistryClient
 from concil.registry.endpoint import Endpoint
 from concil.registry.list_cache import ListCache
@@ -79,20 +80,20 @@ class StoreFactory:
         parent: ParentProcess | None = None,
         progress: ProgressSink | None = None,
         list_cache: ListCache | None = None,
+        observer: RequestObserver | None = None,
     ) -> None:
         """Create the factory without opening anything; `close` closes every connection.
 
         Args:
             host_profiles: recorded behaviour of hosts; None: the built-in profiles only.
             parent: of a run that is split over several processes.
-            progress: receives an event for each pause of a host.
+            progress, observer: receive the pauses of hosts, and each request.
             list_cache: of lists of tags and repositories; None: they are always read.
         """
         self.list_cache = list_cache
         self._parent = parent
         self._config = config
-        self._timeouts = timeouts
-        self._cancel = cancel
+        self._timeouts, self._cancel = timeouts, cancel
         self.host_limiters = HostLimiters(
             config.requests,
             limits_by_api_host(config.host_limits),
@@ -100,6 +101,7 @@ class StoreFactory:
             create_limiter=None if parent is None else share_limiters(parent),
             progress=progress,
         )
+        self.host_limiters.observer = observer
         self.warnings = WarningLog(parent)
         self._host_profiles = host_profiles or HostProfiles()
         self._referrers = (

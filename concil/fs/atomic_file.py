@@ -1,4 +1,4 @@
-"""Report file that becomes visible only when it is complete."""
+"""Text file that becomes visible only when it is complete."""
 
 from __future__ import annotations
 
@@ -25,19 +25,22 @@ class AtomicTextFile:
     logs a warning. The temporary file of a killed process is removed by the next run.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: str = "report") -> None:
         """Create the temporary file.
 
+        Args:
+            content: what the file has, for messages.
         Raises:
             StoreError: the path is not writable; it is checked before a mirror begins.
         """
         self.path = path
+        self._content = content
         try:
             _check_writable(path)
             if remove_stale(path, _TEMPORARY_SUFFIX):
                 logger.warning(
-                    "another run is writing the report %s: the report of the run that ends last "
-                    "is kept",
+                    "another run is writing the %s %s: that of the run that ends last is kept",
+                    content,
                     safe_repr(str(path)),
                 )
             descriptor, self._temporary_path = create_temporary(path)
@@ -94,7 +97,7 @@ class AtomicTextFile:
 
     def _write_error(self, error: OSError) -> StoreError:
         return StoreError(
-            f"cannot write the report {self.path}: {error.strerror}",
+            f"cannot write the {self._content} {self.path}: {error.strerror}",
             remedy="write it to another path",
         )
 

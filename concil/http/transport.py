@@ -19,6 +19,7 @@ from concil.config import Timeouts
 from concil.errors import Cancelled, ConcilError, ConnectionLost, ProtocolViolation, safe_repr
 from concil.http import errors, proxies
 from concil.http.adapter import check_proxy
+from concil.http.observed_request import report_request
 from concil.http.redirects import (
     MAX_REDIRECTS,
     ResolveRedirect,
@@ -149,8 +150,7 @@ class Transport:
         self, prepared: requests.PreparedRequest, options: SendOptions, *, has_credentials: bool
     ) -> requests.Response:
         """Send a request, without redirects, when the limits of its host allow it."""
-        url = prepared.url or ""
-        host = host_of(url)
+        url, host = prepared.url or "", host_of(prepared.url or "")
         settings = self._send_arguments(url, options)
         if not has_credentials:
             settings["cert"] = None  # do not identify the user to other hosts
@@ -160,13 +160,15 @@ class Transport:
         permit = limiter.acquire(
             self.cancel, is_pull=prepared.method == "GET" and "/manifests/" in url
         )
-        start_time, response = time.monotonic(), None
+        start_time, response, observer = time.monotonic(), None, self.host_limiters.observer
         try:
             response = self.session.send(prepared, **settings)
         except (requests.RequestException, OSError, ValueError, errors.URLLIB3_ERRORS) as error:
             raise self._translate(error, prepared, host) from error
         finally:
             limiter.record_response(permit, response, _read_429_body(response))
+            if observer is not None:
+                report_request(observer, prepared, host, response, start_time)
         self._answered_hosts.add(host)
         if "Warning" in response.headers:
             self.warnings.record(host, response.headers["Warning"])

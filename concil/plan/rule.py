@@ -8,6 +8,7 @@ from dataclasses import field
 
 from concil.config import HostLimits
 from concil.http.requests_session import TLSSettings
+from concil.plan.notify_settings import NotifySettings
 from concil.plan.tag_filter import TagFilter
 from concil.runtime.dataclass import dataclass
 
@@ -55,3 +56,4 @@ class ParsedPlan:
     rules: tuple[Rule, ...]
     host_limits: Mapping[str, HostLimits] = field(default_factory=dict)
     tls_by_host: Mapping[str, TLSSettings] = field(default_factory=dict)  # by host
+    notify: NotifySettings | None = None  # None: there are no notifications

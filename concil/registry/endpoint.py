@@ -120,7 +120,10 @@ class Endpoint:
 
     def send_with_retry(self, call: Call, policy: RetryPolicy) -> requests.Response:
         """Send a small call, with retries after transient errors. Raises as `send`."""
-        for attempt in retry.attempts(policy, self.cancel, partial(self._describe, call)):
+        describe = partial(self._describe, call)
+        for number, attempt in enumerate(retry.attempts(policy, self.cancel, describe)):
+            if number and (observer := self.transport.host_limiters.observer) is not None:
+                observer.record_retry(self.host)
             with attempt:
                 return self._accept(call, self.send_authorized(call))
         raise AssertionError("the last attempt returns or raises")

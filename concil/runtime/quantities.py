@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_IRREGULAR_PLURALS = {"repository": "repositories", "registry": "registries"}
+_IRREGULAR_PLURALS = {"entry": "entries", "repository": "repositories", "registry": "registries"}
 
 
 def format_size(count: float) -> str:

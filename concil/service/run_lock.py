@@ -17,7 +17,6 @@ def plan_lock(journal: Path, plan: str, destination: str) -> PathLock:
     Raises:
         StoreError: the directory of the journal cannot be created.
     """
-    key = "\0".join((str(Path(plan).resolve()), destination)).encode("utf-8", "surrogateescape")
     try:
         journal.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -25,4 +24,10 @@ def plan_lock(journal: Path, plan: str, destination: str) -> PathLock:
             f"cannot create the directory of the journal: {error.strerror}",
             remedy="set XDG_STATE_HOME to a directory that can be written to",
         ) from error
-    return PathLock(journal.with_name(f"run-{hashlib.sha256(key).hexdigest()[:16]}"))
+    return PathLock(journal.with_name(plan_name(plan, destination)))
+
+
+def plan_name(plan: str, destination: str) -> str:
+    """Return the name of the files that belong to a plan and a destination."""
+    key = "\0".join((str(Path(plan).resolve()), destination)).encode("utf-8", "surrogateescape")
+    return f"run-{hashlib.sha256(key).hexdigest()[:16]}"

@@ -37,6 +37,8 @@ SLOW |= {"logging", "typing", "inspect", "socket", "json", "shutil", "threading"
 SLOW |= {"concil.engine", "concil.http", "concil.config", "concil.transfer", "concil.cli.commands"}
 UNNEEDED = {"tenacity", "tqdm", "yaml", "concil.server", "concil.report", "concil.cluster"}
 UNNEEDED |= {"concil.display.bars", "concil.plan.formats"}
+UNNEEDED |= {"concil.metrics", "concil.notify", "concil.tracing"}
+UNNEEDED |= {"prometheus_client", "opentelemetry"}
 TRANSFERS = {"sqlite3", "concil.plan", "concil.transfer", "concil.engine.engine"}
 IMAGE = make_image(1)
 

@@ -22,7 +22,7 @@ LAYERS = (
     ("transfer",),
     ("plan",),
     ("engine",),
-    ("dockerhub", "report", "display", "server", "service"),
+    ("dockerhub", "report", "display", "server", "service", "metrics", "notify", "tracing"),
     ("cluster", "web"),
     ("cli",),
     ("__main__",),
@@ -33,7 +33,8 @@ SUBLAYERS = {
 }
 # Packages of one row that must not import each other.
 APART = frozenset(
-    {"dockerhub", "report", "display", "server", "service", "fs", "ratelimit", "progress"}
+    {"dockerhub", "report", "display", "server", "service", "metrics", "notify", "tracing"}
+    | {"fs", "ratelimit", "progress"}
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The engine is tested on stores in memory: it may not know the real ones.
@@ -45,6 +46,8 @@ SOLE_IMPORTERS = {
     "yaml": "concil.plan.formats.yaml_nodes",
     "argcomplete": "concil.cli",
     "cronsim": "concil.service.run_times",
+    "prometheus_client": "concil.metrics.exposition",
+    "opentelemetry": "concil.tracing",
     "dask": "concil.cluster",
     "distributed": "concil.cluster",
     "backports": "concil.store.archive.decompress",
@@ -53,6 +56,8 @@ SOLE_IMPORTERS = {
 THIRD_PARTY = {
     "argcomplete",
     "cronsim",
+    "prometheus_client",
+    "opentelemetry",
     "requests",
     "urllib3",
     "tenacity",

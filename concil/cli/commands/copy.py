@@ -11,6 +11,7 @@ from concil.cli.output.errors import DONE, FAILED, PARTIAL_FAILURE, exit_code
 from concil.cli.output.failed_images import group_lines
 from concil.cli.output.notes import print_notes
 from concil.cli.output.summaries import describe_blobs
+from concil.cli.traces import open_traces
 from concil.oci.address import parse_address
 from concil.progress.events import State
 from concil.runtime.quantities import count_of
@@ -25,7 +26,10 @@ def run(command: CommandContext) -> int:
     overwrite = settings.may_overwrite(arguments)
     if len(arguments.destinations) == 1:
         settings.refuse_spool(arguments)
-    with open_engine(command) as engine:
+    with (
+        open_traces(command) as traces,
+        open_engine(command, observer=traces, request_observer=traces) as engine,
+    ):
         if len(arguments.destinations) == 1:
             [destination] = arguments.destinations
             result = engine.copy(

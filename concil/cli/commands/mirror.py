@@ -12,6 +12,7 @@ from pathlib import Path
 
 from concil.cli.context import CommandContext
 from concil.cli.dask_cluster import connect_cluster
+from concil.cli.monitoring import Monitoring, open_monitoring
 from concil.cli.open_engine import build_endpoints, open_engine
 from concil.cli.options import settings
 from concil.cli.output import results
@@ -36,7 +37,7 @@ from concil.cli.output.summaries import destination_lines, mirror_exit_code, sum
 from concil.cli.plan_arguments import check_plan, parse_destinations
 from concil.engine.engine import Engine
 from concil.engine.processes.process_settings import check_destination, count_processes
-from concil.errors import ConcilError, UsageError
+from concil.errors import UsageError
 from concil.oci.address import DOCKER_ARCHIVE, LayoutAddress, parse_address
 from concil.plan import loader
 from concil.plan.expand import ListTags, PlanExpansion
@@ -60,42 +61,39 @@ def run(command: CommandContext) -> int:
     settings.may_overwrite(arguments)  # refuses contradictions before anything is read
     parse_destinations(arguments)
     plan = loader.load_plan(arguments.plan)
-    with observe_single_run(command) as (observed, page):
-        return run_once(
-            observed,
-            plan,
-            on_outcome=page.record_outcome,
-            on_failed_listing=page.record_failed_listing,
-        )
+    with (
+        open_monitoring(command, plan) as monitoring,
+        observe_single_run(command, monitoring.render_metrics) as (observed, monitoring.page),
+    ):
+        run_plan = partial(run_once, observed, plan, monitoring)
+        return monitoring.watch(plan, run_plan, is_complete=arguments.retry_failed is None)
 
 
 def run_once(
     command: CommandContext,
     plan: ParsedPlan,
+    monitoring: Monitoring,
     failed: FailedImages | None = None,
     on_outcome: Callable[[Outcome], object] | None = None,
-    on_failed_listing: Callable[[str, ConcilError], object] | None = None,
 ) -> int:
     """Mirror the images of a plan; failures are printed at the end.
 
     Args:
         failed: only these images of the plan; None: all, or those of ``--retry-failed``.
         on_outcome: called with each outcome.
-        on_failed_listing: called with each repository or registry that could not be listed.
     """
-    arguments = command.arguments
-    began = time.monotonic()
+    arguments, began = command.arguments, time.monotonic()
     report_paths = [Path(name) for name in arguments.report]
     with contextlib.ExitStack() as stack:
         settings.add_host_limits(arguments, plan.host_limits)
-        timeline = Timeline() if any(map(is_html, report_paths)) else None
-        if timeline is not None:
-            # Before the engine: what fails after the interrupt must not be recorded as failed.
-            command.shutdown.add_callback(timeline.interrupt)
+        timeline = _create_timeline(command, report_paths)
         endpoints = replace(build_endpoints(arguments), tls_by_host=plan.tls_by_host)
         if arguments.since:
             endpoints = replace(endpoints, baseline=load_baseline(arguments.since))
-        engine = stack.enter_context(open_engine(command, endpoints, observer=timeline))
+        observer = monitoring.progress_observer(timeline)
+        engine = stack.enter_context(
+            open_engine(command, endpoints, None, observer, monitoring.request_observer)
+        )
         expansion = create_expansion(
             arguments, plan.rules, engine.list_tags, engine.list_repositories
         )
@@ -115,13 +113,14 @@ def run_once(
         reports = Reports(report_paths, timeline, report_title(arguments))
         command.shutdown.add_exit_callback(reports.close_incomplete)
         stack.enter_context(reports)
-        mirror: Callable[..., MirrorReport] = partial(engine.mirror, processes=arguments.processes)
-        if arguments.dry_run:
-            mirror = partial(engine.mirror, dry_run=True)
-        elif arguments.dask is not None:
-            mirror = stack.enter_context(connect_cluster(command, endpoints, timeline)).mirror
-        report = _mirror(command, mirror, expansion, reports, on_outcome)
-        _pass_failed_listings(expansion, on_failed_listing)
+        mirror: Callable[..., MirrorReport] = partial(
+            engine.mirror, processes=arguments.processes, dry_run=arguments.dry_run
+        )
+        if arguments.dask is not None and not arguments.dry_run:
+            mirror = stack.enter_context(connect_cluster(command, endpoints, observer)).mirror
+        note = _both(monitoring.record_outcome, on_outcome)
+        report = _mirror(command, mirror, expansion, reports, note)
+        monitoring.record_listing_failures(expansion.failures)
         pruned = _prune(command, engine, expansion, reports)
     command.display.close()
     _print_end(command, report, expansion, probes, reports, pruned, time.monotonic() - began)
@@ -131,12 +130,13 @@ def run_once(
     return FAILED if code == DONE and reports.errors else code
 
 
-def _pass_failed_listings(
-    expansion: PlanExpansion, on_failed_listing: Callable[[str, ConcilError], object] | None
-) -> None:
-    if on_failed_listing is not None:
-        for rule, error in expansion.failures:
-            on_failed_listing(rule.source, error)
+def _create_timeline(command: CommandContext, report_paths: Iterable[Path]) -> Timeline | None:
+    """Return the source of the HTML pages; None if there are none."""
+    timeline = Timeline() if any(map(is_html, report_paths)) else None
+    if timeline is not None:
+        # Before the engine: what fails after the interrupt must not be recorded as failed.
+        command.shutdown.add_callback(timeline.interrupt)
+    return timeline
 
 
 def _print_end(  # noqa: PLR0913, PLR0917 - what a run leaves
@@ -191,15 +191,14 @@ def _mirror(
     mirror: Callable[..., MirrorReport],
     expansion: PlanExpansion,
     reports: Reports,
-    on_outcome: Callable[[Outcome], object] | None,
+    on_outcome: Callable[[Outcome], object],
 ) -> MirrorReport:
     """Copy the images, or preview them, and report each outcome."""
     arguments = command.arguments
 
     def note(outcome: Outcome) -> None:
         reports.add(outcome)
-        if on_outcome is not None:
-            on_outcome(outcome)
+        on_outcome(outcome)
         if arguments.dry_run:
             print_preview(outcome)
         if outcome.result is not None:
@@ -211,6 +210,17 @@ def _mirror(
     for rule, error in expansion.failures:
         reports.add_listing_failure(rule.source, error)
     return report
+
+
+def _both(
+    first: Callable[[Outcome], object], second: Callable[[Outcome], object] | None
+) -> Callable[[Outcome], object]:
+    def call(outcome: Outcome) -> None:
+        first(outcome)
+        if second is not None:
+            second(outcome)
+
+    return call
 
 
 def _counted(items: Iterable[MirrorItem], command: CommandContext) -> Iterator[MirrorItem]:

@@ -16,6 +16,7 @@ from datetime import datetime
 from concil.cli.commands import mirror
 from concil.cli.context import GRACE_PERIOD, CommandContext, Shutdown
 from concil.cli.execution import progress_mode
+from concil.cli.monitoring import Monitoring, check_notify, open_monitoring
 from concil.cli.options import settings
 from concil.cli.output import logs
 from concil.cli.output.errors import DONE, describe_error
@@ -46,9 +47,11 @@ def run(command: CommandContext) -> int:
     settings.may_overwrite(arguments)
     schedule = create_schedule(arguments.every, arguments.cron, arguments.jitter)
     plan_file = PlanFile(arguments.plan, functools.partial(_check_rules, arguments))
-    service = _Service(command, schedule, plan_file)
-    with open_page(command, service.request_run) as page:
-        service.run(page)
+    with open_monitoring(command, plan_file.plan) as monitoring:
+        service = _Service(command, schedule, plan_file, monitoring)
+        with open_page(command, service.request_run, monitoring.render_metrics) as page:
+            monitoring.page = page
+            service.run(page)
     command.print_message(f"concil: stopped after {count_of(service.run_count, 'run')}")
     return DONE
 
@@ -56,10 +59,17 @@ def run(command: CommandContext) -> int:
 class _Service:
     """A mirror that runs by a schedule."""
 
-    def __init__(self, command: CommandContext, schedule: Schedule, plan_file: PlanFile) -> None:
+    def __init__(
+        self,
+        command: CommandContext,
+        schedule: Schedule,
+        plan_file: PlanFile,
+        monitoring: Monitoring,
+    ) -> None:
         self._command = command
         self._schedule = schedule
         self._plan_file = plan_file
+        self._monitoring = monitoring
         self._failures = FailedImageQueue()
         self._wake = threading.Event()  # set by signals
         self._has_to_reload = False  # SIGHUP was received
@@ -155,13 +165,15 @@ class _Service:
             has_ended = False
 
             def note(outcome: Outcome) -> None:
-                self._page.record_outcome(outcome)
                 if outcome.error is not None or failed is not None:
                     outcomes.append(outcome)
 
             try:
-                plan, page = self._plan_file.plan, self._page
-                mirror.run_once(round_command, plan, failed, note, page.record_failed_listing)
+                plan = self._plan_file.plan
+                run = functools.partial(
+                    mirror.run_once, round_command, plan, self._monitoring, failed, note
+                )
+                self._monitoring.watch(plan, run, is_complete=failed is None)
                 has_ended, result = True, RunResult.DONE
             except Cancelled:
                 if not self._is_stopping:
@@ -238,6 +250,7 @@ def _check_rules(arguments: argparse.Namespace, plan: ParsedPlan) -> None:
     """
     expansion = mirror.create_expansion(arguments, plan.rules, _list_nothing, _list_nothing)
     check_plan(arguments, expansion)
+    check_notify(plan)
 
 
 def _list_nothing(_repository: str) -> Iterator[str]:

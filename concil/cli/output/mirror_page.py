@@ -133,8 +133,13 @@ def open_page(
 
 
 @contextlib.contextmanager
-def observe_single_run(command: CommandContext) -> Iterator[tuple[CommandContext, MirrorPage]]:
+def observe_single_run(
+    command: CommandContext, metrics: RenderMetrics | None = None
+) -> Iterator[tuple[CommandContext, MirrorPage]]:
     """Serve the live page during a mirror that runs once.
+
+    Args:
+        metrics: as for `open_page`.
 
     Yields:
         The context of the run, and what the page has to learn of it.
@@ -144,7 +149,7 @@ def observe_single_run(command: CommandContext) -> Iterator[tuple[CommandContext
             "--http shows what is copied, and --dry-run copies nothing",
             remedy="omit one of them",
         )
-    with open_page(command) as page:
+    with open_page(command, metrics=metrics) as page:
         if command.arguments.http is None:
             yield command, page
             return

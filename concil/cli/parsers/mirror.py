@@ -69,6 +69,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     _add_prune_options(parser)
     _add_schedule_options(parser)
+    _add_monitoring_options(parser)
     _add_page_options(parser)
     spool_options.add_options(parser)
     common.add_platform(parser, "copy only these platforms of each index")
@@ -115,6 +116,16 @@ def _add_schedule_options(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="delay each run by a random time of at most TIME (default: a tenth of the interval, "
         "at most 1m)",
+    )
+
+
+def _add_monitoring_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for metrics."""
+    parser.add_argument(
+        "--metrics",
+        metavar="FILE",
+        help="write metrics for Prometheus every 15 s and at the end: OpenMetrics, or for "
+        "FILE.prom the text format that node_exporter reads; needs concil[service]",
     )
 
 

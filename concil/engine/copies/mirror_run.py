@@ -89,6 +89,7 @@ def _create_process_mirror(
             context.journal.path if context.journal.is_usable else None,
             logging.getLogger("concil").getEffectiveLevel(),
             components.progress is not None,
+            factory.host_limiters.observer is not None,
         )
         for index in range(count)
     ]

@@ -33,6 +33,7 @@ class ProcessSettings:
     journal: Path | None
     log_level: int
     has_progress: bool  # somebody receives progress events
+    has_observer: bool  # somebody receives requests
 
 
 def count_processes(processes: ProcessCount, config: TransferConfig) -> int:

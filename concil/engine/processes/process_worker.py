@@ -12,7 +12,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from concil.engine.components import EngineComponents
 from concil.engine.engine import Engine
@@ -22,6 +22,7 @@ from concil.engine.processes.parent_link import ParentLink
 from concil.engine.processes.process_settings import ProcessSettings
 from concil.errors import Cancelled
 from concil.progress.batcher import ProgressBatcher
+from concil.progress.request_observer import Exchange
 from concil.runtime.dataclass import dataclass
 from concil.runtime.redaction import SECRETS
 from concil.transfer.journal import Journal
@@ -74,6 +75,7 @@ class _ProcessEngine(Engine):
         journal: Journal,
     ) -> None:
         self._link = link
+        self._request_observer = _ParentObserver(link) if settings.has_observer else None
         super().__init__(
             settings.config,
             progress=progress,
@@ -92,10 +94,33 @@ class _ProcessEngine(Engine):
             self._timeouts,
             self._progress,
             self._link,
+            self._request_observer,
         )
 
     def _set_limiting(self, host: str) -> None:
         self._components.store_factory.host_limiters.limiter_for(host).is_limiting = True
+
+
+class _ParentObserver:
+    """A `RequestObserver` that passes everything on to the parent, without the URLs."""
+
+    def __init__(self, link: ParentLink) -> None:
+        self._link = link
+
+    def record_request(self, exchange: Exchange) -> None:
+        """Pass a request on. See `RequestObserver`."""
+        self._link.post("observe", "record_request", replace(exchange, url=""))
+
+    def record_retry(self, host: str) -> None:
+        """Pass a retry on. See `RequestObserver`."""
+        self._link.post("observe", "record_retry", host)
+
+    def record_token(self, host: str) -> None:
+        """Pass a token on. See `RequestObserver`."""
+        self._link.post("observe", "record_token", host)
+
+    def record_quota(self, host: str, remaining: int, limit: int | None) -> None:
+        """Do nothing: the parent keeps the quotas."""
 
 
 class Worker:

@@ -61,6 +61,7 @@ class Services:
             "record_denied_host": lambda _, host, error: denied_hosts.record_host(host, error),
             "add_warning": lambda _, warning: warnings.add(warning),
             "log": self._log,
+            "observe": self._observe,
         }
         self._limiting_hosts.update(host_limiters.watch(self._announce_limiting))
 
@@ -190,6 +191,12 @@ class Services:
 
     def _release_bytes(self, _child: ChildProcess, host: str, count: int) -> None:
         self._limiter(host).release(count)
+
+    def _observe(self, _child: ChildProcess, method: str, *arguments: Any) -> None:  # noqa: ANN401
+        """Pass what a child process has observed on to the observer of the engine."""
+        observer = self._host_limiters.observer
+        if observer is not None:
+            getattr(observer, method)(*arguments)
 
     # Credentials and messages ------------------------------------------------------
 

@@ -97,6 +97,8 @@ class HostLimiter:
         self.is_limiting = requests_per_second is not None  # some request had or may have to wait
         # Called once, when the host starts to limit requests.
         self.on_limiting: Callable[[], object] | None = None
+        # Called with the host, the requests that are left and their limit.
+        self.on_quota: Callable[[str, int, int | None], object] | None = None
         self._last_success = -SUCCESS_WINDOW  # monotonic seconds of the last successful response
 
     def acquire(self, cancel: threading.Event, *, is_pull: bool = False) -> Permit:
@@ -191,23 +193,32 @@ class HostLimiter:
         with self._lock:
             self._quota_tracker.in_flight -= permit.is_counted
             self._has_answered_manifest |= summary.is_manifest
-            if throttling.is_quota_exhausted:
-                self._quota_tracker.exhaust(quota, now)
-                return
-            if quota is not None:
+            if quota is not None and not throttling.is_quota_exhausted:
                 self._quota_tracker.record(
                     quota, now, is_outdated=permit.sequence_number <= self._last_quota_permit
                 )
                 self._last_quota_permit = self._permit_count
-            if retry_after is not None:
-                self._extend_pause(min(retry_after, self._max_retry_after), now)
-            is_overload = retry_after is None and self._is_overload(status, permit, now)
-            is_asked_for = retry_after is not None and status in BUSY_STATUSES
-            if status == requests.codes.too_many or is_asked_for or is_overload:
-                self._record_refusal(permit, now, needs_pause=retry_after is None)
-            elif permit.refusal_count == self._refusal_count and status not in BUSY_STATUSES:
-                self._consecutive_refusals = 0
-                self._adaptive_rate.record_success(now)
+            if throttling.is_quota_exhausted:
+                self._quota_tracker.exhaust(quota, now)
+            else:
+                if retry_after is not None:
+                    self._extend_pause(min(retry_after, self._max_retry_after), now)
+                is_overload = retry_after is None and self._is_overload(status, permit, now)
+                is_asked_for = retry_after is not None and status in BUSY_STATUSES
+                if status == requests.codes.too_many or is_asked_for or is_overload:
+                    self._record_refusal(permit, now, needs_pause=retry_after is None)
+                elif permit.refusal_count == self._refusal_count and status not in BUSY_STATUSES:
+                    self._consecutive_refusals = 0
+                    self._adaptive_rate.record_success(now)
+        if quota is not None or throttling.is_quota_exhausted:
+            self._report_quota()
+
+    def _report_quota(self) -> None:
+        """Report the quota that counts: responses may arrive out of order."""
+        with self._lock:
+            quota = self._quota_tracker.quota
+        if self.on_quota is not None and quota is not None:
+            self.on_quota(self._host, quota.remaining, quota.limit)
 
     def may_pull_unannounced(self, *, is_single: bool) -> bool:
         """Return whether a GET of a manifest needs no HEAD before: it counts against no quota.

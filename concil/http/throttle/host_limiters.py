@@ -10,6 +10,7 @@ from typing import TypeAlias
 from concil.config import HostLimits
 from concil.http.throttle.host_limiter import MAX_RETRY_AFTER, HostLimiter
 from concil.progress.events import ProgressSink
+from concil.progress.request_observer import RequestObserver
 
 CreateLimiter: TypeAlias = "Callable[..., HostLimiter]"  # with the arguments of `HostLimiter`
 
@@ -36,6 +37,8 @@ class HostLimiters:
             progress: receives an event for each pause of a host.
         """
         self._progress = progress
+        # Receives each request, token and quota; set before the first request.
+        self.observer: RequestObserver | None = None
         self._max_retry_after = max_retry_after
         self._requests_per_second = requests_per_second
         self._host_limits = host_limits or {}
@@ -60,6 +63,8 @@ class HostLimiters:
             )
             limiter.progress = self._progress
             limiter.on_limiting = partial(self._report_limiting, host)
+            if self.observer is not None:
+                limiter.on_quota = self.observer.record_quota
             with self._lock:
                 limiter = self._limiters.setdefault(host, limiter)
         return limiter

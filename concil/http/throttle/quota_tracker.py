@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from concil.errors import QuotaExceeded
 from concil.http.throttle.ratelimit_headers import MAX_WAIT, Quota, format_duration
@@ -28,6 +29,13 @@ class QuotaTracker:
         self._is_exhausted = False  # for longer than the maximum wait
         self._has_warned = False
         self.in_flight = 0  # counted requests without a response yet
+
+    @property
+    def quota(self) -> Quota | None:
+        """The quota that counts; None: none is known."""
+        if self._quota is not None and self._is_exhausted:
+            return replace(self._quota, remaining=0)
+        return self._quota
 
     def is_counted(self, *, is_pull: bool) -> bool:
         """Return whether a request counts against the quota.

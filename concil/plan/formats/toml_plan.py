@@ -11,6 +11,7 @@ from concil.oci.address import LayoutAddress, parse_address
 from concil.oci.platform import Platform
 from concil.plan.formats.toml_document import find_line, parse_document
 from concil.plan.formats.toml_hosts import HOSTS_TABLE, parse_host_limits
+from concil.plan.formats.toml_notify import NOTIFY_TABLE, parse_notify
 from concil.plan.formats.toml_selection import (
     REGISTRY_FIELDS,
     FieldError,
@@ -41,6 +42,7 @@ def parse_plan(text: str, name: str) -> ParsedPlan:
     document = parse_document(text, name, "a plan is TOML: see docs/plans.md")
     tables = document.pop(_TABLE, [])
     hosts = parse_host_limits(document.pop(HOSTS_TABLE, {}), text, name)
+    notify = parse_notify(document.pop(NOTIFY_TABLE, None), text, name)
     for key in document:
         raise UsageError(
             f"{name}:{find_line(text, key)}: unknown field {safe_repr(key)}",
@@ -48,8 +50,8 @@ def parse_plan(text: str, name: str) -> ParsedPlan:
                 filter(
                     None,
                     (
-                        did_you_mean(key, (_TABLE, HOSTS_TABLE)),
-                        'a plan has [[mirror]] and [hosts."HOST"] tables: see docs/plans.md',
+                        did_you_mean(key, (_TABLE, HOSTS_TABLE, NOTIFY_TABLE)),
+                        'a plan has [[mirror]], [hosts."HOST"] and [notify]: see docs/plans.md',
                     ),
                 )
             ),
@@ -60,7 +62,7 @@ def parse_plan(text: str, name: str) -> ParsedPlan:
     entries = (
         _MirrorTable(text, name, starts, number, table) for number, table in enumerate(tables)
     )
-    return ParsedPlan(tuple(entry.to_rule() for entry in entries), hosts)
+    return ParsedPlan(tuple(entry.to_rule() for entry in entries), hosts, notify=notify)
 
 
 class _MirrorTable:

@@ -103,6 +103,13 @@ def service(program: Program, *words: str | Path) -> Iterator[Service]:
         running.close()
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Replace a file as a whole: a service that reads it meanwhile must not find it empty."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    new.replace(path)
+
+
 def is_mirrored(registry: EmbeddedRegistry, tag: str, image: Image) -> None:
     assert_same_image(registry.url, "mirror/app", tag, image)
 
@@ -142,10 +149,10 @@ def test_a_changed_plan_is_used_by_the_next_run_and_a_broken_one_is_not(
     put_image(registry.url, "app", "v2", OTHER)
     with service(program, plan, target, "--every=1s", "--jitter=0s") as running:
         running.wait_for("1 image: 1 copied")
-        plan.write_text("no reference\n")
+        replace_text(plan, "no reference\n")
         running.wait_for("the last good one goes on")
         running.wait_for("1 image: 0 copied, 1 up to date")
-        plan.write_text(f"{registry.host}/app:v1\n{registry.host}/app:v2\n")
+        replace_text(plan, f"{registry.host}/app:v1\n{registry.host}/app:v2\n")
         running.wait_for("has changed and was read again")
         running.wait_for("2 images: 1 copied, 1 up to date")
         plan.unlink()
@@ -163,7 +170,7 @@ def test_sighup_reads_the_plan_again(
     with service(program, plan, target, "--every=1h") as running:
         running.wait_for("concil: next run at ")
         running.send(signal.SIGHUP)
-        plan.write_text(f"{registry.host}/app:v1\n# a comment\n{registry.host}/app:v2\n")
+        replace_text(plan, f"{registry.host}/app:v1\n# a comment\n{registry.host}/app:v2\n")
         running.wait_for("has changed and was read again")
         assert running.stop() == 0
 
@@ -195,7 +202,7 @@ def test_a_failed_image_that_left_the_plan_is_not_retried(
     plan.write_text(f"{good}{registry.host}/app:gone\n")
     with service(program, plan, target, "--every=3s", "--jitter=0s") as running:
         running.wait_for("1 failed image before")
-        plan.write_text(good)
+        replace_text(plan, good)
         running.wait_for("has changed and was read again")
         before = len(running.lines)
         running.wait_for("1 image: 0 copied, 1 up to date")

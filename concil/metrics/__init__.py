@@ -1,0 +1,1 @@
+"""Metrics of mirrors: counted from events, requests and outcomes, for Prometheus."""

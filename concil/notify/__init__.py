@@ -1,0 +1,1 @@
+"""Notifications of a mirror: failures, recoveries, new images and low quotas."""

@@ -1,0 +1,1 @@
+"""OpenTelemetry traces of copies: a span for each image, blob and request."""
