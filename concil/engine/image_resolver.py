@@ -217,6 +217,7 @@ class ImageResolver:
             immutable=item.immutable,
             recheck=item.recheck,
             overwrite=item.overwrite,
+            verifier=item.verifier,
         )
 
 

@@ -22,6 +22,7 @@ from concil.runtime.dataclass import dataclass
 from concil.runtime.quantities import count_of
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.mirror.report import MirrorItem
+from concil.transfer.signatures.verifier import ImageVerifier
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class AllImages:
     foreign_layers: ForeignLayers = ForeignLayers.SKIP
     recheck: bool = False  # check the content of images that are up to date, too
     overwrite: bool = True  # False: images that exist at the destination stay as they are
+    verifier: ImageVerifier | None = None  # accepts each image before it is copied
     failures: list[tuple[str, ConcilError]] = field(default_factory=list)  # (source address, error)
     _destination_prefix: DestinationPrefix | None = None
 
@@ -141,6 +143,7 @@ class AllImages:
             foreign_layers=self.foreign_layers,
             recheck=self.recheck,
             overwrite=self.overwrite,
+            verifier=self.verifier,
         )
 
     def _digest_reference(self, name: str, digest: Digest | None) -> str | None:

@@ -20,6 +20,7 @@ LAYERS = (
     ("registry",),
     ("store",),
     ("transfer",),
+    ("trust",),
     ("plan",),
     ("engine",),
     ("dockerhub", "report", "display", "server", "service"),
@@ -29,7 +30,7 @@ LAYERS = (
 )
 # From below, inside of packages: a sub-package may not import one that stands above it.
 SUBLAYERS = {
-    "transfer": ("blob", "image", "check", "mirror", "fan_out"),
+    "transfer": ("blob", "signatures", "image", "check", "mirror", "fan_out"),
 }
 # Packages of one row that must not import each other.
 APART = frozenset(
@@ -45,6 +46,8 @@ SOLE_IMPORTERS = {
     "yaml": "concil.plan.formats.yaml_nodes",
     "argcomplete": "concil.cli",
     "cronsim": "concil.service.run_times",
+    "cryptography": "concil.trust",
+    "sigstore": "concil.trust.keyless",
     "dask": "concil.cluster",
     "distributed": "concil.cluster",
     "backports": "concil.store.archive.decompress",
@@ -53,6 +56,8 @@ SOLE_IMPORTERS = {
 THIRD_PARTY = {
     "argcomplete",
     "cronsim",
+    "cryptography",
+    "sigstore",
     "requests",
     "urllib3",
     "tenacity",

@@ -14,6 +14,7 @@ from concil.cli.context import CommandContext
 from concil.cli.dask_cluster import connect_cluster
 from concil.cli.open_engine import build_endpoints, open_engine
 from concil.cli.options import settings
+from concil.cli.options.signature_options import build_verifier
 from concil.cli.output import results
 from concil.cli.output.errors import (
     DONE,
@@ -224,6 +225,7 @@ def create_expansion(
         arguments.recheck,
         list_repositories=list_repositories,
         overwrite=settings.may_overwrite(arguments),
+        verifier=build_verifier(arguments),
     )
     if arguments.retry_failed is not None:
         if arguments.prune or arguments.prune_all:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concil.cli.options import common, progress, rates, referrers
+from concil.cli.options import common, progress, rates, referrers, signature_options
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     common.add_platform(parser, "copy only these platforms of an index")
     referrers.add_options(parser)
     referrers.add_no_clobber(parser)
+    signature_options.add_options(parser)
     progress.add_options(parser)
     group = parser.add_argument_group("several destinations")
     group.add_argument(

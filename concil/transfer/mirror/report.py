@@ -15,6 +15,7 @@ from concil.transfer.blob.transfer import BlobResult
 from concil.transfer.findings import Condition
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.image.result import ImageResult
+from concil.transfer.signatures.verifier import ImageVerifier
 
 __all__ = ["BlobTotals", "MirrorItem", "MirrorReport", "Outcome"]
 
@@ -31,6 +32,7 @@ class MirrorItem:
     immutable: bool = False  # once copied, it is never checked again
     recheck: bool = False  # check the content of an image that is up to date, too
     overwrite: bool = True  # False: an image at the destination stays as it is
+    verifier: ImageVerifier | None = None  # accepts the image before it is copied
 
     def __post_init__(self) -> None:
         """Check the types of the fields.
@@ -44,6 +46,8 @@ class MirrorItem:
         object.__setattr__(self, "platforms", arguments.to_str_tuple("platforms", self.platforms))
         foreign = ForeignLayers.parse("foreign_layers", self.foreign_layers)
         object.__setattr__(self, "foreign_layers", foreign)
+        if self.verifier is not None and not callable(getattr(self.verifier, "verify", None)):
+            raise arguments.type_error("verifier", "a TrustPolicy", self.verifier)
 
     def __str__(self) -> str:
         """Return both addresses, without users and passwords."""
