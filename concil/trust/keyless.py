@@ -64,7 +64,7 @@ class KeylessSigner:
                 f"{name} cannot be used as a trust root: {_first_line(error)}",
                 remedy="give the trusted_root.json of the Sigstore instance",
             ) from error
-        if expiry is not None and expiry < datetime.now(UTC):
+        if expiry is not None and expiry < _now():
             raise UsageError(
                 f"the trust root {name} expired on {expiry:%Y-%m-%d}",
                 remedy="give the current trusted_root.json of the Sigstore instance",
@@ -84,10 +84,10 @@ class KeylessSigner:
             raise Rejection(
                 Reason.UNSUPPORTED,
                 "its keyless signature is in the older format of cosign 2, which cannot be "
-                "verified offline; sign with cosign 3, or cosign 2 with --new-bundle-format",
+                "verified offline: it has to be signed with cosign 3, or as a Sigstore bundle",
             )
         expiry = find_expiry(self.trust_root)
-        if expiry is not None and expiry < datetime.now(UTC):
+        if expiry is not None and expiry < _now():
             raise Rejection(Reason.NOT_VALID, f"the trust root expired on {expiry:%Y-%m-%d}")
         read_envelope(signature.content)  # says what is wrong with a bundle of another kind
         kind, payload = self._verify_bundle(signature.content)
@@ -153,6 +153,10 @@ def _load_verifier(trust_root: bytes) -> Verifier:
         path = Path(directory, "trusted_root.json")
         path.write_bytes(trust_root)
         return Verifier(trusted_root=TrustedRoot.from_file(str(path)))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _require_sigstore() -> None:

@@ -131,7 +131,7 @@ def read_key_file(path: str | Path) -> bytes:
     if _KMS_ADDRESS.match(str(path)):
         raise UsageError(
             f"{name} is not a file: keys are read from files only",
-            remedy="write the public key to a file: cosign public-key --key ADDRESS",
+            remedy="write the public key to a file, with: cosign public-key",
         )
     try:
         with Path(path).open("rb") as file:
