@@ -99,10 +99,10 @@ def _untrusted(
 ) -> UntrustedImage:
     """Return the error of an image without a signature that counts."""
     reason = _UNSIGNED if rejection is None else str(rejection)
-    operation = f"the signature of {reader.image_name} is not verified"
+    operation = f"cannot verify {reader.image_name}"
     error = UntrustedImage(
         f"{operation}: {reason} ({digest})",
-        remedy="it was not copied; sign it, or correct the key or identity of the policy",
+        remedy="sign the image, or correct the keys and identities that are accepted",
     )
     error.host, error.operation, error.reason = reader.store.host, operation, reason
     return error

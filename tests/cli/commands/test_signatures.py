@@ -236,9 +236,9 @@ def test_copies_say_why_an_image_is_refused(
         "copy", "--all", f"{registry.url}/team/bad-key", f"{registry.url}/z", "--verify-key", key
     )
 
-    assert_fails(single, 7, f"the signature of {address} is not verified: no signature was found")
+    assert_fails(single, 7, f"cannot verify {address}: no signature was found")
     assert single.err.rstrip().endswith(
-        "; it was not copied; sign it, or correct the key or identity of the policy"
+        "; sign the image, or correct the keys and identities that are accepted"
     )
     assert several.code == 7
     assert "no signature was found" in several.err
@@ -289,6 +289,7 @@ def test_a_platform_of_a_signed_index_is_copied(
             'verify = { key = "a", identity = "me" }',
             "a signer is either a key or an identity",
         ),
+        ("[[mirror.verify]]\nkey = 1", "not the path of a file"),
         ("verfy = false", "'verfy': unknown field; did you mean verify?"),
     ],
 )
