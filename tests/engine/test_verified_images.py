@@ -14,7 +14,7 @@ from concil.errors import UntrustedImage
 from concil.progress.events import State
 from concil.server import EmbeddedRegistry
 from concil.transfer.findings import Condition
-from tests.support.images import assert_same_image, make_image, put_image
+from tests.support.images import Image, assert_same_image, get_manifest, make_image, put_image
 from tests.support.referrers import digest_tag, put_referrer
 from tests.support.signatures import (
     make_bundle,
@@ -122,6 +122,25 @@ def test_a_dry_run_writes_no_record(
 
     assert [type(outcome.error) for outcome in report.failed] == [UntrustedImage]
     assert [result.state for result in report.pending] == [State.WAITING]
+
+
+def test_files_are_pulled_only_if_they_are_signed(
+    engine: Engine, embedded: EmbeddedRegistry, policy: TrustPolicy, tmp_path: Path
+) -> None:
+    (tmp_path / "model").write_bytes(b"weights")
+    pushed = engine.push_files([tmp_path / "model"], f"{embedded.url}/models/a:1")
+    output = tmp_path / "output"
+
+    with pytest.raises(UntrustedImage, match="cannot verify"):
+        engine.pull_files(f"{embedded.url}/models/a:1", output, verifier=policy)
+    assert not output.exists()
+    content = get_manifest(embedded.url, "models/a", str(pushed.descriptor.digest))
+    artifact = Image(pushed.descriptor.media_type, content)
+    signature = make_simple_signature(KEY, artifact)
+    put_image(embedded.url, "models/a", digest_tag(artifact, ".sig"), signature)
+    engine.pull_files(f"{embedded.url}/models/a:1", output, verifier=policy)
+
+    assert (output / "model").read_bytes() == b"weights"
 
 
 def test_a_verifier_of_another_type_is_refused() -> None:

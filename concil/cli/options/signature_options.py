@@ -17,14 +17,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="copy an image only if it has a signature of cosign by this public key (PEM); may be "
+        help="accept only what has a signature of cosign by this public key (PEM); may be "
         "repeated: one of the keys is enough; needs concil[verify]",
     )
     group.add_argument(
         "--verify-identity",
         metavar="ID",
-        help="copy an image only if this identity has signed it without a key: an e-mail address "
-        "or the URL of a workflow; needs --verify-issuer, --trust-root and concil[keyless]",
+        help="accept only what this identity has signed without a key: an e-mail address or the "
+        "URL of a workflow; needs --verify-issuer, --trust-root and concil[keyless]",
     )
     group.add_argument(
         "--verify-issuer", metavar="URL", help="the service that has confirmed the identity"

@@ -168,9 +168,11 @@ class ImagePlanner:
         destination, reference = job.destination, job.destination_reference
         if not destination.is_only_in_baseline(reference):
             return plan
-        manifest = (
-            root.manifest or RootReader(self.level_reader).read_root(job, root.descriptor).manifest
-        )
+        if root.manifest is None:
+            root = RootReader(self.level_reader).read_root(job, root.descriptor)
+            # The tag may have moved since the image was verified.
+            self._verify(job, root.source_digest, root.descriptor.digest, is_present=False)
+        manifest = root.manifest
         assert manifest is not None  # noqa: S101 - for the type checker
         node = GraphReader(partial(self.level_reader.read_level, job), job.source_name).read(
             manifest, root.descriptor.digest
