@@ -15,7 +15,7 @@ from concil.runtime.dataclass import dataclass
 from concil.trust.bundle import read_envelope
 from concil.trust.public_key import require_cryptography
 from concil.trust.rejection import Reason, Rejection
-from concil.trust.signatures import Signature, SimpleSignature
+from concil.trust.signatures import NotationSignature, Signature, SimpleSignature
 from concil.trust.signed_payload import IN_TOTO, check_statement
 from concil.trust.trust_root import find_expiry, read_trust_root
 
@@ -85,6 +85,11 @@ class KeylessSigner:
                 Reason.UNSUPPORTED,
                 "its keyless signature is in the older format of cosign 2, which cannot be "
                 "verified offline: it has to be signed with cosign 3, or as a Sigstore bundle",
+            )
+        if isinstance(signature, NotationSignature):
+            raise Rejection(
+                Reason.OTHER_SIGNER,
+                "it is signed with a certificate of Notation, not by an identity",
             )
         expiry = find_expiry(self.trust_root)
         if expiry is not None and expiry < _now():

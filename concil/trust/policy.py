@@ -12,6 +12,7 @@ from concil.oci.manifest import Digest
 from concil.runtime.dataclass import dataclass
 from concil.transfer.signatures.verifier import SignatureReader
 from concil.trust.keyless import KeylessSigner
+from concil.trust.notation import CertificateSigner
 from concil.trust.public_key import PublicKey
 from concil.trust.rejection import Rejection
 from concil.trust.signatures import find_signatures
@@ -24,7 +25,7 @@ _UNSIGNED = "no signature was found"
 class TrustPolicy:
     """Accepts an image if one of several signers has signed it. It has the keys themselves."""
 
-    signers: tuple[KeySigner | KeylessSigner, ...] = field(repr=False)
+    signers: tuple[KeySigner | KeylessSigner | CertificateSigner, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
         """Check that there is a signer: a policy without any would accept nothing."""
@@ -55,6 +56,17 @@ class TrustPolicy:
                 missing.
         """
         return cls((KeylessSigner.read(identity, issuer, trust_root),))
+
+    @classmethod
+    def from_certificates(cls, paths: Iterable[str | Path]) -> TrustPolicy:
+        """Return the policy that accepts signatures of Notation with any of these certificates.
+
+        Args:
+            paths: PEM files with certificates of signers or of CAs, which may issue others.
+        Raises:
+            UsageError: a file is no certificate, or the package cryptography is missing.
+        """
+        return cls(tuple(CertificateSigner.read(path) for path in paths))
 
     @property
     def policy_id(self) -> str:

@@ -19,6 +19,7 @@ SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 COSIGN_ARTIFACT = "application/vnd.dev.cosign.artifact.sig.v1+json"
 BUNDLE_PREFIX = "application/vnd.dev.sigstore.bundle"  # with a version behind it
 NOTATION = "application/vnd.cncf.notary.signature"
+JWS, COSE = "application/jose+json", "application/cose"
 _SIGNATURE_ANNOTATION = "dev.cosignproject.cosign/signature"
 _CERTIFICATE_ANNOTATION = "dev.sigstore.cosign/certificate"
 _PREDICATE_ANNOTATION = "dev.sigstore.bundle.predicateType"
@@ -45,7 +46,14 @@ class BundledSignature:
     content: bytes
 
 
-Signature: TypeAlias = SimpleSignature | BundledSignature
+@dataclass(frozen=True, slots=True)
+class NotationSignature:
+    """A JWS envelope of Notation, which has not been parsed."""
+
+    content: bytes
+
+
+Signature: TypeAlias = SimpleSignature | BundledSignature | NotationSignature
 
 
 def find_signatures(reader: SignatureReader, digest: Digest) -> Iterator[Signature | Rejection]:
@@ -61,10 +69,9 @@ def find_signatures(reader: SignatureReader, digest: Digest) -> Iterator[Signatu
         if isinstance(manifest, Rejection):
             yield manifest
             continue
+        is_notation = manifest.artifact_type == NOTATION
         for layer in manifest.blobs():
-            if layer.media_type != SIMPLE_SIGNING and not layer.media_type.startswith(
-                BUNDLE_PREFIX
-            ):
+            if not _is_signature(layer, is_notation=is_notation):
                 continue
             count += 1
             if count > MAX_SIGNATURES:
@@ -90,11 +97,6 @@ def _find_manifests(reader: SignatureReader, digest: Digest) -> Iterator[Manifes
     read_digests = {tagged.digest} if tagged is not None else set[Digest]()
     for entry in reader.referrers(digest):
         if entry.digest in read_digests or not entry.is_manifest or not _may_be_signature(entry):
-            continue
-        if entry.artifact_type == NOTATION:
-            yield Rejection(
-                Reason.UNSUPPORTED, "it has a signature of Notation, which concil does not verify"
-            )
             continue
         if len(read_digests) >= MAX_MANIFESTS:
             yield Rejection(Reason.MALFORMED, f"only its first {MAX_MANIFESTS} referrers are read")
@@ -123,12 +125,28 @@ def _may_be_signature(entry: Descriptor) -> bool:
     )
 
 
+def _is_signature(layer: Descriptor, *, is_notation: bool) -> bool:
+    """Whether a layer is a signature.
+
+    Args:
+        is_notation: it is in a manifest of Notation, whose layers have types of no meaning of
+            their own.
+    """
+    if is_notation:
+        return layer.media_type in {JWS, COSE}
+    return layer.media_type == SIMPLE_SIGNING or layer.media_type.startswith(BUNDLE_PREFIX)
+
+
 def _read_signature(reader: SignatureReader, layer: Descriptor) -> Signature:
     """Read one signature.
 
     Raises:
         Rejection: it is too large, missing or malformed.
     """
+    if layer.media_type == COSE:
+        raise Rejection(
+            Reason.UNSUPPORTED, "its signature of Notation is in COSE, and only JWS is supported"
+        )
     is_simple = layer.media_type == SIMPLE_SIGNING
     signature = b""
     if is_simple:
@@ -148,4 +166,4 @@ def _read_signature(reader: SignatureReader, layer: Descriptor) -> Signature:
         raise Rejection(Reason.MALFORMED, "the payload of its signature is missing") from error
     if is_simple:
         return SimpleSignature(content, signature, _CERTIFICATE_ANNOTATION in layer.annotations)
-    return BundledSignature(content)
+    return NotationSignature(content) if layer.media_type == JWS else BundledSignature(content)

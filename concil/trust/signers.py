@@ -9,7 +9,7 @@ from concil.runtime.dataclass import dataclass
 from concil.trust.bundle import read_envelope
 from concil.trust.public_key import PublicKey
 from concil.trust.rejection import Reason, Rejection
-from concil.trust.signatures import Signature, SimpleSignature
+from concil.trust.signatures import NotationSignature, Signature, SimpleSignature
 from concil.trust.signed_payload import check_simple_signing, check_statement
 
 
@@ -51,6 +51,10 @@ class KeySigner:
             self._check_key((signature.signature,), signature.payload)
             check_simple_signing(signature.payload, digest)
             return
+        if isinstance(signature, NotationSignature):
+            raise Rejection(
+                Reason.OTHER_SIGNER, "it is signed with a certificate of Notation, not with a key"
+            )
         envelope = read_envelope(signature.content)
         self._check_key(envelope.signatures, envelope.signed_content)
         check_statement(envelope.payload, digest)

@@ -241,10 +241,6 @@ def statement_bundle(
             make_bundle_referrer(IMAGE, b" " * (signatures.MAX_BUNDLE_SIZE + 1)),
             "its signature is larger than 1024 KiB",
         ),
-        (
-            make_referrer(IMAGE, b"{}", signatures.NOTATION),
-            "it has a signature of Notation, which concil does not verify",
-        ),
     ],
 )
 def test_a_bundle_that_does_not_count(repository: Repository, bundle: Image, reason: str) -> None:

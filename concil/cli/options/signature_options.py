@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--verify-key``, ``--verify-identity``, ``--verify-issuer`` and ``--trust-root``."""
+    """Add the options that name signers."""
     group = parser.add_argument_group("signatures")
     group.add_argument(
         "--verify-key",
@@ -19,6 +19,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="accept only what has a signature of cosign by this public key (PEM); may be "
         "repeated: one of the keys is enough; needs concil[verify]",
+    )
+    group.add_argument(
+        "--verify-certificate",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="accept only what has a signature of Notation with this certificate, or with one "
+        "that this CA has issued (PEM); may be repeated; needs concil[verify]",
     )
     group.add_argument(
         "--verify-identity",
@@ -44,7 +52,7 @@ def build_verifier(arguments: argparse.Namespace) -> ImageVerifier | None:
     """
     names = ("verify_identity", "verify_issuer", "trust_root")
     given = [name for name in names if getattr(arguments, name) is not None]
-    if not arguments.verify_key and not given:
+    if not (arguments.verify_key or arguments.verify_certificate or given):
         return None
     from concil.errors import UsageError  # noqa: PLC0415  # as above
     from concil.trust.policy import TrustPolicy  # noqa: PLC0415  # few commands need it
@@ -52,6 +60,8 @@ def build_verifier(arguments: argparse.Namespace) -> ImageVerifier | None:
     policies = []
     if arguments.verify_key:
         policies.append(TrustPolicy.from_keys(arguments.verify_key))
+    if arguments.verify_certificate:
+        policies.append(TrustPolicy.from_certificates(arguments.verify_certificate))
     if given:
         missing = [f"--{name.replace('_', '-')}" for name in names if name not in given]
         if missing:

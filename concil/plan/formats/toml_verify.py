@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from concil.trust.policy import TrustPolicy
 
 _KEYLESS = ("identity", "issuer", "trust_root")
-_FIELDS = ("key", *_KEYLESS)
+_FIELDS = ("key", "certificate", *_KEYLESS)
 _REMEDY = 'write verify = { key = "cosign.pub" }, a list of such tables, or false'
 
 
@@ -46,13 +46,18 @@ def _parse_signer(table: Mapping[str, Any], directory: Path) -> TrustPolicy:
             raise UsageError(
                 f"unknown field {safe_repr(name)}", remedy=unknown_field_remedy(name, _FIELDS)
             )
-    if "key" in table:
-        if len(table) > 1:
-            raise UsageError(
-                "a signer is either a key or an identity", remedy="write a list of two tables"
-            )
-        keys = table["key"] if isinstance(table["key"], list) else [table["key"]]
-        return TrustPolicy.from_keys([_path(key, directory) for key in keys])
+    for name, create in (
+        ("key", TrustPolicy.from_keys),
+        ("certificate", TrustPolicy.from_certificates),
+    ):
+        if name in table:
+            if len(table) > 1:
+                raise UsageError(
+                    "a signer is either a key, a certificate or an identity",
+                    remedy="write a list of two tables",
+                )
+            values = table[name] if isinstance(table[name], list) else [table[name]]
+            return create([_path(value, directory) for value in values])
     missing = [name for name in _KEYLESS if not isinstance(table.get(name), str)]
     if missing:
         raise UsageError(

@@ -19,6 +19,8 @@ from tests.support.images import (
     make_index,
     put_image,
 )
+from tests.support.notation import certify, make_envelope, make_notation_referrer
+from tests.support.notation import make_payload as make_notation_payload
 from tests.support.referrers import digest_tag, put_referrer
 from tests.support.signatures import (
     make_bundle,
@@ -270,6 +272,33 @@ def test_a_platform_of_a_signed_index_is_copied(
     assert_same_image(registry.url, "one", "v1", index.children[1])
 
 
+def test_a_certificate_of_a_plan_accepts_signatures_of_notation(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    load_images(registry.url)
+    ca = certify(is_ca=True)
+    ca.write(tmp_path / "ca.crt")
+    image = IMAGES["unsigned"]
+    envelope = make_envelope(ca.issue(), make_notation_payload(image.digest))
+    put_referrer(registry.url, "team/unsigned", make_notation_referrer(image, envelope))
+    plan = SignedSource(registry.url, tmp_path).plan(
+        tmp_path / "plan.toml", 'verify = { certificate = "ca.crt" }'
+    )
+
+    result = cli("mirror", jobs, plan, f"{registry.url}/m")
+    option = cli(
+        "copy",
+        f"{registry.url}/team/unsigned:v1",
+        f"{registry.url}/one:v1",
+        "--verify-certificate",
+        tmp_path / "ca.crt",
+    )
+
+    assert result.out.startswith("6 images: 1 copied, 0 up to date, 5 failed;")
+    assert_same_image(registry.url, "m/unsigned", "v1", image)
+    assert option.code == 0, option.err
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -287,7 +316,7 @@ def test_a_platform_of_a_signed_index_is_copied(
         ('verify = { identity = "me" }', "an identity without issuer and trust_root"),
         (
             'verify = { key = "a", identity = "me" }',
-            "a signer is either a key or an identity",
+            "a signer is either a key, a certificate or an identity",
         ),
         ("[[mirror.verify]]\nkey = 1", "not the path of a file"),
         ("verfy = false", "'verfy': unknown field; did you mean verify?"),
