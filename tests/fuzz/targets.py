@@ -23,8 +23,10 @@ from concil.registry.upload_session import parse_range
 from concil.store.archive.tar_headers import TarMembers
 from concil.store.layout.index import Index
 from concil.trust.bundle import read_envelope
+from concil.trust.notation import CertificateSigner
 from concil.trust.public_key import PublicKey
 from concil.trust.rejection import Rejection
+from concil.trust.signatures import NotationSignature
 from concil.trust.signed_payload import (
     COSIGN_TYPE,
     SIGN_PREDICATE,
@@ -125,6 +127,7 @@ def signatures(content: bytes) -> None:
         lambda: check_statement(content, _ENTRY.digest),
         lambda: read_envelope(content),
         lambda: PublicKey.parse(content, "key"),
+        lambda: CertificateSigner(()).verify(NotationSignature(content), _ENTRY.digest),
     ):
         with contextlib.suppress(Rejection, ConcilError):
             check()
@@ -166,6 +169,10 @@ _BUNDLE = (
     '"e30=","payloadType":"application/vnd.in-toto+json","signatures":[{"sig":"AAAA"}]}}'
 )
 _KEY = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0=\n-----END PUBLIC KEY-----"
+_ENVELOPE = (
+    '{"payload":"e30","protected":"eyJhbGciOiJFUzI1NiJ9","header":{"x5c":["MIIB"]},'
+    '"signature":"AAAA"}'
+)
 # Whence the search begins.
 SEEDS: Mapping[str, tuple[str, ...]] = {
     "challenges": (
@@ -187,7 +194,7 @@ SEEDS: Mapping[str, tuple[str, ...]] = {
     "ranges": ("0-99", "bytes=0-99", "bytes 0-99/100", "bytes 5-9/*"),
     "links": ('</v2/a/tags/list?n=1>; rel="next"', "<a>; rel=prev, b; rel=next"),
     "archives": (_TAR,),
-    "signatures": (_SIMPLE_SIGNING, _STATEMENT, _BUNDLE, _KEY),
+    "signatures": (_SIMPLE_SIGNING, _STATEMENT, _BUNDLE, _KEY, _ENVELOPE),
     "locations": ("/v2/a?b=c", "https://storage.example:443/k?X-Sig=a", "//[::1]/x", "?a"),
 }
 # Words that a search by chance would need long for.
