@@ -17,6 +17,7 @@ from concil.oci.address import (
 from concil.oci.foreign_address import translate_address
 from concil.oci.manifest import Digest
 from concil.oci.reference import Reference
+from concil.oci.referrers_tag import split_digest_tag
 from concil.plan.target_names import DestinationPrefix, address_key
 from concil.runtime.dataclass import dataclass
 from concil.runtime.quantities import count_of
@@ -91,6 +92,8 @@ class AllImages:
             return
         try:
             for tag, _ in self.list_images(self.source):
+                if self._is_signature(tag):
+                    continue
                 source = f"{self.source}:{tag}"
                 target = f"{self.destination}:{tag}"
                 if self._destination_prefix is not None:
@@ -106,6 +109,8 @@ class AllImages:
         for name, digest in self.list_images(self.source):
             if not name:
                 nameless += 1
+                continue
+            if self._is_signature(name):
                 continue
             source = f"{self.source}:{name}"
             try:
@@ -133,6 +138,11 @@ class AllImages:
                 if self.referrers
                 else ", and so are signatures without referrers=True",
             )
+
+    def _is_signature(self, name: str) -> bool:
+        """Return whether a name is that of a signature, which nobody signs in turn."""
+        _, suffix = split_digest_tag(name.rpartition(":")[2]) or ("", "")
+        return bool(suffix) and self.verifier is not None
 
     def _create_item(self, source: str, destination: str) -> MirrorItem:
         return MirrorItem(

@@ -249,6 +249,22 @@ def test_copies_say_why_an_image_is_refused(
         assert tags_of(registry.url, name) == []
 
 
+def test_all_images_are_copied_without_their_signatures_or_with_them(
+    cli_here: Cli, registry: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    load_images(registry.url)
+    verify = ("--verify-key", write_public_key(tmp_path / "cosign.pub", KEY))
+    source = f"{registry.url}/team/signed-tag"
+
+    alone = cli_here("copy", "--all", source, f"{registry.url}/alone", *verify)
+    layout = cli_here("copy", "--all", source, "oci:layout", "--referrers", *verify)
+    back = cli_here("copy", "--all", "oci:layout", f"{registry.url}/back", *verify)
+
+    assert (alone.code, layout.code, back.code) == (0, 0, 0), alone.err + layout.err + back.err
+    assert tags_of(registry.url, "alone") == ["v1"]
+    assert_same_image(registry.url, "back/team/signed-tag", "v1", IMAGES["signed-tag"])
+
+
 def test_a_platform_of_a_signed_index_is_copied(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path
 ) -> None:
