@@ -45,16 +45,31 @@ def load_chain(entries: Sequence[bytes]) -> list[Certificate]:
     """Load the certificates of a signature, from that of the signer on.
 
     Raises:
-        Rejection: one is malformed, or there are none or too many.
+        Rejection: one is malformed or has a key of an unknown kind, or there are none or too many.
     """
-    from cryptography.x509 import load_der_x509_certificate  # noqa: PLC0415  # an extra
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  # an extra
+    from cryptography.x509 import (  # noqa: PLC0415  # as above
+        DuplicateExtension,
+        UnsupportedGeneralNameType,
+        load_der_x509_certificate,
+    )
 
     if not 0 < len(entries) <= MAX_CHAIN:
         raise Rejection(Reason.MALFORMED, "its signature has no list of certificates")
     try:
-        return [load_der_x509_certificate(entry) for entry in entries]
-    except ValueError as error:
+        chain = [load_der_x509_certificate(entry) for entry in entries]
+        # Both are parsed when they are first used.
+        for certificate in chain:
+            certificate.public_key()
+            list(certificate.extensions)
+    except (
+        ValueError,
+        UnsupportedAlgorithm,
+        DuplicateExtension,
+        UnsupportedGeneralNameType,
+    ) as error:
         raise Rejection(Reason.MALFORMED, "its signature has a malformed certificate") from error
+    return chain
 
 
 def verify_chain(chain: Sequence[Certificate], trusted: Sequence[bytes], now: datetime) -> None:
@@ -104,7 +119,10 @@ def _has_issued(issuer: Certificate, certificate: Certificate, depth: int) -> bo
     Args:
         depth: number of CAs below the issuer.
     """
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415  # an extra
+    from cryptography.exceptions import (  # noqa: PLC0415  # an extra
+        InvalidSignature,
+        UnsupportedAlgorithm,
+    )
     from cryptography.x509 import (  # noqa: PLC0415  # as above
         BasicConstraints,
         ExtensionNotFound,
@@ -115,7 +133,7 @@ def _has_issued(issuer: Certificate, certificate: Certificate, depth: int) -> bo
         certificate.verify_directly_issued_by(issuer)
         basic = issuer.extensions.get_extension_for_class(BasicConstraints).value
         usage = issuer.extensions.get_extension_for_class(KeyUsage).value
-    except (InvalidSignature, ExtensionNotFound, TypeError, ValueError):
+    except (InvalidSignature, UnsupportedAlgorithm, ExtensionNotFound, TypeError, ValueError):
         return False
     is_short = basic.path_length is None or depth <= basic.path_length
     return basic.ca and is_short and usage.key_cert_sign

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -183,6 +185,28 @@ def test_an_envelope_that_does_not_count(
     verification.add(envelope)
 
     assert reason in verification.refusal()
+
+
+@pytest.mark.parametrize(
+    ("original", "changed"),
+    [
+        # The kind of the key, and the algorithm of the CA's signature.
+        (bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209")),
+        (bytes.fromhex("06082a8648ce3d040302"), bytes.fromhex("06082a8648ce3d04037f")),
+        (bytes.fromhex("0603551d0f"), bytes.fromhex("0603551d13")),  # an extension twice
+    ],
+)
+def test_certificates_of_unknown_kinds_do_not_count(
+    verification: Verification, original: bytes, changed: bytes
+) -> None:
+    document = json.loads(make_envelope(SIGNER, PAYLOAD))
+    certificates = [base64.b64decode(entry) for entry in document["header"]["x5c"]]
+    assert original in certificates[0]
+    certificates[0] = certificates[0].replace(original, changed)
+    document["header"]["x5c"] = [base64.b64encode(each).decode() for each in certificates]
+    verification.add(json.dumps(document).encode())
+
+    assert verification.refusal()
 
 
 def test_a_signature_that_has_not_expired_counts(verification: Verification) -> None:
