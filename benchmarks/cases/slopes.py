@@ -12,6 +12,7 @@ from benchmarks.measure import MIB, Measured, measure
 from benchmarks.table import markdown
 
 IMAGES = (1, 10, 100, 1000)
+FULL_IMAGES = 3000  # the server keeps each of their blobs open
 SIZES = tuple(size * MIB for size in (64, 256, 1024, 4096))
 FULL_SIZE = 8192 * MIB
 
@@ -39,7 +40,7 @@ def slopes(bench: Bench, *, full: bool = False) -> Iterator[Point]:
     """Mirror more and more images, and copy larger and larger layers, against canned answers."""
     images, size = bench.images, bench.size
     try:
-        for bench.images in IMAGES:
+        for bench.images in IMAGES + ((FULL_IMAGES,) if full else ()):
             yield _run("mirror", bench.images, replay_mirror, bench)
         for bench.size in SIZES + ((FULL_SIZE,) if full else ()):
             yield _run("copy", bench.size, replay_copy, bench)

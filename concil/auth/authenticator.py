@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 
 import requests
@@ -17,7 +16,7 @@ from concil.auth.ping import check_password, ping_challenges
 from concil.auth.realm_policy import check_realm
 from concil.auth.scope import Scopes, join_scopes, push_scopes
 from concil.auth.shared_attempts import SharedAttempts
-from concil.auth.token_cache import AuthAttempt, CachedToken, TokenSlot
+from concil.auth.token_cache import AuthAttempt, CachedToken, TokenCache, TokenSlot
 from concil.auth.token_service import TokenRequest, TokenService, registry_token_header
 from concil.errors import (
     ConcilError,
@@ -59,8 +58,7 @@ class Authenticator:
         self._uses_basic = False  # send Basic with every request
         self._ping_challenges: list[Challenge] | None = None  # from GET /v2/
         self._requires_password = False  # and no credentials were available
-        self._slots: dict[Scopes, TokenSlot] = {}
-        self._slots_lock = threading.Lock()  # guards _slots, never held over I/O
+        self._token_cache = TokenCache()
         self._service_error: tuple[float, ConcilError] | None = (
             None  # last failure of the token service and its monotonic time
         )
@@ -94,7 +92,7 @@ class Authenticator:
             return registry_token_header(credentials.registry_token)
         if self._uses_basic and credentials is not None:
             return credentials.basic_header()
-        slot = self._slot_for(scopes)
+        slot = self._token_cache.slot_for(scopes)
         slot.last_used = time.monotonic()
         if slot.cached_token is not None and not self._is_valid(slot.cached_token):
             header = self._get_push_header(scopes)
@@ -126,7 +124,7 @@ class Authenticator:
         Return None if there is none or it was rejected; the pull token is then refreshed.
         """
         wider = push_scopes(scopes)
-        slot = self._slot_for(wider) if wider else TokenSlot()
+        slot = self._token_cache.slot_for(wider) if wider else TokenSlot()
         cached_token = slot.cached_token
         if cached_token is None or cached_token.credentials != self._credential_chain.current:
             return None
@@ -158,7 +156,7 @@ class Authenticator:
         """Return whether a rejection may only mean that the header sent has expired."""
         if sent_header is None:
             return False
-        cached_token = self._slot_for(scopes).cached_token
+        cached_token = self._token_cache.slot_for(scopes).cached_token
         if cached_token is not None and sent_header.startswith("Bearer "):
             return cached_token.token.header != sent_header or cached_token.token.needs_refresh
         return self._credential_chain.can_be_expired()
@@ -175,7 +173,7 @@ class Authenticator:
         """
         self._credential_chain.lookup()
         self._credential_chain.raise_if_rejected(attempt.scopes)
-        slot = self._slot_for(attempt.scopes)
+        slot = self._token_cache.slot_for(attempt.scopes)
         attempt.start_time = time.monotonic()
         with slot.lock:
             if self._has_newer_token(slot, attempt):
@@ -343,7 +341,3 @@ class Authenticator:
         if scopes is None:
             error.denied_host = host_of(self.registry_url)
         self._credential_chain.mark_rejected(credentials, error, scopes)
-
-    def _slot_for(self, scopes: Scopes) -> TokenSlot:
-        with self._slots_lock:
-            return self._slots.setdefault(scopes, TokenSlot())

@@ -1,4 +1,4 @@
-"""Token cache entry of one set of scopes, and the state of one 401 retry."""
+"""Tokens by scopes, and the state of one 401 retry."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from concil.auth.credentials.credentials import Credentials
 from concil.auth.scope import Scopes
 from concil.auth.token_service import Token, TokenRequest
 from concil.runtime.dataclass import dataclass
+from concil.runtime.lru_dict import LruDict
+
+_MAX_SLOTS = 1024  # sets of scopes whose tokens are kept; a token takes a few KiB
 
 
 @dataclass(slots=True)
@@ -52,3 +55,19 @@ class TokenSlot:
     wider_scopes: Scopes | None = None  # ours merged with a challenge's
     is_single_scope: bool = False  # the token service accepts only one scope
     last_used: float = -math.inf  # monotonic seconds of the last request with these scopes
+
+
+class TokenCache:
+    """The slots of the scopes that were used last. Any thread may call any method."""
+
+    def __init__(self, max_slots: int = _MAX_SLOTS) -> None:
+        """Keep up to ``max_slots`` slots; the token of a dropped one is fetched again."""
+        self._slots: LruDict[Scopes, TokenSlot] = LruDict(max_slots)
+        self._lock = threading.Lock()  # guards the field above, never held over I/O
+
+    def slot_for(self, scopes: Scopes) -> TokenSlot:
+        """Return the slot of a set of scopes."""
+        with self._lock:
+            slot = self._slots.use(scopes) or TokenSlot()
+            self._slots.store(scopes, slot)
+            return slot

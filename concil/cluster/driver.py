@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import distributed
 from distributed.utils import sync
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _CONNECT_TIMEOUT = 10.0  # seconds for the scheduler to answer
 _WORKER_TIMEOUT = 60.0  # seconds without any worker until the run fails
 _POLL_INTERVAL = 0.5  # seconds between checks for cancellation and for workers
+_COUNT_INTERVAL = 2.0  # seconds between counts of the workers while images end
 _TASKS_PER_THREAD = 2  # submitted images per worker thread
 
 
@@ -124,7 +125,7 @@ class DaskCluster:
         return report
 
     @contextlib.contextmanager
-    def _start_run(self) -> Iterator[_MirrorRun]:
+    def _start_run(self) -> Iterator[MirrorRun]:
         """Prepare the cluster for a run, and clean up after it."""
         name = f"concil-{secrets.token_hex(6)}"
         client = self._client
@@ -142,7 +143,7 @@ class DaskCluster:
             ) from error
         is_lost = False
         try:
-            yield _MirrorRun(name, client, self._cancel, self._worker_timeout, self._check_item)
+            yield MirrorRun(name, client, self._cancel, self._worker_timeout, self._check_item)
         except ConnectionLost:
             is_lost = True  # nothing is left to clean up
             raise
@@ -191,7 +192,19 @@ def _normalize_address(address: str) -> str:
     return f"{match[1] or 'tcp'}://{match[2]}:{match[3]}"
 
 
-class _MirrorRun:
+class DoneFutures(Protocol):
+    """A queue of futures that have ended."""
+
+    def put(self, future: Any, /) -> object:  # noqa: ANN401 - distributed has no types
+        """Add a future. Any thread."""
+        ...
+
+    def get(self, *, timeout: float) -> Any:  # noqa: ANN401
+        """Return the next future. Raises queue.Empty after ``timeout`` seconds."""
+        ...
+
+
+class MirrorRun:
     """A running mirror. One thread iterates over its outcomes."""
 
     def __init__(
@@ -207,10 +220,12 @@ class _MirrorRun:
         self._cancel = cancel
         self._worker_timeout = worker_timeout
         self._check_item = check_item
-        self._done_futures: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        # Futures in the order in which they end; another queue for a simulation.
+        self.done_futures: DoneFutures = queue.SimpleQueue()
         self._pending: dict[Any, MirrorItem] = {}
         self._submitted_count = 0
         self._thread_count = 1  # of all workers
+        self._last_count_time = 0.0  # monotonic seconds
         self._last_worker_time = time.monotonic()  # when a worker was last seen
 
     def outcomes(self, items: Iterator[MirrorItem], *, fail_fast: bool) -> Iterator[Outcome]:
@@ -241,15 +256,17 @@ class _MirrorRun:
         key = f"{self._name}-{self._submitted_count}"
         future = self._client.submit(copy_image, task, key=key, pure=False)
         self._pending[future] = item
-        future.add_done_callback(self._done_futures.put)
+        future.add_done_callback(self.done_futures.put)
         return True
 
     def _wait_for_outcome(self) -> Outcome | None:
         """Wait for an outcome; None if no image has ended within the poll interval."""
         if self._cancel.is_set():
             self._raise_cancelled()
+        if time.monotonic() - self._last_count_time >= _COUNT_INTERVAL:
+            self._count_threads()  # a worker that has joined needs more images
         try:
-            future = self._done_futures.get(timeout=_POLL_INTERVAL)
+            future = self.done_futures.get(timeout=_POLL_INTERVAL)
         except queue.Empty:
             self._count_threads()
             return None
@@ -291,7 +308,7 @@ class _MirrorRun:
             self._thread_count = sum(self._client.nthreads().values())
         except (OSError, TimeoutError) as error:
             raise ConnectionLost("the scheduler no longer responds") from error
-        now = time.monotonic()
+        self._last_count_time = now = time.monotonic()
         if self._thread_count:
             self._last_worker_time = now
         elif now - self._last_worker_time > self._worker_timeout:

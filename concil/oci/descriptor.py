@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
@@ -53,7 +54,7 @@ class Descriptor:
             raise InvalidManifest("a descriptor has no valid size")
         digest = Digest.parse(entry.get("digest", ""))
         return cls(
-            media_type,
+            sys.intern(media_type),
             digest,
             size,
             annotations=_parse_string_map(entry.get("annotations")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from typing import Protocol
 
 from concil.errors import ConcilError, DigestMismatch, InvalidDigest, SizeMismatch, safe_repr
@@ -39,7 +40,7 @@ class Digest:
                 f"not a digest: {safe_repr(text)}",
                 remedy="write sha256: and 64 lower-case hex digits, or sha512: and 128",
             )
-        return cls(match[1] or match[3], match[2] or match[4])
+        return cls(sys.intern(match[1] or match[3]), match[2] or match[4])
 
     @classmethod
     def from_argument(cls, name: str, value: str | Digest) -> Digest:

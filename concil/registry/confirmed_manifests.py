@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 
 from concil.oci.manifest import Digest
-
-_MAX_MANIFESTS = 20_000  # manifests; an evicted one is read back again
+from concil.runtime.lru_dict import LruDict
 
 
 class ConfirmedManifests:
-    """Confirmed manifests by registry and repository. Any thread may call any method."""
+    """Confirmed manifests by registry and repository. Any thread may call any method.
+
+    A manifest that was dropped is read back again.
+    """
 
     def __init__(self) -> None:
         """Start with no confirmed manifests."""
         self._lock = threading.Lock()  # guards the field below
-        self._lost_responses: OrderedDict[tuple[str, str, Digest], int] = OrderedDict()
+        self._lost_responses: LruDict[tuple[str, str, Digest], int] = LruDict()
 
     def is_confirmed(
         self, base_url: str, repository: str, digest: Digest, lost_responses: int
@@ -27,11 +28,9 @@ class ConfirmedManifests:
             lost_responses: the registry's lost responses so far.
         """
         with self._lock:
-            return self._lost_responses.get((base_url, repository, digest)) == lost_responses
+            return self._lost_responses.use((base_url, repository, digest)) == lost_responses
 
     def add(self, base_url: str, repository: str, digest: Digest, lost_responses: int) -> None:
         """Record a confirmed manifest with the number of responses lost until then."""
         with self._lock:
-            self._lost_responses[base_url, repository, digest] = lost_responses
-            if len(self._lost_responses) > _MAX_MANIFESTS:
-                self._lost_responses.popitem(last=False)
+            self._lost_responses.store((base_url, repository, digest), lost_responses)

@@ -86,6 +86,7 @@ class Endpoint:
         attempts = None if parent is None else SharedAttempts(parent, base_url, transport.cancel)
         self.authenticator = Authenticator(transport, base_url, providers, attempts)
         self._base_url = base_url
+        self._host = base_url.partition("://")[2]
         self._allow_plain_http = allow_plain_http
         self._is_probed = False  # whether the host was asked if it speaks TLS
         self._lock = threading.Lock()
@@ -98,7 +99,7 @@ class Endpoint:
     @property
     def host(self) -> str:
         """Host and port, which a downgrade to http does not change."""
-        return self._base_url.partition("://")[2]
+        return self._host
 
     @property
     def cancel(self) -> threading.Event:

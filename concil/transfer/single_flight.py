@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Generic
 
+from concil.runtime.lru_dict import MAX_ITEMS, LruDict
 from concil.transfer.worker_pool import Result, wait_for
 
 __all__ = ["SingleFlight", "exclusive"]
-
-_MAX_RESULTS = 16_384  # results that are kept: about 20 MiB for blobs
 
 
 class SingleFlight(Generic[Result]):
@@ -23,12 +21,11 @@ class SingleFlight(Generic[Result]):
     request to the destination finds the blob there.
     """
 
-    def __init__(self, max_results: int = _MAX_RESULTS) -> None:
+    def __init__(self, max_results: int = MAX_ITEMS) -> None:
         """Keep up to ``max_results`` results."""
-        self._max_results = max_results
         self._in_flight: dict[Hashable, Future[Result]] = {}
         # Results, not futures: a future takes 1000 bytes, and a mirror has many.
-        self._results: OrderedDict[Hashable, Result] = OrderedDict()
+        self._results: LruDict[Hashable, Result] = LruDict(max_results)
         self._lock = threading.Lock()
 
     def claim_all(self, keys: Sequence[Hashable]) -> list[tuple[bool, Future[Result]]]:
@@ -51,9 +48,7 @@ class SingleFlight(Generic[Result]):
         with self._lock:
             if self._in_flight.get(key) is future:
                 del self._in_flight[key]
-                self._results[key] = result
-                if len(self._results) > self._max_results:
-                    self._results.popitem(last=False)
+                self._results.store(key, result)
         future.set_result(result)
 
     def release(self, key: Hashable, future: Future[Result]) -> None:

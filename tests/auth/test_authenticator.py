@@ -1043,7 +1043,7 @@ def test_a_newer_token_than_the_one_that_was_refused_is_sent(
     def renewed_meanwhile(seen: ReceivedRequest) -> ScriptedResponse:
         if seen.headers["authorization"] == "Bearer t1":
             if not registry.issued > 1:
-                known = endpoint.authenticator._slot_for(PULL)
+                known = endpoint.authenticator._token_cache.slot_for(PULL)
                 endpoint.authenticator._fetch_token(known, PULL, time.monotonic())
             return reply(403, "expired")
         return reply(200, b"renewed")
@@ -1068,7 +1068,7 @@ def test_who_waited_shares_the_trouble_of_the_service(
     began = time.monotonic()
     with pytest.raises(StatusError, match="503"):
         get(endpoint)
-    known = endpoint.authenticator._slot_for(PULL)
+    known = endpoint.authenticator._token_cache.slot_for(PULL)
 
     with pytest.raises(StatusError, match="503"):
         endpoint.authenticator._fetch_token(known, PULL, began)

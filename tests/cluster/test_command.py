@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def written(origin: SourceRegistry, tmp_path: Path) -> Path:
     names = [*origin.images, "none:v1"]
     plan.write_text("".join(f"{origin.registry.url}/{name}\n" for name in names))
     return plan
+
+
+def wait_for_line(process: subprocess.Popen[bytes], text: str) -> None:
+    """Read standard output until a line has the text."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line.decode():
+            return
+    raise AssertionError(f"no line has {text!r}")
 
 
 def test_summary_report_and_exit_code_are_those_of_one_machine(
@@ -98,6 +108,33 @@ def test_ctrl_c_ends_the_workers_part_too(
     assert err.decode().splitlines()[-1].startswith("concil: interrupted")
     destination.relay.wait_for(lambda relay: relay.open_connections == 0, 60)
     assert destination.relay.bytes_up < len(LARGE.blob)
+
+
+def test_a_service_goes_on_when_its_scheduler_is_there_again(
+    program: Program, source: SourceRegistry, destination: DestinationRegistry, tmp_path: Path
+) -> None:
+    plan = tmp_path / "images.txt"
+    plan.write_text("".join(f"{source.registry.url}/{name}\n" for name in source.images))
+    destination.relay.latency = 0.05  # seconds: so that images take a while
+    with DaskProcesses(tmp_path / "dask", workers=1) as dask:
+        words = ("--dask", dask.address, "--every", "1s", "--jitter", "0s")
+        service = program.start("mirror", plan, f"{destination.relay.url}/m", *words)
+        try:
+            destination.relay.wait_for(lambda _: destination.log.count("PUT", "/manifests/") > 3)
+            dask.kill_scheduler()
+            dask.restart_scheduler(workers=1)
+            wait_for_line(service, f"{IMAGES} images: 0 copied, {IMAGES} up to date")
+        finally:
+            service.send_signal(signal.SIGTERM)
+            _, err = service.communicate(timeout=60)
+
+    assert service.returncode == 0, err
+    assert b"scheduler" in err
+    # Only the images that were under way on the two threads of the worker are copied again.
+    assert destination.log.count("PUT", "/manifests/") <= IMAGES + 2
+    for name, image in source.images.items():
+        repository, _, tag = name.partition(":")
+        assert_same_image(destination.registry.url, f"m/{repository}", tag, image)
 
 
 @pytest.mark.parametrize(

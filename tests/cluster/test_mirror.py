@@ -136,6 +136,33 @@ def test_workers_verify_signatures(
     assert failed.error.reason == "no signature was found"
 
 
+def test_a_worker_that_joins_late_gets_images_for_all_of_its_threads(
+    source: SourceRegistry, destination: DestinationRegistry, tmp_path: Path
+) -> None:
+    destination.relay.latency = 0.05  # seconds: so that images overlap
+    in_flight: set[str] = set()
+    most = 0
+
+    def record(event: Event) -> None:
+        nonlocal most
+        if event.kind == "image":
+            (in_flight.discard if event.state.is_final else in_flight.add)(event.subject)
+            most = max(most, len(in_flight))
+
+    with DaskProcesses(tmp_path / "dask", workers=1, threads=1) as dask:
+
+        def add_worker(_outcome: Outcome) -> None:
+            if len(dask.workers) == 1:
+                dask.add_worker(threads=4)
+
+        with cluster_of(dask, progress=record) as cluster:
+            report = cluster.mirror(source.items(destination.relay.host, "m"), on_image=add_worker)
+
+    assert report.failed == []
+    assert most > 2  # without it, two: one under way, and one that waits
+    assert_all_arrived(source, destination, "m")
+
+
 def test_progress_comes_back(
     dask: DaskProcesses, source: SourceRegistry, destination: DestinationRegistry
 ) -> None:

@@ -37,10 +37,11 @@ class DaskProcesses:
             self.close()
             raise
 
-    def add_worker(self) -> ServerProcess:
+    def add_worker(self, threads: int | None = None) -> ServerProcess:
         """Start one more worker, with a home and so a journal of its own."""
         name = f"worker-{len(self.workers)}"
-        words = ("--no-nanny", "--nthreads", str(self._threads), "--memory-limit", "0")
+        count = str(threads or self._threads)
+        words = ("--no-nanny", "--nthreads", count, "--memory-limit", "0")
         place = ("--local-directory", str(self._directory))
         worker = self._process(name, _WORKER, "worker", self.address, *words, *place)
         self.workers.append(worker)
@@ -56,6 +57,19 @@ class DaskProcesses:
         }
         argv = [sys.executable, "-m", "dask", *words, "--host", "127.0.0.1", "--no-dashboard"]
         return ServerProcess(argv, ready, self._directory / f"{name}.log", environment)
+
+    def kill_scheduler(self) -> None:
+        """Kill the scheduler, and the workers, which would wait for it."""
+        self.close()
+        self.workers.clear()
+
+    def restart_scheduler(self, workers: int) -> None:
+        """Start a scheduler at the same address, and new workers."""
+        port = self.address.rpartition(":")[2]
+        self._scheduler = self._process("again", _SCHEDULER, "scheduler", "--port", port)
+        self._scheduler.start(60)
+        for _ in range(workers):
+            self.add_worker()
 
     def log(self) -> str:
         """What all of them said so far."""

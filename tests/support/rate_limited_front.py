@@ -7,6 +7,7 @@ import http.client
 import http.server
 import math
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -191,6 +192,11 @@ class _Server(http.server.ThreadingHTTPServer):
     def __init__(self, front: RateLimitedFront) -> None:
         self.front = front
         super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Close the connection without a word if the registry or the client has gone."""
+        if not isinstance(sys.exception(), OSError | http.client.HTTPException):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

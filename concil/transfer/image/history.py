@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 
 from concil.errors import InvalidDigest
 from concil.oci.digest import Digest
 from concil.runtime.dataclass import dataclass
+from concil.runtime.lru_dict import LruDict
 from concil.transfer.journal import Journal
 
-_MAX_RECENT = 20_000  # manifests of this run that are remembered without a journal
 _LOCATION_LIFETIME = 180 * 24 * 3600  # seconds until the location of a blob is forgotten
 _MAX_FAILED_MOUNTS = 3  # failed mounts after which recorded locations are not tried any more
+_PROVEN = -1_000_000_000  # failed mounts of a registry where one has worked
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,8 @@ class History:
         self._journal = journal
         self._lock = threading.Lock()  # guards the fields below
         # Manifests that this run has put or seen, and the number of lost responses by then.
-        self._confirmed_manifests: OrderedDict[tuple[str, str, Digest], int] = OrderedDict()
-        self._repository_by_digest: OrderedDict[tuple[str, Digest], str | None] = OrderedDict()
+        self._confirmed_manifests: LruDict[tuple[str, str, Digest], int] = LruDict()
+        self._repository_by_digest: LruDict[tuple[str, Digest], str | None] = LruDict()
         self._failed_mounts: Counter[str] = Counter()  # by mount scope
         self._has_deleted_expired = False
 
@@ -89,9 +90,7 @@ class History:
             lost_responses: responses of the registry that were lost before it was put.
         """
         with self._lock:
-            self._confirmed_manifests[mount_scope, repository, digest] = lost_responses
-            if len(self._confirmed_manifests) > _MAX_RECENT:
-                self._confirmed_manifests.popitem(last=False)
+            self._confirmed_manifests.store((mount_scope, repository, digest), lost_responses)
         self.record_blob(mount_scope, repository, digest)
 
     def is_confirmed(
@@ -105,7 +104,7 @@ class History:
         """
         with self._lock:
             return (
-                self._confirmed_manifests.get((mount_scope, repository, digest)) == lost_responses
+                self._confirmed_manifests.use((mount_scope, repository, digest)) == lost_responses
             )
 
     def forget(self, mount_scope: str, repository: str, digest: Digest) -> None:
@@ -130,7 +129,7 @@ class History:
         key = mount_scope, digest
         with self._lock:
             if key in self._repository_by_digest:
-                return self._repository_by_digest[key]
+                return self._repository_by_digest.use(key)
         rows = self._journal.query(
             "SELECT repository FROM places WHERE realm = ? AND digest = ?", mount_scope, str(digest)
         )
@@ -169,9 +168,7 @@ class History:
 
         This works without a journal, too: after a lost response it shows what may be present.
         """
-        self._repository_by_digest[key] = repository
-        if len(self._repository_by_digest) > _MAX_RECENT:
-            self._repository_by_digest.popitem(last=False)
+        self._repository_by_digest.store(key, repository)
         return repository
 
     def _delete_expired(self) -> None:
@@ -187,5 +184,5 @@ class History:
         with self._lock:
             # After a mount that worked, failures only mean that single locations are out of date.
             self._failed_mounts[mount_scope] = (
-                -_MAX_RECENT if mounted else self._failed_mounts[mount_scope] + 1
+                _PROVEN if mounted else self._failed_mounts[mount_scope] + 1
             )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from concil.config import MIB
+from concil.config import KIB, MIB
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.oci.platform import Platform
@@ -17,7 +17,8 @@ from concil.store.protocols import Source
 from concil.transfer.image.graph import attested_digest, check_descriptor, select_platforms
 from concil.transfer.image.job import RootManifest, format_count
 
-_MAX_CACHED_BYTES = 8 * MIB  # bytes of bodies
+_MAX_CACHED_BYTES = 8 * MIB
+_OVERHEAD = 16 * KIB  # bytes that are charged for each manifest, besides its body
 
 
 class SourceImage(Protocol):
@@ -48,11 +49,11 @@ class ManifestCache:
     """Cache of recently read manifests. Any thread may call any method."""
 
     def __init__(self, limit: int = _MAX_CACHED_BYTES) -> None:
-        """Keep up to ``limit`` bytes of manifests."""
+        """Keep up to ``limit`` bytes of manifests, and one for each 16 KiB of it."""
         self._limit = limit
         self._lock = threading.Lock()  # guards the fields below, never held over I/O
         self._manifests: OrderedDict[tuple[str, Digest], Manifest] = OrderedDict()
-        self._size = 0  # bytes
+        self._size = 0  # bytes that are charged for them
 
     def get(self, host: str, digest: Digest, read: Callable[[], Manifest]) -> Manifest:
         """Return the manifest of a digest, reading it if it is not cached.
@@ -124,8 +125,8 @@ class ManifestCache:
         key = host, manifest.digest
         with self._lock:
             if key not in self._manifests:
-                self._size += len(manifest.body)
+                self._size += len(manifest.body) + _OVERHEAD
             self._manifests[key] = manifest
             while self._size > self._limit:
                 _, oldest = self._manifests.popitem(last=False)
-                self._size -= len(oldest.body)
+                self._size -= len(oldest.body) + _OVERHEAD

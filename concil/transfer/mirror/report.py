@@ -10,6 +10,7 @@ from concil.errors import ConcilError, NotTried
 from concil.progress.events import State
 from concil.runtime import arguments
 from concil.runtime.dataclass import dataclass
+from concil.runtime.lru_dict import LruDict
 from concil.runtime.redaction import without_user
 from concil.transfer.blob.transfer import BlobResult
 from concil.transfer.findings import Condition
@@ -18,6 +19,8 @@ from concil.transfer.image.result import ImageResult
 from concil.transfer.signatures.verifier import ImageVerifier
 
 __all__ = ["BlobTotals", "MirrorItem", "MirrorReport", "Outcome"]
+
+_MAX_BLOBS = 8192  # blobs that are not counted again when another image has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +73,18 @@ class Outcome:
 
 
 class BlobTotals:
-    """Counts of blobs by state, each blob once per destination, with little memory per blob."""
+    """Counts of blobs by state.
+
+    Each blob counts once per destination, unless thousands of others came between two images
+    that have it: only the most recent blobs are remembered.
+    """
 
     def __init__(self, blobs: Iterable[BlobResult] = ()) -> None:
         """Start with the results in ``blobs``."""
         self.bytes_sent = 0  # bytes
-        self._state_by_hash: dict[
-            int, State
-        ] = {}  # by hash, because names would take ten times the memory
+        # By hash, because names would take ten times the memory.
+        self._state_by_hash: LruDict[int, State] = LruDict(_MAX_BLOBS)
+        self._forgotten: Counter[State] = Counter()
         self.add(blobs)
 
     def add(self, blobs: Iterable[BlobResult]) -> None:
@@ -85,12 +92,15 @@ class BlobTotals:
         for result in blobs:
             self.bytes_sent += result.bytes_sent
             key = hash((result.destination, result.blob.digest))
-            if self._state_by_hash.setdefault(key, result.state) is State.PRESENT:
-                self._state_by_hash[key] = result.state
+            state = self._state_by_hash.use(key)
+            if state is None or state is State.PRESENT:
+                forgotten = self._state_by_hash.store(key, result.state)
+                if forgotten is not None:
+                    self._forgotten[forgotten[1]] += 1
 
     def count_by_state(self) -> Counter[State]:
         """Return the number of blobs in each state."""
-        return Counter(self._state_by_hash.values())
+        return self._forgotten + Counter(self._state_by_hash.values())
 
 
 @dataclass(slots=True)

@@ -27,7 +27,8 @@ CONTENT = make_blob(8, SIZE)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = tmp_path / "file"
+    path = tmp_path / "files" / "file"  # beside the storage of the registry
+    path.parent.mkdir()
     path.write_bytes(CONTENT)
     return path
 

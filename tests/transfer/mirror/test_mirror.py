@@ -8,11 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from concil.errors import AccessDenied, DigestMismatch, UsageError
+from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest
 from concil.progress.events import State
+from concil.transfer.blob.transfer import BlobResult
 from concil.transfer.image.copier import ImageJob
+from concil.transfer.mirror import report
 from concil.transfer.mirror.mirror import Mirror, MirrorOptions
-from concil.transfer.mirror.report import MirrorItem
+from concil.transfer.mirror.report import BlobTotals, MirrorItem
 from tests.support.images import Image, Layer, make_image, make_index, make_layer
 from tests.support.store_faults import Corrupts, RefusesRequests
 from tests.transfer.image_copies import CHUNK, TransferHarness, assert_same, create_harness, load
@@ -267,3 +270,17 @@ def test_denied_blob_is_told_once_an_image(harness: TransferHarness) -> None:
 
     assert len(report.failed) == 4
     assert all(isinstance(outcome.error, AccessDenied) for outcome in report.failed)
+
+
+def test_blob_totals_count_blobs_that_they_no_longer_remember(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(report, "_MAX_BLOBS", 2)
+    blobs = [Descriptor("a/b", Digest.from_bytes(bytes([n])), 10 + n) for n in range(4)]
+
+    totals = BlobTotals(BlobResult(blob, "h/a:1", "a", State.DONE) for blob in blobs)
+    totals.add([BlobResult(blobs[3], "h/a:2", "a", State.PRESENT)])
+    totals.add([BlobResult(blobs[3], "h/a:1", "a", State.PRESENT)])
+
+    assert totals.count_by_state() == {State.DONE: 4, State.PRESENT: 1}
+    assert totals.bytes_sent == 10 + 11 + 12 + 13
