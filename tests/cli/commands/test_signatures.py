@@ -30,6 +30,7 @@ from tests.support.signatures import (
     make_statement,
     write_public_key,
 )
+from tests.support.sigstore_instance import IDENTITY, ISSUER, SigstoreInstance
 
 KEY, OTHER_KEY = make_key(), make_key()
 OLD = make_image(50)
@@ -286,6 +287,36 @@ def test_a_platform_of_a_signed_index_is_copied(
 
     assert result.code == 0, result.err
     assert_same_image(registry.url, "one", "v1", index.children[1])
+
+
+def test_an_identity_of_a_plan_or_an_option_accepts_keyless_signatures(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    pytest.importorskip("sigstore")
+    load_images(registry.url)
+    instance = SigstoreInstance()
+    trust_root = instance.write_trust_root(tmp_path / "trusted_root.json")
+    image = IMAGES["unsigned"]
+    bundle = instance.sign(make_statement(image.digest))
+    put_referrer(registry.url, "team/unsigned", make_bundle_referrer(image, bundle))
+    verify = (
+        f'verify = {{ identity = "{IDENTITY}", issuer = "{ISSUER}", '
+        'trust_root = "trusted_root.json" }'
+    )
+    plan = SignedSource(registry.url, tmp_path).plan(tmp_path / "plan.toml", verify)
+    options = ("--verify-issuer", ISSUER, "--trust-root", trust_root)
+
+    result = cli("mirror", jobs, plan, f"{registry.url}/m")
+    address = f"{registry.url}/team/unsigned:v1"
+    option = cli("copy", address, f"{registry.url}/x:1", "--verify-identity", IDENTITY, *options)
+    other = cli(
+        "copy", address, f"{registry.url}/y:1", "--verify-identity", "a@b.example", *options
+    )
+
+    assert result.out.startswith("6 images: 1 copied, 0 up to date, 5 failed;")
+    assert_same_image(registry.url, "m/unsigned", "v1", image)
+    assert option.code == 0, option.err
+    assert_fails(other, 7, "it is signed by another identity, or of another issuer")
 
 
 def test_a_certificate_of_a_plan_accepts_signatures_of_notation(
