@@ -9,6 +9,7 @@ from dataclasses import field
 from typing import Any
 
 from concil.defaults import (
+    CACHE_SIZE,
     KIB,
     MAX_ATTEMPTS,
     MIB,
@@ -166,12 +167,14 @@ class TransferConfig:
     # Of copies to several destinations; None: the directory of the journal.
     spool_directory: str | os.PathLike[str] | None = None
     spool_size: int = SPOOL_SIZE  # bytes by which a destination may be ahead of the slowest one
+    cache: str | None = None  # oci:DIR, which keeps the blobs that copies read from registries
+    cache_size: int = CACHE_SIZE  # bytes
 
     def __post_init__(self) -> None:
         """Check the types and ranges of the fields."""
         integer_fields = (
             "workers concurrent_images chunk_size? block_size helpers range_size "
-            "max_manifest_size jobs_per_host spool_size"
+            "max_manifest_size jobs_per_host spool_size cache_size"
         )
         arguments.check_numbers(self, integer_fields, int)
         arguments.check_numbers(self, "requests? bandwidth?")
@@ -181,8 +184,10 @@ class TransferConfig:
             arguments.to_path("spool_directory", self.spool_directory)
         if self.workers < 0 or self.helpers < 0:
             raise UsageError("the numbers of workers and helpers must not be negative")
-        if self.spool_size < 0:
-            raise UsageError("the size of the spool must not be negative")
+        if self.cache is not None:
+            arguments.check_str("cache", self.cache)
+        if min(self.spool_size, self.cache_size) < 0:
+            raise UsageError("the sizes of the spool and the cache must not be negative")
         smallest = min(self.concurrent_images, self.block_size, self.range_size, self.jobs_per_host)
         if (
             min(smallest, self.max_manifest_size, 1 if self.chunk_size is None else self.chunk_size)

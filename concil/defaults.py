@@ -9,3 +9,4 @@ MIN_REQUEST_RATE = 1 / 60  # requests per second
 WORKERS = 8  # threads that transfer blobs
 MAX_ATTEMPTS = 6  # consecutive, without progress
 SPOOL_SIZE = 8 * 1024 * MIB  # bytes
+CACHE_SIZE = 50 * 1024 * 1024 * 1024  # bytes

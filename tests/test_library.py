@@ -44,7 +44,7 @@ from concil.errors import (
 PACKAGE = Path(concil.__file__).parent
 # Of concil's own: for the workers of concil.cluster, for the command line's summary, and for
 # the engine.
-INTERNAL = {"set_blob_starter", "blob_totals", "options_for"}
+INTERNAL = {"set_blob_starter", "blob_totals", "destination_totals", "options_for"}
 
 
 # Names and types -----------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def simulate(kind: str, workers: int, repositories: int, tags: int) -> Result:
     expansion = PlanExpansion(
         (rule,),
         lambda _repository: simulated.list_pages(tag_names),
-        DestinationPrefix("http://destination.example/mirror"),
+        [DestinationPrefix("http://destination.example/mirror")],
         list_repositories=lambda _registry: simulated.list_pages(names),
     )
     report = MirrorReport()

@@ -14,6 +14,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mirror images.txt registry.example/mirror --report report.html",
         "mirror plan.toml oci:images --dry-run",
         "mirror images.txt registry.example/mirror --retry-failed report.json",
+        "mirror images.txt --dest north.example/mirror --dest south.example/mirror",
     ),
     "push": (
         "push model.bin registry.example/team/model:1 --artifact-type application/vnd.team.model",

@@ -6,20 +6,32 @@ import argparse
 from collections.abc import Iterable
 
 from concil.cli.output.errors import single_line
-from concil.errors import UsageError
+from concil.errors import UsageError, safe_repr
 from concil.oci.address import parse_address
 from concil.oci.reference import Reference
 from concil.plan.expand import PlanExpansion
-from concil.plan.target_names import DestinationPrefix
+from concil.plan.target_names import DestinationPrefix, hide_credentials
 from concil.transfer.mirror.report import MirrorItem
 
 
-def parse_destination(arguments: argparse.Namespace) -> DestinationPrefix | None:
-    """Return the destination of ``--dest`` or the argument; None if the plan has all targets."""
+def destination_arguments(arguments: argparse.Namespace) -> list[str]:
+    """Return the destinations of ``--dest``, or the one of the argument, as they are written."""
     if arguments.dest is not None and arguments.destination is not None:
-        raise UsageError("two destinations are given", remedy="omit one of them")
-    destination = arguments.dest if arguments.dest is not None else arguments.destination
-    return DestinationPrefix(destination) if destination is not None else None
+        raise UsageError(
+            "two destinations are given", remedy="omit one of them, or write --dest for each"
+        )
+    return arguments.dest or [each for each in (arguments.destination,) if each is not None]
+
+
+def parse_destinations(arguments: argparse.Namespace) -> tuple[DestinationPrefix, ...]:
+    """Return the destinations of all images; () if the plan has all targets."""
+    names = destination_arguments(arguments)
+    for number, name in enumerate(names):
+        if name.rstrip("/") in [other.rstrip("/") for other in names[:number]]:
+            raise UsageError(
+                f"{safe_repr(hide_credentials(name))} is given twice", remedy="omit one of them"
+            )
+    return tuple(map(DestinationPrefix, names))
 
 
 def check_plan(arguments: argparse.Namespace, expansion: PlanExpansion) -> list[MirrorItem]:

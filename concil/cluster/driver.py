@@ -160,6 +160,11 @@ class DaskCluster:
         emit_batch(self._progress, event[1])
 
     def _check_item(self, item: MirrorItem) -> MirrorItem:
+        if item.more_destinations:
+            raise UsageError(
+                "a cluster cannot copy to several destinations from one read of the source",
+                remedy="mirror without --dask, or to each destination by itself",
+            )
         target = parse_address(item.destination)
         if isinstance(target, LayoutAddress) and target.scheme != LAYOUT:
             raise UsageError(

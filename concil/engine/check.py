@@ -64,9 +64,10 @@ class Check:
             arguments.check_instance("items", item, MirrorItem, "MirrorItem objects or addresses")
             if is_alone(item):
                 yield from self._expand_alone(item)
-            else:
-                check_destination(item, repair=self.options.repair)
-                yield item
+                continue
+            for single in item.split():
+                check_destination(single, repair=self.options.repair)
+                yield single
 
     def _expand_alone(self, item: MirrorItem) -> Iterator[MirrorItem]:
         """Yield the images of an address that has no source."""

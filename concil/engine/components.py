@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -14,11 +12,6 @@ from typing import TYPE_CHECKING, Self
 from concil.config import Timeouts, TransferConfig
 from concil.engine.file_blobs import FileBlobTransfers
 from concil.engine.image_resolver import Endpoints, ImageResolver
-from concil.engine.processes.process_settings import (
-    ProcessSettings,
-    check_destination,
-    divide_config,
-)
 from concil.engine.store_factory import StoreFactory
 from concil.errors import Cancelled, ConcilError
 from concil.oci.address import Address, parse_address
@@ -28,19 +21,18 @@ from concil.runtime.cancellation import SupportsIsSet, call_scope
 from concil.runtime.dataclass import dataclass
 from concil.runtime.parent_process import ParentProcess
 from concil.store.archive.pool import ArchiveWrites
+from concil.store.cache.cached_source import CachedSource
 from concil.transfer.context import TransferContext
 from concil.transfer.image.copier import ImageCopier
-from concil.transfer.image.dry_run import DryRun
 from concil.transfer.image.job import ImageJob
 from concil.transfer.journal import Journal
 from concil.transfer.mirror.denied_hosts import DeniedHosts
-from concil.transfer.mirror.mirror import Mirror, MirrorOptions
 from concil.transfer.mirror.prune import PruneOptions, Pruner, PruneResult
-from concil.transfer.mirror.report import MirrorItem, MirrorReport
+from concil.transfer.mirror.report import MirrorItem
 from concil.transfer.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
-    from concil.engine.processes.process_mirror import ProcessMirror
+    from concil.store.cache.blob_cache import BlobCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +50,7 @@ class EngineComponents:
     progress: ProgressSink | None
     endpoints: Endpoints
     timeouts: Timeouts | None
+    cache: BlobCache | None = None
 
     @classmethod
     def create(  # noqa: PLR0913, PLR0917 - the settings of an engine
@@ -99,6 +92,7 @@ class EngineComponents:
             progress,
             endpoints,
             timeouts,
+            _open_cache(config),
         )
 
     @contextlib.contextmanager
@@ -114,8 +108,12 @@ class EngineComponents:
     ) -> ImageJob:
         """Open the stores of an image; a failure is reported as an image event."""
         try:
+            if self.cache is not None:
+                self.cache.check_destination(parse_address(item.destination))
             start_number = archives.begin(item.destination) if archives is not None else 0
             job = self.image_resolver.resolve(item, archives)
+            if self.cache is not None and job.source.host:
+                job = replace(job, source=CachedSource(job.source, self.cache))
             if archives is None:
                 return job
             return replace(
@@ -128,71 +126,6 @@ class EngineComponents:
                 self.progress, Event("image", *names, failure_state(error), 0, None, error.summary)
             )
             raise
-
-    def mirror(
-        self,
-        items: Iterable[MirrorItem],
-        options: MirrorOptions,
-        cancel: SupportsIsSet | None,
-        *,
-        dry_run: bool,
-        processes: int,
-    ) -> MirrorReport:
-        """Copy images, or plan the copies for a dry run.
-
-        Args:
-            processes: their number, unless there are fewer images.
-        """
-        if processes > 1:
-            with call_scope(cancel):
-                iterator = iter(items)
-                first_items = list(itertools.islice(iterator, processes))
-                items = itertools.chain(first_items, iterator)
-                for item in first_items:
-                    check_destination(item)
-                if len(first_items) > 1:
-                    return self._create_process_mirror(len(first_items), options).run(items)
-        config = self.transfer_context.config
-        with self.archive_call(cancel) as archives:
-            options = replace(options, pending_destinations=archives)
-            mirror = self._create_mirror(options, archives, dry_run=dry_run)
-            return mirror.run(items, config.concurrent_images if config.workers else 1)
-
-    def _create_process_mirror(self, count: int, options: MirrorOptions) -> ProcessMirror:
-        from concil.engine.processes.process_mirror import ProcessMirror  # noqa: PLC0415  # rare
-        from concil.engine.processes.services import Services  # noqa: PLC0415
-
-        context, factory = self.transfer_context, self.store_factory
-        settings = [
-            ProcessSettings(
-                f"process {index + 1}",
-                divide_config(context.config, count, index),
-                self.endpoints,
-                self.timeouts,
-                context.journal.path if context.journal.is_usable else None,
-                logging.getLogger("concil").getEffectiveLevel(),
-                self.progress is not None,
-            )
-            for index in range(count)
-        ]
-        services = Services(
-            factory.host_limiters, context.bandwidth, self.denied_hosts, factory.warnings
-        )
-        return ProcessMirror(settings, services, context.cancel, options, self.progress)
-
-    def _create_mirror(
-        self, options: MirrorOptions, archives: ArchiveWrites, *, dry_run: bool
-    ) -> Mirror:
-        """Create a mirror that copies its images, or plans the copies for a dry run."""
-        if dry_run:
-            return Mirror(
-                DryRun(self.pool),
-                self.image_resolver.resolve_dry_run,
-                self.transfer_context.cancel,
-                options,
-            )
-        create_job = partial(self.create_job, archives=archives)
-        return Mirror(self.copier, create_job, self.transfer_context.cancel, options)
 
     def prune(self, address: Address, pruning: PruneOptions, writing: ArchiveWrites) -> PruneResult:
         """Prune a repository or layout; does nothing for a layout that does not exist."""
@@ -216,6 +149,8 @@ class EngineComponents:
             close_journal: close the journal as well.
         """
         self.store_factory.close()
+        if self.cache is not None:
+            self.cache.close()
         self.transfer_context.journal.flush()
         if close_journal:
             self.transfer_context.journal.close()
@@ -234,3 +169,12 @@ class EngineComponents:
             threading.Event.__init__(event)
             event.set()
         self.pool.after_fork()
+
+
+def _open_cache(config: TransferConfig) -> BlobCache | None:
+    """Open the cache of blobs, if there is one. Raises as `BlobCache`."""
+    if config.cache is None:
+        return None
+    from concil.store.cache.blob_cache import BlobCache  # noqa: PLC0415  # rare
+
+    return BlobCache.from_address(config.cache, config.cache_size)

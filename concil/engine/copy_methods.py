@@ -120,7 +120,15 @@ class CopyMethods:
             return copy_to_several(self._components, items, scope)
 
     def copy_item(self, item: MirrorItem, *, cancel: SupportsIsSet | None = None) -> ImageResult:
-        """Copy one item of a mirror whose list the caller manages. Raises as `copy`."""
+        """Copy one item of a mirror whose list the caller manages. Raises as `copy`.
+
+        Raises:
+            UsageError: it has several destinations, which `mirror` copies to.
+        """
+        if item.more_destinations:
+            raise UsageError(
+                f"{item} has several destinations", remedy="use mirror, or copy_item for each"
+            )
         with call_scope(cancel):
             return copy_image(self._components.copier, self._components.create_job(item))
 

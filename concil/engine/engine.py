@@ -53,9 +53,11 @@ class Engine(EngineLifecycle, CopyMethods, ImageMethods, BlobMethods, ArtifactMe
     ) -> MirrorReport:
         """Copy many images; a failure is an entry of the report.
 
+        An image with several destinations is read from its source once (`copy_to`).
+
         Args:
             items: taken lazily, a few at a time.
-            on_image: called with the outcome of each image when it is in place, for images in
+            on_image: called with the outcome of each copy when it is in place, for images in
                 archives at the end; from several threads, one call at a time. An exception
                 ends the mirror and is raised.
             keep_outcomes: False: only count images that did not fail, to keep the report small.
@@ -72,8 +74,14 @@ class Engine(EngineLifecycle, CopyMethods, ImageMethods, BlobMethods, ArtifactMe
         components, items = self._components, check_items(items)
         components.store_factory.forget_tags()
         options = MirrorOptions(on_image, keep_outcomes, fail_fast, components.denied_hosts)
-        count = 1 if dry_run else count_processes(processes, self.config)
-        return components.mirror(items, options, cancel, dry_run=dry_run, processes=count)
+        # Not for one image.
+        from concil.engine.copies.mirror_run import plan_mirror, run_mirror  # noqa: PLC0415
+
+        if dry_run:
+            return plan_mirror(components, items, options, cancel)
+        return run_mirror(
+            components, items, options, cancel, count_processes(processes, self.config)
+        )
 
     def check(  # noqa: PLR0913 - each an option of its own
         self,

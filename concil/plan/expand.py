@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import field, replace
 
-from concil.errors import ConcilError, InvalidReference, NotFound, UsageError, safe_repr
+from concil.errors import ConcilError, InvalidReference, NotFound, UsageError
 from concil.oci.address import (
-    LOCAL_SCHEMES,
     Address,
     LayoutAddress,
     parse_address,
 )
-from concil.oci.foreign_address import translate_address
-from concil.oci.reference import Reference, check_repository
+from concil.oci.reference import check_repository
 from concil.oci.referrers_tag import split_digest_tag
 from concil.plan.prune_ledger import PruneLedger
 from concil.plan.registry_rules import PLACEHOLDER_REPOSITORY, registry_of, rule_for_repository
 from concil.plan.rule import NameFilter, Rule
-from concil.plan.target_names import DestinationPrefix, address_key, hash_key, repository_key
+from concil.plan.target_names import (
+    DestinationPrefix,
+    address_key,
+    hash_key,
+    is_local,
+    repository_key,
+    target_addresses,
+)
 from concil.runtime.dataclass import dataclass
 from concil.transfer.image.job import ForeignLayers
-from concil.transfer.mirror.report import MirrorItem
+from concil.transfer.mirror.report import MirrorItem, combine
 from concil.transfer.signatures.verifier import ImageVerifier
 
 logger = logging.getLogger(__name__)
 
 ListTags = Callable[[str], Iterator[str]]
-_TEMPLATE_FIELD = re.compile(r"\{([^{}]*)\}")
 _ITSELF_REMEDY = "give it another target"
 _TARGET_REMEDY = "give one of them another target"
 
@@ -44,7 +47,7 @@ class PlanExpansion:
 
     rules: tuple[Rule, ...]
     list_tags: ListTags  # the tags of a repository, page by page
-    destination_prefix: DestinationPrefix | None = None  # None: every rule names its full target
+    prefixes: Sequence[DestinationPrefix] = ()  # none: every rule names its full targets
     platforms: tuple[str, ...] = ()  # for rules without platforms of their own
     referrers: bool = False  # for rules that do not set it
     foreign_layers: ForeignLayers = ForeignLayers.SKIP
@@ -55,6 +58,7 @@ class PlanExpansion:
     overwrite: bool = True  # False: images that exist at the destination stay as they are
     verifier: ImageVerifier | None = None  # for rules that do not say whom they trust
     failures: list[tuple[Rule, ConcilError]] = field(default_factory=list)
+    is_fan_out: bool = False  # an image has several destinations; known after `check`
     # Source by destination, for repositories that several rules write to. Hashes, so that
     # a plan of a hundred thousand images is checked in little memory.
     _written_images: dict[bytes, bytes] = field(default_factory=dict)
@@ -92,9 +96,14 @@ class PlanExpansion:
                 else f"{rule.source}:{_placeholder_tag(rule.source)}"
             )
             try:
-                items = [self._create_item(rule, source, platforms) for source in listed or [probe]]
+                copies = [
+                    self._create_items(rule, source, platforms) for source in listed or [probe]
+                ]
+                items = [item for each in copies for item in each]
+                self.is_fan_out = self.is_fan_out or len(items) > len(copies)
                 if rule.tag_filter is None:
-                    self._check_duplicate(items[0], rule, seen_destinations)
+                    for item in items:
+                        self._check_duplicate(item, rule, seen_destinations)
             except ConcilError as error:
                 raise _error_at(rule, error) from error
             items_found += items
@@ -136,12 +145,11 @@ class PlanExpansion:
         """
         is_any_listed = False
         try:
-            for item in self._list_items(rule):
+            for items in self._list_items(rule):
                 is_any_listed = True
-                if self.ledger is not None:
-                    self.ledger.record_destination(item.destination)
-                if self._is_new(item) and (self.image_filter is None or self.image_filter(item)):
-                    yield item
+                chosen = [item for item in items if self._is_chosen(item)]
+                if chosen:
+                    yield combine(chosen)
         except ConcilError as error:
             # Distribution lists repositories whose tags have all been deleted.
             if not (in_registry and isinstance(error, NotFound) and not is_any_listed):
@@ -152,6 +160,12 @@ class PlanExpansion:
         if not is_any_listed and not in_registry:
             source = parse_address(rule.source)
             logger.warning("%s: no tag of %s matches", rule.location, source)
+
+    def _is_chosen(self, item: MirrorItem) -> bool:
+        """Return whether an image is to be copied. Raises as `_is_new`."""
+        if self.ledger is not None:
+            self.ledger.record_destination(item.destination)
+        return self._is_new(item) and (self.image_filter is None or self.image_filter(item))
 
     def _expand_registry(self, rule: Rule, name_filter: NameFilter) -> Iterator[Rule]:
         """Yield a rule for each repository of a registry; an invalid name fails alone."""
@@ -211,10 +225,11 @@ class PlanExpansion:
             )
         return first_source is source
 
-    def _list_items(self, rule: Rule) -> Iterator[MirrorItem]:
+    def _list_items(self, rule: Rule) -> Iterator[list[MirrorItem]]:
+        """Yield the images of a rule, each with all its destinations."""
         platforms = rule.platforms or self.platforms
         if rule.tag_filter is None:
-            yield self._create_item(rule, rule.source, platforms)
+            yield self._create_items(rule, rule.source, platforms)
             return
         tags = self.list_tags(rule.source) if rule.tag_filter.needs_listing else iter(())
         if self.ledger is not None:
@@ -222,18 +237,21 @@ class PlanExpansion:
         for tag in rule.tag_filter.select(tags):
             if self._is_referrer_tag(rule, tag):
                 continue
-            yield self._create_item(rule, f"{rule.source}:{tag}", platforms)
+            yield self._create_items(rule, f"{rule.source}:{tag}", platforms)
 
-    def _create_item(self, rule: Rule, source: str, platforms: tuple[str, ...]) -> MirrorItem:
+    def _create_items(
+        self, rule: Rule, source: str, platforms: tuple[str, ...]
+    ) -> list[MirrorItem]:
+        """Return an item for each destination of an image."""
         address = parse_address(source)
-        destination = self.destination(rule, address)
-        if address_key(parse_address(destination)) == address_key(address):
+        destinations = self.destinations(rule, address)
+        if address_key(address) in [address_key(parse_address(each)) for each in destinations]:
             # Not the address itself: its tag may be the placeholder.
             name = str(parse_address(rule.source)).removesuffix(f"/{PLACEHOLDER_REPOSITORY}")
             raise UsageError(f"{name} would be copied onto itself", remedy=_ITSELF_REMEDY)
-        return MirrorItem(
+        item = MirrorItem(
             source,
-            destination,
+            destinations[0],
             platforms,
             self._has_referrers(rule),
             self.foreign_layers,
@@ -242,6 +260,7 @@ class PlanExpansion:
             self.overwrite,
             self._verifier_for(rule),
         )
+        return [item, *(replace(item, destination=each) for each in destinations[1:])]
 
     def _verifier_for(self, rule: Rule) -> ImageVerifier | None:
         return self.verifier if rule.verification is None else rule.verification.verifier
@@ -266,65 +285,14 @@ class PlanExpansion:
         tag = source.name if isinstance(source, LayoutAddress) else source.tag
         return rule.tag_filter.is_immutable(tag or "")
 
-    def destination(self, rule: Rule, source: Address) -> str:
-        """Return the destination address of an image of a rule.
-
-        Raises:
-            UsageError: there is no destination, or the target template is invalid.
-        """
-        target = rule.target
-        if target is not None:
-            if rule.tag_filter is not None and "{tag}" not in target:
-                target = _with_tag(target)
-            target = _TEMPLATE_FIELD.sub(lambda found: _field_value(found[1], source), target)
-        if self.destination_prefix is not None:
-            return self.destination_prefix.resolve(source, target)
-        if target is None or rule.needs_destination:
-            raise UsageError(
-                "it has no target", remedy="give it a target, or give a destination for all images"
-            )
-        return target
+    def destinations(self, rule: Rule, source: Address) -> list[str]:
+        """Return the destination addresses of an image of a rule. Raises as `target_addresses`."""
+        return target_addresses(rule, source, self.prefixes)
 
 
 def _placeholder_tag(source: str) -> str:
     """Return a placeholder for the tags of a repository or the names of a layout."""
-    return "probe.example/probe:probe" if _is_local(source) else "probe"
-
-
-def _with_tag(template: str) -> str:
-    """Add a tag field to a template without one; layout names get host and repository."""
-    if _is_local(template):
-        return f"{template}:{{host}}/{{repository}}:{{tag}}"
-    return f"{template}:{{tag}}"
-
-
-def _is_local(address: str) -> bool:
-    return translate_address(address).startswith(LOCAL_SCHEMES)
-
-
-def _field_value(name: str, source: Address) -> str:
-    """Return the value of ``{name}`` in a template."""
-    if isinstance(source, LayoutAddress):
-        values = {"tag": source.name or ""}
-    else:
-        values = {
-            "host": source.host,
-            "repository": source.repository,
-            "name": source.repository.rpartition("/")[2],
-            "tag": _tag_of(source),
-        }
-    if name not in values:
-        raise UsageError(
-            f"unknown field in a target: {{{safe_repr(name)}}}",
-            remedy=f"known fields: {', '.join(f'{{{field_name}}}' for field_name in values)}",
-        )
-    return values[name]
-
-
-def _tag_of(source: Reference) -> str:
-    if source.tag is None and source.digest is not None:
-        return f"sha256-{source.digest.hex}"
-    return source.tag or "latest"
+    return "probe.example/probe:probe" if is_local(source) else "probe"
 
 
 def _error_at(rule: Rule, error: ConcilError) -> UsageError:

@@ -88,7 +88,7 @@ class Plan:
     def items(  # noqa: PLR0913 - each an option of its own
         self,
         engine: SupportsListing,
-        destination: str | None = None,
+        destination: str | Sequence[str] | None = None,
         *,
         platforms: Sequence[str] = (),
         referrers: bool = False,
@@ -100,8 +100,8 @@ class Plan:
 
         Args:
             engine: lists tags and repositories, where the plan selects from them.
-            destination: ``host[:port][/prefix]``, ``oci:DIR`` or an archive; None: the entries of
-                the plan have complete targets.
+            destination: ``host[:port][/prefix]``, ``oci:DIR`` or an archive, or several of them;
+                None: the entries of the plan have complete targets.
             platforms: for entries without platforms of their own; empty: all.
             referrers: for entries that do not set it.
             foreign_layers, recheck: as for `Engine.copy`.
@@ -112,13 +112,13 @@ class Plan:
         names = arguments.to_str_tuple("platforms", platforms)
         for name in names:
             Platform.parse(name)
-        prefix = None
-        if destination is not None:
-            prefix = DestinationPrefix(arguments.check_str("destination", destination))
+        if destination is None or isinstance(destination, str):
+            destination = () if destination is None else (destination,)
+        destinations = arguments.to_str_tuple("destination", destination)
         expansion = PlanExpansion(
             self._parsed.rules,
             engine.list_tags,
-            prefix,
+            tuple(map(DestinationPrefix, destinations)),
             names,
             referrers,
             ForeignLayers.parse("foreign_layers", foreign_layers),

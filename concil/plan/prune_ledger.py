@@ -7,7 +7,7 @@ import re
 import urllib.parse
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 
 from concil.errors import ConcilError, UsageError
 from concil.oci.address import LAYOUT, Address, LayoutAddress, parse_address
@@ -70,14 +70,14 @@ class PruneLedger:
     def __init__(
         self,
         rules: Iterable[Rule],
-        destination: Callable[[Rule, Address], str],
+        destinations: Callable[[Rule, Address], Sequence[str]],
         *,
         allow_empty: bool,
     ) -> None:
         """Determine where each rule writes.
 
         Args:
-            destination: returns the destination of an image of a rule.
+            destinations: returns the destinations of an image of a rule.
             allow_empty: prune a repository even if its source lists no tags at all.
         Raises:
             UsageError: the target of a rule that prunes cannot be distinguished from other
@@ -91,9 +91,10 @@ class PruneLedger:
                     f"{rule.location}: a whole registry cannot be pruned",
                     remedy="list its repositories, or do not prune",
                 )
-        self._rule_states = {id(rule): _create_rule_state(rule, destination) for rule in rules}
+        # By the identity of their rule, one for each destination.
+        self._states_by_rule = {id(rule): _create_states(rule, destinations) for rule in rules}
         self._pruned_repositories = {
-            e.repository_key for e in self._rule_states.values() if e.is_pruned
+            state.repository_key for state in self._rule_states if state.is_pruned
         }
         if not self._pruned_repositories:
             logger.warning("nothing is pruned: no entry of the plan selects tags of a repository")
@@ -102,7 +103,7 @@ class PruneLedger:
 
     def record_source_tags(self, rule: Rule, tags: Iterator[str]) -> Iterator[str]:
         """Record the source tags of a rule while they are iterated."""
-        state = self._rule_states[id(rule)]
+        state = self._states_by_rule[id(rule)][0]  # they share the tags
         if not state.is_pruned:
             yield from tags
             return
@@ -121,17 +122,20 @@ class PruneLedger:
 
     def mark_complete(self, rule: Rule) -> None:
         """Record that a rule was expanded completely and without errors."""
-        self._rule_states[id(rule)].is_complete = True
+        for state in self._states_by_rule[id(rule)]:
+            state.is_complete = True
+
+    @property
+    def _rule_states(self) -> list[_RuleState]:
+        return [state for states in self._states_by_rule.values() for state in states]
 
     def destinations(self) -> Iterator[PruneDestination]:
         """Yield the repositories to prune, once the plan has been expanded."""
         for key in dict.fromkeys(
-            state.repository_key for state in self._rule_states.values() if state.is_pruned
+            state.repository_key for state in self._rule_states if state.is_pruned
         ):
-            assert key is not None  # noqa: S101 - `_create_rule_state` raises for None
-            states = [
-                state for state in self._rule_states.values() if state.repository_key in (key, None)
-            ]
+            assert key is not None  # noqa: S101 - `_create_state` raises for None
+            states = [state for state in self._rule_states if state.repository_key in (key, None)]
             pruned_states = [state for state in states if state.is_pruned]
             yield PruneDestination(
                 _address_with_credentials(pruned_states[0].repository),
@@ -185,19 +189,28 @@ def _is_referrers_tag(tag: str) -> bool:
     return not suffix
 
 
-def _create_rule_state(rule: Rule, destination: Callable[[Rule, Address], str]) -> _RuleState:
+def _create_states(
+    rule: Rule, destinations: Callable[[Rule, Address], Sequence[str]]
+) -> list[_RuleState]:
+    """Return a state for each destination of a rule; they share the tags of the source."""
     source = parse_address(rule.source)
     if rule.tag_filter is None:
-        target = parse_address(destination(rule, source))
-        return _RuleState(rule, repository_key(address_key(target)), target)
+        targets = map(parse_address, destinations(rule, source))
+        return [_RuleState(rule, repository_key(address_key(each)), each) for each in targets]
     if isinstance(source, LayoutAddress):
         if rule.prune:
             raise _cannot_prune(
                 rule,
                 "its source is a layout, and the names in a layout may come from different sources",
             )
-        return _RuleState(rule, None, source)
-    target = parse_address(destination(rule, source.with_reference(tag=_PLACEHOLDER_TAG)))
+        return [_RuleState(rule, None, source)]
+    addresses = destinations(rule, source.with_reference(tag=_PLACEHOLDER_TAG))
+    states = [_create_state(rule, parse_address(address)) for address in addresses]
+    return [states[0], *(replace(each, source_tags=states[0].source_tags) for each in states[1:])]
+
+
+def _create_state(rule: Rule, target: Address) -> _RuleState:
+    """Return the state of a rule for a destination with the placeholder tag."""
     if rule.prune and isinstance(target, LayoutAddress) and target.scheme != LAYOUT:
         raise _cannot_prune(rule, "its target is an archive; mirror to a new archive instead")
     *repository, name = address_key(target)

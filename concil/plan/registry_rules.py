@@ -14,10 +14,14 @@ PLACEHOLDER_REPOSITORY = "concil-probe"  # stands for every repository of a regi
 
 def rule_for_repository(rule: Rule, name: str) -> Rule:
     """Return the rule for one repository; it keeps its name below the target, or its layout."""
-    target = rule.target
-    if target is not None and not target.startswith(LOCAL_SCHEMES):
-        target = f"{target.rstrip('/')}/{name}"
-    return replace(rule, source=f"{rule.source}/{name}", target=target, repository_filter=None)
+    target, *others = (
+        each if each is None or each.startswith(LOCAL_SCHEMES) else f"{each.rstrip('/')}/{name}"
+        for each in rule.targets
+    )
+    source, more_targets = f"{rule.source}/{name}", tuple(filter(None, others))
+    return replace(
+        rule, source=source, target=target, more_targets=more_targets, repository_filter=None
+    )
 
 
 def registry_of(text: str) -> str:

@@ -49,6 +49,12 @@ class Rule:
     needs_destination: bool = False  # the target is only a name: a destination is required
     # If set, source and target are registries, and repositories keep their names.
     repository_filter: NameFilter | None = None
+    more_targets: tuple[str, ...] = ()  # each image is copied to these as well
+
+    @property
+    def targets(self) -> tuple[str | None, ...]:
+        """All targets; None: the name of the source."""
+        return (self.target, *self.more_targets)
 
 
 @dataclass(frozen=True, slots=True)

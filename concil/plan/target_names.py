@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 
 from concil.errors import UsageError, safe_repr
 from concil.oci.address import (
@@ -15,8 +16,12 @@ from concil.oci.address import (
 )
 from concil.oci.foreign_address import translate_address
 from concil.oci.reference import Reference
+from concil.plan.rule import Rule
 
 _SCHEMES = ("docker://", "https://", "http://", *LOCAL_SCHEMES)
+
+
+_TEMPLATE_FIELD = re.compile(r"\{([^{}]*)\}")
 
 
 class DestinationPrefix:
@@ -94,6 +99,83 @@ class DestinationPrefix:
         if source.tag or not source.digest:
             return f"{source.repository}:{source.tag or 'latest'}"
         return f"{source.repository}@{source.digest}"
+
+
+def target_addresses(
+    rule: Rule, source: Address, prefixes: Sequence[DestinationPrefix]
+) -> list[str]:
+    """Return the addresses of all destinations of an image.
+
+    Args:
+        rule: the rule that the image belongs to.
+        prefixes: destinations of all images, below which each target is resolved.
+    Raises:
+        UsageError: there is no destination, two are the same, or a template is invalid.
+    """
+    addresses: list[str] = []
+    for template in rule.targets:
+        target = None if template is None else _fill_in(template, rule, source)
+        if not prefixes and (target is None or rule.needs_destination):
+            raise UsageError(
+                "it has no target", remedy="give it a target, or give a destination for all images"
+            )
+        # A target with its scheme does not depend on the prefix.
+        resolved = [prefix.resolve(source, target) for prefix in prefixes] or [target or ""]
+        addresses += dict.fromkeys(resolved)
+    seen: set[tuple[str, ...]] = set()
+    for address in addresses if len(addresses) > 1 else ():
+        parsed = parse_address(address)
+        key = address_key(parsed)
+        if key in seen:
+            raise UsageError(
+                f"{parsed} would be written twice", remedy="omit one of its destinations"
+            )
+        seen.add(key)
+    return addresses
+
+
+def _fill_in(template: str, rule: Rule, source: Address) -> str:
+    """Return a target with the values of its fields."""
+    if rule.tag_filter is not None and "{tag}" not in template:
+        template = _with_tag(template)
+    return _TEMPLATE_FIELD.sub(lambda found: _field_value(found[1], source), template)
+
+
+def _with_tag(template: str) -> str:
+    """Add a tag field to a template without one; layout names get host and repository."""
+    if is_local(template):
+        return f"{template}:{{host}}/{{repository}}:{{tag}}"
+    return f"{template}:{{tag}}"
+
+
+def is_local(address: str) -> bool:
+    """Return whether an address is that of a layout or archive."""
+    return translate_address(address).startswith(LOCAL_SCHEMES)
+
+
+def _field_value(name: str, source: Address) -> str:
+    """Return the value of ``{name}`` in a template."""
+    if isinstance(source, LayoutAddress):
+        values = {"tag": source.name or ""}
+    else:
+        values = {
+            "host": source.host,
+            "repository": source.repository,
+            "name": source.repository.rpartition("/")[2],
+            "tag": _tag_of(source),
+        }
+    if name not in values:
+        raise UsageError(
+            f"unknown field in a target: {{{safe_repr(name)}}}",
+            remedy=f"known fields: {', '.join(f'{{{field_name}}}' for field_name in values)}",
+        )
+    return values[name]
+
+
+def _tag_of(source: Reference) -> str:
+    if source.tag is None and source.digest is not None:
+        return f"sha256-{source.digest.hex}"
+    return source.tag or "latest"
 
 
 def address_key(address: Address) -> tuple[str, ...]:

@@ -17,13 +17,13 @@ from concil.fs.atomic_file import AtomicTextFile
 from concil.oci.address import parse_address
 from concil.plan.registry_rules import display_name
 from concil.plan.report_schema import CHECK_VERB, MIRROR_VERB, SCHEMA_VERSION
+from concil.progress.destinations import DestinationTotals
 from concil.progress.events import State
 from concil.transfer.findings import Condition
 from concil.transfer.image.result import ImageResult
 from concil.transfer.mirror.prune import PruneResult
 from concil.transfer.mirror.report import Outcome
 
-_OUTCOME_BY_STATE = {State.DONE: "copied", State.PRESENT: "present", State.WAITING: "would_copy"}
 _ALWAYS_COUNTED = {
     MIRROR_VERB: ("copied", "present", "failed", "not_tried"),
     CHECK_VERB: (*Condition, "failed", "not_tried"),
@@ -48,6 +48,7 @@ class JSONReport:
         self._counts: Counter[str] = Counter()
         self._counted = _ALWAYS_COUNTED[verb]
         self._bytes_sent = 0
+        self._destinations = DestinationTotals()
         self._is_empty = True
         # A second signal may close the report while an image is added.
         self._lock = threading.Lock()
@@ -79,7 +80,9 @@ class JSONReport:
             StoreError: the file cannot be written.
         """
         with self._lock:
-            self._bytes_sent += outcome.result.bytes_sent if outcome.result is not None else 0
+            bytes_sent = outcome.result.bytes_sent if outcome.result is not None else 0
+            self._bytes_sent += bytes_sent
+            self._destinations.add(outcome.item.destination, outcome.name, bytes_sent)
         self._write_entry(image_entry(outcome))
 
     def add_listing_failure(self, source: str, error: ConcilError) -> None:
@@ -135,7 +138,11 @@ class JSONReport:
                 "bytes_sent": self._bytes_sent,
                 "complete": complete,
             }
-            file.write(f'\n], "ended": {_timestamp()}, "summary": {json.dumps(summary)}}}\n')
+            by_destination = ""
+            if self._destinations.are_several:
+                by_destination = f', "destinations": {json.dumps(self._destinations.counts)}'
+            totals = f'"summary": {json.dumps(summary)}{by_destination}'
+            file.write(f'\n], "ended": {_timestamp()}, {totals}}}\n')
 
     def discard(self) -> None:
         """Remove the temporary file; a previous report stays."""
@@ -149,12 +156,11 @@ def image_entry(outcome: Outcome) -> dict[str, object]:
     entry: dict[str, object] = {
         "source": str(parse_address(item.source)),
         "target": str(parse_address(item.destination)),
-        "outcome": "failed",
+        "outcome": outcome.name,
     }
     if result is not None:
         blobs = Counter(blob_result.state for blob_result in result.blobs)
         entry |= {
-            "outcome": _OUTCOME_BY_STATE[result.state],
             "digest": str(result.digest),
             "bytes_sent": result.bytes_sent,
             "blobs": {
@@ -176,8 +182,6 @@ def image_entry(outcome: Outcome) -> dict[str, object]:
             entry |= _condition_fields(result)
     if outcome.error is not None:
         entry |= _error_fields(outcome.error)
-    if isinstance(outcome.error, NotTried):
-        entry["outcome"] = "not_tried"
     return entry
 
 
@@ -197,7 +201,7 @@ def _condition_fields(result: ImageResult) -> dict[str, object]:
         for finding in result.findings
     ]
     is_repaired = result.state is State.DONE
-    return {"outcome": str(result.condition), "repaired": is_repaired, "findings": findings}
+    return {"repaired": is_repaired, "findings": findings}
 
 
 def _error_fields(error: ConcilError) -> dict[str, object]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from concil.fs.atomic_file import AtomicTextFile
+from concil.progress.destinations import DestinationTotals
 from concil.progress.events import Event, State
 from concil.report.html.document import TimelineData, build_document
 from concil.report.html.records import (
@@ -49,6 +50,7 @@ class Timeline:
         self._ended_images: LargestItems[ImageSpan] = LargestItems(max_records)
         self._counts: Counter[tuple[str, State]] = Counter()  # by kind and final state
         self._bytes: Counter[State] = Counter()  # of blobs, by final state
+        self._destinations = DestinationTotals()
         self._throughput = Throughput()
         self._queue_depth = QueueDepth()
         self._interruption_count = 0
@@ -116,6 +118,7 @@ class Timeline:
                 ),
                 counts=dict(self._counts),
                 bytes=dict(self._bytes),
+                destinations=self._destinations,
                 interruption_count=self._interruption_count,
                 expected_images=self._expected_images,
                 throughput=self._throughput,
@@ -155,6 +158,7 @@ class Timeline:
         del self._running_images[key]
         span.ended, span.sent, span.detail = now, event.position, truncate(event.detail)
         self._counts["image", event.state] += 1
+        self._destinations.add(event.target, event.state, event.position)
         self._ended_images.add(span, span.weight)
 
     def _record_blob(self, event: Event, now: float) -> None:

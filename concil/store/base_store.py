@@ -20,6 +20,7 @@ class BaseStore:
     repository = ""
     lists_referrers = False
     is_shared = False
+    reads_in_order = False
 
     def may_read_unannounced(self, *, is_single: bool) -> bool:  # noqa: ARG002 - by name
         """Return False: a lookup costs little."""

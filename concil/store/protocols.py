@@ -112,6 +112,11 @@ class Store(Protocol):
         """Whether several transfers share the bytes that are read, which limits the requests."""
         ...
 
+    @property
+    def reads_in_order(self) -> bool:
+        """Whether a blob has to be read from its first byte on, not in parallel ranges."""
+        ...
+
     def find_manifest(self, reference: str) -> Descriptor | None:
         """Look up a tag or digest without fetching the manifest.
 

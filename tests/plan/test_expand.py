@@ -30,7 +30,7 @@ def everything(source: str, target: str | None = None) -> Rule:
 
 
 def expand(*rules: Rule, to: str | None = "h.example/m", tags: ListTags = listing) -> PlanExpansion:
-    return PlanExpansion(rules, tags, None if to is None else DestinationPrefix(to))
+    return PlanExpansion(rules, tags, () if to is None else (DestinationPrefix(to),))
 
 
 def pairs(expansion: PlanExpansion) -> list[tuple[str, str]]:
@@ -164,7 +164,7 @@ def test_an_entry_has_its_own_platforms_or_those_of_all() -> None:
     found = PlanExpansion(
         (own, Rule("plan:2", "q.example/y:1")),
         listing,
-        DestinationPrefix("h.example"),
+        (DestinationPrefix("h.example"),),
         ("linux/amd64",),
     )
 
@@ -182,7 +182,7 @@ def test_entry_decides_whether_referrers_are_copied(of_all: bool) -> None:
         Rule(f"plan:{n}", f"q.example/x:{n}", referrers=own)
         for n, own in enumerate((True, False, None))
     )
-    found = PlanExpansion(entries, listing, DestinationPrefix("h.example"), referrers=of_all)
+    found = PlanExpansion(entries, listing, (DestinationPrefix("h.example"),), referrers=of_all)
 
     assert [item.referrers for item in found] == [True, False, of_all]
 
@@ -195,7 +195,7 @@ def test_signature_tags_are_not_selected_if_referrers_are_copied() -> None:
     without = Rule("plan:3", "q.example/z", None, TagFilter(), referrers=False)
 
     found = PlanExpansion(
-        (chosen, listed, without), lambda _: iter(tags), DestinationPrefix("h.example")
+        (chosen, listed, without), lambda _: iter(tags), (DestinationPrefix("h.example"),)
     )
 
     assert [item.source for item in found] == [

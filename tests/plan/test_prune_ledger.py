@@ -31,9 +31,9 @@ def targets(
     *rules: Rule, tags: ListTags, to: str | None = "h.example/m", empty: bool = False
 ) -> list[PruneDestination]:
     """Expand a plan to its end; return what is to be pruned then."""
-    expansion = PlanExpansion(rules, tags, None if to is None else DestinationPrefix(to))
+    expansion = PlanExpansion(rules, tags, () if to is None else (DestinationPrefix(to),))
     expansion.check()
-    expansion.ledger = PruneLedger(rules, expansion.destination, allow_empty=empty)
+    expansion.ledger = PruneLedger(rules, expansion.destinations, allow_empty=empty)
     list(expansion)
     return list(expansion.ledger.destinations())
 
@@ -152,12 +152,12 @@ def test_target_that_cannot_be_read_backwards_is_refused(changes: dict[str, str]
     rule = replace(ALL, **changes)  # type: ignore[arg-type]
 
     with pytest.raises(UsageError, match="plan:1: 'prune'"):
-        PruneLedger([rule], _destination, allow_empty=False)
+        PruneLedger([rule], _destinations, allow_empty=False)
 
 
-def _destination(rule: Rule, source: object) -> str:
-    expansion = PlanExpansion((rule,), listing(), DestinationPrefix("h.example/m"))
-    return expansion.destination(rule, source)  # type: ignore[arg-type]
+def _destinations(rule: Rule, source: object) -> list[str]:
+    expansion = PlanExpansion((rule,), listing(), (DestinationPrefix("h.example/m"),))
+    return expansion.destinations(rule, source)  # type: ignore[arg-type]
 
 
 def test_digests_that_entries_pin_are_known() -> None:

@@ -41,7 +41,7 @@ SLIPS = [
 
 @pytest.mark.parametrize("address", [*ADDRESSES, *SLIPS])
 def test_an_item_is_shown_without_users_and_passwords(address: str) -> None:
-    item = MirrorItem(address, address)
+    item = MirrorItem(address, address, more_destinations=(address,))
     outcome = Outcome(item, error=ConcilError("no"))
 
     for shown in (item, outcome, [outcome], {item: item}):
@@ -56,7 +56,7 @@ def test_an_item_is_shown_as_its_addresses() -> None:
     assert repr(item) == (
         "MirrorItem(source='https://<hidden>@h/a:1', destination='oci:a@b:1', "
         "platforms=('linux/amd64',), referrers=False, foreign_layers=<ForeignLayers.SKIP: 'skip'>, "
-        "immutable=False, recheck=False, overwrite=True)"
+        "immutable=False, recheck=False, overwrite=True, more_destinations=())"
     )
 
 

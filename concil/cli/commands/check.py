@@ -19,7 +19,7 @@ from concil.cli.output.failed_images import failure_lines, listing_failure_lines
 from concil.cli.output.findings import check_summary, finding_lines
 from concil.cli.output.reports import Reports, is_html, report_title
 from concil.cli.output.summaries import mirror_exit_code
-from concil.cli.plan_arguments import check_plan, parse_destination
+from concil.cli.plan_arguments import check_plan, parse_destinations
 from concil.engine.engine import Engine
 from concil.errors import ConcilError, UsageError
 from concil.oci.address import LOCAL_SCHEMES, parse_address
@@ -135,7 +135,7 @@ def _list_images(arguments: argparse.Namespace, engine: Engine, plan: ParsedPlan
     expansion = PlanExpansion(
         plan.rules,
         engine.list_tags,
-        parse_destination(arguments),
+        parse_destinations(arguments),
         settings.parse_platforms(arguments),
         arguments.referrers,
         ForeignLayers(arguments.foreign_layers),

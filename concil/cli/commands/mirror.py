@@ -32,8 +32,8 @@ from concil.cli.output.preview import (
     prune_destinations,
 )
 from concil.cli.output.reports import Reports, is_html, report_title
-from concil.cli.output.summaries import mirror_exit_code, summary
-from concil.cli.plan_arguments import check_plan, parse_destination
+from concil.cli.output.summaries import destination_lines, mirror_exit_code, summary
+from concil.cli.plan_arguments import check_plan, parse_destinations
 from concil.engine.engine import Engine
 from concil.engine.processes.process_settings import check_destination, count_processes
 from concil.errors import UsageError
@@ -58,7 +58,7 @@ def run(command: CommandContext) -> int:
             remedy="add --every or --cron, or omit --jitter",
         )
     settings.may_overwrite(arguments)  # refuses contradictions before anything is read
-    parse_destination(arguments)
+    parse_destinations(arguments)
     return run_once(command, loader.load_plan(arguments.plan))
 
 
@@ -145,6 +145,8 @@ def _print_end(  # noqa: PLR0913, PLR0917 - what a run leaves
     line = summary(report, seconds, pruned.removed_count)
     line += "; ended early by --fail-fast" * reports.has_ended_early
     results.print_line(preview_summary(report, pruned.removed_count) if arguments.dry_run else line)
+    for destination_line in destination_lines(report) if expansion.is_fan_out else ():
+        results.print_line(single_line(destination_line))
 
 
 def _check_plan(arguments: argparse.Namespace, expansion: PlanExpansion) -> list[MirrorItem]:
@@ -154,6 +156,14 @@ def _check_plan(arguments: argparse.Namespace, expansion: PlanExpansion) -> list
         _check_since(arguments.since, probes)
     if arguments.processes != 1:
         _check_processes(arguments, probes)
+    if not expansion.is_fan_out:
+        settings.refuse_spool(arguments)
+    elif arguments.dask is not None or arguments.processes != 1:
+        option = "--dask" if arguments.dask is not None else "--processes"
+        raise UsageError(
+            f"{option} splits the mirror, and several destinations need one read of the source",
+            remedy=f"omit {option}, or mirror to each destination by itself",
+        )
     return probes
 
 
@@ -188,7 +198,7 @@ def _counted(items: Iterable[MirrorItem], command: CommandContext) -> Iterator[M
     """Yield the items; their number, which the display needs, is known after the last one."""
     count = 0
     for item in items:
-        count += 1
+        count += 1 + len(item.more_destinations)
         yield item
     command.display.set_expected_images(count)
 
@@ -218,7 +228,7 @@ def create_expansion(
     expansion = PlanExpansion(
         rules,
         list_tags,
-        parse_destination(arguments),
+        parse_destinations(arguments),
         platforms,
         arguments.referrers,
         ForeignLayers(arguments.foreign_layers),
@@ -245,7 +255,7 @@ def create_expansion(
     elif any(rule.prune for rule in rules):
         expansion.check()
         expansion.ledger = PruneLedger(
-            rules, expansion.destination, allow_empty=arguments.prune_all
+            rules, expansion.destinations, allow_empty=arguments.prune_all
         )
     return expansion
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import gc
 import logging
 import sys
 import threading
@@ -18,7 +19,7 @@ from concil.cli.execution import progress_mode
 from concil.cli.options import settings
 from concil.cli.output import logs
 from concil.cli.output.errors import DONE, describe_error
-from concil.cli.plan_arguments import check_plan
+from concil.cli.plan_arguments import check_plan, destination_arguments
 from concil.display.display import open_display
 from concil.errors import Cancelled, ConcilError, UsageError
 from concil.plan.retry_failed import FailedImages
@@ -137,11 +138,14 @@ class _Service:
                 tried=failed if has_ended else None,
             )
             self.run_count += failed is None
+        # Errors form cycles with the frames that they came from, which would pile up: memory
+        # after hundreds of runs is that after a few.
+        gc.collect()
 
     def _lock_plan(self, stack: contextlib.ExitStack) -> bool:
         """Lock the plan until ``stack`` ends; return False, and say why, if that fails."""
         arguments = self._command.arguments
-        destination = arguments.dest or arguments.destination or ""
+        destination = " ".join(destination_arguments(arguments))
         try:
             lock = plan_lock(Journal.default_path(), arguments.plan, destination)
             is_locked = lock.acquire(0, self._command.shutdown.event)

@@ -70,6 +70,7 @@ def build_config(arguments: argparse.Namespace) -> TransferConfig:
     jobs = defaults.workers if jobs is None else jobs
     retries: int | None = arguments.retry
     spool_size: int | None = getattr(arguments, "spool_size", None)
+    cache_size: int | None = getattr(arguments, "cache_size", None)
     # Those of the plan of a mirror, and of the config file.
     host_limits: Mapping[str, HostLimits] = getattr(arguments, "hosts", {})
     return TransferConfig(
@@ -82,6 +83,8 @@ def build_config(arguments: argparse.Namespace) -> TransferConfig:
         retry=defaults.retry if retries is None else RetryPolicy(max_attempts=retries + 1),
         spool_directory=getattr(arguments, "spool", None),
         spool_size=defaults.spool_size if spool_size is None else spool_size,
+        cache=getattr(arguments, "cache", None),
+        cache_size=defaults.cache_size if cache_size is None else cache_size,
     )
 
 

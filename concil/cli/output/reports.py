@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from concil.cli.plan_arguments import destination_arguments
 from concil.errors import ConcilError, StoreError, UsageError
 from concil.fs.atomic_file import AtomicTextFile
 from concil.plan.registry_rules import display_name
@@ -137,9 +138,10 @@ def report_title(arguments: argparse.Namespace) -> str:
     """Return the title of the pages, without passwords."""
     what = "Check" if arguments.verb == "check" else "Mirror"
     plan = "standard input" if arguments.plan == "-" else Path(arguments.plan).name
-    destination: str | None = arguments.dest or arguments.destination
-    if destination is None:
+    destinations = destination_arguments(arguments)
+    if not destinations:
         return f"{what} of {plan}"
-    if not destination.startswith("oci:"):
-        destination = destination.rpartition("@")[2]
+    destination = ", ".join(
+        each if each.startswith("oci:") else each.rpartition("@")[2] for each in destinations
+    )
     return f"{what} of {plan} {'in' if what == 'Check' else 'to'} {destination}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from concil.cli.output.errors import (
@@ -17,6 +18,7 @@ from concil.transfer.mirror.report import BlobTotals, MirrorReport
 
 __all__ = [
     "describe_blobs",
+    "destination_lines",
     "mirror_exit_code",
     "summary",
 ]
@@ -32,6 +34,24 @@ def summary(report: MirrorReport, seconds: float, pruned: int = 0) -> str:
         f"{describe_blobs(report.blob_totals)}; "
         f"{f'{pruned} pruned; ' if pruned else ''}{seconds:.1f} s"
     )
+
+
+def destination_lines(report: MirrorReport) -> list[str]:
+    """Return a line for each destination, if there are several."""
+    if not report.destination_totals.are_several:
+        return []
+    return [f"  {name}: {_describe_outcomes(count)}" for name, count in report.destinations.items()]
+
+
+def _describe_outcomes(count: Counter[str]) -> str:
+    parts = [f"{count['copied']} copied"]
+    if count["would_copy"]:
+        parts = [f"{count['would_copy']} to copy"]
+    parts.append(f"{count['present']} up to date")
+    parts.append(f"{count['failed']} failed")
+    if count["not_tried"]:
+        parts.append(f"{count['not_tried']} not tried")
+    return f"{', '.join(parts)}; {format_size(count['bytes_sent'])} sent"
 
 
 def mirror_exit_code(report: MirrorReport, listing_errors: Sequence[ConcilError]) -> int:

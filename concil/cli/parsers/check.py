@@ -34,7 +34,12 @@ def declare_check(parser: argparse.ArgumentParser) -> None:
         help="where the images of the plan were copied to: host[:port]/prefix, oci:DIR or "
         "oci-archive:FILE",
     )
-    parser.add_argument("--dest", metavar="DST", help="another way to give DST")
+    parser.add_argument(
+        "--dest",
+        metavar="DST",
+        action="append",
+        help="another way to give DST; may be repeated, to check several destinations",
+    )
     parser.add_argument(
         "--deep",
         action="store_true",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concil.cli.options import common, progress, rates, referrers, signature_options
+from concil.cli.options import common, progress, referrers, signature_options, spool_options
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -27,20 +27,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     referrers.add_no_clobber(parser)
     signature_options.add_options(parser)
     progress.add_options(parser)
-    group = parser.add_argument_group("several destinations")
-    group.add_argument(
-        "--spool",
-        metavar="DIR",
-        help="where to keep what slower destinations have not received yet (default: the "
-        "directory of the journal)",
-    )
-    group.add_argument(
-        "--spool-size",
-        type=rates.parse_size,
-        metavar="SIZE",
-        help="bytes by which a destination may be ahead of the slowest one, for example 20G "
-        "(default: 8G); then it waits",
-    )
+    spool_options.add_options(parser)
     common.add_registry(parser, sides=("src", "dest"))
     parser.add_argument(
         "--all",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Action, ArgumentTypeError
 
-from concil.cli.options import common, progress, referrers, signature_options
+from concil.cli.options import common, progress, referrers, signature_options, spool_options
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="host[:port]/prefix or oci:DIR; not needed if every entry has a complete target",
     )
-    parser.add_argument("--dest", metavar="DST", help="another way to give DST")
+    parser.add_argument(
+        "--dest",
+        metavar="DST",
+        action="append",
+        help="another way to give DST; may be repeated, to copy every image to all of them",
+    )
     parser.add_argument(
         "--report",
         metavar="FILE",
@@ -56,6 +61,26 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fail-fast", action="store_true", help="start no more images after the first failure"
     )
+    _add_sharing_options(parser)
+    parser.add_argument(
+        "--retry-failed",
+        metavar="REPORT",
+        help="copy only the images that failed, or were not tried, in the run of this report",
+    )
+    _add_prune_options(parser)
+    _add_schedule_options(parser)
+    spool_options.add_options(parser)
+    common.add_platform(parser, "copy only these platforms of each index")
+    referrers.add_options(parser)
+    referrers.add_no_clobber(parser)
+    signature_options.add_options(parser)
+    progress.add_options(parser)
+    common.add_registry(parser, sides=("src", "dest"))
+    parser.set_defaults(command="concil.cli.commands.mirror:run")
+
+
+def _add_sharing_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that split the work."""
     parser.add_argument(
         "--processes",
         metavar="N",
@@ -67,20 +92,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dask", metavar="ADDRESS", help="copy on the workers of the Dask scheduler at tcp://..."
     )
-    parser.add_argument(
-        "--retry-failed",
-        metavar="REPORT",
-        help="copy only the images that failed, or were not tried, in the run of this report",
-    )
-    _add_prune_options(parser)
-    _add_schedule_options(parser)
-    common.add_platform(parser, "copy only these platforms of each index")
-    referrers.add_options(parser)
-    referrers.add_no_clobber(parser)
-    signature_options.add_options(parser)
-    progress.add_options(parser)
-    common.add_registry(parser, sides=("src", "dest"))
-    parser.set_defaults(command="concil.cli.commands.mirror:run")
 
 
 def _add_schedule_options(parser: argparse.ArgumentParser) -> None:

@@ -95,8 +95,14 @@ def check_destination(item: MirrorItem) -> None:
     """Check that several processes can write to the destination of an image.
 
     Raises:
-        UsageError: it is an archive, which each process would write as a whole.
+        UsageError: it is an archive, which each process would write as a whole, or there are
+            several destinations.
     """
+    if item.more_destinations:
+        raise UsageError(
+            "only one process can copy to several destinations, because it reads the source once",
+            remedy="use one process, or mirror to each destination by itself",
+        )
     try:
         address = parse_address(item.destination)
     except ConcilError:

@@ -100,15 +100,17 @@ class _MirrorTable:
         if values["prune"] and (is_single_image or not tag_filter.needs_listing):
             raise self._field_error("prune", "tags that are listed by name are never pruned")
         location = f"{self._file_name}:{self._first_line}"
+        targets = values["target"] or (None,)
         return Rule(
             location,
             values["source"],
-            values["target"],
+            targets[0],
             None if is_single_image else tag_filter,
             values["platforms"] or (),
             referrers=values["referrers"],
             verification=values["verify"],
             prune=bool(values["prune"]),
+            more_targets=targets[1:],
         )
 
     def _read_field(self, key: str, reader: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - by field
@@ -153,6 +155,14 @@ def _parse_strings(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever TO
     return tuple(values)
 
 
+def _parse_targets(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever TOML gives
+    if not isinstance(value, list):
+        return (_parse_string(value),)
+    if not value:
+        raise UsageError("an empty list", remedy='write "..." or ["...", "..."]')
+    return _parse_strings(value)
+
+
 def _parse_bool(value: Any) -> bool:  # noqa: ANN401 - whatever TOML gives
     if not isinstance(value, bool):
         raise UsageError("neither true nor false", remedy="write it without quotes")
@@ -178,7 +188,7 @@ def _parse_platforms(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever 
 
 _FIELDS: dict[str, Callable[[Any], Any]] = {
     "source": _parse_string,
-    "target": _parse_string,
+    "target": _parse_targets,
     "tags": _parse_strings,
     "match": lambda value: compile_pattern(_parse_string(value)),
     "semver": lambda value: VersionRange.parse(_parse_string(value)),

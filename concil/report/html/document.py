@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from concil import __version__
+from concil.progress.destinations import DestinationTotals
 from concil.progress.events import State
 from concil.report.html.records import ImageSpan, Transfer
 from concil.report.html.sampling import QueueDepth, Throughput
@@ -26,6 +27,7 @@ class TimelineData:
     dropped_counts: tuple[int, int]  # (transfers, images)
     counts: dict[tuple[str, State], int]  # by kind and final state
     bytes: dict[State, int]  # of blobs, by final state
+    destinations: DestinationTotals  # by final state of the images
     interruption_count: int
     expected_images: int
     throughput: Throughput
@@ -82,6 +84,15 @@ def _build_totals(data: TimelineData) -> dict[str, object]:
         "blobs": counts("blob"),
         "bytes": {state: data.bytes.get(state, 0) for state in State if state.is_final},
         "interruptions": data.interruption_count,
+        "destinations": [
+            {
+                "name": name,
+                **{state: count[state] for state in (State.DONE, State.PRESENT, State.FAILED)},
+                "bytes": count["bytes_sent"],
+            }
+            for name, count in data.destinations.counts.items()
+            if data.destinations.are_several
+        ],
         "droppedTransfers": data.dropped_counts[0],
         "droppedImages": data.dropped_counts[1],
     }

@@ -62,6 +62,17 @@ function failures() {
   $("failed-more").textContent = `${several(more, "more failure")}: choose \u201cfailed\u201d below and see the tables.`;
 }
 
+function destinations() {
+  $("destinations").hidden = totals.destinations.length === 0;
+  $("destination-list").append(...totals.destinations.map((place) => {
+    const item = make("li", place.failed ? "bad" : "");
+    const facts = [`${count(place.done)} copied`, `${count(place.present)} up to date`,
+      `${count(place.failed)} failed`, `${size(place.bytes)} sent`];
+    item.append(make("span", "what", plain(place.name)), make("span", "detail", facts.join(", ")));
+    return item;
+  }));
+}
+
 function slowest() {
   const slow = transfers.filter((transfer) => transfer.took !== null).sort((a, b) => b.took - a.took).slice(0, 10);
   $("slowest").append(...slow.map((transfer) => {
@@ -255,6 +266,7 @@ function footer() {
 head();
 headTotals();
 failures();
+destinations();
 legend();
 slowest();
 refilter();

@@ -254,7 +254,7 @@ class BlobTransfer:
             return False
 
     def _submit_helper(self, job: Callable[[], None]) -> None:
-        if not self._source.is_shared:  # that is read in order, for all destinations
+        if not self._source.reads_in_order:
             self._pool.submit_helper(job, size=self._blob.size, hosts=self._hosts)
 
     def _on_transferred(self, transferred: Future[Digest]) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable
 
 from concil.oci.blob_reader import BlobReader, RangeOpener
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest
 from concil.transfer.fan_out.shared_blob import LaneState, SharedBlob
+from concil.transfer.fan_out.shared_image import ManifestMemory, SharedImage
 from concil.transfer.fan_out.spool import Spool
 
 _STALL_TIME = 30.0  # seconds without a byte after which no lane waits for another one
+_GAP_TIME = 5.0  # seconds that a lane may take from one blob to the next one
 # Seconds that a lane waits for one slot: registries close connections that are silent for longer.
 _MAX_WAIT = 15.0
+_MIN_INTERVAL = 0.01  # seconds between two looks for a slot
 
 
 class FanOut:
@@ -28,25 +31,38 @@ class FanOut:
     these from the source once more.
     """
 
-    def __init__(self, lanes: Iterable[str], spool: Spool, cancel: threading.Event) -> None:
-        """Share blobs among ``lanes``.
+    def __init__(self, spool: Spool, cancel: threading.Event) -> None:
+        """Share blobs.
 
         Args:
             spool: may serve other fan-outs as well; the caller closes it.
             cancel: ends waits with Cancelled.
         """
-        self._lanes = set(lanes)  # those that have not finished
         self._spool = spool
         self._cancel = cancel
+        self._memory = ManifestMemory()
         self._changed = threading.Condition()  # guards all fields, and the state of the blobs
         self._blobs: dict[Digest, SharedBlob] = {}
-        # Lanes that do not need a blob, or not any more.
-        self._released: defaultdict[Digest, set[str]] = defaultdict(set)
+        self._image_counts: Counter[str] = Counter()  # images that a lane has not finished
+        self._last_progress: dict[str, float] = {}  # monotonic seconds, of a lane's last blob
 
-    def open_blob(
-        self, lane: str, blob: Descriptor, opener: RangeOpener, start: int, stop: int | None
+    def add_image(self, lanes: Iterable[str]) -> SharedImage:
+        """Add an image that ``lanes`` are going to copy."""
+        image = SharedImage(lanes, self._memory)
+        with self._changed:
+            self._image_counts.update(image.lanes)
+        return image
+
+    def open_blob(  # noqa: PLR0913, PLR0917 - a range of a blob, and who reads it
+        self,
+        image: SharedImage,
+        lane: str,
+        blob: Descriptor,
+        opener: RangeOpener,
+        start: int,
+        stop: int | None,
     ) -> BlobReader:
-        """Open the bytes of a blob from ``start`` up to ``stop`` for a lane.
+        """Open the bytes of a blob of an image from ``start`` up to ``stop`` for a lane.
 
         Args:
             opener: opens the blob at the source, for whichever lane needs its bytes first.
@@ -62,21 +78,37 @@ class FanOut:
                     find_slot=self._find_slot,
                     cancel=self._cancel,
                 )
-            self._released[blob.digest].discard(lane)
+            if image.lanes and blob.digest not in image.blobs:
+                image.blobs.add(blob.digest)
+                shared.images.append(image)
+                shared.released |= image.released[blob.digest]
+            shared.released.discard(lane)
             return shared.open(lane, start, stop)
 
-    def release_blob(self, lane: str, digest: Digest) -> None:
+    def release_blob(self, image: SharedImage, lane: str, digest: Digest) -> None:
         """Record that a lane has, or has given up, a blob."""
         with self._changed:
-            self._released[digest].add(lane)
-            self._release(lane, digest)
+            image.released[digest].add(lane)
+            blob = self._blobs.get(digest)
+            if blob is not None:
+                blob.released.add(lane)
+                self._end_lane(blob, lane)
+            self._changed.notify_all()
 
-    def finish(self, lane: str) -> None:
-        """Record that a lane needs no further blob."""
+    def finish(self, image: SharedImage, lane: str) -> None:
+        """Record that a lane needs no further blob of an image."""
         with self._changed:
-            self._lanes.discard(lane)
-            for digest in list(self._blobs):
-                self._release(lane, digest)
+            if lane in image.lanes:
+                image.finish(lane)
+                self._image_counts[lane] -= 1
+            for digest in list(image.blobs):
+                blob = self._blobs.get(digest)
+                if blob is not None and lane not in blob.waiting_lanes():
+                    self._end_lane(blob, lane)
+            is_over = not image.lanes
+            self._changed.notify_all()
+        if is_over:
+            image.answers.clear()
 
     def close(self) -> None:
         """Close the connections to the source, and release all slots of the spool."""
@@ -85,31 +117,38 @@ class FanOut:
                 blob.close()
             self._blobs.clear()
 
-    def _release(self, lane: str, digest: Digest) -> None:
+    def _end_lane(self, blob: SharedBlob, lane: str) -> None:
         """End the reading of a lane, and drop what no lane needs; the lock is held."""
-        blob = self._blobs.get(digest)
-        if blob is not None:
-            blob.end_lane(lane)
-            if self._lanes <= self._released[digest]:
-                self._blobs.pop(digest).close()
-        self._changed.notify_all()
+        state = blob.end_lane(lane)
+        if state is not None:
+            self._last_progress[lane] = state.last_progress
+        if not blob.waiting_lanes():
+            del self._blobs[blob.digest]
+            for image in blob.images:
+                image.blobs.discard(blob.digest)
+            blob.close()
 
     def _find_slot(self, blob: SharedBlob, lane: LaneState) -> int | None:
         """Acquire a slot; None: no other lane needs the bytes, or there is no room."""
-        deadline = time.monotonic() + _MAX_WAIT
+        now = time.monotonic()
+        deadline, next_look = now + _MAX_WAIT, now
         while self._is_needed_by_others(blob, lane):
-            slot = self._spool.acquire()
-            if slot is None:
-                slot = self._reclaim_slot()
-            is_late = time.monotonic() > deadline
-            if slot is not None or is_late or not self._has_moving_lane_behind(lane):
-                return slot
+            if now >= next_look:
+                slot = self._spool.acquire()
+                if slot is None:
+                    slot = self._reclaim_slot()
+                is_late = now > deadline
+                if slot is not None or is_late or not self._has_moving_lane_behind(lane):
+                    return slot
+                # It takes milliseconds if thousands of blobs wait, and any read ends a wait.
+                now, began = time.monotonic(), now
+                next_look = now + max(_MIN_INTERVAL, 5 * (now - began))
             blob.wait(lane)
+            now = time.monotonic()
         return None
 
     def _is_needed_by_others(self, blob: SharedBlob, lane: LaneState) -> bool:
-        others = self._lanes - self._released[blob.digest]
-        states = [blob.lanes.get(name) for name in others]
+        states = [blob.lanes.get(name) for name in blob.waiting_lanes()]
         return any(
             state is None or state.position <= lane.position
             for state in states
@@ -118,8 +157,10 @@ class FanOut:
 
     def _reclaim_slot(self) -> int | None:
         """Return a slot whose bytes all lanes have read."""
-        for digest, blob in self._blobs.items():
-            states = [blob.lanes.get(name) for name in self._lanes - self._released[digest]]
+        for blob in self._blobs.values():
+            if not blob.lanes:
+                continue  # nobody has begun to read it, except those that have all of it
+            states = [blob.lanes.get(name) for name in blob.waiting_lanes()]
             needed_from = min(
                 (state.position if state is not None else 0 for state in states), default=0
             )
@@ -129,14 +170,31 @@ class FanOut:
         return None
 
     def _has_moving_lane_behind(self, lane: LaneState) -> bool:
-        """Whether another lane reads bytes that are in the spool, and makes progress."""
-        earliest = time.monotonic() - _STALL_TIME
-        return any(
-            state is not lane
-            and state.last_progress > earliest
-            and blob.slots.is_behind(state.position)
-            # One that waits goes on as soon as its thread runs, if its next byte has arrived.
-            and (not state.is_waiting or blob.slots.find(state.position) is not None)
+        """Whether another lane makes progress, and has yet to read bytes that are in the spool."""
+        moving = self._moving_lanes() - {lane.name}
+        return bool(moving) and any(
+            blob.slots.is_behind(0) and self._is_behind(blob, moving)
             for blob in self._blobs.values()
-            for state in blob.lanes.values()
         )
+
+    def _moving_lanes(self) -> set[str]:
+        """Return the lanes that make progress with any blob, or are between two of them."""
+        now = time.monotonic()
+        moving, reading = set(), set()
+        for blob in self._blobs.values():
+            for state in blob.lanes.values():
+                reading.add(state.name)
+                # One that waits goes on as soon as its thread runs, if its next byte has arrived.
+                is_stuck = state.is_waiting and blob.slots.find(state.position) is None
+                if state.last_progress > now - _STALL_TIME and not is_stuck:
+                    moving.add(state.name)
+        earliest = now - min(_GAP_TIME, _STALL_TIME)
+        for name, seconds in self._last_progress.items():
+            if name not in reading and seconds > earliest and self._image_counts[name] > 0:
+                moving.add(name)
+        return moving
+
+    def _is_behind(self, blob: SharedBlob, lanes: set[str]) -> bool:
+        """Whether one of some lanes has yet to read bytes of a blob that are in the spool."""
+        states = [blob.lanes.get(name) for name in blob.waiting_lanes() & lanes]
+        return any(state is None or blob.slots.is_behind(state.position) for state in states)

@@ -3,62 +3,58 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from concil.runtime.cancellation import CancelScope, run_in_scope
 from concil.runtime.limits import start_thread
 
 
 class Lanes:
-    """Runs functions at the same time. One thread calls `run`."""
+    """Threads that run at the same time. Any thread may start one; one thread calls `wait`."""
 
     def __init__(self, scope: CancelScope) -> None:
         """Run them for the call of ``scope``."""
         self._scope = scope
         self._errors: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
 
-    def run(self, functions: Iterable[Callable[[], None]], *, has_threads: bool = True) -> None:
-        """Run all functions, the first one in the calling thread.
+    def start(self, function: Callable[[], None]) -> bool:
+        """Start a thread; return False, after a warning, if the system refuses it.
 
-        If there are no threads, or the system refuses one, the calling thread runs what is left.
+        An exception of the function cancels the call, and so the other threads.
+        """
+        number = len(self._threads) + 1
+        name = f"concil-lane-{number}"
+        thread = threading.Thread(target=self._run_in_thread, args=(function,), name=name)
+        is_started = start_thread(thread, f"copying to {number} destinations at the same time")
+        if is_started:
+            self._threads.append(thread)
+        return is_started
+
+    def wait(self) -> None:
+        """Wait until all threads have ended.
 
         Raises:
-            BaseException: the first exception of a function; it cancels the call, and so the
-                other functions.
+            BaseException: the first exception of a function.
         """
-        waiting = list(functions)
-        threads: list[threading.Thread] = []
-        while has_threads and len(waiting) > 1 and self._start(waiting[-1], threads):
-            waiting.pop()
         try:
-            for function in waiting:
-                self._run_function(function)
-            for thread in threads:
-                thread.join()
+            self.join()
         except BaseException:  # Ctrl-C in this thread
             self._scope.cancel()
-            for thread in threads:
-                thread.join()
+            self.join()
             raise
         if self._errors:
             raise self._errors[0]
 
-    def _start(self, function: Callable[[], None], threads: list[threading.Thread]) -> bool:
-        number = len(threads) + 1
-        name = f"concil-lane-{number}"
-        thread = threading.Thread(target=self._run_in_thread, args=(function,), name=name)
-        if not start_thread(thread, f"copying to {number} destinations at the same time"):
-            return False
-        threads.append(thread)
-        return True
+    def join(self) -> None:
+        """Wait until all threads have ended."""
+        for thread in self._threads:
+            thread.join()
 
     def _run_in_thread(self, function: Callable[[], None]) -> None:
         with run_in_scope(self._scope):
-            self._run_function(function)
-
-    def _run_function(self, function: Callable[[], None]) -> None:
-        try:
-            function()
-        except BaseException as error:  # noqa: BLE001 - raised again by `run`
-            self._errors.append(error)
-            self._scope.cancel()
+            try:
+                function()
+            except BaseException as error:  # noqa: BLE001 - raised again by `wait`
+                self._errors.append(error)
+                self._scope.cancel()

@@ -12,6 +12,7 @@ from concil.oci.blob_reader import BlobReader, RangeOpener
 from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Verifier
 from concil.runtime.dataclass import dataclass
+from concil.transfer.fan_out.shared_image import SharedImage
 from concil.transfer.fan_out.slot_table import Slot, SlotTable
 from concil.transfer.fan_out.spool import SLOT_SIZE, Spool
 
@@ -22,6 +23,7 @@ _POLL_INTERVAL = 0.2  # seconds between checks for a cancellation
 class LaneState:
     """How far one lane has read one blob. Guarded by the lock of the fan-out."""
 
+    name: str  # of the lane
     position: int = 0  # bytes; the next byte that it reads
     last_progress: float = field(default_factory=time.monotonic)  # monotonic seconds
     is_waiting: bool = False  # for a slot, or for another lane that reads the same bytes
@@ -67,6 +69,8 @@ class SharedBlob:
         """
         self.digest = blob.digest
         self.lanes: dict[str, LaneState] = {}  # that have begun to read the blob
+        self.images: list[SharedImage] = []  # that have the blob
+        self.released: set[str] = set()  # lanes that do not need it, or not any more
         self.slots = SlotTable(spool)
         self._blob = blob
         self._opener = opener
@@ -80,7 +84,7 @@ class SharedBlob:
 
     def open(self, lane: str, start: int, stop: int | None) -> SharedReader:
         """Open the bytes from ``start`` up to ``stop`` for a lane; the lock is held."""
-        state = self.lanes.setdefault(lane, LaneState())
+        state = self.lanes.setdefault(lane, LaneState(lane))
         if start == 0 < state.position and self.slots.stop > self._verifier.position:
             self._drop_content()  # nobody has verified it, and the lane starts over
         state.position, state.last_progress = start, time.monotonic()
@@ -115,11 +119,20 @@ class SharedBlob:
         self._changed.wait(_POLL_INTERVAL)
         lane.is_waiting = False
 
-    def end_lane(self, lane: str) -> None:
-        """Record that a lane does not read the blob any more; the lock is held."""
-        self.lanes.pop(lane, None)
+    def waiting_lanes(self) -> set[str]:
+        """Return the lanes that have or may have yet to read the blob; the lock is held."""
+        return {lane for image in self.images for lane in image.lanes} - self.released
+
+    def end_lane(self, lane: str) -> LaneState | None:
+        """Record that a lane does not read the blob any more; the lock is held.
+
+        Returns:
+            How far it has read; None: it has not read any of it.
+        """
+        state = self.lanes.pop(lane, None)
         if not self.lanes:
             self._close_streams()
+        return state
 
     def close(self) -> None:
         """Close the connections and release the slots; the lock is held."""

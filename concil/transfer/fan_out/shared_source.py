@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
 
-from concil.config import MIB
 from concil.oci.blob_reader import BlobReader, RangeOpener
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
@@ -16,52 +13,25 @@ from concil.ratelimit.bandwidth import ThrottledReader
 from concil.store.base_store import BaseStore
 from concil.transfer.context import TransferContext
 from concil.transfer.fan_out.fan_out import FanOut
+from concil.transfer.fan_out.shared_image import SharedImage
 from concil.transfer.image.foreign_layers import source_for
 from concil.transfer.image.job import ImageJob
-
-_Result = TypeVar("_Result")
-_MAX_CACHED_BYTES = 16 * MIB  # bytes of manifests
-
-
-class SharedAnswers:
-    """Answers of a source that all lanes share, so that they copy the same image. Any thread."""
-
-    def __init__(self) -> None:
-        """Start without any."""
-        self._lock = threading.Lock()  # guards the fields below
-        self._locks: dict[Hashable, threading.Lock] = {}
-        self._answers: dict[Hashable, Any] = {}
-        self._size = 0  # bytes of manifests
-
-    def get(self, key: Hashable, read: Callable[[], _Result]) -> _Result:
-        """Return the answer to a request, which only one lane sends; an error is not kept."""
-        with self._lock:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            if key in self._answers:
-                answer: _Result = self._answers[key]
-                return answer
-            answer = read()
-            size = len(answer.body) if isinstance(answer, Manifest) else 0
-            with self._lock:
-                if self._size + size <= _MAX_CACHED_BYTES:
-                    self._size += size
-                    self._answers[key] = answer
-            return answer
 
 
 class SharedSource(BaseStore):
     """A source whose blobs and manifests are read once for all lanes. Any thread."""
 
     is_shared = True
+    reads_in_order = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - an image, and who shares it
         self,
         job: ImageJob,
         lane: str,
         fan_out: FanOut,
-        answers: SharedAnswers,
+        image: SharedImage,
         context: TransferContext,
+        finish: Callable[[], None],
     ) -> None:
         """Read the source of ``job`` for one lane."""
         source = job.source
@@ -73,8 +43,10 @@ class SharedSource(BaseStore):
         self._source = source
         self._lane = lane
         self._fan_out = fan_out
-        self._answers = answers
+        self._image = image
+        self._answers = image.answers
         self._context = context
+        self.finish = finish  # call it once the lane reads the image no more
 
     def find_manifest(self, reference: str) -> Descriptor | None:
         """Look up a tag or digest, once for all lanes."""
@@ -87,11 +59,13 @@ class SharedSource(BaseStore):
     def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BlobReader:
         """Open a blob, whose bytes are read by the lane that needs them first."""
         opener = partial(source_for(self._job, blob).open_blob, blob)
-        return self._fan_out.open_blob(self._lane, blob, self._throttled(opener), start, stop)
+        return self._fan_out.open_blob(
+            self._image, self._lane, blob, self._throttled(opener), start, stop
+        )
 
     def release_blob(self, blob: Descriptor) -> None:
         """Record that the lane has, or has given up, a blob."""
-        self._fan_out.release_blob(self._lane, blob.digest)
+        self._fan_out.release_blob(self._image, self._lane, blob.digest)
 
     def referrers(self, subject: Digest, image_reference: str = "", /) -> Sequence[Descriptor]:
         """Return the listed referrers of ``subject``, listed once for all lanes."""
@@ -129,9 +103,14 @@ class SharedSource(BaseStore):
         return open_throttled
 
 
-def share_source(
-    job: ImageJob, lane: str, fan_out: FanOut, answers: SharedAnswers, context: TransferContext
+def share_source(  # noqa: PLR0913, PLR0917 - an image, and who shares it
+    job: ImageJob,
+    lane: str,
+    fan_out: FanOut,
+    image: SharedImage,
+    context: TransferContext,
+    finish: Callable[[], None],
 ) -> ImageJob:
     """Return a job that reads its source together with the jobs of other lanes."""
-    source = SharedSource(job, lane, fan_out, answers, context)
+    source = SharedSource(job, lane, fan_out, image, context, finish)
     return replace(job, source=source, open_foreign_layer=None)

@@ -67,7 +67,9 @@ class Mirror:
         self._create_job = create_job
         self._cancel = cancel
         self._scope = current_scope()  # the call that is cancelled after a fatal error
-        self._lock = threading.Lock()  # guards the iterator, `on_outcome` and the fields below
+        self.commit_error: ConcilError | None = None  # of a destination that is not complete
+        self._items_lock = threading.Lock()  # held while the next item is listed
+        self._lock = threading.Lock()  # guards `on_outcome` and the fields below
         self._fatal_error: BaseException | None = None  # raised by the iterator of items, or a bug
         self._report = MirrorReport()
         self._pending_results: SpooledPairs[MirrorItem, ImageResult] = (
@@ -92,6 +94,8 @@ class Mirror:
                 self._commit_pending(pending)
         if self._fatal_error is not None:
             raise self._fatal_error
+        if self.commit_error is not None:
+            raise self.commit_error
         if self._cancel.is_set():
             raise Cancelled("cancelled; run the mirror again to resume")
         return self._report
@@ -130,14 +134,12 @@ class Mirror:
     def _commit_pending(self, pending: PendingDestinations) -> None:
         """Commit pending destinations, and record the outcomes of their images."""
         pending.commit()
-        first_error: ConcilError | None = None
         for item, result in self._pending_results:
             error = pending.commit_error(item.destination)
-            first_error = first_error or error
+            self.commit_error = self.commit_error or error
             self._record_outcome(
                 Outcome(item, result) if error is None else Outcome(item, error=error)
             )
-        self._fatal_error = self._fatal_error or first_error
 
     def _process_items(self, items: Iterator[MirrorItem]) -> None:
         try:
@@ -197,8 +199,9 @@ class Mirror:
 
     def _next_item(self, items: Iterator[MirrorItem]) -> MirrorItem | None:
         """Return the next item; None: there is none, or the run is stopped."""
-        with self._lock:
-            is_ended = self._is_stopped or self._fatal_error is not None
+        with self._items_lock:
+            with self._lock:
+                is_ended = self._is_stopped or self._fatal_error is not None
             return None if is_ended else next(items, None)
 
     def _process_item(self, item: MirrorItem) -> Outcome:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import field, fields, replace
 
 from concil.errors import ConcilError, NotTried
+from concil.progress.destinations import DestinationTotals
 from concil.progress.events import State
 from concil.runtime import arguments
 from concil.runtime.dataclass import dataclass
@@ -18,7 +19,9 @@ from concil.transfer.image.job import ForeignLayers
 from concil.transfer.image.result import ImageResult
 from concil.transfer.signatures.verifier import ImageVerifier
 
-__all__ = ["BlobTotals", "MirrorItem", "MirrorReport", "Outcome"]
+_NAME_BY_STATE = {State.DONE: "copied", State.PRESENT: "present", State.WAITING: "would_copy"}
+
+__all__ = ["BlobTotals", "MirrorItem", "MirrorReport", "Outcome", "combine"]
 
 _MAX_BLOBS = 8192  # blobs that are not counted again when another image has them
 
@@ -36,6 +39,8 @@ class MirrorItem:
     recheck: bool = False  # check the content of an image that is up to date, too
     overwrite: bool = True  # False: an image at the destination stays as it is
     verifier: ImageVerifier | None = None  # accepts the image before it is copied
+    # It is copied to these as well, and its blobs are read from the source once for all.
+    more_destinations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the types of the fields.
@@ -47,20 +52,42 @@ class MirrorItem:
         arguments.check_str("source", self.source)
         arguments.check_str("destination", self.destination)
         object.__setattr__(self, "platforms", arguments.to_str_tuple("platforms", self.platforms))
+        more = arguments.to_str_tuple("more_destinations", self.more_destinations)
+        object.__setattr__(self, "more_destinations", more)
         foreign = ForeignLayers.parse("foreign_layers", self.foreign_layers)
         object.__setattr__(self, "foreign_layers", foreign)
         if self.verifier is not None and not callable(getattr(self.verifier, "verify", None)):
             raise arguments.type_error("verifier", "a TrustPolicy", self.verifier)
 
     def __str__(self) -> str:
-        """Return both addresses, without users and passwords."""
-        return f"{without_user(self.source)} -> {without_user(self.destination)}"
+        """Return the addresses, without users and passwords."""
+        destinations = (self.destination, *self.more_destinations)
+        return f"{without_user(self.source)} -> {', '.join(map(without_user, destinations))}"
+
+    def split(self) -> list[MirrorItem]:
+        """Return an item for each destination."""
+        if not self.more_destinations:
+            return [self]
+        return [
+            replace(self, destination=destination, more_destinations=())
+            for destination in (self.destination, *self.more_destinations)
+        ]
 
     def __repr__(self) -> str:
         """Return all fields, with addresses without users and passwords."""
         values = {item_field.name: getattr(self, item_field.name) for item_field in fields(self)}
         values |= {name: without_user(values[name]) for name in ("source", "destination")}
+        values["more_destinations"] = tuple(map(without_user, self.more_destinations))
         return f"MirrorItem({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+
+def combine(items: Sequence[MirrorItem]) -> MirrorItem:
+    """Return one item for several that differ in their destinations only."""
+    return (
+        items[0]
+        if len(items) == 1
+        else replace(items[0], more_destinations=tuple(item.destination for item in items[1:]))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +97,17 @@ class Outcome:
     item: MirrorItem
     result: ImageResult | None = None
     error: ConcilError | None = None
+
+    @property
+    def name(self) -> str:
+        """The outcome in one word, as in a report."""
+        if isinstance(self.error, NotTried):
+            return "not_tried"
+        if self.error is not None or self.result is None:
+            return "failed"
+        if self.result.condition is not None:
+            return str(self.result.condition)
+        return _NAME_BY_STATE[self.result.state]
 
 
 class BlobTotals:
@@ -114,6 +152,7 @@ class MirrorReport:
     missing_bytes: int = 0  # bytes that a dry run found missing at the destination
     blob_totals: BlobTotals = field(default_factory=BlobTotals)
     count_by_condition: Counter[Condition] = field(default_factory=Counter)  # of checked images
+    destination_totals: DestinationTotals = field(default_factory=DestinationTotals)
     bytes_verified: int = 0  # bytes of blobs that a deep check has read
     bytes_verified_before: int = 0  # bytes that an interrupted check had read, and this one did not
 
@@ -125,6 +164,8 @@ class MirrorReport:
         """
         self.image_count += 1
         result = outcome.result
+        bytes_sent = 0 if result is None else result.bytes_sent
+        self.destination_totals.add(outcome.item.destination, outcome.name, bytes_sent)
         if result is not None:
             is_present = result.state is State.PRESENT
             self.up_to_date_count += is_present
@@ -139,6 +180,11 @@ class MirrorReport:
     def results_in_state(self, state: State) -> list[ImageResult]:
         """Return the kept results in one state."""
         return [o.result for o in self.outcomes if o.result and o.result.state is state]
+
+    @property
+    def destinations(self) -> dict[str, Counter[str]]:
+        """Numbers of images by outcome, and ``bytes_sent``, for each registry or local store."""
+        return self.destination_totals.counts
 
     @property
     def copied(self) -> list[ImageResult]:

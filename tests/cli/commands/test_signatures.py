@@ -149,6 +149,23 @@ def test_other_ways_to_mirror_verify_as_well(
         assert again.code == 0, again.err
 
 
+def test_several_destinations_of_a_mirror_get_only_what_is_signed(
+    cli_here: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
+) -> None:
+    load_images(registry.url)
+    write_public_key(tmp_path / "cosign.pub", KEY)
+    plan = SignedSource(registry.url, tmp_path).plan(
+        tmp_path / "plan.toml", 'verify = { key = "cosign.pub" }'
+    )
+    with EmbeddedRegistry(tmp_path / "other") as other:
+        destinations = ("--dest", f"{registry.url}/m", "--dest", f"{other.url}/m")
+        result = cli_here("mirror", jobs, plan, *destinations, "--cache", "oci:cache")
+
+        assert result.code == 3, result.err
+        assert_only_signed(registry.url, "m")
+        assert_only_signed(other.url, "m")
+
+
 def test_an_entry_says_whom_it_trusts(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:

@@ -68,8 +68,8 @@ def read(text: str) -> list[Rule]:
 
 
 @pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize("below", [None, DestinationPrefix("ignored.example/m")])
-def test_every_kind_of_entry_is_read(below: DestinationPrefix | None) -> None:
+@pytest.mark.parametrize("below", [(), (DestinationPrefix("ignored.example/m"),)])
+def test_every_kind_of_entry_is_read(below: tuple[DestinationPrefix, ...]) -> None:
     found = PlanExpansion(tuple(read(FILE)), lambda _: iter(TAGS), below)
 
     items = list(found)

@@ -51,7 +51,7 @@ def images(text: str, to: str = "h.example/m") -> list[tuple[str, str]]:
     found = PlanExpansion(
         parse_plan(load(text, "sync.yml")).rules,
         lambda address: iter(listing(address)),
-        DestinationPrefix(to),
+        (DestinationPrefix(to),),
     )
     return [(item.source, item.destination) for item in found]
 

@@ -75,10 +75,11 @@ class Harness:
         self.source = Source()
         self.spool = Spool(directory, slots * SLOT_SIZE)
         self.cancel = threading.Event()
-        self.fan_out = FanOut(lanes, self.spool, self.cancel)
+        self.fan_out = FanOut(self.spool, self.cancel)
+        self.image = self.fan_out.add_image(lanes)
 
     def open(self, lane: str, start: int = 0, stop: int | None = None) -> BlobReader:
-        return self.fan_out.open_blob(lane, BLOB, self.source.open, start, stop)
+        return self.fan_out.open_blob(self.image, lane, BLOB, self.source.open, start, stop)
 
     def read(self, lane: str, start: int = 0, stop: int | None = None) -> bytes:
         """Read a range of a lane to its end."""
@@ -89,7 +90,10 @@ class Harness:
         self.spool.close()
 
     def release(self, lane: str) -> None:
-        self.fan_out.release_blob(lane, BLOB.digest)
+        self.fan_out.release_blob(self.image, lane, BLOB.digest)
+
+    def finish(self, lane: str) -> None:
+        self.fan_out.finish(self.image, lane)
 
 
 def read_all(reader: BlobReader) -> bytes:
@@ -159,7 +163,7 @@ def test_slots_are_released_with_the_last_lane(harness: Harness) -> None:
     assert harness.spool.acquire() == 5
     harness.spool.release(5)
 
-    harness.fan_out.finish("b")
+    harness.finish("b")
 
     assert {harness.spool.acquire() for _ in range(6)} == {*range(6)}
 
@@ -221,7 +225,7 @@ def test_a_lane_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
     harness.open("b")
     with ThreadPoolExecutor(1) as executor:
         fast = executor.submit(harness.read, "a")
-        harness.fan_out.finish("b")
+        harness.finish("b")
 
         assert fast.result(WAIT) == CONTENT
     harness.close()
@@ -366,7 +370,7 @@ class TestAnyOrder:
             if is_released:
                 harness.release(lane)
         for lane in "abc":
-            harness.fan_out.finish(lane)
+            harness.finish(lane)
         assert harness.source.open_count == 0
         free = [harness.spool.acquire() for _ in range(slots + 1)]
         assert set(free[:slots]) == {*range(slots)}

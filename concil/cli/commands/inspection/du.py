@@ -94,7 +94,7 @@ def _images(
     yield from PlanExpansion(
         plan.rules,
         engine.list_tags,
-        DestinationPrefix(_NO_DESTINATION),
+        (DestinationPrefix(_NO_DESTINATION),),
         platforms,
         list_repositories=engine.list_repositories,
     )

@@ -1,0 +1,1 @@
+"""Blobs that were read from sources, kept for later runs."""
