@@ -26,7 +26,7 @@ WORKERS_VARIABLE = "CONCIL_TEST_WORKERS"
 USER_ENVIRONMENT = (
     *(f"{scheme}_proxy" for scheme in ("http", "https", "ftp", "all", "no")),
     *(f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "FTP", "ALL", "NO")),
-    *(f"CONCIL_{name}" for name in ("CONFIG", "JOBS", "PROGRESS", "RETRY")),
+    *(f"CONCIL_{name}" for name in ("CONFIG", "HTTP_TOKEN", "JOBS", "PROGRESS", "RETRY")),
     *(f"CONCIL_LIMIT_{name}" for name in ("RATE", "REQUESTS")),
     "CURL_CA_BUNDLE",
     "DOCKER_AUTH_CONFIG",

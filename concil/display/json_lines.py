@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from concil.progress.snapshot import ProgressSnapshot
     from concil.progress.totals import ProgressTotals
 
-__all__ = ["_LineDisplay"]
+__all__ = ["_LineDisplay", "event_fields"]
+
+
+def event_fields(event: Event) -> dict[str, object]:
+    """Return the fields of an event in JSON, without its time."""
+    document = dataclasses.asdict(event)
+    if not event.worker:  # empty without a cluster
+        del document["worker"]
+    return document
 
 
 class _LineDisplay:
@@ -41,10 +49,7 @@ class _LineDisplay:
         """Count the event, and write it as a JSON object if the output is JSON."""
         self._count().record_event(event)
         if self._as_json:
-            document = dataclasses.asdict(event)
-            if not event.worker:  # empty without a cluster
-                del document["worker"]
-            self._write_json(document)
+            self._write_json(event_fields(event))
 
     def write(self, line: str, level: str = "") -> None:
         """Write the line; as JSON it is an event of kind "log"."""

@@ -34,6 +34,13 @@ class DestinationTotals:
         count[outcome] += 1
         count["bytes_sent"] += bytes_sent
 
+    def copy(self) -> DestinationTotals:
+        """Return the totals of this moment."""
+        copied = DestinationTotals()
+        copied.counts = {name: count.copy() for name, count in self.counts.items()}
+        copied._has_more = self._has_more
+        return copied
+
     @property
     def are_several(self) -> bool:
         """Whether there are several destinations, and all of them were counted."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from concil.fs.atomic_file import AtomicTextFile
+from concil.progress.change_log import ChangeLog
 from concil.progress.destinations import DestinationTotals
 from concil.progress.events import Event, State
 from concil.report.html.document import TimelineData, build_document
@@ -21,10 +22,20 @@ from concil.report.html.records import (
 )
 from concil.report.html.render import render
 from concil.report.html.sampling import LargestItems, QueueDepth, Throughput
+from concil.runtime.dataclass import dataclass
 from concil.runtime.forking import register_after_fork
 
 MAX_RECORDS = 20_000  # transfers, and images, that are recorded individually
 _MAX_LANES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class LiveChanges:
+    """What has changed in a timeline."""
+
+    document: dict[str, object]  # as `live_document`, with the changed records only
+    removed: list[int]  # numbers of records that are no longer kept
+    version: int  # after these changes
 
 
 class Timeline:
@@ -34,11 +45,12 @@ class Timeline:
     were retried or took longest. Totals and curves include all of them.
     """
 
-    def __init__(self, max_records: int = MAX_RECORDS) -> None:
+    def __init__(self, max_records: int = MAX_RECORDS, *, is_live: bool = False) -> None:
         """Start the clock.
 
         Args:
             max_records: transfers, and images, that are recorded individually.
+            is_live: remember what changes, for `changes_since`.
         """
         self._start_time = datetime.now(UTC)
         self._start_clock = time.monotonic()
@@ -56,7 +68,9 @@ class Timeline:
         self._interruption_count = 0
         self._expected_images = 0
         self._is_interrupted = False
-
+        self._seconds: float | None = None  # that the run took; None: it goes on
+        self._last_number = 0  # of a record
+        self._changes: ChangeLog[Transfer | ImageSpan] | None = ChangeLog() if is_live else None
         register_after_fork(self, Timeline._after_fork)
 
     def _after_fork(self) -> None:
@@ -86,6 +100,17 @@ class Timeline:
         with self._lock:
             self._is_interrupted = True
 
+    def stop(self) -> None:
+        """Stop the clock: the run has ended."""
+        with self._lock:
+            self._seconds = self._elapsed()
+
+    @property
+    def waiting_count(self) -> int:
+        """Number of transfers that wait for a worker."""
+        with self._lock:
+            return self._queue_depth.current
+
     def write_page(self, path: Path | str, *, title: str = "", complete: bool = True) -> None:
         """Write the recorded data as one HTML page.
 
@@ -102,33 +127,77 @@ class Timeline:
         """Return the page as text."""
         return render(self._build_document(title, complete=complete), title or "concil")
 
+    def live_document(self, title: str) -> tuple[dict[str, object], int]:
+        """Return the data of the page while the run goes on, and its version."""
+        with self._lock:
+            transfers = [*self._ended_transfers.items, *self._running_transfers.values()]
+            images = [*self._ended_images.items, *self._running_images.values()]
+            data = self._collect(title, transfers, images, complete=self._seconds is not None)
+            version = 0 if self._changes is None else self._changes.version
+        return build_document(data, numbered=True), version
+
+    def changes_since(self, version: int, limit: int) -> LiveChanges | None:
+        """Return what has changed since a version; None: `live_document` has to be read again.
+
+        Args:
+            limit: at most so many records.
+        """
+        with self._lock:
+            found = None if self._changes is None else self._changes.since(version, limit)
+            if found is None:
+                return None
+            records = [record for _, record in found.records]
+            transfers = [record for record in records if isinstance(record, Transfer)]
+            images = [record for record in records if isinstance(record, ImageSpan)]
+            data = self._collect("", transfers, images, complete=self._seconds is not None)
+        # Without the lock: the threads that copy must not wait. A record that changes meanwhile
+        # has a later version, too.
+        return LiveChanges(build_document(data, numbered=True), found.removed, found.version)
+
     def _build_document(self, title: str, *, complete: bool) -> dict[str, object]:
         with self._lock:
-            data = TimelineData(
-                title=title,
-                start_time=self._start_time,
-                seconds=self._elapsed(),
-                complete=complete,
-                lanes=list(self._lanes),
-                transfers=[*self._ended_transfers.items, *self._running_transfers.values()],
-                images=[*self._ended_images.items, *self._running_images.values()],
-                dropped_counts=(
-                    self._ended_transfers.dropped_count,
-                    self._ended_images.dropped_count,
-                ),
-                counts=dict(self._counts),
-                bytes=dict(self._bytes),
-                destinations=self._destinations,
-                interruption_count=self._interruption_count,
-                expected_images=self._expected_images,
-                throughput=self._throughput,
-                queue_depth=self._queue_depth,
-            )
-            return build_document(data)
+            transfers = [*self._ended_transfers.items, *self._running_transfers.values()]
+            images = [*self._ended_images.items, *self._running_images.values()]
+            return build_document(self._collect(title, transfers, images, complete=complete))
 
     # The methods below require the lock.
 
+    def _collect(
+        self, title: str, transfers: list[Transfer], images: list[ImageSpan], *, complete: bool
+    ) -> TimelineData:
+        return TimelineData(
+            title=title,
+            start_time=self._start_time,
+            seconds=self._elapsed(),
+            complete=complete,
+            lanes=list(self._lanes),
+            transfers=transfers,
+            images=images,
+            dropped_counts=(self._ended_transfers.dropped_count, self._ended_images.dropped_count),
+            counts=dict(self._counts),
+            bytes=dict(self._bytes),
+            destinations=self._destinations.copy(),
+            interruption_count=self._interruption_count,
+            expected_images=self._expected_images,
+            throughput=self._throughput.copy(),
+            queue_depth=self._queue_depth.copy(),
+        )
+
+    def _next_number(self) -> int:
+        self._last_number += 1
+        return self._last_number
+
+    def _touch(self, record: Transfer | ImageSpan) -> None:
+        if self._changes is not None:
+            self._changes.touch(record.number, record)
+
+    def _drop(self, record: Transfer | ImageSpan | None) -> None:
+        if self._changes is not None and record is not None:
+            self._changes.remove(record.number)
+
     def _elapsed(self) -> float:
+        if self._seconds is not None:
+            return self._seconds
         return time.monotonic() - self._start_clock
 
     def _lane_number(self, name: str) -> int:
@@ -147,7 +216,9 @@ class Timeline:
         span = self._running_images.get(key)
         if span is None:
             span = ImageSpan(truncate(event.subject), truncate(event.target))
+            span.number = self._next_number()
             self._running_images[key] = span
+        self._touch(span)
         if self._has_stopped(event):
             span.detail = truncate(event.detail)
             return
@@ -159,7 +230,7 @@ class Timeline:
         span.ended, span.sent, span.detail = now, event.position, truncate(event.detail)
         self._counts["image", event.state] += 1
         self._destinations.add(event.target, event.state, event.position)
-        self._ended_images.add(span, span.weight)
+        self._drop(self._ended_images.add(span, span.weight))
 
     def _record_blob(self, event: Event, now: float) -> None:
         key = (event.subject, event.target)
@@ -168,7 +239,9 @@ class Timeline:
             transfer = Transfer(
                 truncate(event.subject), truncate(event.target), now, last_update=now
             )
+            transfer.number = self._next_number()
             self._running_transfers[key] = transfer
+        self._touch(transfer)
         if event.state is State.WAITING:
             transfer.was_queued, transfer.total = True, event.total
             self._queue_depth.add(now, 1)
@@ -214,7 +287,7 @@ class Timeline:
         transfer.ended, transfer.detail = now, truncate(event.detail)
         self._counts["blob", event.state] += 1
         self._bytes[event.state] += event.total or event.position
-        self._ended_transfers.add(transfer, transfer.weight)
+        self._drop(self._ended_transfers.add(transfer, transfer.weight))
 
 
 def _record_lane_progress(transfer: Transfer, lane: int, now: float) -> None:

@@ -73,6 +73,7 @@ class Connection:
         """Take ownership of ``sock``; its timeout is the idle timeout."""
         self.sock = sock
         self.activity = activity or Activity()
+        self.send_timeout: float | None = None  # seconds for all bytes of one `send`; None: any
         self._buffer = bytearray()
 
     def fill(self) -> bool:
@@ -126,12 +127,25 @@ class Connection:
                 raise TimeoutError("the request line or the headers took too long")
 
     def send(self, piece: bytes | memoryview) -> None:
-        """Send all bytes; the timeout counts from the last byte sent."""
+        """Send all bytes; the timeout of the socket counts from the last byte sent.
+
+        Raises:
+            OSError: the connection broke.
+            TimeoutError: it took longer than `send_timeout`, even if the peer accepted some bytes.
+        """
         view = memoryview(piece)
-        while view:
-            self.activity.begin_wait()
-            view = view[self.sock.send(view) :]
-            self.activity.end_wait()
+        idle_timeout = self.sock.gettimeout()
+        end = None if self.send_timeout is None else time.monotonic() + self.send_timeout
+        try:
+            while view:
+                if end is not None:
+                    self.sock.settimeout(_seconds_until(end))
+                self.activity.begin_wait()
+                view = view[self.sock.send(view) :]
+                self.activity.end_wait()
+        finally:
+            if end is not None:
+                self.sock.settimeout(idle_timeout)
 
     def send_file_range(self, file_range: FileRange) -> int:
         """Send a range of a file; return the bytes sent, fewer if the connection broke."""
@@ -174,6 +188,13 @@ class Connection:
                 break
             sent += count
         return sent
+
+
+def _seconds_until(end: float) -> float:
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the peer accepts the bytes too slowly")
+    return left
 
 
 class Body:

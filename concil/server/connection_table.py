@@ -46,8 +46,13 @@ def network_of(address: str) -> str:
 class ConnectionTable:
     """The connections of a listener. Thread-safe."""
 
-    def __init__(self) -> None:
-        """Create an empty table."""
+    def __init__(self, max_connections: int | None = None) -> None:
+        """Create an empty table.
+
+        Args:
+            max_connections: the limit if there are enough descriptors; None: MAX_CONNECTIONS.
+        """
+        self._max_connections = max_connections
         self._changed = threading.Condition()  # its lock guards the fields below
         self._open: dict[OpenConnection, None] = {}  # in order of acceptance
         self._is_closed = False
@@ -102,8 +107,9 @@ class ConnectionTable:
         """
         with self._changed:
             if not network:
-                limit = _max_connections()
-                reason = ", the limit of open files (ulimit -n)" if limit < MAX_CONNECTIONS else ""
+                limit = connection_limit(self._max_connections)
+                is_few = limit < (self._max_connections or MAX_CONNECTIONS)
+                reason = ", the limit of open files (ulimit -n)" if is_few else ""
                 return f"more than {limit} connections{reason}" if len(self._open) >= limit else ""
             count = sum(connection.network == network for connection in self._open)
             limit = MAX_PER_ADDRESS
@@ -159,6 +165,15 @@ class ConnectionTable:
         # Data that has arrived is read as soon as the thread runs: prefer other connections.
         waiting = (connection for _, connection in ranked if not _has_arrived(connection.sock))
         return next(waiting, ranked[0][1] if ranked else None)
+
+
+def connection_limit(most: int | None = None) -> int:
+    """Return how many connections there may be: `most`, or fewer without descriptors.
+
+    Args:
+        most: None: `MAX_CONNECTIONS`.
+    """
+    return min(most or MAX_CONNECTIONS, _max_connections())
 
 
 def _max_connections() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import field
 from http import HTTPStatus
 
@@ -122,13 +123,11 @@ def write_response(connection: Connection, response: Response, *, head: bool, cl
     """
     length = response.length
     has_no_body = head or response.status in (204, 304)
-    headers = {"Docker-Distribution-Api-Version": "registry/2.0", **response.headers}
+    headers = dict(response.headers)
     if response.status not in (204, 304):
         headers.setdefault("Content-Length", str(length))
     headers["Connection"] = "close" if close else "keep-alive"
-    lines = [f"HTTP/1.1 {response.status} {_reason_phrase(response.status)}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    head_bytes = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+    head_bytes = _encode_head(response.status, headers)
     if has_no_body:
         connection.send(head_bytes)
         return 0
@@ -137,6 +136,21 @@ def write_response(connection: Connection, response: Response, *, head: bool, cl
         return length
     connection.send(head_bytes)
     return connection.send_file_range(response.file_range)
+
+
+def begin_stream(connection: Connection, headers: Mapping[str, str]) -> None:
+    """Send the head of a response whose body ends with the connection.
+
+    Raises:
+        OSError: the connection broke.
+    """
+    connection.send(_encode_head(200, {**headers, "Connection": "close"}))
+
+
+def _encode_head(status: int, headers: Mapping[str, str]) -> bytes:
+    lines = [f"HTTP/1.1 {status} {_reason_phrase(status)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
 
 def _parse_headers(lines: list[str]) -> dict[str, str]:

@@ -36,13 +36,15 @@ class Listener:
     `close` may be called by any thread, more than once.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each has a default or is a part of the server
         self,
         address: tuple[str, int],
         serve: Callable[[Connection], None],
         *,
         idle_timeout: float,
-        ssl_context: ssl.SSLContext | None,
+        ssl_context: ssl.SSLContext | None = None,
+        name: str = "registry",
+        max_connections: int | None = None,
     ) -> None:
         """Bind the address; connections wait until `start`.
 
@@ -51,6 +53,8 @@ class Listener:
             serve: called in a new thread for each connection.
             idle_timeout: seconds without data until a connection is closed.
             ssl_context: enables TLS.
+            name: of the server, for its threads and messages.
+            max_connections: at a time; each has a thread. None: `MAX_CONNECTIONS`.
 
         Raises:
             OSError: the address is in use or not local.
@@ -62,17 +66,19 @@ class Listener:
         self._idle_timeout = idle_timeout
         self._ssl_context = ssl_context
         self._wakeup_writer, self._wakeup_reader = socket.socketpair()
-        self._connections = ConnectionTable()
+        self._name = name
+        self._max_connections = max_connections
+        self._connections = ConnectionTable(max_connections)
         self._warned = -_QUIET  # monotonic seconds of the last warning
         self._last_accept_error = ""  # not to be logged again
-        self._thread = threading.Thread(target=self._accept_loop, name="registry", daemon=True)
+        self._thread = threading.Thread(target=self._accept_loop, name=name, daemon=True)
         for sock in (self._socket, self._wakeup_writer, self._wakeup_reader):
             close_socket_in_child(sock)
         register_after_fork(self, Listener.after_fork)
 
     def after_fork(self) -> None:
         """Leave all connections to the parent process: a forked child serves none."""
-        self._connections = ConnectionTable()
+        self._connections = ConnectionTable(self._max_connections)
         self._connections.close()
 
     def start(self) -> None:
@@ -82,7 +88,7 @@ class Listener:
             OSError: no thread can be started.
         """
         if not start_thread(
-            self._thread, "the registry cannot accept connections", is_required=True
+            self._thread, f"the {self._name} cannot accept connections", is_required=True
         ):
             self.close()
             raise OSError(errno.EAGAIN, f"cannot start a thread; {THREADS_REMEDY}")
@@ -133,7 +139,7 @@ class Listener:
         for attempt in range(_TRIES):
             connection = OpenConnection(sock, network)
             thread = threading.Thread(
-                target=self._run_connection, args=(connection,), name="registry-client"
+                target=self._run_connection, args=(connection,), name=f"{self._name}-client"
             )
             thread.daemon = True
             connection.thread = thread

@@ -168,7 +168,8 @@ class EmbeddedRegistry:
             try:
                 request = read_request(connection)
             except ErrorResponse as refusal:
-                write_response(connection, Response.from_error(refusal), head=False, close=True)
+                reply = _with_version(Response.from_error(refusal))
+                write_response(connection, reply, head=False, close=True)
                 return
             if request is None or not self._handle_request(service, connection, request):
                 return
@@ -194,7 +195,7 @@ class EmbeddedRegistry:
         exchange.sent = 0 if head else reply.length
         self._record_exchange(exchange, request)
         try:
-            sent = write_response(connection, reply, head=head, close=close)
+            sent = write_response(connection, _with_version(reply), head=head, close=close)
         except OSError:
             sent, close = 0, True
         finally:
@@ -224,6 +225,12 @@ class EmbeddedRegistry:
         )
         if self.on_request is not None:
             self.on_request(exchange)
+
+
+def _with_version(response: Response) -> Response:
+    """Add the header by which old clients recognize a registry."""
+    response.headers = {"Docker-Distribution-Api-Version": "registry/2.0", **response.headers}
+    return response
 
 
 def _shutdown_write(connection: Connection) -> None:

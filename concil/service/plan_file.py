@@ -29,6 +29,7 @@ class PlanFile:
         self._path = path
         self._check = check
         self._signature = self._stat()
+        self.problem = ""  # why the file cannot be used as it is now
         self.plan = self._load()
 
     def reload(self, *, is_forced: bool = False) -> bool:
@@ -43,10 +44,12 @@ class PlanFile:
         try:
             plan = self._load()
         except ConcilError as error:
+            self.problem = str(error)
             logger.error(  # noqa: TRY400 - one line
                 "the plan cannot be used, and the last good one goes on: %s", error
             )
             return False
+        self.problem = ""
         if plan == self.plan:
             return False
         self.plan = plan

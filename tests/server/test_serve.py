@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from concil.cli.commands import serve
+from concil.cli.options.listen_address import parse_listen_address
 from concil.cli.parsers.serve import declare
 from concil.errors import ConcilError
 from tests.server.client import Client
@@ -111,7 +112,7 @@ def test_a_directory_that_is_missing_is_made(tmp_path: Path) -> None:
     ],
 )
 def test_addresses_are_read(text: str, address: tuple[str, int]) -> None:
-    assert serve.parse_listen_address(text) == address
+    assert parse_listen_address(text) == address
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,10 @@ def test_a_plan_that_cannot_be_used_is_said_once_and_the_last_one_stays(
 
     assert sources(file) == ["r.example/a:1"]
     assert caplog.text.count("the last good one goes on") == 1
+    assert file.problem
+    path.write_text(GOOD)
+    assert not file.reload()
+    assert not file.problem
     path.write_text(BETTER)
     assert file.reload()
 

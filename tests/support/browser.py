@@ -110,7 +110,11 @@ class Browser:
 
     def open(self, page: Path) -> None:
         """Load a page from disk and wait until it has run its scripts."""
-        self._post("/url", {"url": page.absolute().as_uri()})
+        self.open_url(page.absolute().as_uri())
+
+    def open_url(self, url: str) -> None:
+        """Load a page and wait until it has run its scripts."""
+        self._post("/url", {"url": url})
 
     def run(self, script: str, *arguments: object) -> Answer:
         """Run the body of a function in the page; return what it returns."""

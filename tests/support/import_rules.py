@@ -24,7 +24,7 @@ LAYERS = (
     ("plan",),
     ("engine",),
     ("dockerhub", "report", "display", "server", "service"),
-    ("cluster",),
+    ("cluster", "web"),
     ("cli",),
     ("__main__",),
 )

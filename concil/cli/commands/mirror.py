@@ -24,6 +24,7 @@ from concil.cli.output.errors import (
     single_line,
 )
 from concil.cli.output.failed_images import failure_lines, listing_failure_lines, retry_hint
+from concil.cli.output.mirror_page import observe_single_run
 from concil.cli.output.notes import print_notes
 from concil.cli.output.preview import (
     PruneTotals,
@@ -36,7 +37,7 @@ from concil.cli.output.summaries import destination_lines, mirror_exit_code, sum
 from concil.cli.plan_arguments import check_plan, parse_destinations
 from concil.engine.engine import Engine
 from concil.engine.processes.process_settings import check_destination, count_processes
-from concil.errors import UsageError
+from concil.errors import ConcilError, UsageError
 from concil.oci.address import DOCKER_ARCHIVE, LayoutAddress, parse_address
 from concil.plan import loader
 from concil.plan.expand import ListTags, PlanExpansion
@@ -59,7 +60,14 @@ def run(command: CommandContext) -> int:
         )
     settings.may_overwrite(arguments)  # refuses contradictions before anything is read
     parse_destinations(arguments)
-    return run_once(command, loader.load_plan(arguments.plan))
+    plan = loader.load_plan(arguments.plan)
+    with observe_single_run(command) as (observed, page):
+        return run_once(
+            observed,
+            plan,
+            on_outcome=page.record_outcome,
+            on_failed_listing=page.record_failed_listing,
+        )
 
 
 def run_once(
@@ -67,12 +75,14 @@ def run_once(
     plan: ParsedPlan,
     failed: FailedImages | None = None,
     on_outcome: Callable[[Outcome], object] | None = None,
+    on_failed_listing: Callable[[str, ConcilError], object] | None = None,
 ) -> int:
     """Mirror the images of a plan; failures are printed at the end.
 
     Args:
         failed: only these images of the plan; None: all, or those of ``--retry-failed``.
         on_outcome: called with each outcome.
+        on_failed_listing: called with each repository or registry that could not be listed.
     """
     arguments = command.arguments
     began = time.monotonic()
@@ -111,6 +121,7 @@ def run_once(
         elif arguments.dask is not None:
             mirror = stack.enter_context(connect_cluster(command, endpoints, timeline)).mirror
         report = _mirror(command, mirror, expansion, reports, on_outcome)
+        _pass_failed_listings(expansion, on_failed_listing)
         pruned = _prune(command, engine, expansion, reports)
     command.display.close()
     _print_end(command, report, expansion, probes, reports, pruned, time.monotonic() - began)
@@ -118,6 +129,14 @@ def run_once(
     if code == DONE and pruned.errors:
         return PARTIAL_FAILURE
     return FAILED if code == DONE and reports.errors else code
+
+
+def _pass_failed_listings(
+    expansion: PlanExpansion, on_failed_listing: Callable[[str, ConcilError], object] | None
+) -> None:
+    if on_failed_listing is not None:
+        for rule, error in expansion.failures:
+            on_failed_listing(rule.source, error)
 
 
 def _print_end(  # noqa: PLR0913, PLR0917 - what a run leaves

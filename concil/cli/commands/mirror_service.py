@@ -19,6 +19,7 @@ from concil.cli.execution import progress_mode
 from concil.cli.options import settings
 from concil.cli.output import logs
 from concil.cli.output.errors import DONE, describe_error
+from concil.cli.output.mirror_page import MirrorPage, open_page
 from concil.cli.plan_arguments import check_plan, destination_arguments
 from concil.display.display import open_display
 from concil.errors import Cancelled, ConcilError, UsageError
@@ -29,6 +30,7 @@ from concil.service.plan_file import PlanFile
 from concil.service.retry_queue import FailedImageQueue
 from concil.service.run_lock import plan_lock
 from concil.service.run_times import Schedule, create_schedule
+from concil.service.service_status import RunKind, RunResult
 from concil.transfer.journal import Journal
 from concil.transfer.mirror.report import Outcome
 
@@ -45,7 +47,8 @@ def run(command: CommandContext) -> int:
     schedule = create_schedule(arguments.every, arguments.cron, arguments.jitter)
     plan_file = PlanFile(arguments.plan, functools.partial(_check_rules, arguments))
     service = _Service(command, schedule, plan_file)
-    service.run()
+    with open_page(command, service.request_run) as page:
+        service.run(page)
     command.print_message(f"concil: stopped after {count_of(service.run_count, 'run')}")
     return DONE
 
@@ -60,6 +63,9 @@ class _Service:
         self._failures = FailedImageQueue()
         self._wake = threading.Event()  # set by signals
         self._has_to_reload = False  # SIGHUP was received
+        self._has_to_run = False  # a run was requested
+        self._is_running_plan = False
+        self._page = MirrorPage(None)
         self._current: Shutdown | None = None  # of the run that is under way
         self.run_count = 0
         command.shutdown.grace_period = GRACE_PERIOD
@@ -67,14 +73,23 @@ class _Service:
         command.shutdown.add_callback(self._stop)
         command.shutdown.add_exit_callback(self._run_exit_callbacks)
 
-    def run(self) -> None:
-        """Run until a signal ends the command."""
+    def run(self, page: MirrorPage) -> None:
+        """Run until a signal ends the command.
+
+        Args:
+            page: learns what happens.
+        """
+        self._page = page
         self._schedule.plan_next()
         while self._wait():
-            if self._schedule.seconds_left() <= 0:
+            if self._has_to_run or self._schedule.seconds_left() <= 0:
+                self._has_to_run = False
                 began = time.monotonic()
                 self._schedule.plan_next()
+                page.record_schedule(self._schedule.seconds_left())
+                self._is_running_plan = True
                 self._run_plan(None)
+                self._is_running_plan = False
                 self._announce_next(time.monotonic() - began)
             else:
                 self._run_plan(self._failures.take_due())
@@ -83,12 +98,25 @@ class _Service:
     def _is_stopping(self) -> bool:
         return self._command.shutdown.event.is_set()
 
+    def request_run(self) -> bool:
+        """Let a run of the whole plan begin now, or after a retry; thread-safe.
+
+        Returns:
+            False if one goes on, or the service ends.
+        """
+        if self._is_running_plan or self._is_stopping:
+            return False
+        self._has_to_run = True
+        self._wake.set()
+        return True
+
     def _hang_up(self) -> None:
         self._has_to_reload = True
         self._wake.set()
 
     def _stop(self) -> None:
         self._wake.set()
+        self._page.stop()
         if self._current is not None:
             self._current.request()
 
@@ -102,36 +130,47 @@ class _Service:
             self._wake.clear()
             is_forced, self._has_to_reload = self._has_to_reload, False
             self._plan_file.reload(is_forced=is_forced)
+            self._page.record_plan_problem(self._plan_file.problem)
             retry = self._failures.seconds_left()
             left = self._schedule.seconds_left()
+            self._page.record_turn(left, retry)
             left = left if retry is None else min(left, retry)
-            if left <= 0:
+            if left <= 0 or self._has_to_run:
                 return True
             self._wake.wait(min(left, _POLL_INTERVAL))
         return False
 
     def _run_plan(self, failed: FailedImages | None) -> None:
         """Mirror the plan, or images of it that failed; an error does not end the service."""
+        kind = RunKind.PLAN if failed is None else RunKind.RETRY
         with contextlib.ExitStack() as stack:
             if not self._lock_plan(stack):
+                self._page.leave_out_run(kind)
                 return
+            self._page.begin_run(kind)
+            result, detail = RunResult.FAILED, ""
+            stack.callback(lambda: self._page.end_run(result, detail))
             round_command = self._create_round(failed, stack)
             outcomes: list[Outcome] = []
             has_ended = False
 
             def note(outcome: Outcome) -> None:
+                self._page.record_outcome(outcome)
                 if outcome.error is not None or failed is not None:
                     outcomes.append(outcome)
 
             try:
-                mirror.run_once(round_command, self._plan_file.plan, failed, note)
-                has_ended = True
+                plan, page = self._plan_file.plan, self._page
+                mirror.run_once(round_command, plan, failed, note, page.record_failed_listing)
+                has_ended, result = True, RunResult.DONE
             except Cancelled:
                 if not self._is_stopping:
                     raise
+                result = RunResult.INTERRUPTED
             except ConcilError as error:
+                detail = describe_error(error)
                 round_command.display.close()
-                round_command.display.write(f"concil: {describe_error(error)}", "error")
+                round_command.display.write(f"concil: {detail}", "error")
             self._failures.record(
                 outcomes,
                 is_complete=has_ended and failed is None,
@@ -165,7 +204,7 @@ class _Service:
         arguments = argparse.Namespace(**vars(self._command.arguments))
         if failed is not None:
             arguments.report = []  # those of the last run of the whole plan stay
-        display = open_display(progress_mode(arguments), sys.stderr)
+        display = self._page.observe(open_display(progress_mode(arguments), sys.stderr))
         stack.callback(display.close)
         stack.enter_context(
             logs.log_to_display(display, verbose=arguments.verbose, quiet=arguments.quiet)

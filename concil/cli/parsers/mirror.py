@@ -69,6 +69,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     _add_prune_options(parser)
     _add_schedule_options(parser)
+    _add_page_options(parser)
     spool_options.add_options(parser)
     common.add_platform(parser, "copy only these platforms of each index")
     referrers.add_options(parser)
@@ -115,6 +116,29 @@ def _add_schedule_options(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="delay each run by a random time of at most TIME (default: a tenth of the interval, "
         "at most 1m)",
+    )
+
+
+def _add_page_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the live page."""
+    group = parser.add_argument_group("live page")
+    group.add_argument(
+        "--http",
+        metavar="HOST:PORT",
+        help="serve a page that shows what the mirror does, for example at 127.0.0.1:8080; port 0 "
+        "chooses a free port",
+    )
+    tokens = group.add_mutually_exclusive_group()
+    tokens.add_argument(
+        "--http-token-file",
+        metavar="FILE",
+        help="requests need the token in FILE, which an address other than loopback requires",
+    )
+    tokens.add_argument(
+        "--http-token",
+        metavar="TOKEN",
+        help="the token itself, which other users can read in the list of processes; "
+        "CONCIL_HTTP_TOKEN is safer",
     )
 
 

@@ -49,10 +49,14 @@ class _StringTable:
         return self._indexes[text]
 
 
-def build_document(data: TimelineData) -> dict[str, object]:
-    """Return the data of the page; times are in milliseconds since the start of the run."""
+def build_document(data: TimelineData, *, numbered: bool = False) -> dict[str, object]:
+    """Return the data of the page; times are in milliseconds since the start of the run.
+
+    Args:
+        numbered: with the numbers of the records, by which later changes refer to them.
+    """
     strings = _StringTable()
-    return {
+    document: dict[str, object] = {
         "concil": __version__,
         "title": data.title,
         "started": data.start_time.isoformat(timespec="seconds"),
@@ -72,6 +76,10 @@ def build_document(data: TimelineData) -> dict[str, object]:
         "images": _image_columns(data.images, strings),
         "strings": strings.strings,  # filled by the columns above
     }
+    if numbered:
+        document["transferNumbers"] = [transfer.number for transfer in data.transfers]
+        document["imageNumbers"] = [image.number for image in data.images]
+    return document
 
 
 def _build_totals(data: TimelineData) -> dict[str, object]:
@@ -131,7 +139,8 @@ def _transfer_columns(transfers: Sequence[Transfer], strings: _StringTable) -> d
             if transfer.interruptions
         },
         "helpers": {
-            n: [[lane, _ms(first), _ms(last)] for lane, (first, last) in transfer.helpers.items()]
+            # A copy: the run may go on meanwhile.
+            n: [[lane, _ms(at), _ms(to)] for lane, (at, to) in list(transfer.helpers.items())]
             for n, transfer in enumerate(transfers)
             if transfer.helpers
         },

@@ -1,11 +1,11 @@
 // The text of the page: totals, failures, details, tables, search and legend.
 
-const totals = report.totals;
 const total = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
 
 // ---- the head ----
 
 function head() {
+  const { totals } = report;
   const started = new Date(report.started).toISOString().replace("T", " ").slice(0, 19);
   $("title").textContent = plain(report.title || "concil");
   $("when").textContent = `${started} UTC, ${duration(report.milliseconds)}, ${plain(`concil ${report.concil}`)}`;
@@ -18,6 +18,7 @@ function head() {
 }
 
 function headTotals() {
+  const { totals } = report;
   const { images: image, blobs, bytes } = totals;
   const moved = report.throughput.bytes.reduce((a, b) => a + b, 0);
   const ended = total(image);
@@ -33,7 +34,7 @@ function headTotals() {
     ["Retries", count(totals.interruptions), totals.interruptions ? "after an interruption" : ""],
     ["Mean throughput", `${size((moved * 1000) / RUN)}/s`, `${size(moved)} transferred`],
   ];
-  $("totals").append(...facts.map(([name, value, small, bad]) => {
+  $("totals").replaceChildren(...facts.map(([name, value, small, bad]) => {
     const box = make("div", bad ? "bad" : "");
     const text = make("dd", "", value);
     if (small) text.append(make("small", "", small));
@@ -49,7 +50,7 @@ const MOST_LISTED = 100;
 function failures() {
   const bad = [...images, ...transfers].filter((record) => record.kind === "failed");
   $("failures").hidden = bad.length === 0;
-  $("failed").append(...bad.slice(0, MOST_LISTED).map((record) => {
+  $("failed").replaceChildren(...bad.slice(0, MOST_LISTED).map((record) => {
     const item = make("li");
     const isImage = "source" in record;
     const name = isImage ? record.source : `blob ${record.short}`;
@@ -63,8 +64,9 @@ function failures() {
 }
 
 function destinations() {
+  const { totals } = report;
   $("destinations").hidden = totals.destinations.length === 0;
-  $("destination-list").append(...totals.destinations.map((place) => {
+  $("destination-list").replaceChildren(...totals.destinations.map((place) => {
     const item = make("li", place.failed ? "bad" : "");
     const facts = [`${count(place.done)} copied`, `${count(place.present)} up to date`,
       `${count(place.failed)} failed`, `${size(place.bytes)} sent`];
@@ -75,7 +77,7 @@ function destinations() {
 
 function slowest() {
   const slow = transfers.filter((transfer) => transfer.took !== null).sort((a, b) => b.took - a.took).slice(0, 10);
-  $("slowest").append(...slow.map((transfer) => {
+  $("slowest").replaceChildren(...slow.map((transfer) => {
     const item = make("li");
     const button = make("button");
     const track = make("span", "track wide");
@@ -190,6 +192,7 @@ function swatch(kind) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const shapes = {
     done: "M1 4h14v8h-14z",
+    running: "M1 4h8v8h-8zM10 4l5 4l-5 4z",
     mounted: "M8 2l6 6l-6 6l-6 -6z",
     present: "M7 2h2v12h-2z",
     failed: "M3 1l5 5l5 -5l2 2l-5 5l5 5l-2 2l-5 -5l-5 5l-2 -2l5 -5l-5 -5z",
@@ -210,14 +213,18 @@ function swatch(kind) {
 
 function legend() {
   const counts = { retried: transfers.filter((record) => record.retries).length };
-  for (const record of [...transfers, ...images]) counts[record.kind] = (counts[record.kind] ?? 0) + 1;
+  for (const record of lists.flat()) counts[record.kind] = (counts[record.kind] ?? 0) + 1;
   const names = { ...Object.fromEntries(Object.keys(KINDS).map((kind) => [kind, KINDS[kind].one])), retried: "retried" };
   const kinds = Object.keys(names).filter((kind) => counts[kind]);
-  $("legend").append(...kinds.map((kind) => {
+  // Nobody could release a button that is gone.
+  for (const kind of wanted.kinds) if (!kinds.includes(kind)) wanted.kinds.delete(kind);
+  const before = [...$("legend").children].map((button) => button.dataset.kind);
+  if (before.join() === kinds.join()) return;
+  $("legend").replaceChildren(...kinds.map((kind) => {
     const button = make("button");
     button.type = "button";
     button.dataset.kind = kind;
-    button.setAttribute("aria-pressed", "false");
+    button.setAttribute("aria-pressed", String(wanted.kinds.has(kind)));
     button.append(swatch(kind), make("span", "", names[kind]));
     button.addEventListener("click", () => {
       if (!wanted.kinds.delete(kind)) wanted.kinds.add(kind);
@@ -234,6 +241,10 @@ function refilter() {
   transferTable.refresh();
   imageTable.refresh();
   timeline.redraw();
+  counts();
+}
+
+function counts() {
   const of = (part, whole) => (part === whole ? count(whole) : `${count(part)} of ${count(whole)}`);
   $("image-count").textContent = of(imageTable.length, images.length);
   $("transfer-count").textContent = of(transferTable.length, transfers.length);
@@ -255,6 +266,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 function footer() {
+  const { totals } = report;
   const notes = [];
   const omitted = (n, noun) => `${several(n, noun)} of this run ${n === 1 ? "is" : "are"} not listed: the tables keep those that failed, were retried or took longest. Totals and throughput include all.`;
   if (totals.droppedTransfers) notes.push(omitted(totals.droppedTransfers, "transfer"));
@@ -263,15 +275,5 @@ function footer() {
   $("footer").textContent = notes.join(" ");
 }
 
-head();
-headTotals();
-failures();
-destinations();
-legend();
-slowest();
-refilter();
-footer();
-timeline.recolour();
-timeline.draw();
 new ResizeObserver(() => timeline.redraw()).observe($("stage"));
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => timeline.recolour());

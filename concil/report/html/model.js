@@ -1,7 +1,7 @@
 // Transfers and images as objects, made from the columns of the report, and the search over them.
 
-const report = JSON.parse($("data").textContent);
-const RUN = Math.max(1, report.milliseconds);
+let report = JSON.parse($("data").textContent);
+let RUN = Math.max(1, report.milliseconds);
 
 // How a transfer (`one`) or an image ended, in words.
 const KINDS = {
@@ -9,18 +9,21 @@ const KINDS = {
   mounted: { one: "mounted", image: "mounted" },
   present: { one: "already present", image: "up to date" },
   failed: { one: "failed", image: "failed" },
+  running: { one: "running", image: "running" },
   unfinished: { one: "unfinished", image: "unfinished" },
   waiting: { one: "not started", image: "not started" },
 };
 
 function kindOf(state) {
-  return state in KINDS ? state : "unfinished";
+  if (state in KINDS) return state;
+  return report.isRunning ? "running" : "unfinished";
 }
 
-const lanes = report.lanes.map((name) => plain(name.replace("worker-", "worker ")));
+const readLanes = (names) => names.map((name) => plain(name.replace("worker-", "worker ")));
+let lanes = readLanes(report.lanes);
 
-function readTransfers(columns) {
-  const text = (n) => plain(report.strings[n]);
+function readTransfers(columns, strings) {
+  const text = (n) => plain(strings[n]);
   return columns.digest.map((digest, n) => {
     const [queued, started, ended] = [columns.queued[n], columns.started[n], columns.ended[n]];
     // Of a blob that was already present only the end is known.
@@ -28,7 +31,7 @@ function readTransfers(columns) {
     const end = ended ?? RUN;
     const kind = kindOf(columns.state[n]);
     return {
-      n, kind, queued, started, begin, end,
+      n, kind, queued, started, ended, begin, end,
       digest: plain(digest),
       short: shortDigest(digest),
       target: text(columns.target[n]),
@@ -41,7 +44,7 @@ function readTransfers(columns) {
       took: started === null ? null : end - started,
       retries: columns.retries[n],
       interruptions: (columns.interruptions[n] ?? []).map(([lane, at, until, detail]) => (
-        { lane, at, until: until ?? end, detail: text(detail) }
+        { lane, at, until: until ?? end, isOpen: until === null, detail: text(detail) }
       )),
       helpers: (columns.helpers[n] ?? []).map(([lane, from, to]) => ({ lane, from, to })),
       detail: n in columns.detail ? text(columns.detail[n]) : "",
@@ -49,25 +52,28 @@ function readTransfers(columns) {
   });
 }
 
-function readImages(columns) {
+function readImages(columns, strings) {
   return columns.source.map((source, n) => {
     const [started, ended] = [columns.started[n], columns.ended[n]];
     return {
       n,
       kind: kindOf(columns.state[n]),
+      started,
+      isEnded: ended !== null,
       source: plain(source),
       target: plain(columns.target[n]),
       sent: columns.sent[n],
       ended: ended ?? RUN,
       took: started === null ? null : (ended ?? RUN) - started,
-      detail: n in columns.detail ? plain(report.strings[columns.detail[n]]) : "",
+      detail: n in columns.detail ? plain(strings[columns.detail[n]]) : "",
       retries: 0,
     };
   });
 }
 
-const transfers = readTransfers(report.transfers);
-const images = readImages(report.images);
+const transfers = readTransfers(report.transfers, report.strings);
+const images = readImages(report.images, report.strings);
+const lists = [transfers, images]; // what the buttons of the legend select from
 
 function rateOf(transfer) {
   const moved = transfer.kind === "done" ? transfer.total - transfer.resumeOffset : transfer.position - transfer.resumeOffset;

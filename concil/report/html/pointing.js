@@ -1,13 +1,13 @@
 // Navigation in the timeline: zoom, pan, hover and select, by pointer, touch and keyboard.
 
 const pointing = (() => {
-  const { canvas, tip, rows, TOP, STRIP, rowHeight, rowOf } = timeline;
-  const CLOSEST = Math.min(RUN, 5); // milliseconds across the whole width
+  const { canvas, tip, STRIP } = timeline;
+  const closest = () => Math.min(RUN, 5); // milliseconds across the whole width
   const fingers = new Map(); // positions of the pointers that are down
   let drag = null;
 
   function show(from, to) {
-    const span = Math.min(RUN, Math.max(CLOSEST, to - from));
+    const span = Math.min(RUN, Math.max(closest(), to - from));
     const middle = (from + to) / 2;
     const left = Math.min(Math.max(0, middle - span / 2), RUN - span);
     timeline.view = { from: left, to: left + span };
@@ -16,7 +16,7 @@ const pointing = (() => {
   function zoom(factor, at) {
     const { from, to } = timeline.view;
     const centre = at ?? (from + to) / 2;
-    const span = Math.min(RUN, Math.max(CLOSEST, (to - from) * factor));
+    const span = Math.min(RUN, Math.max(closest(), (to - from) * factor));
     const left = centre - ((centre - from) / (to - from)) * span;
     show(left, left + span);
   }
@@ -33,8 +33,8 @@ const pointing = (() => {
 
   // The transfer at a position or within a few pixels of it; only those that match a filter.
   function under({ x, y }) {
-    const row = rows[Math.floor((y - TOP) / rowHeight)];
-    if (y < TOP || !row) return null;
+    const row = timeline.rows[Math.floor((y - timeline.TOP) / timeline.rowHeight)];
+    if (y < timeline.TOP || !row) return null;
     let best = null;
     let nearest = 7;
     for (const transfer of row) {
@@ -109,7 +109,7 @@ const pointing = (() => {
   canvas.addEventListener("pointermove", (event) => {
     const at = place(event);
     if (!fingers.has(event.pointerId)) {
-      if (at.y < TOP) hintCurves(at);
+      if (at.y < timeline.TOP) hintCurves(at);
       else hint(under(at), at);
       return;
     }
@@ -163,23 +163,22 @@ const pointing = (() => {
 
   // ---- keys ----
 
-  const all = transfers.filter((transfer) => transfer.lane >= 0 && transfer.begin !== null);
-
   // The next transfer in a direction: in its row, or at about the same time in another row.
   function neighbour(key) {
     const open = (transfer) => !filtered() || matches(transfer);
     const now = timeline.chosen;
     if (!now || now.lane < 0) {
       const inside = ({ begin }) => begin >= timeline.view.from && begin <= timeline.view.to;
-      return rows.flat().find((transfer) => open(transfer) && inside(transfer)) ?? all.find(open);
+      return timeline.rows.flat().find((transfer) => open(transfer) && inside(transfer))
+        ?? transfers.find((transfer) => transfer.lane >= 0 && transfer.begin !== null && open(transfer));
     }
     if (key === "ArrowLeft" || key === "ArrowRight") {
-      const row = rows[rowOf[now.lane]].filter((transfer) => transfer === now || open(transfer));
+      const row = timeline.rows[timeline.rowOf[now.lane]].filter((transfer) => transfer === now || open(transfer));
       return row[row.indexOf(now) + (key === "ArrowRight" ? 1 : -1)];
     }
     const step = key === "ArrowDown" ? 1 : -1;
-    for (let n = rowOf[now.lane] + step; rows[n]; n += step) {
-      const near = rows[n].filter(open);
+    for (let n = timeline.rowOf[now.lane] + step; timeline.rows[n]; n += step) {
+      const near = timeline.rows[n].filter(open);
       if (near.length) {
         return near.reduce((a, b) => (
           Math.abs(b.begin - now.begin) < Math.abs(a.begin - now.begin) ? b : a

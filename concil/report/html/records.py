@@ -41,6 +41,7 @@ class Transfer:
     interruptions: list[Interruption] = field(default_factory=list)
     helpers: dict[int, tuple[float, float]] = field(default_factory=dict)  # other workers: from, to
     detail: str = ""
+    number: int = 0  # of the record in its timeline
 
     @property
     def weight(self) -> float:
@@ -65,6 +66,7 @@ class ImageSpan:
     ended: float | None = None
     sent: int = 0  # bytes
     detail: str = ""
+    number: int = 0  # of the record in its timeline
 
     @property
     def weight(self) -> float:

@@ -6,9 +6,12 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
+from concil.runtime.dataclass import dataclass
+
+_PACKAGE = "concil.report.html"
 # In this order: later scripts use definitions of earlier ones.
 SCRIPTS = (
     "format.js",
@@ -19,6 +22,18 @@ SCRIPTS = (
     "table.js",
     "main.js",
 )
+_START = "start.js"
+
+
+@dataclass(frozen=True, slots=True)
+class PageParts:
+    """What a page is made of, as text."""
+
+    template: str
+    style: str
+    scripts: Sequence[str]
+    # Further directives of the policy, for what the page may do.
+    permissions: str = "form-action 'none'"
 
 
 def render(document: Mapping[str, object], title: str) -> str:
@@ -27,11 +42,24 @@ def render(document: Mapping[str, object], title: str) -> str:
     Its content security policy allows only its own scripts and styles, by their hashes, and
     no requests: text of a registry that escaped from the data would do nothing.
     """
-    style = _read_resource("page.css")
-    script = '"use strict";\n(() => {\n' + "\n".join(map(_read_resource, SCRIPTS)) + "\n})();\n"
+    parts = PageParts(read_resource("page.html"), read_resource("page.css"), read_scripts(_START))
+    return render_parts(parts, document, title)[0]
+
+
+def read_scripts(*others: str) -> list[str]:
+    """Return the scripts that show a run, and others of this package."""
+    return [read_resource(name) for name in (*SCRIPTS, *others)]
+
+
+def render_parts(
+    page_parts: PageParts, document: Mapping[str, object], title: str
+) -> tuple[str, str]:
+    """Return a page, and its content security policy."""
+    style = page_parts.style
+    script = '"use strict";\n(() => {\n' + "\n".join(page_parts.scripts) + "\n})();\n"
     policy = (
         f"default-src 'none'; script-src {_csp_hash(script)}; style-src {_csp_hash(style)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
+        f"img-src data:; base-uri 'none'; {page_parts.permissions}"
     )
     parts = {
         "POLICY": policy,
@@ -41,13 +69,12 @@ def render(document: Mapping[str, object], title: str) -> str:
         "DATA": embed_json(document),
         "SCRIPT": script,
     }
-    page = _read_resource("page.html")
-    rendered, *sections = page.split("{{")
+    rendered, *sections = page_parts.template.split("{{")
     # In one pass, so that a placeholder inside a part is not replaced.
     for section in sections:
         name, _, text = section.partition("}}")
         rendered += parts[name] + text
-    return rendered
+    return rendered, policy
 
 
 def embed_json(document: Mapping[str, object]) -> str:
@@ -60,8 +87,9 @@ def embed_json(document: Mapping[str, object]) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _read_resource(name: str) -> str:
-    return (resources.files("concil.report.html") / name).read_text(encoding="utf-8")
+def read_resource(name: str, package: str = _PACKAGE) -> str:
+    """Return a text file of a package."""
+    return (resources.files(package) / name).read_text(encoding="utf-8")
 
 
 def _csp_hash(content: str) -> str:

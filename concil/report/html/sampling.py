@@ -19,14 +19,14 @@ class LargestItems(Generic[Item]):
         self._heap: list[tuple[float, int, Item]] = []
         self.total_count = 0
 
-    def add(self, item: Item, weight: float) -> None:
-        """Add an item, and drop the lightest one if there are too many."""
+    def add(self, item: Item, weight: float) -> Item | None:
+        """Add an item; return the lightest one, which is dropped, if there are too many."""
         self.total_count += 1
         entry = (weight, -self.total_count, item)  # unique, so that items are never compared
         if len(self._heap) < self._limit:
             heapq.heappush(self._heap, entry)
-        else:
-            heapq.heappushpop(self._heap, entry)
+            return None
+        return heapq.heappushpop(self._heap, entry)[2]
 
     @property
     def dropped_count(self) -> int:
@@ -46,6 +46,12 @@ class Throughput:
         """Start with no bytes."""
         self.bucket_width = _INITIAL_WIDTH  # seconds
         self.buckets: list[float] = []  # bytes
+
+    def copy(self) -> Throughput:
+        """Return a copy, which does not change."""
+        other = Throughput()
+        other.bucket_width, other.buckets = self.bucket_width, list(self.buckets)
+        return other
 
     def add(self, start: float, stop: float, count: int) -> None:
         """Spread bytes evenly over an interval.
@@ -76,6 +82,17 @@ class QueueDepth:
         self.bucket_width = _INITIAL_WIDTH  # seconds
         self.buckets: list[int] = [0]
         self._current = 0
+
+    def copy(self) -> QueueDepth:
+        """Return a copy, which does not change."""
+        other = QueueDepth()
+        other.bucket_width, other.buckets = self.bucket_width, list(self.buckets)
+        return other
+
+    @property
+    def current(self) -> int:
+        """The present count."""
+        return self._current
 
     def add(self, time: float, count: int) -> None:
         """Change the current count.

@@ -1,14 +1,17 @@
 // A table of any length that creates elements for the visible rows only.
 
+// items: an array; after a change of it, `update` shows what is new.
 // columns: {name, of: item => text, by: item => sort key, width, narrow: width on a small screen,
 // wide: hidden on a small screen, number, mono, state: with its symbol, tail: cut off in front}
-function table(parent, { label, items, columns, choose: chosenBy, sort }) {
+function table(parent, { label, items, columns, choose: chosenBy, sort, isShown = matches, none = "None." }) {
   const frame = make("div", "table");
   const names = make("div", "line names");
   const scroll = make("div", "scroll");
   const rows = make("div", "rows");
   const narrow = window.matchMedia("(max-width: 720px)");
+  let ordered = [...items]; // all items, as they were sorted last
   let shown = items;
+  let isStale = false; // out of sight while items changed
   let order = sort;
   let active = 0; // index of the row with keyboard focus
   let chosen = null;
@@ -60,7 +63,25 @@ function table(parent, { label, items, columns, choose: chosenBy, sort }) {
       const difference = typeof p === "string" ? inOrder(p, q) : p - q;
       return (down ? -difference : difference) || a.n - b.n;
     };
-    return items.filter(matches).sort(compare);
+    // What is nearly in order already is sorted in a single pass.
+    const known = new Set(ordered);
+    const present = new Set(items);
+    ordered = [...ordered.filter((item) => present.has(item)), ...items.filter((item) => !known.has(item))];
+    ordered.sort(compare);
+    return ordered.filter(isShown);
+  }
+
+  // Shows changed items where they belong, without moving the view. Does nothing out of sight.
+  function update() {
+    const { top, bottom } = frame.getBoundingClientRect();
+    isStale = bottom < -200 || top > window.innerHeight + 200;
+    if (isStale && shown.length) return;
+    const item = shown[active];
+    shown = sorted();
+    active = Math.max(0, shown.indexOf(item));
+    frame.setAttribute("aria-rowcount", String(shown.length + 1));
+    rows.style.height = `${shown.length * rowHeight()}px`;
+    redraw();
   }
 
   function refresh() {
@@ -90,7 +111,7 @@ function table(parent, { label, items, columns, choose: chosenBy, sort }) {
     drawn = { first, last };
     const focused = rows.contains(document.activeElement);
     const lines = shown.slice(first, last).map((item, n) => lineOf(item, first + n, tall));
-    if (!shown.length) lines.push(make("div", "empty", items.length ? "No matches." : "None."));
+    if (!shown.length) lines.push(make("div", "empty", items.length ? "No matches." : none));
     rows.replaceChildren(...lines);
     if (focused) lineAt(active)?.focus({ preventScroll: true });
   }
@@ -138,6 +159,7 @@ function table(parent, { label, items, columns, choose: chosenBy, sort }) {
   }
 
   scroll.addEventListener("scroll", paint, { passive: true });
+  window.addEventListener("scroll", () => { if (isStale) update(); }, { passive: true });
   narrow.addEventListener("change", refresh);
   rows.addEventListener("click", (event) => {
     const line = event.target.closest(".line");
@@ -156,7 +178,8 @@ function table(parent, { label, items, columns, choose: chosenBy, sort }) {
 
   return {
     refresh,
-    get length() { return shown.length; },
+    update,
+    get length() { return filtered() ? shown.length : items.length; },
     choose(item) {
       chosen = item;
       const place = shown.indexOf(item);

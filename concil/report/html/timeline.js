@@ -7,24 +7,14 @@ const timeline = (() => {
   const STRIP = 74; // height of the throughput curve in pixels
   const QUEUE = 30; // height of the queue curve in pixels
   const AXIS = 20;
-  const queued = report.queueDepth.maximum.some((n) => n > 0);
-  const TOP = STRIP + (queued ? QUEUE : 0) + AXIS;
-  const order = lanes.map((name, n) => n).sort(
-    (a, b) => inOrder(lanes[a], lanes[b]),
-  );
-  const rowOf = [];
-  order.forEach((lane, row) => { rowOf[lane] = row; });
-  const rowHeight = Math.max(9, Math.min(24, Math.floor(520 / Math.max(1, lanes.length))));
-  const height = TOP + Math.max(1, lanes.length) * rowHeight + 6;
-
-  // The transfers of each row by time, and the workers' help with transfers of other rows.
-  const rows = order.map(() => []);
-  const helping = order.map(() => []);
-  for (const transfer of transfers) {
-    if (transfer.lane >= 0 && transfer.begin !== null) rows[rowOf[transfer.lane]].push(transfer);
-    for (const part of transfer.helpers) helping[rowOf[part.lane]].push({ transfer, ...part });
-  }
-  for (const row of rows) row.sort((a, b) => a.begin - b.begin);
+  let queued = false;
+  let TOP = 0;
+  let order = []; // lanes by row
+  let rowOf = []; // rows by lane
+  let rowHeight = 0;
+  let height = 0;
+  let rows = []; // the transfers of each row by time
+  let helping = []; // the workers' help with transfers of other rows
 
   let width = 0; // CSS pixels
   let gutter = 0;
@@ -36,13 +26,31 @@ const timeline = (() => {
   let hatches = {};
   let due = 0;
 
+  function arrange() {
+    queued = report.queueDepth.maximum.some((n) => n > 0);
+    TOP = STRIP + (queued ? QUEUE : 0) + AXIS;
+    order = lanes.map((name, n) => n).sort((a, b) => inOrder(lanes[a], lanes[b]));
+    rowOf = [];
+    order.forEach((lane, row) => { rowOf[lane] = row; });
+    rowHeight = Math.max(9, Math.min(24, Math.floor(520 / Math.max(1, lanes.length))));
+    height = TOP + Math.max(1, lanes.length) * rowHeight + 6;
+    rows = order.map(() => []);
+    helping = order.map(() => []);
+    for (const transfer of transfers) {
+      if (transfer.lane >= 0 && transfer.begin !== null) rows[rowOf[transfer.lane]].push(transfer);
+      for (const part of transfer.helpers) helping[rowOf[part.lane]].push({ transfer, ...part });
+    }
+    for (const row of rows) row.sort((a, b) => a.begin - b.begin);
+  }
+  arrange();
+
   const x = (ms) => gutter + ((ms - view.from) / (view.to - view.from)) * (width - gutter - 8);
   const timeAt = (px) => view.from + ((px - gutter) / (width - gutter - 8)) * (view.to - view.from);
 
   function readColours() {
     const style = getComputedStyle(document.documentElement);
     const names = ["surface", "ink", "muted", "line", "faint", "sent", "helper", "retry", "failed",
-      "mounted", "present", "unfinished", "rate", "rate-fill", "queue", "queue-fill"];
+      "mounted", "present", "running", "unfinished", "rate", "rate-fill", "queue", "queue-fill"];
     colours = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
     colours.done = colours.sent;
     hatches = {
@@ -80,7 +88,8 @@ const timeline = (() => {
     due = 0;
     const ratio = window.devicePixelRatio || 1;
     const wide = canvas.parentElement.clientWidth;
-    if (wide !== width || canvas.width !== Math.round(wide * ratio)) {
+    const isResized = canvas.width !== Math.round(wide * ratio) || canvas.height !== Math.round(height * ratio);
+    if (wide !== width || isResized) {
       width = wide;
       canvas.width = Math.round(wide * ratio);
       canvas.height = Math.round(height * ratio);
@@ -198,7 +207,7 @@ const timeline = (() => {
     pen.beginPath();
     pen.rect(gutter - 5, TOP, width - gutter + 5, height - TOP);
     pen.clip();
-    if (!lanes.length) label("nothing had to be transferred", gutter + 4, TOP + rowHeight / 2);
+    if (!lanes.length) label(report.nothing ?? "nothing had to be transferred", gutter + 4, TOP + rowHeight / 2);
     const some = filtered();
     rows.forEach((row, n) => {
       const y = TOP + n * rowHeight;
@@ -221,7 +230,7 @@ const timeline = (() => {
       pen.fillRect(from, y + pad + tall / 4, Math.max(1, x(part.to) - from), tall / 2);
     }
     // Marks that would cover the same pixels as the previous one are skipped.
-    const taken = { done: -9, mounted: -9, present: -9, failed: -9, unfinished: -9 };
+    const taken = { done: -9, mounted: -9, present: -9, failed: -9, running: -9, unfinished: -9 };
     for (const transfer of row) {
       if (transfer.end < view.from || transfer.begin > view.to || !shown(transfer)) continue;
       const from = x(transfer.begin);
@@ -334,7 +343,19 @@ const timeline = (() => {
   }
 
   return {
-    canvas, tip, rows, order, TOP, STRIP, rowHeight, rowOf, x, timeAt, redraw, draw,
+    canvas, tip, STRIP, x, timeAt, redraw, draw,
+    get rows() { return rows; },
+    get rowOf() { return rowOf; },
+    get rowHeight() { return rowHeight; },
+    get TOP() { return TOP; },
+    // Shows what has changed: of the whole run if that was shown, else at the same time.
+    update(before) {
+      if (view.from <= 0 && view.to >= before) view = { from: 0, to: RUN };
+      else view = { from: Math.min(view.from, RUN), to: Math.min(view.to, RUN) };
+      if (view.to - view.from < 1) view = { from: 0, to: RUN };
+      arrange();
+      redraw();
+    },
     get view() { return view; },
     set view(wanted) { view = wanted; redraw(); },
     get chosen() { return chosen; },

@@ -267,3 +267,31 @@ def test_depth_keeps_the_peaks() -> None:
     assert len(depth.buckets) <= 1024
     assert depth.buckets[-1] >= 1000
     assert depth.buckets == sorted(depth.buckets)
+
+
+def test_a_live_timeline_says_what_has_changed_and_what_it_no_longer_keeps() -> None:
+    timeline = Timeline(2, is_live=True)
+
+    def blob(name: str, state: State, position: int = 0) -> None:
+        timeline(Event("blob", digest(name), HOST, state, position, 1000))
+
+    for name in "ab":
+        blob(name, State.STARTED)
+    document, version = timeline.live_document("")
+    for name in "ab":
+        blob(name, State.DONE, 1000)
+    for name in "cd":
+        blob(name, State.PRESENT, 1000)
+    changes = timeline.changes_since(version, 100)
+
+    assert document["transferNumbers"] == [1, 2]
+    assert changes is not None
+    assert changes.document["transferNumbers"] == [1, 2]
+    assert changes.removed == [4, 3]  # what had to be transferred is kept
+    nothing = timeline.changes_since(changes.version, 100)
+    assert nothing is not None
+    assert (nothing.document["transferNumbers"], nothing.removed) == ([], [])
+    assert not changes.document["complete"]
+    timeline.stop()
+    assert timeline.live_document("")[0]["complete"]
+    assert timeline.changes_since(changes.version + 100, 100) is None  # of another timeline

@@ -1,0 +1,12 @@
+// Shows a run that has ended.
+
+head();
+headTotals();
+failures();
+destinations();
+legend();
+slowest();
+refilter();
+footer();
+timeline.recolour();
+timeline.draw();
