@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from concil.transfer.journal import Journal
     from concil.transfer.mirror.prune import PruneOptions, PruneResult, Removal
     from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
+    from concil.transfer.signatures.verifier import ImageVerifier
+    from concil.trust.policy import TrustPolicy
 
 __version__ = "2.0.0"
 
@@ -76,6 +78,7 @@ __all__ = [
     "ImageDiff",
     "ImageResult",
     "ImageUsage",
+    "ImageVerifier",
     "Journal",
     "LayerArchive",
     "Manifest",
@@ -107,6 +110,7 @@ __all__ = [
     "Timeouts",
     "TransferConfig",
     "TreeNode",
+    "TrustPolicy",
     "VerifiedResponse",
     "load_baseline",
     "parse_docker_url",
@@ -172,6 +176,8 @@ _EXPORTS = {
     "transfer.mirror.report": ("MirrorItem", "MirrorReport", "Outcome"),
     "transfer.mirror.prune": ("PruneResult", "PruneOptions", "Removal"),
     "engine.verified_response": ("VerifiedResponse",),
+    "transfer.signatures.verifier": ("ImageVerifier",),
+    "trust.policy": ("TrustPolicy",),
 }
 _MODULE_BY_NAME = {name: home for home, names in _EXPORTS.items() for name in names}
 

@@ -9,6 +9,7 @@
     |   |-- SizeMismatch
     |   |-- FileChanged                 a local file changed while it was read
     |   `-- InvalidManifest             unreadable, too large, nested too deep
+    |-- UntrustedImage                  no signature of an image satisfies its policy
     |-- NotFound                        a name or digest that does not exist
     |-- AccessDenied                    not authorised
     |   `-- NotTried                    its host has rejected this user already
@@ -80,6 +81,7 @@ __all__ = [
     "StoreError",
     "TLSFailure",
     "Unreachable",
+    "UntrustedImage",
     "UsageError",
     "safe_repr",
 ]
@@ -183,6 +185,10 @@ class FileChanged(ContentError):
 
 class InvalidManifest(ContentError):
     """The manifest cannot be parsed, is too large, or is nested too deep."""
+
+
+class UntrustedImage(ConcilError):
+    """An image has no signature that its policy accepts; it was not copied."""
 
 
 class NotFound(ConcilError):

@@ -27,6 +27,9 @@ from concil.runtime import arguments
 from concil.runtime.cancellation import SupportsIsSet, call_scope
 from concil.runtime.quantities import count_of
 from concil.runtime.redaction import without_user
+from concil.transfer.journal import Journal
+from concil.transfer.signatures.verified_images import VerifiedImages
+from concil.transfer.signatures.verifier import ImageVerifier, SignatureReader
 
 
 class ArtifactMethods:
@@ -117,6 +120,7 @@ class ArtifactMethods:
         output: str | os.PathLike[str] | StreamOpener,
         *,
         platform: str | None = None,
+        verifier: ImageVerifier | None = None,
         cancel: SupportsIsSet | None = None,
     ) -> PulledArtifact:
         """Write the files of an artifact into a directory.
@@ -132,9 +136,12 @@ class ArtifactMethods:
                 title of each file, in order, and returns a binary stream to write it to, or None
                 to leave it out. The stream is not closed. A directory is written as its archive.
             platform: ``os/architecture[/variant]``: pull this artifact of an index.
+            verifier: a `TrustPolicy`, which accepts the artifact, or the index that lists it, by
+                its signatures; None: it is not verified.
             cancel: when set, cancels this call only.
         Raises:
             NotFound: there is no such artifact or platform.
+            UntrustedImage: it has no signature that the verifier accepts; nothing was written.
             ContentError: it has no files, or a title or an archive is unsafe.
             UsageError: something else is in the way of a file.
             Cancelled: the call was cancelled; pull again to resume.
@@ -147,7 +154,7 @@ class ArtifactMethods:
             components.file_blobs, components.transfer_context, components.progress
         )
         with call_scope(cancel):
-            manifest, descriptor = self._read_manifest(reference, platform)
+            manifest, descriptor = self._read_manifest(reference, platform, verifier)
             if manifest.is_index:
                 raise _index_error(address, manifest)
             store = components.image_resolver.open_source(reference)
@@ -237,19 +244,31 @@ class ArtifactMethods:
             archives.commit(strict=True)
         return pushed
 
-    def _read_manifest(self, address: Address, platform: str | None) -> tuple[Manifest, Descriptor]:
-        """Fetch the manifest at an address, or that of one platform, and its descriptor."""
+    def _read_manifest(
+        self, address: Address, platform: str | None, verifier: ImageVerifier | None = None
+    ) -> tuple[Manifest, Descriptor]:
+        """Fetch and verify the manifest at an address, or that of one platform."""
         store: SourceStore = self._components.image_resolver.open_source(address)
         manifest = store.get_manifest(reference_in_store(address))
         image = ImageManifest(address, store, address.digest or manifest.digest, manifest)
         if platform is not None:
-            reader = ImageReader(self._components.image_resolver, self._components.pool)
-            image = reader.select(image, Platform.parse(platform))
+            images = ImageReader(self._components.image_resolver, self._components.pool)
+            image = images.select(image, Platform.parse(platform))
             if manifest.is_index and image.manifest is manifest:
                 raise UsageError(
                     f"{address} has several images for {platform}",
                     remedy="choose one by its digest",
                 )
+        if verifier is not None:
+            reader = SignatureReader(
+                store,
+                reference_in_store(address),
+                str(address),
+                self._components.transfer_context,
+                store.may_read_unannounced(is_single=True),
+            )
+            digests = address.digest or manifest.digest, image.digest
+            VerifiedImages(Journal(None)).verify(verifier, reader, digests, is_present=False)
         found = image.manifest
         return found, Descriptor(found.media_type, image.digest, len(found.body))
 

@@ -14,6 +14,7 @@ from concil.transfer.image.job import ForeignLayers
 from concil.transfer.image.result import ImageResult
 from concil.transfer.mirror.mirror import copy_image
 from concil.transfer.mirror.report import MirrorItem, Outcome
+from concil.transfer.signatures.verifier import ImageVerifier
 
 
 class CopyMethods:
@@ -31,6 +32,7 @@ class CopyMethods:
         foreign_layers: ForeignLayers | str = ForeignLayers.SKIP,
         recheck: bool = False,
         overwrite: bool = True,
+        verifier: ImageVerifier | None = None,
         cancel: SupportsIsSet | None = None,
     ) -> ImageResult:
         """Copy one image with all or some of its platforms; digests are preserved.
@@ -43,9 +45,12 @@ class CopyMethods:
                 be distributed, and from where.
             recheck: check the content of an image that is up to date, and copy what is missing.
             overwrite: False: leave a destination that exists as it is, whatever it is.
+            verifier: a `TrustPolicy`, which accepts the image by its signatures; None: it is not
+                verified.
             cancel: when set, cancels this call only.
         Raises:
             NotFound: the source has no such image or platform.
+            UntrustedImage: it has no signature that the verifier accepts; nothing was written.
             Cancelled: the call was cancelled; copy again to resume.
         """
         foreign_choice = ForeignLayers.parse("foreign_layers", foreign_layers)
@@ -58,6 +63,7 @@ class CopyMethods:
             foreign_choice,
             recheck=recheck,
             overwrite=overwrite,
+            verifier=verifier,
         )
         self._components.store_factory.forget_tags()
         with self._components.archive_call(cancel) as archives:
@@ -75,6 +81,7 @@ class CopyMethods:
         foreign_layers: ForeignLayers | str = ForeignLayers.SKIP,
         recheck: bool = False,
         overwrite: bool = True,
+        verifier: ImageVerifier | None = None,
         cancel: SupportsIsSet | None = None,
     ) -> tuple[Outcome, ...]:
         """Copy one image to several destinations at the same time, reading each blob once.
@@ -101,6 +108,7 @@ class CopyMethods:
                 foreign_choice,
                 recheck=recheck,
                 overwrite=overwrite,
+                verifier=verifier,
             )
             for destination in arguments.to_str_tuple("destinations", destinations)
         ]

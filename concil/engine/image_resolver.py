@@ -220,6 +220,7 @@ class ImageResolver:
             immutable=item.immutable,
             recheck=item.recheck,
             overwrite=item.overwrite,
+            verifier=item.verifier,
         )
 
 

@@ -17,11 +17,13 @@ from concil.oci.address import (
 from concil.oci.foreign_address import translate_address
 from concil.oci.manifest import Digest
 from concil.oci.reference import Reference
+from concil.oci.referrers_tag import split_digest_tag
 from concil.plan.target_names import DestinationPrefix, address_key
 from concil.runtime.dataclass import dataclass
 from concil.runtime.quantities import count_of
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.mirror.report import MirrorItem
+from concil.transfer.signatures.verifier import ImageVerifier
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class AllImages:
     foreign_layers: ForeignLayers = ForeignLayers.SKIP
     recheck: bool = False  # check the content of images that are up to date, too
     overwrite: bool = True  # False: images that exist at the destination stay as they are
+    verifier: ImageVerifier | None = None  # accepts each image before it is copied
     failures: list[tuple[str, ConcilError]] = field(default_factory=list)  # (source address, error)
     _destination_prefix: DestinationPrefix | None = None
 
@@ -89,6 +92,8 @@ class AllImages:
             return
         try:
             for tag, _ in self.list_images(self.source):
+                if self._is_signature(tag):
+                    continue
                 source = f"{self.source}:{tag}"
                 target = f"{self.destination}:{tag}"
                 if self._destination_prefix is not None:
@@ -104,6 +109,8 @@ class AllImages:
         for name, digest in self.list_images(self.source):
             if not name:
                 nameless += 1
+                continue
+            if self._is_signature(name):
                 continue
             source = f"{self.source}:{name}"
             try:
@@ -132,6 +139,11 @@ class AllImages:
                 else ", and so are signatures without referrers=True",
             )
 
+    def _is_signature(self, name: str) -> bool:
+        """Return whether a name is that of a signature, which nobody signs in turn."""
+        _, suffix = split_digest_tag(name.rpartition(":")[2]) or ("", "")
+        return bool(suffix) and self.verifier is not None
+
     def _create_item(self, source: str, destination: str) -> MirrorItem:
         return MirrorItem(
             source,
@@ -141,6 +153,7 @@ class AllImages:
             foreign_layers=self.foreign_layers,
             recheck=self.recheck,
             overwrite=self.overwrite,
+            verifier=self.verifier,
         )
 
     def _digest_reference(self, name: str, digest: Digest | None) -> str | None:

@@ -37,6 +37,7 @@ from concil.runtime.dataclass import dataclass
 from concil.runtime.quantities import count_of
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.mirror.report import MirrorItem, combine
+from concil.transfer.signatures.verifier import ImageVerifier
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class PlanExpansion:
     list_repositories: ListTags | None = None  # of a registry; None: no rule needs it
     overwrite: bool = True  # False: images that exist at the destination stay as they are
     find_creation_times: FindCreationTimes | None = None  # None: no rule needs it
+    verifier: ImageVerifier | None = None  # for rules that do not say whom they trust
     failures: list[tuple[Rule, ConcilError]] = field(default_factory=list)
     is_fan_out: bool = False  # an image has several destinations; known after `check`
     # Source by destination, for repositories that several rules write to. Hashes, so that
@@ -294,17 +296,25 @@ class PlanExpansion:
             self._is_immutable(rule, address),
             self.recheck,
             self.overwrite,
+            self._verifier_for(rule),
         )
         return [item, *(replace(item, destination=each) for each in destinations[1:])]
+
+    def _verifier_for(self, rule: Rule) -> ImageVerifier | None:
+        return self.verifier if rule.verification is None else rule.verification.verifier
 
     def _has_referrers(self, rule: Rule) -> bool:
         return self.referrers if rule.referrers is None else rule.referrers
 
     def _is_referrer_tag(self, rule: Rule, tag: str) -> bool:
-        """Return whether a tag holds a signature, which is copied with its image and not alone."""
+        """Return whether a tag holds a signature, which is not copied as an image of its own.
+
+        It is copied with its image; and where images are verified, nobody has signed it.
+        """
         listed = rule.tag_filter is not None and tag in rule.tag_filter.names
         _, suffix = split_digest_tag(tag.rpartition(":")[2]) or ("", "")
-        return bool(suffix) and not listed and self._has_referrers(rule)
+        is_left_out = self._has_referrers(rule) or self._verifier_for(rule) is not None
+        return bool(suffix) and not listed and is_left_out
 
     def _is_immutable(self, rule: Rule, source: Address) -> bool:
         """Return whether an image need not be checked again once it has been copied."""

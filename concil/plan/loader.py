@@ -36,7 +36,7 @@ def load_plan(path: str) -> ParsedPlan:
         raise UsageError(f"{shown_name} is not UTF-8 text", remedy="write one image per line")
     suffix = Path(path).suffix.lower()
     if suffix == ".toml":
-        return toml_plan.parse_plan(text, shown_name)
+        return toml_plan.parse_plan(text, shown_name, Path(path).parent)
     if suffix in (".yaml", ".yml"):
         document = yaml_nodes.load(text, shown_name)
         return (

@@ -18,6 +18,7 @@ from concil.plan.target_names import DestinationPrefix
 from concil.runtime import arguments
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.mirror.report import MirrorItem
+from concil.transfer.signatures.verifier import ImageVerifier
 
 
 class SupportsListing(Protocol):
@@ -99,6 +100,7 @@ class Plan:
         referrers: bool = False,
         foreign_layers: ForeignLayers | str = ForeignLayers.SKIP,
         recheck: bool = False,
+        verifier: ImageVerifier | None = None,
     ) -> PlanItems:
         """Return the images of the plan, for `Engine.mirror` and `Engine.check`.
 
@@ -109,6 +111,7 @@ class Plan:
             platforms: for entries without platforms of their own; empty: all.
             referrers: for entries that do not set it.
             foreign_layers, recheck: as for `Engine.copy`.
+            verifier: for entries that do not say whom they trust; None: images are not verified.
         Raises:
             UsageError: the plan has an invalid entry, or two images with the same target.
         """
@@ -128,6 +131,7 @@ class Plan:
             recheck,
             list_repositories=engine.list_repositories,
             find_creation_times=engine.find_creation_times,
+            verifier=verifier,
         )
         expansion.check()
         return PlanItems(expansion)

@@ -11,6 +11,7 @@ from concil.http.requests_session import TLSSettings
 from concil.plan.notify_settings import NotifySettings
 from concil.plan.tag_filter import TagFilter
 from concil.runtime.dataclass import dataclass
+from concil.transfer.signatures.verifier import ImageVerifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,13 @@ class NameFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class Verification:
+    """What an entry says of the signatures of its images, whatever the default is."""
+
+    verifier: ImageVerifier | None  # None: the images are not verified
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One entry of a plan: an image, or tags of one repository or of all those of a registry."""
 
@@ -37,6 +45,7 @@ class Rule:
     tag_filter: TagFilter | None = None  # None: the one image that ``source`` names
     platforms: tuple[str, ...] = ()  # empty: all
     referrers: bool | None = None  # None: the default of the mirror
+    verification: Verification | None = None  # None: the default of the mirror
     prune: bool = False  # delete tags at the destination that the source no longer has
     needs_destination: bool = False  # the target is only a name: a destination is required
     # If set, source and target are registries, and repositories keep their names.

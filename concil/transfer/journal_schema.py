@@ -71,6 +71,12 @@ CREATE TABLE IF NOT EXISTS verified (
     updated REAL NOT NULL,
     PRIMARY KEY (target, digest)
 );
+CREATE TABLE IF NOT EXISTS accepted (
+    policy TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    updated REAL NOT NULL,
+    PRIMARY KEY (policy, digest)
+);
 """
 
 

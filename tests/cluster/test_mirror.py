@@ -17,14 +17,23 @@ from concil.config import MIB, RetryPolicy, TransferConfig
 from concil.engine.engine import Engine
 from concil.engine.image_resolver import Endpoints
 from concil.engine.store_factory import EndpointOptions
-from concil.errors import Cancelled, ConnectionLost, RegistryNotFound, Unreachable, UsageError
+from concil.errors import (
+    Cancelled,
+    ConnectionLost,
+    RegistryNotFound,
+    Unreachable,
+    UntrustedImage,
+    UsageError,
+)
 from concil.progress.events import Event, State
 from concil.transfer.journal import Journal
 from concil.transfer.mirror.report import MirrorItem, MirrorReport, Outcome
+from concil.trust.policy import TrustPolicy
 from tests.cluster.conftest import IMAGES, LARGE, DestinationRegistry, SourceRegistry
 from tests.support.dask import DaskProcesses
 from tests.support.images import assert_same_image, digest_of, make_image, put_image
 from tests.support.referrers import digest_tag, list_tag_referrers, make_referrer, put_referrer
+from tests.support.signatures import make_key, make_simple_signature, write_public_key
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -103,6 +112,28 @@ def test_a_worker_that_dies_in_the_middle_of_a_blob_costs_time_only(
         assert reports, dask.log()[-3000:]
     assert reports[0].failed == []
     assert_all_arrived(source, destination, "m")
+
+
+def test_workers_verify_signatures(
+    dask: DaskProcesses, source: SourceRegistry, destination: DestinationRegistry, tmp_path: Path
+) -> None:
+    key = make_key()
+    policy = TrustPolicy.from_keys([write_public_key(tmp_path / "cosign.pub", key)])
+    name, image = next(iter(source.images.items()))
+    repository = name.partition(":")[0]
+    signature = make_simple_signature(key, image)
+    put_image(source.registry.url, repository, digest_tag(image, ".sig"), signature)
+    items = [
+        replace(item, verifier=policy) for item in source.items(destination.relay.host, "verified")
+    ][:2]
+
+    with cluster_of(dask) as cluster:
+        report = cluster.mirror(items)
+
+    assert told(report, "verified") == {name: ("done", image.digest)}
+    (failed,) = report.failed
+    assert isinstance(failed.error, UntrustedImage)
+    assert failed.error.reason == "no signature was found"
 
 
 def test_a_worker_that_joins_late_gets_images_for_all_of_its_threads(

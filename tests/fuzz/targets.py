@@ -22,6 +22,18 @@ from concil.oci.reference import Reference
 from concil.registry.upload_session import parse_range
 from concil.store.archive.tar_headers import TarMembers
 from concil.store.layout.index import Index
+from concil.trust.bundle import read_envelope
+from concil.trust.notation import CertificateSigner
+from concil.trust.public_key import PublicKey
+from concil.trust.rejection import Rejection
+from concil.trust.signatures import NotationSignature
+from concil.trust.signed_payload import (
+    COSIGN_TYPE,
+    SIGN_PREDICATE,
+    STATEMENT_TYPES,
+    check_simple_signing,
+    check_statement,
+)
 
 Target = Callable[[bytes], None]
 _TYPES = ("", *sorted(INDEX_TYPES | MANIFEST_TYPES))
@@ -108,6 +120,19 @@ def archives(content: bytes) -> None:
             assert found is None or 0 <= found.offset <= found.offset + found.size <= len(content)
 
 
+def signatures(content: bytes) -> None:
+    """What a signature says, and the files of keys: it is accepted, or there is a reason."""
+    for check in (
+        lambda: check_simple_signing(content, _ENTRY.digest),
+        lambda: check_statement(content, _ENTRY.digest),
+        lambda: read_envelope(content),
+        lambda: PublicKey.parse(content, "key"),
+        lambda: CertificateSigner(()).verify(NotationSignature(content), _ENTRY.digest),
+    ):
+        with contextlib.suppress(Rejection, ConcilError):
+            check()
+
+
 def _used(manifest: Manifest) -> None:
     assert all(child.size >= 0 for child in manifest.children())
     assert all(str(blob.digest) for blob in manifest.blobs())
@@ -120,7 +145,7 @@ def _used(manifest: Manifest) -> None:
 _ENTRY = Descriptor("a/b", Digest.from_bytes(b""), 0)
 TARGETS: Mapping[str, Target] = {
     one.__name__: one
-    for one in (challenges, references, manifests, ranges, links, locations, archives)
+    for one in (challenges, references, manifests, ranges, links, locations, archives, signatures)
 }
 _DIGEST = "sha256:" + "0123456789abcdef" * 4
 _DESCRIPTOR = f'{{"mediaType":"application/x","digest":"{_DIGEST}","size":7}}'
@@ -131,6 +156,22 @@ _TAR = "".join(
         TarInfo.create_pax_global_header({"comment": "c"}),
         bytes(1024),
     )
+)
+_SIMPLE_SIGNING = (
+    f'{{"critical":{{"image":{{"docker-manifest-digest":"{_DIGEST}"}},"type":"{COSIGN_TYPE}"}}}}'
+)
+_STATEMENT = (
+    f'{{"_type":"{STATEMENT_TYPES[0]}","predicateType":"{SIGN_PREDICATE}",'
+    f'"subject":[{{"digest":{{"sha256":"{_DIGEST[7:]}"}}}}]}}'
+)
+_BUNDLE = (
+    '{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","dsseEnvelope":{"payload":'
+    '"e30=","payloadType":"application/vnd.in-toto+json","signatures":[{"sig":"AAAA"}]}}'
+)
+_KEY = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0=\n-----END PUBLIC KEY-----"
+_ENVELOPE = (
+    '{"payload":"e30","protected":"eyJhbGciOiJFUzI1NiJ9","header":{"x5c":["MIIB"]},'
+    '"signature":"AAAA"}'
 )
 # Whence the search begins.
 SEEDS: Mapping[str, tuple[str, ...]] = {
@@ -153,6 +194,7 @@ SEEDS: Mapping[str, tuple[str, ...]] = {
     "ranges": ("0-99", "bytes=0-99", "bytes 0-99/100", "bytes 5-9/*"),
     "links": ('</v2/a/tags/list?n=1>; rel="next"', "<a>; rel=prev, b; rel=next"),
     "archives": (_TAR,),
+    "signatures": (_SIMPLE_SIGNING, _STATEMENT, _BUNDLE, _KEY, _ENVELOPE),
     "locations": ("/v2/a?b=c", "https://storage.example:443/k?X-Sig=a", "//[::1]/x", "?a"),
 }
 # Words that a search by chance would need long for.

@@ -20,6 +20,7 @@ LAYERS = (
     ("registry",),
     ("store",),
     ("transfer",),
+    ("trust",),
     ("plan",),
     ("engine",),
     ("dockerhub", "report", "display", "server", "service", "metrics", "notify", "tracing"),
@@ -29,7 +30,7 @@ LAYERS = (
 )
 # From below, inside of packages: a sub-package may not import one that stands above it.
 SUBLAYERS = {
-    "transfer": ("blob", "image", "check", "mirror", "fan_out"),
+    "transfer": ("blob", "signatures", "image", "check", "mirror", "fan_out"),
 }
 # Packages of one row that must not import each other.
 APART = frozenset(
@@ -48,6 +49,8 @@ SOLE_IMPORTERS = {
     "cronsim": "concil.service.run_times",
     "prometheus_client": "concil.metrics.exposition",
     "opentelemetry": "concil.tracing",
+    "cryptography": "concil.trust",
+    "sigstore": "concil.trust.keyless",
     "dask": "concil.cluster",
     "distributed": "concil.cluster",
     "backports": "concil.store.archive.decompress",
@@ -58,6 +61,8 @@ THIRD_PARTY = {
     "cronsim",
     "prometheus_client",
     "opentelemetry",
+    "cryptography",
+    "sigstore",
     "requests",
     "urllib3",
     "tenacity",

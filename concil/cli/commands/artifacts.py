@@ -11,6 +11,7 @@ from typing import Any
 from concil.cli.commands.images import single_platform
 from concil.cli.context import CommandContext
 from concil.cli.open_engine import open_engine
+from concil.cli.options.signature_options import build_verifier
 from concil.cli.output import results
 from concil.cli.output.addresses import address_by_digest
 from concil.cli.output.errors import DONE
@@ -84,8 +85,11 @@ def run_pull(command: CommandContext) -> int:
     arguments = command.arguments
     if not arguments.output:
         raise UsageError("no output directory is given", remedy="write -o DIR")
+    verifier = build_verifier(arguments)
     with open_engine(command) as engine:
-        pulled = engine.pull_files(arguments.address, arguments.output, platform=_platform(command))
+        pulled = engine.pull_files(
+            arguments.address, arguments.output, platform=_platform(command), verifier=verifier
+        )
     command.display.close()
     if pulled.untitled_count:
         command.print_message(

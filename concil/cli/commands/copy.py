@@ -5,6 +5,7 @@ from __future__ import annotations
 from concil.cli.context import CommandContext
 from concil.cli.open_engine import open_engine
 from concil.cli.options import settings
+from concil.cli.options.signature_options import build_verifier
 from concil.cli.output import results
 from concil.cli.output.addresses import address_by_digest
 from concil.cli.output.errors import DONE, FAILED, PARTIAL_FAILURE, exit_code
@@ -24,6 +25,7 @@ def run(command: CommandContext) -> int:
     arguments = command.arguments
     platforms = settings.parse_platforms(arguments)
     overwrite = settings.may_overwrite(arguments)
+    verifier = build_verifier(arguments)
     if len(arguments.destinations) == 1:
         settings.refuse_spool(arguments)
     with (
@@ -40,6 +42,7 @@ def run(command: CommandContext) -> int:
                 foreign_layers=arguments.foreign_layers,
                 recheck=arguments.recheck,
                 overwrite=overwrite,
+                verifier=verifier,
             )
             outcomes: tuple[Outcome, ...] = (
                 Outcome(MirrorItem(arguments.source, destination), result),
@@ -53,6 +56,7 @@ def run(command: CommandContext) -> int:
                 foreign_layers=arguments.foreign_layers,
                 recheck=arguments.recheck,
                 overwrite=overwrite,
+                verifier=verifier,
             )
     command.display.close()
     for outcome in outcomes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from concil.cli.open_engine import open_engine
 from concil.cli.options import settings
+from concil.cli.options.signature_options import build_verifier
 from concil.cli.output import results
 from concil.cli.output.errors import DONE, PARTIAL_FAILURE, describe_error, exit_code, single_line
 from concil.cli.output.failed_images import group_lines
@@ -43,6 +44,7 @@ def run(command: CommandContext) -> int:
             ForeignLayers(arguments.foreign_layers),
             arguments.recheck,
             settings.may_overwrite(arguments),
+            build_verifier(arguments),
         )
         all_images.check()
         report = engine.mirror(all_images, on_image=outcomes.append)

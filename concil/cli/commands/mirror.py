@@ -15,6 +15,7 @@ from concil.cli.dask_cluster import connect_cluster
 from concil.cli.monitoring import Monitoring, open_monitoring
 from concil.cli.open_engine import build_endpoints, open_engine
 from concil.cli.options import settings
+from concil.cli.options.signature_options import build_verifier
 from concil.cli.output import results
 from concil.cli.output.errors import (
     DONE,
@@ -264,6 +265,7 @@ def create_expansion(
         arguments.recheck,
         list_repositories=list_repositories,
         overwrite=settings.may_overwrite(arguments),
+        verifier=build_verifier(arguments),
     )
     if arguments.retry_failed is not None:
         if arguments.prune or arguments.prune_all:

@@ -7,7 +7,14 @@ import errno
 import os
 import re
 
-from concil.errors import AccessDenied, Cancelled, ConcilError, NotFound, UsageError
+from concil.errors import (
+    AccessDenied,
+    Cancelled,
+    ConcilError,
+    NotFound,
+    UntrustedImage,
+    UsageError,
+)
 from concil.runtime.redaction import SECRETS
 
 DONE = 0
@@ -17,6 +24,7 @@ PARTIAL_FAILURE = 3  # images of a mirror
 NOT_FOUND = 4
 ACCESS_DENIED = 5
 DRIFT = 6  # a check found images that are not in order
+UNTRUSTED = 7  # an image has no signature that is accepted
 INTERRUPTED = 130
 PIPE_CLOSED = 141  # the exit code that shells report for SIGPIPE
 
@@ -47,6 +55,7 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (argparse.ArgumentTypeError, USAGE),
     (NotFound, NOT_FOUND),
     (AccessDenied, ACCESS_DENIED),
+    (UntrustedImage, UNTRUSTED),
     (Cancelled, INTERRUPTED),
     (KeyboardInterrupt, INTERRUPTED),
 )

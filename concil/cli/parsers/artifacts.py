@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concil.cli.options import common, progress
+from concil.cli.options import common, progress, signature_options
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def declare_pull(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="DIR", default=".", help="directory (default: the current one)"
     )
     common.add_platform(parser, "pull the artifact for this platform of an index")
+    signature_options.add_options(parser)
     _add_format(parser, "the paths")
     progress.add_options(parser)
     common.add_registry(parser)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concil.cli.options import common, progress, referrers, spool_options
+from concil.cli.options import common, progress, referrers, signature_options, spool_options
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     common.add_platform(parser, "copy only these platforms of an index")
     referrers.add_options(parser)
     referrers.add_no_clobber(parser)
+    signature_options.add_options(parser)
     progress.add_options(parser)
     spool_options.add_options(parser)
     common.add_registry(parser, sides=("src", "dest"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from concil.errors import ConcilError, UsageError, safe_repr
@@ -20,6 +21,7 @@ from concil.plan.formats.toml_selection import (
     parse_age,
     parse_sort,
 )
+from concil.plan.formats.toml_verify import parse_verification
 from concil.plan.formats.unknown_field import unknown_field_remedy
 from concil.plan.rule import ParsedPlan, Rule
 from concil.plan.tag_filter import TagFilter, compile_pattern
@@ -30,11 +32,12 @@ _TABLE = "mirror"
 _HEADER = re.compile(r"\s*\[\[\s*mirror\s*\]\]")
 
 
-def parse_plan(text: str, name: str) -> ParsedPlan:
+def parse_plan(text: str, name: str, directory: Path = Path()) -> ParsedPlan:
     """Parse the tables of a plan.
 
     Args:
         name: name of the file in messages.
+        directory: to which paths of keys are relative.
     Raises:
         UsageError: it is not TOML, or a field is unknown, missing or of the wrong type; the
             message names file, line and field.
@@ -62,7 +65,8 @@ def parse_plan(text: str, name: str) -> ParsedPlan:
     entries = (
         _MirrorTable(text, name, starts, number, table) for number, table in enumerate(tables)
     )
-    return ParsedPlan(tuple(entry.to_rule() for entry in entries), hosts, notify=notify)
+    rules = tuple(entry.to_rule(directory) for entry in entries)
+    return ParsedPlan(rules, hosts, notify=notify)
 
 
 class _MirrorTable:
@@ -79,12 +83,14 @@ class _MirrorTable:
         self._file_name = name
         self._table = table
 
-    def to_rule(self) -> Rule:
+    def to_rule(self, directory: Path) -> Rule:
         """Return the rule for this table."""
+        readers = _FIELDS | {"verify": lambda value: parse_verification(value, directory)}
         for key in self._table:
-            if key not in _FIELDS:
-                raise self._field_error(key, "unknown field", unknown_field_remedy(key, _FIELDS))
-        values = {key: self._read_field(key, reader) for key, reader in _FIELDS.items()}
+            if key not in readers:
+                remedy = unknown_field_remedy(key, readers)
+                raise self._field_error(key, "unknown field", remedy)
+        values = {key: self._read_field(key, reader) for key, reader in readers.items()}
         if values["source"] is None:
             raise UsageError(
                 f"{self._file_name}:{self._first_line}: a [[mirror]] has no source",
@@ -110,6 +116,7 @@ class _MirrorTable:
             None if is_single_image else tag_filter,
             values["platforms"] or (),
             referrers=values["referrers"],
+            verification=values["verify"],
             prune=bool(values["prune"]),
             repository_filter=repository_filter,
             more_targets=targets[1:],

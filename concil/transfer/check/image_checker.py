@@ -25,6 +25,7 @@ from concil.transfer.image.planner import ImagePlanner
 from concil.transfer.image.referrers import ReferrersTagError
 from concil.transfer.image.result import ImageResult
 from concil.transfer.journal import Journal
+from concil.transfer.signatures.verified_images import VerifiedImages
 from concil.transfer.worker_pool import WorkerPool
 
 
@@ -45,7 +46,9 @@ class ImageChecker:
         """Create a checker that relies on nothing that earlier runs have recorded."""
         level_reader = LevelReader(pool, ManifestCache(), History(Journal(None)))
         history = History(pool.context.journal)  # the digest of an image that has fewer platforms
-        return cls(pool, ImagePlanner(pool, history, level_reader, is_dry_run=True), inspector)
+        verified = VerifiedImages(Journal(None))  # a check compares, and verifies no signatures
+        planner = ImagePlanner(pool, history, level_reader, verified, is_dry_run=True)
+        return cls(pool, planner, inspector)
 
     def check(self, job: ImageJob) -> ImageResult:
         """Return the condition of an image, with all findings.

@@ -23,6 +23,8 @@ class PresentImage:
 
     digest: Digest  # at the destination
     source_digest: Digest | None  # None: the source was not asked
+    # What the source had when the image was copied, of an image that is never checked again.
+    recorded_source_digest: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def compare_image(
     recorded = history.find_image(job.key) if may_be_recorded else None
     may_skip = job.immutable and not job.recheck
     if may_skip and recorded is not None and is_still_present(job, recorded):
-        return PresentImage(recorded.destination, None)
+        return PresentImage(recorded.destination, None, recorded.source)
     existing = find_at_destination(job, history)
     if existing is not None and not job.overwrite:
         return PresentImage(existing.digest, None)

@@ -28,6 +28,7 @@ from concil.transfer.image.planner import ImagePlanner
 from concil.transfer.image.publish import publish
 from concil.transfer.image.referrers import ReferrersTagError
 from concil.transfer.image.result import ImageResult, build_result
+from concil.transfer.signatures.verified_images import VerifiedImages
 from concil.transfer.single_flight import SingleFlight, exclusive
 from concil.transfer.worker_pool import WorkerPool
 
@@ -51,7 +52,8 @@ class ImageCopier:
         self._single_flight: SingleFlight[None] = SingleFlight()
         self._history = History(pool.context.journal)
         self._level_reader = LevelReader(pool, ManifestCache(), self._history)
-        self._planner = ImagePlanner(pool, self._history, self._level_reader)
+        verified = VerifiedImages(pool.context.journal)
+        self._planner = ImagePlanner(pool, self._history, self._level_reader, verified)
         self.deduplicator = BlobDeduplicator(pool, progress, self._history)
 
     @property
@@ -71,6 +73,7 @@ class ImageCopier:
 
         Raises:
             NotFound: the source has no such image or platform.
+            UntrustedImage: it has no signature that is accepted; nothing was written.
             ReferrersTagError: it is a list of referrers, and referrers are copied.
             ConcilError: it could not be copied; its tag was not written.
         """
@@ -78,12 +81,14 @@ class ImageCopier:
         with self._report_failure(job):
             compared = self._planner.compare(job)
             if isinstance(compared, PresentImage):
+                self._planner.verify_present(job, compared)
                 result = self._accept_present(job, compared)
             else:
                 if compared.present_digest is None:
                     self._emit_state(job, State.STARTED, 0, "")
                 with exclusive(self._single_flight, _flight_key(job, compared), self._pool.cancel):
                     root = self._planner.read_root(job, compared)
+                    self._planner.verify(job, compared, root)
                     lost_responses = job.destination.lost_response_count
                     tagged = self._put_tag_only(job, compared, root, start_time)
                     if tagged is not None:

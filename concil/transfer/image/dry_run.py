@@ -24,6 +24,7 @@ from concil.transfer.image.manifest_cache import ManifestCache
 from concil.transfer.image.planner import ImagePlanner
 from concil.transfer.image.result import ImageResult
 from concil.transfer.journal import Journal
+from concil.transfer.signatures.verified_images import VerifiedImages
 from concil.transfer.worker_pool import WorkerPool
 
 
@@ -40,7 +41,11 @@ class DryRun:
         # Without a journal, so that a dry run does not delete entries of missing content.
         level_reader = LevelReader(pool, ManifestCache(), History(Journal(None)))
         self._planner = ImagePlanner(
-            pool, History(pool.context.journal), level_reader, is_dry_run=True
+            pool,
+            History(pool.context.journal),
+            level_reader,
+            VerifiedImages(pool.context.journal, is_dry_run=True),
+            is_dry_run=True,
         )
         self._lock = threading.Lock()  # guards the field below
         self._counted_blobs: set[tuple[str, Digest]] = set()  # blobs to send, by mount scope
@@ -54,9 +59,11 @@ class DryRun:
         """
         compared = self._planner.compare(job)
         if isinstance(compared, PresentImage):
+            self._planner.verify_present(job, compared)
             names = job.source_name, job.destination_name
             return ImageResult(*names, State.PRESENT, compared.digest)
         root = self._planner.read_root(job, compared)
+        self._planner.verify(job, compared, root)
         plan = self._planner.plan(job, compared, root)
         blobs = tuple(self._find_missing_blobs(job, plan))
         return ImageResult(

@@ -19,6 +19,7 @@ from concil.store.protocols import Destination, Source
 from concil.transfer.blob.transfer import BlobLookup
 from concil.transfer.image.graph import Node
 from concil.transfer.image.history import ImageKey
+from concil.transfer.signatures.verifier import ImageVerifier
 
 MAX_UNCHECKED_CONFIG = 64 * KIB  # bytes of a config that may be sent without a check
 MAX_UNCHECKED_LAYER = 256 * KIB  # bytes of another blob that may be sent without a check
@@ -71,6 +72,7 @@ class ImageJob:
     recheck: bool = False  # check the content of an image that is up to date, too
     overwrite: bool = True  # False: an image at the destination stays as it is
     final_event_sink: ProgressSink | None = None  # receives the final event of a copied image
+    verifier: ImageVerifier | None = None  # accepts the image before it is copied
 
     @property
     def source_name(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from concil.oci.manifest import Manifest
+from concil.oci.manifest import Digest, Manifest
 from concil.runtime.dataclass import dataclass
 from concil.transfer.image.compare import ComparedImage, PresentImage, compare_image
 from concil.transfer.image.graph import GraphReader, Node
@@ -20,6 +20,8 @@ from concil.transfer.image.referrers import (
     ReferrersTagError,
     is_referrers_tag,
 )
+from concil.transfer.signatures.verified_images import VerifiedImages
+from concil.transfer.signatures.verifier import SignatureReader
 from concil.transfer.worker_pool import WorkerPool
 
 Result = TypeVar("Result")
@@ -32,6 +34,7 @@ class ImagePlanner:
     pool: WorkerPool
     history: History  # of earlier copies of the images
     level_reader: LevelReader
+    verified: VerifiedImages
     is_dry_run: bool = False  # check all content, and write no notes
 
     def compare(self, job: ImageJob) -> PresentImage | ComparedImage:
@@ -39,10 +42,11 @@ class ImagePlanner:
 
         Raises:
             NotFound: the source has no such image.
-            ReferrersTagError: it is a list of referrers, and referrers are copied.
+            ReferrersTagError: it is a list of referrers, which is copied with its image, or has
+                no signature of its own.
         """
         compared = compare_image(job, self.history, self.level_reader.manifest_cache)
-        if isinstance(compared, ComparedImage) and job.referrers:
+        if isinstance(compared, ComparedImage) and (job.referrers or job.verifier is not None):
             digest = compared.source.digest
             if is_referrers_tag(job.source_reference, digest):
                 raise ReferrersTagError(digest, job.source_name)
@@ -60,6 +64,41 @@ class ImagePlanner:
         if root.manifest is not None:
             job.destination.check(root.manifest)
         return root
+
+    def verify_present(self, job: ImageJob, present: PresentImage) -> None:
+        """Verify an image that is up to date, unless an earlier run has done so.
+
+        An image that is left as it is, whatever it is, is not verified.
+
+        Raises:
+            UntrustedImage: it has no signature that the job's verifier accepts.
+        """
+        source_digest = present.source_digest or present.recorded_source_digest
+        if source_digest is not None:
+            self._verify(job, source_digest, present.digest, is_present=True)
+
+    def verify(self, job: ImageJob, compared: ComparedImage, root: RootManifest) -> None:
+        """Verify the image that is about to be copied: the digests of what was read.
+
+        The signature of an index is that of each manifest which it lists.
+
+        Raises:
+            UntrustedImage: it has no signature that the job's verifier accepts.
+        """
+        is_present = compared.present_digest is not None and not job.recheck
+        self._verify(job, root.source_digest, root.descriptor.digest, is_present=is_present)
+
+    def _verify(self, job: ImageJob, *digests: Digest | None, is_present: bool) -> None:
+        if job.verifier is None:
+            return
+        reader = SignatureReader(
+            job.source,
+            job.source_reference,
+            job.source_name,
+            self.pool.context,
+            job.source.may_read_unannounced(is_single=job.is_single),
+        )
+        self.verified.verify(job.verifier, reader, digests, is_present=is_present)
 
     def plan(self, job: ImageJob, compared: ComparedImage, root: RootManifest) -> ImagePlan:
         """Read the graph of the image and its referrers, as far as the destination lacks them."""
@@ -129,9 +168,11 @@ class ImagePlanner:
         destination, reference = job.destination, job.destination_reference
         if not destination.is_only_in_baseline(reference):
             return plan
-        manifest = (
-            root.manifest or RootReader(self.level_reader).read_root(job, root.descriptor).manifest
-        )
+        if root.manifest is None:
+            root = RootReader(self.level_reader).read_root(job, root.descriptor)
+            # The tag may have moved since the image was verified.
+            self._verify(job, root.source_digest, root.descriptor.digest, is_present=False)
+        manifest = root.manifest
         assert manifest is not None  # noqa: S101 - for the type checker
         node = GraphReader(partial(self.level_reader.read_level, job), job.source_name).read(
             manifest, root.descriptor.digest

@@ -29,7 +29,8 @@ class ReferrersTagError(UsageError):
         """Keep its digest; ``subject`` is its name in the message."""
         super().__init__(
             f"{subject} is a list of referrers, which are copied with their image",
-            remedy="copy the image that they refer to, or copy this without referrers=True",
+            remedy="copy the image that they refer to, or copy this without referrers=True and "
+            "without verification",
         )
         self.digest = digest
 

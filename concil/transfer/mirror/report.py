@@ -17,6 +17,7 @@ from concil.transfer.blob.transfer import BlobResult
 from concil.transfer.findings import Condition
 from concil.transfer.image.job import ForeignLayers
 from concil.transfer.image.result import ImageResult
+from concil.transfer.signatures.verifier import ImageVerifier
 
 _NAME_BY_STATE = {State.DONE: "copied", State.PRESENT: "present", State.WAITING: "would_copy"}
 
@@ -37,6 +38,7 @@ class MirrorItem:
     immutable: bool = False  # once copied, it is never checked again
     recheck: bool = False  # check the content of an image that is up to date, too
     overwrite: bool = True  # False: an image at the destination stays as it is
+    verifier: ImageVerifier | None = None  # accepts the image before it is copied
     # It is copied to these as well, and its blobs are read from the source once for all.
     more_destinations: tuple[str, ...] = ()
 
@@ -54,6 +56,8 @@ class MirrorItem:
         object.__setattr__(self, "more_destinations", more)
         foreign = ForeignLayers.parse("foreign_layers", self.foreign_layers)
         object.__setattr__(self, "foreign_layers", foreign)
+        if self.verifier is not None and not callable(getattr(self.verifier, "verify", None)):
+            raise arguments.type_error("verifier", "a TrustPolicy", self.verifier)
 
     def __str__(self) -> str:
         """Return the addresses, without users and passwords."""

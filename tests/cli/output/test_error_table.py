@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ import pytest
 from concil.server import EmbeddedRegistry, ErrorResponse, RegistryBehavior, Request, Response
 from tests.cli.runner import Cli, Outcome
 from tests.support.images import make_image, put_image, write_layout
+from tests.support.referrers import digest_tag
+from tests.support.signatures import make_key, make_simple_signature, write_public_key
+from tests.support.sigstore_instance import IDENTITY, ISSUER, SigstoreInstance
 from tests.support.tls import CertificateAuthority
 
 PAGE = Path(__file__).parent.parent.parent.parent / "docs" / "errors.md"
@@ -181,6 +185,31 @@ def equal_targets(p: Provoker) -> Outcome:
     return p.cli("mirror", images, "b.example/y")
 
 
+def unsigned(p: Provoker) -> Outcome:
+    key = write_public_key(p.directory / "cosign.pub", make_key())
+    return p.cli("copy", "-q", p.image, f"oci:{p.directory}/copy:v1", "--verify-key", key)
+
+
+def signed_by_another(p: Provoker) -> Outcome:
+    signature = make_simple_signature(make_key(), IMAGE)
+    put_image(p.registry.url, "app", digest_tag(IMAGE, ".sig"), signature)
+    return unsigned(p)
+
+
+def private_key(p: Provoker) -> Outcome:
+    key = p.file("cosign.key", "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n")
+    return p.cli("copy", "a.example/x:1", "b.example/y:1", "--verify-key", key)
+
+
+def old_trust_root(p: Provoker) -> Outcome:
+    pytest.importorskip("sigstore")
+    document = json.loads(SigstoreInstance().trust_root())
+    document["certificateAuthorities"][0]["validFor"]["end"] = "2001-01-01T00:00:00Z"
+    trust_root = p.file("trusted_root.json", json.dumps(document))
+    identity = ("--verify-identity", IDENTITY, "--verify-issuer", ISSUER)
+    return p.cli("copy", "a.example/x:1", "b.example/y:1", *identity, "--trust-root", trust_root)
+
+
 def dead_sources(p: Provoker) -> Outcome:
     names = (f"http://{p.image}", "http://127.0.0.1:1/a:v1", "http://127.0.0.1:1/b:v1")
     return p.cli("mirror", "--retry=0", p.file("list", "\n".join(names)), f"http://{p.host}/m")
@@ -228,6 +257,10 @@ PROVOKE: dict[str, Callable[[Provoker], Outcome]] = {
     "blob has other bytes": in_trouble(
         spoil_blobs, "copy", "-q", "{host}/app:v1", "oci:{dir}/copy:v1"
     ),
+    "image is not signed": unsigned,
+    "image is signed by somebody else": signed_by_another,
+    "private key in place of the public one": private_key,
+    "old trust root": old_trust_root,
     "some images of a mirror": dead_sources,
 }
 

@@ -1,0 +1,1 @@
+"""What a copy needs to know of the verification of signatures."""

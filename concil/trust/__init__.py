@@ -1,0 +1,1 @@
+"""Signatures of images: where they are found, and who has made them."""
