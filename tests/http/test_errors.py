@@ -312,7 +312,7 @@ def test_control_characters_do_not_reach_a_terminal() -> None:
         (404, RegistryNotFound, "404 Not Found"),
         (401, RegistryDenied, "401 Unauthorized"),
         (403, RegistryDenied, "403 Forbidden"),
-        (413, StatusError, "413 Request Entity Too Large"),
+        (409, StatusError, "409 Conflict"),
         (503, StatusError, "503 Service Unavailable"),
     ],
 )

@@ -56,7 +56,8 @@ def test_an_item_is_shown_as_its_addresses() -> None:
     assert repr(item) == (
         "MirrorItem(source='https://<hidden>@h/a:1', destination='oci:a@b:1', "
         "platforms=('linux/amd64',), referrers=False, foreign_layers=<ForeignLayers.SKIP: 'skip'>, "
-        "immutable=False, recheck=False, overwrite=True, more_destinations=())"
+        "immutable=False, recheck=False, overwrite=True, verifier=None, "
+        "more_destinations=())"
     )
 
 
