@@ -45,10 +45,10 @@ class SimulatedFuture:
         """Call it when the task has ended."""
         self.callbacks.append(callback)
 
-    def result(self) -> Outcome:
+    def result(self) -> tuple[Outcome, ...]:
         """Return the outcome of a copied image."""
         item = self.task.item
-        return Outcome(item, ImageResult(item.source, item.destination, State.DONE, _DIGEST))
+        return (Outcome(item, ImageResult(item.source, item.destination, State.DONE, _DIGEST)),)
 
 
 class SimulatedCluster:

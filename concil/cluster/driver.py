@@ -10,7 +10,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -160,19 +160,14 @@ class DaskCluster:
         emit_batch(self._progress, event[1])
 
     def _check_item(self, item: MirrorItem) -> MirrorItem:
-        if item.more_destinations:
-            raise UsageError(
-                "a cluster cannot copy to several destinations from one read of the source",
-                remedy="mirror without --dask, or to each destination by itself",
-            )
-        target = parse_address(item.destination)
-        if isinstance(target, LayoutAddress) and target.scheme != LAYOUT:
-            raise UsageError(
-                f"{target}: each worker would write a separate archive",
-                remedy="mirror to a registry or an oci:DIR that all workers share",
-            )
-        for address_text in (item.source, item.destination):
-            address = parse_address(address_text)
+        destinations = (item.destination, *item.more_destinations)
+        for target in map(parse_address, destinations):
+            if isinstance(target, LayoutAddress) and target.scheme != LAYOUT:
+                raise UsageError(
+                    f"{target}: each worker would write a separate archive",
+                    remedy="mirror to a registry or an oci:DIR that all workers share",
+                )
+        for address in map(parse_address, (item.source, *destinations)):
             if not isinstance(address, LayoutAddress) and address.username:
                 self._check_encryption()
         return item
@@ -245,8 +240,7 @@ class MirrorRun:
                     exhausted = not self._submit(items)
                 if not self._pending:
                     return
-                outcome = self._wait_for_outcome()
-                if outcome is not None:
+                for outcome in self._wait_for_outcomes():
                     exhausted = exhausted or (fail_fast and outcome.error is not None)
                     yield outcome
         finally:
@@ -264,8 +258,12 @@ class MirrorRun:
         future.add_done_callback(self.done_futures.put)
         return True
 
-    def _wait_for_outcome(self) -> Outcome | None:
-        """Wait for an outcome; None if no image has ended within the poll interval."""
+    def _wait_for_outcomes(self) -> Sequence[Outcome]:
+        """Wait for an image to end; () if none has ended within the poll interval.
+
+        Returns:
+            An outcome for each of its destinations.
+        """
         if self._cancel.is_set():
             self._raise_cancelled()
         if time.monotonic() - self._last_count_time >= _COUNT_INTERVAL:
@@ -274,33 +272,33 @@ class MirrorRun:
             future = self.done_futures.get(timeout=_POLL_INTERVAL)
         except queue.Empty:
             self._count_threads()
-            return None
+            return ()
         item = self._pending.pop(future)
-        return self._get_outcome(future, item)
+        return self._get_outcomes(future, item)
 
-    def _get_outcome(self, future: Any, item: MirrorItem) -> Outcome:  # noqa: ANN401
+    def _get_outcomes(self, future: Any, item: MirrorItem) -> Sequence[Outcome]:  # noqa: ANN401
         try:
             return self._read_future(future, item)
         except (CancelledError, OSError) as error:
             raise _scheduler_lost() from error
 
-    def _read_future(self, future: Any, item: MirrorItem) -> Outcome:  # noqa: ANN401
-        """Return the outcome of a future. Raises Dask's errors if the scheduler is gone."""
+    def _read_future(self, future: Any, item: MirrorItem) -> Sequence[Outcome]:  # noqa: ANN401
+        """Return the outcomes of a future. Raises Dask's errors if the scheduler is gone."""
         if future.status == "finished":
-            outcome: Outcome = future.result()
+            outcomes: tuple[Outcome, ...] = future.result()
+            if item.more_destinations:
+                return outcomes
             # Its item is a copy: callers expect the submitted object.
-            return Outcome(item, outcome.result, outcome.error)
+            return [Outcome(item, outcome.result, outcome.error) for outcome in outcomes]
         if future.status != "error":
             raise _scheduler_lost()
         error = future.exception()
         if isinstance(error, distributed.scheduler.KilledWorker):
-            return Outcome(
-                item,
-                error=ConnectionLost(
-                    f"{parse_address(item.source)}: its worker died several times",
-                    remedy="check the memory and the logs of the workers",
-                ),
+            died = ConnectionLost(
+                f"{parse_address(item.source)}: its worker died several times",
+                remedy="check the memory and the logs of the workers",
             )
+            return [Outcome(each, error=died) for each in item.split()]
         raise error
 
     def _count_threads(self) -> None:

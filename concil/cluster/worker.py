@@ -62,11 +62,15 @@ def progress_topic(run: str) -> str:
     return f"concil-progress-{run}"
 
 
-def copy_image(task: CopyTask) -> Outcome:
-    """Copy an image with the worker's engine for the run; the function of each Dask task."""
+def copy_image(task: CopyTask) -> tuple[Outcome, ...]:
+    """Copy an image with the worker's engine for the run; the function of each Dask task.
+
+    Returns:
+        An outcome for each of its destinations.
+    """
     plugins: dict[str, Any] = get_worker().plugins
-    outcome: Outcome = plugins[task.run].copy(task.item)
-    return outcome
+    outcomes: tuple[Outcome, ...] = plugins[task.run].copy(task.item)
+    return outcomes
 
 
 class EnginePlugin(WorkerPlugin):
@@ -106,13 +110,15 @@ class EnginePlugin(WorkerPlugin):
             engine.cancel()
             engine.close(GRACE_PERIOD)
 
-    def copy(self, item: MirrorItem) -> Outcome:
-        """Copy one image; its failure is returned as an outcome."""
+    def copy(self, item: MirrorItem) -> tuple[Outcome, ...]:
+        """Copy one image to all its destinations; a failure is returned as an outcome."""
         try:
             engine = self._get_engine()
-            return Outcome(item, engine.copy_item(item))
+            if item.more_destinations:
+                return tuple(engine.mirror([item]).outcomes)
+            return (Outcome(item, engine.copy_item(item)),)
         except ConcilError as error:
-            return Outcome(item, error=error)
+            return tuple(Outcome(each, error=error) for each in item.split())
         finally:
             self._progress.flush()
 

@@ -33,6 +33,7 @@ from tests.cluster.conftest import IMAGES, LARGE, DestinationRegistry, SourceReg
 from tests.support.dask import DaskProcesses
 from tests.support.images import assert_same_image, digest_of, make_image, put_image
 from tests.support.referrers import digest_tag, list_tag_referrers, make_referrer, put_referrer
+from tests.support.relay import Relay
 from tests.support.signatures import make_key, make_simple_signature, write_public_key
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
@@ -161,6 +162,29 @@ def test_a_worker_that_joins_late_gets_images_for_all_of_its_threads(
     assert report.failed == []
     assert most > 2  # without it, two: one under way, and one that waits
     assert_all_arrived(source, destination, "m")
+
+
+def test_images_with_several_destinations_are_read_once_by_their_worker(
+    dask: DaskProcesses, source: SourceRegistry, destination: DestinationRegistry
+) -> None:
+    with Relay(source.registry.host) as relay, cluster_of(dask) as cluster:
+        items = [
+            MirrorItem(
+                f"http://{relay.host}/{name}",
+                f"http://{destination.registry.host}/a/{name}",
+                more_destinations=(f"http://{destination.relay.host}/b/{name}",),
+            )
+            for name in source.images
+        ]
+        first = cluster.mirror(items[:1])
+        read = relay.bytes_down
+        rest = cluster.mirror(items[1:])
+
+    assert first.failed == rest.failed == []
+    assert len(rest.outcomes) == rest.image_count == 2 * (IMAGES - 1)
+    assert_all_arrived(source, destination, "a")
+    assert_all_arrived(source, destination, "b")
+    assert read < len(LARGE.blob) * 1.02
 
 
 def test_progress_comes_back(

@@ -178,11 +178,10 @@ def _check_plan(arguments: argparse.Namespace, expansion: PlanExpansion) -> list
         _check_processes(arguments, probes)
     if not expansion.is_fan_out:
         settings.refuse_spool(arguments)
-    elif arguments.dask is not None or arguments.processes != 1:
-        option = "--dask" if arguments.dask is not None else "--processes"
+    elif arguments.processes != 1:
         raise UsageError(
-            f"{option} splits the mirror, and several destinations need one read of the source",
-            remedy=f"omit {option}, or mirror to each destination by itself",
+            "--processes splits the mirror, and several destinations need one read of the source",
+            remedy="omit --processes, or mirror to each destination by itself",
         )
     return probes
 

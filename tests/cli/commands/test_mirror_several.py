@@ -169,7 +169,6 @@ def test_an_image_is_mended_where_it_is_damaged(cli: Cli, lab: Lab) -> None:
     ("words", "message"),
     [
         (["--processes=2"], "--processes splits the mirror"),
-        (["--dask=tcp://127.0.0.1:1"], "--dask splits the mirror"),
         (["--spool=missing"], "'missing', does not exist"),
         (["--cache=oci:x:v1"], "a cache is a directory"),
     ],
