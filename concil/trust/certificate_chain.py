@@ -50,6 +50,7 @@ def load_chain(entries: Sequence[bytes]) -> list[Certificate]:
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  # an extra
     from cryptography.x509 import (  # noqa: PLC0415  # as above
         DuplicateExtension,
+        InvalidVersion,
         UnsupportedGeneralNameType,
         load_der_x509_certificate,
     )
@@ -66,6 +67,7 @@ def load_chain(entries: Sequence[bytes]) -> list[Certificate]:
         ValueError,
         UnsupportedAlgorithm,
         DuplicateExtension,
+        InvalidVersion,
         UnsupportedGeneralNameType,
     ) as error:
         raise Rejection(Reason.MALFORMED, "its signature has a malformed certificate") from error

@@ -176,6 +176,7 @@ def test_certificates_that_are_trusted(
         (make_envelope(SIGNER, PAYLOAD, header={"x5c": []}), "no list of certificates"),
         (make_envelope(SIGNER, PAYLOAD, header={"x5c": ["AAAA"]}), "a malformed certificate"),
         (make_envelope(SIGNER, PAYLOAD, protected="*"), "is not Base64"),
+        (make_envelope(SIGNER, PAYLOAD, payload="\ud800"), "is not Base64"),
         (b"nonsense", "the envelope of its signature is not JSON"),
     ],
 )
@@ -194,6 +195,7 @@ def test_an_envelope_that_does_not_count(
         (bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209")),
         (bytes.fromhex("06082a8648ce3d040302"), bytes.fromhex("06082a8648ce3d04037f")),
         (bytes.fromhex("0603551d0f"), bytes.fromhex("0603551d13")),  # an extension twice
+        (bytes.fromhex("a003020102"), bytes.fromhex("a003020107")),  # a version that does not exist
     ],
 )
 def test_certificates_of_unknown_kinds_do_not_count(
