@@ -92,6 +92,27 @@ def test_a_repair_copies_only_what_is_signed(
     assert_same_image(embedded.url, "signed", "v1", SIGNED)
 
 
+def test_a_repair_replaces_no_blob_of_what_is_not_signed(
+    engine: Engine, source: EmbeddedRegistry, policy: TrustPolicy, tmp_path: Path
+) -> None:
+    layout = tmp_path / "layout"
+    items = [
+        MirrorItem(f"{source.url}/{name}:v1", f"oci:{layout}:{name}")
+        for name in ("signed", "unsigned")
+    ]
+    engine.mirror(items)
+    files = [layout / "blobs" / next(iter(i.blobs)).replace(":", "/") for i in (SIGNED, UNSIGNED)]
+    for file in files:
+        file.write_bytes(b"x" * file.stat().st_size)
+
+    verified = [replace(item, verifier=policy) for item in items]
+    report = engine.check(verified, deep=True, repair=True)
+
+    (refused,) = report.pending
+    assert "no signature was found" in refused.findings[0].remedy
+    assert [file.read_bytes().strip(b"x") == b"" for file in files] == [False, True]
+
+
 def test_a_plan_read_by_a_program_verifies(
     engine: Engine,
     source: EmbeddedRegistry,

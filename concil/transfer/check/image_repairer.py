@@ -72,8 +72,8 @@ class ImageRepairer:
         remaining, sent = checked.findings, list[BlobResult]()
         remedies: dict[Digest, str] = {}
         copied: ImageResult | None = None
-        failure = ""
-        for _ in range(_MAX_ROUNDS):
+        failure = self._find_refusal(job)  # before a blob is replaced
+        for _ in range(0 if failure else _MAX_ROUNDS):
             new_findings = [f for f in _blob_findings(remaining) if f.digest not in remedies]
             remedies |= {f.digest: self._replace_blob(job, f, sent) for f in new_findings}
             copied, failure = self._copy(job)
@@ -93,6 +93,18 @@ class ImageRepairer:
             condition=condition,
             findings=findings,
         )
+
+    def _find_refusal(self, job: ImageJob) -> str:
+        """Return why the verifier of the job does not accept the image; "" if it does."""
+        if job.verifier is None:
+            return ""
+        try:
+            self._copier.verify(job)
+        except Cancelled:
+            raise
+        except ConcilError as error:
+            return _describe(error)
+        return ""
 
     def _copy(self, job: ImageJob) -> tuple[ImageResult | None, str]:
         """Copy what lookups find missing; return the result, or None and the reason."""

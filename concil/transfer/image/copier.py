@@ -107,6 +107,19 @@ class ImageCopier:
         emit(job.final_event_sink or self._progress, event)
         return result
 
+    def verify(self, job: ImageJob) -> None:
+        """Verify an image without copying it.
+
+        Raises:
+            UntrustedImage: it has no signature that is accepted.
+            ConcilError: its manifest or signatures could not be read.
+        """
+        compared = self._planner.compare(job)
+        if isinstance(compared, PresentImage):
+            self._planner.verify_present(job, compared)
+        else:
+            self._planner.verify(job, compared, self._planner.read_root(job, compared))
+
     def _accept_present(self, job: ImageJob, present: PresentImage) -> ImageResult:
         """Return the result for an image that is up to date."""
         if job.immutable and present.source_digest is not None:
