@@ -13,6 +13,7 @@ from pathlib import Path
 from concil.cli.context import SHORT_GRACE_PERIOD, CommandContext
 from concil.cli.open_engine import build_endpoints, open_engine
 from concil.cli.options import settings
+from concil.cli.options.signature_options import build_verifier
 from concil.cli.output import results
 from concil.cli.output.errors import DONE, DRIFT, FAILED, describe_error, single_line
 from concil.cli.output.failed_images import failure_lines, listing_failure_lines
@@ -120,6 +121,11 @@ def _check_single(arguments: argparse.Namespace) -> None:
             "--platform says which platforms a mirror has copied, and there is no plan",
             remedy="omit --platform",
         )
+    if build_verifier(arguments) is not None:
+        raise UsageError(
+            "signatures are verified before --repair copies images, and there is no plan",
+            remedy="omit the options for signatures",
+        )
 
 
 def _list_images(arguments: argparse.Namespace, engine: Engine, plan: ParsedPlan | None) -> _Images:
@@ -142,6 +148,7 @@ def _list_images(arguments: argparse.Namespace, engine: Engine, plan: ParsedPlan
         recheck=True,
         list_repositories=engine.list_repositories,
         find_creation_times=engine.find_creation_times,
+        verifier=build_verifier(arguments),
     )
     return _Images(expansion, check_plan(arguments, expansion), expansion)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concil.cli.options import common, progress, referrers
+from concil.cli.options import common, progress, referrers, signature_options
 
 TYPE_CHECKING = False  # as that of typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def declare_check(parser: argparse.ArgumentParser) -> None:
     )
     common.add_platform(parser, "the platforms that were copied of each index")
     referrers.add_content_options(parser)
+    signature_options.add_options(parser)
     progress.add_options(parser)
     common.add_registry(parser, sides=("src", "dest"))
     parser.set_defaults(command="concil.cli.commands.check:run")

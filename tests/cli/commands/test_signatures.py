@@ -199,6 +199,30 @@ def test_an_entry_says_whom_it_trusts(
     assert tags_of(registry.url, "m/bad-replay") == tags_of(registry.url, "m/bad-payload") == []
 
 
+def test_a_repair_with_a_key_copies_only_what_is_signed(
+    cli: Cli, registry: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    load_images(registry.url)
+    key = write_public_key(tmp_path / "cosign.pub", KEY)
+    plan = tmp_path / "plan.toml"
+    entries = [
+        f'[[mirror]]\nsource = "{registry.url}/team/{name}"\ntarget = "{name}"\n' for name in IMAGES
+    ]
+    plan.write_text("".join(entries))
+
+    words = ("check", plan, f"{registry.url}/m", "--verify-key", key)
+    repaired = cli(*words, "--repair")
+
+    assert repaired.code == 6
+    assert_only_signed(registry.url, "m")
+    # Tags of signatures are no images, as in a mirror.
+    assert [tags_of(registry.url, f"m/{name}") for name in SIGNED] == [["v1"]] * 2
+    assert ".sig" not in repaired.out + repaired.err
+    assert_fails(
+        cli("check", f"{registry.url}/m/signed-tag:v1", "--verify-key", key), 2, "there is no plan"
+    )
+
+
 def test_the_second_run_verifies_nothing_again(
     cli: Cli, registry: EmbeddedRegistry, tmp_path: Path, jobs: str
 ) -> None:
