@@ -155,7 +155,9 @@ def is_loopback(host: str) -> bool:
     """
     name = host
     if host.startswith("["):
-        name = host[1:].partition("]")[0]
+        name, bracket, port = host[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            return False
     elif host.count(":") <= 1:
         name = host.partition(":")[0]
     name = name.rstrip(".").lower()
