@@ -319,8 +319,11 @@ def test_a_dry_run_plans_every_destination(engine: Engine, many: Sites) -> None:
     assert all(place.log.count("POST") == 0 for place in places)
 
 
-def test_processes_are_refused(engine: Engine, many: Sites) -> None:
-    with pytest.raises(UsageError, match="several destinations"):
+def test_processes_are_refused(many: Sites) -> None:
+    with (
+        engine_of(replace(QUICK, workers=2)) as engine,
+        pytest.raises(UsageError, match="several destinations"),
+    ):
         engine.mirror(items_for(many, [many.add(), many.add()]), processes=2)
 
 
