@@ -19,6 +19,7 @@ from concil.runtime.redaction import without_user
 from concil.transfer.mirror.report import Outcome
 
 _MAX_SUBJECTS = 10_000  # of one run that are remembered
+MAX_QUOTA_NOTIFICATIONS = 20  # of one run: a registry may report whatever it wants
 _LOW_PERCENT, _ENOUGH_PERCENT = 10, 20  # of a quota: notified at the one, forgotten at the other
 
 
@@ -73,12 +74,14 @@ class Notifier:
         self._failures: dict[str, _Failure] = {}  # of the run, by cause
         self._successes: dict[str, Subject] = {}  # of the run, of causes that were notified
         self._copied: list[Subject] = []  # of the run
+        self._quota_count = 0  # notifications of quotas in the run
 
     def begin_run(self, settings: NotifySettings | None) -> None:
         """Begin a run with the settings of its plan."""
         with self._lock:
             self._settings = settings
             self._failures, self._successes, self._copied = {}, {}, []
+            self._quota_count = 0
 
     @property
     def is_active(self) -> bool:
@@ -189,6 +192,10 @@ class Notifier:
 
     def _submit(self, event: str, subjects: list[Subject], reasons: dict[str, str]) -> None:
         assert self._settings is not None  # noqa: S101 - by the callers
+        if event == "quota":
+            self._quota_count += 1
+            if self._quota_count > MAX_QUOTA_NOTIFICATIONS:
+                return
         self._pending.update(reasons)
         notification = Notification(event, self._plan, self._destination, subjects, reasons)
 

@@ -44,7 +44,8 @@ def read_envelope(content: bytes) -> Envelope:
     Source: sigstore/protobuf-specs, sigstore_bundle.proto.
     """
     document = parse_object(content, "bundle")
-    if document.get("mediaType") not in MEDIA_TYPES:
+    media_type = document.get("mediaType")
+    if not isinstance(media_type, str) or media_type not in MEDIA_TYPES:
         raise Rejection(Reason.UNSUPPORTED, "its signature is not a Sigstore bundle of 0.1 to 0.3")
     envelope = document.get("dsseEnvelope")
     if not isinstance(envelope, dict) or envelope.get("payloadType") != IN_TOTO:

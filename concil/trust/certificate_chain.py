@@ -50,6 +50,7 @@ def load_chain(entries: Sequence[bytes]) -> list[Certificate]:
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  # an extra
     from cryptography.x509 import (  # noqa: PLC0415  # as above
         DuplicateExtension,
+        InvalidVersion,
         UnsupportedGeneralNameType,
         load_der_x509_certificate,
     )
@@ -66,6 +67,7 @@ def load_chain(entries: Sequence[bytes]) -> list[Certificate]:
         ValueError,
         UnsupportedAlgorithm,
         DuplicateExtension,
+        InvalidVersion,
         UnsupportedGeneralNameType,
     ) as error:
         raise Rejection(Reason.MALFORMED, "its signature has a malformed certificate") from error
@@ -87,6 +89,7 @@ def verify_chain(chain: Sequence[Certificate], trusted: Sequence[bytes], now: da
     _check_purpose(chain[0])
     trusted_chain = _trusted_part(chain, trusted)
     for certificate in trusted_chain:
+        _check_restrictions(certificate)
         if now < certificate.not_valid_before_utc:
             raise Rejection(Reason.NOT_VALID, "its certificate is not valid yet")
         if now > certificate.not_valid_after_utc:
@@ -137,6 +140,35 @@ def _has_issued(issuer: Certificate, certificate: Certificate, depth: int) -> bo
         return False
     is_short = basic.path_length is None or depth <= basic.path_length
     return basic.ca and is_short and usage.key_cert_sign
+
+
+def _check_restrictions(certificate: Certificate) -> None:
+    """Check that nothing restricts a certificate to another purpose, or in an unknown way.
+
+    Source: RFC 5280, 4.2, 4.2.1.12.
+    """
+    from cryptography import x509  # noqa: PLC0415  # an extra
+
+    # Names and policies are not compared, so that these restrict nothing.
+    known = (
+        x509.BasicConstraints,
+        x509.KeyUsage,
+        x509.ExtendedKeyUsage,
+        x509.SubjectAlternativeName,
+        x509.CertificatePolicies,
+    )
+    purposes = {
+        x509.oid.ExtendedKeyUsageOID.CODE_SIGNING,
+        x509.oid.ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
+    }
+    for extension in certificate.extensions:
+        value = extension.value
+        if isinstance(value, x509.ExtendedKeyUsage) and purposes.isdisjoint(value):
+            raise Rejection(Reason.NOT_VALID, "its certificate is not for signing code")
+        if extension.critical and not isinstance(value, known):
+            raise Rejection(
+                Reason.NOT_VALID, "its certificate has a restriction that is not supported"
+            )
 
 
 def _check_purpose(certificate: Certificate) -> None:

@@ -64,6 +64,7 @@ class CertificateSigner:
         envelope = parse_object(signature.content, "envelope")
         protected_text, payload_text = envelope.get("protected"), envelope.get("payload")
         protected = parse_object(_decode_url(protected_text), "protected header")
+        payload_content = _decode_url(payload_text)  # and the text is ASCII
         header = envelope.get("header")
         entries = header.get("x5c") if isinstance(header, dict) else None
         if not isinstance(entries, list):
@@ -75,7 +76,7 @@ class CertificateSigner:
         now = _now()
         verify_chain(chain, self.certificates, now)
         _check_header(protected, now)
-        payload = parse_object(_decode_url(payload_text), "payload")
+        payload = parse_object(payload_content, "payload")
         target = payload.get("targetArtifact")
         signed_digest = target.get("digest") if isinstance(target, dict) else None
         if signed_digest != str(digest):

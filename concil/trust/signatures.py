@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from concil.config import KIB
-from concil.errors import ContentError, InvalidManifest, NotFound
+from concil.errors import ConcilError, ContentError, InvalidDigest, InvalidManifest, NotFound
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.runtime.dataclass import dataclass
@@ -70,7 +70,12 @@ def find_signatures(reader: SignatureReader, digest: Digest) -> Iterator[Signatu
             yield manifest
             continue
         is_notation = manifest.artifact_type == NOTATION
-        for layer in manifest.blobs():
+        try:
+            layers = manifest.blobs()
+        except (ContentError, InvalidDigest) as error:
+            yield _unusable_manifest(error)
+            continue
+        for layer in layers:
             if not _is_signature(layer, is_notation=is_notation):
                 continue
             count += 1
@@ -91,7 +96,7 @@ def _find_manifests(reader: SignatureReader, digest: Digest) -> Iterator[Manifes
     try:
         tagged = reader.find_by_tag(digest, SIGNATURE_SUFFIX)
     except ContentError as error:
-        yield Rejection(Reason.MALFORMED, f"the manifest of its signature cannot be used: {error}")
+        yield _unusable_manifest(error)
     if tagged is not None:
         yield tagged
     read_digests = {tagged.digest} if tagged is not None else set[Digest]()
@@ -105,12 +110,14 @@ def _find_manifests(reader: SignatureReader, digest: Digest) -> Iterator[Manifes
         try:
             manifest = reader.find_by_digest(entry.digest)
         except ContentError as error:
-            yield Rejection(
-                Reason.MALFORMED, f"the manifest of its signature cannot be used: {error}"
-            )
+            yield _unusable_manifest(error)
             continue
         if manifest is not None and not manifest.is_index:
             yield manifest
+
+
+def _unusable_manifest(error: ConcilError) -> Rejection:
+    return Rejection(Reason.MALFORMED, f"the manifest of its signature cannot be used: {error}")
 
 
 def _may_be_signature(entry: Descriptor) -> bool:

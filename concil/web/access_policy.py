@@ -84,8 +84,8 @@ def is_from_own_page(request: Request) -> bool:
     site = request.headers.get("sec-fetch-site")
     if site is not None and site != "same-origin":
         return False
-    origin = request.headers.get("origin", "")
-    return origin.partition("://")[2] == request.headers.get("host")
+    host = request.headers.get("origin", "").partition("://")[2]
+    return bool(host) and host == request.headers.get("host")
 
 
 def _are_equal(first: bytes, second: bytes) -> bool:

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from concil.errors import AccessDenied, Cancelled, ConcilError, NotFound, NotTried
 from concil.notify.delivery import Delivery
 from concil.notify.notification import MAX_SUBJECTS, Notification, Subject
-from concil.notify.notifier import Notifier
+from concil.notify.notifier import MAX_QUOTA_NOTIFICATIONS, Notifier
 from concil.oci.digest import Digest
 from concil.plan.notify_settings import EVENTS, NotifySettings
 from concil.plan.rule import Rule
@@ -181,6 +181,18 @@ def test_a_low_quota_is_notified_once_until_there_is_enough(
 
     assert [each.subjects[0].remaining for each in delivery.sent] == [10, 0]
     assert delivery.sent[0].text == "concil plan.toml: docker.io has 10 of 100 requests left"
+
+
+def test_a_registry_does_not_cause_any_number_of_notifications(
+    notifier: Notifier, delivery: FakeDelivery
+) -> None:
+    for _ in range(2):
+        notifier.begin_run(ALL)
+        for n in range(MAX_QUOTA_NOTIFICATIONS):
+            for remaining in (0, 100, 0):
+                notifier.record_quota(f"{n}.example", remaining, 100)
+
+    assert len(delivery.sent) == 2 * MAX_QUOTA_NOTIFICATIONS
 
 
 def test_only_the_events_that_the_plan_asks_for_are_sent(

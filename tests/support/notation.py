@@ -43,13 +43,17 @@ class Certified:
         purpose: ObjectIdentifier = CODE_SIGNING,
         begin: timedelta = timedelta(days=-1),
         end: timedelta = timedelta(days=1),
+        critical: x509.ExtensionType | None = None,
     ) -> Certified:
         """Return another key with a certificate of this one.
 
         Args:
             begin, end: of its validity, from now.
+            critical: a further extension, which is critical.
         """
-        return certify(key, self, is_ca=is_ca, purpose=purpose, begin=begin, end=end)
+        return certify(
+            key, self, is_ca=is_ca, purpose=purpose, begin=begin, end=end, critical=critical
+        )
 
     def write(self, path: Path) -> Path:
         """Write the certificate as PEM, and return the path."""
@@ -65,6 +69,7 @@ def certify(
     purpose: ObjectIdentifier = CODE_SIGNING,
     begin: timedelta = timedelta(days=-1),
     end: timedelta = timedelta(days=1),
+    critical: x509.ExtensionType | None = None,
 ) -> Certified:
     """Return a key with a certificate, which is signed by itself without an issuer."""
     key = key or ec.generate_private_key(ec.SECP256R1())
@@ -96,6 +101,8 @@ def certify(
     )
     if not is_ca:
         builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+    if critical is not None:
+        builder = builder.add_extension(critical, critical=True)
     certificate = builder.sign(issuer.key if issuer else key, SHA256())
     return Certified(key, (certificate, *(issuer.chain if issuer else ())))
 

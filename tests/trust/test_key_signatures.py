@@ -223,6 +223,7 @@ def statement_bundle(
         (statement_bundle(b"{}"), "its signature is not an in-toto statement"),
         (statement_bundle(b"nonsense"), "the statement of its signature is not JSON"),
         (bundle_of(KEY, mediaType="application/json"), "not a Sigstore bundle of 0.1 to 0.3"),
+        (bundle_of(KEY, mediaType=[]), "not a Sigstore bundle of 0.1 to 0.3"),
         (bundle_of(KEY, dsseEnvelope=None), "its Sigstore bundle has no in-toto statement"),
         (
             bundle_of(KEY, dsseEnvelope=make_envelope(KEY, b"{}", payloadType="text/plain")),
@@ -277,6 +278,17 @@ def test_a_payload_whose_bytes_are_not_those_of_its_digest_is_refused(
     assert "the payload of its signature is damaged" in repository.refusal(policy_of(KEY))
     del repository.store.blobs[digest]
     assert "the payload of its signature is missing" in repository.refusal(policy_of(KEY))
+
+
+def test_a_signature_counts_beside_a_manifest_that_cannot_be_read(repository: Repository) -> None:
+    signature = make_simple_signature(OTHER_KEY, IMAGE)
+    document = json.loads(signature.manifest)
+    document["layers"][0]["digest"] = "nonsense"
+    repository.add_by_tag(Image(signature.media_type, json.dumps(document).encode(), {}))
+
+    assert "the manifest of its signature cannot be used" in repository.refusal(policy_of(KEY))
+    repository.add_referrer(bundle_of(KEY))
+    repository.verify(policy_of(KEY))
 
 
 def test_the_number_of_signatures_is_bounded(repository: Repository) -> None:

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509 import (
+    DNSName,
+    ExtendedKeyUsage,
+    NameConstraints,
+    SubjectAlternativeName,
+    UnrecognizedExtension,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from concil.errors import UntrustedImage, UsageError
 from concil.oci.manifest import Digest
@@ -38,6 +45,9 @@ IMAGE, OTHER_IMAGE = make_image(1), make_image(2)
 PAYLOAD = make_payload(IMAGE.digest)
 CA = certify(is_ca=True)
 SIGNER = CA.issue()
+FOR_SERVERS = ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+CONSTRAINTS = NameConstraints([DNSName("team.example")], None)
+UNKNOWN = UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
 PAST, FUTURE = timedelta(days=-2), timedelta(days=2)
 
 
@@ -99,6 +109,12 @@ def test_a_certificate_of_a_trusted_ca_counts(verification: Verification, key: K
         (own := certify(), own),
         (between := CA.issue(is_ca=True), between.issue()),
         (CA, between.issue()),
+        (
+            CA,
+            CA.issue(
+                is_ca=True, critical=ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING])
+            ).issue(critical=SubjectAlternativeName([DNSName("team.example")])),
+        ),
     ],
 )
 def test_certificates_that_are_trusted(
@@ -151,6 +167,19 @@ def test_certificates_that_are_trusted(
         ),
         (make_envelope(CA, PAYLOAD), "its certificate is not for signing code"),
         (
+            # A CA for servers only does not issue certificates for code.
+            make_envelope(CA.issue(is_ca=True, critical=FOR_SERVERS).issue(), PAYLOAD),
+            "its certificate is not for signing code",
+        ),
+        (
+            make_envelope(CA.issue(is_ca=True, critical=CONSTRAINTS).issue(), PAYLOAD),
+            "its certificate has a restriction that is not supported",
+        ),
+        (
+            make_envelope(CA.issue(critical=UNKNOWN), PAYLOAD),
+            "its certificate has a restriction that is not supported",
+        ),
+        (
             make_envelope(SIGNER, PAYLOAD, {EXPIRY: "2020-01-01T00:00:00Z"}),
             "its signature expired on 2020-01-01",
         ),
@@ -176,6 +205,7 @@ def test_certificates_that_are_trusted(
         (make_envelope(SIGNER, PAYLOAD, header={"x5c": []}), "no list of certificates"),
         (make_envelope(SIGNER, PAYLOAD, header={"x5c": ["AAAA"]}), "a malformed certificate"),
         (make_envelope(SIGNER, PAYLOAD, protected="*"), "is not Base64"),
+        (make_envelope(SIGNER, PAYLOAD, payload="\ud800"), "is not Base64"),
         (b"nonsense", "the envelope of its signature is not JSON"),
     ],
 )
@@ -194,6 +224,7 @@ def test_an_envelope_that_does_not_count(
         (bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d0209")),
         (bytes.fromhex("06082a8648ce3d040302"), bytes.fromhex("06082a8648ce3d04037f")),
         (bytes.fromhex("0603551d0f"), bytes.fromhex("0603551d13")),  # an extension twice
+        (bytes.fromhex("a003020102"), bytes.fromhex("a003020107")),  # a version that does not exist
     ],
 )
 def test_certificates_of_unknown_kinds_do_not_count(

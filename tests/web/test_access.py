@@ -186,6 +186,7 @@ def test_the_token_lets_a_run_begin(ask_guarded: Client, setup: LiveSetup) -> No
         ({"Origin": "{own}", "Sec-Fetch-Site": "same-origin"}, 202),
         ({"Origin": "{own}"}, 202),
         ({}, 403),
+        ({"Host": ""}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "{own}.evil.example"}, 403),
