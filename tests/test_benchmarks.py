@@ -18,6 +18,7 @@ from benchmarks.programs import find_programs
 from benchmarks.runner import run_case
 from benchmarks.servers.registry import memory_directory
 from benchmarks.table import HEADINGS
+from tests.support.scale import FULL
 
 pytestmark = pytest.mark.process
 
@@ -35,7 +36,9 @@ def _bench(directory: Path) -> Bench:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["start", "pull-20ms", "mirror-tls", "mirror-again"])
+@pytest.mark.parametrize(
+    "name", ["start", "pull-20ms", "mirror-tls", *(["mirror-again"] if FULL else [])]
+)
 def test_a_case_runs_concil_and_its_peers(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

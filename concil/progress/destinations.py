@@ -41,6 +41,10 @@ class DestinationTotals:
         copied._has_more = self._has_more
         return copied
 
+    def by_name(self) -> dict[str, Counter[str]]:
+        """Return the counts in the order of names, which does not depend on who is first."""
+        return dict(sorted(self.counts.items()))
+
     @property
     def are_several(self) -> bool:
         """Whether there are several destinations, and all of them were counted."""

@@ -140,7 +140,7 @@ class JSONReport:
             }
             by_destination = ""
             if self._destinations.are_several:
-                by_destination = f', "destinations": {json.dumps(self._destinations.counts)}'
+                by_destination = f', "destinations": {json.dumps(self._destinations.by_name())}'
             totals = f'"summary": {json.dumps(summary)}{by_destination}'
             file.write(f'\n], "ended": {_timestamp()}, {totals}}}\n')
 

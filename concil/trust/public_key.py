@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from concil.errors import UsageError, safe_repr
+from concil.fs.small_file import read_small_file
 from concil.runtime.dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -133,15 +134,7 @@ def read_key_file(path: str | Path) -> bytes:
             f"{name} is not a file: keys are read from files only",
             remedy="write the public key to a file, with: cosign public-key",
         )
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_KEY_SIZE + 1)
-    except (OSError, ValueError) as error:
-        cause = getattr(error, "strerror", None) or "not a valid path"
-        raise UsageError(f"cannot read {name}: {cause}", remedy="check the path") from error
-    if len(content) > MAX_KEY_SIZE:
-        raise UsageError(f"{name} is larger than 64 KiB", remedy=_KEY_REMEDY)
-    return content
+    return read_small_file(path, MAX_KEY_SIZE, _KEY_REMEDY)
 
 
 def _find_fault(content: bytes) -> tuple[str, str]:

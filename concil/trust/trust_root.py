@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from concil.errors import UsageError, safe_repr
+from concil.fs.small_file import read_small_file
 from concil.oci.strict_json import InvalidJSON, parse_json
 
 MAX_SIZE = 4 * 1024 * 1024  # bytes
@@ -22,14 +23,7 @@ def read_trust_root(path: str | Path) -> bytes:
         UsageError: it cannot be read, or is not a JSON object.
     """
     name = safe_repr(str(path))
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_SIZE + 1)
-    except (OSError, ValueError) as error:
-        cause = getattr(error, "strerror", None) or "not a valid path"
-        raise UsageError(f"cannot read {name}: {cause}", remedy="check the path") from error
-    if len(content) > MAX_SIZE:
-        raise UsageError(f"{name} is larger than 4 MiB", remedy=_REMEDY)
+    content = read_small_file(path, MAX_SIZE, _REMEDY)
     try:
         document = parse_json(content)
     except InvalidJSON as error:

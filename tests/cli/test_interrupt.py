@@ -17,6 +17,7 @@ from tests.cli.runner import PATIENCE, Program
 from tests.support.faults import Fault
 from tests.support.images import Image, assert_same_image, make_image, put_image, write_layout
 from tests.support.relay import Relay
+from tests.support.scale import FULL
 
 pytestmark = pytest.mark.process
 
@@ -87,8 +88,14 @@ def test_an_interrupt_before_anything_has_begun_is_one_line(module: str) -> None
     assert (result.returncode, result.stdout, result.stderr) == (130, b"", b"concil: interrupted\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("jobs", ["--jobs=0", "--jobs=4"])
+@pytest.mark.parametrize(
+    ("number", "jobs"),
+    [
+        (signal.SIGINT, "--jobs=0"),
+        (signal.SIGTERM, "--jobs=4"),
+        *([(signal.SIGTERM, "--jobs=0"), (signal.SIGINT, "--jobs=4")] if FULL else []),
+    ],
+)
 def test_interrupted_upload_resumes_when_it_is_run_again(  # noqa: PLR0917  # fixtures
     program: Program,
     registry: EmbeddedRegistry,

@@ -53,7 +53,7 @@ TROUBLES = [None, NO_RESPONSE, reply(200, b"x", Content_Encoding="odd")]
 SESSIONS_AND_TROUBLES = (
     list(itertools.product(SESSIONS, TROUBLES))
     if FULL
-    else [*((each, None) for each in SESSIONS), *((SESSIONS[0], each) for each in TROUBLES[1:])]
+    else [*((each, None) for each in SESSIONS), (SESSIONS[0], TROUBLES[1])]
 )
 
 
@@ -339,7 +339,7 @@ def test_the_walk_knows_every_verb(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 416, 500])
+@pytest.mark.parametrize("status", [400, 401, 404, 416, *([403, 405, 500] if FULL else [])])
 def test_no_verb_shows_what_a_registry_repeats(
     servers: tuple[ScriptedServer, ScriptedServer],
     home_of_walk: Path,
@@ -358,7 +358,7 @@ def test_no_verb_shows_what_a_registry_repeats(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("status", [400, 401, 403, *([500] if FULL else [])])  # 500 is repeated
+@pytest.mark.parametrize("status", [400, 401, *([403, 500] if FULL else [])])  # 500 is repeated
 def test_no_verb_shows_what_a_token_service_repeats(
     servers: tuple[ScriptedServer, ScriptedServer],
     home_of_walk: Path,

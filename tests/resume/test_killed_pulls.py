@@ -20,7 +20,7 @@ from tests.support.scale import FULL
 WORKERS = 4
 LOSS = 2 * MIB * WORKERS  # bytes that a kill may cost
 OVERHEAD = 256 * 1024  # bytes of heads of requests and answers in one run
-KILLS = 30 if FULL else 6
+KILLS = 30 if FULL else 4
 # Bytes a second and connection. A line that is faster than the process fills the kernel's
 # buffers, several MiB each, and what a killed process has not read is lost with it.
 RATE = 8 * MIB
@@ -31,7 +31,12 @@ def pull(relay: Relay, content: Content, target: Path) -> list[str]:
     return ["blob", "pull", "--jobs", str(WORKERS), address, "-o", str(target)]
 
 
-@pytest.fixture(params=["embedded", pytest.param("docker-registry", marks=pytest.mark.real)])
+@pytest.fixture(
+    params=[
+        *(["embedded"] if FULL else []),
+        pytest.param("docker-registry", marks=pytest.mark.real),
+    ]
+)
 def serving(request: pytest.FixtureRequest, content: Content) -> Relay:
     """Return a relay in front of a registry that has the content."""
     if request.param == "embedded":

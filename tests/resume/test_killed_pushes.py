@@ -31,7 +31,7 @@ from tests.support.scale import FULL
 
 CHUNK = 10 * MIB
 OVERHEAD = 256 * 1024  # bytes of heads of requests and answers in one run
-KILLS = 30 if FULL else 6
+KILLS = 30 if FULL else 4
 
 
 def push(relay: Relay, content: Content) -> list[str]:

@@ -39,7 +39,11 @@ APART = frozenset(
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The engine is tested on stores in memory: it may not know the real ones.
-TRANSFER_MAY_IMPORT = ("concil.store.protocols", "concil.store.base_store")
+TRANSFER_MAY_IMPORT = (
+    "concil.store.protocols",
+    "concil.store.base_store",
+    "concil.store.source_wrapper",
+)
 # Who alone may import a library from outside.
 SOLE_IMPORTERS = {
     "tenacity": "concil.retry",

@@ -98,7 +98,7 @@ def _build_totals(data: TimelineData) -> dict[str, object]:
                 **{state: count[state] for state in (State.DONE, State.PRESENT, State.FAILED)},
                 "bytes": count["bytes_sent"],
             }
-            for name, count in data.destinations.counts.items()
+            for name, count in data.destinations.by_name().items()
             if data.destinations.are_several
         ],
         "droppedTransfers": data.dropped_counts[0],

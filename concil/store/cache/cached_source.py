@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from concil.config import MIB
 from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
-from concil.oci.manifest import Digest, Manifest
-from concil.store.base_store import BaseStore
 from concil.store.protocols import Source
+from concil.store.source_wrapper import SourceWrapper
 
 if TYPE_CHECKING:  # imported by those who open a cache
     from concil.store.cache.blob_cache import BlobCache
     from concil.store.cache.cache_file import CacheFile
 
 
-class CachedSource(BaseStore):
+class CachedSource(SourceWrapper):
     """A source whose blobs are read from the cache, and written to it. Any thread."""
 
     reads_in_order = True
 
     def __init__(self, source: Source, cache: BlobCache) -> None:
         """Read from ``source`` what ``cache`` does not have."""
-        self.name = source.name
-        self.host = source.host
-        self.repository = source.repository
-        self.lists_referrers = source.lists_referrers
-        self._source = source
+        super().__init__(source)
         self._cache = cache
-
-    def find_manifest(self, reference: str) -> Descriptor | None:
-        """Look up a tag or digest at the source."""
-        return self._source.find_manifest(reference)
-
-    def get_manifest(self, reference: str) -> Manifest:
-        """Fetch a manifest from the source."""
-        return self._source.get_manifest(reference)
 
     def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BlobReader:
         """Open a blob of the cache, or of the source."""
@@ -55,26 +41,6 @@ class CachedSource(BaseStore):
             reader.close()
             raise
         return reader
-
-    def referrers(self, subject: Digest, image_reference: str = "", /) -> Sequence[Descriptor]:
-        """Return the referrers that the source lists."""
-        return self._source.referrers(subject, image_reference)
-
-    def digest_tags(self, subject: Digest, image_reference: str = "", /) -> Sequence[str]:
-        """Return references made of a digest and a suffix."""
-        return self._source.digest_tags(subject, image_reference)
-
-    def is_access_denied(self) -> bool:
-        """Return whether the source has denied all access."""
-        return self._source.is_access_denied()
-
-    def may_read_unannounced(self, *, is_single: bool) -> bool:
-        """Return what the source returns."""
-        return self._source.may_read_unannounced(is_single=is_single)
-
-    def check_blob(self, blob: Descriptor, /) -> None:
-        """Check that the source has a blob."""
-        self._source.check_blob(blob)
 
 
 class _FillingReader:

@@ -10,7 +10,7 @@ from concil.oci.blob_reader import BlobReader, RangeOpener
 from concil.oci.descriptor import Descriptor
 from concil.oci.manifest import Digest, Manifest
 from concil.ratelimit.bandwidth import ThrottledReader
-from concil.store.base_store import BaseStore
+from concil.store.source_wrapper import SourceWrapper
 from concil.transfer.context import TransferContext
 from concil.transfer.fan_out.fan_out import FanOut
 from concil.transfer.fan_out.shared_image import SharedImage
@@ -18,7 +18,7 @@ from concil.transfer.image.foreign_layers import source_for
 from concil.transfer.image.job import ImageJob
 
 
-class SharedSource(BaseStore):
+class SharedSource(SourceWrapper):
     """A source whose blobs and manifests are read once for all lanes. Any thread."""
 
     is_shared = True
@@ -34,13 +34,8 @@ class SharedSource(BaseStore):
         finish: Callable[[], None],
     ) -> None:
         """Read the source of ``job`` for one lane."""
-        source = job.source
-        self.name = source.name
-        self.host = source.host
-        self.repository = source.repository
-        self.lists_referrers = source.lists_referrers
+        super().__init__(job.source)
         self._job = job
-        self._source = source
         self._lane = lane
         self._fan_out = fan_out
         self._image = image
@@ -71,22 +66,6 @@ class SharedSource(BaseStore):
         """Return the listed referrers of ``subject``, listed once for all lanes."""
         key = "referrers", subject, image_reference
         return self._answers.get(key, lambda: self._source.referrers(subject, image_reference))
-
-    def digest_tags(self, subject: Digest, image_reference: str = "", /) -> Sequence[str]:
-        """Return references made of a digest and a suffix."""
-        return self._source.digest_tags(subject, image_reference)
-
-    def is_access_denied(self) -> bool:
-        """Return whether the source has denied all access."""
-        return self._source.is_access_denied()
-
-    def may_read_unannounced(self, *, is_single: bool) -> bool:
-        """Return what the source returns."""
-        return self._source.may_read_unannounced(is_single=is_single)
-
-    def check_blob(self, blob: Descriptor, /) -> None:
-        """Check that the source has a blob."""
-        self._source.check_blob(blob)
 
     def _throttled(self, opener: RangeOpener) -> RangeOpener:
         """Return an opener within the bandwidth limit of the source's host.

@@ -184,7 +184,7 @@ class MirrorReport:
     @property
     def destinations(self) -> dict[str, Counter[str]]:
         """Numbers of images by outcome, and ``bytes_sent``, for each registry or local store."""
-        return self.destination_totals.counts
+        return self.destination_totals.by_name()
 
     @property
     def copied(self) -> list[ImageResult]:

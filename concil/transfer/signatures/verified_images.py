@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable
 
 from concil.errors import UntrustedImage
 from concil.oci.manifest import Digest
+from concil.runtime.lru_dict import LruDict
 from concil.transfer.journal import Journal
 from concil.transfer.signatures.verifier import ImageVerifier, SignatureReader
-
-_MAX_RECENT = 20_000  # acceptances of this run that are remembered
 
 
 class VerifiedImages:
@@ -27,7 +25,7 @@ class VerifiedImages:
         self._journal = journal
         self._is_dry_run = is_dry_run
         self._lock = threading.Lock()  # guards the field below
-        self._recent: OrderedDict[tuple[str, Digest], None] = OrderedDict()
+        self._recent: LruDict[tuple[str, Digest], None] = LruDict()
 
     def verify(
         self,
@@ -77,9 +75,7 @@ class VerifiedImages:
 
     def _record(self, policy: str, digest: Digest) -> None:
         with self._lock:
-            self._recent[policy, digest] = None
-            if len(self._recent) > _MAX_RECENT:
-                self._recent.popitem(last=False)
+            self._recent.store((policy, digest), None)
         if not self._is_dry_run:
             self._journal.execute_deferred(
                 "INSERT OR REPLACE INTO accepted VALUES (?, ?, ?)", policy, str(digest), time.time()

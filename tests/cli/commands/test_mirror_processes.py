@@ -18,6 +18,7 @@ from tests.cli.runner import PATIENCE, Cli, Program, assert_fails
 from tests.support.child_pids import wait_for_children, wait_for_ends
 from tests.support.images import Image, assert_same_image, make_image, make_layer, put_image
 from tests.support.relay import Relay
+from tests.support.scale import FULL
 
 COUNT = 6
 SHARED = make_layer(1, 2 << 20)
@@ -124,8 +125,14 @@ def started(program: Program, link: Relay, *words: str) -> Iterator[subprocess.P
             running.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("group", [True, False])
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [
+        (signal.SIGINT, True),
+        (signal.SIGTERM, False),
+        *([(signal.SIGINT, False), (signal.SIGTERM, True)] if FULL else []),
+    ],
+)
 def test_interrupted_mirror_resumes_when_it_is_run_again(  # noqa: PLR0917 - fixtures
     program: Program,
     registry: EmbeddedRegistry,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from concil.config import MIB, RetryPolicy
+from concil.config import MIB
 from concil.engine.engine import Engine
 from concil.errors import AccessDenied, Cancelled, UsageError
 from concil.progress.events import Event, State
@@ -319,8 +319,11 @@ def test_a_dry_run_plans_every_destination(engine: Engine, many: Sites) -> None:
     assert all(place.log.count("POST") == 0 for place in places)
 
 
-def test_processes_are_refused(engine: Engine, many: Sites) -> None:
-    with pytest.raises(UsageError, match="several destinations"):
+def test_processes_are_refused(many: Sites) -> None:
+    with (
+        engine_of(replace(QUICK, workers=2)) as engine,
+        pytest.raises(UsageError, match="several destinations"),
+    ):
         engine.mirror(items_for(many, [many.add(), many.add()]), processes=2)
 
 
@@ -403,7 +406,7 @@ def test_one_is_slow_and_one_is_killed_and_started_again(many: Sites, tmp_path: 
             if killed.relay.host in event.target and event.state is State.DONE:
                 has_begun.set()
 
-        config = replace(QUICK, retry=RetryPolicy(max_attempts=8))
+        config = replace(QUICK, retry=replace(QUICK.retry, max_attempts=1000))
         with engine_of(config, progress=watch) as engine, ThreadPoolExecutor(1) as executor:
             mirror = executor.submit(engine.mirror, items_for(many, places))
             assert has_begun.wait(WAIT)

@@ -116,7 +116,7 @@ def test_destinations_are_shown_if_there_are_several(browser: Browser, tmp_path:
 
     assert hostile in text_of(browser, "#destinations")
     assert "1 copied, 0 up to date, 1 failed, 2.0 KiB sent" in text_of(
-        browser, "#destinations .bad"
+        browser, "#destinations .bad:last-child"
     )
     assert browser.run("return document.title") != "hacked"
 

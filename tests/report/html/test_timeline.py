@@ -200,8 +200,8 @@ def test_several_destinations_have_a_line_each(recorded_run: RecordedRun) -> Non
         recorded_run.emit(1, "main", Event("image", "quay.io/a:1", target, state, sent, None, ""))
 
     assert recorded_run.data(2)["totals"]["destinations"] == [
-        {"name": "registry.example:5000", "done": 1, "present": 1, "failed": 0, "bytes": 500},
         {"name": "oci:/srv/base", "done": 0, "present": 0, "failed": 1, "bytes": 0},
+        {"name": "registry.example:5000", "done": 1, "present": 1, "failed": 0, "bytes": 500},
     ]
 
 
