@@ -137,6 +137,9 @@ class RootReader:
             return self._read_from_source(job, source)
         if not job.recheck:
             return RootManifest(source, source_digest=source.digest)
+        if job.verifier is not None and destination_digest != source.digest:
+            # Only the journal says that it is a part of the image which is verified.
+            return self._read_from_source(job, source)
         manifest = self.level_reader.get_present(job, destination_digest)
         if manifest is None:
             return self._read_from_source(job, source)

@@ -15,6 +15,7 @@ from concil.progress.events import State
 from concil.transfer.context import TransferContext
 from concil.transfer.image.copier import ImageCopier
 from concil.transfer.image.dry_run import DryRun
+from concil.transfer.image.history import CopiedImage
 from concil.transfer.image.job import ImageJob
 from concil.transfer.image.referrers import ReferrersTagError
 from concil.transfer.journal import Journal
@@ -247,6 +248,27 @@ def test_what_is_copied_is_verified_whatever_the_journal_says(recording: Transfe
     next_run(recording).copy(job(recording, verifier))
 
     assert verifier.asked == [IMAGE.digest]
+
+
+def test_a_false_record_of_a_platform_does_not_let_a_repair_copy_another_image(
+    recording: TransferHarness,
+) -> None:
+    index = platforms_of("linux/amd64", "linux/arm64")
+    load(recording.source(), index, "v1")
+    load(recording.source(), NEWER)
+    load(recording.destination(), NEWER, "v1")
+    recording.destination().blobs.clear()
+    wanted = (Platform.parse("linux/arm64"),)
+    rechecked = replace(job(recording, accepts(index)), platforms=wanted, recheck=True)
+    copier = next_run(recording)
+    false = CopiedImage(Digest.parse(index.digest), Digest.parse(NEWER.digest))
+    copier.history.record_image(rechecked.key, false)
+
+    copier.copy(rechecked)
+
+    assert_same(recording.destination(), "v1", index.children[1])
+    unsigned = {Digest.parse(digest) for digest in NEWER.blobs}
+    assert not unsigned & recording.destination().blobs.keys()
 
 
 @pytest.mark.parametrize("change", ["immutable", "no_clobber"])
