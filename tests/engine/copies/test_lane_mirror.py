@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from concil.config import MIB
+from concil.config import MIB, RetryPolicy
 from concil.engine.engine import Engine
 from concil.errors import AccessDenied, Cancelled, UsageError
 from concil.progress.events import Event, State
@@ -406,7 +406,7 @@ def test_one_is_slow_and_one_is_killed_and_started_again(many: Sites, tmp_path: 
             if killed.relay.host in event.target and event.state is State.DONE:
                 has_begun.set()
 
-        config = replace(QUICK, retry=replace(QUICK.retry, max_attempts=1000))
+        config = replace(QUICK, retry=RetryPolicy(max_attempts=8))
         with engine_of(config, progress=watch) as engine, ThreadPoolExecutor(1) as executor:
             mirror = executor.submit(engine.mirror, items_for(many, places))
             assert has_begun.wait(WAIT)
