@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import signal
@@ -24,6 +25,7 @@ __all__ = ["CommandFunction", "run_interruptibly"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Events of the queue: what a second signal does, as the display says after the first one.
+_LIVENESS_INTERVAL = 1.0  # seconds between checks that the thread of the command is alive
 _AGAIN = "Ctrl-C again quits"
 _SECOND_SIGNAL = "a second signal quits"
 
@@ -39,7 +41,9 @@ def run_interruptibly(function: CommandFunction, command: CommandContext) -> int
         The exit code; INTERRUPTED if a signal ended the verb.
     """
     events = _EventQueue()
-    code, failure = [INTERRUPTED], [BaseException()]
+    # The failure of a thread that ends without a word, which it does only for want of memory.
+    code = [INTERRUPTED]
+    failure: list[BaseException] = [MemoryError()]
 
     def run() -> None:
         try:
@@ -56,9 +60,9 @@ def run_interruptibly(function: CommandFunction, command: CommandContext) -> int
         events.put(_AGAIN if number == signal.SIGINT else _SECOND_SIGNAL)
 
     thread = threading.Thread(target=run, name="concil-command", daemon=True)
-    with events, _signal_handlers(note):
+    with events, _signal_handlers(note), _without_memory_tracebacks():
         is_started = start_thread(thread, "running in the main thread", is_required=True)
-        is_interrupted = is_started and not _wait_for_end(events, command)
+        is_interrupted = is_started and not _wait_for_end(events, command, thread)
     if not is_started:
         with _signal_handlers(_raise_interrupt):
             return function(command)
@@ -130,15 +134,20 @@ class _EventQueue:
                 self._wakeup_reader.recv(64)
 
 
-def _wait_for_end(events: _EventQueue, command: CommandContext) -> bool:
+def _wait_for_end(events: _EventQueue, command: CommandContext, thread: threading.Thread) -> bool:
     """Wait for the command to end; exits the program if it does not end in time."""
     deadline: float | None = None
     while True:
-        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+        remaining = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            event = events.get(timeout=remaining)
+            event = events.get(timeout=min(remaining, _LIVENESS_INTERVAL))
         except queue.Empty:
-            event = "late"
+            if not thread.is_alive():
+                event = "ended"  # without memory it could not say so
+            elif remaining > _LIVENESS_INTERVAL:
+                continue
+            else:
+                event = "late"
         if event == "ended":
             return True
         if deadline is not None:
@@ -155,6 +164,22 @@ def _force_exit(command: CommandContext) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
     os._exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _without_memory_tracebacks() -> Iterator[None]:
+    """Print no traceback of a thread that ends for want of memory: one line says so later."""
+    previous = threading.excepthook
+
+    def report(arguments: threading.ExceptHookArgs) -> None:
+        if not issubclass(arguments.exc_type, MemoryError):
+            previous(arguments)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = previous
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ MEMORY_REMEDY = "raise the memory limit (ulimit -v) or use fewer jobs"
 _DEFAULT_STACK_SIZE = 8 * MIB  # bytes, if the system has no limit
 _MALLOC_ARENA_SIZE = 64 * MIB  # bytes that glibc's malloc reserves for a thread
 _RESERVED_MEMORY = 64 * MIB  # bytes for concurrent work
+_START_MEMORY = 2 * MIB  # bytes without which a thread dies before it says that it has started
 _FILE_LIMIT_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE})
 _MEMORY_ERRNOS = frozenset({errno.ENOMEM, errno.ENOBUFS})
 
@@ -33,7 +34,9 @@ def start_thread(thread: threading.Thread, consequence: str, *, is_required: boo
         consequence: the effect on the work, for the warning; "" if it was logged before.
         is_required: there is no work without the thread, so it may use the reserved memory.
     """
-    if not is_required and not _has_memory_for_thread():
+    # `Thread.start` waits forever for a thread that dies before it says that it has started.
+    needed = _START_MEMORY if is_required else _MALLOC_ARENA_SIZE + _RESERVED_MEMORY
+    if not _has_memory_for_thread(needed):
         reason = "there is not enough memory"
     else:
         try:
@@ -49,7 +52,8 @@ def start_thread(thread: threading.Thread, consequence: str, *, is_required: boo
     return False
 
 
-def _has_memory_for_thread() -> bool:
+def _has_memory_for_thread(needed: int) -> bool:
+    """Return whether there is memory for the stack of a thread, and ``needed`` bytes more."""
     memory_limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if memory_limit == resource.RLIM_INFINITY:
         return True
@@ -59,10 +63,7 @@ def _has_memory_for_thread() -> bool:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except (OSError, MemoryError):
         return False
-    return (
-        memory_limit - pages * resource.getpagesize()
-        > stack_size + _MALLOC_ARENA_SIZE + _RESERVED_MEMORY
-    )
+    return memory_limit - pages * resource.getpagesize() > stack_size + needed
 
 
 def describe_limit(error: BaseException) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -246,3 +247,30 @@ def test_errors_of_a_limit_name_it(error: BaseException, words: str) -> None:
 def test_other_errors_are_not_taken_for_one(error: BaseException) -> None:
     assert limit_error(error) is None
     assert describe_limit(error) is None
+
+
+DYING = """
+import sys
+from concil.cli import signals
+
+def put(self, event):
+    raise MemoryError
+
+signals._EventQueue.put = put
+from concil.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_a_command_whose_thread_dies_for_want_of_memory_ends() -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", DYING, "tags", "127.0.0.1:1/a"],
+        capture_output=True,
+        timeout=30,
+        check=False,
+        text=True,
+    )
+
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr
