@@ -11,6 +11,7 @@ from typing import Self
 from concil.errors import StoreError
 from concil.fs.atomic_file import AtomicTextFile
 from concil.metrics.collector import MetricsCollector
+from concil.runtime.limits import start_thread
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +41,15 @@ class MetricsFile:
         self._is_ending = False
         self._lock = threading.Lock()  # held during a write: one at a time
         self._has_failed = False
+        self._is_started = False
         self._thread = threading.Thread(target=self._run, name="concil-metrics", daemon=True)
 
     def __enter__(self) -> Self:
         """Write the file, and begin to write it at the interval."""
         self.write()
-        self._thread.start()
+        self._is_started = start_thread(
+            self._thread, "the metrics are written at the beginning and the end only"
+        )
         return self
 
     def __exit__(
@@ -57,7 +61,8 @@ class MetricsFile:
         """Write the file for the last time."""
         self._is_ending = True
         self._wake.set()
-        self._thread.join(_JOIN_TIMEOUT)
+        if self._is_started:
+            self._thread.join(_JOIN_TIMEOUT)
         if not self._thread.is_alive():
             self.write()
 

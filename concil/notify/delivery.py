@@ -19,6 +19,7 @@ from concil.notify.channels import kill_command, load_secret, post_webhook, run_
 from concil.notify.notification import Notification
 from concil.plan.notify_settings import NotifySettings
 from concil.runtime.dataclass import dataclass
+from concil.runtime.limits import start_thread
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,9 @@ class Delivery:
         on_end: Callable[[bool], object],
     ) -> None:
         """Deliver a notification soon; call ``on_end`` with whether it was delivered."""
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="concil-notify", daemon=True)
-                self._thread.start()
+        if not self._start():
+            on_end(False)  # noqa: FBT003 - the one argument of the callback
+            return
         try:
             self._queue.put_nowait(_Task(notification, settings, on_end))
         except queue.Full:
@@ -73,6 +73,15 @@ class Delivery:
                 "too many notifications wait: this one is left out: %s", notification.text
             )
             on_end(False)  # noqa: FBT003 - the one argument of the callback
+
+    def _start(self) -> bool:
+        """Start the thread, unless it runs; return False if the system has none to spare."""
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="concil-notify", daemon=True)
+                if start_thread(thread, "a notification is left out"):
+                    self._thread = thread
+            return self._thread is not None
 
     def close(self, timeout: float) -> None:
         """Deliver what waits, for at most ``timeout`` seconds; a line says what is left."""

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export import (
 )
 
 from concil import __version__
+from concil.runtime.limits import start_thread
 from concil.tracing.span_recorder import SpanRecorder
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,9 @@ class Tracing:
         self.recorder.close()
         # The SDK repeats an export for longer than a command may take to end.
         thread = threading.Thread(target=self._provider.shutdown, name="concil-traces", daemon=True)
-        thread.start()
-        thread.join(timeout)
+        is_started = start_thread(thread, "the last traces are not exported")
+        if is_started:
+            thread.join(timeout)
         if thread.is_alive():
             logger.warning("some traces were not exported before the end")
         self._sdk_logger.removeHandler(self._log)

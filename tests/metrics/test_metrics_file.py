@@ -91,3 +91,20 @@ def test_a_full_disk_keeps_the_last_file_and_is_said_once_until_it_has_room_agai
 
     assert [message.count("No space left on device") for message in caplog.messages] == [1, 1]
     assert [entry.name for entry in tmp_path.iterdir()] == ["metrics"]
+
+
+def test_without_a_thread_it_is_written_at_the_beginning_and_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    collector, path = MetricsCollector(), tmp_path / "metrics"
+
+    with MetricsFile(path, collector):
+        assert path.read_text().endswith("# EOF\n")
+        collector.record_token("r.example")
+
+    assert 'concil_tokens_total{host="r.example"} 1.0' in path.read_text()
+    assert "at the beginning and the end only" in caplog.text
