@@ -12,11 +12,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import requests
 
 from concil.errors import TRANSIENT_STATUS, ConcilError, UsageError, safe_repr
+from concil.fs.small_file import read_small_file
 from concil.http import errors, proxies
 from concil.http.requests_session import create_session
 from concil.http.tls_context import environment_ca
@@ -57,14 +57,15 @@ def load_secret(settings: NotifySettings, environment: Mapping[str, str]) -> byt
     elif settings.secret_file is not None:
         source = f"the file {safe_repr(settings.secret_file)}"
         try:
-            with Path(settings.secret_file).open("rb") as file:
-                text = file.read(_MAX_SECRET_SIZE).decode()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "not text"
+            remedy = "it has the secret of the webhook, and nothing else"
+            text = read_small_file(settings.secret_file, _MAX_SECRET_SIZE, remedy).decode()
+        except UsageError as error:
             raise UsageError(
-                f"{settings.location}: cannot read the secret of the webhook from {source}: "
-                f"{reason}"
+                f"{settings.location}: the secret of the webhook: {error.summary}",
+                remedy=error.remedy,
             ) from None
+        except UnicodeDecodeError:
+            raise UsageError(f"{settings.location}: {source} is not text") from None
     else:
         return None
     text = text.strip()

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -145,7 +146,13 @@ def test_a_command_that_does_not_exist_is_not_tried_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [(None, "cannot read"), ("", "no secret"), ("whsec_!", "no base64")]
+    ("text", "reason"),
+    [
+        (None, "cannot read"),
+        ("", "no secret"),
+        ("whsec_!", "no base64"),
+        ("x" * 5000, "larger than 4 KiB"),
+    ],
 )
 def test_a_secret_that_cannot_be_used_is_an_error(
     tmp_path: Path, text: str | None, reason: str
@@ -205,3 +212,19 @@ def test_a_webhook_that_hangs_holds_neither_the_queue_nor_the_end(
 
         assert ends == [False] * 3  # those that the queue had no room for
     assert caplog.messages.count("notifications were not delivered before the end") == 1
+
+
+def test_without_a_thread_a_notification_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    queue, ends = Delivery({}), list[bool]()
+
+    queue.submit(NOTE, NotifySettings("plan.toml:1", "https://h.example"), ends.append)
+    queue.close(1)
+
+    assert ends == [False]
+    assert "a notification is left out" in caplog.text
