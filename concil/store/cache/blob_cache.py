@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-from concil.errors import ContentError, UsageError, safe_repr
+from concil.errors import ContentError, InvalidReference, UsageError, safe_repr
 from concil.fs.file_lock import remove_unlocked
 from concil.fs.local_file import FileBlobReader, disk_error
 from concil.oci.address import LAYOUT, Address, LayoutAddress, parse_address
@@ -21,6 +21,7 @@ from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest, Verifier
 from concil.runtime.dataclass import dataclass
 from concil.runtime.lru_dict import LruDict
+from concil.runtime.redaction import without_user
 from concil.store.cache.cache_file import CacheFile, hash_file, open_file
 
 logger = logging.getLogger(__name__)
@@ -67,8 +68,8 @@ class BlobCache:
         self._lock = threading.Lock()
         self._files: OrderedDict[Digest, CacheFile] = OrderedDict()  # being written, or idle
         self._verified: LruDict[Digest, tuple[int, ...]] = LruDict()  # signatures of files
-        # A blob is verified by one thread at a time.
-        self._verify_locks = [threading.Lock() for _ in range(_LOCK_COUNT)]
+        # A blob is verified, and its file opened, by one thread at a time.
+        self._blob_locks = [threading.Lock() for _ in range(_LOCK_COUNT)]
         self._total = 0  # bytes at the last scan, and those that were reserved since then
         self._scan_time: float | None = None  # monotonic seconds
         self._is_disabled = False  # nothing more is written
@@ -83,7 +84,13 @@ class BlobCache:
     @classmethod
     def from_address(cls, address: str, limit: int) -> BlobCache:
         """Open the cache at ``oci:DIR``. Raises as the constructor."""
-        parsed = parse_address(address)
+        try:
+            parsed = parse_address(address)
+        except InvalidReference as error:
+            raise UsageError(
+                f"a cache is a directory, not {safe_repr(without_user(address))}",
+                remedy="write oci:DIR",
+            ) from error
         if (
             not isinstance(parsed, LayoutAddress)
             or parsed.scheme != LAYOUT
@@ -107,7 +114,7 @@ class BlobCache:
     def open_blob(self, blob: Descriptor, start: int, stop: int | None) -> FileBlobReader | None:
         """Open a range of a blob that is complete and right; None: the cache does not have it."""
         try:
-            with self._verify_locks[hash(blob.digest) % _LOCK_COUNT]:
+            with self._blob_locks[hash(blob.digest) % _LOCK_COUNT]:
                 return self._open_verified(blob, start, stop)
         except OSError as error:
             logger.debug("cannot read %s from the cache: %s", blob.digest, error)
@@ -118,14 +125,23 @@ class BlobCache:
 
         None: another process writes it, it does not fit, or the disk is full.
         """
-        with self._lock:
-            file = self._files.get(blob.digest)
-            if file is None or file.is_broken or file.is_complete:
-                file = self._open_partial(blob)
-            if file is not None:
-                self._files.move_to_end(blob.digest)
-                file.user_count += 1
-            return file
+        with self._blob_locks[hash(blob.digest) % _LOCK_COUNT]:
+            with self._lock:
+                file = self._files.get(blob.digest)
+                if file is not None and not (file.is_broken or file.is_complete):
+                    return self._use(file)
+                if self._is_disabled or not self._reserve(blob.size):
+                    return None
+            # Without the lock: what an earlier process has written is hashed.
+            file = self._open_partial(blob)
+            if file is None:
+                return None
+            with self._lock:
+                old = self._files.pop(blob.digest, None)
+                self._files[blob.digest] = file
+                if old is not None:
+                    old.close()
+                return self._use(file)
 
     def end_blob(self, file: CacheFile) -> None:
         """Record that a reader of a file was closed."""
@@ -193,25 +209,24 @@ class BlobCache:
     def _path_of(self, digest: Digest) -> Path:
         return self.directory / "blobs" / digest.algorithm / digest.hex
 
-    # Blobs that are written; the lock is held ---------------------------------------
-
     def _open_partial(self, blob: Descriptor) -> CacheFile | None:
-        if self._is_disabled or not self._reserve(blob.size):
-            return None
+        """Open the file of a blob that is not open; None: it cannot be written."""
         final_path = self._path_of(blob.digest)
         name = f"{self._boot}-{blob.digest.algorithm}-{blob.digest.hex}"
         try:
             final_path.parent.mkdir(exist_ok=True)
-            file = open_file(self.directory / "partial" / name, final_path, blob)
+            return open_file(self.directory / "partial" / name, final_path, blob)
         except OSError as error:
-            self._disable(error)
+            with self._lock:
+                self._disable(error)
             return None
-        if file is None:
-            return None
-        old = self._files.pop(blob.digest, None)
-        if old is not None:
-            old.close()
-        self._files[blob.digest] = file
+
+    # Blobs that are written; the lock is held ---------------------------------------
+
+    def _use(self, file: CacheFile) -> CacheFile:
+        """Count one more reader of an open file."""
+        self._files.move_to_end(file.blob.digest)
+        file.user_count += 1
         return file
 
     def _close_idle_files(self) -> None:

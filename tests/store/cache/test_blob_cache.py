@@ -15,9 +15,10 @@ from concil.errors import ConnectionLost, StoreError, UsageError
 from concil.oci.address import parse_address
 from concil.oci.blob_reader import BlobReader
 from concil.oci.descriptor import Descriptor
-from concil.oci.digest import Digest
+from concil.oci.digest import Digest, Verifier
 from concil.oci.manifest import Manifest
 from concil.store.base_store import BaseStore
+from concil.store.cache import cache_file
 from concil.store.cache.blob_cache import BlobCache
 from concil.store.cache.cached_source import CachedSource
 from tests.transfer.transfer_setup import WAIT
@@ -324,6 +325,36 @@ def test_a_file_that_is_removed_while_it_is_written(harness: Harness) -> None:
     assert harness.path.read_bytes() == CONTENT
 
 
+def test_a_file_that_is_hashed_keeps_nobody_from_other_blobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = (descriptor_of(bytes([number])) for number in range(200))
+    other = next(each for each in others if hash(each.digest) % 64 != hash(BLOB.digest) % 64)
+    cache = BlobCache(tmp_path / "cache", 100 * MIB)
+    is_hashing, may_end = threading.Event(), threading.Event()
+    hash_now = cache_file.hash_file
+
+    def hash_slowly(fd: int, verifier: Verifier, size: int) -> None:
+        if size == BLOB.size:
+            is_hashing.set()
+            assert may_end.wait(WAIT)
+        hash_now(fd, verifier, size)
+
+    monkeypatch.setattr(cache_file, "hash_file", hash_slowly)
+    with ThreadPoolExecutor(2) as executor:
+        slow = executor.submit(cache.begin_blob, BLOB)
+        try:
+            assert is_hashing.wait(WAIT)
+            file = executor.submit(cache.begin_blob, other).result(WAIT)
+        finally:
+            may_end.set()
+
+        assert file is not None
+        assert file.blob == other
+        assert slow.result(WAIT) is not None
+    cache.close()
+
+
 @pytest.mark.parametrize("index", ['{"manifests": [{}]}', "no JSON", "[]", None])
 def test_a_directory_with_other_content_is_refused(tmp_path: Path, index: str | None) -> None:
     (tmp_path / ("index.json" if index is not None else "other")).write_text(index or "")
@@ -332,10 +363,15 @@ def test_a_directory_with_other_content_is_refused(tmp_path: Path, index: str | 
         BlobCache(tmp_path, MIB)
 
 
-@pytest.mark.parametrize("address", ["oci-archive:a.tar", "oci:a:v1", "docker.io/library/a"])
+@pytest.mark.parametrize(
+    "address",
+    ["oci-archive:a.tar", "oci:a:v1", "docker.io/library/a", "/a", "https://u:hunter2@/A"],
+)
 def test_a_cache_is_a_directory(address: str) -> None:
-    with pytest.raises(UsageError, match="a cache is a directory"):
+    with pytest.raises(UsageError, match="a cache is a directory") as caught:
         BlobCache.from_address(address, MIB)
+
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
