@@ -135,9 +135,8 @@ class MetricsCollector:
             if is_complete:
                 self._values.runs[result] += 1
                 self._values.last_run_ended = self._clock()
-                self._values.last_run_seconds = self._values.last_run_ended - (
-                    self._values.run_began or 0.0
-                )
+                seconds = self._values.last_run_ended - (self._values.run_began or 0.0)
+                self._values.last_run_seconds = max(0.0, seconds)  # the clock may be set back
             else:
                 self._values.retry_runs += 1
             self._values.run_began = None

@@ -227,3 +227,14 @@ def test_both_formats_have_the_same_samples_in_base_units(collector: MetricsColl
     for family in families:
         suffix = "_total" if family.type == "counter" else ""
         assert {sample.name for sample in family.samples} <= {family.name + suffix}
+
+
+def test_a_run_during_which_the_clock_is_set_back_lasts_no_negative_time(
+    collector: MetricsCollector, clock: Clock
+) -> None:
+    collector.begin_run(RULES, is_complete=True)
+    clock.now -= 500
+
+    collector.end_run("success", is_complete=True)
+
+    assert value(collector, "last_run_duration_seconds") == 0

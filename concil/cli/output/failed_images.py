@@ -80,7 +80,9 @@ def group_lines(
                 names += f" -> {parse_address(item.destination)}"
             yield single_line(f"concil: failed: {names}: {describe_error(error)}")
         else:
-            names = _join_names([str(parse_address(item.source)) for item, _ in group])
+            # An image that fails at several destinations is named once.
+            sources = dict.fromkeys(str(parse_address(item.source)) for item, _ in group)
+            names = _join_names(list(sources))
             cause = _describe_cause([error for _, error in group])
             line = f"concil: failed: {len(group)} images ({names}): {cause}"
             yield single_line(f"{line}; {hint}" if hint else line)

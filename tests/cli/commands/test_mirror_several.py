@@ -185,3 +185,15 @@ def test_options_for_one_destination(cli_here: Cli, lab: Lab, tmp_path: Path) ->
     assert_fails(cli_here("mirror", "list", place, f"--dest={place}"), 2, "two destinations")
     words = ["mirror", "list", f"--dest={place}", f"--dest={place}/"]
     assert_fails(cli_here(*words), 2, "is given twice")
+
+
+def test_an_image_that_fails_everywhere_is_named_once(
+    cli_here: Cli, lab: Lab, tmp_path: Path
+) -> None:
+    name = f"{lab.source.host}/team/app:none"
+    (tmp_path / "list").write_text(f"{name}\n")
+
+    result = cli_here("mirror", "list", f"--dest={lab.first.host}/x", f"--dest={lab.second.host}/x")
+
+    assert result.code == 4
+    assert f"concil: failed: 2 images ({name}): " in result.err
