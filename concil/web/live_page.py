@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from concil import __version__
-from concil.report.html.render import PageParts, read_resource, read_scripts, render_parts
+from concil.report.html.render import (
+    PageParts,
+    read_resource,
+    read_scripts,
+    read_template,
+    render_parts,
+)
 from concil.report.timeline import Timeline
 from concil.runtime.dataclass import dataclass
 
@@ -23,7 +29,7 @@ def render_live_page() -> Page:
     """Return the live page: it may connect to where it comes from, and to nothing else."""
     scripts = [*read_scripts(), *(_read(name) for name in ("plan.js", "live.js"))]
     parts = PageParts(
-        _read("live.html"),
+        read_template("live.html", _PACKAGE, scope=" of this run"),
         read_resource("page.css") + _read("live.css"),
         scripts,
         "connect-src 'self'; form-action 'none'",
@@ -36,7 +42,9 @@ def render_live_page() -> Page:
 
 def render_login_page(*, is_rejected: bool = False) -> Page:
     """Return the page that asks for the token."""
-    template = _read("login.html").replace("{{MESSAGE}}", _REJECTED if is_rejected else "")
+    template = read_template("login.html", _PACKAGE).replace(
+        "{{MESSAGE}}", _REJECTED if is_rejected else ""
+    )
     style = read_resource("page.css") + _read("login.css")
     return _page(PageParts(template, style, (), "form-action 'self'"), {}, "concil mirror")
 

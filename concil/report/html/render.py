@@ -23,6 +23,8 @@ SCRIPTS = (
     "main.js",
 )
 _START = "start.js"
+# Of templates: the file head.html replaces {{HEAD}}.
+_FRAGMENTS = ("HEAD", "FILTER", "RUN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,21 @@ def render(document: Mapping[str, object], title: str) -> str:
     Its content security policy allows only its own scripts and styles, by their hashes, and
     no requests: text of a registry that escaped from the data would do nothing.
     """
-    parts = PageParts(read_resource("page.html"), read_resource("page.css"), read_scripts(_START))
+    parts = PageParts(read_template("page.html"), read_resource("page.css"), read_scripts(_START))
     return render_parts(parts, document, title)[0]
+
+
+def read_template(name: str, package: str = _PACKAGE, *, scope: str = "") -> str:
+    """Return the template of a page, with the fragments that pages share.
+
+    Args:
+        scope: follows the headings of what belongs to one run.
+    """
+    template = read_resource(name, package)
+    for fragment in _FRAGMENTS:
+        text = read_resource(f"{fragment.lower()}.html").replace("{{SCOPE}}", scope)
+        template = template.replace(f"{{{{{fragment}}}}}", text)
+    return template
 
 
 def read_scripts(*others: str) -> list[str]:
