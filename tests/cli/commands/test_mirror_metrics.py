@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from concil.server import EmbeddedRegistry
-from tests.cli.commands.test_mirror_service import service
 from tests.cli.runner import PATIENCE, Cli, Program, assert_fails
+from tests.cli.service_program import service
 from tests.support.images import make_image, put_image
 
 SIZES = (3000, 40)

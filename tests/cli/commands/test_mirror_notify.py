@@ -9,8 +9,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from concil.server import EmbeddedRegistry
-from tests.cli.commands.test_mirror_service import service
 from tests.cli.runner import Cli, Program, assert_fails
+from tests.cli.service_program import service
 from tests.cli.test_schemas import load
 from tests.engine.test_quota import Pulls
 from tests.notify.webhook_server import WebhookServer

@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from concil.server import EmbeddedRegistry
-from tests.cli.commands.test_mirror_service import Service, service
 from tests.cli.runner import PATIENCE, Cli, Program, assert_fails
+from tests.cli.service_program import Service, service
 from tests.support.images import assert_same_image, make_image, put_image
 from tests.web.live_setup import follow
 from tests.web.test_endpoints import check_schema

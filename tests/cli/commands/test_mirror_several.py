@@ -12,8 +12,8 @@ import requests
 
 from concil.server import EmbeddedRegistry
 from tests.cli.commands.test_mirror_plan import tags_of
-from tests.cli.commands.test_mirror_service import service
 from tests.cli.runner import Cli, Program, assert_fails
+from tests.cli.service_program import service
 from tests.support.images import assert_same_image, make_image, put_image
 from tests.support.relay import Relay
 

@@ -21,6 +21,7 @@ from concil.store.base_store import BaseStore
 from concil.store.cache import cache_file
 from concil.store.cache.blob_cache import BlobCache
 from concil.store.cache.cached_source import CachedSource
+from tests.support.served_bytes import ServedBytes
 from tests.transfer.transfer_setup import WAIT
 
 CONTENT = os.urandom(MIB + 12_345)
@@ -34,19 +35,15 @@ def descriptor_of(content: bytes) -> Descriptor:
 BLOB = descriptor_of(CONTENT)
 
 
-class Source(BaseStore):
+class Source(ServedBytes, BaseStore):
     """Serves blobs, and counts the bytes. Any thread."""
 
     name = "source"
     host = "source.example"
 
     def __init__(self, *contents: bytes) -> None:
+        super().__init__()
         self.contents = {Digest.from_bytes(content): content for content in contents}
-        self.served = 0
-        self.open_count = 0  # readers that are not closed
-        self.has_ranges = True
-        self.breaks_at: int | None = None  # once
-        self.lock = threading.Lock()
 
     def find_manifest(self, reference: str) -> Descriptor | None:
         raise NotImplementedError
@@ -55,32 +52,7 @@ class Source(BaseStore):
         raise NotImplementedError
 
     def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BlobReader:
-        with self.lock:
-            self.open_count += 1
-        return Reader(self, self.contents[blob.digest][:stop], start if self.has_ranges else 0)
-
-
-class Reader:
-    def __init__(self, source: Source, content: bytes, start: int) -> None:
-        self.start = self._position = start
-        self._source = source
-        self._content = content
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        source = self._source
-        if source.breaks_at is not None and self._position >= source.breaks_at:
-            source.breaks_at = None
-            raise ConnectionLost("broken")
-        data = self._content[self._position : self._position + len(buffer)]
-        buffer[: len(data)] = data
-        self._position += len(data)
-        with source.lock:
-            source.served += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        with self._source.lock:
-            self._source.open_count -= 1
+        return self.serve(self.contents[blob.digest], start, stop)
 
 
 class Harness:

@@ -19,6 +19,7 @@ from concil.oci.digest import Digest
 from concil.transfer.fan_out import fan_out as fan_out_module
 from concil.transfer.fan_out.fan_out import FanOut
 from concil.transfer.fan_out.spool import SLOT_SIZE, Spool
+from tests.support.served_bytes import ServedBytes, ServedReader
 from tests.transfer.transfer_setup import WAIT
 
 CONTENT = os.urandom(4 * SLOT_SIZE + 12_345)
@@ -26,46 +27,18 @@ BLOB = Descriptor("application/octet-stream", Digest.from_bytes(CONTENT), len(CO
 BLOCK = SLOT_SIZE // 4 + 1  # bytes of one read
 
 
-class Source:
+class Source(ServedBytes):
     """Serves the blob, and counts what it has served. Any thread."""
 
     def __init__(self, content: bytes = CONTENT) -> None:
+        super().__init__()
         self.content = content
-        self.served = 0  # bytes
         self.requests: list[tuple[int, int | None]] = []
-        self.open_count = 0  # readers that are not closed
-        self.has_ranges = True
-        self.breaks_at: int | None = None  # once
-        self.lock = threading.Lock()
 
-    def open(self, start: int, stop: int | None = None, /) -> SourceReader:
+    def open(self, start: int, stop: int | None = None, /) -> ServedReader:
         with self.lock:
             self.requests.append((start, stop))
-            self.open_count += 1
-        return SourceReader(self, start if self.has_ranges else 0, stop)
-
-
-class SourceReader:
-    def __init__(self, source: Source, start: int, stop: int | None) -> None:
-        self.start = self._position = start
-        self._source = source
-        self._stop = len(CONTENT) if stop is None else stop
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        source = self._source
-        if source.breaks_at is not None and self._position >= source.breaks_at:
-            source.breaks_at = None
-            raise ConnectionLost("broken")
-        data = source.content[self._position : min(self._stop, self._position + len(buffer))]
-        buffer[: len(data)] = data
-        self._position += len(data)
-        with source.lock:
-            source.served += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        with self._source.lock:
-            self._source.open_count -= 1
+        return self.serve(self.content, start, stop)
 
 
 class Harness:
