@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import requests
@@ -33,6 +34,9 @@ from tests.support.images import MANIFEST_ACCEPT
 
 _RUN_ENDED = re.compile(r"next run at|longer than the schedule")
 _MAX_LAST_RUNS = 20  # to become exact after the last fault
+_FIGURES = ("rss", "threads", "descriptors")
+_NEIGHBOURS = 3  # runs before and after one
+_MAX_GROWTH = 0.05  # of a figure, from run 10 to the last one
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +152,29 @@ class Soak:
         )
 
 
+def typical(samples: Sequence[Sample], run: int) -> Sample:
+    """The medians of a run and its neighbours: a sample may be taken when the next run begins."""
+    near = [each for each in samples if abs(each.run - run) <= _NEIGHBOURS]
+    rss, threads, descriptors = (
+        int(median(getattr(each, name) for each in near)) for name in _FIGURES
+    )
+    return Sample(run, rss, threads, descriptors)
+
+
+def growth(samples: Sequence[Sample]) -> dict[str, float]:
+    """By how much each figure of the last run is above that of run 10, as a part of it."""
+    first, last = typical(samples, min(10, samples[-1].run)), typical(samples, samples[-1].run)
+    return {name: getattr(last, name) / getattr(first, name) - 1 for name in _FIGURES}
+
+
 def text(samples: Sequence[Sample]) -> str:
     """A table of a few of the samples."""
     last = samples[-1].run
-    rows = [each for each in samples if each.run in {1, 10, last} or each.run % 50 == 0]
+    rows = [
+        typical(samples, each.run)
+        for each in samples
+        if each.run in {1, 10, last} or each.run % 50 == 0
+    ]
     return markdown(
         ("run", "RSS MiB", "threads", "descriptors"),
         [
@@ -182,12 +205,15 @@ def main(arguments: list[str] | None = None) -> int:
         seconds = time.monotonic() - began
         is_exact, checked = soak.is_exact(), soak.check()
     print(text(samples))
+    rise = growth(samples)
+    print("last run against run 10:", ", ".join(f"{key} {part:+.1%}" for key, part in rise.items()))
     print(f"{len(samples)} runs in {seconds:.0f} s; faults: {dict(soak.faults.count)}")
     print(f"looks at the destination: {soak.watcher.looks}; problems: {len(soak.watcher.problems)}")
     for problem in soak.watcher.problems[:20]:
         print(f"  {problem}")
     print(f"tags and digests as at the source: {is_exact}; concil check --deep: {checked}")
-    return 0 if is_exact and not soak.watcher.problems else 1
+    has_grown = max(rise.values()) > _MAX_GROWTH
+    return 0 if is_exact and not soak.watcher.problems and not has_grown else 1
 
 
 if __name__ == "__main__":

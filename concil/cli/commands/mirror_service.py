@@ -26,6 +26,7 @@ from concil.display.display import open_display
 from concil.errors import Cancelled, ConcilError, UsageError
 from concil.plan.retry_failed import FailedImages
 from concil.plan.rule import ParsedPlan
+from concil.runtime.malloc import limit_malloc_arenas
 from concil.runtime.quantities import count_of
 from concil.service.plan_file import PlanFile
 from concil.service.retry_queue import FailedImageQueue
@@ -44,6 +45,7 @@ def run(command: CommandContext) -> int:
     """Run the mirror by its schedule; return after SIGTERM or Ctrl-C."""
     arguments = command.arguments
     _check_arguments(arguments)
+    limit_malloc_arenas()
     settings.may_overwrite(arguments)
     schedule = create_schedule(arguments.every, arguments.cron, arguments.jitter)
     plan_file = PlanFile(arguments.plan, functools.partial(_check_rules, arguments))

@@ -12,6 +12,7 @@ from types import FrameType
 from concil.cli.options.listen_address import parse_listen_address
 from concil.errors import NotFound, StoreError, safe_repr
 from concil.fs.local_file import disk_error
+from concil.runtime.malloc import limit_malloc_arenas
 from concil.server import EmbeddedRegistry
 
 _WAIT_TIMEOUT = 3600.0  # seconds; a wait without a limit could not be interrupted
@@ -25,6 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     address = parse_listen_address(arguments.addr)
     directory = _check_directory(arguments.directory, read_only=arguments.read_only)
+    limit_malloc_arenas()
     registry = EmbeddedRegistry(directory, address=address, read_only=arguments.read_only)
     registry.durable = True
     stop = threading.Event()
