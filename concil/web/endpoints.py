@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from concil.web.status_document import IMAGE_LIMIT, status_document
 RenderMetrics = Callable[[], bytes]
 METRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 FORM_TIMEOUT = 10.0  # seconds
+MAX_FORMS = 8  # that are read at once; slow ones must not hold every connection
 _MAX_FORM_SIZE = 4096  # bytes
 _MAX_IMAGES = 100_000  # in one answer
 _READS = ("GET", "HEAD")
@@ -51,6 +53,7 @@ class Endpoints:
         self._access = access
         self._metrics = metrics
         self._page = render_live_page()
+        self._forms = threading.BoundedSemaphore(MAX_FORMS)
         self._handlers: dict[str, Callable[[Request], Response]] = {
             "/": self._get_page,
             "/login": self._log_in,
@@ -98,7 +101,12 @@ class Endpoints:
     def _log_in(self, request: Request) -> Response:
         if request.method != "POST" and self._access.has_token:
             return _page_response(200, render_login_page())
-        form = _read_form(request.body)
+        if not self._forms.acquire(blocking=False):
+            return text_response(503, "too many logins at once; try again in a few seconds")
+        try:
+            form = _read_form(request.body)
+        finally:
+            self._forms.release()
         return self._redirect(is_accepted=self._access.is_token(form.get("token", [""])[0].strip()))
 
     def _redirect(self, *, is_accepted: bool) -> Response:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import select
+import socket
+import time
+from contextlib import ExitStack, closing
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 
+from concil.web import endpoints
 from concil.web.access_policy import AccessPolicy
 from tests.web.conftest import Client, Serve
-from tests.web.live_setup import TOKEN, LiveSetup, follow
+from tests.web.live_setup import TIMEOUT, TOKEN, LiveSetup, follow
 
 READABLE = ("/api/status", "/metrics", "/api/events", "/api/live", "/other")
 WRONG = "a-token-of-20-bytes?"
@@ -18,6 +23,11 @@ WRONG = "a-token-of-20-bytes?"
 def cookie_of(answer: requests.Response) -> str:
     """The cookie that an answer sets, as a browser sends it back."""
     return answer.headers["Set-Cookie"].partition(";")[0]
+
+
+def connect(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=TIMEOUT)
 
 
 @pytest.fixture
@@ -115,6 +125,36 @@ def test_a_wrong_token_is_no_login(ask_guarded: Client, token: str) -> None:
 
 def test_a_form_that_is_too_large_is_refused(ask_guarded: Client) -> None:
     assert ask_guarded("/login", "POST", data={"token": "x" * 10_000}).status_code == 413
+
+
+def test_slow_logins_leave_room_for_probes(serve: Serve) -> None:
+    """They held every connection while they sent their form, and a probe had to wait for them."""
+    url = serve(token=TOKEN).url
+    head = b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\ntoken="
+    with ExitStack() as stack:
+        poll = select.poll()
+        slow = {}
+        for _ in range(endpoints.MAX_FORMS + 3):
+            sock = stack.enter_context(closing(connect(url)))
+            sock.sendall(head)
+            poll.register(sock, select.POLLIN)
+            slow[sock.fileno()] = sock
+        refused: set[int] = set()
+        while len(refused) < 3:
+            ready = poll.poll(TIMEOUT * 1000)
+            assert ready, "a login that is one too many gets no answer"
+            for descriptor, _ in ready:
+                assert slow[descriptor].recv(1000).startswith(b"HTTP/1.1 503 ")
+                poll.unregister(descriptor)
+                refused.add(descriptor)
+        assert not poll.poll(0)
+        assert Client(url)("/healthz").status_code == 200
+        assert Client(url)("/login", "POST", data={"token": TOKEN}).status_code == 503
+
+    end = time.monotonic() + TIMEOUT
+    while (answer := Client(url)("/login", "POST", data={"token": TOKEN})).status_code == 503:
+        assert time.monotonic() < end
+    assert answer.status_code == 303
 
 
 def test_two_services_of_a_host_have_different_cookies() -> None:
