@@ -23,6 +23,7 @@ from benchmarks.report import Report
 from benchmarks.results import Result
 from benchmarks.runner import run_case
 from benchmarks.servers.registry import memory_directory
+from benchmarks.warm_up import warm_up
 
 CASES: Mapping[str, Callable[[Bench], Case]] = {
     "start": start,
@@ -114,6 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
         memory_directory(options.memory) as directory,
         Bench(directory, programs, size=options.size, images=options.images) as bench,
     ):
+        warm_up(directory, 8 * options.size)
         report = run(chosen(options.cases), bench, options)
     if options.chart:
         from benchmarks.chart import write_chart  # noqa: PLC0415 - matplotlib is an option
