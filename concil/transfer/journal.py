@@ -149,6 +149,13 @@ class Journal:
             time.time(),
         )
 
+    def delete_expired(self, table: str, lifetime: float) -> None:
+        """Delete the rows of a table that were not updated for ``lifetime`` seconds."""
+        self.execute(
+            f"DELETE FROM {table} WHERE updated < ?",  # noqa: S608 - a name of our own
+            time.time() - lifetime,
+        )
+
     def load_host_profile(self, host: str) -> dict[str, Any]:
         """Return the recorded profile of a host; empty if there is none."""
         rows = self.query("SELECT known FROM hosts WHERE host = ?", host)

@@ -33,7 +33,7 @@ class VerifiedBlobs:
         self._lock = threading.Lock()  # guards the fields below
         self._bytes_read = self._bytes_skipped = 0
         journal.flush()  # the records of an earlier check of this process
-        journal.execute("DELETE FROM verified WHERE updated < ?", time.time() - MAX_AGE)
+        journal.delete_expired("verified", MAX_AGE)
 
     @property
     def bytes_read(self) -> int:

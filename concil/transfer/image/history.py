@@ -224,12 +224,8 @@ class History:
         with self._lock:
             is_done, self._has_deleted_expired = self._has_deleted_expired, True
         if not is_done:
-            now = time.time()
-            for table, lifetime in (("places", _LOCATION_LIFETIME), ("created", _CREATED_LIFETIME)):
-                self._journal.execute(
-                    f"DELETE FROM {table} WHERE updated < ?",  # noqa: S608 - no other names
-                    now - lifetime,
-                )
+            self._journal.delete_expired("places", _LOCATION_LIFETIME)
+            self._journal.delete_expired("created", _CREATED_LIFETIME)
 
     def record_mount(self, mount_scope: str, *, mounted: bool) -> None:
         """Record the result of a mount from a recorded location."""

@@ -12,6 +12,8 @@ from concil.runtime.lru_dict import LruDict
 from concil.transfer.journal import Journal
 from concil.transfer.signatures.verifier import ImageVerifier, SignatureReader
 
+_LIFETIME = 180 * 24 * 3600  # seconds until an image of an earlier run is verified again
+
 
 class VerifiedImages:
     """The images that a run has verified. Any thread may call any method.
@@ -24,6 +26,7 @@ class VerifiedImages:
         """Start with the records of earlier runs; a dry run writes none."""
         self._journal = journal
         self._is_dry_run = is_dry_run
+        self._has_deleted_expired = False
         self._lock = threading.Lock()  # guards the field below
         self._recent: LruDict[tuple[str, Digest], None] = LruDict()
 
@@ -76,7 +79,11 @@ class VerifiedImages:
     def _record(self, policy: str, digest: Digest) -> None:
         with self._lock:
             self._recent.store((policy, digest), None)
-        if not self._is_dry_run:
-            self._journal.execute_deferred(
-                "INSERT OR REPLACE INTO accepted VALUES (?, ?, ?)", policy, str(digest), time.time()
-            )
+            is_first, self._has_deleted_expired = not self._has_deleted_expired, True
+        if self._is_dry_run:
+            return
+        if is_first:
+            self._journal.delete_expired("accepted", _LIFETIME)
+        self._journal.execute_deferred(
+            "INSERT OR REPLACE INTO accepted VALUES (?, ?, ?)", policy, str(digest), time.time()
+        )
