@@ -19,6 +19,7 @@ PROGRAMS = {
     "nginx": "nginx-light",
     "skopeo": "skopeo",
     "tmux": "tmux",
+    "umoci": "umoci",
     "zsh": "zsh",
 }
 # Where Debian has nginx: not on the PATH of ordinary users.
