@@ -276,7 +276,7 @@ def _oauth_error(content: bytes) -> str:
     """Return a known OAuth 2 error code, or "". Source: RFC 6749, 5.2."""
     try:
         document = go_json.decode(content)
-    except (ValueError, RecursionError):
+    except ValueError:
         return ""
     code = document.get("error") if isinstance(document, dict) else None
     return code if code in ("invalid_grant", "invalid_client", "unauthorized_client") else ""
@@ -312,7 +312,7 @@ def parse_token(content: bytes, operation: str, request_time: float) -> Token:
     Source: distribution, "Token Authentication Specification"; REGISTRIES.md 3.2.
     """
     is_json = False
-    with contextlib.suppress(ValueError, RecursionError):  # their messages may quote the response
+    with contextlib.suppress(ValueError):  # their messages may quote the response
         document = go_json.decode(content)
         is_json = True
     if not is_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import threading
 from typing import Any, NoReturn
 
@@ -16,7 +17,9 @@ MOST_NESTING = 200
 # A parsed document may take twenty times the memory of its text. Python parses one at a time
 # anyway, so a lock makes threads with large documents wait while they hold only the text.
 _LARGE_DOCUMENT_SIZE = 256 * 1024  # bytes
-_TOO_DEEP = "JSON that is nested too deeply"
+# Also an unterminated string, which reaches to the end.
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_NOT_BRACKET = re.compile(r"[^\[\]{}]+")
 _large_document_lock = threading.Lock()
 
 
@@ -53,36 +56,34 @@ def parse_json(content: bytes, *, max_parts: int = MAX_PARTS) -> Any:  # noqa: A
         ):
             # json.loads would also accept UTF-16 and UTF-32, which other parsers do not.
             text = content.decode()
-            document = json.loads(
+            check_nesting(text)
+            return json.loads(
                 text, object_pairs_hook=_unique_object, parse_constant=_reject_constant
             )
-            if content.count(b"[") + content.count(b"{") > MOST_NESTING:
-                check_nesting(document)
-            return document
     except InvalidJSON:
         raise
-    except RecursionError as error:
-        raise InvalidJSON(_TOO_DEEP) from error
     except ValueError as error:
         raise InvalidJSON("not JSON") from error
 
 
-def check_nesting(document: object) -> None:
-    """Check that a document does not nest too deep for further processing.
+def check_nesting(text: str) -> None:
+    """Check that the first value of a text does not nest too deep, before it is parsed.
+
+    A parser that runs into the limit of recursion is no check: whatever the garbage collector
+    finalizes at that moment fails too.
 
     Raises:
         InvalidJSON: it nests deeper than 200 lists and objects.
     """
-    level: list[Any] = [document] if isinstance(document, (dict, list)) else []
-    for _ in range(MOST_NESTING):
-        level = [
-            value
-            for container in level
-            for value in (container.values() if isinstance(container, dict) else container)
-            if isinstance(value, (dict, list))
-        ]
-    if level:
-        raise InvalidJSON(_TOO_DEEP)
+    if text.count("[") + text.count("{") <= MOST_NESTING:
+        return
+    depth = 0
+    for bracket in _NOT_BRACKET.sub("", _STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MOST_NESTING:
+            raise InvalidJSON("JSON that is nested too deeply")
+        if depth <= 0:
+            return
 
 
 def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -129,13 +129,14 @@ def _read_document(path: Path) -> dict[str, Any]:
         if path.stat().st_size > _MAX_REPORT_SIZE:
             raise UsageError(f"{safe_repr(str(path))} is larger than the limit for reports")
         with path.open("rb") as file:
-            document = json.load(file)
-        check_nesting(document)
+            text = file.read().decode()
+        check_nesting(text)
+        document = json.loads(text)
     except OSError as error:
         raise StoreError(
             f"cannot read the report {safe_repr(str(path))}: {error.strerror}", remedy=_REMEDY
         ) from error
-    except (InvalidJSON, RecursionError) as error:
+    except InvalidJSON as error:
         raise UsageError(
             f"{safe_repr(str(path))} is not a report: its JSON is nested too deeply", remedy=_REMEDY
         ) from error

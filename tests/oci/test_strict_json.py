@@ -68,6 +68,27 @@ def test_the_most_that_is_taken_is_small(piece: bytes) -> None:
     assert peak < 60 * MIB
 
 
+@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'["\\"]", {"[": [', b'[{"]]]]}}}}":'])
+def test_deep_nesting_is_seen_before_it_is_parsed(opening: bytes) -> None:
+    with pytest.raises(InvalidJSON, match="nested too deeply") as caught:
+        parse_json(opening * 60_000)
+
+    # At the limit of recursion, what the garbage collector finalizes fails too.
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b'{"a": "' + b"[" * 1000 + b'"}', id="string"),
+        pytest.param(b'["\\"' + b"[" * 1000 + b'\\\\"]', id="escapes"),
+        pytest.param(b"[" + b"[{}]," * 1000 + b"0]", id="side by side"),
+    ],
+)
+def test_brackets_that_do_not_nest_are_not_counted(content: bytes) -> None:
+    assert parse_json(content) is not None
+
+
 @UNTIMED
 @given(st.binary(max_size=60) | st.text('{}[]",:01NaI\\u ', max_size=60).map(str.encode))
 def test_no_bytes_raise_anything_else(content: bytes) -> None:

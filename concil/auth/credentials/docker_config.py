@@ -70,9 +70,10 @@ class AuthFile:
         document: Any = {}
         if content.strip():
             try:
-                document = json.loads(content)
-                check_nesting(document)
-            except (InvalidJSON, RecursionError):
+                text = content.decode(json.detect_encoding(content), "surrogatepass")
+                check_nesting(text)
+                document = json.loads(text)
+            except InvalidJSON:
                 raise AccessDenied(
                     f"{name}: its JSON is nested too deeply", remedy=_REPAIR_REMEDY
                 ) from None

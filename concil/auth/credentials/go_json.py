@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from concil.oci.strict_json import check_nesting
+
 _WHITE_SPACE = " \t\n\r"  # RFC 8259, 2
 
 
@@ -17,11 +19,13 @@ def decode(content: bytes) -> Any:  # noqa: ANN401 - the JSON edge
     PowerShell writes, is skipped.
 
     Raises:
-        ValueError, RecursionError: there is no valid value; the message may quote the content.
+        ValueError: there is no valid value, or it nests too deep; the message may quote the
+            content.
     Source: encoding/json, Decoder.Decode and Unmarshal.
     """
     # Only the value itself must be UTF-8, which the encode() below checks.
     text = content.decode("utf-8-sig", "surrogateescape").lstrip(_WHITE_SPACE)
+    check_nesting(text)
     value, end = json.JSONDecoder().raw_decode(text)
     text[:end].encode()
     if isinstance(value, dict):

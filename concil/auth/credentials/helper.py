@@ -213,7 +213,7 @@ def _parse_output(output: bytes) -> tuple[str | None, str | None]:
     """
     try:
         document = go_json.decode(output)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None, None  # the error's message may quote a password
     if not isinstance(document, dict) or not {"username", "secret"} & document.keys():
         return None, None
