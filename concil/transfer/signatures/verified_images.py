@@ -12,7 +12,7 @@ from concil.runtime.lru_dict import LruDict
 from concil.transfer.journal import Journal
 from concil.transfer.signatures.verifier import ImageVerifier, SignatureReader
 
-_LIFETIME = 180 * 24 * 3600  # seconds until an image of an earlier run is verified again
+_LIFETIME = 180 * 24 * 3600  # seconds until an unused record is forgotten
 
 
 class VerifiedImages:
@@ -26,9 +26,9 @@ class VerifiedImages:
         """Start with the records of earlier runs; a dry run writes none."""
         self._journal = journal
         self._is_dry_run = is_dry_run
-        self._has_deleted_expired = False
-        self._lock = threading.Lock()  # guards the field below
+        self._lock = threading.Lock()  # guards the fields below
         self._recent: LruDict[tuple[str, Digest], None] = LruDict()
+        self._has_deleted_expired = False
 
     def verify(
         self,
@@ -70,11 +70,12 @@ class VerifiedImages:
             return (policy, digest) in self._recent
 
     def _is_recorded(self, policy: str, digest: Digest) -> bool:
-        return bool(
-            self._journal.query(
-                "SELECT 1 FROM accepted WHERE policy = ? AND digest = ?", policy, str(digest)
-            )
+        rows = self._journal.query(
+            "SELECT updated FROM accepted WHERE policy = ? AND digest = ?", policy, str(digest)
         )
+        if rows and time.time() - rows[0][0] > _LIFETIME / 4:
+            self._record(policy, digest)  # it is still in use
+        return bool(rows)
 
     def _record(self, policy: str, digest: Digest) -> None:
         with self._lock:
