@@ -12,6 +12,7 @@ from pathlib import Path
 
 # The Debian package of each program. nginx-light begins no service that is not wanted.
 PROGRAMS = {
+    "bash": "bash",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "docker-registry": "docker-registry",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -216,6 +217,16 @@ def test_home_and_proxies_are_the_tests_own(home: Path) -> None:
     assert Path.home() == home
     assert os.environ["DOCKER_CONFIG"].startswith(str(home))
     assert "HTTPS_PROXY" not in os.environ
+
+
+def test_every_program_that_a_test_needs_can_be_installed() -> None:
+    needed = {
+        program
+        for path in Path(__file__).parents[1].rglob("*.py")
+        for program in re.findall(r'require_program\("([^"]+)"\)', path.read_text())
+    }
+
+    assert needed == set(system.PROGRAMS)
 
 
 def test_missing_programs_are_named_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
