@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,12 @@ def is_retryable(error: BaseException) -> bool:
     if isinstance(error, (SessionLost, ContentError)):
         return False
     return isinstance(error, ConcilError) and error.transient
+
+
+@functools.lru_cache  # a new policy checks its numbers, and each mounted blob needs one
+def limit_attempts(policy: RetryPolicy, count: int) -> RetryPolicy:
+    """Return ``policy`` with at most ``count`` attempts."""
+    return replace(policy, max_attempts=min(count, policy.max_attempts))
 
 
 def backoff_delay(policy: RetryPolicy, attempt: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import ssl
 import urllib.parse
+from collections import deque
 from typing import Any, cast
 
 import requests
@@ -55,28 +56,48 @@ class _HTTPSConnection(urllib3.connection.HTTPSConnection):
             close_socket_in_child(self.sock)
 
 
-class _ForkSafeQueue(queue.LifoQueue[Any]):
-    """Queue of a pool's idle connections, emptied in a forked child."""
+class _IdleConnections:
+    """Idle connections of a pool, in the part of `queue.LifoQueue` that urllib3 uses.
 
-    def __init__(self, maxsize: int = 0) -> None:
-        super().__init__(maxsize)
-        register_after_fork(self, _ForkSafeQueue.after_fork)
+    No caller waits for a connection: an empty pool opens another one. So no condition variables
+    are needed, which cost as much as the rest of the pool. A forked child drops the connections.
+    """
+
+    def __init__(self, maxsize: int) -> None:
+        self.maxsize = maxsize
+        self._connections: deque[Any] = deque()  # its methods may be called by several threads
+        register_after_fork(self, _IdleConnections.after_fork)
+
+    def qsize(self) -> int:
+        """Return the number of connections, and of places for new ones."""
+        return len(self._connections)
+
+    def get(self, block: bool = False, timeout: float | None = None) -> Any:  # noqa: ANN401, ARG002, FBT001, FBT002 - the queue's
+        """Return the connection that was used last; None is a new one. Raises queue.Empty."""
+        try:
+            return self._connections.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, connection: Any, block: bool = False) -> None:  # noqa: ANN401, ARG002, FBT001, FBT002 - the queue's
+        """Keep a connection. Raises queue.Full."""
+        if len(self._connections) >= self.maxsize:
+            raise queue.Full
+        self._connections.append(connection)
 
     def after_fork(self) -> None:
-        """Reset the queue in the child: a thread of the parent may have held its locks."""
-        queue.LifoQueue.__init__(self, self.maxsize)
-        for _ in range(self.maxsize):
-            self.put_nowait(None)  # urllib3 opens a connection for each None
+        """Drop the connections in the child."""
+        self._connections = deque([None] * self.maxsize)  # urllib3 opens one for each None
 
 
 class _HTTPConnectionPool(urllib3.connectionpool.HTTPConnectionPool):
     ConnectionCls = _HTTPConnection
-    QueueCls = _ForkSafeQueue
+    QueueCls = _IdleConnections  # type: ignore[assignment]  # what urllib3 uses of it
 
 
 class _HTTPSConnectionPool(urllib3.connectionpool.HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
-    QueueCls = _ForkSafeQueue
+    QueueCls = _IdleConnections  # type: ignore[assignment]  # what urllib3 uses of it
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - urllib3's
         super().__init__(*args, **kwargs)

@@ -199,7 +199,7 @@ class Transport:
         session = self.session
         verify = session.verify
         if verify is True or verify is None:
-            verify = environment_ca() or True
+            verify = (url.startswith("https:") and environment_ca()) or True
         settings: dict[str, Any] = {
             "verify": verify,
             "cert": session.cert,

@@ -20,11 +20,11 @@ import requests.adapters
 import requests.cookies
 import requests.utils
 from requests.cookies import RequestsCookieJar
-from requests.structures import CaseInsensitiveDict
 from urllib3.connectionpool import HTTPConnectionPool
 
 from concil.config import KIB
 from concil.http import errors
+from concil.http.headers import Headers
 
 ENABLED = os.environ.get("CONCIL_STOCK_HTTP", "") in ("", "0")
 
@@ -80,26 +80,50 @@ def prepare_request(
         return None
     if not _PLAIN_URL.fullmatch(request.url or ""):
         return None
-    headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
-    headers.update(session.headers)  # type: ignore[arg-type]  # checked below
-    headers.update(request.headers)
-    for name, value in headers.items():
-        if not (isinstance(value, str) and _PLAIN_VALUE.fullmatch(value)):
+    headers = Headers()
+    for name, value in (*session.headers.items(), *request.headers.items()):
+        # requests takes bytes, too, whatever its type stubs say.
+        if not (type(name) is type(value) is str and _is_plain_header(name, value)):
             return None
-        if not _PLAIN_NAME.fullmatch(name):
-            return None
-    prepared = requests.PreparedRequest()
-    prepared.method = (request.method or "").upper()
-    prepared.url = request.url
-    prepared.headers = headers
-    # `resolve_redirects` of requests adds cookies to it.
-    prepared._cookies = RequestsCookieJar()  # type: ignore[attr-defined]  # noqa: SLF001
+        headers[name] = value
+    prepared = _PlainRequest((request.method or "").upper(), request.url or "", headers)
     if request.data:
         prepared.body = request.data
         headers["Content-Length"] = str(len(request.data))
     elif prepared.method not in _METHODS_WITHOUT_BODY:
         headers.setdefault("Content-Length", "0")
     return prepared
+
+
+@functools.lru_cache(maxsize=256)
+def _is_plain_header(name: str, value: str) -> bool:
+    """Return whether requests would send a header unchanged."""
+    return bool(_PLAIN_NAME.fullmatch(name) and _PLAIN_VALUE.fullmatch(value))
+
+
+class _PlainRequest(requests.PreparedRequest):
+    """Request with a plain URL; requests parses the URL each time its path is needed."""
+
+    def __init__(self, method: str, url: str, headers: Headers) -> None:
+        self.method = method
+        self.url = self._plain_url = url
+        self.headers = headers
+        self.body = None
+        self.hooks = {"response": []}
+        self._body_position = None
+
+    @property
+    def path_url(self) -> str:
+        """The path and the query."""
+        url = self.url
+        if url is not self._plain_url:  # a caller has replaced it
+            return super().path_url
+        return url[url.index("/", len("https://")) :]
+
+    @functools.cached_property
+    def _cookies(self) -> RequestsCookieJar:
+        """Cookies that `resolve_redirects` of requests adds."""
+        return RequestsCookieJar()
 
 
 def _needs_full_preparation(session: requests.Session, request: requests.Request) -> bool:
@@ -146,7 +170,7 @@ class DirectResponse(requests.Response):
         self,
         request: requests.PreparedRequest,
         body: Any,  # noqa: ANN401 - in place of urllib3's response
-        headers: CaseInsensitiveDict[str],
+        headers: Headers,
     ) -> None:
         """Create the response to ``request``; ``body`` has its status and reason, too."""
         self._content: Any = False  # the type stubs know only what it is when it was read
@@ -156,10 +180,14 @@ class DirectResponse(requests.Response):
         self.headers = headers
         self.raw = body
         self.url = request.url or ""
-        self.encoding = requests.utils.get_encoding_from_headers(headers)
         self.history = []
         self.reason = body.reason
         self.request = request
+
+    @functools.cached_property
+    def encoding(self) -> str | None:  # type: ignore[override]
+        """The encoding of the text, from the headers."""
+        return requests.utils.get_encoding_from_headers(self.headers)
 
     @functools.cached_property
     def cookies(self) -> requests.cookies.RequestsCookieJar:  # type: ignore[override]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import requests
 
+from concil import retry
 from concil.auth.scope import Scopes, repository_scope
 from concil.config import MIB, RetryPolicy
 from concil.errors import (
@@ -278,8 +279,7 @@ class RegistryClient:
         Raises:
             RegistryNotFound, StatusError, ProtocolViolation: they cannot be listed.
         """
-        policy = replace(self.policy, max_attempts=1)
-        reader = self._page_reader(policy)
+        reader = self._page_reader(retry.limit_attempts(self.policy, 1))
         page = reader.read(f"{self.path('tags/list')}?n={name_lists.PAGE_LENGTH}")
         return name_lists.parse_only_page(page, self.repository, "tags")
 

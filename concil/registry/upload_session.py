@@ -11,6 +11,7 @@ from typing import Self
 
 import requests
 
+from concil import retry
 from concil.auth.scope import Scopes, repository_scope
 from concil.errors import (
     ConcilError,
@@ -107,12 +108,13 @@ class UploadSession:
             ProtocolViolation: the response names no session.
         Source: distribution-spec, "Mounting a blob from another repository".
         """
-        query = urllib.parse.urlencode({"mount": str(digest), "from": source}, safe=":/")
+        blob, repository = (urllib.parse.quote(text, ":/") for text in (str(digest), source))
+        query = f"mount={blob}&from={repository}"
         scopes, policy = client.push_scopes, client.policy
         if source != client.repository:
             scopes = (*scopes, repository_scope(source, "pull"))
         else:  # the caller can do without
-            policy = replace(policy, max_attempts=min(2, policy.max_attempts))
+            policy = retry.limit_attempts(policy, 2)
         call = _post_call(client, f"?{query}", scopes, frozenset({201, 202}))
         response = client.endpoint.send_with_retry(call, policy)
         drain_response(response)
@@ -182,9 +184,7 @@ class UploadSession:
             options=SendOptions(credentials_url=self._credentials_url, session=True),
         )
         # A broken session answers 500 every time, so a 500 is retried only briefly.
-        brief_policy = replace(
-            self._client.policy, max_attempts=min(2, self._client.policy.max_attempts)
-        )
+        brief_policy = retry.limit_attempts(self._client.policy, 2)
         try:
             response = self._client.endpoint.send_with_retry(
                 replace(call, expected_statuses=call.expected_statuses | {500}), self._client.policy

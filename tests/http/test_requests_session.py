@@ -73,7 +73,18 @@ def made_by(prepare: Any, request: requests.Request) -> tuple[Any, ...] | type[E
         prepared = prepare(request)
     except (requests.RequestException, ValueError) as error:
         return type(error)
-    return prepared.method, prepared.url, list(prepared.headers.items()), prepared.body
+    changed = prepared.copy()
+    changed.url = "https://other/path?query#fragment"
+    return (
+        prepared.method,
+        prepared.url,
+        prepared.path_url,
+        changed.path_url,
+        list(prepared.headers.items()),
+        prepared.body,
+        prepared.hooks,
+        dict(changed._cookies or {}),
+    )
 
 
 @given(

@@ -12,7 +12,6 @@ import ssl
 
 import requests
 import urllib3.exceptions
-from requests.structures import CaseInsensitiveDict
 from urllib3.connectionpool import HTTPConnectionPool
 
 from concil.http.exchange.pooled_connection import PooledConnection
@@ -35,7 +34,8 @@ def can_send(request: requests.PreparedRequest) -> bool:
             return False
         if "Content-Length" not in request.headers:
             return False
-    if "Transfer-Encoding" in request.headers or "Expect" in request.headers:
+    headers = request.headers
+    if "Transfer-Encoding" in headers or "Expect" in headers:
         return False
     return not _UNSAFE_TARGET.search(request.path_url)
 
@@ -56,10 +56,9 @@ def exchange(
     """
     connect_timeout, read_timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     head = _format_head(pool, request)
-    connection = _connect(pool, connect_timeout)
+    connection = _connect(pool, connect_timeout, read_timeout)
     try:
         connection.send(head, request)
-        connection.set_timeout(read_timeout)
         reader = HeadReader(connection.recv)
         response_head = reader.read_head()
         if request.headers.get("Connection", "").lower() == "close":
@@ -74,10 +73,7 @@ def exchange(
     except BaseException:
         connection.discard()
         raise
-    headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
-    for name, _ in response_head.headers:
-        headers[name] = response_head.values[name.lower()]
-    return DirectResponse(request, body, headers)
+    return DirectResponse(request, body, response_head.joined_headers())
 
 
 def _format_head(pool: HTTPConnectionPool, request: requests.PreparedRequest) -> bytes:
@@ -97,15 +93,17 @@ def _format_head(pool: HTTPConnectionPool, request: requests.PreparedRequest) ->
     for name, value in headers.items():
         # requests takes bytes, too, whatever its type stubs say.
         text = value.decode("latin-1") if isinstance(value, bytes) else value  # type: ignore[unreachable]
-        if _UNSAFE_HEADER.search(text):
-            raise ValueError("a header has a line break")
         lines.append(f"{name}: {text}")
+    if _UNSAFE_HEADER.search("".join(lines)):
+        raise ValueError("a header has a line break")
     return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
 
 
-def _connect(pool: HTTPConnectionPool, timeout: float | None) -> PooledConnection:
+def _connect(
+    pool: HTTPConnectionPool, connect_timeout: float | None, idle_timeout: float | None
+) -> PooledConnection:
     """Return a connection. Raises urllib3's errors."""
     try:
-        return PooledConnection(pool, timeout)
+        return PooledConnection(pool, connect_timeout, idle_timeout)
     except ssl.SSLError as error:
         raise urllib3.exceptions.SSLError(error) from error

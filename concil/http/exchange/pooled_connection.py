@@ -18,11 +18,14 @@ _BLOCK_SIZE = 1 * MIB
 class PooledConnection:
     """A connection for one exchange. One thread at a time; end it by `release` or `discard`."""
 
-    def __init__(self, pool: HTTPConnectionPool, timeout: float | None) -> None:
+    def __init__(
+        self, pool: HTTPConnectionPool, connect_timeout: float | None, idle_timeout: float | None
+    ) -> None:
         """Take an idle connection from the pool, or connect.
 
         Args:
-            timeout: seconds to connect, and for one write; None: no limit.
+            connect_timeout: seconds to connect; None: no limit.
+            idle_timeout: seconds without a byte, in either direction; None: no limit.
         Raises:
             urllib3.exceptions.HTTPError, OSError: it could not connect.
         """
@@ -30,13 +33,14 @@ class PooledConnection:
         self._connection = unsafe_fast_path.take_connection(pool)
         self._has_unsent_bytes = False
         try:
-            self._sock = self._connect(timeout)
+            self._sock = self._connect(connect_timeout)
+            if self._sock.gettimeout() != idle_timeout:  # a system call for each setting
+                self._sock.settimeout(idle_timeout)
         except BaseException:
             self.discard()
             raise
         self.recv = self._sock.recv
         self.recv_into = self._sock.recv_into
-        self.set_timeout = self._sock.settimeout
 
     def send(self, head: bytes, request: requests.PreparedRequest) -> None:
         """Send a head and the body of ``request``.
@@ -72,10 +76,9 @@ class PooledConnection:
 
     def _connect(self, timeout: float | None) -> Any:  # noqa: ANN401 - a socket or TLS socket
         connection = self._connection
-        connection.timeout = timeout
         if connection.sock is None:
+            connection.timeout = timeout
             unsafe_fast_path.connect(self.pool, connection)
-        connection.sock.settimeout(timeout)
         return connection.sock
 
     def _send_joined(self, head: bytes, block: bytes | memoryview) -> None:

@@ -187,7 +187,7 @@ class ResponseBody(io.RawIOBase):
         rest = self._reader.rest
         if rest:
             count = min(len(rest), len(buffer))
-            buffer[:count] = rest[:count]
+            buffer[:count] = rest if count == len(rest) else rest[:count]
             self._reader.rest = rest[count:]
             return count
         assert self._connection is not None  # noqa: S101 - checked by `readinto`

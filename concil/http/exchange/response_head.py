@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from concil.config import KIB
 from concil.http import errors
+from concil.http.headers import Headers
 from concil.http.unsafe_fast_path import HEADER_TIMEOUT, MAX_INTERIM_RESPONSES, MAX_LINE_SIZE
 from concil.runtime.dataclass import dataclass
 
@@ -19,7 +20,7 @@ _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(r"HTTP/(0\.9|1\.[0-9]+)[ \t]+([1-9][0-9]{2})(?:[ \t]+(.*))?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResponseHead:
     """Status line and headers of a response."""
 
@@ -28,6 +29,12 @@ class ResponseHead:
     reason: str
     headers: list[tuple[str, str]]  # names as received, in their order
     values: dict[str, str]  # by the name in lower case; repeated headers are joined by ", "
+
+    def joined_headers(self) -> Headers:
+        """Return the headers, repeated ones joined."""
+        values = self.values
+        keys = ((name.lower(), name) for name, _ in self.headers)
+        return Headers.from_fields({key: (name, values[key]) for key, name in keys})
 
     def is_persistent(self) -> bool:
         """Return whether the connection stays open. Source: RFC 9112, 9.3."""
@@ -97,18 +104,27 @@ class HeadReader:
 
     def _read_block(self) -> bytes:
         """Read up to an empty line, which is removed."""
-        data, scanned, next_check = bytearray(self.rest), 0, MAX_LINE_SIZE
         self._deadline = None
-        while (end := _END_OF_HEAD.search(data, scanned)) is None:
+        received = self.rest or self._receive_more()
+        end = _END_OF_HEAD.search(received)  # nearly always
+        if end is None:
+            received = self._receive_block(received)
+            end = _END_OF_HEAD.search(received)
+            assert end is not None  # noqa: S101 - `_receive_block` has found it
+        start, stop = end.span()
+        self.rest = received[stop:]
+        return received[:start]
+
+    def _receive_block(self, received: bytes) -> bytes:
+        """Receive more until there is an empty line."""
+        data, scanned, next_check = bytearray(received), 0, MAX_LINE_SIZE
+        while _END_OF_HEAD.search(data, scanned) is None:
             if len(data) > next_check:
                 _check_lines(data)
                 next_check = len(data) + MAX_LINE_SIZE
             scanned = max(0, len(data) - 2)
             data += self._receive_more()
-        start, stop = end.span()
-        del end  # a match keeps the buffer from being resized
-        self.rest = bytes(data[stop:])
-        return bytes(data[:start])
+        return bytes(data)
 
     def _receive_more(self) -> bytes:
         """Receive some bytes; the time limit begins with the first ones."""
