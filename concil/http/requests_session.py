@@ -17,6 +17,7 @@ from concil.http import unsafe_fast_path
 from concil.http.adapter import RegistryAdapter
 from concil.http.certs_d import CertificateDirectories, HostCertificates, read_directory
 from concil.http.exchange.direct import can_send, exchange
+from concil.http.headers import Headers
 from concil.runtime import arguments
 from concil.runtime.dataclass import dataclass
 
@@ -64,6 +65,7 @@ def create_session(tls: TLSSettings | None = None, *, pool_maxsize: int = 64) ->
         common_certificates.client_certificate if common_certificates is not None else None
     )
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+    session.headers = Headers(session.headers)  # type: ignore[arg-type, assignment]  # no bytes
     session.headers["Accept-Encoding"] = "identity"
     session.headers["User-Agent"] = f"concil/{__version__}"
     adapter = RegistryAdapter(

@@ -223,7 +223,8 @@ class Endpoint:
         return self.authenticator.is_expired(attempt.scopes, attempt.sent_header)
 
     def _is_own_url(self, url: str) -> bool:
-        return origin(url) == origin(self._base_url)
+        base_url = self._base_url
+        return url.startswith(f"{base_url}/") or origin(url) == origin(base_url)
 
     def absolute_url(self, url: str) -> str:
         """Return the URL for a path, or for a URL of this registry with the current scheme.

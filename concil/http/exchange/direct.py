@@ -61,9 +61,13 @@ def exchange(
         connection.send(head, request)
         reader = HeadReader(connection.recv)
         response_head = reader.read_head()
-        if request.headers.get("Connection", "").lower() == "close":
-            response_head.values["connection"] = "close"
-        body = ResponseBody(response_head, reader, connection, has_no_body=request.method == "HEAD")
+        body = ResponseBody(
+            response_head,
+            reader,
+            connection,
+            has_no_body=request.method == "HEAD",
+            is_last=request.headers.get("Connection", "").lower() == "close",
+        )
     except http.client.HTTPException as error:
         connection.discard()
         raise urllib3.exceptions.ProtocolError("Connection aborted.", error) from error
@@ -73,7 +77,7 @@ def exchange(
     except BaseException:
         connection.discard()
         raise
-    return DirectResponse(request, body, response_head.joined_headers())
+    return DirectResponse(request, body, response_head.headers)
 
 
 def _format_head(pool: HTTPConnectionPool, request: requests.PreparedRequest) -> bytes:

@@ -34,6 +34,7 @@ class ResponseBody(io.RawIOBase):
         connection: PooledConnection,
         *,
         has_no_body: bool,
+        is_last: bool,
     ) -> None:
         """Read what follows ``head``.
 
@@ -41,6 +42,7 @@ class ResponseBody(io.RawIOBase):
             reader: has read the head; holds the bytes that were received with it.
             connection: released once.
             has_no_body: the request was a HEAD.
+            is_last: the request asked for the connection to be closed.
         """
         self.status = head.status
         self.reason = head.reason
@@ -49,7 +51,7 @@ class ResponseBody(io.RawIOBase):
         self._connection: PooledConnection | None = connection
         self._pool = connection.pool
         self._decoder: urllib3.HTTPResponse | None = None
-        self._is_chunked = head.values.get("transfer-encoding", "").lower() == "chunked"
+        self._is_chunked = head.headers.get("Transfer-Encoding", "").lower() == "chunked"
         self._chunk_rest: int | None = None  # bytes left in the chunk; None before its size
         length = head.content_length()
         if has_no_body or head.status in (204, 304) or head.status < 200:
@@ -57,14 +59,15 @@ class ResponseBody(io.RawIOBase):
         elif self._is_chunked:
             length = None
         self._remaining = length  # bytes; None: up to the end of the stream, or chunked
-        self._is_persistent = head.is_persistent() and (self._is_chunked or length is not None)
+        has_end = self._is_chunked or length is not None
+        self._is_persistent = has_end and not is_last and head.is_persistent()
         if length == 0:
             self._finish()
 
     @property
     def headers(self) -> HTTPHeaderDict:
         """The headers as urllib3 has them, each with all of its values."""
-        return HTTPHeaderDict(self._head.headers)
+        return HTTPHeaderDict(self._head.lines)
 
     @property
     def is_finished(self) -> bool:
@@ -75,7 +78,7 @@ class ResponseBody(io.RawIOBase):
     def _original_response(self) -> SimpleNamespace:
         """What requests reads cookies from."""
         message = http.client.HTTPMessage()
-        for name, value in self._head.headers:
+        for name, value in self._head.lines:
             message[name] = value
         return SimpleNamespace(msg=message, isclosed=lambda: self.is_finished)
 
@@ -212,7 +215,8 @@ class ResponseBody(io.RawIOBase):
             connection.discard()
 
     def _is_encoded(self) -> bool:
-        return self._head.values.get("content-encoding", "identity").lower() != "identity"
+        encoding: str = self._head.headers.get("Content-Encoding", "identity")
+        return encoding.lower() != "identity"
 
     def _decoded(self) -> urllib3.HTTPResponse:
         """Return a response of urllib3 that decodes the body."""

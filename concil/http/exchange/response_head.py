@@ -27,21 +27,15 @@ class ResponseHead:
     is_http_1_0: bool
     status: int
     reason: str
-    headers: list[tuple[str, str]]  # names as received, in their order
-    values: dict[str, str]  # by the name in lower case; repeated headers are joined by ", "
-
-    def joined_headers(self) -> Headers:
-        """Return the headers, repeated ones joined."""
-        values = self.values
-        keys = ((name.lower(), name) for name, _ in self.headers)
-        return Headers.from_fields({key: (name, values[key]) for key, name in keys})
+    lines: list[tuple[str, str]]  # names and values as received, in their order
+    headers: Headers  # repeated ones are joined by ", "
 
     def is_persistent(self) -> bool:
         """Return whether the connection stays open. Source: RFC 9112, 9.3."""
-        connection = self.values.get("connection", "").lower()
+        connection = self.headers.get("Connection", "").lower()
         if not self.is_http_1_0:
             return "close" not in connection
-        return "keep-alive" in connection or "keep-alive" in self.values
+        return "keep-alive" in connection or "Keep-Alive" in self.headers
 
     def content_length(self) -> int | None:
         """Return the Content-Length in bytes; None if it is missing or not a number.
@@ -49,7 +43,7 @@ class ResponseHead:
         Raises:
             http.client.HTTPException: there are several different lengths.
         """
-        value = self.values.get("content-length")
+        value = self.headers.get("Content-Length")
         if value is None:
             return None
         lengths = {length.strip() for length in value.split(",")}
@@ -151,30 +145,35 @@ def parse_head(block: bytes) -> ResponseHead:
     match = _STATUS_LINE.match(lines[0].rstrip("\r"))
     if match is None:
         raise http.client.BadStatusLine(lines[0][:100])
-    headers: list[tuple[str, str]] = []
-    values: dict[str, str] = {}
+    pairs: list[tuple[str, str]] = []
+    fields: dict[str, tuple[str, str]] = {}
     for line in lines[1:]:
         if line[:1] in (" ", "\t"):  # RFC 9112, 5.2: obsolete line folding
-            _fold(headers, values, line)
+            _fold(pairs, fields, line)
             continue
         name, colon, value = line.partition(":")
         if not colon:
             continue  # http.client ignores it, too
         value = value.strip(" \t\r")
-        headers.append((name, value))
+        pair = name, value
+        pairs.append(pair)
         key = name.lower()
-        values[key] = f"{values[key]}, {value}" if key in values else value
-    is_http_1_0 = match[1] in ("0.9", "1.0")
-    return ResponseHead(is_http_1_0, int(match[2]), (match[3] or "").strip(), headers, values)
+        fields[key] = (name, f"{fields[key][1]}, {value}") if key in fields else pair
+    is_http_1_0, reason = match[1] in ("0.9", "1.0"), (match[3] or "").strip()
+    headers = Headers.from_fields(fields)
+    return ResponseHead(is_http_1_0, int(match[2]), reason, pairs, headers)
 
 
-def _fold(headers: list[tuple[str, str]], values: dict[str, str], line: str) -> None:
+def _fold(
+    pairs: list[tuple[str, str]], fields: dict[str, tuple[str, str]], continuation: str
+) -> None:
     """Append a continuation line to the header before it."""
-    if headers:
-        name, value = headers.pop()
-        text = line.strip(" \t\r")
-        headers.append((name, f"{value} {text}"))
-        values[name.lower()] += f" {text}"
+    if pairs:
+        text = continuation.strip(" \t\r")
+        name, value = pairs.pop()
+        pairs.append((name, f"{value} {text}"))
+        key = name.lower()
+        fields[key] = name, f"{fields[key][1]} {text}"
 
 
 def _check_lines(data: bytes | bytearray) -> None:
