@@ -59,8 +59,12 @@ def register_after_fork(instance: Owner, func: Callable[[Owner], None]) -> None:
 
 
 def register_fork_hooks(instance: SupportsForkHooks) -> None:
-    """Call ``before_fork`` before each fork, then ``after_fork_in_parent`` or ``after_fork``."""
-    _hooked_instances.add(instance)
+    """Call ``before_fork`` before each fork, then ``after_fork_in_parent`` or ``after_fork``.
+
+    During a fork by another thread it waits for the end of that fork.
+    """
+    with _fork_lock:
+        _hooked_instances.add(instance)
 
 
 def close_socket_in_child(sock: socket.socket) -> None:
