@@ -59,7 +59,7 @@ class Journal:
         self._last_flush = time.monotonic()
         if path is not None:
             register_fork_hooks(self)
-            with self._disable_on_error():
+            with self._locked():
                 self._db = open_database(path, _BUSY_TIMEOUT)
 
     @classmethod
@@ -224,7 +224,7 @@ class Journal:
 
     def _claim_row(self, row_id: int, owner: str) -> bool:
         """Take ownership of a row, unless another process has just done so."""
-        with self._disable_on_error(), self._lock:
+        with self._locked():
             db = self._connection()
             if db is not None and self._owner is not None:
                 owner_name = self._owner.name
@@ -247,7 +247,7 @@ class Journal:
             )
             if changed_rows:
                 return row_id
-        with self._disable_on_error(), self._lock:
+        with self._locked():
             db = self._connection()
             if db is not None and self._owner is not None:
                 row = db.execute(
@@ -260,7 +260,7 @@ class Journal:
 
     def query(self, statement: str, *values: object) -> list[Any]:
         """Run a statement and return its rows; empty if the journal is unusable."""
-        with self._disable_on_error(), self._lock:
+        with self._locked():
             db = self._connection()
             if db is not None:
                 return db.execute(statement, values).fetchall()
@@ -268,7 +268,7 @@ class Journal:
 
     def execute(self, statement: str, *values: object) -> int:
         """Run one statement; return the number of changed rows, 0 if the journal is unusable."""
-        with self._disable_on_error(), self._lock:
+        with self._locked():
             db = self._connection()
             if db is not None:
                 return db.execute(statement, values).rowcount
@@ -289,7 +289,7 @@ class Journal:
 
     def flush(self) -> None:
         """Run the deferred statements."""
-        with self._disable_on_error(), self._lock:
+        with self._locked():
             statements, self._deferred = self._deferred, []
             self._last_flush = time.monotonic()
             db = self._connection() if statements else None
@@ -306,18 +306,25 @@ class Journal:
         return self._db
 
     @contextlib.contextmanager
-    def _disable_on_error(self) -> Iterator[None]:
-        """Disable a journal that fails, after one warning."""
-        try:
-            yield
-        except (sqlite3.Error, OSError, MemoryError, JournalVersionError) as error:
-            broken, self._db, self._is_usable = self._db, None, False
-            with contextlib.suppress(sqlite3.Error):
-                if broken is not None:
-                    broken.close()
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock; an error disables the journal, after one warning.
+
+        The database is also opened and closed under the lock, so that no fork copies it.
+        """
+        reason = None
+        with self._lock:
+            try:
+                yield
+            except (sqlite3.Error, OSError, MemoryError, JournalVersionError) as error:
+                reason = str(error) or "out of memory"
+                broken, self._db, self._is_usable = self._db, None, False
+                with contextlib.suppress(sqlite3.Error):
+                    if broken is not None:
+                        broken.close()
+        if reason is not None:  # without the lock: a handler of the user may fork, too
             logger.warning(
                 "the journal %s cannot be used (%s); continuing without it: an interrupted "
                 "transfer will start over",
                 self.path,
-                str(error) or "out of memory",
+                reason,
             )

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from pathlib import Path
 
 VERSION = 1
+# A free-threaded interpreter lets the thread that created an object free it, when that thread
+# next runs. A cached statement of another thread would therefore keep the files open after
+# close(), and the next fork would copy them: both processes would then write, without a lock.
+_CACHED_STATEMENTS = 0 if "t" in sys.abiflags else 128  # 128: the default of sqlite3
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS transfers (
@@ -95,7 +100,13 @@ def open_database(path: Path, busy_timeout: float) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # SQLite would create a world-readable file; -wal and -shm inherit its mode.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    db = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(
+        path,
+        timeout=busy_timeout,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=_CACHED_STATEMENTS,
+    )
     try:
         db.execute("PRAGMA journal_mode = WAL")
         # A crash of the machine may lose the last entries, a crash of the process none.

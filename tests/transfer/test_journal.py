@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +20,9 @@ from hypothesis import strategies as st
 
 from concil.fs.resume_state import WriterState
 from concil.oci.manifest import Digest
+from concil.transfer import journal as journal_module
 from concil.transfer.journal import VERSION, Journal, JournalEntry
+from concil.transfer.journal_schema import open_database
 from tests.support.scale import at_most
 
 STATE = WriterState("http://registry/secret", 10, 4, ((0, 4), (6, 12)), "12:ab")
@@ -326,3 +330,92 @@ def test_a_statement_for_later_that_fails_ends_the_journal_and_nothing_else(
 
     assert not journal.is_usable
     assert "cannot be used" in caplog.text
+
+
+def open_files(path: Path) -> list[str]:
+    """Return the names of the files of a database that this process has open."""
+    links = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one that lists the directory
+            links.append(descriptor.readlink())
+    return sorted(link.name for link in links if link.name.startswith(path.name))
+
+
+def test_a_fork_copies_no_open_file_whichever_thread_used_it(path: Path) -> None:
+    """A child that closes a copy of an open database removes what the parent has written."""
+    begun, over = threading.Event(), threading.Event()
+    journals = []
+
+    def use() -> None:
+        journals.append(Journal(path))
+        journals[0].claim_transfer("place", "blob", 20).save(STATE)
+        begun.set()
+        over.wait()  # it runs no code, so the interpreter can free nothing of its own either
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    begun.wait()
+    (journal,) = journals
+    assert open_files(path)
+
+    journal.before_fork()
+    open_during_fork = open_files(path)
+    journal.after_fork_in_parent()
+    over.set()
+    thread.join()
+
+    assert open_during_fork == []
+    assert journal.list_unfinished()[0].state == STATE
+    journal.close()
+
+
+class Recorded(Journal):
+    """A journal that can be reached while it is created, as from a fork in another thread."""
+
+    created: list[Journal]
+
+    def __init__(self, path: Path) -> None:
+        self.created.append(self)
+        super().__init__(path)
+
+
+class BrokenDatabase:
+    """A database that cannot be read; records whether a fork had to wait when it was closed."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.closed_under_lock: list[bool] = []
+
+    def execute(self, *_arguments: object) -> None:
+        raise sqlite3.DatabaseError("broken")
+
+    def close(self) -> None:
+        self.closed_under_lock.append(self.journal._lock.locked())
+
+
+def test_a_fork_waits_while_the_database_is_opened(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Recorded.created = []
+    opened_under_lock = []
+
+    def open_recorded(path: Path, busy_timeout: float) -> sqlite3.Connection:
+        opened_under_lock.append(Recorded.created[0]._lock.locked())
+        return open_database(path, busy_timeout)
+
+    monkeypatch.setattr(journal_module, "open_database", open_recorded)
+    Recorded(path).close()
+
+    assert opened_under_lock == [True]
+
+
+def test_a_fork_waits_while_a_broken_database_is_closed(journal: Journal) -> None:
+    broken = BrokenDatabase(journal)
+    journal.before_fork()  # closes the intact one
+    journal.after_fork_in_parent()
+    journal._db = broken  # type: ignore[assignment]
+
+    assert journal.list_unfinished() == []
+
+    assert broken.closed_under_lock == [True]
+    assert not journal.is_usable
