@@ -211,9 +211,9 @@ class Transport:
         if options.overrides:
             settings.update({k: v for k, v in options.overrides.items() if v is not None})
         if settings["proxies"] != self._seen_proxies:
-            self._seen_proxies = dict(settings["proxies"])
-            for proxy in filter(None, self._seen_proxies.values()):
+            for proxy in filter(None, settings["proxies"].values()):
                 register_user(str(proxy))
+            self._seen_proxies = dict(settings["proxies"])  # last: other threads rely on it
         return settings
 
     def _proxy_source(self, url: str) -> str:

@@ -171,7 +171,9 @@ class ServiceStatus:
         Args:
             pause: seconds for which it is going to be silent.
         """
-        self._last_event = max(self._last_event, self._clock.monotonic() + pause)
+        activity_end = self._clock.monotonic() + pause
+        with self._lock:
+            self._last_event = max(self._last_event, activity_end)
 
     def stop(self) -> None:
         """Record that the service is about to end."""

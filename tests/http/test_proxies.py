@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -152,6 +153,30 @@ def test_a_proxy_that_cannot_be_used_is_one_line_without_its_password(
 
     assert "s3cret" not in str(caught.value) + caught.value.remedy
     assert "\n" not in str(caught.value)
+
+
+def test_the_password_of_a_proxy_is_known_before_any_thread_uses_it(
+    server: ScriptedServer, transport: Transport, through: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise an error of that thread could show it."""
+    registered = []
+    url = f"http://reg.example:{server.port}/v2/"
+
+    def register(proxy: str) -> None:
+        registered.append(proxy)
+        if len(registered) == 1:  # another thread sends a request at this moment
+            thread = threading.Thread(target=ask, args=(transport, url))
+            thread.start()
+            thread.join()
+
+    monkeypatch.setattr("concil.http.transport.register_user", register)
+    server.respond("GET", "/v2/", reply(200, b"content"), reply(200, b"content"))
+    with Proxy(password=PASSWORD) as proxy:
+        through(proxy.url)
+
+        ask(transport, url)
+
+        assert registered == [proxy.url, proxy.url]
 
 
 # Which variable, and which hosts -----------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 import pytest
 
 from concil.cli.output.mirror_page import describe_failure
@@ -171,3 +174,31 @@ def test_a_state_that_stays_is_no_change(status: ServiceStatus, clock: FakeClock
     assert status.snapshot().version == before.version
     status.record_turn(60, None)
     assert status.snapshot().version > before.version
+
+
+class InterruptedClock(FakeClock):
+    """Lets another thread do something when the time is read next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interrupt: Callable[[], object] | None = None
+
+    def monotonic(self) -> float:
+        interrupt, self.interrupt = self.interrupt, None
+        if interrupt is not None:
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            thread.join()
+        return super().monotonic()
+
+
+def test_a_pause_counts_although_another_thread_reports_something_meanwhile() -> None:
+    clock = InterruptedClock()
+    status = ServiceStatus(describe_failure, clock)
+    status.begin_run(RunKind.PLAN)
+    clock.interrupt = lambda: status.record_activity(100_000.0)
+
+    status.record_activity()
+
+    clock.advance(90_000.0)
+    assert status.describe_stuck() == ""

@@ -184,9 +184,10 @@ class HostLimiter:
             with self._lock:
                 self._quota_tracker.in_flight -= permit.is_counted
             return
-        if summary.is_limiting and not self.is_limiting:
-            self.is_limiting = True
-            if self.on_limiting is not None:
+        if summary.is_limiting:
+            with self._lock:
+                is_first, self.is_limiting = not self.is_limiting, True
+            if is_first and self.on_limiting is not None:
                 self.on_limiting()
         status, throttling, now = summary.status, summary.throttling, time.monotonic()
         quota, retry_after = throttling.quota, throttling.retry_after
