@@ -28,9 +28,11 @@ def parse_document(text: str, name: str, remedy: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{name}: {error}", remedy=remedy) from error
+        message = str(error)
     except RecursionError as error:
         raise UsageError(f"{name}: it is nested too deeply", remedy=remedy) from error
+    # Not from the error: from Python 3.14 on it has the text, which may contain passwords.
+    raise UsageError(f"{name}: {message}", remedy=remedy)
 
 
 def find_line(text: str, key: str) -> int:
