@@ -10,7 +10,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from concil.runtime import forking
 from concil.runtime.redaction import SECRETS
+from concil.transfer.journal import Journal
 from tests.support.docker_registry import DockerRegistry
 from tests.support.scale import FULL
 from tests.support.skopeo import Skopeo
@@ -82,6 +84,20 @@ def only_its_own_secrets() -> Iterator[None]:
         for name, values in before.items():
             for value in values:
                 SECRETS._add(value, name)
+
+
+@pytest.fixture(autouse=True)
+def no_open_journals() -> Iterator[None]:
+    """Close the journals that a test has left open, as a killed process would leave them.
+
+    From Python 3.13 on a database that the garbage collector finds open is a warning, which would
+    be a failure of whatever test runs then.
+    """
+    before = set(forking._hooked_instances)
+    yield
+    for instance in set(forking._hooked_instances) - before:
+        if isinstance(instance, Journal):
+            instance.close()
 
 
 @pytest.fixture(autouse=True)
