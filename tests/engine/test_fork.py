@@ -208,9 +208,12 @@ with EmbeddedRegistry(HERE / "served") as registry:
     asked, said = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
+        os.close(asked[1])  # it also ends if the parent fails
+        os.write(said[1], b"x")
         os.read(asked[0], 1)  # lives on while the parent closes everything
         registry.close()
         os._exit(0)
+    os.read(said[0], 1)  # its copies are closed when it runs, which may be later
     assert hub.has_blob("sha256:" + "1" * 64) is False  # the parent's server still serves
     host, port = registry.host.split(":")
 hub.close()
