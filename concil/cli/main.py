@@ -41,7 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error, words)
     from concil.cli.execution import execute  # noqa: PLC0415  # the arguments are valid
 
-    function = load_function(arguments.command)
+    if argv is None:
+        from concil.runtime.charset_detection import defer_charset_detection  # noqa: PLC0415  # as above
+
+        with defer_charset_detection():
+            function = load_function(arguments.command)
+    else:  # within another program
+        function = load_function(arguments.command)
     if not gc.isenabled():  # since the start of the program
         gc.freeze()  # modules stay until the end: no collection has to look at them
         gc.enable()

@@ -39,6 +39,7 @@ UNNEEDED = {"tenacity", "tqdm", "yaml", "concil.server", "concil.report", "conci
 UNNEEDED |= {"concil.display.bars", "concil.plan.formats"}
 UNNEEDED |= {"concil.metrics", "concil.notify", "concil.tracing"}
 UNNEEDED |= {"prometheus_client", "opentelemetry"}
+UNNEEDED |= {"charset_normalizer", "chardet"}  # of requests
 TRANSFERS = {"sqlite3", "concil.plan", "concil.transfer", "concil.engine.engine"}
 IMAGE = make_image(1)
 

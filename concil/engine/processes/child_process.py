@@ -125,8 +125,11 @@ class ChildProcess:
 def _command(descriptor: int) -> list[str]:
     """Return the command of a process that finds the same modules as this one."""
     code = (
-        f"import sys; sys.path[:] = {sys.path!r}; "
-        f"from concil.engine.processes.process_worker import main; main({descriptor})"
+        f"import sys; sys.path[:] = {sys.path!r}\n"
+        "from concil.runtime.charset_detection import defer_charset_detection\n"
+        "with defer_charset_detection():\n"
+        "    from concil.engine.processes.process_worker import main\n"
+        f"main({descriptor})"
     )
     flags = {"isolated": "-I", "ignore_environment": "-E", "no_user_site": "-s", "optimize": "-O"}
     options = [option for name, option in flags.items() if getattr(sys.flags, name)]
