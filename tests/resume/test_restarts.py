@@ -18,6 +18,7 @@ from tests.support.images import (
     put_blob,
     put_image,
 )
+from tests.support.quick_retries import PERSISTENT
 from tests.support.relay import Relay
 from tests.support.scale import FULL
 
@@ -30,7 +31,8 @@ RATE = SIZE  # bytes a second and connection, so that a restart comes in the mid
 
 @pytest.fixture
 def engine(workers: int) -> Iterator[Engine]:
-    with Engine(TransferConfig(workers=workers, chunk_size=CHUNK, range_size=2 * MIB)) as running:
+    config = TransferConfig(workers=workers, chunk_size=CHUNK, range_size=2 * MIB, retry=PERSISTENT)
+    with Engine(config) as running:
         yield running
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the registry client share."""
+"""Retries without waits, and retries that outlive a restart."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from hypothesis import settings
 from concil.config import RetryPolicy
 
 FAST = RetryPolicy(backoff_base=0, max_backoff=0)
+# Retries for minutes, which is longer than any test waits for a registry that starts again. Five
+# attempts with random waits may be over before it listens.
+PERSISTENT = RetryPolicy(max_attempts=1000, max_backoff=0.5)
 # A loaded machine is no failure, and no example is kept from run to run.
 UNTIMED = settings(deadline=None, database=None)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from concil.config import MIB, RetryPolicy
+from concil.config import MIB
 from concil.engine.engine import Engine
 from concil.errors import AccessDenied, Cancelled, UsageError
 from concil.progress.events import Event, State
@@ -30,6 +30,7 @@ from tests.support.images import (
     put_blob,
     put_image,
 )
+from tests.support.quick_retries import PERSISTENT
 
 COUNT = 6  # images, more than a lane copies at the same time with FEW
 FEW = replace(QUICK, concurrent_images=4, workers=2)
@@ -406,7 +407,7 @@ def test_one_is_slow_and_one_is_killed_and_started_again(many: Sites, tmp_path: 
             if killed.relay.host in event.target and event.state is State.DONE:
                 has_begun.set()
 
-        config = replace(QUICK, retry=RetryPolicy(max_attempts=8))
+        config = replace(QUICK, retry=PERSISTENT)
         with engine_of(config, progress=watch) as engine, ThreadPoolExecutor(1) as executor:
             mirror = executor.submit(engine.mirror, items_for(many, places))
             assert has_begun.wait(WAIT)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from concil.config import MIB, HostLimits, RetryPolicy
+from concil.config import MIB, HostLimits
 from concil.engine.engine import Engine
 from concil.errors import AccessDenied, ConcilError, DigestMismatch, UsageError
 from concil.progress.events import Event, State
@@ -32,6 +32,7 @@ from tests.engine.engine_setup import CHUNK, QUICK, WAIT, blob_path, engine_of
 from tests.support.docker_registry import DockerRegistry
 from tests.support.faults import Fault
 from tests.support.images import assert_same_image, put_blob, put_image
+from tests.support.quick_retries import PERSISTENT
 
 
 def copy_all(engine: Engine, sites: Sites, places: Sequence[Site]) -> list[Outcome]:
@@ -324,7 +325,7 @@ def test_the_real_registry_is_killed_and_started_again(sites: Sites, tmp_path: P
             if killed.relay.host in event.target and event.position > LARGEST // 2:
                 is_half.set()
 
-        config = replace(QUICK, retry=RetryPolicy(max_attempts=8))
+        config = replace(QUICK, retry=PERSISTENT)
         with engine_of(config, progress=watch) as engine, ThreadPoolExecutor(1) as executor:
             copy = executor.submit(copy_all, engine, sites, [killed, place])
             assert is_half.wait(WAIT)
