@@ -58,53 +58,60 @@ def test_every_name_is_there() -> None:
         _ = concil.AnyTypo  # type: ignore[attr-defined]
 
 
+# Programs, and what a checker finds wrong in each.
+CHECKED: list[tuple[str, list[str]]] = [
+    ("from concil import AnyTypo", ['"AnyTypo"']),
+    ("import concil\nconcil.AnyTypo", ['"AnyTypo"']),
+    ("from concil.dockerhub import DockerHubb", ['"DockerHubb"']),
+    (f"from concil import {', '.join(concil.__all__)}", []),
+    (
+        "from concil import DockerHub, Engine\n"  # noqa: ISC004 - one program
+        "hub: DockerHub = DockerHub('docker://x/y', timeout=(3.05, 27), retry=3)\n"
+        "with hub.open_layer('sha256:') as layer:\n"
+        "    names: list[str] = layer.getnames()\n"
+        "with hub.open_blob('sha256:') as response:\n"
+        "    is_right: bool = response.verified\n"
+        "Engine().push_blob('x', 'y', digest='sha256:')",
+        [],
+    ),
+    (
+        "from concil import DockerHub\nDockerHub('docker://x/y').open_blob(5)",
+        ['incompatible type "int"'],
+    ),
+]
+
+
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What mypy has found out of concil: the first run takes most of the time."""
-    return tmp_path_factory.mktemp("mypy")
-
-
-@pytest.mark.process
-@pytest.mark.parametrize(
-    ("snippet", "errors"),
-    [
-        ("from concil import AnyTypo", ['"AnyTypo"']),
-        ("import concil\nconcil.AnyTypo", ['"AnyTypo"']),
-        ("from concil.dockerhub import DockerHubb", ['"DockerHubb"']),
-        (f"from concil import {', '.join(concil.__all__)}", []),
-        (
-            "from concil import DockerHub, Engine\n"  # noqa: ISC004 - one program
-            "hub: DockerHub = DockerHub('docker://x/y', timeout=(3.05, 27), retry=3)\n"
-            "with hub.open_layer('sha256:') as layer:\n"
-            "    names: list[str] = layer.getnames()\n"
-            "with hub.open_blob('sha256:') as response:\n"
-            "    is_right: bool = response.verified\n"
-            "Engine().push_blob('x', 'y', digest='sha256:')",
-            [],
-        ),
-        (
-            "from concil import DockerHub\nDockerHub('docker://x/y').open_blob(5)",
-            ['incompatible type "int"'],
-        ),
-    ],
-)
-def test_a_checker_sees_what_is_there_and_what_is_not(
-    tmp_path: Path, cache: Path, snippet: str, errors: list[str]
-) -> None:
-    path = tmp_path / "snippet.py"
-    path.write_text(snippet + "\n")
-    config = tmp_path / "mypy.ini"
+def findings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the lines that mypy prints for all programs: one run, most of which reads concil."""
+    directory = tmp_path_factory.mktemp("mypy")
+    for number, (snippet, _) in enumerate(CHECKED):
+        (directory / f"snippet_{number}.py").write_text(snippet + "\n")
+    config = directory / "mypy.ini"
     config.write_text("[mypy]\nstrict = true\n[mypy-concil.*]\nfollow_imports = silent\n")
 
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file", config, "--cache-dir",
-         cache, path],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
+        [sys.executable, "-m", "mypy", "--config-file", config, "--no-error-summary",
+         *sorted(directory.glob("*.py"))],
+        capture_output=True, text=True, check=False, cwd=directory,
     )  # fmt: skip
 
-    assert done.returncode == bool(errors), done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", range(len(CHECKED)))
+def test_a_checker_sees_what_is_there_and_what_is_not(findings: list[str], number: int) -> None:
+    _, errors = CHECKED[number]
+
+    found = [line for line in findings if line.startswith(f"snippet_{number}.py:")]
+
+    assert all(": error: " in line or ": note: " in line for line in found)
+    assert bool(found) == bool(errors), found
     for error in errors:
-        assert error in done.stdout
+        assert any(error in line for line in found), found
 
 
 def of_concil(hint: object) -> Iterator[type]:
@@ -296,9 +303,15 @@ def remedies_of(path: Path) -> Iterator[str]:
                     yield each.value
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_the_library_speaks_of_no_option(path: Path) -> None:
-    assert [f"{line}: {text}" for line, text in texts_of(path) if OPTION.search(text)] == []
+def test_the_library_speaks_of_no_option() -> None:
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line}: {text}"
+        for path in LIBRARY
+        for line, text in texts_of(path)
+        if OPTION.search(text)
+    ]
+
+    assert found == []
 
 
 def test_the_command_line_has_an_option_for_every_parameter_in_a_remedy() -> None:

@@ -45,6 +45,14 @@ def full(tmp_path: Path) -> Iterator[EmbeddedRegistry]:
         yield registry
 
 
+@pytest.fixture
+def single(tmp_path: Path) -> Iterator[EmbeddedRegistry]:
+    """Run a registry with one image."""
+    with EmbeddedRegistry(tmp_path / "single") as registry:
+        put_image(registry.url, "app1", "v1", IMAGES["app1"])
+        yield registry
+
+
 def limited(program: Program, limit: str, *words: str | Path) -> Outcome:
     """Run a command with a limit of prlimit's."""
     # Without the measuring of coverage, which needs memory and says so at its own end.
@@ -118,13 +126,13 @@ def test_too_little_memory_is_a_line_that_names_the_limit(
 @pytest.mark.parametrize("most", [8, 12, 16, 24])
 @pytest.mark.parametrize("target", ["copy", "oci:layout:a", "oci-archive:a.tar:a", "file"])
 def test_too_few_files_are_a_line_that_names_the_limit(
-    program: Program, full: EmbeddedRegistry, most: int, target: str
+    program: Program, single: EmbeddedRegistry, most: int, target: str
 ) -> None:
     name, image = "app1", IMAGES["app1"]
     blob = next(iter(image.blobs))
-    verb = ["copy", f"{full.url}/{name}:v1", f"{full.url}/copy/{name}:v1"]
+    verb = ["copy", f"{single.url}/{name}:v1", f"{single.url}/copy/{name}:v1"]
     if target == "file":
-        verb = ["blob", "pull", f"{full.url}/{name}@{blob}", "-o", "pulled"]
+        verb = ["blob", "pull", f"{single.url}/{name}@{blob}", "-o", "pulled"]
     elif target != "copy":
         verb[2] = target
 
@@ -187,7 +195,7 @@ def test_server_of_few_descriptors_serves_on_beside_a_crowd(
 
 @pytest.mark.parametrize("refusals", [1, listener._TRIES])
 def test_server_asks_a_client_back_for_whom_no_thread_can_be_had(
-    full: EmbeddedRegistry, monkeypatch: pytest.MonkeyPatch, refusals: int
+    single: EmbeddedRegistry, monkeypatch: pytest.MonkeyPatch, refusals: int
 ) -> None:
     start = threading.Thread.start
     refused: list[threading.Thread] = []
@@ -200,7 +208,7 @@ def test_server_asks_a_client_back_for_whom_no_thread_can_be_had(
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
 
-    first, second = [requests.get(f"{full.url}/v2/", timeout=30) for _ in range(2)]
+    first, second = [requests.get(f"{single.url}/v2/", timeout=30) for _ in range(2)]
 
     if refusals == 1:
         assert first.status_code == 200

@@ -23,7 +23,7 @@ from tests.support.images import (
 )
 from tests.support.scale import FULL
 
-LAYERS = 5000 if FULL else 1000
+LAYERS = 5000 if FULL else 600
 PUSHED = LAYERS if FULL else 300  # each is a request or two more than a read
 
 pytestmark = pytest.mark.slow

@@ -22,6 +22,7 @@ from tests.server.client import Client, RawClient
 from tests.server.half_open_connections import Crowd, many_descriptors
 from tests.support.images import digest_of, make_blob
 from tests.support.process import ServerProcess
+from tests.support.scale import FULL
 from tests.support.tls import CertificateAuthority
 
 pytestmark = pytest.mark.slow
@@ -29,6 +30,15 @@ pytestmark = pytest.mark.slow
 TIMEOUT = 30  # seconds
 HEAD = "GET /v2/ HTTP/1.1\nHost: x\n"
 BLOB = make_blob(7, 200_000)
+
+
+NOTHING, SOME = b"", b"GET /v2/ HTTP/1.1\r\nHost"
+# How many clients work beside those that do not, and what the latter have sent.
+CROWDS = [
+    pytest.param(1, NOTHING, id="nothing-1"),
+    pytest.param(16, SOME, id="some-16"),
+    *([pytest.param(1, SOME, id="some-1"), pytest.param(16, NOTHING, id="nothing-16")] * FULL),
+]
 
 
 @pytest.fixture
@@ -109,8 +119,7 @@ def work(registry: EmbeddedRegistry, number: int, rounds: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("clients", [1, 16])
-@pytest.mark.parametrize("sent", [b"", b"GET /v2/ HTTP/1.1\r\nHost"], ids=["nothing", "some"])
+@pytest.mark.parametrize(("clients", "sent"), CROWDS)
 def test_thousand_half_open_connections_do_not_block_new_clients(
     registry: EmbeddedRegistry, clients: int, sent: bytes
 ) -> None:

@@ -214,7 +214,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 @pytest.mark.process
 @pytest.mark.parametrize("name", PACKERS)
 def test_memory_does_not_grow_with_what_comes_out(name: str, tmp_path: Path) -> None:
-    (tmp_path / "packed").write_bytes(PACKERS[name](bytes(300 * MIB)))
+    (tmp_path / "packed").write_bytes(PACKERS[name](bytes(120 * MIB)))
 
     result = subprocess.run(
         [sys.executable, "-c", MEASURED, str(tmp_path / "packed")],
