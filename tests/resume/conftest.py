@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -64,12 +65,20 @@ def wire_budget(record_property: Callable[[str, object], None]) -> WireBudget:
     return WireBudget(record_property)
 
 
-@pytest.fixture
-def content(tmp_path: Path) -> Content:
-    """Return a file of seven chunks and a bit; of a GiB with CONCIL_TEST_FULL=1."""
-    size = 1024 * MIB if FULL else 75 * MIB + 7
-    path = tmp_path / "file"
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Content:
+    """Return a file of four chunks and a bit; of a GiB with CONCIL_TEST_FULL=1."""
+    size = 1024 * MIB if FULL else 45 * MIB + 7
+    path = tmp_path_factory.mktemp("made") / "file"
     return Content(path, write_blob(path, 5, size), size)
+
+
+@pytest.fixture
+def content(made: Content, tmp_path: Path) -> Content:
+    """Return a copy of the file that a test may change."""
+    path = tmp_path / "file"
+    shutil.copyfile(made.path, path)
+    return replace(made, path=path)
 
 
 @pytest.fixture
