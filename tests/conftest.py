@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import hypothesis
@@ -13,7 +14,7 @@ import pytest
 from concil.runtime import forking
 from concil.runtime.redaction import SECRETS
 from concil.transfer.journal import Journal
-from tests.support.docker_registry import DockerRegistry
+from tests.support.docker_registry import DockerRegistry, SharedDockerRegistries
 from tests.support.scale import FULL
 from tests.support.skopeo import Skopeo
 from tests.support.tls import CertificateAuthority
@@ -24,6 +25,7 @@ hypothesis.settings.register_profile("full", deadline=None)
 hypothesis.settings.load_profile("full" if FULL else "short")
 
 WORKERS_VARIABLE = "CONCIL_TEST_WORKERS"
+WORKER_COUNTS = tuple(map(int, os.environ.get(WORKERS_VARIABLE, "4").split(",")))
 # What would bring the user's proxies, credentials or certificates into a test.
 USER_ENVIRONMENT = (
     *(f"{scheme}_proxy" for scheme in ("http", "https", "ftp", "all", "no")),
@@ -55,22 +57,41 @@ def pytest_configure() -> None:
             signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what the number of workers makes a difference to, and what starts processes."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of engines and those that start processes; leave out repeated combinations.
+
+    Only a test that a slow server, kernel or disk can fail runs a second time with `--reruns`.
+    """
+    repeated = [item for item in items if _is_repeated(item)]
+    if repeated:
+        config.hook.pytest_deselected(items=repeated)
+        left_out = set(repeated)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         names = getattr(item, "fixturenames", ())
         if "workers" in names:
             item.add_marker(pytest.mark.workers)
         if "program" in names:
             item.add_marker(pytest.mark.process)
+        if not {"real", "slow", "process"} & {mark.name for mark in item.iter_markers()}:
+            item.add_marker(pytest.mark.flaky(reruns=0))
 
 
-def _worker_count() -> int:
-    return int(os.environ.get(WORKERS_VARIABLE, "4"))
+def _is_repeated(item: pytest.Item) -> bool:
+    """Return whether a serial test would only show what its threaded twin shows.
+
+    In a run with both numbers of workers, a test with the parameter "docker" meets the real
+    registry with threads, and runs without threads against the other kinds of stores.
+    """
+    # A test without parameters has no such attribute.
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    if FULL or len(WORKER_COUNTS) == 1 or parameters.get("workers") != 0:
+        return False
+    return "docker" in parameters.values() or item.get_closest_marker("threads_only") is not None
 
 
 def pytest_report_header() -> str:
-    return f"{WORKERS_VARIABLE}: {_worker_count()}"
+    return f"{WORKERS_VARIABLE}: {','.join(map(str, WORKER_COUNTS))}"
 
 
 @pytest.fixture(autouse=True)
@@ -116,10 +137,11 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     return home
 
 
-@pytest.fixture
-def workers() -> int:
+@pytest.fixture(params=WORKER_COUNTS, ids=lambda count: f"{count} workers" if count else "serial")
+def workers(request: pytest.FixtureRequest) -> int:
     """Return how many workers an engine under test has; 0 runs jobs inside `submit`."""
-    return _worker_count()
+    count: int = request.param
+    return count
 
 
 @pytest.fixture(scope="session")
@@ -129,10 +151,27 @@ def ca(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 
 
 @pytest.fixture(scope="session")
-def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
-    """Run one docker-registry for all tests: use a repository name of your own in it."""
-    with DockerRegistry(tmp_path_factory.mktemp("registry")) as registry:
-        yield registry
+def docker_registries(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[SharedDockerRegistries]:
+    """Return the docker-registries that tests share, for fixtures of a wider scope."""
+    with ExitStack() as running:
+        yield SharedDockerRegistries(
+            lambda: running.enter_context(DockerRegistry(tmp_path_factory.mktemp("registry")))
+        )
+
+
+@pytest.fixture
+def docker_registry(
+    request: pytest.FixtureRequest, docker_registries: SharedDockerRegistries
+) -> DockerRegistry:
+    """Return a docker-registry for many tests: use a repository name of your own in it.
+
+    A test that runs with several numbers of workers has another registry for each: its names and
+    blobs are new there each time.
+    """
+    has_workers = "workers" in request.fixturenames
+    return docker_registries.get(request.getfixturevalue("workers") if has_workers else None)
 
 
 @pytest.fixture

@@ -14,11 +14,13 @@ import requests
 from tests.engine.engine_setup import Registry
 from tests.engine.user_programs import run_program
 from tests.support.images import digest_of, make_image, put_blob, put_image
+from tests.support.scale import FULL
 
 # A rare fault is what these tests look for: one failure is enough.
 pytestmark = [pytest.mark.process, pytest.mark.flaky(reruns=0)]
 
 BIG = 6_000_000  # bytes
+ROUNDS = 60 if FULL else 20  # of questions that each process asks
 
 
 @pytest.fixture
@@ -48,6 +50,7 @@ hub.close()
     assert run_program(program, *where) == "True\n" * 3
 
 
+@pytest.mark.threads_only
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing_either_works_or_says_that_an_engine_cannot_travel(
     where: Where, method: str
@@ -90,6 +93,7 @@ except TypeError as error:
     )
 
 
+@pytest.mark.threads_only
 @pytest.mark.parametrize("session", ["", "hub.session = requests.Session()"])
 def test_children_and_parent_get_their_own_answers(where: Where, session: str) -> None:
     """On a shared connection each would read what another one has asked for."""
@@ -106,7 +110,7 @@ digests = ["sha256:" + hashlib.sha256(content).hexdigest() for content in conten
 hub.has_blob(digests[0])
 
 def ask(number):
-    for _ in range(60):
+    for _ in range({ROUNDS}):
         content, digest = contents[number], digests[number]
         assert hub.has_blob(digest)
         assert not hub.has_blob("sha256:" + f"{{number}}" * 64)
@@ -130,6 +134,7 @@ hub.close()
     assert run_program(program, *where) == "[0, 0, 0, 0]\n"
 
 
+@pytest.mark.threads_only
 def test_body_that_is_being_read_continues_in_parent_and_child(where: Where) -> None:
     content = bytes(range(256)) * 40_000
     put_blob(where[0], "fork/d", content)
@@ -301,6 +306,7 @@ for pid in pids:
     != 0,
     reason="gunicorn is not installed",
 )
+@pytest.mark.threads_only
 @pytest.mark.parametrize("kind", ["sync", "gthread"])
 def test_gunicorn_with_preload(where: Where, kind: str, tmp_path: Path) -> None:
     put_image(where[0], "fork/g", "v1", make_image(1, (1000,)))

@@ -46,6 +46,8 @@ def artifact(config: tuple[str, bytes], layers: list[tuple[str, bytes]], **field
     return Image(OCI.manifest, body, {digest_of(c): c for _, c in (config, *layers)})
 
 
+pytestmark = pytest.mark.threads_only
+
 PARTS = [make_image(n, platform=f"linux/{p}") for n, p in enumerate(("amd64", "arm64"))]
 DOCKER_PARTS = [make_image(n, types=DOCKER) for n in (7, 8)]
 HELM = artifact(

@@ -8,7 +8,7 @@ import requests
 from concil.config import HostLimits, TransferConfig
 from concil.transfer.mirror.report import MirrorItem
 from tests.engine.engine_setup import engine_of
-from tests.support.docker_registry import DockerRegistry
+from tests.support.docker_registry import DockerRegistry, SharedDockerRegistries
 from tests.support.images import assert_same_image, make_image, make_layer, put_image
 from tests.support.rate_limited_front import FixedWindow, Limit, RateLimitedFront, TokenBucket
 from tests.support.scale import FULL
@@ -22,8 +22,9 @@ SOURCE = "storm/from"
 
 
 @pytest.fixture(scope="module")
-def full(docker_registry: DockerRegistry) -> DockerRegistry:
+def full(docker_registries: SharedDockerRegistries) -> DockerRegistry:
     """Put the images into the registry."""
+    docker_registry = docker_registries.get()
     with requests.Session() as session:
         session.trust_env = False
         for number, image in enumerate(IMAGES):

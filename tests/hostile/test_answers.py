@@ -67,6 +67,7 @@ def test_no_header_floods_a_message(
 LENGTHS = ("+5", "-5", "5, 6", "0x5", "5 5", "\xb2", "9" * 5000, "1e3", "5;5", "")
 
 
+@pytest.mark.threads_only
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("status", [200, 307, 401, 404, 500])
 def test_an_odd_length_ends_in_an_error_of_ours(
@@ -100,6 +101,7 @@ def test_an_odd_length_ends_in_an_error_of_ours(
         (("No-Colon\r\nno colon at all", "x"),),
     ],
 )
+@pytest.mark.threads_only
 @pytest.mark.parametrize("status", [200, 307, 401, 429])
 def test_odd_headers_end_in_an_error_of_ours(
     hostile: HostileRegistry,

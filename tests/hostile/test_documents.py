@@ -157,6 +157,7 @@ def test_the_index_says_how_large_its_child_is(
         ["sha256:" + "0" * 64],
     ],
 )
+@pytest.mark.threads_only
 @pytest.mark.parametrize("part", ["layer", "config", "child"])
 def test_a_digest_that_is_none_is_never_a_path_or_a_url(
     hostile: HostileRegistry,

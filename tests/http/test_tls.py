@@ -12,7 +12,7 @@ import requests
 from concil.errors import TLSFailure
 from concil.http.requests_session import TLSSettings, create_session
 from concil.http.transport import DEFAULT_OPTIONS, SendOptions, Transport
-from tests.support.docker_registry import DockerRegistry
+from tests.support.docker_registry import DockerRegistry, SharedDockerRegistries
 from tests.support.nginx import NginxTLS
 from tests.support.scripted_server import ScriptedServer, reply
 from tests.support.tls import Certificate, CertificateAuthority, write_client_certs
@@ -32,13 +32,14 @@ def client(clients: CertificateAuthority) -> Certificate:
 @pytest.fixture(scope="module")
 def front(
     tmp_path_factory: pytest.TempPathFactory,
-    docker_registry: DockerRegistry,
+    docker_registries: SharedDockerRegistries,
     ca: CertificateAuthority,
     clients: CertificateAuthority,
 ) -> Iterator[NginxTLS]:
     """The real registry behind the real nginx, for those with a certificate."""
     place = tmp_path_factory.mktemp("nginx")
-    with NginxTLS(place, docker_registry.host, ca.issue(), client_ca=clients.path) as front:
+    host = docker_registries.get().host
+    with NginxTLS(place, host, ca.issue(), client_ca=clients.path) as front:
         yield front
 
 

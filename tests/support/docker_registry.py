@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -35,6 +35,7 @@ class DockerRegistry:
         foreign_urls: Regular expressions of the URLs that foreign layers may have.
         in_memory: Keeps the storage in memory, for measurements.
         has_cache: Answers HEAD from a cache in memory, as the configuration of its package does.
+        has_access_log: Writes a line for each request to its log.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class DockerRegistry:
         foreign_urls: Sequence[str] = (),
         in_memory: bool = False,
         has_cache: bool = False,
+        has_access_log: bool = False,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -60,6 +62,7 @@ class DockerRegistry:
         self._config = directory / "config.yml"
         self._delete = delete
         self._has_cache = has_cache
+        self._has_access_log = has_access_log
         self._users = dict(users or {})
         self._auth = auth
         self._certificate = certificate
@@ -134,7 +137,7 @@ class DockerRegistry:
         }
         configuration: dict[str, object] = {
             "version": "0.1",
-            "log": {"level": "info"},
+            "log": {"level": "info", "accesslog": {"disabled": not self._has_access_log}},
             "storage": storage,
             "http": http,
         }
@@ -158,3 +161,21 @@ class DockerRegistry:
         ]
         path.write_text("".join(lines))
         return path
+
+
+class SharedDockerRegistries:
+    """Registries for many tests, one for each number of workers.
+
+    Args:
+        start: Starts one.
+    """
+
+    def __init__(self, start: Callable[[], DockerRegistry]) -> None:
+        self._start = start
+        self._running: dict[int | None, DockerRegistry] = {}
+
+    def get(self, workers: int | None = None) -> DockerRegistry:
+        """Return the registry for a number of workers; it starts when it is first needed."""
+        if workers not in self._running:
+            self._running[workers] = self._start()
+        return self._running[workers]

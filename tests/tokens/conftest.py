@@ -49,7 +49,9 @@ def service(tmp_path: Path) -> Iterator[TokenService]:
 def token_registry(tmp_path: Path, service: TokenService) -> Iterator[TokenRegistry]:
     seen = RequestLog()
     with (
-        DockerRegistry(tmp_path / "registry", auth=service.auth_config) as registry,
+        DockerRegistry(
+            tmp_path / "registry", auth=service.auth_config, has_access_log=True
+        ) as registry,
         Relay(registry.host, observer=seen) as relay,
     ):
         yield TokenRegistry(registry, service, relay, seen)

@@ -65,14 +65,14 @@ def round_trip(harness: CommandLineHarness, tmp_path: Path, jobs: str, image: Im
 
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "given"])
 def test_passwords_and_tokens(
-    round_trip: RoundTrip, auth_registry: AuthRegistry, stored: bool
+    round_trip: RoundTrip, auth_registry: AuthRegistry, workers: int, stored: bool
 ) -> None:
     if stored:
         assert round_trip.desk.log_in(auth_registry.host).code == 0
-        round_trip.there_and_back(f"{auth_registry.host}/stored")
+        round_trip.there_and_back(f"{auth_registry.host}/stored{workers}")
     else:
         both = (f"--{side}-creds={USER}:{PASSWORD}" for side in ("src", "dest"))
-        round_trip.there_and_back(f"{auth_registry.host}/given", *both)
+        round_trip.there_and_back(f"{auth_registry.host}/given{workers}", *both)
 
 
 def test_tls_by_a_private_authority(

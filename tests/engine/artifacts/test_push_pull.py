@@ -196,6 +196,7 @@ def layer(title: str | None, **annotations: str) -> dict[str, object]:
     }
 
 
+@pytest.mark.threads_only
 @pytest.mark.parametrize("title", [title for title in UNSAFE if title and "\udc80" not in title])
 def test_unsafe_title_writes_nothing(
     engine: Engine, address: str, tmp_path: Path, title: str

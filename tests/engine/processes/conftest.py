@@ -11,7 +11,7 @@ import pytest
 
 from concil.transfer.mirror.report import MirrorItem
 from tests.support.child_pids import child_pids, wait_for_ends
-from tests.support.docker_registry import DockerRegistry
+from tests.support.docker_registry import DockerRegistry, SharedDockerRegistries
 from tests.support.images import Image, assert_same_image, make_image, make_layer, put_image
 from tests.support.relay import Relay
 from tests.support.request_log import RequestLog
@@ -48,7 +48,8 @@ class Destination:
 
 
 @pytest.fixture(scope="session")
-def source(docker_registry: DockerRegistry) -> Source:
+def source(docker_registries: SharedDockerRegistries) -> Source:
+    docker_registry = docker_registries.get()
     images = {
         f"processes/app{number % 4}:v{number}": make_image(number, [SHARED, 1_000 + number])
         for number in range(IMAGES)
