@@ -81,37 +81,27 @@ CHECKED: list[tuple[str, list[str]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def findings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Return the lines that mypy prints for all programs: one run, most of which reads concil."""
-    directory = tmp_path_factory.mktemp("mypy")
+@pytest.mark.process
+def test_a_checker_sees_what_is_there_and_what_is_not(tmp_path: Path) -> None:
+    """One run for all programs: it reads concil, which takes most of the time."""
     for number, (snippet, _) in enumerate(CHECKED):
-        (directory / f"snippet_{number}.py").write_text(snippet + "\n")
-    config = directory / "mypy.ini"
+        (tmp_path / f"snippet_{number}.py").write_text(snippet + "\n")
+    config = tmp_path / "mypy.ini"
     config.write_text("[mypy]\nstrict = true\n[mypy-concil.*]\nfollow_imports = silent\n")
 
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--config-file", config, "--no-error-summary",
-         *sorted(directory.glob("*.py"))],
-        capture_output=True, text=True, check=False, cwd=directory,
+         *sorted(tmp_path.glob("*.py"))],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
 
     assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stderr == ""
-    return done.stdout.splitlines()
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("number", range(len(CHECKED)))
-def test_a_checker_sees_what_is_there_and_what_is_not(findings: list[str], number: int) -> None:
-    _, errors = CHECKED[number]
-
-    found = [line for line in findings if line.startswith(f"snippet_{number}.py:")]
-
-    assert all(": error: " in line or ": note: " in line for line in found)
-    assert bool(found) == bool(errors), found
-    for error in errors:
-        assert any(error in line for line in found), found
+    for number, (snippet, errors) in enumerate(CHECKED):
+        name = f"snippet_{number}.py:"
+        found = [line for line in done.stdout.splitlines() if line.startswith(name)]
+        assert bool(found) == bool(errors), (snippet, done.stdout)
+        for error in errors:
+            assert any(error in line for line in found), (snippet, found)
 
 
 def of_concil(hint: object) -> Iterator[type]:

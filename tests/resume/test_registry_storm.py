@@ -29,7 +29,7 @@ from tests.support.scale import FULL
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.flaky(reruns=0)]
 
 IMAGES = 40
-SEEDS = range(10) if FULL else range(2)
+SEEDS = range(10 if FULL else 1)
 SHARED = make_layer(9_999, 30_000)
 
 
