@@ -17,6 +17,8 @@ from tests.support.referrers import digest_tag, make_cosign_artifact, make_refer
 from tests.support.relay import Relay
 from tests.support.request_log import RequestLog
 
+pytestmark = pytest.mark.threads_only
+
 SHARED = make_layer(50, 40_000)
 FIRST, SECOND = make_image(1, (SHARED, 3000)), make_image(2, (SHARED, 2000))
 ARM = make_image(4, (500,), platform="linux/arm64")

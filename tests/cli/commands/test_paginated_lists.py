@@ -16,7 +16,7 @@ from tests.cli.runner import PATIENCE, Cli, Program
 from tests.personalities.distribution import Distribution3
 from tests.support.images import make_image, put_image, write_layout
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.threads_only]
 
 IMAGE = make_image(5, (100,))
 PAGE = 4  # names

@@ -45,6 +45,7 @@ def processes_naming(place: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.threads_only
 def test_a_small_demo_in_this_process(
     cli: Cli, temporary: Path, jobs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
