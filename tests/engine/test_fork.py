@@ -19,7 +19,7 @@ from tests.support.scale import FULL
 # A rare fault is what these tests look for: one failure is enough.
 pytestmark = [pytest.mark.process, pytest.mark.flaky(reruns=0)]
 
-BIG = 6_000_000  # bytes
+BIG = 6_000_000 if FULL else 2_000_000  # bytes
 ROUNDS = 60 if FULL else 20  # of questions that each process asks
 
 
