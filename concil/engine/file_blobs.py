@@ -206,7 +206,14 @@ class FileBlobTransfers:
         )
         subject = str(digest or file.identity.to_text)
         begin = partial(store.begin_blob, file.size, digest)
-        target = BlobTarget(store.name, subject, begin, store.host)
+
+        def find(lost_session: WriterState) -> Digest | None:
+            if lost_session.offset < file.size:  # it was not complete
+                return None
+            found = digest or self._hash_file(file)
+            return found if store.has_blob(Descriptor(OCTET_STREAM, found, file.size)) else None
+
+        target = BlobTarget(store.name, subject, begin, store.host, find=find)
         return transfer_blob(source, target, meter, self._context).result()
 
     def _push_source(self, source: BlobSource, store: DestinationStore, meter: Meter) -> Descriptor:

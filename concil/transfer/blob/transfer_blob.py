@@ -32,6 +32,8 @@ class BlobTarget:
     begin: Callable[[WriterState | None], BlobWriter | PartialFile | Digest]
     host: str = ""  # host[:port] to which it is sent; "" for local
     journal: Journal | None = None  # None: that of the context
+    # Looks for the blob when its session is lost; returns its digest if it is there.
+    find: Callable[[WriterState], Digest | None] = lambda _lost: None
 
 
 def transfer_blob(
@@ -53,7 +55,7 @@ def transfer_blob(
         target.name, target.subject, source.size
     )
     try:
-        writer = target.begin(entry.state)
+        writer = _begin(target, entry.state)
     except BaseException:
         entry.release()
         raise
@@ -70,3 +72,20 @@ def transfer_blob(
     throttled = source.throttled(context.bandwidth, target.host, context.abandon)
     result.set_result(BlobUpload(throttled, writer, meter, context, entry).run())
     return result
+
+
+def _begin(target: BlobTarget, saved: WriterState | None) -> BlobWriter | PartialFile | Digest:
+    """Begin or resume the blob; a lost session may have been completed.
+
+    A process that is killed before the answer to the last request leaves such a session behind:
+    the registry has the blob, and does not know the session any more.
+    """
+    writer = target.begin(saved)
+    if isinstance(writer, PartialFile | Digest) or saved is None:
+        return writer
+    if saved.offset and not writer.offset:
+        digest = target.find(saved)
+        if digest is not None:
+            writer.abort()
+            return digest
+    return writer
