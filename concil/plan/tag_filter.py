@@ -10,6 +10,7 @@ from concil.errors import UsageError
 from concil.plan.selection.order import FindCreated, SortOrder, TagOrder
 from concil.plan.versions import Version, VersionRange
 from concil.runtime.dataclass import dataclass
+from concil.runtime.recursion import pause_collection
 
 
 def compile_pattern(text: str) -> re.Pattern[str]:
@@ -19,7 +20,8 @@ def compile_pattern(text: str) -> re.Pattern[str]:
         re.error: it is invalid, or Python cannot compile it.
     """
     try:
-        return re.compile(text)
+        with pause_collection():
+            return re.compile(text)
     except RecursionError as error:
         raise re.error("it is nested too deeply") from error
     except OverflowError as error:

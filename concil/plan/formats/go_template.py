@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from concil.config import KIB
 from concil.errors import UsageError, safe_repr
+from concil.runtime.recursion import pause_collection
 
 _ACTION = re.compile(r"(\s*)\{\{(?:(-)\s)?(.*?)(?:\s(-))?\}\}(\s*)", re.DOTALL)
 _TOKEN = re.compile(
@@ -86,7 +87,8 @@ class _Parser:
     def evaluate(self) -> Any:  # noqa: ANN401 - a text, a number or a list
         """Return the value of the action."""
         try:
-            result = self._pipeline()
+            with pause_collection():
+                result = self._pipeline()
         except RecursionError as error:
             raise self._error() from error
         if self._tokens:

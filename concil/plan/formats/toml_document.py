@@ -7,6 +7,7 @@ import tomllib
 from typing import Any
 
 from concil.errors import UsageError
+from concil.runtime.recursion import pause_collection
 
 _DEEP_KEY = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+[ \t]*\.[ \t]*){100}")
 
@@ -26,7 +27,8 @@ def parse_document(text: str, name: str, remedy: str) -> dict[str, Any]:
         line = text.count("\n", 0, deep_key.start()) + 1
         raise UsageError(f"{name}:{line}: a key is nested too deeply", remedy=remedy)
     try:
-        return tomllib.loads(text)
+        with pause_collection():
+            return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
     except RecursionError as error:

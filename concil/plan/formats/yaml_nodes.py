@@ -8,6 +8,7 @@ from typing import Any
 
 from concil.errors import UsageError, safe_repr
 from concil.runtime.dataclass import dataclass
+from concil.runtime.recursion import pause_collection
 
 _REMEDY = "a plan in YAML is a file of regsync or skopeo: see docs/plans.md"
 
@@ -80,8 +81,9 @@ def load(text: str, name: str) -> YAMLValue:
         ) from error
     loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        return _Reader(loader, name).read(node) if node else YAMLValue(None, Location(name, 1))
+        with pause_collection():
+            node = loader.get_single_node()
+            return _Reader(loader, name).read(node) if node else YAMLValue(None, Location(name, 1))
     except UsageError:  # it is a ValueError, too
         raise
     except RecursionError as error:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from concil.cli.output.errors import ACCESS_DENIED, NOT_FOUND
+from concil.errors import UsageError
 from concil.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from concil.plan.formats.go_template import render
+from concil.plan.formats.toml_document import parse_document
+from concil.plan.formats.yaml_nodes import load
+from concil.plan.tag_filter import compile_pattern
 from concil.server import EmbeddedRegistry, RegistryBehavior, Request, Response
 from tests.cli.runner import Cli, assert_fails, assert_one_line
 from tests.support.images import digest_of, make_image, put_image
@@ -89,6 +97,44 @@ def test_a_plan_in_yaml(cli: Cli, tmp_path: Path, part: str, depth: int) -> None
         result = cli("mirror", path, f"oci:{tmp_path}/out")
 
         assert_fails(result, 2, "plan.yaml:", *([TOO_DEEP] if depth == 1100 else []))
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (lambda text: parse_document(text, "plan.toml", ""), f"key = {lists(100_000)}"),
+        (lambda text: load(text, "plan.yaml"), lists(1100)),
+        (lambda text: render(text, {}), f"{{{{ {'(' * 5000} }}}}"),
+        (compile_pattern, "(" * 5000 + ")" * 5000),
+    ],
+    ids=["TOML", "YAML", "template", "pattern"],
+)
+def test_no_finalizer_runs_at_the_limit_of_recursion(
+    parse: Callable[[str], object], text: str
+) -> None:
+    depths: list[int] = []
+
+    def record_depth(phase: str, _information: object) -> None:
+        if phase == "start":
+            frame, depth = sys._getframe(), 0
+            while frame := frame.f_back:  # type: ignore[assignment]
+                depth += 1
+            depths.append(depth)
+
+    first, *others = gc.get_threshold()
+    gc.callbacks.append(record_depth)
+    gc.set_threshold(20)
+    try:
+        gc.collect()
+        with pytest.raises((UsageError, re.error)):
+            parse(text)
+        gc.collect()
+    finally:
+        gc.set_threshold(first, *others)
+        gc.callbacks.remove(record_depth)
+
+    assert depths
+    assert max(depths) < min(depths) + 100
 
 
 def test_a_key_in_yaml_is_a_text(cli: Cli, tmp_path: Path) -> None:
