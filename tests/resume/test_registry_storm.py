@@ -26,7 +26,12 @@ from tests.support.images import (
 from tests.support.scale import FULL
 
 # A rare fault is what these tests look for: one failure is enough.
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.flaky(reruns=0)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.slow,
+    pytest.mark.flaky(reruns=0),
+    pytest.mark.threads_only,  # what it looks for is between threads
+]
 
 IMAGES = 40
 SEEDS = range(10 if FULL else 1)

@@ -14,7 +14,7 @@ from tests.support.proxy import Proxy
 from tests.support.tls import CertificateAuthority
 from tests.tokens.conftest import PASSWORD, USER
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.threads_only]
 USERS = {USER: PASSWORD}
 PROXY_PASSWORD = "bob:pr0xy-s3cret"
 
