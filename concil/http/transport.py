@@ -50,9 +50,8 @@ class SendOptions:
     read_timeout: float | None = None  # seconds without a byte; None for the idle timeout
     allow_redirects: bool = True  # follow redirects
     resolve_redirect: ResolveRedirect = resolve_location
-    credentials_url: str | None = (
-        None  # URL whose origin may receive credentials; None for the request's own
-    )
+    # URL whose origin may receive credentials; None for the request's own.
+    credentials_url: str | None = None
     session: bool = False  # the URL is an upload session's and therefore secret
     overrides: Mapping[str, Any] = field(default_factory=dict)  # timeout, verify, cert, proxies
 
@@ -196,14 +195,15 @@ class Transport:
 
     def _send_arguments(self, url: str, options: SendOptions) -> dict[str, Any]:
         """Return the arguments of `requests.Session.send`: TLS, proxies and timeouts."""
-        session = self.session
-        verify = session.verify
+        known_proxies = self.session.proxies or self._environment_proxies(url)
+        verify = self.session.verify
         if verify is True or verify is None:
-            verify = (url.startswith("https:") and environment_ca()) or True
+            uses_tls = not url.startswith("http:") or known_proxies or options.overrides
+            verify = (uses_tls and environment_ca()) or True
         settings: dict[str, Any] = {
             "verify": verify,
-            "cert": session.cert,
-            "proxies": session.proxies or self._environment_proxies(url),
+            "cert": self.session.cert,
+            "proxies": known_proxies,
             "timeout": (self.timeouts.connect, options.read_timeout or self.timeouts.idle),
             "stream": True,
             "allow_redirects": False,
