@@ -195,15 +195,13 @@ class Transport:
 
     def _send_arguments(self, url: str, options: SendOptions) -> dict[str, Any]:
         """Return the arguments of `requests.Session.send`: TLS, proxies and timeouts."""
-        known_proxies = self.session.proxies or self._environment_proxies(url)
         verify = self.session.verify
-        if verify is True or verify is None:
-            uses_tls = not url.startswith("http:") or known_proxies or options.overrides
-            verify = (uses_tls and environment_ca()) or True
+        if verify is True or verify is None:  # for plain http requests does not use it
+            verify = (not url.startswith("http:") and environment_ca()) or True
         settings: dict[str, Any] = {
             "verify": verify,
             "cert": self.session.cert,
-            "proxies": known_proxies,
+            "proxies": self.session.proxies or self._environment_proxies(url),
             "timeout": (self.timeouts.connect, options.read_timeout or self.timeouts.idle),
             "stream": True,
             "allow_redirects": False,
