@@ -13,7 +13,10 @@ from typing import Any
 import requests
 
 from concil.fs.local_file import LocalFile
+from concil.fs.resume_state import WriterState
+from concil.oci.descriptor import Descriptor
 from concil.oci.digest import Digest, Verifier
+from concil.oci.media_types import OCTET_STREAM
 from concil.progress.events import Meter, ProgressSink, State
 from concil.registry.client import RegistryClient
 from concil.registry.quirks import MIN_ADAPTIVE_CHUNK, HostProfiles
@@ -122,8 +125,17 @@ class BlobUploader:
         # Only chunked uploads can be resumed.
         is_chunked = size > MIN_ADAPTIVE_CHUNK
         meter.set_state(State.STARTED, position=0)
+
+        def find(_lost_session: WriterState) -> Digest | None:
+            digest = source.digest
+            if digest is None or not store.has_blob(Descriptor(OCTET_STREAM, digest, size)):
+                return None
+            if source.verify_digest is not None:  # as for bytes that are sent
+                source.verify_digest()
+            return digest
+
         with self._open_journal(needed=is_chunked) as journal:
-            target = BlobTarget(destination, subject, writer.start, store.host, journal)
+            target = BlobTarget(destination, subject, writer.start, store.host, journal, find)
             transfer_blob(source, target, meter, self._context)
         meter.set_state(State.DONE, position=size)
         return writer.response

@@ -208,9 +208,10 @@ class FileBlobTransfers:
         begin = partial(store.begin_blob, file.size, digest)
 
         def find(lost_session: WriterState) -> Digest | None:
-            if lost_session.offset < file.size:  # it was not complete
+            # A known digest was asked about before, and an incomplete session committed nothing.
+            if digest is not None or lost_session.offset < file.size:
                 return None
-            found = digest or self._hash_file(file)
+            found = self._hash_file(file)
             return found if store.has_blob(Descriptor(OCTET_STREAM, found, file.size)) else None
 
         target = BlobTarget(store.name, subject, begin, store.host, find=find)

@@ -88,6 +88,14 @@ def embedded(tmp_path: Path) -> Iterator[EmbeddedRegistry]:
         yield registry
 
 
+@pytest.fixture(params=["embedded", pytest.param("docker", marks=pytest.mark.real)])
+def registry(request: pytest.FixtureRequest) -> EmbeddedRegistry | DockerRegistry:
+    """Run the registry of ours, or the real one."""
+    name = "embedded" if request.param == "embedded" else "fresh_docker_registry"
+    running: EmbeddedRegistry | DockerRegistry = request.getfixturevalue(name)
+    return running
+
+
 @pytest.fixture
 def resumable_relay(embedded: EmbeddedRegistry) -> Iterator[Relay]:
     """Return a relay in front of the registry that keeps what arrived."""

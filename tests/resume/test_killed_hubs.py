@@ -17,6 +17,7 @@ from concil.server import EmbeddedRegistry
 from tests.personalities.hosted import ACR, GAR
 from tests.resume.child_processes import MIB, CompletedChild, kill_when, run
 from tests.resume.conftest import Content
+from tests.resume.stalls import StallAfterRequest, kill_in_stall
 from tests.resume.transfer_costs import WireBudget
 from tests.support.docker_registry import DockerRegistry
 from tests.support.images import digest_of, make_blob
@@ -103,6 +104,36 @@ def test_against_docker_registry_it_costs_one_restart(
             "sent after a kill", relay.bytes_up - before, named.size, OVERHEAD
         )
     assert stored(fresh_docker_registry.url, named) == named.digest
+
+
+def test_a_kill_before_the_last_answer_sends_nothing_again(
+    registry: EmbeddedRegistry | DockerRegistry, named: Content, wire_budget: WireBudget
+) -> None:
+    stall = StallAfterRequest("PUT", 1, "down")
+    with Relay(registry.host, observer=stall) as relay:
+        kill_in_stall(relay, stall, post(relay, named))
+        ended = run(post(relay, named))
+
+        assert (ended.code, ended.out) == (0, "200\n"), ended.err  # of a HEAD
+        wire_budget.assert_at_most(
+            "sent, a kill after the last byte", relay.bytes_up, named.size, OVERHEAD
+        )
+    assert stored(registry.url, named) == named.digest
+
+
+def test_a_file_that_was_damaged_since_is_refused_although_the_registry_has_it(
+    resumable_relay: Relay, embedded: EmbeddedRegistry, named: Content
+) -> None:
+    stall = StallAfterRequest("PUT", 1, "down")
+    with Relay(embedded.host, observer=stall) as relay:
+        kill_in_stall(relay, stall, post(relay, named))
+        with named.path.open("r+b") as file:
+            file.write(b"damaged")
+
+        ended = run(post(relay, named))
+
+    assert ended.code == 1
+    assert "DigestMismatch" in ended.err
 
 
 def test_a_registry_that_was_away_costs_no_session(

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from concil import Engine, TransferConfig
+from concil.config import RetryPolicy
+from concil.errors import ConnectionLost
 from concil.server import EmbeddedRegistry
 from tests.resume.child_processes import (
     MIB,
@@ -18,13 +21,11 @@ from tests.resume.child_processes import (
     CompletedChild,
     kill_when,
     run,
-    start,
-    wait_for_end,
 )
 from tests.resume.conftest import Content
+from tests.resume.stalls import StallAfterRequest, kill_in_stall
 from tests.resume.transfer_costs import WireBudget
 from tests.support.docker_registry import DockerRegistry
-from tests.support.faults import Direction, Fault
 from tests.support.images import digest_of, make_image, put_image
 from tests.support.relay import Relay
 from tests.support.request_log import RequestLog
@@ -87,74 +88,24 @@ def test_a_push_killed_again_and_again_sends_a_chunk_more_for_each_at_most(
     )
 
 
-class StallAfterRequest:
-    """Stalls one direction of a relay when the n-th request of a method has passed.
-
-    With "up", whoever is killed then has the answer to it; with "down", the registry has
-    processed it, and the answer is held back.
-    """
-
-    def __init__(self, method: str, part: str, number: int, direction: Direction) -> None:
-        self.log = RequestLog()
-        self.relay: Relay | None = None
-        self._method, self._part, self._left = method, part, number
-        self._direction = direction
-
-    def upstream(self, connection: int, passed: bytes) -> bool:
-        """See `Observer`."""
-        before = self._complete()
-        lost = self.log.upstream(connection, passed)
-        self._left -= self._complete() - before
-        if self._left <= 0 and self.relay is not None:
-            self.relay.add_fault(
-                Fault(action="stall", after=0, direction=self._direction, total=True)
-            )
-            self.relay = None
-        return lost
-
-    def _complete(self) -> int:
-        requests = self.log.matching(self._method, self._part)
-        return sum(request.is_complete for request in requests)
-
-
-def kill_in_stall(relay: Relay, stall: StallAfterRequest, arguments: list[str]) -> None:
-    """Run ``concil``, and kill it when the relay stalls."""
-    stall.relay = relay
-    child = start(arguments)
-    try:
-        relay.wait_for(lambda watched: watched.fired_count > 0, timeout=TIMEOUT)
-    finally:
-        child.kill()
-        wait_for_end(child)
-    relay.break_connections()  # what is held back never arrives
-
-
-@pytest.mark.parametrize("kind", ["embedded", pytest.param("docker", marks=pytest.mark.real)])
 def test_a_kill_between_two_chunks_costs_nothing(
-    kind: str, request: pytest.FixtureRequest, content: Content, wire_budget: WireBudget
+    registry: EmbeddedRegistry | DockerRegistry, content: Content, wire_budget: WireBudget
 ) -> None:
-    name = "embedded" if kind == "embedded" else "fresh_docker_registry"
-    registry: EmbeddedRegistry | DockerRegistry = request.getfixturevalue(name)
-    stall = StallAfterRequest("PATCH", "", content.size // CHUNK // 2, "up")
+    stall = StallAfterRequest("PATCH", content.size // CHUNK // 2, "up")
     with Relay(registry.host, observer=stall) as relay:
         kill_in_stall(relay, stall, push(relay, content))
         ended = run(push(relay, content))
 
         assert ended.code == 0, ended.err
         assert stall.log.count("POST") == 1
-        wire_budget.assert_at_most(
-            f"sent to {kind}, a kill", relay.bytes_up, content.size, 2 * OVERHEAD
-        )
+        wire_budget.assert_at_most("sent, a kill", relay.bytes_up, content.size, 2 * OVERHEAD)
     assert digest_of(stored(registry.url, content)) == content.digest
 
 
-@pytest.mark.parametrize("kind", ["embedded", pytest.param("docker", marks=pytest.mark.real)])
 def test_a_kill_before_the_last_answer_sends_nothing_again(
-    kind: str, request: pytest.FixtureRequest, content: Content, wire_budget: WireBudget
+    registry: EmbeddedRegistry | DockerRegistry, content: Content, wire_budget: WireBudget
 ) -> None:
-    name = "embedded" if kind == "embedded" else "fresh_docker_registry"
-    registry: EmbeddedRegistry | DockerRegistry = request.getfixturevalue(name)
-    stall = StallAfterRequest("PUT", "", 1, "down")
+    stall = StallAfterRequest("PUT", 1, "down")
     with Relay(registry.host, observer=stall) as relay:
         kill_in_stall(relay, stall, push(relay, content))
         ended = run(push(relay, content))
@@ -162,21 +113,34 @@ def test_a_kill_before_the_last_answer_sends_nothing_again(
         assert ended.code == 0, ended.err
         assert json.loads(ended.out)["digest"] == content.digest
         wire_budget.assert_at_most(
-            f"sent to {kind}, a kill after the last byte", relay.bytes_up, content.size, OVERHEAD
+            "sent, a kill after the last byte", relay.bytes_up, content.size, OVERHEAD
         )
     assert digest_of(stored(registry.url, content)) == content.digest
 
 
-@pytest.mark.parametrize("kind", ["embedded", pytest.param("docker", marks=pytest.mark.real)])
+def test_a_lookup_that_fails_leaves_no_session_behind(
+    embedded: EmbeddedRegistry, content: Content
+) -> None:
+    stall = StallAfterRequest("PUT", 1, "down")
+    config = TransferConfig(retry=RetryPolicy(max_attempts=1))
+    with Relay(embedded.host, observer=stall) as relay, Engine(config) as engine:
+        kill_in_stall(relay, stall, push(relay, content))
+        stall.log.lose_response("HEAD")
+
+        with pytest.raises(ConnectionLost):
+            engine.push_blob(content.path, f"{relay.url}/some/where")
+
+    assert stall.log.count("POST") == 2
+    assert stall.log.count("DELETE") == 1
+
+
 def test_a_copy_that_is_killed_before_the_last_answer_sends_nothing_again(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path, wire_budget: WireBudget
+    registry: EmbeddedRegistry | DockerRegistry, tmp_path: Path, wire_budget: WireBudget
 ) -> None:
     image = make_image(11, (25 * MIB,))
     (layer,) = (digest for digest, blob in image.blobs.items() if len(blob) > MIB)
     size = len(image.blobs[layer])
-    name = "embedded" if kind == "embedded" else "fresh_docker_registry"
-    registry: EmbeddedRegistry | DockerRegistry = request.getfixturevalue(name)
-    stall = StallAfterRequest("PUT", layer.partition(":")[2], 1, "down")
+    stall = StallAfterRequest("PUT", 1, "down", part=layer.partition(":")[2])
     with (
         EmbeddedRegistry(tmp_path / "source") as source,
         Relay(registry.host, observer=stall) as relay,
@@ -187,7 +151,7 @@ def test_a_copy_that_is_killed_before_the_last_answer_sends_nothing_again(
         ended = run(arguments)
 
         assert ended.code == 0, ended.err
-        wire_budget.assert_at_most(f"copied to {kind}, a kill", relay.bytes_up, size, OVERHEAD)
+        wire_budget.assert_at_most("copied, a kill", relay.bytes_up, size, OVERHEAD)
     answer = requests.get(f"{registry.url}/v2/app/blobs/{layer}", timeout=TIMEOUT)
     assert digest_of(answer.content) == layer
 

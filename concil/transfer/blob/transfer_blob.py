@@ -83,9 +83,14 @@ def _begin(target: BlobTarget, saved: WriterState | None) -> BlobWriter | Partia
     writer = target.begin(saved)
     if isinstance(writer, PartialFile | Digest) or saved is None:
         return writer
-    if saved.offset and not writer.offset:
+    if not saved.offset or writer.offset:
+        return writer
+    try:
         digest = target.find(saved)
-        if digest is not None:
-            writer.abort()
-            return digest
-    return writer
+    except BaseException:
+        writer.abort()
+        raise
+    if digest is None:
+        return writer
+    writer.abort()
+    return digest
