@@ -65,7 +65,9 @@ class _IdleConnections:
 
     def __init__(self, maxsize: int) -> None:
         self.maxsize = maxsize
-        self._connections: deque[Any] = deque()  # its methods may be called by several threads
+        # Several threads call its methods; two that return a connection at the same moment may
+        # exceed the limit by one.
+        self._connections: deque[Any] = deque()
         register_after_fork(self, _IdleConnections.after_fork)
 
     def qsize(self) -> int:

@@ -352,7 +352,7 @@ def test_a_fork_copies_no_open_file_whichever_thread_used_it(path: Path) -> None
         begun.set()
         over.wait()  # it runs no code, so the interpreter can free nothing of its own either
 
-    thread = threading.Thread(target=use)
+    thread = threading.Thread(target=use, daemon=True)
     thread.start()
     begun.wait()
     (journal,) = journals

@@ -34,8 +34,7 @@ def can_send(request: requests.PreparedRequest) -> bool:
             return False
         if "Content-Length" not in request.headers:
             return False
-    headers = request.headers
-    if "Transfer-Encoding" in headers or "Expect" in headers:
+    if "Transfer-Encoding" in request.headers or "Expect" in request.headers:
         return False
     return not _UNSAFE_TARGET.search(request.path_url)
 

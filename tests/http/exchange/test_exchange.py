@@ -14,6 +14,7 @@ from concil.errors import ConcilError
 from concil.http import errors
 from concil.http.adapter import RegistryAdapter
 from concil.http.exchange.direct import exchange
+from concil.http.exchange.pooled_connection import PooledConnection
 from concil.http.requests_session import create_session
 from concil.http.transport import Transport, read_limited
 from tests.support.tcp_peers import TCPServer
@@ -228,6 +229,30 @@ def test_silence_within_a_body_ends_by_its_timeout() -> None:
                     list(response.iter_content(10))
     finally:
         done.set()
+        server.close()
+
+
+# Connections ----------------------------------------------------------------------------
+
+
+def test_a_pool_keeps_no_more_connections_than_it_may() -> None:
+    server = CannedServer(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+    try:
+        with create_session(pool_maxsize=1) as session:
+            adapter = session.get_adapter("http://")
+            assert isinstance(adapter, RegistryAdapter)
+            request = session.prepare_request(requests.Request("GET", f"http://{server.host}/"))
+            pool = adapter.pool_for(request, verify=True)
+            first, second = (PooledConnection(pool, TIMEOUT, TIMEOUT) for _ in range(2))
+            kept, closed = first._sock, second._sock
+            first.release(is_reusable=True)
+            second.release(is_reusable=True)
+
+            assert closed.fileno() == -1
+            third = PooledConnection(pool, TIMEOUT, TIMEOUT)
+            assert third._sock is kept
+            third.discard()
+    finally:
         server.close()
 
 
